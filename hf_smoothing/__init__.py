@@ -1,0 +1,68 @@
+"""Image classifiers whose robustness is certified, for transformers, datasets, accelerate and evaluate."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+__version__ = "0.1.0.dev0"
+
+# The table of contents: public name -> the module it lives in. Imported on first use, since torch and transformers
+# take seconds. Model names register themselves with the Auto classes when they are imported.
+_CONTENTS = {
+    "ABSTAIN": "hf_smoothing.statistics",
+    "Certificate": "hf_smoothing.certification",
+    "CertifiedAccuracyCallback": "hf_smoothing.training",
+    "NoiseMixture": "hf_smoothing.noise",
+    "NoisyImageProcessor": "hf_smoothing.models",
+    "NoisyImageProcessorPil": "hf_smoothing.models",
+    "PixelDataset": "hf_smoothing.data",
+    "Prediction": "hf_smoothing.certification",
+    "Preprocessing": "hf_smoothing.preprocessing",
+    "RobustTrainer": "hf_smoothing.training",
+    "RobustTrainingArguments": "hf_smoothing.training",
+    "SmoothedClassifier": "hf_smoothing.models",
+    "SmoothedClassifierConfig": "hf_smoothing.models",
+    "certified_accuracy_path": "hf_smoothing.metrics",
+    "certify": "hf_smoothing.certification",
+    "certify_dataset": "hf_smoothing.certification",
+    "predict": "hf_smoothing.certification",
+    "read_run": "hf_smoothing.records",
+}
+
+__all__ = ["__version__", "register", *_CONTENTS]
+
+
+def register() -> None:
+    """Make the Auto classes of `transformers` know this package's models; any access to a model name does it too."""
+    import_module("hf_smoothing.models").register()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CONTENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_CONTENTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from hf_smoothing.certification import Certificate, Prediction, certify, certify_dataset, predict
+    from hf_smoothing.data import PixelDataset
+    from hf_smoothing.metrics import certified_accuracy_path
+    from hf_smoothing.models import (
+        NoisyImageProcessor,
+        NoisyImageProcessorPil,
+        SmoothedClassifier,
+        SmoothedClassifierConfig,
+    )
+    from hf_smoothing.noise import NoiseMixture
+    from hf_smoothing.preprocessing import Preprocessing
+    from hf_smoothing.records import read_run
+    from hf_smoothing.statistics import ABSTAIN
+    from hf_smoothing.training import CertifiedAccuracyCallback, RobustTrainer, RobustTrainingArguments

@@ -1,0 +1,24 @@
+"""Predict and certify with randomized smoothing, for any callable from [0, 1] images to logits."""
+
+from hf_smoothing.certification.procedures import (
+    Certificate,
+    FixedRule,
+    Prediction,
+    certify,
+    predict,
+)
+from hf_smoothing.certification.runner import certify_dataset
+from hf_smoothing.certification.sampling import Draws, count_votes, noisy_batches
+
+
+__all__ = [
+    "Certificate",
+    "Draws",
+    "FixedRule",
+    "Prediction",
+    "certify",
+    "certify_dataset",
+    "count_votes",
+    "noisy_batches",
+    "predict",
+]

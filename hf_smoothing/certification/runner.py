@@ -1,0 +1,256 @@
+"""Certify a data set into a run folder: many ranks, a progress bar, resumable after any kill."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hf_smoothing.certification.identity import images_sha256, weights_sha256
+from hf_smoothing.certification.procedures import Certificate, FixedRule, Votes, vote_in_rounds
+from hf_smoothing.certification.sampling import classifier_device, resolve_classifier
+from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.records import Row, Run, RunWriter, read_run
+
+
+logger = logging.getLogger(__name__)
+
+PARTIAL_SECONDS = 5.0
+"""At most this much work on an unfinished image is lost by a kill, give or take one round."""
+
+
+def certify_dataset(
+    classifier: Any,
+    dataset: Any,
+    output_dir: str | os.PathLike[str],
+    *,
+    sigma: float,
+    n0: int = 100,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    indices: Sequence[int] | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    dtype: str = "float32",
+    description: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Certify images of a data set and record one row an image; call it again to resume a run that was cut off.
+
+    Under `accelerate launch` or `torchrun` the images are shared out over the ranks. The rows do not depend on the number
+    of ranks, the batch size, or where the run was interrupted.
+
+    Args:
+        classifier: as in `certify`.
+        dataset: map-style; `dataset[i]` is a mapping with "pixel_values", (channels, height, width) uint8 or float
+            in [0, 1] at the certified resolution, and if known "labels", an integer. See `hf_smoothing.PixelDataset`.
+        output_dir: the run folder, created or resumed.
+        sigma, n0, n, alpha: as in `FixedRule`.
+        indices: which images, all by default. They identify the images in the rows and in the noise.
+        seed: of the noise.
+        batch_size, dtype: as in `certify`.
+        description: further JSON facts for `run.json`, such as {"model": {"id": ...}, "dataset": {"id": ...}}.
+        progress: show a bar on the main rank.
+
+    Returns:
+        the run, with the rows of all ranks.
+
+    Raises:
+        ValueError: on an empty selection, bad pixels, or a folder that holds another run.
+        OSError: if the folder cannot be written.
+        KeyboardInterrupt: after Ctrl-C; what is done is kept.
+    """
+    from accelerate import PartialState
+
+    rule = FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha)
+    resolve_classifier(classifier)
+    chosen = check_selection(dataset, indices)
+    state = PartialState()
+    facts: list[Any] = [None]
+    if state.is_main_process:
+        facts = [run_settings(classifier, dataset, chosen, rule, seed=seed, dtype=dtype, description=description)]
+        writer = RunWriter(output_dir, facts[0])
+    if state.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        broadcast_object_list(facts)
+    if not state.is_main_process:
+        writer = RunWriter(output_dir, facts[0], rank=state.process_index)
+    with writer:
+        before = read_run(output_dir)
+        state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one
+        todo = [index for index in chosen if index not in before.rows]
+        mine = todo[state.process_index :: state.num_processes]
+        bar = tqdm(
+            total=len(mine) + (len(chosen) - len(todo)),
+            initial=len(chosen) - len(todo),
+            desc=f"Certifying at sigma {sigma:g}",
+            unit="image",
+            disable=not (progress and state.is_main_process),
+        )
+        try:
+            pending = _pending(dataset, mine, before)
+            rounds = vote_in_rounds(classifier, pending, rule, seed=seed, batch_size=batch_size, dtype=dtype)
+            _record(rounds, rule, writer, bar, certified=sum(row["radius"] > 0 for row in before.rows.values()))
+        except KeyboardInterrupt:
+            done = len(read_run(output_dir).rows)
+            logger.warning(
+                "Interrupted: %d of %d images are done and kept in %s. The same command resumes.",
+                done, len(chosen), output_dir,
+            )  # fmt: skip
+            raise
+        finally:
+            bar.close()
+    state.wait_for_everyone()
+    return read_run(output_dir)
+
+
+def _pending(dataset: Any, indices: Sequence[int], before: Run) -> Iterator[tuple[Votes, Tensor]]:
+    for index in indices:
+        item = dataset[index]
+        label = item.get("labels")
+        votes = Votes(index, None if label is None else int(label))
+        if index in before.partials:
+            row = before.partials[index]
+            looks = [_dense(look, row["num_labels"]) for look in row["looks"]]
+            votes = Votes(index, votes.label, looks, row["draws"], row["seconds"])
+        yield votes, to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]
+
+
+def _record(rounds: Iterator[list[Votes]], rule: FixedRule, writer: RunWriter, bar: Any, certified: int) -> None:
+    saved = time.monotonic()
+    bar.set_postfix(certified=certified)
+    for touched in rounds:
+        late = time.monotonic() - saved > PARTIAL_SECONDS
+        for votes in touched:
+            if not rule.segments(votes.drawn):
+                certificate = rule.decide(votes)
+                writer.append(certificate_row(certificate))
+                certified += certificate.radius > 0
+                bar.update()
+            elif late:
+                writer.append(_partial_row(votes))
+        if late:
+            saved = time.monotonic()
+        bar.set_postfix(certified=certified)
+
+
+def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int]:
+    """The indices to certify, checked against the data set.
+
+    Raises:
+        ValueError: if there are none, they repeat, or they lie outside the data set.
+    """
+    size = len(dataset)
+    chosen = list(range(size)) if indices is None else [int(index) for index in indices]
+    if not chosen:
+        raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
+    if len(set(chosen)) != len(chosen) or min(chosen) < 0 or max(chosen) >= size:
+        raise ValueError(
+            f"`indices` must be different numbers in [0, {size}), got {len(chosen)} from {min(chosen)} to {max(chosen)}."
+        )
+    return chosen
+
+
+def run_settings(
+    classifier: Any,
+    dataset: Any,
+    indices: Sequence[int],
+    rule: FixedRule,
+    *,
+    seed: int,
+    dtype: str,
+    description: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The content of `run.json`: all that decides the rows, and apart from it (`informative`) what does not."""
+    described = {key: dict(value) if isinstance(value, Mapping) else value for key, value in (description or {}).items()}
+    first = dataset[indices[0]]["pixel_values"]
+    model = {"weights_sha256": weights_sha256(classifier), **described.pop("model", {})}
+    data = {"sha256": images_sha256(dataset[i] for i in indices), **described.pop("dataset", {})}
+    return {
+        "method": "randomized-smoothing",
+        "norm": "l2",
+        **rule.to_dict(),
+        "bound": "one-sided",
+        "label_aware": False,
+        "noise": {"kind": "gaussian", "dtype": "float32"},
+        "dtype": dtype,
+        "device_kind": classifier_device(classifier).type,
+        "resolution": list(first.shape),
+        "seed": int(seed),
+        "num_images": len(indices),
+        "model": model,
+        "dataset": data,
+        **described,
+        "versions": {name: _version(name) for name in ("hf_smoothing", "torch")},
+        "informative": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {name: _version(name) for name in ("transformers", "accelerate", "numpy", "scipy")},
+            "device": _device_name(classifier_device(classifier)),
+        },
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def certificate_row(certificate: Certificate) -> Row:
+    """A finished line of a run folder."""
+    return {
+        "index": certificate.index,
+        "label": certificate.label,
+        "prediction": certificate.prediction,
+        "radius": certificate.radius,
+        "p_lower": certificate.p_lower,
+        "draws": certificate.draws,
+        "looks": [_sparse(np.asarray(look)) for look in certificate.looks],
+        "seconds": round(certificate.seconds, 4),
+    }
+
+
+def _partial_row(votes: Votes) -> Row:
+    return {
+        "index": votes.index,
+        "partial": True,
+        "draws": votes.drawn,
+        "num_labels": len(votes.looks[0]),
+        "looks": [_sparse(look) for look in votes.looks],
+        "seconds": round(votes.seconds, 4),
+    }
+
+
+def _sparse(counts: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, int]:
+    return {str(k): int(counts[k]) for k in np.flatnonzero(counts)}
+
+
+def _dense(counts: Mapping[str, int], num_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    dense = np.zeros(num_labels, dtype=np.int64)
+    for label, count in counts.items():
+        dense[int(label)] = count
+    return dense
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{model}, {torch.get_num_threads()} threads"

@@ -1,0 +1,182 @@
+"""Counting the votes of a classifier under noise: noisy copies of many images, packed into full batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hf_smoothing.noise import GaussianStream
+
+
+Classifier = Callable[[Tensor], Tensor]
+"""(batch, channels, height, width) pixels, noise already added -> (batch, num_labels) logits."""
+
+
+class Draws(NamedTuple):
+    """A request: the noisy copies number `start` to `stop` - 1 of one image.
+
+    Attributes:
+        slot: position of the image in the tensor of images at hand.
+        index: of the image within the run; with the draw number it decides the noise.
+        start, stop: numbers of the draws.
+    """
+
+    slot: int
+    index: int
+    start: int
+    stop: int
+
+
+def resolve_classifier(classifier: Any) -> Classifier:
+    """The callable to certify: the `classify` method where there is one, else the object itself.
+
+    Raises:
+        ValueError: if a module is in train mode (dropout and batch statistics would make it another classifier each time).
+    """
+    module = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
+    if isinstance(module, nn.Module) and any(child.training for child in module.modules()):
+        raise ValueError(
+            "The classifier must be in eval mode to be certified, got a module in train mode. Call model.eval() first."
+        )
+    resolved: Classifier = getattr(classifier, "classify", classifier)
+    return resolved
+
+
+def classifier_device(classifier: Any) -> torch.device:
+    """The device of a module's parameters; the CPU for a plain callable or a module without any."""
+    module = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
+    if isinstance(module, nn.Module):
+        for parameter in module.parameters():
+            return parameter.device
+    return torch.device("cpu")
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Small batches stay in a CPU's cache; a GPU wants large ones."""
+    return 128 if device.type == "cpu" else 1024
+
+
+def autocast(device: torch.device, dtype: str) -> torch.autocast:
+    """The context in which the network runs; "float32" changes nothing. Noise is added before it, in float32.
+
+    Raises:
+        ValueError: on any other name than float32, bfloat16 or float16.
+    """
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in kinds:
+        raise ValueError(f"`dtype` of the network must be one of {', '.join(kinds)}, got {dtype!r}.")
+    if dtype == "float32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=kinds[dtype])
+
+
+def noisy_batches(
+    images: Tensor, requests: Sequence[Draws], *, sigma: float, stream: GaussianStream, batch_size: int
+) -> Iterator[tuple[Tensor, list[tuple[int, int, int]]]]:
+    """Lay all requested noisy copies end to end and cut them into full batches; only the last may be shorter.
+
+    One buffer of `batch_size` images is reused, so a batch is valid until the next one is asked for.
+
+    Args:
+        images: float32 (slots, channels, height, width), clean pixels on the stream's device.
+        requests: what to draw.
+        sigma: noise standard deviation in [0, 1] pixel units.
+        stream: where the noise comes from.
+        batch_size: images a batch.
+
+    Yields:
+        (float32 (b, channels, height, width), [(request number, first row, last row + 1), ...]).
+    """
+    total = sum(request.stop - request.start for request in requests)
+    buffer = torch.empty((min(batch_size, max(total, 1)), *images.shape[1:]), device=images.device)
+    filled, pieces = 0, []
+    for number, request in enumerate(requests):
+        position = request.start
+        while position < request.stop:
+            take = min(request.stop - position, len(buffer) - filled)
+            rows = buffer[filled : filled + take]
+            stream.fill(rows, request.index, position)
+            rows.mul_(sigma).add_(images[request.slot])
+            pieces.append((number, filled, filled + take))
+            position += take
+            filled += take
+            if filled == len(buffer):
+                yield buffer, pieces
+                filled, pieces = 0, []
+    if filled:
+        yield buffer[:filled], pieces
+
+
+@torch.inference_mode()
+def count_votes(
+    classifier: Any,
+    images: Tensor,
+    requests: Sequence[Draws],
+    *,
+    sigma: float,
+    stream: GaussianStream,
+    batch_size: int,
+    dtype: str = "float32",
+) -> NDArray[np.int64]:
+    """How often each class wins among the requested noisy copies.
+
+    The host waits for the device once, at the end. Memory: one batch of noisy images, whatever the number of draws.
+
+    Args:
+        classifier: callable on pixels, or an object with a `classify` method.
+        images, requests, sigma, stream, batch_size: as in `noisy_batches`.
+        dtype: in which the network runs ("float32", "bfloat16", "float16"); the noise is float32 in any case.
+
+    Returns:
+        int64 (requests, num_labels); row r sums to requests[r].stop - requests[r].start.
+
+    Raises:
+        ValueError: on a module in train mode, logits of the wrong shape, a single class, or nan logits.
+        TypeError: if the classifier does not return a tensor.
+    """
+    classify = resolve_classifier(classifier)
+    counts = broken = None
+    for batch, pieces in noisy_batches(images, requests, sigma=sigma, stream=stream, batch_size=batch_size):
+        with autocast(images.device, dtype):
+            logits = _check_logits(classify(batch), len(batch))
+        if counts is None or broken is None:
+            counts = torch.zeros((len(requests), logits.shape[1]), dtype=torch.int64, device=logits.device)
+            broken = torch.zeros(len(requests), dtype=torch.bool, device=logits.device)
+        winners = torch.nn.functional.one_hot(logits.argmax(dim=1), counts.shape[1])
+        nan_rows = torch.isnan(logits).any(dim=1)
+        for number, first, last in pieces:
+            counts[number] += winners[first:last].sum(dim=0)
+            broken[number] |= nan_rows[first:last].any()
+    if counts is None or broken is None:
+        raise ValueError("`requests` must ask for at least one draw, got none.")
+    if bool(broken.any()):
+        index = requests[int(broken.nonzero()[0])].index
+        raise ValueError(
+            f"The classifier returned nan logits for noisy copies of image {index}; votes on nan mean nothing. "
+            "Check the weights, and try dtype='float32' if the network ran in half precision."
+        )
+    result: NDArray[np.int64] = counts.cpu().numpy()
+    return result
+
+
+def _check_logits(logits: Any, batch: int) -> Tensor:
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"The classifier must return a tensor of logits (batch, num_labels), got {type(logits).__name__}. "
+            "Wrap a transformers model with SmoothedClassifier.from_base_pretrained, or return output.logits."
+        )
+    if logits.ndim != 2 or logits.shape[0] != batch:
+        raise ValueError(
+            f"The classifier must return logits of shape (batch, num_labels) = ({batch}, ...), got {tuple(logits.shape)}."
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "The classifier has a single output, as for regression; randomized smoothing needs at least two classes. "
+            "For a binary problem use two logits."
+        )
+    return logits

@@ -1,0 +1,129 @@
+"""The configuration of a smoothed classifier: a base classifier, the pixels it takes, and the noise around it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from hf_smoothing import statistics
+from hf_smoothing.noise import NoiseMixture
+from hf_smoothing.preprocessing import Preprocessing, parse_size
+
+
+NOISE_OWNERS = ("trainer", "model", "processor")
+
+
+class SmoothedClassifierConfig(PreTrainedConfig):
+    """Configuration of `SmoothedClassifier`.
+
+    Args:
+        base_config: configuration of the base classifier, any `AutoModelForImageClassification` with at least two classes.
+            Required.
+        sigma: default noise level of `forward`, `predict` and `certify`, in [0, 1] pixel units. Required.
+        size: (height, width) of the certified resolution, at which noise is added. Required.
+        model_size: (height, width) that the base classifier sees, or None for `size`.
+        image_mean, image_std: normalisation, one number a channel, in [0, 1] pixel units. Required.
+        num_samples: noisy copies an image in `forward` in eval mode.
+        n0, n, alpha: default draws and failure probability of `certify`.
+        noise: the mixture that the model itself adds in train mode, as `NoiseMixture.parse` reads it; only with
+            noise_owner="model".
+        noise_owner: who adds noise in training: "trainer" (`RobustTrainer`), "model" (for the stock `Trainer`), or "processor".
+
+    Raises:
+        ValueError: if a required value is missing, out of range, or the base classifier is for regression or multi-label data.
+    """
+
+    model_type = "smoothed_classifier"
+    sub_configs = {"base_config": AutoConfig}
+
+    base_config: Any = None
+    sigma: float | None = None
+    size: Any = None
+    model_size: Any = None
+    image_mean: Any = None
+    image_std: Any = None
+    num_samples: int = 100
+    n0: int = 100
+    n: int = 100_000
+    alpha: float = 0.001
+    noise: Any = None
+    noise_owner: str = "trainer"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name in ("base_config", "sigma", "size", "image_mean", "image_std"):
+            if getattr(self, name) is None:
+                raise ValueError(
+                    f"SmoothedClassifierConfig needs `{name}`. To wrap a plain image classifier use "
+                    "SmoothedClassifier.from_base_pretrained(path, sigma=...) instead of from_pretrained."
+                )
+        self.base_config = _as_config(self.base_config)
+        check_head(self.base_config)
+        self.sigma = statistics.check_sigma(self.sigma)  # type: ignore[arg-type]  # None was refused above
+        statistics.check_alpha(self.alpha)
+        self.size = list(parse_size(self.size) or ())
+        self.model_size = None if self.model_size is None else list(parse_size(self.model_size, "model_size") or ())
+        self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
+        self.preprocessing()
+        if self.num_samples < 1:
+            raise ValueError(f"`num_samples` must be at least 1, got {self.num_samples}.")
+        mixture = NoiseMixture.parse(self.noise)
+        self.noise = None if mixture is None else mixture.to_dict()
+        check_noise_owner(self.noise_owner)
+        if (self.noise is not None) != (self.noise_owner == "model"):
+            raise ValueError(
+                f"`noise` belongs into the model exactly when noise_owner='model', got noise={self.noise} and "
+                f"noise_owner={self.noise_owner!r}. With RobustTrainer pass the noise to RobustTrainingArguments instead."
+            )
+        # One label map: the base classifier's, unless the caller gives another, which is then pushed down.
+        if self.id2label is None and "num_labels" not in kwargs:
+            self.id2label = dict(self.base_config.id2label)
+            self.label2id = dict(self.base_config.label2id)
+        super().__post_init__(**kwargs)
+        self.base_config.id2label = dict(self.id2label or {})
+        self.base_config.label2id = {label: index for index, label in self.base_config.id2label.items()}
+        self.label2id = dict(self.base_config.label2id)
+
+    def preprocessing(self) -> Preprocessing:
+        """What happens between noisy pixels and the base classifier."""
+        return Preprocessing(
+            tuple(self.image_mean), tuple(self.image_std), parse_size(self.model_size, "model_size")
+        )
+
+
+def _as_config(value: Any) -> PreTrainedConfig:
+    if isinstance(value, dict):
+        values = dict(value)
+        if "model_type" not in values:
+            raise ValueError("`base_config` needs a 'model_type', such as 'resnet' or 'vit'.")
+        return AutoConfig.for_model(values.pop("model_type"), **values)
+    if not isinstance(value, PreTrainedConfig):
+        raise TypeError(f"`base_config` must be a transformers configuration or its dictionary, got {type(value).__name__}.")
+    # A copy: the outer configuration sets attributes such as _attn_implementation on its parts.
+    return copy.deepcopy(value)
+
+
+def check_head(config: PreTrainedConfig) -> None:
+    """Refuse heads that do not choose one class of several.
+
+    Raises:
+        ValueError: for regression, multi-label, or a single class.
+    """
+    if config.problem_type in ("regression", "multi_label_classification") or config.num_labels < 2:
+        raise ValueError(
+            "Randomized smoothing certifies single-label classification with at least two classes, got "
+            f"problem_type={config.problem_type!r} with {config.num_labels} label(s). "
+            "Finetune with problem_type='single_label_classification' first."
+        )
+
+
+def check_noise_owner(owner: str) -> str:
+    """Return `owner` if it names who adds noise in training.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if owner not in NOISE_OWNERS:
+        raise ValueError(f"`noise_owner` must be one of {', '.join(map(repr, NOISE_OWNERS))}, got {owner!r}.")
+    return owner

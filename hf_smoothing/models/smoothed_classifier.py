@@ -1,0 +1,258 @@
+"""`SmoothedClassifier`: any image classifier of `transformers`, with a certificate."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
+from hf_smoothing.certification.sampling import default_batch_size
+from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
+from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
+from hf_smoothing.pixels import check_image_batch, to_unit_pixels
+from hf_smoothing.preprocessing import Preprocessing, parse_size
+
+
+class SmoothedClassifier(PreTrainedModel):
+    """A base classifier and the noise around it; takes [0, 1] pixels at the certified resolution.
+
+    - `classify`: the base classifier's logits for any finite pixels. It is what gets certified.
+    - `forward`: in train mode those logits; in eval mode log vote shares under noise, for `pipeline` and `Trainer`.
+    - `predict`, `certify`: the smoothed classifier's answer, and its guarantee.
+
+    >>> model = SmoothedClassifier.from_base_pretrained("path/or/hub-id", sigma=0.25, size=32)  # doctest: +SKIP
+    >>> model.certify(pixels, n=10_000)[0].radius  # doctest: +SKIP
+    """
+
+    config_class = SmoothedClassifierConfig
+    config: SmoothedClassifierConfig
+    base_model_prefix = "base_classifier"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    # Our loss is a mean over the batch, so Trainer must scale it when it accumulates gradients.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: SmoothedClassifierConfig) -> None:
+        super().__init__(config)
+        self.base_classifier = AutoModelForImageClassification.from_config(config.base_config)
+        self.supports_gradient_checkpointing = self.base_classifier.supports_gradient_checkpointing
+        self._no_split_modules = self.base_classifier._no_split_modules
+        self.num_labels = config.num_labels
+        self.loss_type = "ForImageClassification"
+        self._noise_generator: torch.Generator | None = None
+        self.post_init()
+
+    @classmethod
+    def from_base_pretrained(
+        cls,
+        base: str | os.PathLike[str] | PreTrainedModel,
+        *,
+        sigma: float,
+        size: Any = None,
+        model_size: Any = None,
+        image_mean: Any = None,
+        image_std: Any = None,
+        num_samples: int = 100,
+        n0: int = 100,
+        n: int = 100_000,
+        alpha: float = 0.001,
+        noise: Any = None,
+        noise_owner: str | None = None,
+        **model_kwargs: Any,
+    ) -> SmoothedClassifier:
+        """Wrap a trained image classifier.
+
+        What is not given is read from the checkpoint: first from what `RobustTrainer` noted in its configuration
+        (`config.hf_smoothing`), then from its image processor.
+
+        Args:
+            base: path or Hub id of any image classifier, or the model itself.
+            sigma, size, model_size, image_mean, image_std, num_samples, n0, n, alpha, noise: as in `SmoothedClassifierConfig`.
+            noise_owner: as there; "model" by default if `noise` is given, else "trainer".
+            model_kwargs: for `AutoModelForImageClassification.from_pretrained`, e.g. num_labels, ignore_mismatched_sizes.
+
+        Returns:
+            the wrapper, in eval mode.
+
+        Raises:
+            ValueError: if the certified resolution or the normalisation is not known and not given, the head is not for
+                single-label classification, or the checkpoint is a pickle.
+        """
+        if isinstance(base, PreTrainedModel):
+            source, model = base.config._name_or_path, base
+        else:
+            source, model = os.fspath(base), load_base_classifier(base, **model_kwargs)
+        if isinstance(model, SmoothedClassifier):
+            raise ValueError("`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_classifier.")
+        check_head(model.config)
+        known = pixel_settings(model, source)
+        given = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
+        settings = known | {key: value for key, value in given.items() if value is not None}
+        if settings.get("size") is None:
+            raise ValueError(
+                f"The certified resolution of {source or 'this model'} is not known. Pass size=(height, width), the resolution "
+                "at which images are certified and noise is added, e.g. size=224 for an ImageNet model."
+            )
+        if settings.get("image_mean") is None or settings.get("image_std") is None:
+            raise ValueError(
+                f"The normalisation of {source or 'this model'} is not known: it has no image processor. Pass image_mean and "
+                "image_std in [0, 1] pixel units, e.g. image_mean=[0.5] * 3, image_std=[0.5] * 3."
+            )
+        if parse_size(settings.get("model_size"), "model_size") == parse_size(settings["size"]):
+            settings["model_size"] = None
+        config = SmoothedClassifierConfig(
+            base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
+            noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,
+        )  # fmt: skip
+        wrapper = cls(config)
+        wrapper.base_classifier = model
+        wrapper.config._name_or_path = str(source)
+        return wrapper.eval()
+
+    def classify(self, pixels: Tensor) -> Tensor:
+        """The base classifier: resize, normalise, backbone.
+
+        Args:
+            pixels: float (batch, channels, *config.size), any finite values: noise may already be added.
+
+        Returns:
+            logits (batch, num_labels).
+
+        Raises:
+            ValueError: if the pixels are not at the certified resolution.
+        """
+        return self._base_outputs(pixels).logits
+
+    def _base_outputs(self, pixels: Tensor, **kwargs: Any) -> Any:
+        if tuple(check_image_batch(pixels, "pixels").shape[-2:]) != tuple(self.config.size):
+            raise ValueError(
+                f"`pixels` must be at the certified resolution {tuple(self.config.size)}, got {tuple(pixels.shape[-2:])}. "
+                "Resize images before noise is added, with NoisyImageProcessor."
+            )
+        prepared = self.config.preprocessing()(pixels)
+        return self.base_classifier(pixel_values=prepared.to(self.base_classifier.dtype), **kwargs)
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput:
+        """Logits of the base classifier in train mode; in eval mode log((votes + 1/2) / (num_samples + num_labels / 2)).
+
+        Args:
+            pixel_values: (batch, channels, *config.size), in [0, 1] (uint8 or float). In train mode noise may already be added
+                by the trainer or the processor, as `config.noise_owner` says.
+            labels: int64 (batch,), for the cross-entropy loss.
+            seed: of the noise in eval mode; fresh entropy by default.
+            kwargs: for the base classifier, in train mode.
+        """
+        pixels = check_image_batch(pixel_values, "pixel_values")
+        if self.training:
+            outputs = self._base_outputs(self._training_pixels(pixels), **kwargs)
+            logits = outputs.logits
+        else:
+            logits = self._vote_log_shares(pixels, seed)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def _training_pixels(self, pixels: Tensor) -> Tensor:
+        mixture = NoiseMixture.parse(self.config.noise)
+        if mixture is None:
+            return pixels if pixels.is_floating_point() else to_unit_pixels(pixels, "pixel_values")
+        if self._noise_generator is None or self._noise_generator.device != pixels.device:
+            self._noise_generator = process_generator(pixels.device)
+        return mixture.add(to_unit_pixels(pixels, "pixel_values"), self._noise_generator)[0]
+
+    def _vote_log_shares(self, images: Tensor, seed: int | None) -> Tensor:
+        pixels = to_unit_pixels(images, "pixel_values").to(self.device)
+        count, classes = self.config.num_samples, self.config.num_labels
+        votes = count_votes(
+            self,
+            pixels,
+            [Draws(slot, slot, 0, count) for slot in range(len(pixels))],
+            sigma=self._sigma(None),
+            stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device),
+            batch_size=default_batch_size(pixels.device),
+        )
+        return torch.log((torch.from_numpy(votes).to(pixels.device, torch.float32) + 0.5) / (count + classes / 2))
+
+    def predict(self, images: Tensor, *, sigma: float | None = None, alpha: float | None = None, **kwargs: Any) -> list[Prediction]:
+        """The smoothed classifier's answers; see `hf_smoothing.predict` for arguments. Defaults come from the configuration."""
+        return predict(
+            self, images, sigma=self._sigma(sigma), alpha=self.config.alpha if alpha is None else alpha, **kwargs
+        )
+
+    def certify(
+        self,
+        images: Tensor,
+        *,
+        sigma: float | None = None,
+        n0: int | None = None,
+        n: int | None = None,
+        alpha: float | None = None,
+        **kwargs: Any,
+    ) -> list[Certificate]:
+        """A certificate for each image; see `hf_smoothing.certify` for arguments. Defaults come from the configuration."""
+        return certify(
+            self,
+            images,
+            sigma=self._sigma(sigma),
+            n0=self.config.n0 if n0 is None else n0,
+            n=self.config.n if n is None else n,
+            alpha=self.config.alpha if alpha is None else alpha,
+            **kwargs,
+        )
+
+    def _sigma(self, sigma: float | None) -> float:
+        return float(self.config.sigma if sigma is None else sigma)  # type: ignore[arg-type]  # the config requires it
+
+
+def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
+    """`AutoModelForImageClassification.from_pretrained`, from safetensors only.
+
+    Raises:
+        ValueError: if the checkpoint is a pickle, which could execute code.
+    """
+    try:
+        model = AutoModelForImageClassification.from_pretrained(path, use_safetensors=True, **kwargs)
+    except OSError as error:
+        if "safetensors" in str(error):
+            raise ValueError(
+                f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once "
+                "in an environment you trust: model.save_pretrained(new_path)."
+            ) from error
+        raise
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def pixel_settings(model: PreTrainedModel, source: str) -> dict[str, Any]:
+    """What a checkpoint says of the pixels that its model takes: size, model_size, image_mean, image_std, where known.
+
+    Args:
+        model: the classifier; `RobustTrainer` leaves a note in its configuration.
+        source: where it came from, to look for an image processor; may be empty.
+    """
+    noted = getattr(model.config, "hf_smoothing", None)
+    if isinstance(noted, dict):
+        return {key: noted.get(key) for key in ("size", "model_size", "image_mean", "image_std")}
+    if not source:
+        return {}
+    try:
+        processor = AutoImageProcessor.from_pretrained(source)
+    except (OSError, ValueError):
+        return {}
+    seen = parse_size(getattr(processor, "crop_size", None) or processor.size)
+    if not getattr(processor, "do_normalize", True):
+        normalisation = Preprocessing((0.0,) * 3, (1.0,) * 3).to_dict()
+    else:
+        normalisation = {"image_mean": processor.image_mean, "image_std": processor.image_std}
+    # The backbone sees `seen`; by default the certified resolution is the same.
+    return {"size": seen, "model_size": seen} | {key: normalisation[key] for key in ("image_mean", "image_std")}

@@ -1,0 +1,300 @@
+"""Noise in [0, 1] pixel units: what training draws (`NoiseMixture`) and what certification draws (keyed streams).
+
+Noise is drawn and added in float32 whatever dtype the network runs in: with bfloat16 noise the tails are missing and the
+theory does not hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+
+Distribution = Literal["list", "uniform", "log_uniform"]
+
+
+@dataclass(frozen=True)
+class NoiseMixture:
+    """The noise of one training image: none with probability `clean`, else Gaussian with a random sigma.
+
+    Args:
+        sigmas: with distribution "list" the noise levels, drawn with equal probability; with "uniform" and
+            "log_uniform" the two ends of the interval. [0, 1] pixel units.
+        clean: share of images that stay clean, in [0, 1].
+        distribution: how sigma is drawn for the other images.
+
+    Raises:
+        ValueError: on an empty list, a negative sigma, an unordered interval, or a share outside [0, 1].
+
+    Source: the mixture of clean and variously noisy images of Qiu et al., arXiv 2312.09020; half clean, half with sigma
+    from a list, drawn per image, kept clean accuracy in Rusak et al. (2020), arXiv 2001.06057.
+
+    >>> NoiseMixture(sigmas=(0.0, 1.0), clean=0.25, distribution="uniform").mean_sigma
+    0.375
+    >>> NoiseMixture.parse("clean") is None
+    True
+    """
+
+    sigmas: tuple[float, ...]
+    clean: float = 0.0
+    distribution: Distribution = "list"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sigmas, (int, float)):
+            object.__setattr__(self, "sigmas", (self.sigmas,))
+        sigmas = tuple(float(s) for s in self.sigmas)
+        object.__setattr__(self, "sigmas", sigmas)
+        object.__setattr__(self, "clean", float(self.clean))
+        if not 0.0 <= self.clean <= 1.0:
+            raise ValueError(f"`clean` must be a share of images in [0, 1], got {self.clean}.")
+        if not sigmas or not all(math.isfinite(s) and s >= 0.0 for s in sigmas):
+            raise ValueError(
+                f"`sigmas` must be a non-empty list of noise levels >= 0 in [0, 1] pixel units, got {sigmas}. "
+                "To train on clean images only pass no mixture at all (noise='clean')."
+            )
+        if self.distribution not in ("list", "uniform", "log_uniform"):
+            raise ValueError(f"`distribution` must be 'list', 'uniform' or 'log_uniform', got {self.distribution!r}.")
+        if self.distribution != "list":
+            if len(sigmas) != 2 or sigmas[0] > sigmas[1]:
+                raise ValueError(
+                    f"`sigmas` must be (lowest, highest) with distribution {self.distribution!r}, got {sigmas}."
+                )
+            if self.distribution == "log_uniform" and sigmas[0] <= 0.0:
+                raise ValueError(
+                    f"A log-uniform sigma needs a positive lowest value, got {sigmas[0]}. "
+                    "Use e.g. sigmas=(0.05, 1.0) and set the share of clean images with `clean`."
+                )
+
+    @property
+    def mean_sigma(self) -> float:
+        """Expected sigma of an image, clean ones counted as 0."""
+        if self.distribution == "log_uniform" and self.sigmas[0] < self.sigmas[1]:
+            low, high = self.sigmas
+            mean = (high - low) / math.log(high / low)
+        else:
+            mean = sum(self.sigmas) / len(self.sigmas)
+        return (1.0 - self.clean) * mean
+
+    def sample_sigmas(self, count: int, generator: torch.Generator) -> Tensor:
+        """One sigma an image, 0 for clean ones: float32 (count,) on the generator's device."""
+        device = generator.device
+        # Both draws are always made, so that the stream does not depend on the values.
+        u = torch.rand(count, generator=generator, device=device)
+        keep = torch.rand(count, generator=generator, device=device) >= self.clean
+        if self.distribution == "list":
+            levels = torch.tensor(self.sigmas, device=device)
+            sigma = levels[(u * len(self.sigmas)).long().clamp_(max=len(self.sigmas) - 1)]
+        elif self.distribution == "uniform":
+            sigma = self.sigmas[0] + u * (self.sigmas[1] - self.sigmas[0])
+        else:
+            sigma = self.sigmas[0] * (self.sigmas[1] / self.sigmas[0]) ** u
+        return sigma * keep
+
+    def add(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noisy copies of a batch, not clamped, and the sigma of each image.
+
+        Args:
+            pixels: float (batch, channels, height, width) in [0, 1].
+            generator: on the device of `pixels`; it alone decides the noise.
+
+        Returns:
+            (pixels + noise in float32 of the same shape and memory format, sigmas float32 (batch,)).
+        """
+        sigma = self.sample_sigmas(pixels.shape[0], generator)
+        noise = torch.randn(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
+        return noise.mul_(sigma[:, None, None, None]).add_(pixels), sigma
+
+    def to_dict(self) -> dict[str, Any]:
+        """The mixture as plain JSON values; `NoiseMixture.parse` reads it back."""
+        return {**asdict(self), "sigmas": list(self.sigmas)}
+
+    @classmethod
+    def parse(cls, value: NoiseMixture | Mapping[str, Any] | Sequence[float] | str | float | None) -> NoiseMixture | None:
+        """A mixture from what people write in a config or on a command line; None for no noise at all.
+
+        Args:
+            value: a mixture, its dictionary, that dictionary as JSON, one sigma, a list of sigmas, or None, "clean"
+                or "none" for no noise.
+
+        Raises:
+            ValueError: if nothing of the kind can be read, or the mixture is not valid.
+
+        >>> NoiseMixture.parse('{"sigmas": [0, 1], "clean": 0.25, "distribution": "uniform"}').clean
+        0.25
+        >>> NoiseMixture.parse("0.5").sigmas
+        (0.5,)
+        """
+        if value is None or isinstance(value, NoiseMixture):
+            return value
+        if isinstance(value, str):
+            if value.strip().lower() in ("clean", "none", "null", ""):
+                return None
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"A noise mixture must be 'clean', a sigma, or JSON such as "
+                    f'{{"sigmas": [0, 1], "clean": 0.25, "distribution": "uniform"}}, got {value!r}.'
+                ) from error
+        if isinstance(value, Mapping):
+            unknown = set(value) - {"sigmas", "clean", "distribution"}
+            if unknown or "sigmas" not in value:
+                raise ValueError(
+                    "A noise mixture has the keys 'sigmas' (required), 'clean' and 'distribution', "
+                    f"got {sorted(value)}."
+                )
+            return cls(**value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return cls(sigmas=(float(value),))
+        if isinstance(value, Sequence):
+            return cls(sigmas=tuple(value))
+        raise ValueError(f"A noise mixture cannot be read from {type(value).__name__} {value!r}.")
+
+
+# --- Keyed streams ---------------------------------------------------------------------------------------------------
+#
+# Draw j of image i under seed s must be a function of (s, i, j) alone. torch's CPU generator keeps only 32 bits of its
+# seed, so a hash of (i, j) would collide within a run of a few ten thousand keys. Instead a *block* of DRAWS_PER_BLOCK
+# consecutive draws has a number of exactly 32 bits, image and block side by side, and is scrambled by a bijection: two
+# blocks of a run never share a stream. Whole blocks are drawn in one call, since how torch fills a tensor depends on its
+# size.
+
+DRAWS_PER_BLOCK = 32
+BLOCK_BITS = 14
+MAX_IMAGES = 1 << (32 - BLOCK_BITS)
+MAX_DRAWS = DRAWS_PER_BLOCK << BLOCK_BITS
+
+
+def _seed_words(seed: int | str) -> tuple[int, int]:
+    digest = hashlib.sha256(str(seed).encode()).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+
+
+def _scramble(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """A bijection of the 32-bit words (xor-shifts and odd multipliers; the finaliser of MurmurHash3)."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+        x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return np.asarray(x ^ (x >> np.uint32(16)), dtype=np.uint32)
+
+
+def stream_keys(seed: int, image: ArrayLike, block: ArrayLike) -> NDArray[np.uint64]:
+    """Generator seeds of (image, block) pairs: within one `seed`, different pairs always get different keys.
+
+    The low 32 bits, all that torch's CPU generator keeps, are different already; the high 32 bits hold more of the seed for
+    generators that keep them (CUDA). Runs with different seeds use the same streams for different pairs, and
+    only there.
+
+    Args:
+        seed: any integer.
+        image: indices in [0, MAX_IMAGES), any shape.
+        block: block numbers in [0, 2 ** BLOCK_BITS), broadcast against `image`.
+
+    Raises:
+        ValueError: beyond these ranges.
+    """
+    i, b = np.broadcast_arrays(np.asarray(image, dtype=np.int64), np.asarray(block, dtype=np.int64))
+    if np.any(i < 0) or np.any(i >= MAX_IMAGES):
+        raise ValueError(
+            f"Image indices of one run must lie in [0, {MAX_IMAGES}), got {i.min()} to {i.max()}. "
+            "Split a larger data set into runs with different seeds."
+        )
+    if np.any(b < 0) or np.any(b >= 1 << BLOCK_BITS):
+        raise ValueError(f"An image has at most {MAX_DRAWS:,} draws in all; draw {b.max() * DRAWS_PER_BLOCK:,} is beyond.")
+    low, high = _seed_words(seed)
+    unit = ((i << BLOCK_BITS) | b).astype(np.uint32)
+    return (np.uint64(high) << np.uint64(32)) | _scramble(unit ^ np.uint32(low)).astype(np.uint64)
+
+
+class GaussianStream:
+    """Standard normal draws addressed by (image, draw): the same numbers in any order, batch size or process.
+
+    Args:
+        seed: of the run. The same seed gives the same draws on the same kind of device; CPU and CUDA differ.
+        shape: of one draw, (channels, height, width).
+        device: where the draws are made.
+    """
+
+    def __init__(self, seed: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> None:
+        self.seed = int(seed)
+        self.shape = tuple(shape)
+        self.device = torch.device(device)
+        self._generator = torch.Generator(self.device)
+        self._kept: tuple[int, int] | None = None
+        self._block = torch.empty((DRAWS_PER_BLOCK, *self.shape), device=self.device)
+
+    def _draw_block(self, image: int, block: int, out: Tensor) -> None:
+        self._generator.manual_seed(int(stream_keys(self.seed, image, block)))
+        torch.randn(out.shape, generator=self._generator, out=out)
+
+    def fill(self, out: Tensor, image: int, start: int) -> None:
+        """Write draws start, start + 1, ... of `image` into `out`.
+
+        Args:
+            out: contiguous float32 (draws, *shape) on the stream's device.
+            image: index of the image within the run.
+            start: number of the first draw.
+        """
+        done, count = 0, out.shape[0]
+        while done < count:
+            block, offset = divmod(start + done, DRAWS_PER_BLOCK)
+            take = min(DRAWS_PER_BLOCK - offset, count - done)
+            if take == DRAWS_PER_BLOCK:
+                self._draw_block(image, block, out[done : done + take])
+            else:  # part of a block: the rest is wanted by the neighbouring batch, so it is kept
+                if self._kept != (image, block):
+                    self._draw_block(image, block, self._block)
+                    self._kept = (image, block)
+                out[done : done + take] = self._block[offset : offset + take]
+            done += take
+
+
+def training_generator(
+    seed: int, step: int, rank: int, world_size: int, device: torch.device | str
+) -> torch.Generator:
+    """A generator of its own for every (micro-)step and rank of a training run.
+
+    Args:
+        seed: of the run.
+        step: number of the forward pass, counting gradient accumulation; never repeated within a run.
+        rank, world_size: of the process.
+        device: where the noise is drawn.
+
+    Raises:
+        ValueError: beyond 2 ** 32 forward passes over all ranks.
+    """
+    unit = step * world_size + rank
+    if not (0 <= rank < world_size and 0 <= unit < 1 << 32):
+        raise ValueError(f"A training run has at most {1 << 32} forward passes, got step {step} of rank {rank}.")
+    low, high = _seed_words(seed)
+    key = int(_scramble(np.asarray(unit ^ low, dtype=np.uint32)))
+    return torch.Generator(device).manual_seed(high << 32 | key)
+
+
+def process_generator(device: torch.device | str) -> torch.Generator:
+    """A generator for training noise outside `RobustTrainer`: reproducible under `transformers.set_seed`, yet different in
+    every rank (which are all seeded alike), data-loading worker and epoch of workers.
+
+    Args:
+        device: where the noise is drawn.
+    """
+    worker = torch.utils.data.get_worker_info()
+    key = f"{torch.initial_seed()}/{os.environ.get('RANK', '0')}/{'main' if worker is None else worker.id}"
+    low, high = _seed_words(key)
+    return torch.Generator(device).manual_seed(high << 32 | low)
+
+
+def fresh_seed(seed: int | None) -> int:
+    """`seed`, or fresh entropy if there is none: with a known seed an input could be chosen against the noise."""
+    return secrets.randbits(64) if seed is None else int(seed)

@@ -1,0 +1,77 @@
+"""Which tensors are images: the one check behind every entry that takes pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+# Resizing with bicubic filters and float rounding leave the range by less than this; normalised pixels by far more.
+RANGE_TOLERANCE = 1e-3
+
+
+def check_image_batch(images: object, name: str = "images") -> Tensor:
+    """Return `images` if it is one tensor of shape (batch, channels, height, width).
+
+    Raises:
+        TypeError: if it is not a tensor.
+        ValueError: if it has not four dimensions, an empty one, or not one or three channels.
+    """
+    if isinstance(images, (list, tuple)) and images and all(isinstance(image, Tensor) for image in images):
+        shapes = sorted({tuple(image.shape) for image in images})
+        raise TypeError(
+            f"`{name}` must be one tensor of shape (batch, channels, height, width), got a list of tensors of shapes "
+            f"{shapes}. Resize them to one size and channel count (NoisyImageProcessor does), then torch.stack them."
+        )
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"`{name}` must be a torch tensor of shape (batch, channels, height, width), got {type(images).__name__}. "
+            "NoisyImageProcessor(images, do_normalize=False, return_tensors='pt') turns PIL images into one."
+        )
+    if images.ndim != 4:
+        raise ValueError(
+            f"`{name}` must have shape (batch, channels, height, width), got {tuple(images.shape)}. "
+            "For a single image add the batch dimension: image[None]."
+        )
+    if images.shape[0] == 0:
+        raise ValueError(f"`{name}` must hold at least one image, got an empty batch.")
+    if images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise ValueError(
+            f"`{name}` must have 1 or 3 channels in dimension 1, got shape {tuple(images.shape)}. "
+            "Move the channels first with .permute(0, 3, 1, 2), and convert RGBA to RGB with image.convert('RGB')."
+        )
+    return images
+
+
+def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
+    """Pixels as float32 in [0, 1]: uint8 0..255 is divided by 255, floats in [0, 1] pass.
+
+    Args:
+        images: (batch, channels, height, width), uint8 in 0..255 or floating point in [0, 1], before any noise.
+        name: how the caller calls them, for the message.
+
+    Raises:
+        TypeError: if it is not a tensor of one of these kinds.
+        ValueError: on any other shape, on nan or infinite pixels, and on float pixels outside [0, 1].
+    """
+    images = check_image_batch(images, name)
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32) / 255.0
+    if not images.is_floating_point():
+        raise TypeError(
+            f"`{name}` must be uint8 in 0..255 or floating point in [0, 1], got {images.dtype}. Convert with .to(torch.uint8)."
+        )
+    pixels = images.to(torch.float32)
+    low, high = (float(x) for x in torch.aminmax(pixels))
+    if not (low >= -RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE):  # written so that nan fails
+        raise ValueError(_range_message(name, pixels, low, high))
+    return pixels
+
+
+def _range_message(name: str, pixels: Tensor, low: float, high: float) -> str:
+    if not bool(torch.isfinite(pixels).all()):
+        return f"`{name}` must hold finite pixels in [0, 1], got nan or infinite values. Look at how they were loaded."
+    cure = "It looks already normalised: use do_normalize=False; normalisation is done inside the model."
+    if low >= 0.0 and high > 2.0:
+        cure = "It looks like 0..255 as floats: divide by 255, or pass uint8."
+    return f"`{name}` must hold pixels in [0, 1] before noise, got values from {low:.3g} to {high:.3g}. {cure}"

@@ -1,0 +1,217 @@
+"""Run folders: what was asked (`run.json`) and one line an item that is done (`certificates-<rank>.jsonl`).
+
+A run may be killed at any moment. Lines are appended and flushed one by one; the last line of a file may be torn, and is
+dropped; everything before it counts. Generic over methods: a row is any JSON object with an integer "index".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+
+RUN_FILE = "run.json"
+ROW_PATTERN = "certificates-*.jsonl"
+# Facts about a run that do not decide its result, so that a resumption may differ in them.
+INFORMATIVE = frozenset({"created", "informative"})
+
+Row = dict[str, Any]
+
+
+class RunError(ValueError):
+    """A run folder that cannot be read, or must not be continued."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds.
+
+    Attributes:
+        path: the folder.
+        settings: the content of `run.json`.
+        rows: finished rows by index.
+        partials: the latest state of items that are not finished, by index.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    rows: dict[int, Row] = field(default_factory=dict)
+    partials: dict[int, Row] = field(default_factory=dict)
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run folder, finished or not.
+
+    Raises:
+        RunError: if the folder is no run folder, or a line other than a torn last one is corrupt, or two files
+            disagree on a finished item.
+    """
+    folder = Path(path)
+    run = Run(folder, _read_settings(folder))
+    for file in sorted(folder.glob(ROW_PATTERN)):
+        for number, row in _read_lines(file):
+            index = row.get("index")
+            if not isinstance(index, int):
+                raise RunError(f"{file}, line {number}: every row needs an integer 'index', got {index!r}.")
+            if row.get("partial"):
+                before = run.partials.get(index)
+                if before is None or row.get("draws", 0) >= before.get("draws", 0):
+                    run.partials[index] = row
+            elif index in run.rows and not _same_result(run.rows[index], row):
+                raise RunError(f"{file}, line {number}: item {index} is already recorded with another result.")
+            else:
+                run.rows[index] = row
+    for index in run.rows:
+        run.partials.pop(index, None)
+    return run
+
+
+class RunWriter:
+    """Appends rows to a run folder, which it creates or resumes.
+
+    One writer a rank. Rank 0 creates the folder and holds its lock; the others may open it once it stands.
+
+    Args:
+        path: the folder.
+        settings: everything that decides the result. They must equal those of an existing run, except the keys
+            in `INFORMATIVE`.
+        rank: of this process.
+
+    Raises:
+        RunError: if the folder belongs to a run with other settings (the message names the differences), is in use by
+            another process, or is not empty and no run folder.
+        OSError: if the folder cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], rank: int = 0) -> None:
+        self.path = Path(path)
+        self.rank = rank
+        self._lock: FileLock | None = None
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if rank == 0:
+                self._lock = _take_lock(self.path)
+            self._settle(json.loads(json.dumps(dict(settings), allow_nan=False)))
+            self.file = self.path / ROW_PATTERN.replace("*", str(rank))
+            _drop_torn_line(self.file)
+            self._stream = open(self.file, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            self.close()
+            raise type(error)(
+                error.errno, f"The output folder {self.path} cannot be written ({error.strerror}). Choose another one."
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _settle(self, settings: dict[str, Any]) -> None:
+        file = self.path / RUN_FILE
+        if file.exists():
+            differences = list(_differences(_read_settings(self.path), settings))
+            if differences:
+                raise RunError(
+                    f"{self.path} holds a run with other settings, so it cannot be resumed with these: "
+                    f"{'; '.join(differences)}. Use the same settings, or another output folder."
+                )
+        elif self.rank == 0:
+            if any(self.path.glob(ROW_PATTERN)):
+                raise RunError(f"{self.path} holds rows but no {RUN_FILE}: it is not a run folder. Use another one.")
+            # Written aside and renamed: a kill leaves either no run.json or a whole one.
+            draft = file.with_suffix(".tmp")
+            draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            os.replace(draft, file)
+        else:
+            raise RunError(f"{self.path} has no {RUN_FILE} yet: rank 0 must open the run first.")
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row and hand it to the operating system, so that it survives a kill of this process."""
+        self._stream.write(json.dumps(dict(row), allow_nan=False) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file and give the lock back."""
+        if hasattr(self, "_stream"):
+            self._stream.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _take_lock(folder: Path) -> FileLock:
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(
+            f"Another process is writing to {folder}. Wait for it or stop it, or use another output folder."
+        ) from error
+    return lock
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    file = folder / RUN_FILE
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}.") from error
+    except json.JSONDecodeError as error:
+        raise RunError(f"{file} is corrupt ({error}). Start the run again in another folder.") from error
+    if not isinstance(settings, dict):
+        raise RunError(f"{file} must hold a JSON object, got {type(settings).__name__}.")
+    return settings
+
+
+def _read_lines(file: Path) -> Iterator[tuple[int, Row]]:
+    *lines, torn = file.read_bytes().split(b"\n")
+    del torn  # empty after a whole last line, else what a kill cut off
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{file}, line {number} is corrupt ({error}). Only a torn last line is expected after a kill; "
+                "remove this line to have its item done again."
+            ) from error
+        if not isinstance(row, dict):
+            raise RunError(f"{file}, line {number} must be a JSON object, got {type(row).__name__}.")
+        yield number, row
+
+
+def _drop_torn_line(file: Path) -> None:
+    """Cut what a kill left after the last newline, so that the next row starts on a line of its own."""
+    if file.exists():
+        content = file.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with open(file, "r+b") as stream:
+                stream.truncate(whole)
+
+
+def _same_result(first: Row, second: Row) -> bool:
+    return {**first, "seconds": None} == {**second, "seconds": None}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(before.keys() | now.keys()):
+        if not prefix and key in INFORMATIVE:
+            continue
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {old!r}, is {new!r}"

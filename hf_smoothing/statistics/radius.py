@@ -1,0 +1,122 @@
+"""From a bound on the top-class probability to a certified l2 radius, and back.
+
+Source of everything here: Cohen, Rosenfeld & Kolter, *Certified Adversarial Robustness via Randomized Smoothing* (2019),
+arXiv 1902.02918, Theorem 1 in its one-sided form (upper bound of the runner-up = 1 - p_lower).
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_FLOOR, Decimal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from hf_smoothing.statistics.binomial import check_alpha
+
+
+def check_sigma(sigma: float) -> float:
+    """Return `sigma` as a float if it is a noise level.
+
+    Raises:
+        ValueError: if `sigma` is not positive and finite.
+    """
+    sigma = float(sigma)
+    if not (math.isfinite(sigma) and sigma > 0.0):
+        raise ValueError(
+            f"`sigma` must be a positive noise standard deviation in [0, 1] pixel units, got {sigma}. "
+            "Common values are 0.25, 0.5 and 1.0."
+        )
+    return sigma
+
+
+def _check_probability(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    p = np.asarray(value, dtype=np.float64)
+    if not np.all((p >= 0.0) & (p <= 1.0)):  # written so that nan fails
+        raise ValueError(f"`{name}` must hold probabilities in [0, 1], got {p}.")
+    return p
+
+
+def l2_radius(p_lower: ArrayLike, sigma: float) -> NDArray[np.float64]:
+    """The l2 radius within which the smoothed classifier's answer cannot change; 0 where nothing is certified.
+
+    If the top class has probability at least `p_lower` > 1/2 under N(0, sigma^2 I) noise, it stays the top class under
+    every perturbation of l2 norm below sigma * Phi^-1(p_lower).
+
+    Args:
+        p_lower: lower bounds of the top-class probability, in [0, 1], any shape.
+        sigma: noise standard deviation in [0, 1] pixel units.
+
+    Returns:
+        float64 array of the same shape, in [0, 1] pixel units; inf for p_lower = 1.
+
+    Raises:
+        ValueError: if a probability is outside [0, 1] or `sigma` is not positive.
+
+    Source: arXiv 1902.02918, Theorem 1 and Algorithm CERTIFY.
+
+    >>> round(float(l2_radius(0.976036187155, sigma=0.5)), 6)
+    0.989005
+    """
+    p = _check_probability("p_lower", p_lower)
+    return np.asarray(check_sigma(sigma) * np.maximum(special.ndtri(p), 0.0), dtype=np.float64)
+
+
+def probability_for_radius(radius: ArrayLike, sigma: float) -> NDArray[np.float64]:
+    """q(r) = Phi(r / sigma), the top-class probability that makes radius r just certifiable; the inverse of `l2_radius`.
+
+    Args:
+        radius: l2 radii >= 0 in [0, 1] pixel units, any shape.
+        sigma: noise standard deviation in the same units.
+
+    Raises:
+        ValueError: if a radius is negative or nan, or `sigma` is not positive.
+
+    >>> float(probability_for_radius(0.0, sigma=0.25))
+    0.5
+    """
+    r = np.asarray(radius, dtype=np.float64)
+    if not np.all(r >= 0.0):
+        raise ValueError(f"`radius` must not be negative or nan, got {r}.")
+    return np.asarray(special.ndtr(r / check_sigma(sigma)), dtype=np.float64)
+
+
+def max_radius(n: ArrayLike, alpha: float, sigma: float) -> NDArray[np.float64]:
+    """The ceiling: the radius certified when all `n` estimation draws agree. No certificate from `n` draws exceeds it.
+
+    >>> round(float(max_radius(100_000, alpha=0.001, sigma=1.0)), 9)
+    3.811456563
+    """
+    draws = np.asarray(n, dtype=np.float64)
+    if not np.all(draws >= 1):
+        raise ValueError(f"`n` must be at least 1, got {draws}.")
+    return l2_radius(check_alpha(alpha) ** (1.0 / draws), sigma)
+
+
+def min_draws(alpha: float, *, two_sided: bool = False) -> int:
+    """The smallest number of draws with which anything can be decided at failure probability `alpha`.
+
+    With fewer, even unanimous votes leave CERTIFY (one-sided) or PREDICT (two-sided) no choice but to abstain.
+
+    >>> min_draws(0.001), min_draws(0.001, two_sided=True)
+    (10, 11)
+    """
+    alpha = check_alpha(alpha)
+    n = 1
+    # Unanimous draws decide when alpha ** (1/n) > 1/2 (CERTIFY) or 2 * 2 ** -n <= alpha (PREDICT).
+    while not (2.0 * 0.5**n <= alpha if two_sided else 0.5**n < alpha):
+        n += 1
+    return n
+
+
+def round_down(radius: float, digits: int = 3) -> str:
+    """A radius as decimal text, rounded towards zero, so that what is printed is never more than what is certified.
+
+    >>> round_down(0.98897), round_down(0.5)
+    ('0.988', '0.500')
+    """
+    if math.isinf(radius):
+        return "inf"
+    # Decimal(float) is exact: no rounding happens before the one that is asked for.
+    return str(Decimal(radius).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
