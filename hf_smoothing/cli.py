@@ -1,0 +1,156 @@
+"""`hf-smoothing certify | report`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_smoothing import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 on an error that is explained, 130 after Ctrl-C."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        status: int = args.run(args)
+        return status
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        print(f"hf-smoothing {args.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="hf-smoothing", description="Certify image classifiers by randomized smoothing.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    c = commands.add_parser("certify", help="certify the images of a data set into a run folder; resumes it if it exists")
+    c.add_argument("model", help="Hub id or folder of a SmoothedClassifier or of any image classifier")
+    c.add_argument("dataset", help="Hub id or folder of an image data set")
+    c.add_argument("--sigma", type=float, required=True, help="noise standard deviation, [0, 1] pixel units")
+    c.add_argument("--n", type=int, default=100_000, help="estimation draws an image (%(default)s)")
+    c.add_argument("--n0", type=int, default=100, help="selection draws an image (%(default)s)")
+    c.add_argument("--alpha", type=float, default=0.001, help="failure probability of one certificate (%(default)s)")
+    c.add_argument("--split", default="test", help="split of the data set (%(default)s)")
+    c.add_argument("--image-column", help="by default the one of type Image")
+    c.add_argument("--label-column", help="by default the one of type ClassLabel")
+    c.add_argument("--max-images", type=int, help="at most so many images")
+    c.add_argument("--stride", type=int, default=1, help="every so many-th image (%(default)s)")
+    c.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    c.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the network (%(default)s)")
+    c.add_argument("--batch-size", type=int, help="noisy copies a forward pass; never changes the result")
+    c.add_argument("--size", type=int, help="certified resolution of a plain classifier, where its checkpoint does not say")
+    c.add_argument("--device", help="e.g. cpu or cuda; by default a GPU if there is one")
+    c.add_argument("--output-dir", required=True, type=Path, help="the run folder")
+    c.set_defaults(run=run_certify)
+
+    r = commands.add_parser("report", help="table and curves from run folders")
+    r.add_argument("runs", nargs="+", type=Path, help="run folders")
+    r.add_argument("--radii", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0], help="of the table")
+    r.add_argument("--names", nargs="+", help="what to call the models, one a run")
+    r.add_argument("--output-dir", type=Path, default=Path("."), help="where report.md and the PNG go (%(default)s)")
+    r.set_defaults(run=run_report)
+    return parser
+
+
+def run_certify(args: argparse.Namespace) -> int:
+    """`hf-smoothing certify`."""
+    if args.stride < 1 or (args.max_images is not None and args.max_images < 1):
+        raise ValueError(f"--stride and --max-images must be at least 1, got {args.stride} and {args.max_images}.")
+    from hf_smoothing.certification import FixedRule, certify_dataset
+    from hf_smoothing.data import PixelDataset
+
+    FixedRule(sigma=args.sigma, n0=args.n0, n=args.n, alpha=args.alpha)  # refuse before anything is loaded
+    model = load_classifier(args.model, sigma=args.sigma, size=args.size, device=args.device)
+    dataset = PixelDataset(
+        load_split(args.dataset, args.split),
+        model.config.size,
+        image_column=args.image_column,
+        label_column=args.label_column,
+        id2label=model.config.id2label,
+    )
+    indices = list(range(0, len(dataset), args.stride))[: args.max_images]
+    run = certify_dataset(
+        model,
+        dataset,
+        args.output_dir,
+        sigma=args.sigma,
+        n0=args.n0,
+        n=args.n,
+        alpha=args.alpha,
+        indices=indices,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        description={
+            "model": {"id": args.model, "preprocessing": model.config.preprocessing().to_dict()},
+            "dataset": {"id": args.dataset, "split": args.split, "stride": args.stride},
+        },
+    )
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        print(f"{len(run.rows)} images are certified in {args.output_dir}.")
+        if dataset.label_column is not None:
+            from hf_smoothing.report import report
+
+            print(report([args.output_dir]))
+    return 0
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """`hf-smoothing report`."""
+    from hf_smoothing.report import report
+
+    print(report(args.runs, radii=args.radii, output_dir=args.output_dir, names=args.names))
+    print(f"Written to {args.output_dir / 'report.md'}, with the curves beside it.")
+    return 0
+
+
+def load_classifier(path: str, *, sigma: float, size: int | None = None, device: str | None = None) -> Any:
+    """A `SmoothedClassifier` in eval mode on the device, from its own checkpoint or around a plain one.
+
+    Raises:
+        ValueError: if the checkpoint is neither, or a pickle.
+    """
+    from accelerate import PartialState
+    from transformers import AutoConfig
+
+    from hf_smoothing.models import SmoothedClassifier, SmoothedClassifierConfig
+
+    config = AutoConfig.from_pretrained(path)
+    if isinstance(config, SmoothedClassifierConfig):
+        if size is not None and [size, size] != list(config.size):
+            raise ValueError(f"{path} is certified at {tuple(config.size)}; leave --size out.")
+        model = SmoothedClassifier.from_pretrained(path, use_safetensors=True)
+    else:
+        model = SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size)
+    return model.to(device or PartialState().device).eval()
+
+
+def load_split(path: str, split: str) -> Any:
+    """One split of a data set on the Hub or in a folder.
+
+    Raises:
+        ValueError: if there is no such split, naming those that exist.
+    """
+    from datasets import get_dataset_split_names, load_dataset
+
+    try:
+        return load_dataset(path, split=split)
+    except ValueError as error:
+        if "split" not in str(error).lower():
+            raise
+        raise ValueError(f"{path} has no split {split!r}; it has {get_dataset_split_names(path)}. Pass --split.") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

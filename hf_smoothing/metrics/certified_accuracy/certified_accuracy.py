@@ -1,0 +1,81 @@
+"""Certified accuracy for `evaluate`: a thin script over `hf_smoothing.statistics`."""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from hf_smoothing.statistics import abstention_rate, average_certified_radius, certified_accuracy
+
+
+_DESCRIPTION = """
+The share of images that a randomized classifier classifies correctly *and* certifiably within an l2 radius, at each of a list of radii,
+with its exact (Clopper-Pearson) interval; the average certified radius; the abstention rate.
+"""
+
+_CITATION = """
+@inproceedings{cohen2019certified,
+  title={Certified Adversarial Robustness via Randomized Smoothing},
+  author={Cohen, Jeremy and Rosenfeld, Elan and Kolter, J. Zico},
+  booktitle={ICML}, year={2019}
+}
+"""
+
+_INPUTS = """
+Args:
+    predictions: certified classes, -1 where the classifier abstains.
+    references: true classes.
+    radii: certified radii in double precision, 0.0 where the classifier abstains.
+    thresholds: radii at which to measure (default 0, 0.25, 0.5, 0.75, 1.0).
+    n: number of estimation draws behind each certificate. The average certified radius depends on it, so it is returned beside it.
+    confidence: coverage of the intervals (default 0.95).
+
+Returns:
+    certified_accuracy, lower, upper: lists, one entry a threshold; thresholds; smoothed_accuracy (correct and not abstained, which is the
+    certified accuracy at radius 0); average_certified_radius; n; abstention_rate; num_images; confidence.
+"""
+
+DEFAULT_THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class CertifiedAccuracyMetric(evaluate.Metric):
+    """`evaluate.load(certified_accuracy_path())`, or imported directly: `CertifiedAccuracyMetric().compute(...)`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Value("int64"),
+                    "references": datasets.Value("int64"),
+                    "radii": datasets.Value("float64"),
+                }
+            ),
+            reference_urls=["https://arxiv.org/abs/1902.02918"],
+        )
+
+    def _compute(
+        self,
+        predictions: Any,
+        references: Any,
+        radii: Any,
+        thresholds: Any = DEFAULT_THRESHOLDS,
+        n: int | None = None,
+        confidence: float = 0.95,
+    ) -> dict[str, Any]:
+        curve = certified_accuracy(predictions, references, radii, thresholds, confidence)
+        smoothed = certified_accuracy(predictions, references, radii, [0.0], confidence)
+        return {
+            "certified_accuracy": curve.accuracy.tolist(),
+            "lower": curve.lower.tolist(),
+            "upper": curve.upper.tolist(),
+            "thresholds": curve.thresholds.tolist(),
+            "smoothed_accuracy": float(smoothed.accuracy[0]),
+            "average_certified_radius": average_certified_radius(predictions, references, radii),
+            "n": n,
+            "abstention_rate": abstention_rate(predictions),
+            "num_images": curve.num_images,
+            "confidence": curve.confidence,
+        }

@@ -1,0 +1,224 @@
+"""Tables and curves from run folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_smoothing import statistics
+from hf_smoothing.records import Run, RunError, read_run
+
+
+DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one run.
+
+    Attributes:
+        run: the run folder.
+        name: to show.
+        curve: certified accuracy at the radii of the table.
+        average_radius: average certified radius.
+        abstention: share of abstentions.
+    """
+
+    run: Run
+    name: str
+    curve: statistics.CertifiedAccuracy
+    average_radius: float
+    abstention: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the run."""
+        return self.run.settings
+
+
+def measure(run: Run, radii: Sequence[float] = DEFAULT_RADII, name: str | None = None) -> Measured:
+    """The figures of a run over the images that are finished.
+
+    Args:
+        run: from `read_run`.
+        radii: of the table.
+        name: to show; the model's id by default.
+
+    Raises:
+        RunError: if nothing is finished, or images have no label.
+    """
+    predictions, references, certified = columns(run)
+    curve = statistics.certified_accuracy(predictions, references, certified, radii)
+    return Measured(
+        run=run,
+        name=name or str(run.settings.get("model", {}).get("id") or run.path.name),
+        curve=curve,
+        average_radius=statistics.average_certified_radius(predictions, references, certified),
+        abstention=statistics.abstention_rate(predictions),
+    )
+
+
+def columns(run: Run) -> tuple[list[int], list[int], list[float]]:
+    """Predictions, labels and radii of a run, ordered by index.
+
+    Raises:
+        RunError: if there are no rows, or rows lack what is needed.
+    """
+    if not run.rows:
+        raise RunError(f"{run.path} has no finished image yet.")
+    rows = [run.rows[index] for index in sorted(run.rows)]
+    for row in rows:
+        missing = {"prediction", "radius", "label"} - row.keys()
+        if missing:
+            raise RunError(f"{run.path}: the row of image {row['index']} lacks {', '.join(sorted(missing))}.")
+        if row["label"] is None:
+            raise RunError(
+                f"{run.path}: image {row['index']} has no label, so accuracy cannot be measured. "
+                "Certify with a labelled split and --label-column."
+            )
+    return [r["prediction"] for r in rows], [r["label"] for r in rows], [float(r["radius"]) for r in rows]
+
+
+def comparable(runs: Iterable[Run]) -> list[tuple[str, list[Run]]]:
+    """Group runs that may stand in one table: same norm and bound, data and images, draws, alpha, label-awareness.
+
+    Returns:
+        (what the group has in common, its runs), in the order given. Different models and noise levels share a table.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(caption(run), []).append(run)
+    return list(groups.items())
+
+
+def caption(run: Run) -> str:
+    """What must be equal within a table, as the line under it."""
+    s = run.settings
+    rule = s.get("rule", {})
+    draws = ", ".join(f"{key} = {value:,}" for key, value in rule.items() if isinstance(value, int))
+    data = s.get("dataset", {})
+    name = data.get("id") or "data set"
+    parts = [
+        f"{s.get('norm')} {s.get('bound', '')} radii".replace("  ", " "),
+        f"{rule.get('name')} ({draws})" if draws else str(rule.get("name")),
+        f"alpha = {s.get('alpha')}",
+        f"{s.get('num_images')} images of {name}{' ' + data['split'] if data.get('split') else ''} ({str(data.get('sha256'))[:8]})",
+        f"noise {s.get('noise', {}).get('kind')} at {'x'.join(map(str, s.get('resolution', [])))}",
+    ]
+    if s.get("label_aware"):
+        parts.append("LABEL-AWARE: for measuring only, no certificates")
+    return "; ".join(parts)
+
+
+def table(measured: Sequence[Measured]) -> str:
+    """A Markdown table: certified accuracy x radius, a row a run, with 95% intervals.
+
+    Raises:
+        ValueError: if the runs were measured at different radii.
+    """
+    radii = measured[0].curve.thresholds
+    if any(not np.array_equal(m.curve.thresholds, radii) for m in measured):
+        raise ValueError("Runs of one table must be measured at the same radii.")
+    header = ["model", "sigma", *(f"r = {r:g}" for r in radii), "ACR", "abstained", "images"]
+    rows = [header]
+    for m in measured:
+        cells = [
+            f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f})"
+            for a, lo, hi in zip(m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
+        ]
+        total = m.settings.get("num_images") or m.curve.num_images
+        images = str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
+        acr = statistics.round_down(m.average_radius)
+        rows.append([m.name, f"{m.settings.get('sigma'):g}", *cells, acr, f"{100 * m.abstention:.1f}", images])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str | None = None) -> Path:
+    """Certified accuracy curves with 95% confidence bands, as PNG.
+
+    Args:
+        measured: the runs.
+        path: of the file.
+        title: of the figure.
+
+    Raises:
+        ModuleNotFoundError: without matplotlib, with the cure.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("Curves need matplotlib: pip install 'hf_smoothing[plots]'.") from error
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    names = list(dict.fromkeys(m.name for m in measured))
+    sigmas = sorted({m.settings["sigma"] for m in measured})
+    styles = ["-", "--", ":", "-."]
+    furthest = max(max(columns(m.run)[2]) for m in measured) or 1.0
+    grid = np.linspace(0.0, furthest * 1.02, 400)
+    for m in measured:
+        curve = statistics.certified_accuracy(*columns(m.run), thresholds=grid)
+        colour = f"C{names.index(m.name)}"
+        style = styles[sigmas.index(m.settings["sigma"]) % len(styles)]
+        label = f"{m.name}, sigma {m.settings['sigma']:g}"
+        axes.plot(grid, 100 * curve.accuracy, color=colour, linestyle=style, label=label)
+        axes.fill_between(grid, 100 * curve.lower, 100 * curve.upper, color=colour, alpha=0.12, linewidth=0)
+    axes.set(xlabel="l2 radius ([0, 1] pixel units)", ylabel="certified accuracy (%)", xlim=(0, grid[-1]), ylim=(0, 100))
+    if title:
+        axes.set_title(title, fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+    return Path(path)
+
+
+def report(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    radii: Sequence[float] = DEFAULT_RADII,
+    output_dir: str | os.PathLike[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> str:
+    """One table for each group of comparable runs, as Markdown; with `output_dir` also report.md and a curve for each group.
+
+    Args:
+        paths: run folders.
+        radii: of the tables.
+        output_dir: where to write; nothing is written by default.
+        names: what to call the models, one a run; their ids by default.
+
+    Raises:
+        RunError: if a folder is no run, or has nothing to report.
+        ValueError: if `names` has another length.
+    """
+    runs = [read_run(path) for path in paths]
+    if names is not None and len(names) != len(runs):
+        raise ValueError(f"`names` must have one entry a run, got {len(names)} for {len(runs)} runs.")
+    called = dict(zip((run.path for run in runs), names, strict=True)) if names else {}
+    groups = comparable(runs)
+    folder = None if output_dir is None else Path(output_dir)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    if len(groups) > 1:
+        parts.append(f"These runs differ in data, draws or rule, so they are shown in {len(groups)} tables that must not be compared.")
+    for number, (common, members) in enumerate(groups, start=1):
+        measured = [measure(run, radii, called.get(run.path)) for run in members]
+        text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
+        if folder is not None:
+            picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")
+            text += f"\n\n![Certified accuracy]({picture.name})"
+        parts.append(text)
+    markdown = "\n\n".join(parts) + "\n"
+    if folder is not None:
+        (folder / "report.md").write_text(markdown, encoding="utf-8")
+    return markdown

@@ -1,0 +1,85 @@
+"""A callback that watches certified accuracy while a model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from hf_smoothing import statistics
+from hf_smoothing.certification import certify
+from hf_smoothing.certification.runner import check_selection
+from hf_smoothing.pixels import to_unit_pixels
+
+
+if TYPE_CHECKING:
+    from hf_smoothing.training.trainer import RobustTrainer
+
+
+class CertifiedAccuracyCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed for mypy
+    """Certifies a few validation images at every evaluation, with few draws.
+
+    The figures join those of the evaluation, so that e.g. metric_for_best_model="certified_accuracy_sigma0.25_r0.25" works. With
+    few draws they are low (the radius cannot exceed `max_radius(n, alpha, sigma)`) and only comparable with each other.
+
+    Args:
+        trainer: the trainer to watch; add the callback with `trainer.add_callback`.
+        dataset: as for `certify_dataset`: [0, 1] or uint8 pixels at the certified resolution, with labels.
+        sigmas: noise levels.
+        radii: at which to measure certified accuracy.
+        indices: which images; the first 100 by default.
+        n0, n, alpha: as in `certify`.
+        seed: of the noise: the same at every evaluation.
+    """
+
+    def __init__(
+        self,
+        trainer: RobustTrainer,
+        dataset: Any,
+        *,
+        sigmas: Sequence[float] = (0.25,),
+        radii: Sequence[float] = (0.0, 0.25),
+        indices: Sequence[int] | None = None,
+        n0: int = 20,
+        n: int = 100,
+        alpha: float = 0.001,
+        seed: int = 0,
+    ) -> None:
+        self.trainer = trainer
+        self.sigmas = [statistics.check_sigma(sigma) for sigma in sigmas]
+        self.radii = list(radii)
+        self.draws = {"n0": n0, "n": n, "alpha": alpha, "seed": seed}
+        chosen = check_selection(dataset, range(min(100, len(dataset))) if indices is None else indices)
+        items = [dataset[index] for index in chosen]
+        self.pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for item in items])
+        self.labels = [int(item["labels"]) for item in items]
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Measure, and add the figures to `metrics`."""
+        model = self.trainer.model
+        was_training = model.training
+        model.eval()
+        figures: dict[str, float] = {}
+        for sigma in self.sigmas:
+            certificates = certify(
+                _OnDevice(self.trainer), self.pixels.to(args.device), sigma=sigma, **self.draws  # type: ignore[arg-type]
+            )  # fmt: skip
+            columns = ([c.prediction for c in certificates], self.labels, [c.radius for c in certificates])
+            measured = statistics.certified_accuracy(*columns, thresholds=self.radii)
+            for radius, accuracy in zip(self.radii, measured.accuracy, strict=True):
+                figures[f"eval_certified_accuracy_sigma{sigma:g}_r{radius:g}"] = float(accuracy)
+            figures[f"eval_average_certified_radius_sigma{sigma:g}"] = statistics.average_certified_radius(*columns)
+        model.train(was_training)
+        if metrics is not None:
+            metrics.update(figures)
+        self.trainer.log(figures)
+
+
+class _OnDevice:
+    """The trainer's model as a classifier."""
+
+    def __init__(self, trainer: RobustTrainer) -> None:
+        self.classify = trainer.classify
+        self.__self__ = trainer.model  # what certification asks for the device and the train mode

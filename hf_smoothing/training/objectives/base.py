@@ -1,0 +1,66 @@
+"""The protocol of objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hf_smoothing.noise import NoiseMixture
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch on the device.
+
+    Attributes:
+        pixels: float32 (batch, channels, height, width): clean, augmented, in [0, 1], unless a model or processor owns the
+            noise.
+        labels: int64 (batch,).
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class ObjectiveState:
+    """What an objective may use beyond the batch.
+
+    Attributes:
+        noise: the mixture to draw from; None trains on the pixels as they are.
+        generator: the only source of randomness; its own for every forward pass and rank.
+        progress: share of the training done, in [0, 1].
+        label_smoothing: of the cross-entropy.
+    """
+
+    noise: NoiseMixture | None
+    generator: torch.Generator
+    progress: float = 0.0
+    label_smoothing: float = 0.0
+
+
+class Objective(Protocol):
+    """A training loss."""
+
+    def __call__(
+        self, model: Callable[[Tensor], Tensor], batch: Batch, state: ObjectiveState
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Args: model: [0, 1] pixels, noise allowed -> logits, in train mode. Returns: (mean loss, figures to log)."""
+        ...
+
+
+def find_objective(objective: str | Objective, known: Mapping[str, Objective]) -> Objective:
+    """The objective itself, or the one of that name.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if not isinstance(objective, str):
+        return objective
+    if objective not in known:
+        raise ValueError(f"`objective` must be one of {', '.join(sorted(known))}, or a callable, got {objective!r}.")
+    return known[objective]
