@@ -31,7 +31,9 @@ class DataAndModel:
 
     dataset: str = field(metadata={"help": "Hub id or folder of an image data set with labels."})
     size: int = field(default=32, metadata={"help": "The resolution at which noise is added."})
-    backbone_size: int = field(default=64, metadata={"help": "The resolution that the backbone sees, after the noise."})
+    backbone_size: int = field(
+        default=64, metadata={"help": "The resolution that the backbone sees, after the noise."}
+    )
     config: str | None = field(
         default=None, metadata={"help": "Configuration of the network (path or Hub id); a small ResNet by default."}
     )
@@ -81,7 +83,9 @@ def main() -> None:
         compute_metrics=lambda out: {"accuracy": float((out.predictions.argmax(-1) == out.label_ids).mean())},
     )  # fmt: skip
     trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(0.25, 0.5), indices=range(200)))
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint)
+    trainer.train(
+        resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint
+    )
     trainer.save_model()
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():

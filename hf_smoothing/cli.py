@@ -28,11 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="hf-smoothing", description="Certify image classifiers by randomized smoothing.")
+    parser = argparse.ArgumentParser(
+        prog="hf-smoothing", description="Certify image classifiers by randomized smoothing."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    c = commands.add_parser("certify", help="certify the images of a data set into a run folder; resumes it if it exists")
+    c = commands.add_parser(
+        "certify", help="certify the images of a data set into a run folder; resumes it if it exists"
+    )
     c.add_argument("model", help="Hub id or folder of a SmoothedClassifier or of any image classifier")
     c.add_argument("dataset", help="Hub id or folder of an image data set")
     c.add_argument("--sigma", type=float, required=True, help="noise standard deviation, [0, 1] pixel units")
@@ -45,9 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     c.add_argument("--max-images", type=int, help="at most so many images")
     c.add_argument("--stride", type=int, default=1, help="every so many-th image (%(default)s)")
     c.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
-    c.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the network (%(default)s)")
+    c.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the network (%(default)s)"
+    )
     c.add_argument("--batch-size", type=int, help="noisy copies a forward pass; never changes the result")
-    c.add_argument("--size", type=int, help="certified resolution of a plain classifier, where its checkpoint does not say")
+    c.add_argument(
+        "--size", type=int, help="certified resolution of a plain classifier, where its checkpoint does not say"
+    )
     c.add_argument("--device", help="e.g. cpu or cuda; by default a GPU if there is one")
     c.add_argument("--output-dir", required=True, type=Path, help="the run folder")
     c.set_defaults(run=run_certify)
@@ -149,7 +157,9 @@ def load_split(path: str, split: str) -> Any:
     except ValueError as error:
         if "split" not in str(error).lower():
             raise
-        raise ValueError(f"{path} has no split {split!r}; it has {get_dataset_split_names(path)}. Pass --split.") from error
+        raise ValueError(
+            f"{path} has no split {split!r}; it has {get_dataset_split_names(path)}. Pass --split."
+        ) from error
 
 
 if __name__ == "__main__":

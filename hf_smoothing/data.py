@@ -79,7 +79,11 @@ class PixelDataset(Dataset[dict[str, Any]]):
         if label < 0 or (self.num_labels is not None and label >= self.num_labels):
             raise ValueError(
                 f"Label of image {index} must be a class in [0, {self.num_labels}), got {label}. "
-                + ("-1 marks unlabelled splits: use another split." if label == -1 else "Is this the model's data set?")
+                + (
+                    "-1 marks unlabelled splits: use another split."
+                    if label == -1
+                    else "Is this the model's data set?"
+                )
             )
         return label if self._to_model is None else self._to_model[label]
 
@@ -159,7 +163,7 @@ def _plain(name: str) -> str:
 
 
 def _find_column(dataset: Any, name: str | None, kind: str, required: bool) -> str | None:
-    columns = list(getattr(dataset, "column_names", None) or dataset[0].keys())
+    columns: list[str] = list(getattr(dataset, "column_names", None) or dataset[0].keys())
     if name is not None:
         if name not in columns:
             raise ValueError(f"The data set has no column {name!r}; it has {columns}. Pass {kind}_column=...")
@@ -168,7 +172,7 @@ def _find_column(dataset: Any, name: str | None, kind: str, required: bool) -> s
         return kind
     features = getattr(dataset, "features", None) or {}
     wanted = {"image": "Image", "label": "ClassLabel"}[kind]
-    found = [column for column in columns if type(features.get(column)).__name__ == wanted]
+    found: list[str] = [column for column in columns if type(features.get(column)).__name__ == wanted]
     if len(found) == 1:
         return found[0]
     if required or found:

@@ -51,8 +51,6 @@ class NoiseMixture:
     distribution: Distribution = "list"
 
     def __post_init__(self) -> None:
-        if isinstance(self.sigmas, (int, float)):
-            object.__setattr__(self, "sigmas", (self.sigmas,))
         sigmas = tuple(float(s) for s in self.sigmas)
         object.__setattr__(self, "sigmas", sigmas)
         object.__setattr__(self, "clean", float(self.clean))
@@ -120,7 +118,9 @@ class NoiseMixture:
         return {**asdict(self), "sigmas": list(self.sigmas)}
 
     @classmethod
-    def parse(cls, value: NoiseMixture | Mapping[str, Any] | Sequence[float] | str | float | None) -> NoiseMixture | None:
+    def parse(
+        cls, value: NoiseMixture | Mapping[str, Any] | Sequence[float] | str | float | None
+    ) -> NoiseMixture | None:
         """A mixture from what people write in a config or on a command line; None for no noise at all.
 
         Args:
@@ -148,6 +148,8 @@ class NoiseMixture:
                     f'{{"sigmas": [0, 1], "clean": 0.25, "distribution": "uniform"}}, got {value!r}.'
                 ) from error
         if isinstance(value, Mapping):
+            levels = value.get("sigmas")
+            value = {**value, "sigmas": (levels,)} if isinstance(levels, (int, float)) else value
             unknown = set(value) - {"sigmas", "clean", "distribution"}
             if unknown or "sigmas" not in value:
                 raise ValueError(
@@ -157,7 +159,7 @@ class NoiseMixture:
             return cls(**value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return cls(sigmas=(float(value),))
-        if isinstance(value, Sequence):
+        if isinstance(value, Sequence) and not isinstance(value, str):
             return cls(sigmas=tuple(value))
         raise ValueError(f"A noise mixture cannot be read from {type(value).__name__} {value!r}.")
 
@@ -211,7 +213,9 @@ def stream_keys(seed: int, image: ArrayLike, block: ArrayLike) -> NDArray[np.uin
             "Split a larger data set into runs with different seeds."
         )
     if np.any(b < 0) or np.any(b >= 1 << BLOCK_BITS):
-        raise ValueError(f"An image has at most {MAX_DRAWS:,} draws in all; draw {b.max() * DRAWS_PER_BLOCK:,} is beyond.")
+        raise ValueError(
+            f"An image has at most {MAX_DRAWS:,} draws in all; draw {b.max() * DRAWS_PER_BLOCK:,} is beyond."
+        )
     low, high = _seed_words(seed)
     unit = ((i << BLOCK_BITS) | b).astype(np.uint32)
     return (np.uint64(high) << np.uint64(32)) | _scramble(unit ^ np.uint32(low)).astype(np.uint64)

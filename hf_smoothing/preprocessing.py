@@ -5,7 +5,7 @@ It comes after the noise, so it is part of the classifier that is certified: any
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from hf_smoothing.pixels import check_image_batch
 Size = tuple[int, int]
 
 
-def parse_size(size: int | Sequence[int] | Mapping[str, int] | None, name: str = "size") -> Size | None:
+def parse_size(size: Any, name: str = "size") -> Size | None:
     """(height, width) from an int, a pair, or transformers' {"height": h, "width": w} / {"shortest_edge": s}.
 
     Raises:

@@ -132,7 +132,9 @@ def table(measured: Sequence[Measured]) -> str:
             for a, lo, hi in zip(m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
         ]
         total = m.settings.get("num_images") or m.curve.num_images
-        images = str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
+        images = (
+            str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
+        )
         acr = statistics.round_down(m.average_radius)
         rows.append([m.name, f"{m.settings.get('sigma'):g}", *cells, acr, f"{100 * m.abstention:.1f}", images])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
@@ -172,7 +174,9 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
         label = f"{m.name}, sigma {m.settings['sigma']:g}"
         axes.plot(grid, 100 * curve.accuracy, color=colour, linestyle=style, label=label)
         axes.fill_between(grid, 100 * curve.lower, 100 * curve.upper, color=colour, alpha=0.12, linewidth=0)
-    axes.set(xlabel="l2 radius ([0, 1] pixel units)", ylabel="certified accuracy (%)", xlim=(0, grid[-1]), ylim=(0, 100))
+    axes.set(
+        xlabel="l2 radius ([0, 1] pixel units)", ylabel="certified accuracy (%)", xlim=(0, grid[-1]), ylim=(0, 100)
+    )
     if title:
         axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
@@ -210,7 +214,9 @@ def report(
         folder.mkdir(parents=True, exist_ok=True)
     parts = []
     if len(groups) > 1:
-        parts.append(f"These runs differ in data, draws or rule, so they are shown in {len(groups)} tables that must not be compared.")
+        parts.append(
+            f"These runs differ in data, draws or rule, so they are shown in {len(groups)} tables that must not be compared."
+        )
     for number, (common, members) in enumerate(groups, start=1):
         measured = [measure(run, radii, called.get(run.path)) for run in members]
         text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."

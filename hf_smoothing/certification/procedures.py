@@ -5,6 +5,7 @@ Source: Cohen, Rosenfeld & Kolter (2019), arXiv 1902.02918, section 3.2.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class FixedRule:
     def segments(self, drawn: int) -> list[tuple[int, int]]:
         """The draws still to make after the first `drawn`, cut at the looks."""
         bounds = [0, self.n0, self.n0 + self.n]
-        return [(max(a, drawn), b) for a, b in zip(bounds, bounds[1:], strict=False) if b > drawn]
+        return [(max(a, drawn), b) for a, b in itertools.pairwise(bounds) if b > drawn]
 
     def decide(self, votes: Votes) -> Certificate:
         """The certificate from a complete set of votes."""
@@ -327,7 +328,8 @@ def vote_in_rounds(
 def _plan(votes: Sequence[Votes], rule: FixedRule, budget: int) -> tuple[list[Draws], list[bool]]:
     """Requests worth `budget` draws, the first images first, and whether each opens a look."""
     starts = {start for start, _ in rule.segments(0)}
-    requests, firsts = [], []
+    requests: list[Draws] = []
+    firsts: list[bool] = []
     for slot, item in enumerate(votes):
         for start, stop in rule.segments(item.drawn):
             if budget == 0:
@@ -344,7 +346,9 @@ def _plan(votes: Sequence[Votes], rule: FixedRule, budget: int) -> tuple[list[Dr
 def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
     numbers = list(range(count)) if indices is None else [int(index) for index in indices]
     if len(numbers) != count or len(set(numbers)) != count:
-        raise ValueError(f"`indices` must be {count} different numbers, one an image, got {len(numbers)}: {numbers[:5]}...")
+        raise ValueError(
+            f"`indices` must be {count} different numbers, one an image, got {len(numbers)}: {numbers[:5]}..."
+        )
     return numbers
 
 

@@ -174,7 +174,9 @@ def run_settings(
     description: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The content of `run.json`: all that decides the rows, and apart from it (`informative`) what does not."""
-    described = {key: dict(value) if isinstance(value, Mapping) else value for key, value in (description or {}).items()}
+    described = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in (description or {}).items()
+    }
     first = dataset[indices[0]]["pixel_values"]
     model = {"weights_sha256": weights_sha256(classifier), **described.pop("model", {})}
     data = {"sha256": images_sha256(dataset[i] for i in indices), **described.pop("dataset", {})}
@@ -252,5 +254,7 @@ def _device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
     return f"{model}, {torch.get_num_threads()} threads"

@@ -22,12 +22,12 @@ class Draws(NamedTuple):
 
     Attributes:
         slot: position of the image in the tensor of images at hand.
-        index: of the image within the run; with the draw number it decides the noise.
+        image: index of the image within the run; with the draw number it decides the noise.
         start, stop: numbers of the draws.
     """
 
     slot: int
-    index: int
+    image: int
     start: int
     stop: int
 
@@ -100,7 +100,7 @@ def noisy_batches(
         while position < request.stop:
             take = min(request.stop - position, len(buffer) - filled)
             rows = buffer[filled : filled + take]
-            stream.fill(rows, request.index, position)
+            stream.fill(rows, request.image, position)
             rows.mul_(sigma).add_(images[request.slot])
             pieces.append((number, filled, filled + take))
             position += take
@@ -155,9 +155,9 @@ def count_votes(
     if counts is None or broken is None:
         raise ValueError("`requests` must ask for at least one draw, got none.")
     if bool(broken.any()):
-        index = requests[int(broken.nonzero()[0])].index
+        image = requests[int(broken.nonzero()[0])].image
         raise ValueError(
-            f"The classifier returned nan logits for noisy copies of image {index}; votes on nan mean nothing. "
+            f"The classifier returned nan logits for noisy copies of image {image}; votes on nan mean nothing. "
             "Check the weights, and try dtype='float32' if the network ran in half precision."
         )
     result: NDArray[np.int64] = counts.cpu().numpy()

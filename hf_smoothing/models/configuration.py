@@ -50,6 +50,8 @@ class SmoothedClassifierConfig(PreTrainedConfig):
     alpha: float = 0.001
     noise: Any = None
     noise_owner: str = "trainer"
+    id2label: Any = None
+    label2id: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name in ("base_config", "sigma", "size", "image_mean", "image_std"):
@@ -87,9 +89,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
 
     def preprocessing(self) -> Preprocessing:
         """What happens between noisy pixels and the base classifier."""
-        return Preprocessing(
-            tuple(self.image_mean), tuple(self.image_std), parse_size(self.model_size, "model_size")
-        )
+        return Preprocessing(tuple(self.image_mean), tuple(self.image_std), parse_size(self.model_size, "model_size"))
 
 
 def _as_config(value: Any) -> PreTrainedConfig:
@@ -99,7 +99,9 @@ def _as_config(value: Any) -> PreTrainedConfig:
             raise ValueError("`base_config` needs a 'model_type', such as 'resnet' or 'vit'.")
         return AutoConfig.for_model(values.pop("model_type"), **values)
     if not isinstance(value, PreTrainedConfig):
-        raise TypeError(f"`base_config` must be a transformers configuration or its dictionary, got {type(value).__name__}.")
+        raise TypeError(
+            f"`base_config` must be a transformers configuration or its dictionary, got {type(value).__name__}."
+        )
     # A copy: the outer configuration sets attributes such as _attn_implementation on its parts.
     return copy.deepcopy(value)
 

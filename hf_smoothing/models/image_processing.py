@@ -18,7 +18,7 @@ from hf_smoothing.noise import NoiseMixture, process_generator
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 
 
-class NoisyImageProcessorKwargs(ImagesKwargs, total=False):
+class NoisyImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, untyped for mypy
     """What the processor takes beyond the arguments of every image processor of `transformers`."""
 
     do_noise: bool | None
@@ -50,7 +50,9 @@ class _NoiseMixin:
         self.noise = None if mixture is None else mixture.to_dict()
         self.model_size = None if size is None else {"height": size[0], "width": size[1]}
         if self.do_noise and mixture is None:
-            raise ValueError("do_noise=True needs a mixture: pass e.g. noise={'sigmas': [0, 1], 'clean': 0.25, 'distribution': 'uniform'}.")
+            raise ValueError(
+                "do_noise=True needs a mixture: pass e.g. noise={'sigmas': [0, 1], 'clean': 0.25, 'distribution': 'uniform'}."
+            )
 
     def _preprocess(
         self,
@@ -150,4 +152,4 @@ if is_torchvision_available():  # pragma: no cover - there is no torchvision for
         """`NoisyImageProcessorPil` on the torchvision backend."""
 
 else:
-    NoisyImageProcessor = NoisyImageProcessorPil  # type: ignore[misc,assignment]  # as transformers does without torchvision
+    NoisyImageProcessor = NoisyImageProcessorPil  # type: ignore[misc]  # as transformers does without torchvision

@@ -88,7 +88,9 @@ class SmoothedClassifier(PreTrainedModel):
         else:
             source, model = os.fspath(base), load_base_classifier(base, **model_kwargs)
         if isinstance(model, SmoothedClassifier):
-            raise ValueError("`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_classifier.")
+            raise ValueError(
+                "`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_classifier."
+            )
         check_head(model.config)
         known = pixel_settings(model, source)
         given = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
@@ -109,10 +111,11 @@ class SmoothedClassifier(PreTrainedModel):
             base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
             noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,
         )  # fmt: skip
-        wrapper = cls(config)
+        wrapper: SmoothedClassifier = cls(config)
         wrapper.base_classifier = model
         wrapper.config._name_or_path = str(source)
-        return wrapper.eval()
+        wrapper.eval()
+        return wrapper
 
     def classify(self, pixels: Tensor) -> Tensor:
         """The base classifier: resize, normalise, backbone.
@@ -126,7 +129,8 @@ class SmoothedClassifier(PreTrainedModel):
         Raises:
             ValueError: if the pixels are not at the certified resolution.
         """
-        return self._base_outputs(pixels).logits
+        logits: Tensor = self._base_outputs(pixels).logits
+        return logits
 
     def _base_outputs(self, pixels: Tensor, **kwargs: Any) -> Any:
         if tuple(check_image_batch(pixels, "pixels").shape[-2:]) != tuple(self.config.size):
@@ -183,7 +187,9 @@ class SmoothedClassifier(PreTrainedModel):
         )
         return torch.log((torch.from_numpy(votes).to(pixels.device, torch.float32) + 0.5) / (count + classes / 2))
 
-    def predict(self, images: Tensor, *, sigma: float | None = None, alpha: float | None = None, **kwargs: Any) -> list[Prediction]:
+    def predict(
+        self, images: Tensor, *, sigma: float | None = None, alpha: float | None = None, **kwargs: Any
+    ) -> list[Prediction]:
         """The smoothed classifier's answers; see `hf_smoothing.predict` for arguments. Defaults come from the configuration."""
         return predict(
             self, images, sigma=self._sigma(sigma), alpha=self.config.alpha if alpha is None else alpha, **kwargs
@@ -215,11 +221,13 @@ class SmoothedClassifier(PreTrainedModel):
 
 
 def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
-    """`AutoModelForImageClassification.from_pretrained`, from safetensors only.
+    """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
         ValueError: if the checkpoint is a pickle, which could execute code.
     """
+    # Checkpoints are often stored in half precision; computing in it must be asked for.
+    kwargs = {"dtype": torch.float32} | kwargs
     try:
         model = AutoModelForImageClassification.from_pretrained(path, use_safetensors=True, **kwargs)
     except OSError as error:

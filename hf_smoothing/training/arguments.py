@@ -13,7 +13,7 @@ from hf_smoothing.preprocessing import parse_size
 
 
 @dataclass
-class RobustTrainingArguments(TrainingArguments):  # type: ignore[misc]  # transformers is not typed for mypy
+class RobustTrainingArguments(TrainingArguments):
     """Arguments of `RobustTrainer`.
 
     Different from the parent: `remove_unused_columns` is False, since the columns are images that a transform still needs.
@@ -31,27 +31,36 @@ class RobustTrainingArguments(TrainingArguments):  # type: ignore[misc]  # trans
     )
     noise_owner: str = field(
         default="trainer",
-        metadata={"help": "Who adds noise, resizes and normalises: 'trainer', 'model' or 'processor'. Exactly one does."},
+        metadata={
+            "help": "Who adds noise, resizes and normalises: 'trainer', 'model' or 'processor'. Exactly one does."
+        },
     )
     objective: str = field(default="mixture", metadata={"help": "The training loss, by name."})
     crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels a side."})
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
     trainable: list[str] | None = field(
         default=None,
-        metadata={"help": "Train only modules whose name starts with or contains one of these, e.g. classifier stages.3."},
+        metadata={
+            "help": "Train only modules whose name starts with or contains one of these, e.g. classifier stages.3."
+        },
     )
     freeze_batch_norm: bool = field(
         default=False, metadata={"help": "Keep the running statistics of batch norm as they are (eval mode)."}
     )
-    channels_last: bool = field(default=False, metadata={"help": "Memory format for convolutional models; often faster."})
+    channels_last: bool = field(
+        default=False, metadata={"help": "Memory format for convolutional models; often faster."}
+    )
     image_mean: list[float] | None = field(
-        default=None, metadata={"help": "Normalisation of a plain backbone in [0, 1] pixel units; from its processor by default."}
+        default=None,
+        metadata={"help": "Normalisation of a plain backbone in [0, 1] pixel units; from its processor by default."},
     )
     image_std: list[float] | None = field(default=None, metadata={"help": "As image_mean."})
     model_size: int | None = field(
         default=None, metadata={"help": "Size to which a plain backbone's images are resized after the noise."}
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "False here: a transform needs the image column."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "False here: a transform needs the image column."}
+    )
 
     def __post_init__(self) -> None:
         self.mixture()

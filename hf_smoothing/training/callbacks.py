@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hf_smoothing.training.trainer import RobustTrainer
 
 
-class CertifiedAccuracyCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed for mypy
+class CertifiedAccuracyCallback(TrainerCallback):
     """Certifies a few validation images at every evaluation, with few draws.
 
     The figures join those of the evaluation, so that e.g. metric_for_best_model="certified_accuracy_sigma0.25_r0.25" works. With
@@ -56,7 +56,9 @@ class CertifiedAccuracyCallback(TrainerCallback):  # type: ignore[misc]  # trans
         self.pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for item in items])
         self.labels = [int(item["labels"]) for item in items]
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
         """Measure, and add the figures to `metrics`."""
         model = self.trainer.model
         was_training = model.training

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import set_seed
 
 from hf_smoothing.models.configuration import check_head
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -21,7 +20,7 @@ from hf_smoothing.training.augmentation import random_crop, random_flip
 from hf_smoothing.training.objectives import OBJECTIVES, Batch, Objective, ObjectiveState, find_objective
 
 
-class RobustTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed for mypy
+class RobustTrainer(Trainer):
     """Trains a `SmoothedClassifier` or any plain image classifier of `transformers`, from scratch or from a checkpoint.
 
     The data are clean [0, 1] (or uint8) pixels at the certified resolution under "pixel_values", and "labels". The trainer augments
@@ -69,7 +68,9 @@ class RobustTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self._frozen_norms = (
-            [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if args.freeze_batch_norm else []
+            [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            if args.freeze_batch_norm
+            else []
         )
         self._forward_pass = (-1, 0)  # (global step, micro-step)
         self._logs: dict[str, list[Tensor]] = {}
@@ -161,7 +162,7 @@ class RobustTrainer(Trainer):  # type: ignore[misc]  # transformers is not typed
             self._logs = {}
         super().log(logs, *args, **kwargs)
 
-    def _note_pixels(self, size: tuple[int, int]) -> None:
+    def _note_pixels(self, size: tuple[int, ...]) -> None:
         """Leave in a plain backbone's configuration what its pixels are, for `SmoothedClassifier.from_base_pretrained`."""
         config = self.model.config
         if self.preprocessing is not None and (getattr(config, "hf_smoothing", None) or {}).get("size") != list(size):
@@ -212,7 +213,9 @@ class PixelCollator:
         images = [torch.as_tensor(item["pixel_values"]) for item in items]
         if len({image.shape for image in images}) > 1:
             shapes = sorted({tuple(image.shape) for image in images})
-            raise ValueError(f"Images of a batch must have one size and channel count, got {shapes}. Use PixelDataset to resize them.")
+            raise ValueError(
+                f"Images of a batch must have one size and channel count, got {shapes}. Use PixelDataset to resize them."
+            )
         batch = {"pixel_values": torch.stack(images)}
         key = next((name for name in ("labels", "label") if name in items[0]), None)
         if key is not None:
@@ -241,7 +244,9 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(f".{pattern}" in f".{name}" for name in names):
             children = sorted({".".join(name.split(".")[:4]) for name in names})
-            raise ValueError(f"`trainable` names {pattern!r}, which no parameter has. There are: {', '.join(children[:30])}")
+            raise ValueError(
+                f"`trainable` names {pattern!r}, which no parameter has. There are: {', '.join(children[:30])}"
+            )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(f".{pattern}" in f".{name}" for pattern in patterns))
 
@@ -262,10 +267,14 @@ def _check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, proc
         raise ValueError("noise_owner='model' needs a SmoothedClassifier with noise=... in its configuration.")
     normalises = [args.image_mean, args.image_std, args.model_size]
     if (wrapped or args.noise_owner == "processor") and any(value is not None for value in normalises):
-        other = "a SmoothedClassifier resizes and normalises itself" if wrapped else "the processor resizes and normalises"
+        other = (
+            "a SmoothedClassifier resizes and normalises itself" if wrapped else "the processor resizes and normalises"
+        )
         raise ValueError(f"image_mean, image_std and model_size must not be given to the trainer: {other}.")
     if args.noise_owner == "processor" and (args.crop_padding or args.horizontal_flip):
-        raise ValueError("crop_padding and horizontal_flip come before noise, so with noise_owner='processor' its transform must do them.")
+        raise ValueError(
+            "crop_padding and horizontal_flip come before noise, so with noise_owner='processor' its transform must do them."
+        )
 
 
 def _find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> Preprocessing | None:
@@ -276,7 +285,9 @@ def _find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, p
         return Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
     if processor is not None:
         seen = getattr(processor, "model_size", None) or getattr(processor, "crop_size", None) or processor.size
-        return Preprocessing(tuple(processor.image_mean), tuple(processor.image_std), parse_size(args.model_size or seen))
+        return Preprocessing(
+            tuple(processor.image_mean), tuple(processor.image_std), parse_size(args.model_size or seen)
+        )
     noted = getattr(model.config, "hf_smoothing", None)
     if isinstance(noted, dict):
         return Preprocessing(
@@ -286,6 +297,3 @@ def _find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, p
         f"The normalisation of this {type(model).__name__} is not known. Pass its image processor as processing_class, or image_mean and "
         "image_std (and model_size, if images are resized for it) in RobustTrainingArguments."
     )
-
-
-__all__ = ["PixelCollator", "RobustTrainer", "set_seed", "train_only"]

@@ -1,0 +1,45 @@
+# Two commands: `make demo` shows the whole idea on real images, `make test` checks everything that needs no GPU.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.PHONY: demo test check test-slow test-lowest benchmark clone-check
+.DELETE_ON_ERROR:
+
+# Exact tested versions. torch comes first, by its exact version, so that no newer and much larger build is taken.
+$(VENV)/installed: constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("hf_smoothing needs Python 3.11 or newer, got " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(RUN)/python examples/quickstart.py
+
+check: $(VENV)/installed
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+test: check
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(RUN)/python -m pytest -m "not slow and not gpu"
+
+# Minutes, not seconds: long statistical checks, kills at random moments, the examples end to end.
+test-slow: $(VENV)/installed
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(RUN)/python -m pytest -m slow
+
+# The oldest versions that pyproject.toml admits, in an environment of their own.
+test-lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt $$(grep '^torch==' .ci/lowest.txt)
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt --editable '.[dev]'
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 .venv-lowest/bin/python -m pytest -m "not slow and not gpu" -W default
+
+# Ratios against a stated baseline, written to docs/results/main_job.json.
+benchmark: $(VENV)/installed
+	$(RUN)/python tests/benchmarks/main_job.py
+
+# Both commands in a fresh clone and a fresh environment.
+clone-check:
+	bash .ci/fresh_clone
