@@ -16,7 +16,6 @@ from transformers import HfArgumentParser, set_seed
 
 from hf_smoothing import (
     CertifiedAccuracyCallback,
-    NoisyImageProcessor,
     PixelDataset,
     RobustTrainer,
     RobustTrainingArguments,
@@ -55,8 +54,7 @@ def main() -> None:
     validation = PixelDataset(parts["test"], model.config.size).decode()
 
     # 3. Train, watching certified accuracy on the held-out images.
-    processor = NoisyImageProcessor(size=model.config.size[0], do_normalize=False)
-    trainer = RobustTrainer(model, args, processing_class=processor, train_dataset=train, eval_dataset=validation)
+    trainer = RobustTrainer(model, args, train_dataset=train, eval_dataset=validation)
     trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(choice.sigma,)))
     trainer.train(
         resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from hf_smoothing.certification.identity import images_sha256, weights_sha256
 from hf_smoothing.certification.procedures import Certificate, FixedRule, Votes, vote_in_rounds
 from hf_smoothing.certification.sampling import classifier_device, resolve_classifier
+from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Row, Run, RunWriter, read_run
 
@@ -156,6 +157,10 @@ def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int]:
     chosen = list(range(size)) if indices is None else [int(index) for index in indices]
     if not chosen:
         raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
+    if max(chosen) >= MAX_IMAGES:
+        raise ValueError(
+            f"Indices of one run must be below {MAX_IMAGES}, got {max(chosen)}. Split the data set into runs with different seeds."
+        )
     if len(set(chosen)) != len(chosen) or min(chosen) < 0 or max(chosen) >= size:
         raise ValueError(
             f"`indices` must be different numbers in [0, {size}), got {len(chosen)} from {min(chosen)} to {max(chosen)}."

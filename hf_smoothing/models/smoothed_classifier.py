@@ -13,6 +13,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
 from hf_smoothing.certification.sampling import default_batch_size
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
+from hf_smoothing.models.image_processing import NoisyImageProcessor
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -116,6 +117,24 @@ class SmoothedClassifier(PreTrainedModel):
         wrapper.config._name_or_path = str(source)
         wrapper.eval()
         return wrapper
+
+    def image_processor(self) -> NoisyImageProcessor:
+        """Images to the [0, 1] pixels that this model takes; saved with it, for `pipeline` and `AutoImageProcessor`."""
+        height, width = self.config.size
+        return NoisyImageProcessor(
+            size={"height": height, "width": width},
+            image_mean=self.config.image_mean,
+            image_std=self.config.image_std,
+            do_normalize=False,
+        )
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
+    ) -> None:
+        """Save weights, configuration and image processor; arguments as in `PreTrainedModel.save_pretrained`."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            self.image_processor().save_pretrained(save_directory)
 
     def classify(self, pixels: Tensor) -> Tensor:
         """The base classifier: resize, normalise, backbone.

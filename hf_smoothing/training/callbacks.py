@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from transformers import TrainerCallback
 
 from hf_smoothing import statistics
@@ -62,11 +63,11 @@ class CertifiedAccuracyCallback(TrainerCallback):
         """Measure, and add the figures to `metrics`."""
         model = self.trainer.model
         was_training = model.training
-        model.eval()
+        classifier = _BaseClassifier(self.trainer).eval()
         figures: dict[str, float] = {}
         for sigma in self.sigmas:
             certificates = certify(
-                _OnDevice(self.trainer), self.pixels.to(args.device), sigma=sigma, **self.draws  # type: ignore[arg-type]
+                classifier, self.pixels.to(args.device), sigma=sigma, **self.draws  # type: ignore[arg-type]
             )  # fmt: skip
             columns = ([c.prediction for c in certificates], self.labels, [c.radius for c in certificates])
             measured = statistics.certified_accuracy(*columns, thresholds=self.radii)
@@ -79,9 +80,10 @@ class CertifiedAccuracyCallback(TrainerCallback):
         self.trainer.log(figures)
 
 
-class _OnDevice:
-    """The trainer's model as a classifier."""
+class _BaseClassifier(nn.Module):
+    """The trainer's model as a classifier of [0, 1] pixels; a module, so that its device and mode are known."""
 
     def __init__(self, trainer: RobustTrainer) -> None:
+        super().__init__()
+        self.model = trainer.model
         self.classify = trainer.classify
-        self.__self__ = trainer.model  # what certification asks for the device and the train mode

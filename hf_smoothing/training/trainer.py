@@ -73,11 +73,13 @@ class RobustTrainer(Trainer):
             else []
         )
         self._forward_pass = (-1, 0)  # (global step, micro-step)
+        self._pixels_checked = False
         self._logs: dict[str, list[Tensor]] = {}
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator or PixelCollator(model.config.num_labels),
+            data_collator=data_collator
+            or PixelCollator(model.config.num_labels, ready=args.noise_owner == "processor"),
             processing_class=processing_class,
             **kwargs,
         )
@@ -108,6 +110,10 @@ class RobustTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         for norm in self._frozen_norms:
             norm.eval()
+        if "labels" not in inputs:
+            raise ValueError(
+                f"Training needs 'labels' beside 'pixel_values', got {sorted(inputs)}. Which column holds them?"
+            )
         labels = inputs["labels"]
         generator = self._next_generator(labels.device)
         pixels = self._training_pixels(inputs["pixel_values"], generator)
@@ -125,7 +131,9 @@ class RobustTrainer(Trainer):
     def _training_pixels(self, values: Tensor, generator: torch.Generator) -> Tensor:
         if self.args.noise_owner == "processor":
             return check_image_batch(values, "pixel_values")
-        pixels = values.to(torch.float32) / 255.0 if values.dtype == torch.uint8 else values
+        # Looking at the values makes the host wait for the device, so only the first batch is looked at.
+        looked_at, self._pixels_checked = self._pixels_checked, True
+        pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")
         self._note_pixels(tuple(pixels.shape[-2:]))
         if self.args.crop_padding:
             pixels = random_crop(pixels, self.args.crop_padding, generator)
@@ -195,13 +203,15 @@ class PixelCollator:
 
     Args:
         num_labels: number of classes.
+        ready: the pixels are noisy and normalised already, so that any value is right.
 
     Raises:
-        ValueError: on mixed shapes, float pixels outside [0, 1], missing labels or labels outside the classes.
+        ValueError: on mixed shapes, pixels that are neither uint8 nor in [0, 1], or labels outside the classes.
     """
 
-    def __init__(self, num_labels: int) -> None:
+    def __init__(self, num_labels: int, ready: bool = False) -> None:
         self.num_labels = num_labels
+        self.ready = ready
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Args: items: mappings with "pixel_values" and maybe "labels" (or "label")."""
@@ -217,6 +227,8 @@ class PixelCollator:
                 f"Images of a batch must have one size and channel count, got {shapes}. Use PixelDataset to resize them."
             )
         batch = {"pixel_values": torch.stack(images)}
+        if batch["pixel_values"].dtype != torch.uint8 and not self.ready:
+            batch["pixel_values"] = to_unit_pixels(batch["pixel_values"], "pixel_values")
         key = next((name for name in ("labels", "label") if name in items[0]), None)
         if key is not None:
             labels = torch.as_tensor([int(item[key]) for item in items])
