@@ -7,7 +7,6 @@ noise survives a light finetuning, so that the first is certifiably robust and t
 
 import argparse
 import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -75,20 +74,18 @@ def main() -> None:
 
 def finetune(model: SmoothedClassifier, train: torch.utils.data.Dataset, args: argparse.Namespace) -> None:
     """Lightly: last stage and new head only, batch-norm statistics kept, no noise."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        trainer = RobustTrainer(
-            model,
-            RobustTrainingArguments(
-                output_dir=str(args.output_dir / "trainer"), noise="clean", seed=args.seed,
-                trainable=["stages.3", "classifier"], freeze_batch_norm=True, crop_padding=4, horizontal_flip=True,
-                num_train_epochs=args.epochs, per_device_train_batch_size=64, learning_rate=0.01, lr_scheduler_type="cosine",
-                warmup_steps=0.1, optim="sgd", optim_args="momentum=0.9", weight_decay=5e-4,
-                save_strategy="no", logging_steps=1_000_000,
-            ),
-            train_dataset=train,
-        )  # fmt: skip
-        trainer.train()
+    trainer = RobustTrainer(
+        model,
+        RobustTrainingArguments(
+            output_dir=str(args.output_dir / "trainer"), noise="clean", seed=args.seed,
+            trainable=["stages.3", "classifier"], freeze_batch_norm=True, crop_padding=4, horizontal_flip=True,
+            num_train_epochs=args.epochs, per_device_train_batch_size=64, learning_rate=0.01, lr_scheduler_type="cosine",
+            warmup_steps=0.1, optim="sgd", optim_args="momentum=0.9", weight_decay=5e-4,
+            save_strategy="no", logging_steps=1_000_000,
+        ),
+        train_dataset=train,
+    )  # fmt: skip
+    trainer.train()
     model.eval()
 
 

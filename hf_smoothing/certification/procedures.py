@@ -304,6 +304,11 @@ def vote_in_rounds(
                 break
         if not work:
             return
+        shapes = {tuple(image.shape) for _, image in work}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"All images must have one size and channel count, got {sorted(shapes)}. Resize them first."
+            )
         votes = [item[0] for item in work]
         images = torch.stack([item[1] for item in work])
         stream = stream or GaussianStream(seed, tuple(images.shape[1:]), device)

@@ -37,6 +37,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
 
     model_type = "smoothed_classifier"
     sub_configs = {"base_config": AutoConfig}
+    has_no_defaults_at_init = True  # transformers 5.18 would otherwise build one without arguments to save another
 
     base_config: Any = None
     sigma: float | None = None

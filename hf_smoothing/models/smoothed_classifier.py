@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,6 +48,11 @@ class SmoothedClassifier(PreTrainedModel):
         self.loss_type = "ForImageClassification"
         self._noise_generator: torch.Generator | None = None
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, from safetensors only: a pickle could execute code, and is a ValueError."""
+        return _from_safetensors(super().from_pretrained, path, kwargs, *args)
 
     @classmethod
     def from_base_pretrained(
@@ -246,18 +252,20 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
         ValueError: if the checkpoint is a pickle, which could execute code.
     """
     # Checkpoints are often stored in half precision; computing in it must be asked for.
-    kwargs = {"dtype": torch.float32} | kwargs
+    return _from_safetensors(AutoModelForImageClassification.from_pretrained, path, {"dtype": torch.float32} | kwargs)
+
+
+def _from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any], *args: Any) -> PreTrainedModel:
     try:
-        model = AutoModelForImageClassification.from_pretrained(path, use_safetensors=True, **kwargs)
+        model: PreTrainedModel = load(path, *args, **{"use_safetensors": True} | kwargs)
     except OSError as error:
-        if "safetensors" in str(error):
-            raise ValueError(
-                f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once "
-                "in an environment you trust: model.save_pretrained(new_path)."
-            ) from error
-        raise
-    loaded: PreTrainedModel = model
-    return loaded
+        if "safetensors" not in str(error):
+            raise
+        raise ValueError(
+            f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once in an "
+            "environment you trust: model.save_pretrained(new_path)."
+        ) from error
+    return model
 
 
 def pixel_settings(model: PreTrainedModel, source: str) -> dict[str, Any]:

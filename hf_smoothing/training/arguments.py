@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from hf_smoothing.models.configuration import check_noise_owner
@@ -16,7 +17,8 @@ from hf_smoothing.preprocessing import parse_size
 class RobustTrainingArguments(TrainingArguments):
     """Arguments of `RobustTrainer`.
 
-    Different from the parent: `remove_unused_columns` is False, since the columns are images that a transform still needs.
+    Different from the parent: `remove_unused_columns` is False, since the columns are images that a transform still needs;
+    `dataloader_pin_memory` is False where there is no accelerator to pin memory for.
 
     Raises:
         ValueError: on an invalid mixture, owner or size.
@@ -74,6 +76,7 @@ class RobustTrainingArguments(TrainingArguments):
                 "Drop one of the two."
             )
         super().__post_init__()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
 
     def mixture(self) -> NoiseMixture | None:
         """The training noise, or None."""

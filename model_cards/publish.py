@@ -1,0 +1,49 @@
+"""Turn the output of examples/pretrain.py into a checkpoint to ship: float16 weights, and a check that this changes nothing that matters.
+
+    python model_cards/publish.py runs/mixture model_cards/resnet-mixture --dataset path/to/tiny_imagenet32
+
+Prints how far the logits move and how many of the predictions change on noisy test images. The README.md of a card is written by hand and
+kept.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from datasets import load_dataset
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from hf_smoothing import PixelDataset, SmoothedClassifier
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trained", type=Path)
+    parser.add_argument("card", type=Path)
+    parser.add_argument("--dataset", required=True, help="the data set it was trained on, for the check")
+    parser.add_argument("--images", type=int, default=1_000)
+    args = parser.parse_args()
+
+    model = AutoModelForImageClassification.from_pretrained(args.trained, dtype=torch.float16)
+    model.config.dtype = torch.float16
+    model.save_pretrained(args.card)
+    AutoImageProcessor.from_pretrained(args.trained).save_pretrained(args.card)
+
+    data = PixelDataset(load_dataset(args.dataset, split="test").select(range(args.images)), 32).decode()
+    pixels = data.pixels.float() / 255
+    noisy = pixels + 0.25 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
+    logits = []
+    with torch.inference_mode():
+        for path in (args.trained, args.card):
+            classifier = SmoothedClassifier.from_base_pretrained(path, sigma=0.25)
+            logits.append(torch.cat([classifier.classify(batch) for batch in noisy.split(128)]))
+    moved = (logits[0] - logits[1]).abs().max().item()
+    changed = (logits[0].argmax(1) != logits[1].argmax(1)).sum().item()
+    size = sum(file.stat().st_size for file in args.card.iterdir()) / 1e6
+    print(
+        f"{size:.1f} MB; float16 moves logits by at most {moved:.4f}; {changed} of {args.images} noisy predictions change."
+    )
+
+
+if __name__ == "__main__":
+    main()
