@@ -141,7 +141,13 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
         model = SmoothedClassifier.from_pretrained(path, use_safetensors=True)
     else:
         model = SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size)
-    return model.to(device or PartialState().device).eval()
+    target = device or PartialState().device
+    try:
+        return model.to(target).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"The device {str(target)!r} cannot be used here ({str(error).splitlines()[0]}). Try --device cpu."
+        ) from error
 
 
 def load_split(path: str, split: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,8 +42,12 @@ class PixelDataset(Dataset[dict[str, Any]]):
         if len(dataset) == 0:
             raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
         self.dataset = dataset
-        height, width = parse_size(size) or (0, 0)
-        self.size = (height, width)
+        parsed = parse_size(size)
+        if parsed is None:
+            raise ValueError(
+                "PixelDataset needs `size`, the certified resolution: a number of pixels or (height, width)."
+            )
+        self.size = height, width = parsed
         self.image_column = _find_column(dataset, image_column, "image", required=True)
         self.label_column = _find_column(dataset, label_column, "label", required=False)
         names = class_names(dataset, self.label_column)
@@ -63,19 +68,27 @@ class PixelDataset(Dataset[dict[str, Any]]):
         return item
 
     def _pixels(self, image: Any, index: int) -> Tensor:
+        # Before anything converts it: floats that happen to be whole would pass for 0..255.
+        dtype = getattr(image, "dtype", None)
+        if dtype is not None and str(dtype).removeprefix("torch.") != "uint8":
+            raise ValueError(
+                f"Image {index} must be a PIL image or a uint8 array, got values of {dtype}. "
+                "Arrays of floats are not decoded here: pass tensors in [0, 1] to certify() directly."
+            )
         try:
             values = self._processor(image)["pixel_values"][0]
         except (ValueError, TypeError) as error:
             raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error
-        if values.dtype != np.uint8:
-            raise ValueError(
-                f"Image {index} must be a PIL image or a uint8 array, got values of {values.dtype}. "
-                "Arrays of floats are not decoded here: pass tensors in [0, 1] to certify() directly."
-            )
         return torch.from_numpy(np.ascontiguousarray(values))
 
     def _label(self, value: Any, index: int) -> int:
-        label = int(value)
+        try:
+            label = operator.index(value)
+        except TypeError as error:
+            raise ValueError(
+                f"Label of image {index} must be an integer class, got {value!r}. Drop unlabelled images, and map names to numbers "
+                "with a ClassLabel feature (dataset.class_encode_column)."
+            ) from error
         if label < 0 or (self.num_labels is not None and label >= self.num_labels):
             raise ValueError(
                 f"Label of image {index} must be a class in [0, {self.num_labels}), got {label}. "
@@ -139,7 +152,8 @@ def align_labels(names: Sequence[str] | None, id2label: Mapping[int, str] | None
     """
     if names is None or id2label is None:
         return None
-    model_names = [str(id2label[index]) for index in sorted(id2label)]
+    by_number = {int(index): str(name) for index, name in id2label.items()}  # JSON keeps the numbers as text
+    model_names = [by_number[index] for index in sorted(by_number)]
     if len(names) != len(model_names):
         raise ValueError(
             f"The data set has {len(names)} classes and the model {len(model_names)}. "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -286,15 +287,27 @@ def training_generator(
     return torch.Generator(device).manual_seed(high << 32 | key)
 
 
+_PID = os.getpid()
+
+
 def process_generator(device: torch.device | str) -> torch.Generator:
     """A generator for training noise outside `RobustTrainer`: reproducible under `transformers.set_seed`, yet different in
-    every rank (which are all seeded alike), data-loading worker and epoch of workers.
+    every rank (which are all seeded alike), data-loading worker, epoch of workers, and child process.
+
+    Its seed is drawn from torch's global generator, which a resumed run restores, so that a resumption does not repeat noise.
 
     Args:
         device: where the noise is drawn.
     """
+    drawn = int(torch.randint(1 << 62, ()))
     worker = torch.utils.data.get_worker_info()
-    key = f"{torch.initial_seed()}/{os.environ.get('RANK', '0')}/{'main' if worker is None else worker.id}"
+    if worker is not None:
+        process: int | str = f"worker {worker.id}"
+    else:
+        # A child inherits the global generator of its parent. A spawned one has a name of its own; after a bare fork the
+        # process id at least keeps its noise its own.
+        process = multiprocessing.current_process().name if os.getpid() == _PID else os.getpid()
+    key = f"{drawn}/{os.environ.get('RANK', '0')}/{process}"
     low, high = _seed_words(key)
     return torch.Generator(device).manual_seed(high << 32 | low)
 

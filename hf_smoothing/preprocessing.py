@@ -80,9 +80,14 @@ class Preprocessing:
         """Args: pixels: float (batch, channels, height, width), any finite values. Returns: the same, resized, normalised.
 
         Raises:
+            TypeError: if the pixels are integers.
             ValueError: if the number of channels is not that of `image_mean`.
         """
         pixels = check_image_batch(pixels, "pixels")
+        if not pixels.is_floating_point():
+            raise TypeError(
+                f"`pixels` must be floating point in [0, 1] units, got {pixels.dtype}. Divide uint8 pixels by 255."
+            )
         channels = pixels.shape[1]
         if channels != len(self.image_mean) and len(self.image_mean) != 1:
             raise ValueError(

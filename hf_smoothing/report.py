@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run, RunError, read_run
+from hf_smoothing.statistics import exact_text
 
 
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -124,7 +125,7 @@ def table(measured: Sequence[Measured]) -> str:
     radii = measured[0].curve.thresholds
     if any(not np.array_equal(m.curve.thresholds, radii) for m in measured):
         raise ValueError("Runs of one table must be measured at the same radii.")
-    header = ["model", "sigma", *(f"r = {r:g}" for r in radii), "ACR", "abstained", "images"]
+    header = ["model", "sigma", *(f"r = {exact_text(r)}" for r in radii), "ACR", "abstained", "images"]
     rows = [header]
     for m in measured:
         cells = [
@@ -136,7 +137,7 @@ def table(measured: Sequence[Measured]) -> str:
             str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
         )
         acr = statistics.round_down(m.average_radius)
-        rows.append([m.name, f"{m.settings.get('sigma'):g}", *cells, acr, f"{100 * m.abstention:.1f}", images])
+        rows.append([m.name, exact_text(m.settings["sigma"]), *cells, acr, f"{100 * m.abstention:.1f}", images])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
@@ -171,7 +172,7 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
         curve = statistics.certified_accuracy(*columns(m.run), thresholds=grid)
         colour = f"C{names.index(m.name)}"
         style = styles[sigmas.index(m.settings["sigma"]) % len(styles)]
-        label = f"{m.name}, sigma {m.settings['sigma']:g}"
+        label = f"{m.name}, sigma {exact_text(m.settings['sigma'])}"
         axes.plot(grid, 100 * curve.accuracy, color=colour, linestyle=style, label=label)
         axes.fill_between(grid, 100 * curve.lower, 100 * curve.upper, color=colour, alpha=0.12, linewidth=0)
     axes.set(

@@ -253,7 +253,7 @@ def predict(
         [Draws(slot, slot, 0, n) for slot in range(len(pixels))],
         sigma=sigma,
         stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), device),
-        batch_size=_check_batch_size(batch_size, device),
+        batch_size=check_batch_size(batch_size, device),
         dtype=dtype,
     )
     answers = []
@@ -292,7 +292,7 @@ def vote_in_rounds(
     """
     resolve_classifier(classifier)
     device = classifier_device(classifier)
-    size = _check_batch_size(batch_size, device)
+    size = check_batch_size(batch_size, device)
     source = iter(pending)
     work: list[tuple[Votes, Tensor]] = []
     stream: GaussianStream | None = None
@@ -357,7 +357,8 @@ def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
     return numbers
 
 
-def _check_batch_size(batch_size: int | None, device: torch.device) -> int:
+def check_batch_size(batch_size: int | None, device: torch.device) -> int:
+    """The batch size to use: the one given, if it is positive, or the device's default."""
     if batch_size is None:
         return default_batch_size(device)
     if batch_size < 1:

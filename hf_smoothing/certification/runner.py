@@ -18,11 +18,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_smoothing.certification.identity import images_sha256, weights_sha256
-from hf_smoothing.certification.procedures import Certificate, FixedRule, Votes, vote_in_rounds
+from hf_smoothing.certification.procedures import Certificate, FixedRule, Votes, check_batch_size, vote_in_rounds
 from hf_smoothing.certification.sampling import classifier_device, resolve_classifier
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Row, Run, RunWriter, read_run
+from hf_smoothing.statistics import exact_text
 
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def certify_dataset(
 
     rule = FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha)
     resolve_classifier(classifier)
+    check_batch_size(batch_size, classifier_device(classifier))
     chosen = check_selection(dataset, indices)
     state = PartialState()
     facts: list[Any] = [None]
@@ -96,7 +98,7 @@ def certify_dataset(
         bar = tqdm(
             total=len(mine) + (len(chosen) - len(todo)),
             initial=len(chosen) - len(todo),
-            desc=f"Certifying at sigma {sigma:g}",
+            desc=f"Certifying at sigma {exact_text(sigma)}",
             unit="image",
             disable=not (progress and state.is_main_process),
         )

@@ -8,11 +8,15 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_smoothing import statistics
+from hf_smoothing.certification import FixedRule
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 
 
 NOISE_OWNERS = ("trainer", "model", "processor")
+_OWN = (
+    "sigma", "size", "model_size", "image_mean", "image_std", "num_samples", "n0", "n", "alpha", "noise", "noise_owner", "id2label",
+)  # fmt: skip
 
 
 class SmoothedClassifierConfig(PreTrainedConfig):
@@ -64,7 +68,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         self.base_config = _as_config(self.base_config)
         check_head(self.base_config)
         self.sigma = statistics.check_sigma(self.sigma)  # type: ignore[arg-type]  # None was refused above
-        statistics.check_alpha(self.alpha)
+        FixedRule(sigma=self.sigma, n0=self.n0, n=self.n, alpha=self.alpha)
         self.size = list(parse_size(self.size) or ())
         self.model_size = None if self.model_size is None else list(parse_size(self.model_size, "model_size") or ())
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
@@ -87,6 +91,12 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         self.base_config.id2label = dict(self.id2label or {})
         self.base_config.label2id = {label: index for index, label in self.base_config.id2label.items()}
         self.label2id = dict(self.base_config.label2id)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As the parent, but values that override the checkpoint's (`from_pretrained(path, sigma=0.5)`) are checked like any."""
+        overrides = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
+        return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     def preprocessing(self) -> Preprocessing:
         """What happens between noisy pixels and the base classifier."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
@@ -53,6 +54,15 @@ class _NoiseMixin:
             raise ValueError(
                 "do_noise=True needs a mixture: pass e.g. noise={'sigmas': [0, 1], 'clean': 0.25, 'distribution': 'uniform'}."
             )
+
+    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the backend, but refuse images with more than 8 bits a channel, which conversion to RGB would clip to white."""
+        if isinstance(image, Image) and image.mode[:1] in "IF":
+            raise ValueError(
+                f"Images must have 8 bits a channel, got PIL mode {image.mode!r}. Scale to 0..255 first, e.g. "
+                "Image.fromarray((255 * values / values.max()).astype('uint8'))."
+            )
+        return super().process_image(image, *args, **kwargs)  # type: ignore[misc]  # the other base is an image backend
 
     def _preprocess(
         self,

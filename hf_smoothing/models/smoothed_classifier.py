@@ -50,9 +50,9 @@ class SmoothedClassifier(PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`, from safetensors only: a pickle could execute code, and is a ValueError."""
-        return _from_safetensors(super().from_pretrained, path, kwargs, *args)
+        return _from_safetensors(super().from_pretrained, pretrained_model_name_or_path, kwargs, *args)
 
     @classmethod
     def from_base_pretrained(
@@ -164,15 +164,17 @@ class SmoothedClassifier(PreTrainedModel):
                 "Resize images before noise is added, with NoisyImageProcessor."
             )
         prepared = self.config.preprocessing()(pixels)
-        return self.base_classifier(pixel_values=prepared.to(self.base_classifier.dtype), **kwargs)
+        return self.base_classifier(pixel_values=prepared.to(self.base_classifier.dtype), return_dict=True, **kwargs)
 
     def forward(
         self,
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         seed: int | None = None,
+        first_index: int = 0,
+        return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> ImageClassifierOutput:
+    ) -> ImageClassifierOutput | tuple[Tensor, ...]:
         """Logits of the base classifier in train mode; in eval mode log((votes + 1/2) / (num_samples + num_labels / 2)).
 
         Args:
@@ -180,16 +182,19 @@ class SmoothedClassifier(PreTrainedModel):
                 by the trainer or the processor, as `config.noise_owner` says.
             labels: int64 (batch,), for the cross-entropy loss.
             seed: of the noise in eval mode; fresh entropy by default.
+            first_index: number of the first image within a data set; with `seed` it decides the noise.
+            return_dict: False for a tuple.
             kwargs: for the base classifier, in train mode.
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         if self.training:
-            outputs = self._base_outputs(self._training_pixels(pixels), **kwargs)
-            logits = outputs.logits
+            logits = self._base_outputs(self._training_pixels(pixels), **kwargs).logits
         else:
-            logits = self._vote_log_shares(pixels, seed)
+            logits = self._vote_log_shares(pixels, seed, first_index)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return ImageClassifierOutput(loss=loss, logits=logits)
+        output = ImageClassifierOutput(loss=loss, logits=logits)
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if as_dict else output.to_tuple()
 
     def _training_pixels(self, pixels: Tensor) -> Tensor:
         mixture = NoiseMixture.parse(self.config.noise)
@@ -199,13 +204,13 @@ class SmoothedClassifier(PreTrainedModel):
             self._noise_generator = process_generator(pixels.device)
         return mixture.add(to_unit_pixels(pixels, "pixel_values"), self._noise_generator)[0]
 
-    def _vote_log_shares(self, images: Tensor, seed: int | None) -> Tensor:
+    def _vote_log_shares(self, images: Tensor, seed: int | None, first_index: int) -> Tensor:
         pixels = to_unit_pixels(images, "pixel_values").to(self.device)
         count, classes = self.config.num_samples, self.config.num_labels
         votes = count_votes(
             self,
             pixels,
-            [Draws(slot, slot, 0, count) for slot in range(len(pixels))],
+            [Draws(slot, first_index + slot, 0, count) for slot in range(len(pixels))],
             sigma=self._sigma(None),
             stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device),
             batch_size=default_batch_size(pixels.device),
@@ -277,17 +282,20 @@ def pixel_settings(model: PreTrainedModel, source: str) -> dict[str, Any]:
     """
     noted = getattr(model.config, "hf_smoothing", None)
     if isinstance(noted, dict):
-        return {key: noted.get(key) for key in ("size", "model_size", "image_mean", "image_std")}
+        settings = {key: noted.get(key) for key in ("size", "model_size", "image_mean", "image_std")}
+        # The backbone was trained at one size: another certified resolution is resized to it.
+        return settings | {"model_size": settings["model_size"] or settings["size"]}
     if not source:
         return {}
     try:
         processor = AutoImageProcessor.from_pretrained(source)
     except (OSError, ValueError):
         return {}
-    seen = parse_size(getattr(processor, "crop_size", None) or processor.size)
+    size = parse_size(getattr(processor, "crop_size", None) or processor.size)
     if not getattr(processor, "do_normalize", True):
         normalisation = Preprocessing((0.0,) * 3, (1.0,) * 3).to_dict()
     else:
         normalisation = {"image_mean": processor.image_mean, "image_std": processor.image_std}
-    # The backbone sees `seen`; by default the certified resolution is the same.
-    return {"size": seen, "model_size": seen} | {key: normalisation[key] for key in ("image_mean", "image_std")}
+    # The certified resolution is what the backbone sees, unless the processor resizes once more.
+    model_size = parse_size(getattr(processor, "model_size", None), "model_size") or size
+    return {"size": size, "model_size": model_size} | {key: normalisation[key] for key in ("image_mean", "image_std")}

@@ -16,6 +16,7 @@ from hf_smoothing.statistics.binomial import (
 )
 from hf_smoothing.statistics.radius import (
     check_sigma,
+    exact_text,
     l2_radius,
     max_radius,
     min_draws,
@@ -32,6 +33,7 @@ __all__ = [
     "certified_accuracy",
     "check_alpha",
     "check_sigma",
+    "exact_text",
     "interval",
     "l2_radius",
     "lower_bound",

@@ -90,10 +90,17 @@ def interval(
     Returns:
         (lower, upper), float64 arrays of the broadcast shape.
 
+    Raises:
+        ValueError: if `confidence` is not in (0, 1) or the counts are not counts.
+
     >>> [round(float(x), 3) for x in interval(300, 500)]
     [0.556, 0.643]
     """
-    tail = check_alpha(1.0 - confidence) / 2.0
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(
+            f"`confidence` must be strictly between 0 and 1, got {confidence}. Pass 0.95 for 95% intervals."
+        )
+    tail = (1.0 - confidence) / 2.0
     return lower_bound(successes, trials, tail), upper_bound(successes, trials, tail)
 
 

@@ -110,6 +110,15 @@ def min_draws(alpha: float, *, two_sided: bool = False) -> int:
     return n
 
 
+def exact_text(value: float) -> str:
+    """The shortest text that is exactly this number, for a radius or sigma that somebody chose.
+
+    >>> exact_text(0.25), exact_text(1.0)
+    ('0.25', '1')
+    """
+    return repr(float(value)).removesuffix(".0")
+
+
 def round_down(radius: float, digits: int = 3) -> str:
     """A radius as decimal text, rounded towards zero, so that what is printed is never more than what is certified.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,18 +66,24 @@ class RobustTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        self.mixture()
+        mixture = self.mixture()
+        self.noise = "clean" if mixture is None else json.dumps(mixture.to_dict())
         check_noise_owner(self.noise_owner)
         parse_size(self.model_size, "model_size")
         if self.crop_padding < 0:
             raise ValueError(f"`crop_padding` must be >= 0, got {self.crop_padding}.")
-        if self.noise_owner != "trainer" and self.mixture() is not None:
+        if (self.image_mean is None) != (self.image_std is None):
+            raise ValueError(
+                f"`image_mean` and `image_std` belong together, got {self.image_mean} and {self.image_std}. Give both or neither."
+            )
+        if self.noise_owner != "trainer" and mixture is not None:
             raise ValueError(
                 f"Noise has exactly one owner: noise={self.noise!r} asks the trainer to add it, but noise_owner={self.noise_owner!r}. "
                 "Drop one of the two."
             )
         super().__post_init__()
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False
 
     def mixture(self) -> NoiseMixture | None:
         """The training noise, or None."""

@@ -10,9 +10,10 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_smoothing import statistics
-from hf_smoothing.certification import certify
+from hf_smoothing.certification import FixedRule, certify
 from hf_smoothing.certification.runner import check_selection
 from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.statistics import exact_text
 
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class CertifiedAccuracyCallback(TrainerCallback):
         indices: which images; the first 100 by default.
         n0, n, alpha: as in `certify`.
         seed: of the noise: the same at every evaluation.
+
+    Raises:
+        ValueError: if the draws decide nothing, a radius is negative, or an image has no label.
     """
 
     def __init__(
@@ -49,11 +53,16 @@ class CertifiedAccuracyCallback(TrainerCallback):
         seed: int = 0,
     ) -> None:
         self.trainer = trainer
-        self.sigmas = [statistics.check_sigma(sigma) for sigma in sigmas]
-        self.radii = list(radii)
+        self.sigmas = [FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha).sigma for sigma in sigmas]
+        self.radii = [float(radius) for radius in radii]
+        if not self.radii or min(self.radii) < 0.0:
+            raise ValueError(f"`radii` must be a non-empty list of radii >= 0, got {self.radii}.")
         self.draws = {"n0": n0, "n": n, "alpha": alpha, "seed": seed}
         chosen = check_selection(dataset, range(min(100, len(dataset))) if indices is None else indices)
         items = [dataset[index] for index in chosen]
+        unlabelled = [index for index, item in zip(chosen, items, strict=True) if item.get("labels") is None]
+        if unlabelled:
+            raise ValueError(f"Certified accuracy needs labels, but image {unlabelled[0]} has none under 'labels'.")
         self.pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for item in items])
         self.labels = [int(item["labels"]) for item in items]
 
@@ -72,8 +81,10 @@ class CertifiedAccuracyCallback(TrainerCallback):
             columns = ([c.prediction for c in certificates], self.labels, [c.radius for c in certificates])
             measured = statistics.certified_accuracy(*columns, thresholds=self.radii)
             for radius, accuracy in zip(self.radii, measured.accuracy, strict=True):
-                figures[f"eval_certified_accuracy_sigma{sigma:g}_r{radius:g}"] = float(accuracy)
-            figures[f"eval_average_certified_radius_sigma{sigma:g}"] = statistics.average_certified_radius(*columns)
+                figures[f"eval_certified_accuracy_sigma{exact_text(sigma)}_r{exact_text(radius)}"] = float(accuracy)
+            figures[f"eval_average_certified_radius_sigma{exact_text(sigma)}"] = statistics.average_certified_radius(
+                *columns
+            )
         model.train(was_training)
         if metrics is not None:
             metrics.update(figures)

@@ -61,6 +61,8 @@ class RobustTrainer(Trainer):
             raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
         check_head(model.config)
         _check_one_owner(model, args, processing_class)
+        if isinstance(model, SmoothedClassifier):
+            model.config.noise_owner = args.noise_owner  # what the saved configuration says should be what was done
         self.objective = find_objective(objective or args.objective, OBJECTIVES)
         self.preprocessing = _find_preprocessing(model, args, processing_class)
         if args.trainable is not None:
@@ -74,6 +76,7 @@ class RobustTrainer(Trainer):
         )
         self._forward_pass = (-1, 0)  # (global step, micro-step)
         self._pixels_checked = False
+        self._evaluated = 0
         self._logs: dict[str, list[Tensor]] = {}
         super().__init__(
             model=model,
@@ -86,6 +89,11 @@ class RobustTrainer(Trainer):
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a
         # ResNet, whose forward takes **kwargs and so seems to scale its loss itself.
         self.model_accepts_loss_kwargs = False
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent."""
+        self._forward_pass = (-1, 0)
+        return super().train(*args, **kwargs)
 
     def classify(self, pixels: Tensor, model: nn.Module | None = None) -> Tensor:
         """Logits of the model in training for [0, 1] pixels (noise allowed): the base classifier of the theory."""
@@ -146,6 +154,11 @@ class RobustTrainer(Trainer):
         number = self.state.global_step * self.args.gradient_accumulation_steps + micro
         return training_generator(self.args.seed, number, self.args.process_index, self.args.world_size, device)
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent; batches are numbered, so that votes do not depend on their size."""
+        self._evaluated = 0
+        return super().evaluation_loop(*args, **kwargs)
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -156,7 +169,9 @@ class RobustTrainer(Trainer):
         """One evaluation step: clean images; a `SmoothedClassifier` votes with noise seeded by `args.seed`."""
         inputs = dict(self._prepare_inputs(inputs))
         if isinstance(self.model, SmoothedClassifier):
-            inputs["seed"] = self.args.seed
+            number = self._evaluated * self.args.world_size + self.args.process_index
+            inputs |= {"seed": self.args.seed, "first_index": number * self.args.eval_batch_size}
+            self._evaluated += 1
         elif self.preprocessing is not None:
             inputs["pixel_values"] = self.preprocessing(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
         step: tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -172,11 +187,10 @@ class RobustTrainer(Trainer):
 
     def _note_pixels(self, size: tuple[int, ...]) -> None:
         """Leave in a plain backbone's configuration what its pixels are, for `SmoothedClassifier.from_base_pretrained`."""
-        config = self.model.config
-        if self.preprocessing is not None and (getattr(config, "hf_smoothing", None) or {}).get("size") != list(size):
+        if self.preprocessing is not None:
             mixture = self.args.mixture()
             noise = None if mixture is None else mixture.to_dict()
-            config.hf_smoothing = {"size": list(size), **self.preprocessing.to_dict(), "noise": noise}
+            self.model.config.hf_smoothing = {"size": list(size), **self.preprocessing.to_dict(), "noise": noise}
 
     # --- Checkpoints: the stock Trainer loads a state dict saved under other names, and keeps what does not match. ---
 
@@ -215,8 +229,9 @@ class PixelCollator:
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Args: items: mappings with "pixel_values" and maybe "labels" (or "label")."""
-        missing = {"pixel_values"} - items[0].keys()
-        if missing:
+        if not items:
+            raise ValueError("A batch needs at least one item, got none.")
+        if any("pixel_values" not in item for item in items):
             raise ValueError(
                 f"Each item needs 'pixel_values', got {sorted(items[0])}. Use PixelDataset, or a transform that makes them."
             )
@@ -231,6 +246,8 @@ class PixelCollator:
             batch["pixel_values"] = to_unit_pixels(batch["pixel_values"], "pixel_values")
         key = next((name for name in ("labels", "label") if name in items[0]), None)
         if key is not None:
+            if any(item.get(key) is None for item in items):
+                raise ValueError(f"Some items of the batch have {key!r} and others none: drop the unlabelled images.")
             labels = torch.as_tensor([int(item[key]) for item in items])
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.num_labels:
@@ -243,24 +260,28 @@ class PixelCollator:
 
 
 def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze every parameter but those whose name contains one of the patterns at the start of a component.
+    """Freeze every parameter but those whose name contains one of the patterns as whole components.
 
     Args:
         model: changed in place.
         patterns: e.g. ["classifier", "stages.3"].
 
     Raises:
-        ValueError: if a pattern matches nothing.
+        ValueError: if there is no pattern, or one matches nothing.
     """
     names = [name for name, _ in model.named_parameters()]
+    if not patterns:
+        raise ValueError(
+            "`trainable` is empty, so nothing would be trained. Name modules, or leave it out to train all."
+        )
     for pattern in patterns:
-        if not any(f".{pattern}" in f".{name}" for name in names):
+        if not any(f".{pattern}." in f".{name}." for name in names):
             children = sorted({".".join(name.split(".")[:4]) for name in names})
             raise ValueError(
                 f"`trainable` names {pattern!r}, which no parameter has. There are: {', '.join(children[:30])}"
             )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(f".{pattern}" in f".{name}" for pattern in patterns))
+        parameter.requires_grad_(any(f".{pattern}." in f".{name}." for pattern in patterns))
 
 
 def _check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> None:
@@ -277,6 +298,11 @@ def _check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, proc
         )
     if args.noise_owner == "model" and not (wrapped and model.config.noise is not None):
         raise ValueError("noise_owner='model' needs a SmoothedClassifier with noise=... in its configuration.")
+    if wrapped and getattr(processor, "do_normalize", False):
+        raise ValueError(
+            "A SmoothedClassifier normalises itself, so its image processor must not: pass model.image_processor(), or one with "
+            "do_normalize=False."
+        )
     normalises = [args.image_mean, args.image_std, args.model_size]
     if (wrapped or args.noise_owner == "processor") and any(value is not None for value in normalises):
         other = (
@@ -297,9 +323,10 @@ def _find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, p
         return Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
     if processor is not None:
         seen = getattr(processor, "model_size", None) or getattr(processor, "crop_size", None) or processor.size
-        return Preprocessing(
-            tuple(processor.image_mean), tuple(processor.image_std), parse_size(args.model_size or seen)
-        )
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        if not processor.do_normalize:
+            mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+        return Preprocessing(mean, std, parse_size(args.model_size or seen))
     noted = getattr(model.config, "hf_smoothing", None)
     if isinstance(noted, dict):
         return Preprocessing(

@@ -1,0 +1,182 @@
+import json
+
+import datasets
+import pytest
+from tiny import NAMES, SIZE, label_maps, parquet_folder, pil_images, plain, smoothed
+
+from hf_smoothing import read_run
+from hf_smoothing.cli import main
+from hf_smoothing.models import NoisyImageProcessor
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def model(tmp_path):
+    smoothed("vit").save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def images(tmp_path):
+    return parquet_folder(tmp_path / "images", count=6)
+
+
+def certify(model, images, run, *options, sigma="0.25", n="20", n0="5"):
+    words = [
+        "certify",
+        model,
+        images,
+        "--sigma",
+        sigma,
+        "--n",
+        n,
+        "--n0",
+        n0,
+        "--output-dir",
+        run,
+        "--device",
+        "cpu",
+        *options,
+    ]
+    return main([str(word) for word in words])
+
+
+def rows(folder):
+    return {index: {**row, "seconds": None} for index, row in read_run(folder).rows.items()}
+
+
+def test_certify_writes_a_run_and_prints_its_table(model, images, tmp_path, capsys):
+    assert certify(model, images, tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    assert f"6 images are certified in {tmp_path / 'run'}." in out
+    assert "| r = 0.25" in out and "alpha = 0.001" in out
+    run = read_run(tmp_path / "run")
+    assert sorted(run.rows) == list(range(6))
+    assert [run.rows[index]["label"] for index in range(6)] == [0, 1, 2, 0, 1, 2]
+    assert {row["draws"] for row in run.rows.values()} == {25}
+    settings = run.settings
+    assert (settings["sigma"], settings["alpha"], settings["rule"]["n"], settings["rule"]["n0"]) == (
+        0.25,
+        0.001,
+        20,
+        5,
+    )
+    assert settings["dataset"]["split"] == "test"
+    assert settings["model"]["id"] == str(model)
+    assert settings["resolution"] == [3, SIZE, SIZE]
+
+
+def test_the_rows_are_those_of_the_model(model, images, tmp_path):
+    certify(model, images, tmp_path / "run", "--seed", "7", "--batch-size", "3")
+    certificates = smoothed("vit").certify(
+        NoisyImageProcessor(size=SIZE, do_normalize=False)(pil_images(6), return_tensors="pt")["pixel_values"],
+        n0=5, n=20, seed=7,
+    )  # fmt: skip
+    for index, row in rows(tmp_path / "run").items():
+        assert (row["prediction"], row["radius"]) == (certificates[index].prediction, certificates[index].radius)
+
+
+def test_a_run_that_was_cut_off_is_resumed_to_the_same_rows(model, images, tmp_path, capsys):
+    certify(model, images, tmp_path / "whole")
+    certify(model, images, tmp_path / "cut")
+    file = tmp_path / "cut" / "certificates-0.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:2]) + lines[2][:20])  # killed while it wrote the third
+    assert certify(model, images, tmp_path / "cut") == 0
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    before = file.read_text()
+    assert before.startswith("".join(lines[:2]))
+    assert certify(model, images, tmp_path / "cut", "--batch-size", "2") == 0
+    assert file.read_text() == before  # nothing was left to do
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sigma": "0.5"}, "sigma was 0.25, is 0.5"),
+        ({"n": "30"}, "rule.n was 20, is 30"),
+        ({"n0": "6"}, "rule.n0 was 5, is 6"),
+        ({"options": ["--seed", "1"]}, "seed was 0, is 1"),
+        ({"options": ["--alpha", "0.01"]}, "alpha was 0.001, is 0.01"),
+        ({"options": ["--max-images", "4"]}, "num_images was 6, is 4"),
+        ({"options": ["--stride", "2"]}, "dataset.stride was 1, is 2"),
+        ({"options": ["--dtype", "bfloat16"]}, "dtype was 'float32', is 'bfloat16'"),
+    ],
+)
+def test_a_run_is_not_continued_with_other_settings(change, words, model, images, tmp_path, capsys):
+    certify(model, images, tmp_path / "run")
+    before = (tmp_path / "run" / "certificates-0.jsonl").read_text()
+    capsys.readouterr()
+    options = change.pop("options", [])
+    assert certify(model, images, tmp_path / "run", *options, **change) == 1
+    error = capsys.readouterr().err
+    assert words in error and "Use the same settings, or another output folder" in error
+    assert "Traceback" not in error
+    assert (tmp_path / "run" / "certificates-0.jsonl").read_text() == before
+
+
+def test_other_weights_or_images_are_other_settings(model, images, tmp_path, capsys):
+    certify(model, images, tmp_path / "run")
+    smoothed("vit", seed=1).save_pretrained(model)
+    assert certify(model, images, tmp_path / "run") == 1
+    assert "model.weights_sha256 was" in capsys.readouterr().err
+    smoothed("vit").save_pretrained(model)
+    parquet_folder(images, count=6, seed=1)
+    assert certify(model, images, tmp_path / "run") == 1
+    assert "dataset.sha256 was" in capsys.readouterr().err
+
+
+def test_stride_and_max_images(model, images, tmp_path):
+    assert certify(model, images, tmp_path / "run", "--stride", "2", "--max-images", "2") == 0
+    assert sorted(read_run(tmp_path / "run").rows) == [0, 2]
+    certify(model, images, tmp_path / "whole")
+    assert {index: rows(tmp_path / "whole")[index] for index in (0, 2)} == rows(tmp_path / "run")
+
+
+def test_another_split(model, images, tmp_path):
+    parquet_folder(images, split="validation", count=3)
+    assert certify(model, images, tmp_path / "run", "--split", "validation") == 0
+    assert len(read_run(tmp_path / "run").rows) == 3
+
+
+def test_labels_are_matched_by_name(images, tmp_path):
+    # The model knows the classes of the data set in another order.
+    permuted = ("eel", "cat", "dog")
+    smoothed("vit", base=label_maps(permuted)).save_pretrained(tmp_path / "model")
+    assert certify(tmp_path / "model", images, tmp_path / "run") == 0
+    labels = [row["label"] for _, row in sorted(rows(tmp_path / "run").items())]
+    assert labels == [permuted.index(NAMES[index % 3]) for index in range(6)]
+
+
+def test_unlabelled_images_are_certified_without_a_table(model, tmp_path, capsys):
+    features = datasets.Features({"image": datasets.Image()})
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    datasets.Dataset.from_dict({"image": pil_images(3)}, features=features).to_parquet(folder / "test.parquet")
+    assert certify(model, folder, tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    assert "3 images are certified" in out and "|" not in out
+    assert {row["label"] for row in rows(tmp_path / "run").values()} == {None}
+    assert main(["report", str(tmp_path / "run"), "--output-dir", str(tmp_path)]) == 1
+    assert "has no label" in capsys.readouterr().err
+
+
+def test_a_plain_classifier_with_a_processor(images, tmp_path):
+    plain("vit").save_pretrained(tmp_path / "plain")
+    NoisyImageProcessor(size=SIZE).save_pretrained(tmp_path / "plain")
+    assert certify(tmp_path / "plain", images, tmp_path / "run") == 0
+    preprocessing = json.loads((tmp_path / "run" / "run.json").read_text())["model"]["preprocessing"]
+    assert preprocessing == {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "model_size": None}
+
+
+def test_the_size_of_a_plain_classifier_can_be_given(images, tmp_path):
+    plain("vit").save_pretrained(tmp_path / "plain")
+    NoisyImageProcessor(size=SIZE).save_pretrained(tmp_path / "plain")
+    assert certify(tmp_path / "plain", images, tmp_path / "run", "--size", "8") == 0
+    settings = read_run(tmp_path / "run").settings
+    assert settings["resolution"] == [3, 8, 8] and settings["model"]["preprocessing"]["model_size"] == [SIZE, SIZE]

@@ -1,0 +1,188 @@
+"""Whatever a person mistypes: exit status 1, an explanation on stderr, no traceback, nothing half-written."""
+
+import datasets
+import pytest
+import torch
+from tiny import parquet_folder, plain, smoothed
+
+from hf_smoothing.cli import main
+from hf_smoothing.models import NoisyImageProcessor
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    smoothed("vit").save_pretrained(folder / "model")
+    plain("resnet").save_pretrained(folder / "plain")
+    plain("resnet", problem_type="regression").save_pretrained(folder / "regression")
+    for name in ("plain", "regression"):
+        NoisyImageProcessor(size=16).save_pretrained(folder / name)
+    plain("resnet").save_pretrained(folder / "unknown-size")
+    pickled = plain("resnet")
+    pickled.config.save_pretrained(folder / "pickle")
+    torch.save(pickled.state_dict(), folder / "pickle" / "pytorch_model.bin")
+    wrapped = smoothed("resnet")
+    wrapped.config.save_pretrained(folder / "smoothed-pickle")
+    torch.save(wrapped.state_dict(), folder / "smoothed-pickle" / "pytorch_model.bin")
+    parquet_folder(folder / "images", count=3)
+    parquet_folder(folder / "two-classes", count=3, names=("cat", "dog"))
+    parquet_folder(folder / "other-names", count=3, names=("cat", "dog", "elk"))
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("in the way")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def certify(place, tmp_path, model="model", images="images", output=None, **options):
+    values = {
+        "sigma": "0.25",
+        "n": "20",
+        "n0": "5",
+        "device": "cpu",
+        "output-dir": output or tmp_path / "run",
+    } | options
+    words = [str(word) for name, value in values.items() for word in (f"--{name}", value)]
+    return main(["certify", str(place / model), str(place / images), *words])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"split": "train"}, ["has no split 'train'", "['test']", "--split"]),
+        ({"image-column": "picture"}, ["no column 'picture'", "['image', 'label']"]),
+        ({"label-column": "digit"}, ["no column 'digit'", "['image', 'label']"]),
+        ({"sigma": "0"}, ["sigma", "got 0"]),
+        ({"sigma": "-0.5"}, ["sigma", "got -0.5"]),
+        ({"sigma": "nan"}, ["sigma"]),
+        ({"n": "9"}, ["`n` must be at least 10", "alpha = 0.001", "got 9"]),
+        ({"n0": "0"}, ["`n0` must be at least 1"]),
+        ({"alpha": "1"}, ["alpha"]),
+        ({"n": "100000000"}, ["`n0` + `n` must be at most"]),
+        ({"stride": "0"}, ["--stride and --max-images must be at least 1"]),
+        ({"max-images": "0"}, ["--stride and --max-images must be at least 1"]),
+        ({"batch-size": "0"}, ["`batch_size` must be at least 1"]),
+        ({"size": "8"}, ["is certified at (16, 16)", "--size"]),
+        ({"device": "abacus"}, ["abacus"]),
+        ({"model": "nowhere"}, ["nowhere"]),
+        ({"model": "empty"}, ["empty"]),
+        ({"model": "unknown-size"}, ["certified resolution", "not known"]),
+        ({"model": "regression"}, ["single-label classification"]),
+        ({"model": "pickle"}, ["no safetensors weights"]),
+        ({"model": "smoothed-pickle"}, ["safetensors"]),
+        ({"images": "nowhere"}, ["nowhere"]),
+        ({"images": "empty"}, ["empty"]),
+        ({"images": "two-classes"}, ["2 classes and the model 3"]),
+        ({"images": "other-names"}, ["['elk'] are not among"]),
+    ],
+    ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_mistakes_are_explained(wrong, words, place, tmp_path, capsys):
+    assert certify(place, tmp_path, **wrong) == 1
+    error = capsys.readouterr().err
+    message = error[error.index("hf-smoothing certify: ") :]
+    assert all(word in message for word in words), message
+    assert "Traceback" not in error
+    assert not list((tmp_path / "run").glob("certificates*")) if (tmp_path / "run").exists() else True
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_explained(place, tmp_path, capsys):
+    assert certify(place, tmp_path, device="cuda") == 1
+    assert "hf-smoothing certify: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["file", "file/below", "file/far/below"])
+def test_an_output_folder_that_cannot_be_written_is_explained(output, place, tmp_path, capsys):
+    assert certify(place, tmp_path, output=place / output) == 1
+    error = capsys.readouterr().err
+    assert f"The output folder {place / output} cannot be written" in error and "Choose another one" in error
+    assert "Traceback" not in error
+    assert (place / "file").read_text() == "in the way"
+
+
+def test_a_folder_with_rows_but_no_run_is_not_used(place, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "certificates-0.jsonl").write_text('{"index": 0}\n')
+    assert certify(place, tmp_path) == 1
+    assert "it is not a run folder" in capsys.readouterr().err
+
+
+def test_a_corrupt_run_is_not_continued(place, tmp_path, capsys):
+    assert certify(place, tmp_path) == 0
+    (tmp_path / "run" / "run.json").write_text("{")
+    assert certify(place, tmp_path) == 1
+    assert "run.json is corrupt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["certify"], ["certify", "m", "d", "--output-dir", "o"], ["nothing"], ["report"]]
+)
+def test_usage_errors_have_status_2(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: hf-smoothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["certify", "--help"], ["report", "--help"]])
+def test_help(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_ctrl_c_has_status_130(place, tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_smoothing.certification.certify_dataset", interrupted)
+    assert certify(place, tmp_path) == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_middle_keeps_what_is_done(place, tmp_path, capsys, monkeypatch):
+    from hf_smoothing.records import RunWriter, read_run
+
+    append, written = RunWriter.append, []
+
+    def third_time(self, row):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(row)
+        append(self, row)
+
+    monkeypatch.setattr(RunWriter, "append", third_time)
+    assert certify(place, tmp_path) == 130
+    assert len(read_run(tmp_path / "run").rows) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert certify(place, tmp_path) == 0
+    assert len(read_run(tmp_path / "run").rows) == 3
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["images"], "is not a run folder: it has no run.json"),
+        (["nowhere"], "is not a run folder"),
+        (["file"], "is not a run folder"),
+    ],
+)
+def test_report_of_something_else_is_explained(words, message, place, tmp_path, capsys):
+    assert main(["report", *(str(place / word) for word in words), "--output-dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("hf-smoothing report: ") and message in error
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_report_into_a_folder_that_cannot_be_written_is_explained(place, tmp_path, capsys):
+    assert certify(place, tmp_path) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "run"), "--output-dir", str(place / "file" / "below")]) == 1
+    assert "hf-smoothing report: " in capsys.readouterr().err

@@ -1,0 +1,172 @@
+"""`hf-smoothing report` on run folders written by hand, so that every figure is known."""
+
+import json
+import re
+from decimal import Decimal
+
+import matplotlib.image
+import pytest
+
+from hf_smoothing.cli import main
+from hf_smoothing.report import report, table
+from hf_smoothing.statistics import interval
+
+
+SETTINGS = {
+    "method": "randomized-smoothing", "norm": "l2", "rule": {"name": "fixed-n", "n0": 100, "n": 1000}, "sigma": 0.25,
+    "alpha": 0.001, "bound": "one-sided", "label_aware": False, "noise": {"kind": "gaussian", "dtype": "float32"},
+    "resolution": [3, 16, 16], "num_images": 4, "seed": 0, "model": {"id": "tiny"},
+    "dataset": {"id": "toys", "split": "test", "sha256": "0123456789abcdef"},
+}  # fmt: skip
+ROWS = [(0, 0, 0.9999), (1, 1, 0.25), (2, -1, 0.0), (3, 1, 0.7)]  # label, prediction, radius
+
+
+def run(folder, rows=ROWS, **changes):
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(SETTINGS | changes))
+    lines = [
+        json.dumps({"index": index, "label": label, "prediction": prediction, "radius": radius})
+        for index, (label, prediction, radius) in enumerate(rows)
+    ]
+    (folder / "certificates-0.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def cells(text, line=0):
+    lines = [row for row in text.splitlines() if row.startswith("| ")]
+    return dict(
+        zip(
+            *([cell.strip() for cell in row.strip("|").split("|")] for row in (lines[0], lines[1 + line])), strict=True
+        )
+    )
+
+
+def png_size(file):
+    assert file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    return matplotlib.image.imread(file).shape
+
+
+def test_figures_by_hand(tmp_path, capsys):
+    assert main(["report", str(run(tmp_path / "a")), "--output-dir", str(tmp_path / "out")]) == 0
+    row = cells(capsys.readouterr().out)
+    lower, upper = interval([2], 4, 0.95)
+    assert row["r = 0"] == f"50.0 ({100 * lower[0]:.1f}-{100 * upper[0]:.1f})"
+    assert (
+        row["r = 0.25"].startswith("50.0 (")
+        and row["r = 0.5"].startswith("25.0 (")
+        and row["r = 1"].startswith("0.0 (")
+    )
+    assert (row["model"], row["sigma"], row["abstained"], row["images"]) == ("tiny", "0.25", "25.0", "4")
+
+
+def test_the_average_radius_is_rounded_down(tmp_path):
+    # (0.9999 + 0.25) / 4 = 0.312475; and 3.9999 / 4 = 0.999975, which rounds to 1.000.
+    assert cells(report([run(tmp_path / "a")]))["ACR"] == "0.312"
+    high = [(0, 0, 0.9999), (0, 0, 1.0), (0, 0, 1.0), (0, 0, 1.0)]
+    assert cells(report([run(tmp_path / "b", high)]))["ACR"] == "0.999"
+
+
+def test_a_radius_at_the_head_of_a_column_is_not_rounded_up(tmp_path):
+    radius = 0.24999999
+    heads = [head for head in cells(report([run(tmp_path / "a")], radii=[radius])) if head.startswith("r = ")]
+    assert Decimal(heads[0].removeprefix("r = ")) <= Decimal(radius)
+
+
+def test_the_report_is_written_with_a_valid_picture(tmp_path, capsys):
+    out = tmp_path / "deep" / "out"
+    assert main(["report", str(run(tmp_path / "a")), "--output-dir", str(out), "--radii", "0", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    written = (out / "report.md").read_text()
+    assert written in printed
+    assert f"Written to {out / 'report.md'}" in printed
+    picture = re.search(r"!\[.*\]\((.*)\)", written).group(1)
+    height, width, channels = png_size(out / picture)
+    assert height > 300 and width > 500 and channels in (3, 4)
+    assert [head for head in cells(written) if head.startswith("r =")] == ["r = 0", "r = 0.5"]
+
+
+def test_several_sigmas_share_a_table(tmp_path):
+    folders = [run(tmp_path / str(sigma), sigma=sigma, model={"id": f"m{sigma}"}) for sigma in (0.25, 0.5)]
+    text = report(folders, output_dir=tmp_path / "out")
+    assert text.count("| model") == 1
+    assert [cells(text, line)["sigma"] for line in (0, 1)] == ["0.25", "0.5"]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.md", "certified_accuracy.png"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": {"id": "toys", "split": "test", "sha256": "fedcba98"}},
+        {"dataset": {"id": "toys", "split": "train", "sha256": "0123456789abcdef"}},
+        {"rule": {"name": "fixed-n", "n0": 100, "n": 2000}},
+        {"alpha": 0.01},
+        {"num_images": 5},
+        {"resolution": [3, 32, 32]},
+        {"norm": "linf"},
+        {"bound": "two-sided"},
+        {"label_aware": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_runs_that_cannot_be_compared_are_shown_apart(change, tmp_path, capsys):
+    folders = [str(run(tmp_path / "a")), str(run(tmp_path / "b", **change))]
+    assert main(["report", *folders, "--output-dir", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert text.count("| model") == 2
+    assert "2 tables that must not be compared" in text
+    assert {file.name for file in (tmp_path / "out").glob("*.png")} == {
+        "certified_accuracy_1.png",
+        "certified_accuracy_2.png",
+    }
+
+
+def test_label_aware_runs_say_so(tmp_path):
+    assert "LABEL-AWARE" in report([run(tmp_path / "a", label_aware=True)])
+
+
+def test_unfinished_runs_say_so(tmp_path):
+    assert cells(report([run(tmp_path / "a", num_images=10)]))["images"] == "4 of 10 (unfinished)"
+
+
+def test_a_run_without_rows_is_explained(tmp_path, capsys):
+    folder = run(tmp_path / "a")
+    (folder / "certificates-0.jsonl").write_text("")
+    assert main(["report", str(folder), "--output-dir", str(tmp_path / "out")]) == 1
+    assert "has no finished image yet" in capsys.readouterr().err
+
+
+def test_rows_that_lack_something_are_explained(tmp_path, capsys):
+    folder = run(tmp_path / "a")
+    (folder / "certificates-0.jsonl").write_text('{"index": 3, "label": 1, "prediction": 1}\n')
+    assert main(["report", str(folder), "--output-dir", str(tmp_path / "out")]) == 1
+    assert "row of image 3 lacks radius" in capsys.readouterr().err
+
+
+def test_names(tmp_path, capsys):
+    folders = [str(run(tmp_path / name)) for name in ("a", "b")]
+    assert main(["report", *folders, "--names", "first", "second", "--output-dir", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert [cells(text, line)["model"] for line in (0, 1)] == ["first", "second"]
+    assert main(["report", *folders, "--names", "only", "--output-dir", str(tmp_path)]) == 1
+    assert "one entry a run, got 1 for 2 runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("radii", [["-0.5"], ["nan"]])
+def test_bad_radii_are_explained(radii, tmp_path, capsys):
+    assert main(["report", str(run(tmp_path / "a")), f"--radii={radii[0]}", "--output-dir", str(tmp_path)]) == 1
+    assert "`thresholds` must be" in capsys.readouterr().err
+
+
+def test_everything_abstained(tmp_path):
+    text = report([run(tmp_path / "a", [(0, -1, 0.0)] * 4)], output_dir=tmp_path / "out")
+    assert cells(text)["abstained"] == "100.0" and cells(text)["ACR"] == "0.000"
+    png_size(tmp_path / "out" / "certified_accuracy.png")
+
+
+def test_a_table_needs_the_same_radii(tmp_path):
+    from hf_smoothing.records import read_run
+    from hf_smoothing.report import measure
+
+    folder = read_run(run(tmp_path / "a"))
+    with pytest.raises(ValueError, match="same radii"):
+        table([measure(folder, [0.0]), measure(folder, [0.5])])

@@ -1,0 +1,91 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import NAMES, SIZE, image_dataset
+
+from hf_smoothing import PixelDataset
+from hf_smoothing.data import align_labels, class_names
+
+
+def model_map(*names):
+    return dict(enumerate(names))
+
+
+def test_equal_names_need_no_translation():
+    assert align_labels(NAMES, model_map(*NAMES)) is None
+
+
+def test_nothing_to_match():
+    assert align_labels(None, model_map(*NAMES)) is None
+    assert align_labels(NAMES, None) is None
+    assert align_labels(NAMES, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}) is None
+
+
+def test_permuted_names_are_matched_by_name():
+    assert align_labels(["cat", "dog", "eel"], model_map("eel", "cat", "dog")) == [1, 2, 0]
+
+
+@given(
+    st.permutations([f"class {letter}" for letter in "abcdefgh"]),
+    st.permutations([f"class {letter}" for letter in "abcdefgh"]),
+)
+def test_every_class_keeps_its_name(ours, theirs):
+    mapping = align_labels(ours, model_map(*theirs)) or list(range(8))
+    assert [theirs[number] for number in mapping] == list(ours)
+
+
+def test_spelling_does_not_matter():
+    assert align_labels(["Polar_Bear", " cat", "DOG"], model_map("dog", "polar bear", "Cat")) == [1, 2, 0]
+
+
+def test_order_of_the_models_map_does_not_matter():
+    assert align_labels(["cat", "dog", "eel"], {2: "cat", 0: "dog", 1: "eel"}) == [2, 0, 1]
+
+
+def test_more_than_ten_classes_are_in_numerical_order():
+    names = [f"n{number:02}" for number in range(12)]
+    assert align_labels(list(reversed(names)), model_map(*names)) == list(reversed(range(12)))
+
+
+def test_a_map_with_text_for_keys_as_in_config_json_is_read_right_or_refused():
+    names = [f"n{number:02}" for number in range(12)]
+    try:
+        mapping = align_labels(names, {str(index): name for index, name in enumerate(names)})
+    except (ValueError, TypeError):
+        return
+    assert mapping is None
+
+
+@pytest.mark.parametrize("names", [("cat", "dog"), ("cat", "dog", "eel", "fox")])
+def test_another_number_of_classes_is_refused(names):
+    with pytest.raises(ValueError, match=f"data set has 3 classes and the model {len(names)}"):
+        align_labels(NAMES, model_map(*names))
+
+
+def test_other_names_are_refused_and_named():
+    with pytest.raises(ValueError, match=r"\['eel'\] are not among \['cat', 'dog', 'frog'\]"):
+        align_labels(NAMES, model_map("cat", "dog", "frog"))
+
+
+def test_names_that_are_not_unique_are_refused():
+    with pytest.raises(ValueError, match="do not match"):
+        align_labels(["cat", "cat", "dog"], model_map("cat", "Cat", "dog"))
+
+
+def test_class_names_of_a_column():
+    dataset = image_dataset(2).add_column("number", [1, 2])
+    assert class_names(dataset, "label") == list(NAMES)
+    assert class_names(dataset, "number") is None
+    assert class_names(dataset, None) is None
+
+
+def test_a_data_set_speaks_the_models_numbers():
+    made = PixelDataset(image_dataset(3, names=("cat", "dog", "eel")), SIZE, id2label=model_map("eel", "cat", "dog"))
+    assert [made[index]["labels"] for index in range(3)] == [1, 2, 0]
+
+
+def test_a_data_set_of_another_task_is_refused():
+    with pytest.raises(ValueError, match="classes and the model"):
+        PixelDataset(image_dataset(3), SIZE, id2label=model_map("a", "b"))
+    with pytest.raises(ValueError, match="do not match"):
+        PixelDataset(image_dataset(3), SIZE, id2label=model_map("a", "b", "c"))

@@ -1,0 +1,243 @@
+import json
+
+import pytest
+import torch
+from tiny import MEAN, SIZE, STD, assert_same_tensors, label_maps, pil_images, pixels, plain, smoothed, tensors
+from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTImageProcessor
+
+from hf_smoothing import NoisyImageProcessor, SmoothedClassifier
+
+
+NORMALISATION = {"image_mean": MEAN, "image_std": STD}
+
+
+def perturbed(model):
+    """Also move the tensors that start at the same value everywhere, so that a tensor that is not restored shows."""
+    generator = torch.Generator().manual_seed(99)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand(tensor.shape, generator=generator))
+            else:
+                tensor.fill_(17)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+@pytest.mark.parametrize("loader", [SmoothedClassifier, AutoModelForImageClassification], ids=["own", "auto"])
+def test_every_tensor_comes_back(kind, loader, tmp_path):
+    model = perturbed(smoothed(kind, sigma=0.7, model_size=SIZE))
+    model.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
+    loaded = loader.from_pretrained(tmp_path)
+    assert type(loaded) is SmoothedClassifier
+    assert not loaded.training
+    assert_same_tensors(tensors(model), tensors(loaded))
+    assert loaded.config.sigma == 0.7
+    assert torch.equal(model(pixels(), seed=0).logits, loaded(pixels(), seed=0).logits)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_a_plain_checkpoint_is_wrapped_with_every_tensor(kind, tmp_path):
+    base = perturbed(plain(kind))
+    base.save_pretrained(tmp_path)
+    model = SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, **NORMALISATION)
+    assert_same_tensors(tensors(base), tensors(model.base_classifier))
+    assert not model.training and not model.base_classifier.training
+    assert model.config.noise_owner == "trainer"
+
+
+def test_the_processor_that_is_saved_makes_what_the_model_takes(tmp_path):
+    smoothed("resnet", size=(12, 16), model_size=32).save_pretrained(tmp_path)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    values = processor(pil_images(2, size=20), return_tensors="pt")["pixel_values"]
+    assert values.shape == (2, 3, 12, 16)
+    assert float(values.min()) >= 0.0 and float(values.max()) <= 1.0
+    assert SmoothedClassifier.from_pretrained(tmp_path)(values).logits.shape == (2, 3)
+
+
+def test_from_pretrained_takes_the_arguments_of_its_parent(tmp_path):
+    smoothed("vit").save_pretrained(tmp_path)
+    loaded, info = SmoothedClassifier.from_pretrained(
+        pretrained_model_name_or_path=str(tmp_path), output_loading_info=True, sigma=0.75, dtype=torch.bfloat16
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert loaded.config.sigma == 0.75
+    assert loaded.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sigma": -1.0}, {"alpha": 2.0}, {"noise": 0.5}, {"image_std": [0.0] * 3}, {"num_samples": 0}]
+)
+def test_values_given_while_loading_are_checked(wrong, tmp_path):
+    smoothed("vit").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SmoothedClassifier.from_pretrained(tmp_path, **wrong)
+
+
+def test_a_size_given_while_loading_is_read_like_any_other(tmp_path):
+    smoothed("resnet").save_pretrained(tmp_path)
+    model = SmoothedClassifier.from_pretrained(tmp_path, size=8, model_size=SIZE)
+    assert (model.config.size, model.config.model_size) == ([8, 8], [SIZE, SIZE])
+    assert model(pixels(2, 8)).logits.shape == (2, 3)
+
+
+def test_a_new_head_is_made_for_other_classes(tmp_path):
+    plain("vit").save_pretrained(tmp_path)
+    names = ("a", "b", "c", "d", "e")
+    model = SmoothedClassifier.from_base_pretrained(
+        tmp_path, sigma=0.25, size=SIZE, ignore_mismatched_sizes=True, **label_maps(names), **NORMALISATION
+    )
+    assert model.base_classifier.classifier.out_features == model.num_labels == model.config.num_labels == 5
+    assert model(pixels()).logits.shape == (4, 5)
+    model.save_pretrained(tmp_path / "new")
+    assert SmoothedClassifier.from_pretrained(tmp_path / "new").config.id2label == dict(enumerate(names))
+
+
+def test_weights_in_shards_come_back(tmp_path):
+    model = perturbed(smoothed("vit"))
+    model.save_pretrained(tmp_path, max_shard_size="5KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert_same_tensors(tensors(model), tensors(SmoothedClassifier.from_pretrained(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_a_pickle_checkpoint_is_refused_with_the_cure(kind, tmp_path):
+    base = plain(kind)
+    base.config.save_pretrained(tmp_path)
+    torch.save(base.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"no safetensors weights.*save_pretrained"):
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, **NORMALISATION)
+
+
+@pytest.mark.parametrize("loader", [SmoothedClassifier, AutoModelForImageClassification], ids=["own", "auto"])
+def test_a_pickle_of_the_wrapper_is_refused(loader, tmp_path):
+    model = smoothed("resnet")
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises((ValueError, OSError), match="safetensors"):
+        loader.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_half_precision_weights_run_in_float32_unless_asked(kind, tmp_path):
+    plain(kind).half().save_pretrained(tmp_path / "base")
+    model = SmoothedClassifier.from_base_pretrained(tmp_path / "base", sigma=0.25, size=SIZE, **NORMALISATION)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    model.save_pretrained(tmp_path / "again")
+    loaded = SmoothedClassifier.from_pretrained(tmp_path / "again")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    half = SmoothedClassifier.from_base_pretrained(
+        tmp_path / "base", sigma=0.25, size=SIZE, dtype=torch.bfloat16, **NORMALISATION
+    )
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+
+
+def test_a_plain_checkpoint_under_the_name_of_the_wrapper_is_refused(tmp_path):
+    plain().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="from_base_pretrained"):
+        SmoothedClassifier.from_pretrained(tmp_path)
+
+
+def test_the_resolution_must_be_known(tmp_path):
+    plain().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="certified resolution .* not known. Pass size="):
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, **NORMALISATION)
+    with pytest.raises(ValueError, match="certified resolution .* not known"):
+        SmoothedClassifier.from_base_pretrained(plain(), sigma=0.25, **NORMALISATION)
+
+
+@pytest.mark.parametrize("given", [{}, {"image_mean": MEAN}, {"image_std": STD}])
+def test_the_normalisation_must_be_known(given, tmp_path):
+    plain().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="normalisation .* not known"):
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, **given)
+
+
+def read(folder, **kwargs):
+    config = SmoothedClassifier.from_base_pretrained(folder, sigma=0.25, **kwargs).config
+    return config.size, config.model_size, config.image_mean, config.image_std
+
+
+def test_pixels_are_read_from_the_image_processor(tmp_path):
+    plain().save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 16, "width": 12}, image_mean=MEAN, image_std=STD).save_pretrained(tmp_path)
+    assert read(tmp_path) == ([16, 12], None, MEAN, STD)
+
+
+def test_a_smaller_certified_resolution_keeps_what_the_backbone_sees(tmp_path):
+    plain().save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=MEAN, image_std=STD).save_pretrained(tmp_path)
+    assert read(tmp_path, size=8) == ([8, 8], [16, 16], MEAN, STD)
+
+
+def test_a_processor_that_does_not_normalise_is_believed(tmp_path):
+    plain().save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 16, "width": 16}, do_normalize=False).save_pretrained(tmp_path)
+    assert read(tmp_path) == ([16, 16], None, [0.0] * 3, [1.0] * 3)
+
+
+def test_the_model_size_of_a_noisy_image_processor_is_read(tmp_path):
+    plain().save_pretrained(tmp_path)
+    NoisyImageProcessor(size=8, model_size=16, image_mean=MEAN, image_std=STD).save_pretrained(tmp_path)
+    assert read(tmp_path) == ([8, 8], [16, 16], MEAN, STD)
+
+
+def with_note(folder, **note):
+    base = plain()
+    base.config.hf_smoothing = {"size": [16, 16], "model_size": None, **NORMALISATION, "noise": None} | note
+    base.save_pretrained(folder)
+    return folder
+
+
+def test_pixels_are_read_from_the_note_of_the_trainer_first(tmp_path):
+    with_note(tmp_path, model_size=[32, 32])
+    ViTImageProcessor(size={"height": 224, "width": 224}).save_pretrained(tmp_path)
+    assert read(tmp_path) == ([16, 16], [32, 32], MEAN, STD)
+
+
+def test_what_is_given_beats_the_note(tmp_path):
+    assert read(with_note(tmp_path), image_mean=[0.1] * 3) == ([16, 16], None, [0.1] * 3, STD)
+
+
+def test_another_size_than_the_noted_one_keeps_what_the_backbone_sees(tmp_path):
+    assert read(with_note(tmp_path), size=8) == ([8, 8], [16, 16], MEAN, STD)
+
+
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_other_heads_are_refused(problem, tmp_path):
+    base = plain(problem_type=problem)
+    base.save_pretrained(tmp_path)
+    for given in (base, tmp_path):
+        with pytest.raises(ValueError, match="single-label"):
+            SmoothedClassifier.from_base_pretrained(given, sigma=0.25, size=SIZE, **NORMALISATION)
+
+
+def test_a_wrapper_is_not_wrapped_again():
+    with pytest.raises(ValueError, match="SmoothedClassifier already"):
+        SmoothedClassifier.from_base_pretrained(smoothed(), sigma=0.25)
+
+
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises((OSError, ValueError)):
+        SmoothedClassifier.from_base_pretrained(tmp_path / "nowhere", sigma=0.25, size=SIZE, **NORMALISATION)
+
+
+def test_a_corrupt_checkpoint_is_not_called_a_pickle(tmp_path):
+    plain().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00not json")
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which type is up to safetensors
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, **NORMALISATION)
+    assert "Pickle" not in str(caught.value)
+
+
+def test_the_saved_configuration_is_plain_json(tmp_path):
+    smoothed(noise={"sigmas": [0, 1], "distribution": "uniform"}).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["noise"] == {"sigmas": [0.0, 1.0], "clean": 0.0, "distribution": "uniform"}
+    assert saved["noise_owner"] == "model"
+    assert saved["base_config"]["model_type"] == "resnet"

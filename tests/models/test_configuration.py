@@ -1,0 +1,157 @@
+import json
+
+import pytest
+from tiny import MEAN, NAMES, SIZE, STD, label_maps, resnet_config, vit_config
+from transformers import AutoConfig, PreTrainedConfig
+
+from hf_smoothing import NoiseMixture, SmoothedClassifierConfig
+
+
+def config(**kwargs):
+    values = {"base_config": resnet_config(), "sigma": 0.25, "size": SIZE, "image_mean": MEAN, "image_std": STD}
+    return SmoothedClassifierConfig(**(values | kwargs))
+
+
+@pytest.mark.parametrize("name", ["base_config", "sigma", "size", "image_mean", "image_std"])
+def test_required_values_are_required_and_the_message_names_the_cure(name):
+    with pytest.raises(ValueError, match=f"needs `{name}`.*from_base_pretrained"):
+        config(**{name: None})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sigma": 0.0}, "sigma"),
+        ({"sigma": -0.5}, "sigma"),
+        ({"sigma": float("nan")}, "sigma"),
+        ({"sigma": float("inf")}, "sigma"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": 1.0}, "alpha"),
+        ({"size": 0}, "`size` must be"),
+        ({"size": [16, -1]}, "`size` must be"),
+        ({"size": [16, 16, 3]}, "`size` must be"),
+        ({"model_size": 0}, "`model_size` must be"),
+        ({"image_mean": [0.5, 0.5]}, "one number a channel"),
+        ({"image_std": [0.5, 0.5, 0.0]}, "must be positive"),
+        ({"image_mean": [125.3, 123.0, 113.9]}, "Divide figures in 0..255"),
+        ({"num_samples": 0}, "`num_samples` must be at least 1"),
+        ({"noise_owner": "me"}, "`noise_owner` must be one of"),
+        ({"noise": 0.5}, "exactly when noise_owner='model'"),
+        ({"noise_owner": "model"}, "exactly when noise_owner='model'"),
+        ({"noise": 0.5, "noise_owner": "processor"}, "exactly when noise_owner='model'"),
+        ({"noise": {"sigma": 0.5}, "noise_owner": "model"}, "keys 'sigmas'"),
+    ],
+)
+def test_values_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        config(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"n0": 0}, {"n": 9}])
+def test_default_draws_that_certify_could_never_use_are_refused(wrong):
+    with pytest.raises(ValueError, match="must be at least"):
+        config(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"problem_type": "regression"},
+        {"problem_type": "multi_label_classification"},
+        {"id2label": {0: "only"}, "label2id": {"only": 0}},
+    ],
+)
+def test_heads_that_do_not_choose_a_class_are_refused(wrong):
+    with pytest.raises(ValueError, match="single-label classification with at least two classes"):
+        config(base_config=resnet_config(**wrong))
+
+
+@pytest.mark.parametrize("wrong", ["resnet", 3, object()])
+def test_a_base_config_of_another_kind_is_refused(wrong):
+    with pytest.raises(TypeError, match="`base_config` must be a transformers configuration"):
+        config(base_config=wrong)
+
+
+def test_a_base_config_without_a_model_type_is_refused():
+    with pytest.raises(ValueError, match="'model_type'"):
+        config(base_config={"hidden_sizes": [8]})
+
+
+def test_the_label_map_of_the_base_classifier_is_taken_over():
+    wrapper = config()
+    assert wrapper.id2label == dict(enumerate(NAMES))
+    assert wrapper.label2id == {name: index for index, name in enumerate(NAMES)}
+    assert wrapper.num_labels == 3
+
+
+def test_another_label_map_is_pushed_down():
+    names = ("fox", "gnu", "hen", "ibis", "jay")
+    wrapper = config(**label_maps(names))
+    assert wrapper.num_labels == wrapper.base_config.num_labels == 5
+    assert wrapper.id2label == wrapper.base_config.id2label == dict(enumerate(names))
+    assert wrapper.base_config.label2id["jay"] == 4
+
+
+def test_num_labels_alone_is_pushed_down():
+    wrapper = config(num_labels=7)
+    assert wrapper.num_labels == wrapper.base_config.num_labels == 7
+    assert wrapper.id2label == wrapper.base_config.id2label
+
+
+def test_the_config_that_was_passed_is_not_changed():
+    base = resnet_config()
+    before = base.to_dict()
+    config(base_config=base, **label_maps(("a", "b")))
+    assert base.to_dict() == before
+
+
+@pytest.mark.parametrize("base", [resnet_config(), vit_config()], ids=["resnet", "vit"])
+def test_json_round_trip_keeps_every_value(base, tmp_path):
+    mixture = {"sigmas": [0.0, 1.0], "clean": 0.25, "distribution": "uniform"}
+    wrapper = config(
+        base_config=base, size=(16, 12), model_size=32, num_samples=7, n0=11, n=1234, alpha=0.01, noise=mixture,
+        noise_owner="model",
+    )  # fmt: skip
+    wrapper.save_pretrained(tmp_path)
+    json.loads((tmp_path / "config.json").read_text())
+    for loaded in (SmoothedClassifierConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        assert isinstance(loaded, SmoothedClassifierConfig)
+        for name in (
+            "sigma",
+            "size",
+            "model_size",
+            "image_mean",
+            "image_std",
+            "num_samples",
+            "n0",
+            "n",
+            "alpha",
+            "noise",
+            "noise_owner",
+        ):
+            assert getattr(loaded, name) == getattr(wrapper, name), name
+        assert loaded.size == [16, 12] and loaded.model_size == [32, 32]
+        assert loaded.id2label == wrapper.id2label
+        assert type(loaded.base_config) is type(base)
+        assert loaded.base_config.to_dict() == wrapper.base_config.to_dict()
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5], "0.5", NoiseMixture((0.5,)), {"sigmas": [0.5]}])
+def test_noise_is_kept_as_plain_values_however_it_is_written(value):
+    assert config(noise=value, noise_owner="model").noise == {"sigmas": [0.5], "clean": 0.0, "distribution": "list"}
+
+
+def test_clean_is_no_noise():
+    assert config(noise="clean").noise is None
+
+
+def test_preprocessing_says_what_the_configuration_says():
+    prepared = config(model_size=(32, 24)).preprocessing()
+    assert prepared.image_mean == tuple(MEAN)
+    assert prepared.image_std == tuple(STD)
+    assert prepared.model_size == (32, 24)
+
+
+def test_it_can_be_printed():
+    assert '"sigma": 0.25' in str(config())
+    assert isinstance(config(), PreTrainedConfig)

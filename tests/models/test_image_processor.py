@@ -1,0 +1,201 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import MEAN, STD, data, pil_images, pixels
+from transformers import AutoImageProcessor
+
+from hf_smoothing import NoisyImageProcessor, NoisyImageProcessorPil
+from hf_smoothing.preprocessing import resize
+
+
+HALF = {"sigmas": [0.5]}
+
+
+def tensor(processor, images, **kwargs):
+    return processor(images, return_tensors="pt", **kwargs)["pixel_values"]
+
+
+def test_without_noise_it_resizes_with_pil_rescales_and_normalises():
+    images = pil_images(2, size=20)
+    processor = NoisyImageProcessor(size=16, image_mean=MEAN, image_std=STD)
+    resized = [np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR)) for image in images]
+    by_hand = torch.stack([torch.tensor(image).permute(2, 0, 1) / 255 for image in resized])
+    by_hand = (by_hand - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    torch.testing.assert_close(tensor(processor, images), by_hand)
+
+
+def test_noise_is_off_by_default_even_with_a_mixture():
+    processor = NoisyImageProcessor(size=16, noise=HALF, do_normalize=False)
+    torch.testing.assert_close(tensor(processor, pil_images(), do_noise=False), pixels() / 255)
+    torch.testing.assert_close(tensor(processor, pil_images()), pixels() / 255)
+
+
+def test_noise_comes_between_resizing_and_normalising():
+    torch.manual_seed(0)
+    images = pil_images(16, size=20)
+    plain = NoisyImageProcessor(size=16, image_mean=MEAN, image_std=STD)
+    noisy = NoisyImageProcessor(size=16, image_mean=MEAN, image_std=STD, noise=HALF)
+    difference = tensor(noisy, images, do_noise=True) - tensor(plain, images)
+    in_pixel_units = difference * torch.tensor(STD)[:, None, None]
+    # 12288 draws: five standard errors of the mean and of the standard deviation.
+    assert abs(float(in_pixel_units.mean())) < 5 * 0.5 / 110
+    assert abs(float(in_pixel_units.std()) - 0.5) < 5 * 0.5 / 156
+    # Neighbours would be correlated had the noise been added before the resize.
+    pairs = torch.stack([in_pixel_units[..., :-1].flatten(), in_pixel_units[..., 1:].flatten()])
+    assert abs(float(torch.corrcoef(pairs)[0, 1])) < 5 / 107
+
+
+def with_twin(processor):
+    """The processor and a copy whose noise goes on with the same numbers."""
+    tensor(processor, pil_images(1), do_noise=True)
+    return processor, copy.deepcopy(processor)
+
+
+def test_noise_comes_before_the_resize_to_the_model_size():
+    processor, twin = with_twin(NoisyImageProcessor(size=8, noise=HALF, do_normalize=False))
+    images = pil_images(3, size=20)
+    noisy, enlarged = tensor(processor, images, do_noise=True), tensor(twin, images, do_noise=True, model_size=32)
+    assert enlarged.shape == (3, 3, 32, 32)
+    torch.testing.assert_close(enlarged, resize(noisy, (32, 32)))
+
+
+def test_the_order_with_everything_on():
+    processor, twin = with_twin(NoisyImageProcessor(size=8, model_size=32, noise=HALF, image_mean=MEAN, image_std=STD))
+    images = pil_images(3, size=20)
+    noisy = tensor(processor, images, do_noise=True, model_size=8, do_normalize=False)
+    expected = (resize(noisy, (32, 32)) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    torch.testing.assert_close(tensor(twin, images, do_noise=True), expected)
+
+
+def test_noise_is_not_clamped():
+    torch.manual_seed(3)
+    noisy = tensor(NoisyImageProcessor(size=16, noise=HALF, do_normalize=False), pil_images(), do_noise=True)
+    assert noisy.min() < -0.5 and noisy.max() > 1.5
+
+
+def test_every_image_and_call_has_its_own_noise():
+    torch.manual_seed(4)
+    processor = NoisyImageProcessor(size=16, noise=HALF, do_normalize=False)
+    grey = Image.new("RGB", (16, 16), (128, 128, 128))
+    first, second = tensor(processor, [grey] * 3, do_noise=True), tensor(processor, [grey] * 3, do_noise=True)
+    draws = torch.cat([first, second]).flatten(1)
+    assert float(torch.cdist(draws, draws).fill_diagonal_(9.0).min()) > 1.0
+
+
+def test_without_normalising_values_lie_in_0_1():
+    values = tensor(NoisyImageProcessor(size=16, do_normalize=False), pil_images())
+    assert values.dtype == torch.float32
+    assert values.min() >= 0.0 and values.max() <= 1.0 and values.max() > 0.9
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK"])
+def test_other_image_modes_become_rgb(mode):
+    image = pil_images(1)[0].convert(mode)
+    values = tensor(NoisyImageProcessor(size=16, do_normalize=False), [image, pil_images(1)[0]])
+    expected = torch.tensor(np.asarray(image.convert("RGB"))).permute(2, 0, 1) / 255
+    torch.testing.assert_close(values[0], expected)
+    assert values.shape == (2, 3, 16, 16)
+
+
+def test_images_of_sixteen_bits_are_not_clipped_to_white():
+    deep = Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16))
+    try:
+        values = tensor(NoisyImageProcessor(size=16, do_normalize=False), [deep])
+    except (ValueError, TypeError):
+        return
+    assert float((values == 1.0).float().mean()) < 0.5
+
+
+@pytest.mark.parametrize("given", [16, [16, 16], {"height": 16, "width": 16}])
+def test_sizes_are_written_in_several_ways(given):
+    assert tensor(NoisyImageProcessor(size=given), pil_images(1, size=9)).shape == (1, 3, 16, 16)
+    assert tensor(NoisyImageProcessor(size=9, model_size=given), pil_images(1, size=9)).shape == (1, 3, 16, 16)
+
+
+def test_save_and_reload_through_auto(tmp_path):
+    processor = NoisyImageProcessor(
+        size={"height": 16, "width": 12}, model_size=32, noise="0.5", image_mean=MEAN, image_std=STD
+    )
+    tensor(processor, pil_images(), do_noise=True)  # a generator is there now, and must not be saved
+    processor.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert saved["noise"] == {"sigmas": [0.5], "clean": 0.0, "distribution": "list"}
+    assert "_generator" not in saved
+    for loaded in (AutoImageProcessor.from_pretrained(tmp_path), NoisyImageProcessor.from_pretrained(tmp_path)):
+        assert isinstance(loaded, NoisyImageProcessor)
+        assert loaded.model_size == {"height": 32, "width": 32}
+        assert loaded.do_noise is False
+        assert torch.equal(tensor(loaded, pil_images(size=20)), tensor(processor, pil_images(size=20)))
+        assert not torch.equal(tensor(loaded, pil_images(), do_noise=True), tensor(loaded, pil_images()))
+
+
+def test_do_noise_is_saved(tmp_path):
+    NoisyImageProcessor(size=16, noise=0.5, do_noise=True).save_pretrained(tmp_path)
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)
+    assert not torch.equal(tensor(loaded, pil_images()), tensor(loaded, pil_images()))
+
+
+def test_a_mixture_can_be_given_with_the_call():
+    torch.manual_seed(0)
+    processor = NoisyImageProcessor(size=16, do_normalize=False)
+    noise = tensor(processor, pil_images(16), do_noise=True, noise=0.1) - pixels(16) / 255
+    assert 0.09 < noise.std() < 0.11
+
+
+def test_a_mixture_with_a_clean_share_leaves_images_clean():
+    torch.manual_seed(0)
+    processor = NoisyImageProcessor(size=16, noise={"sigmas": [0.5], "clean": 0.5}, do_normalize=False)
+    noise = tensor(processor, pil_images(40), do_noise=True) - pixels(40) / 255
+    clean = (noise.abs().amax(dim=(1, 2, 3)) < 1e-6).sum()
+    assert 8 <= clean <= 32
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"do_noise": True}, "do_noise=True needs a mixture"),
+        ({"noise": {"sigmas": []}}, "`sigmas` must be"),
+        ({"noise": -1.0}, "`sigmas` must be"),
+        ({"noise": "lots"}, "noise mixture must be"),
+        ({"model_size": 0}, "`model_size` must be"),
+    ],
+)
+def test_bad_settings_are_refused_at_construction(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        NoisyImageProcessor(size=16, **kwargs)
+
+
+def test_noise_without_a_mixture_is_refused_at_the_call():
+    with pytest.raises(ValueError, match="needs a mixture"):
+        tensor(NoisyImageProcessor(size=16), pil_images(), do_noise=True)
+
+
+def test_noise_on_images_that_are_not_rescaled_is_refused():
+    with pytest.raises(ValueError, match=r"\[0, 1\] pixel units.*do_rescale=True"):
+        tensor(NoisyImageProcessor(size=16, noise=0.5, do_rescale=False), pil_images(), do_noise=True)
+
+
+def test_noise_on_images_that_are_rescaled_twice_is_refused_or_harmless():
+    floats = [image.numpy() / np.float32(255) for image in pixels()]
+    values = tensor(
+        NoisyImageProcessor(size=16, noise=0.5, do_rescale=False, do_normalize=False), floats, do_noise=False
+    )
+    torch.testing.assert_close(values, pixels() / 255, rtol=0, atol=1 / 255)
+
+
+def test_mixed_shapes_are_refused():
+    with pytest.raises(ValueError, match="one size and channel count"):
+        tensor(NoisyImageProcessor(do_resize=False), [pil_images(1, size=8)[0], pil_images(1, size=9)[0]])
+
+
+def test_the_stated_class_is_the_pil_one_without_torchvision():
+    assert issubclass(NoisyImageProcessor, NoisyImageProcessorPil)
+
+
+def test_tensors_are_taken_as_well():
+    values = tensor(NoisyImageProcessor(size=16, do_normalize=False), list(data(4).pixels))
+    torch.testing.assert_close(values, data(4).pixels / 255)

@@ -1,0 +1,195 @@
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import MEAN, SIZE, STD, pixels, plain, smoothed
+
+from hf_smoothing import ABSTAIN, certify, predict
+from hf_smoothing.certification import Draws, count_votes
+from hf_smoothing.noise import GaussianStream
+from hf_smoothing.statistics import max_radius
+
+
+def normalised(images):
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    return (images - mean[:, None, None]) / std[:, None, None]
+
+
+@pytest.fixture(scope="module", params=["resnet", "vit"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def floats():
+    return pixels() / 255
+
+
+def undecided(**kwargs):
+    """A classifier whose votes are spread over the classes; a freshly made tiny ViT always says the same."""
+    model = smoothed("vit", **kwargs)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20.0)
+    return model
+
+
+@torch.no_grad()
+def test_classify_is_normalise_then_backbone(kind, floats):
+    noisy = floats + 0.5 * torch.randn(floats.shape, generator=torch.Generator().manual_seed(1))
+    expected = plain(kind)(pixel_values=normalised(noisy)).logits
+    torch.testing.assert_close(smoothed(kind).classify(noisy), expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_classify_resizes_after_the_noise_when_the_backbone_sees_another_size(floats):
+    small = F.interpolate(floats, size=(8, 8), mode="bilinear", align_corners=False, antialias=True)
+    model = smoothed("vit", size=8, model_size=SIZE)
+    expected = plain("vit")(pixel_values=normalised(F.interpolate(small, size=(SIZE, SIZE), mode="bilinear"))).logits
+    torch.testing.assert_close(model.classify(small), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_train_mode_returns_the_logits_of_classify(kind, floats):
+    model = smoothed(kind).train()
+    # A ResNet in train mode updates its running statistics, so the twin starts from a copy.
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(model(floats).logits, twin.classify(floats))
+
+
+def test_train_mode_takes_uint8_and_noisy_floats(floats):
+    model = smoothed("vit").train()
+    torch.testing.assert_close(model(pixels()).logits, model(floats).logits)
+    assert model(floats * 3 - 1).logits.shape == (4, 3)
+
+
+def test_eval_mode_returns_log_vote_shares(kind):
+    model, images, seed, count = smoothed(kind, num_samples=37, sigma=0.5), pixels(), 5, 37
+    votes = count_votes(
+        model, images / 255, [Draws(slot, slot, 0, count) for slot in range(4)], sigma=0.5,
+        stream=GaussianStream(seed, (3, SIZE, SIZE)), batch_size=10,
+    )  # fmt: skip
+    expected = [[math.log((vote + 0.5) / (count + 3 / 2)) for vote in row] for row in votes.tolist()]
+    logits = model(images, seed=seed).logits
+    torch.testing.assert_close(logits, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+    assert torch.isfinite(logits).all()
+    torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(4))
+
+
+def test_eval_mode_is_the_same_under_a_seed_and_fresh_without():
+    model, images = undecided(num_samples=200, sigma=3.0), torch.full((8, 3, SIZE, SIZE), 0.5)
+    first = model(images, seed=3).logits
+    assert len(first.unique()) > 8  # else two draws could be equal by chance
+    assert torch.equal(first, model(images, seed=3).logits)
+    assert not torch.equal(first, model(images, seed=4).logits)
+    torch.manual_seed(0)
+    fresh = model(images).logits
+    torch.manual_seed(0)
+    assert not torch.equal(fresh, model(images).logits)
+
+
+def test_eval_mode_leaves_the_global_random_state_alone(floats):
+    model = smoothed("vit")
+    state = torch.get_rng_state()
+    model(floats, seed=0)
+    model(floats)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_loss_is_cross_entropy_of_the_logits(training, floats):
+    model, labels = smoothed("vit").train(training), torch.tensor([0, 1, 2, 0])
+    out = model(floats, labels=labels, **({} if training else {"seed": 0}))
+    torch.testing.assert_close(out.loss, F.cross_entropy(out.logits, labels))
+    assert out.loss.requires_grad is training
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_tuple_comes_back_when_asked_for(training, floats):
+    out = smoothed("vit").train(training)(floats, labels=torch.tensor([0, 1, 2, 0]), return_dict=False)
+    assert isinstance(out, tuple)
+    assert out[0].shape == () and out[1].shape == (4, 3)
+
+
+def test_no_labels_no_loss(floats):
+    assert smoothed("vit")(floats).loss is None
+
+
+@pytest.mark.parametrize("call", [lambda m, x: m.classify(x), lambda m, x: m.train()(x), lambda m, x: m(x)])
+def test_another_resolution_is_refused(call):
+    with pytest.raises(ValueError, match=r"certified resolution \(16, 16\), got \(20, 16\)"):
+        call(smoothed("resnet"), torch.rand(2, 3, 20, 16))
+
+
+def test_classify_does_not_compute_with_bytes():
+    model = smoothed("resnet")
+    try:
+        logits = model.classify(pixels())
+    except (ValueError, TypeError):
+        return
+    torch.testing.assert_close(logits, model.classify(pixels() / 255))
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.randn(2, 3, SIZE, SIZE), ValueError, "already normalised"),
+        (torch.rand(2, 3, SIZE, SIZE) * 255, ValueError, "divide by 255"),
+        (torch.full((2, 3, SIZE, SIZE), float("nan")), ValueError, "nan"),
+        (torch.rand(3, SIZE, SIZE), ValueError, "batch dimension"),
+        (torch.rand(2, 4, SIZE, SIZE), ValueError, "1 or 3 channels"),
+        (torch.rand(2, 1, SIZE, SIZE), ValueError, "1 channel"),
+        (torch.ones(2, 3, SIZE, SIZE, dtype=torch.int64), TypeError, "int64"),
+        (None, TypeError, "must be a torch tensor"),
+    ],
+    ids=["normalised", "255", "nan", "one image", "rgba", "grey", "int64", "nothing"],
+)
+def test_bad_pixels_are_refused_in_eval_mode(images, error, message):
+    with pytest.raises(error, match=message):
+        smoothed("resnet")(images)
+
+
+def test_certify_and_predict_use_the_defaults_of_the_configuration():
+    model = smoothed("resnet", sigma=0.3, n0=7, n=40, alpha=0.02)
+    certificate = model.certify(pixels(1), seed=1)[0]
+    assert (certificate.sigma, certificate.alpha, certificate.draws) == (0.3, 0.02, 47)
+    direct = certify(model, pixels(1), sigma=0.3, n0=7, n=40, alpha=0.02, seed=1)[0]
+    assert replace(certificate, seconds=0.0) == replace(direct, seconds=0.0)
+    prediction = model.predict(pixels(1), seed=1)[0]
+    assert prediction.alpha == 0.02 and sum(prediction.counts) == 1000
+
+
+def test_certify_and_predict_take_other_values():
+    model = smoothed("resnet", sigma=0.3, n0=7, n=40, alpha=0.02)
+    certificate = model.certify(pixels(1), sigma=0.5, n0=3, n=50, alpha=0.01, seed=1)[0]
+    assert (certificate.sigma, certificate.alpha, certificate.draws) == (0.5, 0.01, 53)
+    prediction = model.predict(pixels(1), sigma=0.5, n=60, alpha=0.01, seed=1)[0]
+    assert (prediction.alpha, sum(prediction.counts)) == (0.01, 60)
+    assert prediction == predict(model, pixels(1), sigma=0.5, n=60, alpha=0.01, seed=1)[0]
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0])
+def test_a_sigma_of_zero_is_not_replaced_by_the_default(wrong):
+    for method in (smoothed("resnet").certify, smoothed("resnet").predict):
+        with pytest.raises(ValueError, match="sigma"):
+            method(pixels(1), sigma=wrong)
+
+
+def test_a_confident_backbone_reaches_the_ceiling_and_an_undecided_one_abstains():
+    model = smoothed("vit", sigma=0.25)
+    with torch.no_grad():
+        model.base_classifier.classifier.weight.zero_()
+        model.base_classifier.classifier.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+    certificate = model.certify(pixels(1), n=100, seed=0)[0]
+    assert certificate.prediction == 1 and certificate.looks[1] == (0, 100, 0)
+    assert certificate.radius == float(max_radius(100, 0.001, 0.25))
+    grey = undecided().certify(torch.full((4, 3, SIZE, SIZE), 0.5), n=100, sigma=3.0, seed=0)
+    assert any(c.prediction == ABSTAIN and c.radius == 0.0 for c in grey)
+    assert all(c.radius < 2.0 for c in grey)
+
+
+def test_certify_in_train_mode_is_refused():
+    with pytest.raises(ValueError, match="eval mode"):
+        smoothed("resnet").train().certify(pixels(1), n=100)

@@ -1,0 +1,50 @@
+"""The code in README.md and docs/ runs as printed, from a folder that looks like the root of the repository."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ["README.md", "docs/guide.md"]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [code for kind, code in found if kind == language]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    for name in ("examples", "model_cards"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(page, root):
+    found = blocks(page, "python")
+    assert found
+    for block in found:
+        exec(compile(block, page, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert links or page != "README.md"
+    for link in links:
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_commands_of_the_readme_parse():
+    from hf_smoothing.cli import build_parser
+
+    commands = [line for line in "".join(blocks("README.md", "")).splitlines() if line.startswith("hf-smoothing")]
+    assert len(commands) >= 2
+    for command in commands:
+        build_parser().parse_args(command.split()[1:])

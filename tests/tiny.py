@@ -1,0 +1,153 @@
+"""Models and data so small that a test can train them, and none of it needs the network."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image as PilImage
+from transformers import (
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from hf_smoothing import RobustTrainer, RobustTrainingArguments, SmoothedClassifier
+from hf_smoothing.data import DecodedPixels
+
+
+SIZE = 16
+NAMES = ("cat", "dog", "eel")
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+KINDS = ("resnet", "vit", "smoothed-resnet", "smoothed-vit")
+
+
+def label_maps(names: tuple[str, ...] = NAMES) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def resnet_config(**kwargs: Any) -> ResNetConfig:
+    values = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", **label_maps()}
+    return ResNetConfig(**(values | kwargs))
+
+
+def vit_config(**kwargs: Any) -> ViTConfig:
+    values = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+        "image_size": SIZE, "patch_size": 4, **label_maps(),
+    }  # fmt: skip
+    return ViTConfig(**(values | kwargs))
+
+
+def plain(kind: str = "resnet", seed: int = 0, **kwargs: Any) -> PreTrainedModel:
+    """A random base classifier; the random state of the caller stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if kind == "resnet":
+            return ResNetForImageClassification(resnet_config(**kwargs)).eval()
+        return ViTForImageClassification(vit_config(**kwargs)).eval()
+
+
+def smoothed(
+    kind: str = "resnet", seed: int = 0, base: dict[str, Any] | None = None, **kwargs: Any
+) -> SmoothedClassifier:
+    values = {"sigma": 0.25, "size": SIZE, "image_mean": MEAN, "image_std": STD, "num_samples": 20}
+    return SmoothedClassifier.from_base_pretrained(plain(kind, seed, **(base or {})), **(values | kwargs))
+
+
+def any_model(kind: str, seed: int = 0, **kwargs: Any) -> PreTrainedModel:
+    """One of `KINDS`."""
+    return smoothed(kind.removeprefix("smoothed-"), seed, **kwargs) if "-" in kind else plain(kind, seed)
+
+
+def pixels(count: int = 4, size: int = SIZE, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def data(count: int = 16, size: int = SIZE, seed: int = 0) -> DecodedPixels:
+    """Images whose brightness grows with their class, so that training has something to find."""
+    labels = torch.arange(count) % len(NAMES)
+    values = pixels(count, size, seed) // 3 + (80 * labels)[:, None, None, None].to(torch.uint8)
+    return DecodedPixels(values, labels)
+
+
+def arguments(folder: Path | str, **kwargs: Any) -> RobustTrainingArguments:
+    return RobustTrainingArguments(**(trainer_values(folder) | kwargs))
+
+
+def trainer_values(folder: Path | str) -> dict[str, Any]:
+    """What every training in the tests has in common, for the stock Trainer as well."""
+    return {
+        "output_dir": str(folder), "max_steps": 2, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 8,
+        "learning_rate": 0.01, "save_strategy": "no", "logging_strategy": "no", "report_to": "none", "use_cpu": True,
+        "dataloader_pin_memory": False, "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def trainer(model: PreTrainedModel, folder: Path | str, **kwargs: Any) -> RobustTrainer:
+    """A RobustTrainer; keywords that it takes itself are passed on, all others are training arguments."""
+    own = {
+        "train_dataset",
+        "eval_dataset",
+        "processing_class",
+        "compute_metrics",
+        "objective",
+        "data_collator",
+        "callbacks",
+    }
+    passed = {key: kwargs.pop(key) for key in own & kwargs.keys()}
+    if (
+        not isinstance(model, SmoothedClassifier)
+        and "processing_class" not in passed
+        and kwargs.get("noise_owner") != "processor"
+    ):
+        kwargs = {"image_mean": MEAN, "image_std": STD} | kwargs
+    return RobustTrainer(model, arguments(folder, **kwargs), **({"train_dataset": data()} | passed))
+
+
+def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(model.state_dict())
+
+
+def assert_same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def pil_images(count: int = 4, size: int = SIZE, seed: int = 0) -> list[PilImage.Image]:
+    return [PilImage.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels(count, size, seed)]
+
+
+def image_dataset(
+    count: int = 6,
+    size: int = SIZE,
+    names: tuple[str, ...] = NAMES,
+    seed: int = 0,
+    columns: tuple[str, str] = ("image", "label"),
+) -> datasets.Dataset:
+    features = datasets.Features({columns[0]: datasets.Image(), columns[1]: datasets.ClassLabel(names=list(names))})
+    labels = (np.arange(count) % len(names)).tolist()
+    return datasets.Dataset.from_dict(
+        {columns[0]: pil_images(count, size, seed), columns[1]: labels}, features=features
+    )
+
+
+def parquet_folder(folder: Path, split: str = "test", **kwargs: Any) -> Path:
+    """A data set folder as `load_dataset` reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    image_dataset(**kwargs).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+__all__ = [
+    "KINDS", "MEAN", "NAMES", "SIZE", "STD", "any_model", "arguments", "assert_same_tensors", "data",
+    "image_dataset", "label_maps", "parquet_folder", "pil_images", "pixels", "plain", "resnet_config", "smoothed", "tensors",
+    "trainer", "trainer_values", "vit_config",
+]  # fmt: skip

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+from tiny import arguments, data, plain, trainer
+from transformers import HfArgumentParser
+
+from hf_smoothing import NoiseMixture, RobustTrainingArguments
+
+
+MIXTURE = {"sigmas": [0.0, 1.0], "clean": 0.25, "distribution": "uniform"}
+
+
+def parse(tmp_path, *words):
+    parser = HfArgumentParser(RobustTrainingArguments)
+    (args,) = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--use_cpu", "true", *words])
+    return args
+
+
+def test_what_differs_from_the_parent(tmp_path):
+    args = RobustTrainingArguments(output_dir=str(tmp_path))
+    assert args.remove_unused_columns is False
+    assert args.mixture() is None
+    assert args.noise_owner == "trainer"
+
+
+@pytest.mark.parametrize(
+    ("word", "mixture"),
+    [
+        (json.dumps(MIXTURE), NoiseMixture((0.0, 1.0), 0.25, "uniform")),
+        ("0.5", NoiseMixture((0.5,))),
+        ("[0.25, 0.5]", NoiseMixture((0.25, 0.5))),
+        ("clean", None),
+        ("none", None),
+    ],
+)
+def test_noise_on_the_command_line(word, mixture, tmp_path):
+    assert parse(tmp_path, "--noise", word).mixture() == mixture
+
+
+def test_everything_on_the_command_line(tmp_path):
+    args = parse(
+        tmp_path, "--noise_owner", "trainer", "--crop_padding", "2", "--horizontal_flip", "true", "--trainable", "classifier",
+        "stages.3", "--freeze_batch_norm", "true", "--image_mean", "0.4", "0.5", "0.6", "--image_std", "0.2", "0.2", "0.2",
+        "--model_size", "32", "--channels_last", "true",
+    )  # fmt: skip
+    assert (args.crop_padding, args.horizontal_flip, args.trainable) == (2, True, ["classifier", "stages.3"])
+    assert (args.image_mean, args.model_size, args.channels_last) == ([0.4, 0.5, 0.6], 32, True)
+    assert args.freeze_batch_norm is True
+
+
+def test_from_a_file(tmp_path):
+    file = tmp_path / "args.json"
+    file.write_text(
+        json.dumps({"output_dir": str(tmp_path), "use_cpu": True, "noise": json.dumps(MIXTURE), "crop_padding": 4})
+    )
+    (args,) = HfArgumentParser(RobustTrainingArguments).parse_json_file(str(file))
+    assert args.mixture().to_dict() == MIXTURE
+    assert args.crop_padding == 4
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"noise": "lots"}, "noise mixture must be 'clean', a sigma, or JSON"),
+        ({"noise": '{"sigma": 1}'}, "keys 'sigmas'"),
+        ({"noise": "-0.5"}, "`sigmas` must be"),
+        ({"noise": '{"sigmas": [0.5], "clean": 2}'}, "`clean` must be"),
+        ({"noise": '{"sigmas": [1, 0], "distribution": "uniform"}'}, r"\(lowest, highest\)"),
+        ({"noise_owner": "nobody"}, "`noise_owner` must be one of"),
+        ({"noise": "0.5", "noise_owner": "model"}, "exactly one owner"),
+        ({"noise": "0.5", "noise_owner": "processor"}, "exactly one owner"),
+        ({"crop_padding": -1}, "`crop_padding` must be >= 0"),
+        ({"model_size": 0}, "`model_size` must be"),
+    ],
+)
+def test_bad_values_are_refused(kwargs, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        arguments(tmp_path, **kwargs)
+
+
+@pytest.mark.parametrize("value", [MIXTURE, NoiseMixture((0.0, 1.0), 0.25, "uniform"), json.dumps(MIXTURE)])
+def test_noise_can_be_written_in_several_ways_and_saved(value, tmp_path):
+    args = arguments(tmp_path, noise=value)
+    assert args.mixture().to_dict() == MIXTURE
+    assert "0.25" in args.to_json_string()
+    loop = trainer(plain("vit"), tmp_path, noise=value, max_steps=1, save_strategy="steps", save_steps=1)
+    loop.train()
+    saved = torch.load(tmp_path / "checkpoint-1" / "training_args.bin", weights_only=False)
+    assert saved.mixture().to_dict() == MIXTURE
+
+
+def test_an_unknown_objective_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`objective` must be one of .*mixture"):
+        trainer(plain(), tmp_path, objective="magic")
+    with pytest.raises(ValueError, match="`objective` must be one of .*mixture"):
+        trainer(plain(), tmp_path, train_dataset=data(), **{"objective": "nothing"})

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+from tiny import SIZE, data, plain, trainer
+
+from hf_smoothing.data import DecodedPixels
+from hf_smoothing.training.trainer import PixelCollator
+
+
+def item(label=0, size=SIZE, **kwargs):
+    return {"pixel_values": torch.zeros(3, size, size, dtype=torch.uint8), "labels": label, **kwargs}
+
+
+def test_it_stacks():
+    batch = PixelCollator(3)([data(4)[index] for index in range(4)])
+    assert torch.equal(batch["pixel_values"], data(4).pixels)
+    assert batch["pixel_values"].dtype == torch.uint8
+    assert batch["labels"].tolist() == [0, 1, 2, 0] and batch["labels"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("label", [2, np.int64(2), torch.tensor(2)])
+def test_labels_of_any_integer_type(label):
+    assert PixelCollator(3)([item(label)])["labels"].tolist() == [2]
+
+
+def test_the_column_may_be_called_label():
+    rows = [{"pixel_values": item()["pixel_values"], "label": 2}]
+    assert PixelCollator(3)(rows)["labels"].tolist() == [2]
+
+
+def test_arrays_are_taken():
+    rows = [{"pixel_values": np.zeros((3, SIZE, SIZE), dtype=np.float32), "labels": 1}]
+    assert PixelCollator(3)(rows)["pixel_values"].dtype == torch.float32
+
+
+def test_labels_are_not_needed_to_predict():
+    assert PixelCollator(3)([{"pixel_values": item()["pixel_values"]}]).keys() == {"pixel_values"}
+
+
+def test_items_without_pixels_are_refused():
+    with pytest.raises(ValueError, match=r"needs 'pixel_values', got \['image', 'label'\]. Use PixelDataset"):
+        PixelCollator(3)([{"image": None, "label": 0}])
+
+
+def test_mixed_shapes_are_refused():
+    with pytest.raises(ValueError, match="one size and channel count"):
+        PixelCollator(3)([item(size=8), item(size=9)])
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_outside_the_classes_are_refused(label):
+    with pytest.raises(ValueError, match=rf"classes in \[0, 3\), got {label}"):
+        PixelCollator(3)([item(0), item(label)])
+
+
+def test_an_item_without_the_label_of_the_others_is_refused():
+    with pytest.raises(ValueError, match="label"):
+        PixelCollator(3)([item(0), {"pixel_values": item()["pixel_values"]}])
+
+
+def test_training_without_labels_is_explained(tmp_path):
+    with pytest.raises(ValueError, match="[Ll]abel"):
+        trainer(plain("vit"), tmp_path, train_dataset=DecodedPixels(data(8).pixels)).train()

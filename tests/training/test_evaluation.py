@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import MEAN, SIZE, STD, any_model, data, plain, smoothed, trainer
+
+from hf_smoothing import CertifiedAccuracyCallback, certify
+from hf_smoothing.data import DecodedPixels
+from hf_smoothing.statistics import average_certified_radius, certified_accuracy
+
+
+def accuracy(output):
+    return {"accuracy": float((output.predictions.argmax(-1) == output.label_ids).mean())}
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+@torch.no_grad()
+def test_a_plain_network_is_evaluated_on_normalised_clean_images(kind, tmp_path):
+    model, held_out = plain(kind), data(10, seed=1)
+    loop = trainer(
+        model,
+        tmp_path,
+        noise="1.0",
+        crop_padding=2,
+        horizontal_flip=True,
+        eval_dataset=held_out,
+        compute_metrics=accuracy,
+    )
+    images = (held_out.pixels / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    expected = model(pixel_values=images).logits
+    output = loop.predict(held_out)
+    np.testing.assert_allclose(output.predictions, expected, rtol=1e-4, atol=1e-5)
+    metrics = loop.evaluate()
+    assert metrics["eval_loss"] == pytest.approx(float(F.cross_entropy(expected, held_out.labels)), rel=1e-4)
+    assert metrics["eval_accuracy"] == int((expected.argmax(1) == held_out.labels).sum()) / 10
+
+
+def test_a_wrapper_is_evaluated_by_seeded_votes(tmp_path):
+    model = smoothed("vit", sigma=2.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20.0)
+    loop = trainer(model, tmp_path, eval_dataset=data(8), seed=3)
+    first, second = loop.predict(data(8)).predictions, loop.predict(data(8)).predictions
+    assert np.array_equal(first, second)
+    assert len(np.unique(first)) > 3
+    np.testing.assert_allclose(np.exp(first).sum(1), 1.0, rtol=1e-5)
+    assert np.array_equal(first, model.eval()(data(8).pixels, seed=3).logits.numpy())
+    other = trainer(model, tmp_path, seed=4).predict(data(8)).predictions
+    assert not np.array_equal(first, other)
+
+
+def test_the_votes_do_not_depend_on_the_batch_size(tmp_path):
+    model = smoothed("vit", sigma=2.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20.0)
+    one, all_at_once = (
+        trainer(model, tmp_path, per_device_eval_batch_size=size).predict(data(8)).predictions for size in (2, 8)
+    )
+    assert np.array_equal(one, all_at_once)
+
+
+@pytest.mark.parametrize("kind", ["vit", "smoothed-vit"])
+def test_unlabelled_images_can_be_predicted(kind, tmp_path):
+    output = trainer(any_model(kind), tmp_path).predict(DecodedPixels(data(4).pixels))
+    assert output.predictions.shape == (4, 3)
+    assert output.label_ids is None
+
+
+def test_half_precision_evaluation_works_with_the_callback(tmp_path):
+    loop = trainer(any_model("vit"), tmp_path, eval_dataset=data(4), bf16_full_eval=True)
+    loop.add_callback(CertifiedAccuracyCallback(loop, data(4), n0=4, n=12))
+    assert 0 <= loop.evaluate()["eval_certified_accuracy_sigma0.25_r0"] <= 1
+
+
+def test_images_that_are_already_normalised_are_refused(tmp_path):
+    wrong = DecodedPixels(torch.randn(4, 3, SIZE, SIZE), torch.zeros(4, dtype=torch.int64))
+    for kind in ("vit", "smoothed-vit"):
+        with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+            trainer(any_model(kind), tmp_path).predict(wrong)
+
+
+def test_evaluation_does_not_change_training(tmp_path):
+    weights = []
+    for extra in ({}, {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": data(4)}):
+        model = any_model("smoothed-resnet")
+        loop = trainer(model, tmp_path, noise="0.5", max_steps=3, **extra)
+        if extra:
+            loop.add_callback(CertifiedAccuracyCallback(loop, data(4), n0=4, n=12))
+        loop.train()
+        weights.append(model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("kind", ["vit", "smoothed-resnet", "resnet"])
+def test_the_callback_measures_what_certify_measures(kind, tmp_path):
+    model, held_out = any_model(kind), data(6, seed=2)
+    loop = trainer(model, tmp_path, eval_dataset=held_out)
+    loop.add_callback(
+        CertifiedAccuracyCallback(loop, held_out, sigmas=(0.25, 0.5), radii=(0.0, 0.1), n0=5, n=40, seed=9)
+    )
+    metrics = loop.evaluate()
+    for sigma in (0.25, 0.5):
+        wrapper = model if kind.startswith("smoothed") else type(smoothed()).from_base_pretrained(
+            model, sigma=sigma, size=SIZE, image_mean=MEAN, image_std=STD
+        )  # fmt: skip
+        certificates = certify(wrapper.eval(), held_out.pixels, sigma=sigma, n0=5, n=40, seed=9)
+        columns = [c.prediction for c in certificates], held_out.labels.tolist(), [c.radius for c in certificates]
+        measured = certified_accuracy(*columns, thresholds=[0.0, 0.1])
+        assert metrics[f"eval_certified_accuracy_sigma{sigma}_r0"] == measured.accuracy[0]
+        assert metrics[f"eval_certified_accuracy_sigma{sigma}_r0.1"] == measured.accuracy[1]
+        assert metrics[f"eval_average_certified_radius_sigma{sigma}"] == average_certified_radius(*columns)
+    assert measured.accuracy[0] > 0
+
+
+def test_the_best_model_can_be_chosen_by_certified_accuracy(tmp_path):
+    model = plain("vit")
+    loop = trainer(
+        model, tmp_path, max_steps=4, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2,
+        load_best_model_at_end=True, metric_for_best_model="certified_accuracy_sigma0.25_r0", eval_dataset=data(4),
+    )  # fmt: skip
+    loop.add_callback(CertifiedAccuracyCallback(loop, data(9), n0=5, n=20))
+    loop.train()
+    key = "eval_certified_accuracy_sigma0.25_r0"
+    logged = [entry[key] for entry in loop.state.log_history if key in entry]
+    assert len(logged) == 2
+    assert loop.state.best_metric == max(logged)
+    assert loop.state.best_model_checkpoint is not None
+
+
+def test_the_callback_leaves_the_mode_of_the_model(tmp_path):
+    model = plain("vit")
+    loop = trainer(model, tmp_path, eval_dataset=data(4))
+    callback = CertifiedAccuracyCallback(loop, data(4), n0=4, n=12)
+    for training in (True, False):
+        model.train(training)
+        callback.on_evaluate(loop.args, loop.state, loop.control, metrics={})
+        assert model.training is training
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"sigmas": (0.0,)}, "sigma"),
+        ({"indices": [0, 0]}, "`indices` must be different"),
+        ({"indices": [99]}, "`indices` must be different"),
+        ({"indices": []}, "no image to certify"),
+        ({"n": 9}, "`n` must be at least 10"),
+        ({"radii": (-0.5,)}, "thresholds|radii"),
+    ],
+)
+def test_bad_settings_of_the_callback_are_refused_before_training(kwargs, message, tmp_path):
+    loop = trainer(plain("vit"), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        CertifiedAccuracyCallback(loop, data(4), **kwargs)
+
+
+def test_the_callback_needs_labels(tmp_path):
+    loop = trainer(plain("vit"), tmp_path)
+    with pytest.raises(ValueError, match="label"):
+        CertifiedAccuracyCallback(loop, DecodedPixels(data(4).pixels))

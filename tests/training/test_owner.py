@@ -1,0 +1,129 @@
+"""Noise, and normalisation, have exactly one owner."""
+
+import pytest
+from tiny import MEAN, SIZE, STD, arguments, data, plain, smoothed, trainer, trainer_values
+from transformers import TrainingArguments, ViTImageProcessor
+
+from hf_smoothing import NoisyImageProcessor, RobustTrainer
+from hf_smoothing.preprocessing import Preprocessing
+
+
+NOISY = {"size": SIZE, "noise": 0.5, "do_noise": True, "image_mean": MEAN, "image_std": STD}
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "processor"),
+    [
+        ({"noise": 0.5}, {"noise": "0.5"}, None),
+        ({"noise": 0.5}, {}, None),
+        ({"noise": 0.5}, {"noise_owner": "processor"}, None),
+        ({"noise": 0.5}, {"noise_owner": "processor"}, NOISY),
+        ({"noise": 0.5}, {"noise_owner": "model"}, NOISY),
+        ({}, {"noise": "0.5"}, NOISY),
+        ({}, {}, NOISY),
+        (None, {"noise": "0.5"}, NOISY),
+        (None, {}, NOISY),
+    ],
+)
+def test_two_owners_of_noise_are_refused(model, args, processor, tmp_path):
+    classifier = plain() if model is None else smoothed(**model)
+    processing = None if processor is None else NoisyImageProcessor(**processor)
+    with pytest.raises(ValueError, match="exactly one owner"):
+        RobustTrainer(classifier, arguments(tmp_path, **args), processing_class=processing, train_dataset=data())
+
+
+@pytest.mark.parametrize("model", [{}, None])
+def test_a_model_without_noise_cannot_own_it(model, tmp_path):
+    classifier = plain() if model is None else smoothed(**model)
+    with pytest.raises(ValueError, match="noise_owner='model' needs a SmoothedClassifier"):
+        RobustTrainer(classifier, arguments(tmp_path, noise_owner="model"), train_dataset=data())
+
+
+@pytest.mark.parametrize("value", [{"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, {"model_size": 32}])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_two_owners_of_normalisation_are_refused(value, wrapped, tmp_path):
+    owner = {} if wrapped else {"noise_owner": "processor"}
+    with pytest.raises(ValueError, match="must not be given to the trainer"):
+        RobustTrainer(smoothed() if wrapped else plain(), arguments(tmp_path, **value, **owner), train_dataset=data())
+
+
+def test_a_wrapper_and_a_processor_that_both_normalise_are_refused(tmp_path):
+    # The processor is saved beside the wrapper, and whoever uses both would normalise twice.
+    processor = ViTImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD)
+    with pytest.raises(ValueError, match="normalis"):
+        RobustTrainer(smoothed(), arguments(tmp_path), processing_class=processor, train_dataset=data())
+
+
+@pytest.mark.parametrize("augmentation", [{"crop_padding": 2}, {"horizontal_flip": True}])
+def test_augmentation_after_the_processors_noise_is_refused(augmentation, tmp_path):
+    with pytest.raises(ValueError, match="come before noise"):
+        trainer(plain(), tmp_path, noise_owner="processor", **augmentation)
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "processor"),
+    [
+        ({}, {"noise": "0.5"}, None),
+        ({}, {"noise": "0.5"}, {"do_normalize": False, "do_noise": False}),
+        ({"noise": 0.5}, {"noise_owner": "model"}, None),
+        (None, {"noise_owner": "processor"}, {}),
+        (None, {"noise": "0.5"}, {"do_noise": False}),
+    ],
+)
+def test_one_owner_is_right(model, args, processor, tmp_path):
+    classifier = plain() if model is None else smoothed(**model)
+    processing = None if processor is None else NoisyImageProcessor(**(NOISY | processor))
+    RobustTrainer(classifier, arguments(tmp_path, **args), processing_class=processing, train_dataset=data())
+
+
+def preprocessing(folder, model=None, processor=None, **kwargs):
+    return RobustTrainer(
+        model or plain(), arguments(folder, **kwargs), processing_class=processor, train_dataset=data()
+    ).preprocessing
+
+
+def test_where_a_plain_network_takes_its_normalisation_from(tmp_path):
+    expected = Preprocessing(tuple(MEAN), tuple(STD), (32, 32))
+    given = {"image_mean": MEAN, "image_std": STD}
+    assert preprocessing(tmp_path, **given, model_size=32) == expected
+    assert preprocessing(tmp_path, processor=ViTImageProcessor(size={"height": 32, "width": 32}, **given)) == expected
+    assert preprocessing(tmp_path, processor=NoisyImageProcessor(size=SIZE, model_size=32, **given)) == expected
+    noted = plain()
+    noted.config.hf_smoothing = {"size": [SIZE, SIZE], "model_size": [32, 32], **given, "noise": None}
+    assert preprocessing(tmp_path, noted) == expected
+    assert preprocessing(tmp_path, smoothed()) is None
+    assert preprocessing(tmp_path, noise_owner="processor") is None
+
+
+def test_an_unknown_normalisation_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="normalisation of this ResNetForImageClassification is not known"):
+        preprocessing(tmp_path)
+
+
+@pytest.mark.parametrize("half", [{"image_mean": [0.1] * 3}, {"image_std": [0.1] * 3}])
+def test_half_a_normalisation_is_not_ignored(half, tmp_path):
+    processor = ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=MEAN, image_std=STD)
+    try:
+        found = preprocessing(tmp_path, processor=processor, **half)
+    except ValueError:
+        return
+    for name, value in half.items():
+        assert getattr(found, name) == tuple(value)
+
+
+def test_a_processor_that_does_not_normalise_is_believed(tmp_path):
+    processor = ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False)
+    assert preprocessing(tmp_path, processor=processor) == Preprocessing((0.0,) * 3, (1.0,) * 3, (32, 32))
+
+
+def test_other_arguments_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="must be RobustTrainingArguments"):
+        RobustTrainer(plain(), TrainingArguments(**trainer_values(tmp_path)), train_dataset=data())
+    with pytest.raises(ValueError, match="`objective`, not `compute_loss_func`"):
+        RobustTrainer(plain(), arguments(tmp_path), compute_loss_func=lambda *a, **k: 0, train_dataset=data())
+
+
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_other_heads_are_refused(problem, tmp_path):
+    with pytest.raises(ValueError, match="single-label"):
+        trainer(plain(problem_type=problem), tmp_path)

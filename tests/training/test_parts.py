@@ -1,0 +1,112 @@
+"""Training parts of a network."""
+
+import pytest
+import torch
+from tiny import any_model, data, plain, smoothed, tensors, trainer
+
+from hf_smoothing.training.trainer import train_only
+
+
+def trained(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def names(model, *starts):
+    return {name for name, _ in model.named_parameters() if name.startswith(starts)}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "starts"),
+    [
+        (["classifier"], ["classifier"]),
+        (["encoder.stages.1"], ["resnet.encoder.stages.1."]),
+        (["stages.1", "classifier"], ["resnet.encoder.stages.1.", "classifier"]),
+        (["resnet"], ["resnet"]),
+        (["resnet.embedder", "classifier.1.bias"], ["resnet.embedder", "classifier.1.bias"]),
+    ],
+)
+def test_patterns(patterns, starts):
+    model = plain()
+    train_only(model, patterns)
+    assert trained(model) == names(model, *starts)
+
+
+def test_patterns_reach_into_a_wrapper():
+    model = smoothed()
+    train_only(model, ["classifier"])
+    # "classifier" is the head and does not match inside "base_classifier".
+    assert trained(model) == names(model, "base_classifier.classifier")
+
+
+def test_a_number_is_not_the_start_of_another():
+    model = plain("vit", num_hidden_layers=12)
+    train_only(model, ["layers.1" if any("layers.1." in name for name, _ in model.named_parameters()) else "layer.1"])
+    assert len(trained(model)) > 0
+    assert not any(".10." in name or ".11." in name for name in trained(model))
+
+
+def test_parameters_are_unfrozen_again():
+    model = plain()
+    train_only(model, ["classifier"])
+    train_only(model, ["resnet"])
+    assert trained(model) == names(model, "resnet")
+
+
+@pytest.mark.parametrize("pattern", ["head", "lassifier", "stages.9"])
+def test_a_pattern_that_matches_nothing_is_refused(pattern):
+    with pytest.raises(
+        ValueError, match=f"`trainable` names '{pattern}', which no parameter has. There are: .*classifier"
+    ):
+        train_only(plain(), [pattern])
+
+
+def test_an_empty_list_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="trainable"):
+        trainer(plain(), tmp_path, trainable=[])
+
+
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-vit"])
+def test_only_the_named_part_changes(kind, tmp_path):
+    model = any_model(kind)
+    before = tensors(model)
+    trainer(model, tmp_path, trainable=["classifier"], freeze_batch_norm=True).train()
+    after = tensors(model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == trained(model)
+    assert all("classifier." in name for name in changed) and len(changed) == 2
+
+
+def statistics(model):
+    return {name: value for name, value in tensors(model).items() if "running" in name or "num_batches" in name}
+
+
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-resnet"])
+def test_frozen_batch_norm_keeps_its_statistics(kind, tmp_path):
+    model = any_model(kind)
+    before = statistics(model)
+    assert before
+    loop = trainer(model, tmp_path, freeze_batch_norm=True, eval_strategy="steps", eval_steps=1, eval_dataset=data(4))
+    loop.train()
+    after = statistics(model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    moving = any_model(kind)
+    trainer(moving, tmp_path).train()
+    assert not any(torch.equal(before[name], value) for name, value in statistics(moving).items())
+
+
+def test_frozen_batch_norm_still_trains_its_weights(tmp_path):
+    model = plain()
+    before = tensors(model)
+    trainer(model, tmp_path, freeze_batch_norm=True).train()
+    name = next(name for name in before if "normalization.weight" in name)
+    assert not torch.equal(before[name], model.state_dict()[name])
+
+
+def test_channels_last_trains_to_the_same_weights(tmp_path):
+    weights = []
+    for channels_last in (False, True):
+        model = plain()
+        trainer(model, tmp_path, channels_last=channels_last, noise="0.5", optim="sgd").train()
+        weights.append(tensors(model))
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,86 @@
+"""Two real processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import any_model, assert_same_tensors, data, tensors, trainer
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    script = Path(__file__).with_name("two_ranks.py")
+    environment = os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(script.parent.parent),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+        str(folder),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("kind", ["vit", "smoothed-resnet"])
+def test_ranks_end_with_the_same_weights(kind, ranks):
+    first, second = (rank[kind]["weights"] for rank in ranks)
+    # Batch-norm statistics are each rank's own; DDP sends rank 0's before each forward pass.
+    learnt = [name for name in first if "running" not in name]
+    assert_same_tensors({name: first[name] for name in learnt}, {name: second[name] for name in learnt})
+    assert not all(torch.equal(first[name], value) for name, value in tensors(any_model(kind)).items())
+
+
+@pytest.mark.parametrize("kind", ["vit", "smoothed-resnet"])
+def test_ranks_steps_and_micro_steps_have_noise_of_their_own(kind, ranks, tmp_path):
+    seen = [rank[kind]["seen"] for rank in ranks]
+    assert seen[0].shape == seen[1].shape == (4, 2, 3, 16, 16)
+    loop = trainer(any_model("vit"), tmp_path)
+    images = loop.preprocessing(data(8).pixels / 255)
+    noise = []
+    for batch in torch.cat(seen).flatten(0, 1):
+        # The image is the one whose noise is smallest; with sigma 0.5 no other comes close.
+        differences = (batch - images).flatten(1)
+        noise.append(differences[differences.norm(dim=1).argmin()])
+    noise = torch.stack(noise)
+    assert 1.4 < float(noise.std()) < 3.0  # 0.5 over the standard deviations of the normalisation
+    distance = torch.cdist(noise, noise).fill_diagonal_(999.0)
+    assert float(distance.min()) > 20.0
+
+
+def test_ranks_share_the_images_out(ranks):
+    seen = torch.cat([rank["clean"]["seen"].flatten(0, 1) for rank in ranks])
+    assert len({tuple(image.flatten()[:5].tolist()) for image in seen}) == 4
+
+
+def test_two_ranks_take_the_step_of_one_process_with_their_images(ranks, tmp_path):
+    seen = torch.cat([rank["clean"]["seen"].flatten(0, 1) for rank in ranks])
+    model = any_model("vit")
+    images = trainer(model, tmp_path).preprocessing(data(8).pixels / 255)
+    order = torch.cdist(seen.flatten(1), images.flatten(1)).argmin(dim=1)
+    loss = torch.nn.functional.cross_entropy(model.train()(pixel_values=images[order]).logits, data(8).labels[order])
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        expected = parameter.detach() - parameter.grad
+        torch.testing.assert_close(ranks[0]["clean"]["weights"][name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_ranks_measure_the_same_certified_accuracy(ranks):
+    assert len(ranks[0]["metrics"]) == 3
+    assert ranks[0]["metrics"] == ranks[1]["metrics"]
+
+
+def test_the_noise_of_a_model_differs_between_ranks(ranks):
+    assert not torch.equal(ranks[0]["model"], ranks[1]["model"])

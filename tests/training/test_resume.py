@@ -1,0 +1,122 @@
+import pytest
+import torch
+from tiny import KINDS, SIZE, any_model, assert_same_tensors, data, smoothed, tensors, trainer
+
+from hf_smoothing.data import DecodedPixels
+
+
+ALL = {"noise": "[0.25, 0.5]", "crop_padding": 2, "horizontal_flip": True}
+STEPS = {"max_steps": 8, "save_strategy": "steps", "save_steps": 4, "lr_scheduler_type": "linear"}
+
+
+def train(kind, folder, seed=0, resume=None, **kwargs):
+    model = any_model(kind, seed)
+    loop = trainer(model, folder, **(ALL | STEPS | kwargs), train_dataset=data(12))
+    loop.train(resume_from_checkpoint=resume)
+    assert loop.state.global_step == 8
+    return tensors(model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_is_bit_exact(kind, tmp_path):
+    whole = train(kind, tmp_path / "whole")
+    # The new model has other weights, so that a tensor that is not restored cannot agree by chance.
+    resumed = train(kind, tmp_path / "part", seed=1, resume=str(tmp_path / "whole" / "checkpoint-4"))
+    assert_same_tensors(whole, resumed)
+
+
+def test_other_noise_or_another_seed_gives_other_weights(tmp_path):
+    # Otherwise the test above would say little.
+    whole = train("vit", tmp_path / "a")
+    for number, change in enumerate([{"noise": "0.25"}, {"seed": 5}, {"crop_padding": 1}, {"horizontal_flip": False}]):
+        model = any_model("vit")
+        trainer(model, tmp_path / str(number), **(ALL | STEPS | change), train_dataset=data(12)).train()
+        assert not torch.equal(tensors(model)["classifier.weight"], whole["classifier.weight"])
+
+
+def test_a_run_can_be_repeated(tmp_path):
+    assert_same_tensors(train("vit", tmp_path / "a"), train("vit", tmp_path / "b"))
+
+
+def test_a_resumed_run_with_accumulation_is_bit_exact(tmp_path):
+    accumulate = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+    whole = train("resnet", tmp_path / "whole", **accumulate)
+    resumed = train("resnet", tmp_path / "part", seed=1, resume=str(tmp_path / "whole" / "checkpoint-4"), **accumulate)
+    assert_same_tensors(whole, resumed)
+
+
+def test_a_resumed_run_with_workers_is_bit_exact(tmp_path):
+    workers = {"dataloader_num_workers": 1, "max_steps": 4, "save_steps": 2}
+    results = []
+    for folder, seed, resume in (("whole", 0, None), ("part", 1, str(tmp_path / "whole" / "checkpoint-2"))):
+        model = any_model("vit", seed)
+        loop = trainer(model, tmp_path / folder, **(ALL | STEPS | workers), train_dataset=data(12))
+        loop.train(resume_from_checkpoint=resume)
+        results.append(tensors(model))
+    assert_same_tensors(*results)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_checkpoint_is_restored_whole(kind, tmp_path):
+    model = any_model(kind)
+    snapshots = {}
+
+    def score(_):
+        step = loop.state.global_step
+        snapshots[step] = tensors(model)
+        return {"score": {2: 0.2, 4: 0.9, 6: 0.1}[step]}
+
+    loop = trainer(
+        model, tmp_path, max_steps=6, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2,
+        load_best_model_at_end=True, metric_for_best_model="score", compute_metrics=score, eval_dataset=data(4),
+        noise="0.5",
+    )  # fmt: skip
+    loop.train()
+    assert loop.state.best_model_checkpoint.endswith("checkpoint-4")
+    assert_same_tensors(tensors(model), snapshots[4])
+    different = [name for name in snapshots[4] if not torch.equal(snapshots[4][name], snapshots[6][name])]
+    assert len(different) > len(snapshots[4]) / 2  # else restoring nothing would pass
+
+
+def test_a_resumed_run_does_not_repeat_the_noise_that_the_model_drew(tmp_path):
+    def noise(folder, resume=None):
+        model = smoothed("vit", noise=0.5)
+        seen = []
+        model.base_classifier.register_forward_pre_hook(
+            lambda _m, _a, kwargs: seen.append(kwargs["pixel_values"].detach().clone()), with_kwargs=True
+        )
+        grey = DecodedPixels(torch.full((4, 3, SIZE, SIZE), 128, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+        loop = trainer(
+            model, folder, noise_owner="model", train_dataset=grey, max_steps=4, save_strategy="steps", save_steps=2
+        )
+        loop.train(resume_from_checkpoint=resume)
+        return seen
+
+    whole = noise(tmp_path / "whole")
+    resumed = noise(tmp_path / "part", str(tmp_path / "whole" / "checkpoint-2"))
+    assert (len(whole), len(resumed)) == (4, 2)
+    before = torch.cat(whole[:2]).flatten(1)
+    assert float(torch.cdist(torch.cat(resumed).flatten(1), before).min()) > 5.0
+
+
+def test_frozen_parameters_stay_frozen_after_a_resume(tmp_path):
+    kwargs = {"trainable": ["classifier"], "max_steps": 4, "save_steps": 2, "save_strategy": "steps"}
+    trainer(any_model("vit"), tmp_path, **kwargs).train()
+    model = any_model("vit", seed=1)
+    loop = trainer(model, tmp_path / "b", **kwargs)
+    loop.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    assert torch.equal(
+        tensors(model)["vit.embeddings.cls_token"], tensors(any_model("vit"))["vit.embeddings.cls_token"]
+    )
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    trainer(any_model("vit"), tmp_path, **STEPS).train()
+    with pytest.raises(Exception, match="(?i)size mismatch|unexpected|missing"):
+        trainer(any_model("resnet"), tmp_path / "b", **STEPS).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-4")
+        )

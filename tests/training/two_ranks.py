@@ -1,0 +1,60 @@
+"""Run by test_ranks.py under torchrun: trains on two processes and writes down what each of them saw."""
+
+import gc
+import sys
+from pathlib import Path
+
+import torch
+from tiny import any_model, assert_same_tensors, data, tensors, trainer
+
+from hf_smoothing import CertifiedAccuracyCallback
+
+
+def watched(kind, folder, **kwargs):
+    model = any_model(kind)
+    seen = []
+    target = model.base_classifier if "-" in kind else model
+    hook = target.register_forward_pre_hook(
+        lambda _m, _a, inputs: seen.append(inputs["pixel_values"].detach().clone()) if model.training else None,
+        with_kwargs=True,
+    )
+    loop = trainer(model, folder, train_dataset=data(8), per_device_train_batch_size=2, **kwargs)
+    return loop, model, seen, hook
+
+
+def main(folder: Path) -> None:
+    record = {}
+    steps = {"max_steps": 2, "gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    for kind in ("vit", "smoothed-resnet"):
+        loop, model, seen, hook = watched(kind, folder / kind, noise="0.5", **steps)
+        loop.train()
+        record[kind] = {"seen": torch.stack(seen), "weights": tensors(model)}
+        hook.remove()
+        resumed, again, _, hook = watched(kind, folder / f"{kind}-resumed", noise="0.5", **steps)
+        with torch.no_grad():
+            for parameter in again.parameters():
+                parameter.add_(1.0)
+        resumed.train(resume_from_checkpoint=str(folder / kind / "checkpoint-1"))
+        assert_same_tensors(tensors(model), tensors(again))
+        hook.remove()
+
+    loop, model, seen, hook = watched(
+        "vit", folder / "clean", max_steps=1, optim="sgd", learning_rate=1.0, max_grad_norm=0.0, lr_scheduler_type="constant",
+        eval_dataset=data(4),
+    )  # fmt: skip
+    loop.train()
+    record["clean"] = {"seen": torch.stack(seen), "weights": tensors(model)}
+    hook.remove()
+    loop.add_callback(CertifiedAccuracyCallback(loop, data(4), n0=4, n=12))
+    record["metrics"] = {name: value for name, value in loop.evaluate().items() if "certified" in name}
+    record["model"] = any_model("smoothed-vit", noise=0.5).train()(data(2).pixels).logits.detach()
+
+    torch.save(record, folder / f"rank{loop.args.process_index}.pt")
+    # A loader that is still alive when the process group goes down can abort the process.
+    del loop, resumed, model, again
+    gc.collect()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
