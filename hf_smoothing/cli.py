@@ -74,6 +74,7 @@ def run_certify(args: argparse.Namespace) -> int:
     if args.stride < 1 or (args.max_images is not None and args.max_images < 1):
         raise ValueError(f"--stride and --max-images must be at least 1, got {args.stride} and {args.max_images}.")
     from hf_smoothing.certification import FixedRule, certify_dataset
+    from hf_smoothing.certification.runner import process_state
     from hf_smoothing.data import PixelDataset
 
     FixedRule(sigma=args.sigma, n0=args.n0, n=args.n, alpha=args.alpha)  # refuse before anything is loaded
@@ -103,9 +104,7 @@ def run_certify(args: argparse.Namespace) -> int:
             "dataset": {"id": args.dataset, "split": args.split, "stride": args.stride},
         },
     )
-    from accelerate import PartialState
-
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         print(f"{len(run.rows)} images are certified in {args.output_dir}.")
         if dataset.label_column is not None:
             from hf_smoothing.report import report
@@ -129,9 +128,9 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
     Raises:
         ValueError: if the checkpoint is neither, or a pickle.
     """
-    from accelerate import PartialState
     from transformers import AutoConfig
 
+    from hf_smoothing.certification.runner import process_state
     from hf_smoothing.models import SmoothedClassifier, SmoothedClassifierConfig
 
     config = AutoConfig.from_pretrained(path)
@@ -141,7 +140,7 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
         model = SmoothedClassifier.from_pretrained(path, use_safetensors=True)
     else:
         model = SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size)
-    target = device or PartialState().device
+    target = device or process_state().device
     try:
         return model.to(target).eval()
     except (RuntimeError, AssertionError) as error:

@@ -52,7 +52,12 @@ class NoiseMixture:
     distribution: Distribution = "list"
 
     def __post_init__(self) -> None:
-        sigmas = tuple(float(s) for s in self.sigmas)
+        try:
+            sigmas = tuple(_number(sigma) for sigma in self.sigmas)
+        except TypeError as error:
+            raise ValueError(
+                f"`sigmas` must be a non-empty list of noise levels >= 0, got {self.sigmas!r}. For one level pass (0.25,)."
+            ) from error
         object.__setattr__(self, "sigmas", sigmas)
         object.__setattr__(self, "clean", float(self.clean))
         if not 0.0 <= self.clean <= 1.0:
@@ -112,7 +117,8 @@ class NoiseMixture:
         """
         sigma = self.sample_sigmas(pixels.shape[0], generator)
         noise = torch.randn(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
-        return noise.mul_(sigma[:, None, None, None]).add_(pixels), sigma
+        # In this order the sum takes the memory format of the pixels; the draws do not depend on it.
+        return pixels.to(torch.float32) + noise.mul_(sigma[:, None, None, None]), sigma
 
     def to_dict(self) -> dict[str, Any]:
         """The mixture as plain JSON values; `NoiseMixture.parse` reads it back."""
@@ -150,7 +156,8 @@ class NoiseMixture:
                 ) from error
         if isinstance(value, Mapping):
             levels = value.get("sigmas")
-            value = {**value, "sigmas": (levels,)} if isinstance(levels, (int, float)) else value
+            if isinstance(levels, (int, float)) and not isinstance(levels, bool):
+                value = {**value, "sigmas": (levels,)}
             unknown = set(value) - {"sigmas", "clean", "distribution"}
             if unknown or "sigmas" not in value:
                 raise ValueError(
@@ -163,6 +170,12 @@ class NoiseMixture:
         if isinstance(value, Sequence) and not isinstance(value, str):
             return cls(sigmas=tuple(value))
         raise ValueError(f"A noise mixture cannot be read from {type(value).__name__} {value!r}.")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (str, bytes, bool)):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
 
 
 # --- Keyed streams ---------------------------------------------------------------------------------------------------

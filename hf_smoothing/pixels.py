@@ -62,7 +62,7 @@ def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
             f"`{name}` must be uint8 in 0..255 or floating point in [0, 1], got {images.dtype}. Convert with .to(torch.uint8)."
         )
     pixels = images.to(torch.float32)
-    low, high = (float(x) for x in torch.aminmax(pixels))
+    low, high = (float(x) for x in torch.aminmax(pixels.detach()))
     if not (low >= -RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE):  # written so that nan fails
         raise ValueError(_range_message(name, pixels, low, high))
     return pixels

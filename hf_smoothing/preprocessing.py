@@ -5,6 +5,8 @@ It comes after the noise, so it is part of the classifier that is certified: any
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +30,8 @@ def parse_size(size: Any, name: str = "size") -> Size | None:
         return None
     if isinstance(size, bool):
         raise ValueError(f"`{name}` must be a number of pixels or (height, width), got {size}.")
-    if isinstance(size, int):
-        pair: tuple[Any, ...] = (size, size)
+    if isinstance(size, numbers.Integral):
+        pair: tuple[Any, ...] = (int(size), int(size))
     elif hasattr(size, "get"):
         edge = size.get("shortest_edge") or 0
         pair = (size.get("height") or edge, size.get("width") or edge)
@@ -37,9 +39,9 @@ def parse_size(size: Any, name: str = "size") -> Size | None:
         pair = tuple(size)
     else:
         pair = (getattr(size, "height", None), getattr(size, "width", None))
-    if len(pair) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in pair):
+    if len(pair) != 2 or not all(isinstance(edge, numbers.Integral) and int(edge) > 0 for edge in pair):
         raise ValueError(f"`{name}` must be a positive number of pixels or (height, width), got {size!r}.")
-    return pair[0], pair[1]
+    return int(pair[0]), int(pair[1])
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Preprocessing:
             )
         if not all(s > 0.0 for s in self.image_std):
             raise ValueError(f"`image_std` must be positive, got {self.image_std}.")
+        if not all(math.isfinite(x) for x in self.image_mean + self.image_std):
+            raise ValueError(
+                f"`image_mean` and `image_std` must be finite, got {self.image_mean} and {self.image_std}."
+            )
         if any(abs(m) > 2.0 or s > 2.0 for m, s in zip(self.image_mean, self.image_std, strict=True)):
             raise ValueError(
                 f"`image_mean` and `image_std` must be in [0, 1] pixel units, got {self.image_mean} and {self.image_std}. "
@@ -117,5 +123,6 @@ def resize(pixels: Tensor, size: Size) -> Tensor:
         size: (height, width).
     """
     shrinks = size[0] < pixels.shape[-2] or size[1] < pixels.shape[-1]
-    resized: Tensor = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
-    return resized
+    # In float32, since the antialiased filter has no half-precision kernel on the CPU.
+    resized = F.interpolate(pixels.float(), size=size, mode="bilinear", align_corners=False, antialias=shrinks)
+    return resized.to(pixels.dtype)

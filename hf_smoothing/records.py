@@ -58,7 +58,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     for file in sorted(folder.glob(ROW_PATTERN)):
         for number, row in _read_lines(file):
             index = row.get("index")
-            if not isinstance(index, int):
+            if not isinstance(index, int) or isinstance(index, bool):
                 raise RunError(f"{file}, line {number}: every row needs an integer 'index', got {index!r}.")
             if row.get("partial"):
                 before = run.partials.get(index)
@@ -169,7 +169,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}.") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{file} is corrupt ({error}). Start the run again in another folder.") from error
     if not isinstance(settings, dict):
         raise RunError(f"{file} must hold a JSON object, got {type(settings).__name__}.")

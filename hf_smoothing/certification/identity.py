@@ -22,16 +22,16 @@ def weights_sha256(classifier: Any) -> str | None:
     return digest.hexdigest()
 
 
-def images_sha256(items: Iterable[Mapping[str, Any]]) -> str:
-    """SHA-256 of the pixels and labels of data-set items, in order.
+def images_sha256(items: Iterable[tuple[int, Mapping[str, Any]]]) -> str:
+    """SHA-256 of the indices, pixels and labels of data-set items, in order.
 
     Args:
-        items: mappings with "pixel_values" (a tensor) and, where known, "labels" (an integer).
+        items: (index, mapping with "pixel_values", a tensor, and where known "labels", an integer).
     """
     digest = hashlib.sha256()
-    for item in items:
+    for index, item in items:
         pixels = item["pixel_values"]
-        digest.update(f"{pixels.dtype} {tuple(pixels.shape)} {item.get('labels')}\n".encode())
+        digest.update(f"{index} {pixels.dtype} {tuple(pixels.shape)} {item.get('labels')}\n".encode())
         digest.update(_raw_bytes(pixels))
     return digest.hexdigest()
 

@@ -6,6 +6,7 @@ Source: Cohen, Rosenfeld & Kolter (2019), arXiv 1902.02918, section 3.2.
 from __future__ import annotations
 
 import itertools
+import operator
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,10 @@ class FixedRule:
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        statistics.check_sigma(self.sigma)
+        object.__setattr__(self, "sigma", statistics.check_sigma(self.sigma))
+        object.__setattr__(self, "alpha", statistics.check_alpha(self.alpha))
+        object.__setattr__(self, "n", check_whole(self.n, "n"))
+        object.__setattr__(self, "n0", check_whole(self.n0, "n0"))
         enough = statistics.min_draws(self.alpha)
         if self.n < enough:
             raise ValueError(
@@ -239,7 +243,7 @@ def predict(
 
     Source: arXiv 1902.02918, PREDICT and Proposition 1.
     """
-    statistics.check_sigma(sigma)
+    sigma, n = statistics.check_sigma(sigma), check_whole(n, "n")
     enough = statistics.min_draws(alpha, two_sided=True)
     if n < enough or n > MAX_DRAWS:
         raise ValueError(
@@ -298,13 +302,11 @@ def vote_in_rounds(
     stream: GaussianStream | None = None
     batches = 1
     while True:
-        for item in source:
+        for item in itertools.islice(source, window - len(work)):
             work.append((item[0], item[1].to(device)))
-            if len(work) == window:
-                break
         if not work:
             return
-        shapes = {tuple(image.shape) for _, image in work}
+        shapes = {tuple(image.shape) for _, image in work} | ({stream.shape} if stream else set())
         if len(shapes) > 1:
             raise ValueError(
                 f"All images must have one size and channel count, got {sorted(shapes)}. Resize them first."
@@ -348,8 +350,20 @@ def _plan(votes: Sequence[Votes], rule: FixedRule, budget: int) -> tuple[list[Dr
     return requests, firsts
 
 
+def check_whole(value: Any, name: str) -> int:
+    """Return `value` as an int if it is a whole number of a whole type: counts must not be rounded silently.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Write 100_000, not 1e5.") from error
+
+
 def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
-    numbers = list(range(count)) if indices is None else [int(index) for index in indices]
+    numbers = list(range(count)) if indices is None else [check_whole(index, "indices") for index in indices]
     if len(numbers) != count or len(set(numbers)) != count:
         raise ValueError(
             f"`indices` must be {count} different numbers, one an image, got {len(numbers)}: {numbers[:5]}..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 import os
 import platform
@@ -14,12 +15,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_smoothing.certification.identity import images_sha256, weights_sha256
-from hf_smoothing.certification.procedures import Certificate, FixedRule, Votes, check_batch_size, vote_in_rounds
-from hf_smoothing.certification.sampling import classifier_device, resolve_classifier
+from hf_smoothing.certification.procedures import (
+    Certificate,
+    FixedRule,
+    Votes,
+    check_batch_size,
+    check_whole,
+    vote_in_rounds,
+)
+from hf_smoothing.certification.sampling import autocast, classifier_device, resolve_classifier
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Row, Run, RunWriter, read_run
@@ -73,13 +83,13 @@ def certify_dataset(
         OSError: if the folder cannot be written.
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
-    from accelerate import PartialState
-
     rule = FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha)
     resolve_classifier(classifier)
-    check_batch_size(batch_size, classifier_device(classifier))
+    device = classifier_device(classifier)
+    check_batch_size(batch_size, device)
+    autocast(device, dtype)
     chosen = check_selection(dataset, indices)
-    state = PartialState()
+    state = process_state(cpu=device.type == "cpu")
     facts: list[Any] = [None]
     if state.is_main_process:
         facts = [run_settings(classifier, dataset, chosen, rule, seed=seed, dtype=dtype, description=description)]
@@ -119,6 +129,17 @@ def certify_dataset(
     return read_run(output_dir)
 
 
+def process_state(cpu: bool = False) -> PartialState:
+    """Ranks and device of this process, also for several ranks on a CPU.
+
+    Args:
+        cpu: compute on the CPU although there is an accelerator.
+    """
+    # Without cpu=True, accelerate takes each process that torchrun starts on a machine without a GPU for a run of its own.
+    forced = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=forced or not torch.accelerator.is_available())
+
+
 def _pending(dataset: Any, indices: Sequence[int], before: Run) -> Iterator[tuple[Votes, Tensor]]:
     for index in indices:
         item = dataset[index]
@@ -156,7 +177,7 @@ def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int]:
         ValueError: if there are none, they repeat, or they lie outside the data set.
     """
     size = len(dataset)
-    chosen = list(range(size)) if indices is None else [int(index) for index in indices]
+    chosen = list(range(size)) if indices is None else [check_whole(index, "indices") for index in indices]
     if not chosen:
         raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
     if max(chosen) >= MAX_IMAGES:
@@ -181,13 +202,10 @@ def run_settings(
     description: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The content of `run.json`: all that decides the rows, and apart from it (`informative`) what does not."""
-    described = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in (description or {}).items()
-    }
-    first = dataset[indices[0]]["pixel_values"]
-    model = {"weights_sha256": weights_sha256(classifier), **described.pop("model", {})}
-    data = {"sha256": images_sha256(dataset[i] for i in indices), **described.pop("dataset", {})}
-    return {
+    items = _checked_items(dataset, indices)
+    first = next(items)
+    resolution = list(first[1]["pixel_values"].shape)
+    settings = {
         "method": "randomized-smoothing",
         "norm": "l2",
         **rule.to_dict(),
@@ -196,12 +214,11 @@ def run_settings(
         "noise": {"kind": "gaussian", "dtype": "float32"},
         "dtype": dtype,
         "device_kind": classifier_device(classifier).type,
-        "resolution": list(first.shape),
+        "resolution": resolution,
         "seed": int(seed),
         "num_images": len(indices),
-        "model": model,
-        "dataset": data,
-        **described,
+        "model": {"weights_sha256": weights_sha256(classifier)},
+        "dataset": {"sha256": images_sha256(itertools.chain([first], items))},
         "versions": {name: _version(name) for name in ("hf_smoothing", "torch")},
         "informative": {
             "python": platform.python_version(),
@@ -211,6 +228,32 @@ def run_settings(
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    for key, value in (description or {}).items():
+        if key in settings and not (key in ("model", "dataset") and isinstance(value, Mapping)):
+            raise ValueError(f"`description` must not set {key!r}, which the run itself decides. Use another key.")
+        settings[key] = {**dict(value), **settings.get(key, {})} if isinstance(value, Mapping) else value
+    return settings
+
+
+def _checked_items(dataset: Any, indices: Sequence[int]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The images of a run, each checked before the run is opened: a folder must not be left by a call that cannot succeed."""
+    shape = None
+    for index in indices:
+        item = dataset[index]
+        if not isinstance(item, Mapping) or "pixel_values" not in item:
+            raise ValueError(
+                f"`dataset[{index}]` must be a mapping with 'pixel_values', got "
+                f"{sorted(item) if isinstance(item, Mapping) else type(item).__name__}. PixelDataset makes one of any image data set."
+            )
+        pixels = item["pixel_values"]
+        to_unit_pixels(pixels[None] if isinstance(pixels, Tensor) else pixels, f"image {index}")
+        if shape not in (None, tuple(pixels.shape)):
+            raise ValueError(
+                f"All images must have one size and channel count, got {shape} and, for image {index}, {tuple(pixels.shape)}. "
+                "Resize them first: PixelDataset does."
+            )
+        shape = tuple(pixels.shape)
+        yield index, item
 
 
 def certificate_row(certificate: Certificate) -> Row:

@@ -37,6 +37,7 @@ def resolve_classifier(classifier: Any) -> Classifier:
 
     Raises:
         ValueError: if a module is in train mode (dropout and batch statistics would make it another classifier each time).
+        TypeError: if it is not callable.
     """
     module = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
     if isinstance(module, nn.Module) and any(child.training for child in module.modules()):
@@ -44,6 +45,10 @@ def resolve_classifier(classifier: Any) -> Classifier:
             "The classifier must be in eval mode to be certified, got a module in train mode. Call model.eval() first."
         )
     resolved: Classifier = getattr(classifier, "classify", classifier)
+    if not callable(resolved):
+        raise TypeError(
+            f"The classifier must be callable on pixels, or have a `classify` method, got {type(classifier).__name__}."
+        )
     return resolved
 
 
@@ -143,7 +148,7 @@ def count_votes(
     counts = broken = None
     for batch, pieces in noisy_batches(images, requests, sigma=sigma, stream=stream, batch_size=batch_size):
         with autocast(images.device, dtype):
-            logits = _check_logits(classify(batch), len(batch))
+            logits = _check_logits(classify(batch), len(batch), None if counts is None else counts.shape[1])
         if counts is None or broken is None:
             counts = torch.zeros((len(requests), logits.shape[1]), dtype=torch.int64, device=logits.device)
             broken = torch.zeros(len(requests), dtype=torch.bool, device=logits.device)
@@ -164,7 +169,7 @@ def count_votes(
     return result
 
 
-def _check_logits(logits: Any, batch: int) -> Tensor:
+def _check_logits(logits: Any, batch: int, classes: int | None) -> Tensor:
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"The classifier must return a tensor of logits (batch, num_labels), got {type(logits).__name__}. "
@@ -173,6 +178,10 @@ def _check_logits(logits: Any, batch: int) -> Tensor:
     if logits.ndim != 2 or logits.shape[0] != batch:
         raise ValueError(
             f"The classifier must return logits of shape (batch, num_labels) = ({batch}, ...), got {tuple(logits.shape)}."
+        )
+    if classes not in (None, logits.shape[1]):
+        raise ValueError(
+            f"The classifier must always have the same classes, got {classes} and then {logits.shape[1]} logits."
         )
     if logits.shape[1] < 2:
         raise ValueError(

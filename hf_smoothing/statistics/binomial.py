@@ -30,7 +30,7 @@ def check_alpha(alpha: float) -> float:
 def _check_counts(successes: ArrayLike, trials: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     k, n = np.broadcast_arrays(np.asarray(successes), np.asarray(trials))
     for name, values in (("successes", k), ("trials", n)):
-        if values.dtype.kind not in "iu" and not np.all(np.equal(np.mod(values, 1), 0)):
+        if values.dtype.kind not in "iu" and not np.all(np.isfinite(values) & (np.floor(values) == values)):
             raise ValueError(f"`{name}` must be whole numbers, got {values}. Pass counts, not frequencies.")
     if np.any(n < 1) or np.any(k < 0) or np.any(k > n):
         raise ValueError(f"Counts must satisfy 0 <= successes <= trials and trials >= 1, got {k} of {n}.")
@@ -122,7 +122,9 @@ def two_sided_pvalue(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]
     >>> float(two_sided_pvalue(5, 5))
     1.0
     """
-    a, b = np.broadcast_arrays(np.asarray(first), np.asarray(second))
+    a, b = np.broadcast_arrays(
+        np.asarray(first) + np.int64(0), np.asarray(second) + np.int64(0)
+    )  # uint8 would overflow
     more, trials = _check_counts(np.maximum(a, b), a + b)
     # P(X >= more) for X ~ Binomial(trials, 1/2), as a regularised incomplete beta function; more >= 1 since trials >= 1.
     tail = special.betainc(more, trials - more + 1.0, 0.5)

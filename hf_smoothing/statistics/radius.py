@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_FLOOR, Decimal
+from typing import SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,13 +23,13 @@ def check_sigma(sigma: float) -> float:
     Raises:
         ValueError: if `sigma` is not positive and finite.
     """
-    sigma = float(sigma)
-    if not (math.isfinite(sigma) and sigma > 0.0):
+    level = float(sigma) if isinstance(sigma, SupportsFloat) else math.nan
+    if not (math.isfinite(level) and level > 0.0):
         raise ValueError(
-            f"`sigma` must be a positive noise standard deviation in [0, 1] pixel units, got {sigma}. "
+            f"`sigma` must be a positive noise standard deviation in [0, 1] pixel units, got {sigma!r}. "
             "Common values are 0.25, 0.5 and 1.0."
         )
-    return sigma
+    return level
 
 
 def _check_probability(name: str, value: ArrayLike) -> NDArray[np.float64]:
@@ -125,7 +126,9 @@ def round_down(radius: float, digits: int = 3) -> str:
     >>> round_down(0.98897), round_down(0.5)
     ('0.988', '0.500')
     """
+    if not radius >= 0.0:
+        raise ValueError(f"A radius must be >= 0 and not nan, got {radius}.")
     if math.isinf(radius):
         return "inf"
     # Decimal(float) is exact: no rounding happens before the one that is asked for.
-    return str(Decimal(radius).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+    return f"{Decimal(radius).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR):f}"

@@ -1,0 +1,53 @@
+"""Certify in child processes that kill themselves after a random number of batches, until one comes through."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+from classifiers import RUN, Ranges, random_dataset
+
+from hf_smoothing.certification import certify_dataset, runner
+
+
+class Deadly:
+    """Kills its own process, without any chance to clean up, when its batches are used up."""
+
+    def __init__(self, batches: int) -> None:
+        self.left, self.classifier = batches, Ranges()
+
+    def __call__(self, pixels):
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+        return self.classifier(pixels)
+
+
+def main(folder: Path, count: int, seed: int) -> int:
+    """The number of kills before the run was complete."""
+    runner.PARTIAL_SECONDS = -1.0
+    moments = random.Random(seed)
+    for kills in range(200):
+        # Forked rather than started anew: importing torch takes longer than the run.
+        child = os.fork()
+        if child == 0:
+            certify_dataset(Deadly(moments.randrange(1, 60)), random_dataset(count), folder, **RUN)
+            os._exit(0)
+        moments.random()
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return kills
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        # What a machine that loses power may take with it.
+        file = folder / "certificates-0.jsonl"
+        if file.exists():
+            os.truncate(file, max(0, file.stat().st_size - moments.randrange(0, 50)))
+    raise RuntimeError("the run never came to its end")
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from classifiers import Constant, Linear, Ranges, random_images
+from torch import nn
+
+from hf_smoothing.certification import FixedRule, certify, predict
+from hf_smoothing.certification.procedures import Votes
+from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
+
+
+IMAGES = random_images(2)
+GOOD = {"sigma": 0.5, "n": 20}
+
+
+@pytest.mark.parametrize("call", [certify, predict])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": 0.0}, r"`sigma` must be a positive noise standard deviation in \[0, 1\] pixel units, got 0.0"),
+        ({"sigma": -0.5}, "`sigma` must be a positive noise"),
+        ({"sigma": float("nan")}, "`sigma` must be a positive noise"),
+        ({"alpha": 0.0}, "`alpha` must be a failure probability"),
+        ({"alpha": 99.9}, "`alpha` must be a failure probability"),
+        ({"n": MAX_DRAWS + 1}, f"{MAX_DRAWS:,}, got"),
+        ({"n": 0}, "`n` must be .*got 0"),
+        ({"n": float("nan")}, "`n` must be"),
+        ({"n": 20.0}, "`n` must be"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"dtype": "int8"}, "`dtype` of the network must be one of float32, bfloat16, float16, got 'int8'"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(call, change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(Ranges(), IMAGES, **{**GOOD, **change})
+
+
+def test_numbers_of_numpy_mean_the_same():
+    (plain,) = certify(Ranges(), IMAGES[:1], sigma=0.5, n0=7, n=20, alpha=0.25, seed=3)
+    numbers = {"sigma": np.float32(0.5), "n0": np.int32(7), "n": np.int64(20), "alpha": np.float32(0.25)}
+    (made,) = certify(Ranges(), IMAGES[:1], **numbers, seed=np.int64(3), batch_size=np.int64(9), indices=np.arange(1))
+    assert (made.prediction, made.radius, made.looks) == (plain.prediction, plain.radius, plain.looks)
+
+
+def test_too_few_draws_are_refused_with_the_number_needed():
+    with pytest.raises(
+        ValueError, match=r"`n` must be at least 10 to certify anything at alpha = 0.001, got 9: even unanimous"
+    ):
+        certify(Constant(), IMAGES, sigma=0.5, n=9)
+    with pytest.raises(ValueError, match=r"`n` must be between 11 \(fewer draws decide nothing at alpha = 0.001\)"):
+        predict(Constant(), IMAGES, sigma=0.5, n=10)
+    assert not certify(Constant(), IMAGES, sigma=0.5, n=10)[0].abstained
+    assert predict(Constant(), IMAGES, sigma=0.5, n=11)[0].prediction == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n0": 0}, "`n0` must be at least 1 to choose a class, got 0"),
+        ({"n0": MAX_DRAWS, "n": 20}, f"`n0` \\+ `n` must be at most {MAX_DRAWS:,}, got {MAX_DRAWS + 20:,}"),
+        ({"n0": 5.5}, "`n0` must be"),
+        ({"n0": float("nan")}, "`n0` must be"),
+        ({"sigma": "0.5"}, "`sigma` must be"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        FixedRule(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (IMAGES[0], ValueError, r"got \(1, 4, 4\). For a single image add the batch dimension"),
+        (IMAGES[:0], ValueError, "at least one image, got an empty batch"),
+        (IMAGES * 255, ValueError, "It looks like 0..255 as floats"),
+        (IMAGES * 4 - 2, ValueError, "It looks already normalised: use do_normalize=False"),
+        (IMAGES * float("nan"), ValueError, "must hold finite pixels"),
+        (IMAGES.long(), TypeError, "must be uint8 in 0..255 or floating point"),
+        ("cat.png", TypeError, "must be a torch tensor"),
+        ([IMAGES[0], IMAGES[1]], TypeError, "got a list of tensors of shapes"),
+    ],
+)
+@pytest.mark.parametrize("call", [certify, predict])
+def test_what_is_no_image_batch_is_refused(call, images, error, message):
+    with pytest.raises(error, match=message):
+        call(Ranges(), images, **GOOD)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0], "`indices` must be 2 different numbers, one an image, got 1"),
+        ([3, 3], "`indices` must be 2 different numbers"),
+        ([-1, 0], rf"must lie in \[0, {MAX_IMAGES}\)"),
+        ([0, MAX_IMAGES], rf"must lie in \[0, {MAX_IMAGES}\)"),
+        ([0.5, 1.5], "`indices` must be"),
+    ],
+)
+def test_indices_that_name_no_images_are_refused(indices, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        certify(Ranges(), IMAGES, indices=indices, **GOOD)
+
+
+@pytest.mark.parametrize("call", [certify, predict])
+def test_module_in_train_mode_is_refused(call):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    with pytest.raises(ValueError, match="must be in eval mode to be certified"):
+        call(model, IMAGES, **GOOD)
+    assert len(call(model.eval(), IMAGES, **GOOD)) == 2
+
+
+@pytest.mark.parametrize("call", [certify, predict])
+@pytest.mark.parametrize("classifier", [None, 42, "resnet"])
+def test_what_is_no_classifier_is_refused(call, classifier):
+    with pytest.raises(TypeError, match="classifier must be"):
+        call(classifier, IMAGES, **GOOD)
+
+
+def test_nan_logits_name_the_image_of_the_run():
+    def classifier(pixels):
+        logits = Linear()(pixels)
+        logits[pixels.mean((1, 2, 3)) > 0.5] = float("nan")
+        return logits
+
+    images = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4), torch.zeros(1, 4, 4)])
+    with pytest.raises(ValueError, match="nan logits for noisy copies of image 23"):
+        certify(classifier, images, sigma=0.01, n=20, indices=[17, 23, 40])
+
+
+def test_votes_must_continue():
+    votes = Votes(3)
+    votes.add(np.array([1, 0]), 0, 1, first_of_look=True)
+    with pytest.raises(ValueError, match="Draws of image 3 must continue at 1, got draws from 0"):
+        votes.add(np.array([1, 0]), 0, 1, first_of_look=False)

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from classifiers import RUN, Constant, Failing, Linear, Ranges, Watched, random_dataset, results
+from torch import nn
+
+from hf_smoothing.certification import certify, certify_dataset, runner
+from hf_smoothing.noise import MAX_IMAGES
+from hf_smoothing.records import RunError, read_run
+
+
+DATASET = random_dataset(6)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted."""
+    return certify_dataset(Ranges(), DATASET, tmp_path_factory.mktemp("whole"), **RUN)
+
+
+def test_rows_are_the_certificates(whole):
+    pixels = torch.stack([item["pixel_values"] for item in DATASET])
+    made = certify(Ranges(), pixels, sigma=0.5, n0=10, n=300, seed=0)
+    assert sorted(whole.rows) == list(range(6))
+    for certificate in made:
+        row = whole.rows[certificate.index]
+        assert row["label"] == DATASET[certificate.index]["labels"]
+        for key in ("prediction", "radius", "p_lower", "draws"):
+            assert row[key] == getattr(certificate, key)
+        looks = [{str(k): count for k, count in enumerate(look) if count} for look in certificate.looks]
+        assert row["looks"] == looks
+        assert row["seconds"] >= 0
+
+
+def test_run_file_says_what_decides_the_result(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    description = {"model": {"id": "tiny"}, "dataset": {"id": "noise", "split": "test"}, "note": "x"}
+    settings = {**RUN, "seed": 7, "alpha": 0.01, "dtype": "bfloat16"}
+    certify_dataset(model, DATASET, tmp_path, **settings, indices=[4, 2], description=description)
+    content = json.loads((tmp_path / "run.json").read_text())
+    expected = {
+        "method": "randomized-smoothing",
+        "norm": "l2",
+        "rule": {"name": "fixed-n", "n0": 10, "n": 300},
+        "sigma": 0.5,
+        "alpha": 0.01,
+        "bound": "one-sided",
+        "label_aware": False,
+        "noise": {"kind": "gaussian", "dtype": "float32"},
+        "dtype": "bfloat16",
+        "device_kind": "cpu",
+        "resolution": [1, 4, 4],
+        "seed": 7,
+        "num_images": 2,
+        "note": "x",
+    }
+    assert {key: content[key] for key in expected} == expected
+    assert (content["model"]["id"], content["dataset"]["split"]) == ("tiny", "test")
+    assert len(content["model"]["weights_sha256"]) == len(content["dataset"]["sha256"]) == 64
+    assert content["versions"]["torch"] == torch.__version__
+    assert {"created", "informative"} <= set(content)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 7, 20, 60, 115])
+def test_interrupted_run_keeps_its_rows_says_so_and_resumes(tmp_path, whole, caplog, batches):
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(Ranges(), batches), DATASET, tmp_path, **RUN)
+    kept = read_run(tmp_path)
+    assert f"Interrupted: {len(kept.rows)} of 6 images are done and kept in {tmp_path}" in caplog.text
+    assert "The same command resumes" in caplog.text
+    resumed = certify_dataset(Ranges(), DATASET, tmp_path, **{**RUN, "batch_size": 7})
+    assert results(resumed) == results(whole)
+
+
+def test_nothing_is_done_twice(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(runner, "PARTIAL_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(Ranges(), 70), DATASET, tmp_path, **RUN)
+    before = read_run(tmp_path)
+    assert before.rows
+    assert before.partials, "some image must be unfinished for this to be a test"
+    watched = Watched(Ranges())
+    resumed = certify_dataset(watched, DATASET, tmp_path, **RUN)
+    partial = sum(row["draws"] for row in before.partials.values())
+    assert sum(watched.sizes) == 310 * (6 - len(before.rows)) - partial
+    assert results(resumed) == results(whole)
+    watched.batches.clear()
+    certify_dataset(watched, DATASET, tmp_path, **RUN)
+    assert watched.batches == []
+
+
+def test_many_interruptions_in_a_row(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(runner, "PARTIAL_SECONDS", -1.0)
+    random = np.random.default_rng(5)
+    interruptions, run = 0, None
+    while run is None and interruptions < 200:
+        try:
+            run = certify_dataset(Failing(Ranges(), int(random.integers(1, 30))), DATASET, tmp_path, **RUN)
+        except KeyboardInterrupt:
+            interruptions += 1
+            file = tmp_path / "certificates-0.jsonl"
+            content = file.read_bytes()
+            file.write_bytes(content[: max(0, len(content) - int(random.integers(0, 40)))])
+    assert run is not None, "every resumption must get further"
+    assert interruptions > 3
+    assert results(run) == results(whole)
+    assert run.partials == {}
+
+
+def test_order_and_company_do_not_matter(tmp_path, whole):
+    run = certify_dataset(Ranges(), DATASET, tmp_path, **RUN, indices=[5, 0, 3])
+    assert results(run) == {index: results(whole)[index] for index in (5, 0, 3)}
+
+
+def test_labels_never_influence_a_certificate(tmp_path, whole):
+    unlabelled = [{"pixel_values": item["pixel_values"]} for item in DATASET]
+    run = certify_dataset(Ranges(), unlabelled, tmp_path, **RUN)
+    assert {index: {**row, "label": None} for index, row in results(whole).items()} == results(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": 0.25}, "sigma was 0.5, is 0.25"),
+        ({"alpha": 0.01}, "alpha was 0.001, is 0.01"),
+        ({"n": 200}, "rule.n was 300, is 200"),
+        ({"n0": 20}, "rule.n0 was 10, is 20"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"dtype": "bfloat16"}, "dtype was 'float32', is 'bfloat16'"),
+        ({"indices": [0, 1]}, "num_images was 6, is 2"),
+        ({"indices": [1, 0, 2, 3, 4, 5]}, "dataset.sha256 was"),
+        ({"dataset": random_dataset(6, seed=1)}, "dataset.sha256 was"),
+        ({"dataset": [{**item, "labels": 0} for item in DATASET]}, "dataset.sha256 was"),
+        ({"classifier": nn.Flatten().eval()}, "model.weights_sha256 was None, is"),
+        ({"description": {"model": {"id": "x"}}}, "model.id was None, is 'x'"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(tmp_path, change, message):
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(Ranges(), 1), DATASET, tmp_path, **RUN)
+    with pytest.raises(RunError, match=f"cannot be resumed with these: .*{message}"):
+        certify_dataset(**{"classifier": Ranges(), "dataset": DATASET, "output_dir": tmp_path, **RUN, **change})
+
+
+def test_weights_and_buffers_are_part_of_the_run(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3)).eval()
+    certify_dataset(model, DATASET, tmp_path, **RUN)
+    model[2].running_mean[0] += 1e-6
+    with pytest.raises(RunError, match="model.weights_sha256 was"):
+        certify_dataset(model, DATASET, tmp_path, **RUN)
+
+
+# --- Refused before anything is written: a wrong folder would refuse the corrected call ------------------------------
+
+
+class Huge:
+    """A data set longer than one run can address, without its images."""
+
+    def __len__(self) -> int:
+        return MAX_IMAGES + 1
+
+    def __getitem__(self, index: int):
+        return DATASET[0]
+
+
+def missing(key: str) -> list[dict]:
+    return [{k: v for k, v in item.items() if k != key} for item in DATASET]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": []}, "There is no image to certify: the data set has 0"),
+        ({"indices": []}, "There is no image to certify: the data set has 6 and the selection is empty"),
+        ({"indices": [0, 6]}, r"`indices` must be different numbers in \[0, 6\), got 2 from 0 to 6"),
+        ({"indices": [-1]}, r"`indices` must be different numbers in \[0, 6\)"),
+        ({"indices": [2, 2]}, r"`indices` must be different numbers in \[0, 6\), got 2 from 2 to 2"),
+        ({"indices": [0.5]}, "`indices` must be"),
+        ({"dataset": Huge(), "indices": [0, MAX_IMAGES]}, f"must be below {MAX_IMAGES}"),
+        ({"n": 9}, "`n` must be at least 10"),
+        ({"sigma": -1.0}, "`sigma` must be a positive noise"),
+        ({"classifier": nn.Flatten()}, "must be in eval mode to be certified"),
+        ({"dtype": "int8"}, "`dtype` of the network must be one of"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"dataset": [*DATASET, {"pixel_values": torch.full((1, 4, 4), 2.5)}]}, "`image 6` must hold pixels"),
+        ({"dataset": [*DATASET, *random_dataset(1, (1, 5, 5))]}, "must have one size and channel count"),
+        ({"dataset": missing("pixel_values")}, "pixel_values"),
+        ({"description": {"sigma": 9.0}}, "`description`"),
+    ],
+)
+def test_bad_arguments_leave_no_folder_behind(tmp_path, change, message):
+    arguments = {"classifier": Ranges(), "dataset": DATASET, "output_dir": tmp_path / "run", **RUN, **change}
+    with pytest.raises((TypeError, ValueError), match=message):
+        certify_dataset(**arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nan_logits_name_the_image_of_the_data_set(tmp_path):
+    def classifier(pixels):
+        return torch.where(pixels.mean((1, 2, 3), keepdim=True).flatten(1) > 0.9, torch.nan, Linear()(pixels))
+
+    bright = [*DATASET[:3], {"pixel_values": torch.ones(1, 4, 4), "labels": 0}]
+    with pytest.raises(ValueError, match="nan logits for noisy copies of image 3"):
+        certify_dataset(classifier, bright, tmp_path, **{**RUN, "sigma": 0.05})
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(OSError, match=r"The output folder .*file/run cannot be written .* Choose another one"):
+        certify_dataset(Constant(), DATASET, tmp_path / "file" / "run", **RUN)
+
+
+def test_numbers_of_numpy_are_recorded_as_numbers(tmp_path, whole):
+    numbers = {"sigma": np.float32(0.5), "n0": np.int64(10), "n": np.int64(300), "indices": np.arange(6)}
+    run = certify_dataset(Ranges(), DATASET, tmp_path, **{**RUN, **numbers})
+    assert results(run) == results(whole)
+
+
+def test_progress_bar_counts_images(tmp_path, capsys):
+    certify_dataset(Constant(), DATASET, tmp_path, **{**RUN, "progress": True})
+    assert "Certifying at sigma 0.5: 100%" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""Classifiers whose answer under noise is known exactly, and wrappers that watch or break one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+RUN = {"sigma": 0.5, "n0": 10, "n": 300, "batch_size": 16, "progress": False}
+"""The arguments of the runs over data sets that are compared with one another."""
+
+
+class Linear:
+    """Class 1 where w.x + b > 0, else class 0: its smoothed version is itself, with exact radius |w.x + b| / ||w||."""
+
+    def __init__(self, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> None:
+        self.weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        self.bias = -0.5 * float(self.weight.sum())
+
+    def score(self, pixels: Tensor) -> Tensor:
+        # In double precision and row by row, so that a vote does not depend on the batch around it.
+        return (pixels.double() * self.weight.double()).flatten(1).sum(1) + self.bias
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        score = self.score(pixels)
+        return torch.stack([-score, score], dim=1)
+
+    def exact_radius(self, image: Tensor) -> float:
+        return abs(float(self.score(image[None]))) / float(self.weight.double().norm())
+
+    def label(self, image: Tensor) -> int:
+        return int(self.score(image[None]) > 0)
+
+    def image_at(self, distance: float) -> Tensor:
+        """An image at this signed distance from the boundary: grey, moved along the weights."""
+        return 0.5 + distance * self.weight / self.weight.norm()
+
+
+class Ranges:
+    """`num_labels` classes by the fractional part of a weighted sum: every class wins some of the votes of any image."""
+
+    def __init__(self, num_labels: int = 5) -> None:
+        self.num_labels = num_labels
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        sums = pixels.double().flatten(1).sum(1)
+        labels = ((sums - sums.floor()) * self.num_labels).long().clamp_(0, self.num_labels - 1)
+        return torch.nn.functional.one_hot(labels, self.num_labels).double()
+
+
+class Constant:
+    def __init__(self, label: int = 1, num_labels: int = 3) -> None:
+        self.logits = torch.nn.functional.one_hot(torch.tensor(label), num_labels).float()
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.logits.expand(len(pixels), -1)
+
+
+def coin(pixels: Tensor) -> Tensor:
+    """Heads or tails with probability 1/2 for any image whose first pixel is 1/2."""
+    heads = (pixels[:, 0, 0, 0] > 0.5).double()
+    return torch.stack([heads, 1 - heads], dim=1)
+
+
+class Watched:
+    """Passes pixels on, keeping copies of the batches it saw."""
+
+    def __init__(self, classifier) -> None:
+        self.classifier = classifier
+        self.batches: list[Tensor] = []
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        self.batches.append(pixels.clone())
+        return self.classifier(pixels)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+
+class Failing:
+    """Works for a number of batches, then raises."""
+
+    def __init__(self, classifier, batches: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.classifier, self.left, self.error = classifier, batches, error
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        if self.left == 0:
+            raise self.error
+        self.left -= 1
+        return self.classifier(pixels)
+
+
+def random_images(count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> Tensor:
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_dataset(count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> list[dict]:
+    pixels = (random_images(count, shape, seed) * 255).to(torch.uint8)
+    return [{"pixel_values": image, "labels": index % 3} for index, image in enumerate(pixels)]
+
+
+def results(run) -> dict[int, dict]:
+    """The rows of a run without the one thing that may differ between two of them."""
+    return {index: {**row, "seconds": None} for index, row in run.rows.items()}

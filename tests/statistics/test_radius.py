@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from hf_smoothing.statistics import (
+    check_sigma,
+    l2_radius,
+    lower_bound,
+    max_radius,
+    min_draws,
+    probability_for_radius,
+    round_down,
+    two_sided_pvalue,
+)
+
+
+sigmas = st.floats(0.01, 10.0)
+
+
+@given(st.floats(0.0, 1.0), sigmas)
+def test_radius_against_the_normal_quantile(p, sigma):
+    expected = max(0.0, sigma * stats.norm.ppf(p))
+    assert float(l2_radius(p, sigma)) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_radius_golden():
+    # sigma * Phi^-1(p), with Phi^-1(0.976036187155) = 1.978010 from a table of the normal distribution.
+    assert float(l2_radius(0.976036187155, 0.5)) == pytest.approx(0.989005, abs=1e-6)
+    assert l2_radius([0.0, 0.3, 0.5], 1.0).tolist() == [0.0, 0.0, 0.0]
+    assert float(l2_radius(1.0, 1.0)) == np.inf
+
+
+@given(st.floats(0.5, 1.0, exclude_max=True), sigmas, st.sampled_from([0.25, 0.5, 2.0, 8.0]))
+def test_radius_is_linear_in_sigma(p, sigma, factor):
+    # Exact, since the factors are powers of two.
+    assert float(l2_radius(p, factor * sigma)) == factor * float(l2_radius(p, sigma))
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), sigmas)
+def test_radius_never_falls_when_the_probability_rises(first, second, sigma):
+    low, high = sorted((first, second))
+    assert l2_radius(low, sigma) <= l2_radius(high, sigma)
+
+
+@given(st.floats(0.0, 5.0), sigmas)
+def test_probability_for_radius_inverts_l2_radius(multiple, sigma):
+    radius = multiple * sigma
+    back = float(l2_radius(probability_for_radius(radius, sigma), sigma))
+    # Near probability 1 one rounding of the probability (2 ** -53) moves the radius by sigma / density.
+    slack = sigma * 2.0**-52 / stats.norm.pdf(multiple)
+    assert back == pytest.approx(radius, rel=1e-13, abs=4 * slack)
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    # SciPy 1.17.1: norm.ppf(0.001 ** (1 / n)).
+    [(100, 1.500), (1_000, 2.463), (10_000, 3.199), (100_000, 3.811)],
+)
+def test_ceiling_golden(n, expected):
+    assert float(max_radius(n, alpha=0.001, sigma=1.0)) == pytest.approx(expected, abs=5e-4)
+
+
+def test_ceiling_golden_with_nine_digits():
+    # SciPy 1.17.1: norm.ppf(0.001 ** (1 / 100_000)).
+    assert float(max_radius(100_000, alpha=0.001, sigma=1.0)) == pytest.approx(3.811456563, abs=1e-9)
+
+
+@given(st.integers(1, 100_000), st.floats(1e-6, 0.5), sigmas, st.data())
+def test_no_count_beats_the_ceiling(n, alpha, sigma, data):
+    k = data.draw(st.integers(0, n))
+    assert l2_radius(lower_bound(k, n, alpha), sigma) <= max_radius(n, alpha, sigma)
+    assert l2_radius(lower_bound(n, n, alpha), sigma) == max_radius(n, alpha, sigma)
+
+
+def test_min_draws_golden():
+    # 2 ** -10 < 0.001 < 2 ** -9, and 2 * 2 ** -11 < 0.001 < 2 * 2 ** -10.
+    assert min_draws(0.001) == 10
+    assert min_draws(0.001, two_sided=True) == 11
+
+
+@given(st.floats(1e-12, 0.999))
+def test_min_draws_is_the_first_number_that_can_decide(alpha):
+    n = min_draws(alpha)
+    assert float(lower_bound(n, n, alpha)) > 0.5
+    assert n == 1 or float(lower_bound(n - 1, n - 1, alpha)) <= 0.5
+    n = min_draws(alpha, two_sided=True)
+    assert float(two_sided_pvalue(n, 0)) <= alpha
+    assert n == 1 or float(two_sided_pvalue(n - 1, 0)) > alpha
+
+
+@given(st.floats(0.0, 1e6), st.integers(0, 12))
+def test_round_down_is_the_largest_decimal_not_above(radius, digits):
+    text = round_down(radius, digits)
+    assert Decimal(text) <= Decimal(radius) < Decimal(text) + Decimal(1).scaleb(-digits)
+    assert len(text.partition(".")[2]) == digits
+
+
+def test_round_down_golden():
+    # 0.3 and 2.675 are stored just below themselves in binary, 0.1 + 0.2 just above 0.3.
+    assert [round_down(x) for x in (0.0, 0.9999, 0.3, 0.1 + 0.2)] == ["0.000", "0.999", "0.299", "0.300"]
+    assert round_down(2.675, digits=2) == "2.67"
+    assert round_down(float("inf")) == "inf"
+
+
+@pytest.mark.parametrize("radius", [float("nan"), float("-inf")])
+def test_round_down_of_what_is_no_radius_is_refused(radius):
+    with pytest.raises(ValueError, match="radius"):
+        round_down(radius)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -0.5, float("nan"), float("inf")])
+def test_sigma_that_is_no_noise_level_is_refused(sigma):
+    message = r"`sigma` must be a positive noise standard deviation in \[0, 1\] pixel units, got"
+    for call in (check_sigma, lambda s: l2_radius(0.9, s), lambda s: probability_for_radius(0.1, s)):
+        with pytest.raises(ValueError, match=message):
+            call(sigma)
+    with pytest.raises(ValueError, match=message):
+        max_radius(100, 0.001, sigma)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), [0.5, 2.0]])
+def test_probability_outside_the_unit_interval_is_refused(p):
+    with pytest.raises(ValueError, match=r"`p_lower` must hold probabilities in \[0, 1\]"):
+        l2_radius(p, 0.5)
+
+
+@pytest.mark.parametrize("radius", [-0.1, float("nan"), [0.5, -2.0]])
+def test_negative_radius_has_no_probability(radius):
+    with pytest.raises(ValueError, match="`radius` must not be negative or nan"):
+        probability_for_radius(radius, 0.5)
+
+
+@pytest.mark.parametrize("n", [0, -1, float("nan")])
+def test_ceiling_of_no_draws_is_refused(n):
+    with pytest.raises(ValueError, match="`n` must be at least 1"):
+        max_radius(n, 0.001, 0.5)
+
+
+@pytest.mark.parametrize("call", [lambda: min_draws(0.0), lambda: max_radius(10, 1.0, 0.5)])
+def test_alpha_is_checked(call):
+    with pytest.raises(ValueError, match="`alpha` must be a failure probability"):
+        call()

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hf_smoothing.pixels import RANGE_TOLERANCE, check_image_batch, to_unit_pixels
+
+
+def test_all_byte_values_become_their_share_of_255():
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    pixels = to_unit_pixels(images)
+    assert pixels.dtype == torch.float32
+    assert pixels.flatten().tolist() == torch.tensor([i / 255 for i in range(256)]).tolist()
+    assert images.dtype == torch.uint8
+    assert torch.equal((pixels * 255).round().to(torch.uint8), images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 4, 5)])
+def test_floats_in_the_unit_interval_pass_as_float32(dtype, shape):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    pixels = to_unit_pixels(images)
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, images.to(torch.float32))
+
+
+def test_both_ends_and_rounding_beyond_them_pass():
+    images = torch.tensor([0.0, 1.0, -RANGE_TOLERANCE / 2, 1 + RANGE_TOLERANCE / 2]).reshape(1, 1, 2, 2)
+    assert torch.equal(to_unit_pixels(images), images)
+
+
+def test_pixels_with_a_gradient_keep_it():
+    images = torch.full((1, 1, 2, 2), 0.5, requires_grad=True)
+    to_unit_pixels(images).sum().backward()
+    assert torch.equal(images.grad, torch.ones_like(images))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([-2.12, 2.64], r"pixels in \[0, 1\] before noise, got values from -2.12 to 2.64.*do_normalize=False"),
+        ([0.0, 255.0], r"got values from 0 to 255. It looks like 0..255 as floats: divide by 255, or pass uint8"),
+        ([0.0, 1.01], r"got values from 0 to 1.01"),
+        ([-0.01, 1.0], r"got values from -0.01 to 1"),
+        ([0.0, float("nan")], "finite pixels in .* got nan or infinite values"),
+        ([0.0, float("inf")], "finite pixels in .* got nan or infinite values"),
+        ([float("-inf"), 0.0], "finite pixels in .* got nan or infinite values"),
+    ],
+)
+def test_values_that_are_no_pixels_are_refused(values, message):
+    with pytest.raises(ValueError, match=f"`photo` must hold .*{message}"):
+        to_unit_pixels(torch.tensor(values).reshape(1, 1, 1, 2), name="photo")
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_dtypes_that_hold_no_pixels_are_refused(dtype):
+    with pytest.raises(TypeError, match=f"must be uint8 in 0..255 or floating point in .*, got {dtype}"):
+        to_unit_pixels(torch.zeros(1, 3, 2, 2, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 4, 4), r"got \(3, 4, 4\). For a single image add the batch dimension: image\[None\]"),
+        ((1, 1, 3, 4, 4), r"must have shape \(batch, channels, height, width\), got \(1, 1, 3, 4, 4\)"),
+        ((0, 3, 4, 4), "at least one image, got an empty batch"),
+        ((1, 4, 4, 3), r"1 or 3 channels in dimension 1, got shape \(1, 4, 4, 3\).*permute\(0, 3, 1, 2\)"),
+        ((1, 4, 8, 8), "convert RGBA to RGB"),
+        ((1, 3, 0, 4), r"got shape \(1, 3, 0, 4\)"),
+    ],
+)
+@pytest.mark.parametrize("check", [check_image_batch, to_unit_pixels])
+def test_shapes_that_are_no_image_batch_are_refused(check, shape, message):
+    with pytest.raises(ValueError, match=message):
+        check(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("check", [check_image_batch, to_unit_pixels])
+def test_lists_and_other_objects_are_refused(check):
+    with pytest.raises(
+        TypeError, match=r"list of tensors of shapes \[\(3, 4, 4\), \(3, 5, 5\)\]. Resize them to one size"
+    ):
+        check([torch.zeros(3, 5, 5), torch.zeros(3, 4, 4)])
+    with pytest.raises(TypeError, match="must be a torch tensor of shape .*, got str. NoisyImageProcessor"):
+        check("cat.png")
+    with pytest.raises(TypeError, match="got ndarray"):
+        check(torch.zeros(1, 3, 4, 4).numpy())
+    with pytest.raises(TypeError, match="got list"):
+        check([])
+
+
+def test_batch_is_returned_as_it_is():
+    images = torch.zeros(2, 3, 4, 4)
+    assert check_image_batch(images) is images

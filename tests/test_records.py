@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_smoothing.records import RUN_FILE, RunError, RunWriter, read_run
+
+
+SETTINGS = {"sigma": 0.5, "rule": {"name": "fixed-n", "n": 100}, "resolution": (3, 4, 4), "created": "today"}
+ROWS = [{"index": i, "radius": i / 7, "name": "Köln 雪", "seconds": 0.1} for i in range(4)]
+
+
+def write(folder, rows, rank=0, settings=SETTINGS):
+    with RunWriter(folder, settings, rank=rank) as writer:
+        for row in rows:
+            writer.append(row)
+    return folder / f"certificates-{rank}.jsonl"
+
+
+def test_create_append_and_read_back(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    file = write(folder, ROWS)
+    run = read_run(folder)
+    assert run.path == folder
+    assert run.settings == json.loads(json.dumps(SETTINGS))
+    assert list(run.rows.values()) == ROWS
+    assert run.partials == {}
+    assert [json.loads(line) for line in file.read_text("utf-8").splitlines()] == ROWS
+
+
+def test_a_row_is_on_disk_as_soon_as_it_is_appended(tmp_path):
+    with RunWriter(tmp_path, SETTINGS) as writer:
+        for count, row in enumerate(ROWS, start=1):
+            writer.append(row)
+            assert len(read_run(tmp_path).rows) == count
+
+
+def test_resuming_keeps_rows_and_settings(tmp_path):
+    write(tmp_path, ROWS[:2])
+    write(tmp_path, ROWS[2:], settings={**SETTINGS, "created": "tomorrow", "informative": {"host": "other"}})
+    run = read_run(tmp_path)
+    assert list(run.rows.values()) == ROWS
+    assert run.settings["created"] == "today"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": 0.25}, "sigma was 0.5, is 0.25"),
+        ({"rule": {"name": "fixed-n", "n": 200}}, "rule.n was 100, is 200"),
+        ({"rule": {"n": 100}}, "rule.name was 'fixed-n', is None"),
+        ({"rule": {**SETTINGS["rule"], "created": "x"}}, "rule.created was None, is 'x'"),
+        ({"seed": 3}, "seed was None, is 3"),
+        ({"resolution": (3, 8, 8)}, r"resolution was \[3, 4, 4\], is \[3, 8, 8\]"),
+        ({"rule": "sequential"}, "rule was {.*}, is 'sequential'"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path, change, message):
+    file = write(tmp_path, ROWS)
+    before = file.read_bytes()
+    with pytest.raises(RunError, match=f"run with other settings.*: {message}. Use the same settings, or another"):
+        RunWriter(tmp_path, {**SETTINGS, **change})
+    assert file.read_bytes() == before
+    write(tmp_path, [])  # and the lock was given back
+
+
+def test_every_difference_is_named(tmp_path):
+    write(tmp_path, [])
+    with pytest.raises(RunError, match="rule.n was 100, is 7; sigma was 0.5, is 1.0"):
+        RunWriter(tmp_path, {**SETTINGS, "sigma": 1.0, "rule": {"name": "fixed-n", "n": 7}})
+
+
+def test_torn_at_every_byte(tmp_path):
+    file = write(tmp_path, [])
+    # Not escaped, so that some of the cuts fall inside a character.
+    content = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in ROWS[:3])
+    for length in range(len(content) + 1):
+        file.write_bytes(content[:length])
+        whole = content[:length].count(b"\n")
+        assert list(read_run(tmp_path).rows.values()) == ROWS[:whole]
+
+
+def test_torn_line_is_cut_before_the_next_row(tmp_path):
+    file = write(tmp_path, ROWS[:2])
+    with open(file, "ab") as stream:
+        stream.write(b'{"index": 2, "rad')
+    write(tmp_path, ROWS[2:])
+    assert list(read_run(tmp_path).rows.values()) == ROWS
+
+
+def test_torn_inside_a_character(tmp_path):
+    file = write(tmp_path, ROWS[:1])
+    torn = json.dumps(ROWS[1], ensure_ascii=False).encode().split("ö".encode())[0] + "ö".encode()[:1]
+    with open(file, "ab") as stream:
+        stream.write(torn)
+    assert list(read_run(tmp_path).rows.values()) == ROWS[:1]
+    write(tmp_path, ROWS[1:])
+    assert list(read_run(tmp_path).rows.values()) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"index": 1, "rad', "line 2 is corrupt .*remove this line to have its item done again"),
+        (b"", "line 2 is corrupt"),
+        (b'{"index": 1, "name": "K\xc3"}', "line 2 is corrupt"),
+        (b"[1, 2]", "line 2 must be a JSON object, got list"),
+        (b'{"radius": 1.0}', "line 2: every row needs an integer 'index', got None"),
+        (b'{"index": "1"}', "line 2: every row needs an integer 'index', got '1'"),
+        (b'{"index": true}', "line 2: every row needs an integer 'index', got True"),
+        (b'{"index": 0, "radius": 9.0}', "line 2: item 0 is already recorded with another result"),
+    ],
+)
+def test_corrupt_line_is_refused_with_file_and_number(tmp_path, line, message):
+    file = write(tmp_path, ROWS[:1])
+    with open(file, "ab") as stream:
+        stream.write(line + b"\n" + json.dumps(ROWS[2]).encode() + b"\n")
+    with pytest.raises(RunError, match=rf"certificates-0.jsonl, {message}"):
+        read_run(tmp_path)
+
+
+def test_rows_of_all_ranks_are_read(tmp_path):
+    write(tmp_path, ROWS[::2])
+    write(tmp_path, ROWS[1::2], rank=1)
+    assert sorted(read_run(tmp_path).rows) == [0, 1, 2, 3]
+
+
+def test_two_files_may_repeat_a_row_but_not_disagree(tmp_path):
+    write(tmp_path, ROWS[:1])
+    file = write(tmp_path, [{**ROWS[0], "seconds": 9.0}], rank=1)
+    assert read_run(tmp_path).rows[0]["radius"] == ROWS[0]["radius"]
+    file.write_text(json.dumps({**ROWS[0], "radius": 1.0}) + "\n")
+    with pytest.raises(RunError, match="certificates-1.jsonl, line 1: item 0 is already recorded with another result"):
+        read_run(tmp_path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 50)), max_size=12), st.sets(st.integers(0, 2)))
+def test_partial_rows_count_until_they_are_superseded(tmp_path_factory, partials, finished):
+    folder = tmp_path_factory.mktemp("run")
+    write(folder, [{"index": i, "partial": True, "draws": d} for i, d in partials[::2]])
+    write(folder, [{"index": i, "partial": True, "draws": d} for i, d in partials[1::2]], rank=1)
+    write(folder, [{"index": i, "draws": 99} for i in finished])
+    run = read_run(folder)
+    assert set(run.rows) == finished
+    expected = {i: max(d for j, d in partials if j == i) for i in {i for i, _ in partials} - finished}
+    assert {i: row["draws"] for i, row in run.partials.items()} == expected
+
+
+def test_second_writer_is_refused_while_the_first_holds_the_lock(tmp_path):
+    script = f"from hf_smoothing.records import RunWriter; RunWriter({str(tmp_path)!r}, {{}})"
+    with RunWriter(tmp_path, {}):
+        with pytest.raises(RunError, match="Another process is writing to .*use another output folder"):
+            RunWriter(tmp_path, {})
+        other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert "RunError: Another process is writing to" in other.stderr
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_lock_is_given_back_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), RunWriter(tmp_path, {}):
+        raise ZeroDivisionError
+    write(tmp_path, ROWS, settings={})
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_folder_that_cannot_be_made_is_named(tmp_path, name):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(OSError, match=f"The output folder .*{name} cannot be written .* Choose another one"):
+        RunWriter(tmp_path / name, SETTINGS)
+
+
+def test_rows_without_settings_are_not_taken_over(tmp_path):
+    (tmp_path / "certificates-3.jsonl").write_text('{"index": 0}\n')
+    with pytest.raises(RunError, match=f"holds rows but no {RUN_FILE}: it is not a run folder"):
+        RunWriter(tmp_path, SETTINGS)
+    assert not (tmp_path / RUN_FILE).exists()
+
+
+def test_other_ranks_wait_for_the_first(tmp_path):
+    with pytest.raises(RunError, match="rank 0 must open the run first"):
+        RunWriter(tmp_path, SETTINGS, rank=1)
+
+
+@pytest.mark.parametrize("name", [".", "missing", "file"])
+def test_what_is_no_run_folder_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(RunError, match=f"is not a run folder: it has no {RUN_FILE}"):
+        read_run(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", "is corrupt"), (b"[]", "must hold a JSON object, got list"), (b"\xff", "is corrupt")],
+)
+def test_corrupt_settings_are_refused(tmp_path, content, message):
+    (tmp_path / RUN_FILE).write_bytes(content)
+    with pytest.raises(RunError, match=f"{RUN_FILE} {message}"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_json_does_not_know_are_never_written(tmp_path, value):
+    with RunWriter(tmp_path, SETTINGS) as writer:
+        writer.append(ROWS[0])
+        with pytest.raises(ValueError, match="JSON compliant"):
+            writer.append({"index": 1, "radius": value})
+        writer.append(ROWS[2])
+    assert sorted(read_run(tmp_path).rows) == [0, 2]
+
+
+def test_a_kill_while_the_settings_are_written_leaves_a_usable_folder(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunWriter(tmp_path, SETTINGS)
+    write(tmp_path, ROWS)
+    assert list(read_run(tmp_path).rows.values()) == ROWS
