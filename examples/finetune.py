@@ -36,7 +36,11 @@ class DataAndModel:
 
 def main() -> None:
     parser = HfArgumentParser((DataAndModel, RobustTrainingArguments))
-    parser.set_defaults(trainable=["stages.3", "classifier"], freeze_batch_norm=True)
+    parser.set_defaults(
+        trainable=["stages.3", "classifier"], freeze_batch_norm=True, crop_padding=4, horizontal_flip=True,
+        optim="sgd", optim_args="momentum=0.9", learning_rate=0.02, lr_scheduler_type="cosine", warmup_steps=0.1,
+        weight_decay=5e-4, num_train_epochs=8, per_device_train_batch_size=64, save_strategy="epoch", save_total_limit=1,
+    )  # fmt: skip
     choice, args = parser.parse_args_into_dataclasses()
     set_seed(args.seed)
 

@@ -82,7 +82,8 @@ def main() -> None:
         model, args, processing_class=processor, train_dataset=train, eval_dataset=validation,
         compute_metrics=lambda out: {"accuracy": float((out.predictions.argmax(-1) == out.label_ids).mean())},
     )  # fmt: skip
-    trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(0.25, 0.5), indices=range(200)))
+    few = range(min(200, len(validation)))
+    trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(0.25, 0.5), indices=few))
     trainer.train(
         resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint
     )

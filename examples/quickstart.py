@@ -28,7 +28,7 @@ def main() -> None:
         "--sigmas", type=float, nargs="+", default=[0.25, 0.5], help="noise levels of the certificates"
     )
     parser.add_argument("--images", type=int, default=100, help="test images to certify, evenly spaced over the 500")
-    parser.add_argument("--n", type=int, default=1_000, help="noisy copies an image (papers use 100,000)")
+    parser.add_argument("--n", type=int, default=400, help="noisy copies an image (papers use 100,000)")
     parser.add_argument("--alpha", type=float, default=0.001, help="failure probability of one certificate")
     parser.add_argument("--epochs", type=float, default=8, help="of the finetuning on clean images")
     parser.add_argument("--seed", type=int, default=0)
@@ -78,8 +78,8 @@ def finetune(model: SmoothedClassifier, train: torch.utils.data.Dataset, args: a
         model,
         RobustTrainingArguments(
             output_dir=str(args.output_dir / "trainer"), noise="clean", seed=args.seed,
-            trainable=["stages.3", "classifier"], freeze_batch_norm=True, crop_padding=4, horizontal_flip=True,
-            num_train_epochs=args.epochs, per_device_train_batch_size=64, learning_rate=0.01, lr_scheduler_type="cosine",
+            trainable=["stages.3", "classifier"], freeze_batch_norm=True, crop_padding=4, horizontal_flip=True, channels_last=True,
+            num_train_epochs=args.epochs, per_device_train_batch_size=64, learning_rate=0.02, lr_scheduler_type="cosine",
             warmup_steps=0.1, optim="sgd", optim_args="momentum=0.9", weight_decay=5e-4,
             save_strategy="no", logging_steps=1_000_000,
         ),

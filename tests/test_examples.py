@@ -1,0 +1,67 @@
+"""The example programs run end to end, on a few images."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKBONE = str(ROOT / "model_cards" / "resnet-mixture")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set of two classes' worth of nothing much: 40 images to train, 4 to test."""
+    path = tmp_path_factory.mktemp("images")
+    for split, count in (("train", 40), ("test", 4)):
+        part = load_dataset(str(ROOT / "examples" / "data"), split=split).select(range(count))
+        part.to_parquet(path / f"{split}-00000-of-00001.parquet")
+    return str(path)
+
+
+def run(program: str, *arguments: str, cwd: Path) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / program), *arguments],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_pretrain_finetune_certify(folder, tmp_path):
+    quick = ["--max_steps", "2", "--per_device_train_batch_size", "8", "--use_cpu", "true", "--disable_tqdm", "true"]
+    mixture = '{"sigmas": [0, 1], "clean": 0.25, "distribution": "uniform"}'
+    out = run(
+        "pretrain.py", "--dataset", folder, "--validation_share", "0.25", "--widths", "8", "16", "--noise", mixture,
+        "--output_dir", "backbone", *quick, cwd=tmp_path,
+    )  # fmt: skip
+    assert "eval_certified_accuracy_sigma0.5_r0" in out
+    # The small network has two stages: the default of finetune.py, the fourth, must be replaced.
+    run(
+        "finetune.py", "--backbone", "backbone", "--dataset", folder, "--trainable", "stages.1", "classifier",
+        "--output_dir", "finetuned", *quick, cwd=tmp_path,
+    )  # fmt: skip
+    out = run(
+        "certify.py", "--model", "finetuned", "--dataset", folder, "--n", "20", "--output_dir", "run", cwd=tmp_path
+    )
+    assert "'num_images': 4" in out
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_accelerate_loop(folder, tmp_path):
+    out = run(
+        "accelerate_loop.py", "--backbone", BACKBONE, "--dataset", folder, "--output_dir", "loop", "--epochs", "1",
+        "--batch_size", "8", "--n", "20", cwd=tmp_path,
+    )  # fmt: skip
+    assert "Certified accuracy in %" in out
+
+
+def test_quickstart(tmp_path):
+    out = run("quickstart.py", "--images", "2", "--n", "20", "--epochs", "0.1", "--output-dir", "demo", cwd=tmp_path)
+    assert "noise-mixture backbone" in out
+    assert (tmp_path / "demo" / "certified_accuracy.png").stat().st_size > 1000
