@@ -26,4 +26,8 @@ def test_examples_of_docstrings(name):
 def test_the_examples_are_found():
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = {name for name in MODULES if any(test.examples for test in finder.find(importlib.import_module(name)))}
-    assert {"hf_smoothing.statistics.binomial", "hf_smoothing.statistics.radius", "hf_smoothing.noise"} <= found
+    assert {
+        "hf_smoothing.statistics.binomial",
+        "hf_smoothing.statistics.radius",
+        "hf_smoothing.noise.mixture",
+    } <= found

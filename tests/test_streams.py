@@ -15,12 +15,12 @@ from hf_smoothing.noise import (
     MAX_DRAWS,
     MAX_IMAGES,
     GaussianStream,
-    _scramble,
     fresh_seed,
     process_generator,
     stream_keys,
     training_generator,
 )
+from hf_smoothing.noise.streams import _scramble
 
 
 SHAPE = (1, 2, 3)

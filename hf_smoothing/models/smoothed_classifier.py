@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
 from hf_smoothing.certification.sampling import default_batch_size
+from hf_smoothing.models.checkpoints import from_safetensors, load_base_classifier, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.image_processing import NoisyImageProcessor
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
-from hf_smoothing.preprocessing import Preprocessing, parse_size
+from hf_smoothing.preprocessing import parse_size
 
 
 class SmoothedClassifier(PreTrainedModel):
@@ -52,7 +52,7 @@ class SmoothedClassifier(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`, from safetensors only: a pickle could execute code, and is a ValueError."""
-        return _from_safetensors(super().from_pretrained, pretrained_model_name_or_path, kwargs, *args)
+        return from_safetensors(super().from_pretrained, pretrained_model_name_or_path, kwargs, *args)
 
     @classmethod
     def from_base_pretrained(
@@ -248,54 +248,3 @@ class SmoothedClassifier(PreTrainedModel):
 
     def _sigma(self, sigma: float | None) -> float:
         return float(self.config.sigma if sigma is None else sigma)  # type: ignore[arg-type]  # the config requires it
-
-
-def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
-    """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
-
-    Raises:
-        ValueError: if the checkpoint is a pickle, which could execute code.
-    """
-    # Checkpoints are often stored in half precision; computing in it must be asked for.
-    return _from_safetensors(AutoModelForImageClassification.from_pretrained, path, {"dtype": torch.float32} | kwargs)
-
-
-def _from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any], *args: Any) -> PreTrainedModel:
-    try:
-        model: PreTrainedModel = load(path, *args, **{"use_safetensors": True} | kwargs)
-    except OSError as error:
-        if "safetensors" not in str(error):
-            raise
-        raise ValueError(
-            f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once in an "
-            "environment you trust: model.save_pretrained(new_path)."
-        ) from error
-    return model
-
-
-def pixel_settings(model: PreTrainedModel, source: str) -> dict[str, Any]:
-    """What a checkpoint says of the pixels that its model takes: size, model_size, image_mean, image_std, where known.
-
-    Args:
-        model: the classifier; `RobustTrainer` leaves a note in its configuration.
-        source: where it came from, to look for an image processor; may be empty.
-    """
-    noted = getattr(model.config, "hf_smoothing", None)
-    if isinstance(noted, dict):
-        settings = {key: noted.get(key) for key in ("size", "model_size", "image_mean", "image_std")}
-        # The backbone was trained at one size: another certified resolution is resized to it.
-        return settings | {"model_size": settings["model_size"] or settings["size"]}
-    if not source:
-        return {}
-    try:
-        processor = AutoImageProcessor.from_pretrained(source)
-    except (OSError, ValueError):
-        return {}
-    size = parse_size(getattr(processor, "crop_size", None) or processor.size)
-    if not getattr(processor, "do_normalize", True):
-        normalisation = Preprocessing((0.0,) * 3, (1.0,) * 3).to_dict()
-    else:
-        normalisation = {"image_mean": processor.image_mean, "image_std": processor.image_std}
-    # The certified resolution is what the backbone sees, unless the processor resizes once more.
-    model_size = parse_size(getattr(processor, "model_size", None), "model_size") or size
-    return {"size": size, "model_size": model_size} | {key: normalisation[key] for key in ("image_mean", "image_std")}

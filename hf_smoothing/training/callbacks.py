@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule, certify
-from hf_smoothing.certification.runner import check_selection
+from hf_smoothing.certification.settings import check_selection
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +13,11 @@ from hf_smoothing.models.configuration import check_head
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
-from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
+from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.objectives import OBJECTIVES, Batch, Objective, ObjectiveState, find_objective
+from hf_smoothing.training.owners import check_one_owner, find_preprocessing, train_only
 
 
 class RobustTrainer(Trainer):
@@ -60,11 +60,11 @@ class RobustTrainer(Trainer):
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
         check_head(model.config)
-        _check_one_owner(model, args, processing_class)
+        check_one_owner(model, args, processing_class)
         if isinstance(model, SmoothedClassifier):
             model.config.noise_owner = args.noise_owner  # what the saved configuration says should be what was done
         self.objective = find_objective(objective or args.objective, OBJECTIVES)
-        self.preprocessing = _find_preprocessing(model, args, processing_class)
+        self.preprocessing = find_preprocessing(model, args, processing_class)
         if args.trainable is not None:
             train_only(model, args.trainable)
         if args.channels_last:
@@ -210,129 +210,3 @@ class RobustTrainer(Trainer):
         saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True)
         model.load_state_dict(saved.state_dict())  # strict: every tensor, or an error
         return True
-
-
-class PixelCollator:
-    """Stacks items into a batch and checks labels and shapes while they are on the CPU.
-
-    Args:
-        num_labels: number of classes.
-        ready: the pixels are noisy and normalised already, so that any value is right.
-
-    Raises:
-        ValueError: on mixed shapes, pixels that are neither uint8 nor in [0, 1], or labels outside the classes.
-    """
-
-    def __init__(self, num_labels: int, ready: bool = False) -> None:
-        self.num_labels = num_labels
-        self.ready = ready
-
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Args: items: mappings with "pixel_values" and maybe "labels" (or "label")."""
-        if not items:
-            raise ValueError("A batch needs at least one item, got none.")
-        if any("pixel_values" not in item for item in items):
-            raise ValueError(
-                f"Each item needs 'pixel_values', got {sorted(items[0])}. Use PixelDataset, or a transform that makes them."
-            )
-        images = [torch.as_tensor(item["pixel_values"]) for item in items]
-        if len({image.shape for image in images}) > 1:
-            shapes = sorted({tuple(image.shape) for image in images})
-            raise ValueError(
-                f"Images of a batch must have one size and channel count, got {shapes}. Use PixelDataset to resize them."
-            )
-        batch = {"pixel_values": torch.stack(images)}
-        if batch["pixel_values"].dtype != torch.uint8 and not self.ready:
-            batch["pixel_values"] = to_unit_pixels(batch["pixel_values"], "pixel_values")
-        key = next((name for name in ("labels", "label") if name in items[0]), None)
-        if key is not None:
-            if any(item.get(key) is None for item in items):
-                raise ValueError(f"Some items of the batch have {key!r} and others none: drop the unlabelled images.")
-            labels = torch.as_tensor([int(item[key]) for item in items])
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_labels:
-                raise ValueError(
-                    f"Labels must be classes in [0, {self.num_labels}), got {low if low < 0 else high}. "
-                    "Unlabelled images cannot be trained on; a data set with other classes needs num_labels set to theirs."
-                )
-            batch["labels"] = labels
-        return batch
-
-
-def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze every parameter but those whose name contains one of the patterns as whole components.
-
-    Args:
-        model: changed in place.
-        patterns: e.g. ["classifier", "stages.3"].
-
-    Raises:
-        ValueError: if there is no pattern, or one matches nothing.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    if not patterns:
-        raise ValueError(
-            "`trainable` is empty, so nothing would be trained. Name modules, or leave it out to train all."
-        )
-    for pattern in patterns:
-        if not any(f".{pattern}." in f".{name}." for name in names):
-            children = sorted({".".join(name.split(".")[:4]) for name in names})
-            raise ValueError(
-                f"`trainable` names {pattern!r}, which no parameter has. There are: {', '.join(children[:30])}"
-            )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(f".{pattern}." in f".{name}." for pattern in patterns))
-
-
-def _check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> None:
-    wrapped = isinstance(model, SmoothedClassifier)
-    owners = {"trainer"} if args.mixture() is not None else set()
-    if wrapped and model.config.noise is not None:
-        owners.add("model")
-    if getattr(processor, "do_noise", False):
-        owners.add("processor")
-    if len(owners) > 1 or (owners and owners != {args.noise_owner}):
-        raise ValueError(
-            f"Noise has exactly one owner, but noise_owner={args.noise_owner!r} and noise is set in: {', '.join(sorted(owners))}. "
-            "Keep it in one place: RobustTrainingArguments(noise=...), the SmoothedClassifier's configuration, or the processor."
-        )
-    if args.noise_owner == "model" and not (wrapped and model.config.noise is not None):
-        raise ValueError("noise_owner='model' needs a SmoothedClassifier with noise=... in its configuration.")
-    if wrapped and getattr(processor, "do_normalize", False):
-        raise ValueError(
-            "A SmoothedClassifier normalises itself, so its image processor must not: pass model.image_processor(), or one with "
-            "do_normalize=False."
-        )
-    normalises = [args.image_mean, args.image_std, args.model_size]
-    if (wrapped or args.noise_owner == "processor") and any(value is not None for value in normalises):
-        other = (
-            "a SmoothedClassifier resizes and normalises itself" if wrapped else "the processor resizes and normalises"
-        )
-        raise ValueError(f"image_mean, image_std and model_size must not be given to the trainer: {other}.")
-    if args.noise_owner == "processor" and (args.crop_padding or args.horizontal_flip):
-        raise ValueError(
-            "crop_padding and horizontal_flip come before noise, so with noise_owner='processor' its transform must do them."
-        )
-
-
-def _find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> Preprocessing | None:
-    """Resize and normalisation of a plain backbone; None where the model or the processor does it."""
-    if isinstance(model, SmoothedClassifier) or args.noise_owner == "processor":
-        return None
-    if args.image_mean is not None and args.image_std is not None:
-        return Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
-    if processor is not None:
-        seen = getattr(processor, "model_size", None) or getattr(processor, "crop_size", None) or processor.size
-        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-        if not processor.do_normalize:
-            mean, std = (0.0,) * len(mean), (1.0,) * len(std)
-        return Preprocessing(mean, std, parse_size(args.model_size or seen))
-    noted = getattr(model.config, "hf_smoothing", None)
-    if isinstance(noted, dict):
-        return Preprocessing(
-            tuple(noted["image_mean"]), tuple(noted["image_std"]), parse_size(args.model_size or noted["model_size"])
-        )
-    raise ValueError(
-        f"The normalisation of this {type(model).__name__} is not known. Pass its image processor as processing_class, or image_mean and "
-        "image_std (and model_size, if images are resized for it) in RobustTrainingArguments."
-    )

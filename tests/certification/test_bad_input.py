@@ -7,7 +7,7 @@ from classifiers import Constant, Linear, Ranges, random_images
 from torch import nn
 
 from hf_smoothing.certification import FixedRule, certify, predict
-from hf_smoothing.certification.procedures import Votes
+from hf_smoothing.certification.rules import Votes
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hf_smoothing.certification import Draws, FixedRule, certify, count_votes, predict
-from hf_smoothing.certification.procedures import Votes, vote_in_rounds
+from hf_smoothing.certification.rounds import vote_in_rounds
+from hf_smoothing.certification.rules import Votes
 from hf_smoothing.noise import GaussianStream
 from hf_smoothing.statistics import ABSTAIN, max_radius
 

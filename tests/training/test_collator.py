@@ -4,7 +4,7 @@ import torch
 from tiny import SIZE, data, plain, trainer
 
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.training.trainer import PixelCollator
+from hf_smoothing.training.collator import PixelCollator
 
 
 def item(label=0, size=SIZE, **kwargs):

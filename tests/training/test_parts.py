@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import any_model, data, plain, smoothed, tensors, trainer
 
-from hf_smoothing.training.trainer import train_only
+from hf_smoothing.training.owners import train_only
 
 
 def trained(model):

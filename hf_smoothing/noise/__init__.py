@@ -1,0 +1,32 @@
+"""Noise in [0, 1] pixel units: what training draws (`NoiseMixture`) and what certification draws (keyed streams).
+
+Noise is drawn and added in float32 whatever dtype the network runs in: with bfloat16 noise the tails are missing and the
+theory does not hold.
+"""
+
+from hf_smoothing.noise.mixture import NoiseMixture
+from hf_smoothing.noise.streams import (
+    BLOCK_BITS,
+    DRAWS_PER_BLOCK,
+    MAX_DRAWS,
+    MAX_IMAGES,
+    GaussianStream,
+    fresh_seed,
+    process_generator,
+    stream_keys,
+    training_generator,
+)
+
+
+__all__ = [
+    "BLOCK_BITS",
+    "DRAWS_PER_BLOCK",
+    "MAX_DRAWS",
+    "MAX_IMAGES",
+    "GaussianStream",
+    "NoiseMixture",
+    "fresh_seed",
+    "process_generator",
+    "stream_keys",
+    "training_generator",
+]

@@ -1,0 +1,58 @@
+"""From items to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_smoothing.pixels import to_unit_pixels
+
+
+class PixelCollator:
+    """Stacks items into a batch and checks labels and shapes while they are on the CPU.
+
+    Args:
+        num_labels: number of classes.
+        ready: the pixels are noisy and normalised already, so that any value is right.
+
+    Raises:
+        ValueError: on mixed shapes, pixels that are neither uint8 nor in [0, 1], or labels outside the classes.
+    """
+
+    def __init__(self, num_labels: int, ready: bool = False) -> None:
+        self.num_labels = num_labels
+        self.ready = ready
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Args: items: mappings with "pixel_values" and maybe "labels" (or "label")."""
+        if not items:
+            raise ValueError("A batch needs at least one item, got none.")
+        if any("pixel_values" not in item for item in items):
+            raise ValueError(
+                f"Each item needs 'pixel_values', got {sorted(items[0])}. Use PixelDataset, or a transform that makes them."
+            )
+        images = [torch.as_tensor(item["pixel_values"]) for item in items]
+        if len({image.shape for image in images}) > 1:
+            shapes = sorted({tuple(image.shape) for image in images})
+            raise ValueError(
+                f"Images of a batch must have one size and channel count, got {shapes}. Use PixelDataset to resize them."
+            )
+        batch = {"pixel_values": torch.stack(images)}
+        if batch["pixel_values"].dtype != torch.uint8 and not self.ready:
+            batch["pixel_values"] = to_unit_pixels(batch["pixel_values"], "pixel_values")
+        key = next((name for name in ("labels", "label") if name in items[0]), None)
+        if key is not None:
+            if any(item.get(key) is None for item in items):
+                raise ValueError(f"Some items of the batch have {key!r} and others none: drop the unlabelled images.")
+            labels = torch.as_tensor([int(item[key]) for item in items])
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_labels:
+                raise ValueError(
+                    f"Labels must be classes in [0, {self.num_labels}), got {low if low < 0 else high}. "
+                    "Unlabelled images cannot be trained on; a data set with other classes needs num_labels set to theirs."
+                )
+            batch["labels"] = labels
+        return batch

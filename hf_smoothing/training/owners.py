@@ -1,0 +1,97 @@
+"""Who does what to the pixels, and which parameters are trained: settled before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
+from hf_smoothing.preprocessing import Preprocessing, parse_size
+from hf_smoothing.training.arguments import RobustTrainingArguments
+
+
+def check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> None:
+    """Refuse a model, arguments and processor of which two would add noise, or two would normalise.
+
+    Raises:
+        ValueError: naming the owners.
+    """
+    wrapped = isinstance(model, SmoothedClassifier)
+    owners = {"trainer"} if args.mixture() is not None else set()
+    if wrapped and model.config.noise is not None:
+        owners.add("model")
+    if getattr(processor, "do_noise", False):
+        owners.add("processor")
+    if len(owners) > 1 or (owners and owners != {args.noise_owner}):
+        raise ValueError(
+            f"Noise has exactly one owner, but noise_owner={args.noise_owner!r} and noise is set in: {', '.join(sorted(owners))}. "
+            "Keep it in one place: RobustTrainingArguments(noise=...), the SmoothedClassifier's configuration, or the processor."
+        )
+    if args.noise_owner == "model" and not (wrapped and model.config.noise is not None):
+        raise ValueError("noise_owner='model' needs a SmoothedClassifier with noise=... in its configuration.")
+    if wrapped and getattr(processor, "do_normalize", False):
+        raise ValueError(
+            "A SmoothedClassifier normalises itself, so its image processor must not: pass model.image_processor(), or one with "
+            "do_normalize=False."
+        )
+    normalises = [args.image_mean, args.image_std, args.model_size]
+    if (wrapped or args.noise_owner == "processor") and any(value is not None for value in normalises):
+        other = (
+            "a SmoothedClassifier resizes and normalises itself" if wrapped else "the processor resizes and normalises"
+        )
+        raise ValueError(f"image_mean, image_std and model_size must not be given to the trainer: {other}.")
+    if args.noise_owner == "processor" and (args.crop_padding or args.horizontal_flip):
+        raise ValueError(
+            "crop_padding and horizontal_flip come before noise, so with noise_owner='processor' its transform must do them."
+        )
+
+
+def find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> Preprocessing | None:
+    """Resize and normalisation of a plain backbone; None where the model or the processor does it."""
+    if isinstance(model, SmoothedClassifier) or args.noise_owner == "processor":
+        return None
+    if args.image_mean is not None and args.image_std is not None:
+        return Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
+    if processor is not None:
+        seen = getattr(processor, "model_size", None) or getattr(processor, "crop_size", None) or processor.size
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        if not processor.do_normalize:
+            mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+        return Preprocessing(mean, std, parse_size(args.model_size or seen))
+    noted = getattr(model.config, "hf_smoothing", None)
+    if isinstance(noted, dict):
+        return Preprocessing(
+            tuple(noted["image_mean"]), tuple(noted["image_std"]), parse_size(args.model_size or noted["model_size"])
+        )
+    raise ValueError(
+        f"The normalisation of this {type(model).__name__} is not known. Pass its image processor as processing_class, or image_mean and "
+        "image_std (and model_size, if images are resized for it) in RobustTrainingArguments."
+    )
+
+
+def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Freeze every parameter but those whose name contains one of the patterns as whole components.
+
+    Args:
+        model: changed in place.
+        patterns: e.g. ["classifier", "stages.3"].
+
+    Raises:
+        ValueError: if there is no pattern, or one matches nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if not patterns:
+        raise ValueError(
+            "`trainable` is empty, so nothing would be trained. Name modules, or leave it out to train all."
+        )
+    for pattern in patterns:
+        if not any(f".{pattern}." in f".{name}." for name in names):
+            children = sorted({".".join(name.split(".")[:4]) for name in names})
+            raise ValueError(
+                f"`trainable` names {pattern!r}, which no parameter has. There are: {', '.join(children[:30])}"
+            )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(f".{pattern}." in f".{name}." for pattern in patterns))
