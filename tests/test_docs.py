@@ -1,5 +1,6 @@
 """The code in README.md and docs/ runs as printed, from a folder that looks like the root of the repository."""
 
+import json
 import re
 from pathlib import Path
 
@@ -48,3 +49,16 @@ def test_commands_of_the_readme_parse():
     assert len(commands) >= 2
     for command in commands:
         build_parser().parse_args(command.split()[1:])
+
+
+def test_the_table_of_the_readme_is_what_was_measured():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    measured = json.loads((ROOT / "docs" / "results" / "main_job.json").read_text(encoding="utf-8"))
+    for row in measured["demo_certified_accuracy"]["value"]:
+        columns = zip(row["certified_accuracy"], row["lower"], row["upper"], strict=True)
+        cells = [f"{100 * a:.1f} ({100 * low:.1f}-{100 * high:.1f})" for a, low, high in columns]
+        name = row["model"].removesuffix(" backbone")
+        cells = [name, f"{row['sigma']:g}", *cells, f"{100 * row['abstention_rate']:.1f}"]
+        assert f"| {' | '.join(cells)} |" in text
+        assert f"n = {row['n']}, n0 = 100, alpha = {row['alpha']}" in text
+        assert f"{row['num_images']} CIFAR-10 test images" in text
