@@ -79,6 +79,11 @@ class PixelDataset(Dataset[dict[str, Any]]):
             values = self._processor(image)["pixel_values"][0]
         except (ValueError, TypeError) as error:
             raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error
+        if values.shape[0] != 3:
+            raise ValueError(
+                f"Image {index} must be RGB, got an array of shape {np.shape(image)}. Pass a PIL image, which is converted, or "
+                "repeat the grey channel three times."
+            )
         return torch.from_numpy(np.ascontiguousarray(values))
 
     def _label(self, value: Any, index: int) -> int:
