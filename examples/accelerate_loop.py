@@ -75,9 +75,11 @@ def main() -> None:
                 bar.update()
                 bar.set_postfix(loss=f"{loss.item():.3f}")
 
-    model = accelerator.unwrap_model(model).eval()
     if accelerator.is_main_process:
-        model.save_pretrained(args.output_dir)
+        accelerator.unwrap_model(model).save_pretrained(args.output_dir)
+    accelerator.wait_for_everyone()
+    # Each rank has batch-norm statistics of its own: all must certify the one model that was saved.
+    model = SmoothedClassifier.from_pretrained(args.output_dir).to(accelerator.device).eval()
     test = PixelDataset(dataset["test"], model.config.size, id2label=model.config.id2label)
     certify_dataset(
         model, test, f"{args.output_dir}/certified", sigma=args.sigma, n=args.n, seed=args.seed,

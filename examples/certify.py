@@ -9,11 +9,11 @@ under `torchrun` or `accelerate launch` the images are shared out over the ranks
 from dataclasses import dataclass, field
 
 import evaluate
-from accelerate import Accelerator
 from datasets import load_dataset
 from transformers import HfArgumentParser
 
 from hf_smoothing import PixelDataset, SmoothedClassifier, certified_accuracy_path, certify_dataset
+from hf_smoothing.certification import process_state
 from hf_smoothing.report import columns
 
 
@@ -34,9 +34,9 @@ class Arguments:
 
 def main() -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
-    accelerator = Accelerator()
+    state = process_state()
 
-    model = SmoothedClassifier.from_pretrained(args.model).to(accelerator.device).eval()
+    model = SmoothedClassifier.from_pretrained(args.model).to(state.device).eval()
     images = load_dataset(args.dataset, split=args.split)
     pixels = PixelDataset(images, model.config.size, id2label=model.config.id2label)
     run = certify_dataset(
@@ -45,7 +45,7 @@ def main() -> None:
         description={"model": {"id": args.model}, "dataset": {"id": args.dataset, "split": args.split}},
     )  # fmt: skip
 
-    if accelerator.is_main_process:
+    if state.is_main_process:
         predictions, references, radii = columns(run)
         metric = evaluate.load(certified_accuracy_path())
         print(metric.compute(predictions=predictions, references=references, radii=radii, n=args.n))

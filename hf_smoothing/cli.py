@@ -60,9 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
     c.add_argument("--output-dir", required=True, type=Path, help="the run folder")
     c.set_defaults(run=run_certify)
 
+    from hf_smoothing.statistics import DEFAULT_RADII
+
     r = commands.add_parser("report", help="table and curves from run folders")
     r.add_argument("runs", nargs="+", type=Path, help="run folders")
-    r.add_argument("--radii", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0], help="of the table")
+    r.add_argument("--radii", type=float, nargs="+", default=list(DEFAULT_RADII), help="of the table")
     r.add_argument("--names", nargs="+", help="what to call the models, one a run")
     r.add_argument("--output-dir", type=Path, default=Path("."), help="where report.md and the PNG go (%(default)s)")
     r.set_defaults(run=run_report)

@@ -63,7 +63,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("image_mean", "image_std"):
             value = getattr(self, name)
-            values = (value,) if isinstance(value, (int, float)) else tuple(value)
+            values = (value,) if isinstance(value, numbers.Real) else tuple(value)
+            if not all(isinstance(x, numbers.Real) for x in values):
+                raise ValueError(f"`{name}` must hold one number a channel, got {value!r}.")
             object.__setattr__(self, name, tuple(float(x) for x in values))
         object.__setattr__(self, "model_size", parse_size(self.model_size, "model_size"))
         if len(self.image_mean) != len(self.image_std) or not self.image_mean:

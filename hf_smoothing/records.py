@@ -76,7 +76,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
 class RunWriter:
     """Appends rows to a run folder, which it creates or resumes.
 
-    One writer a rank. Rank 0 creates the folder and holds its lock; the others may open it once it stands.
+    One writer a rank, each with a lock. Rank 0 creates the folder; the others may open it once it stands.
 
     Args:
         path: the folder.
@@ -86,7 +86,7 @@ class RunWriter:
 
     Raises:
         RunError: if the folder belongs to a run with other settings (the message names the differences), is in use by
-            another process, or is not empty and no run folder.
+            another process, or holds rows but no run.json.
         OSError: if the folder cannot be written.
     """
 
@@ -96,8 +96,7 @@ class RunWriter:
         self._lock: FileLock | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if rank == 0:
-                self._lock = _take_lock(self.path)
+            self._lock = _take_lock(self.path, rank)
             self._settle(json.loads(json.dumps(dict(settings), allow_nan=False)))
             self.file = self.path / ROW_PATTERN.replace("*", str(rank))
             _drop_torn_line(self.file)
@@ -152,8 +151,9 @@ class RunWriter:
         self.close()
 
 
-def _take_lock(folder: Path) -> FileLock:
-    lock = FileLock(folder / ".lock")
+def _take_lock(folder: Path, rank: int) -> FileLock:
+    # One a rank: that of rank 0 guards the folder, the others their own file against a process left over from before.
+    lock = FileLock(folder / f".lock-{rank}")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:

@@ -12,10 +12,7 @@ import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run, RunError, read_run
-from hf_smoothing.statistics import exact_text
-
-
-DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
+from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ def report(
     runs = [read_run(path) for path in paths]
     if names is not None and len(names) != len(runs):
         raise ValueError(f"`names` must have one entry a run, got {len(names)} for {len(runs)} runs.")
-    called = dict(zip((run.path for run in runs), names, strict=True)) if names else {}
+    called = dict(zip(map(id, runs), names, strict=True)) if names else {}
     groups = comparable(runs)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
@@ -219,7 +216,7 @@ def report(
             f"These runs differ in data, draws or rule, so they are shown in {len(groups)} tables that must not be compared."
         )
     for number, (common, members) in enumerate(groups, start=1):
-        measured = [measure(run, radii, called.get(run.path)) for run in members]
+        measured = [measure(run, radii, called.get(id(run))) for run in members]
         text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
         if folder is not None:
             picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")

@@ -2,7 +2,7 @@
 
 from hf_smoothing.certification.procedures import Prediction, certify, predict
 from hf_smoothing.certification.rules import Certificate, FixedRule
-from hf_smoothing.certification.runner import certify_dataset
+from hf_smoothing.certification.runner import certify_dataset, process_state
 from hf_smoothing.certification.sampling import Draws, count_votes, noisy_batches
 
 
@@ -16,4 +16,5 @@ __all__ = [
     "count_votes",
     "noisy_batches",
     "predict",
+    "process_state",
 ]

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hf_smoothing.certification.sampling import module_of
 
-def weights_sha256(classifier: Any) -> str | None:
-    """SHA-256 of a module's parameters and buffers (names, dtypes, shapes, values); None for a plain callable."""
-    module = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
-    if not isinstance(module, nn.Module):
-        return None
+
+def classifier_identity(classifier: Any) -> dict[str, Any]:
+    """What makes a classifier the one it is, for `run.json`: its weights, their dtype, and its configuration if it has one."""
+    module = module_of(classifier)
+    if module is None:
+        return {"weights_sha256": None}
+    identity: dict[str, Any] = {
+        "weights_sha256": weights_sha256(module),
+        "weights_dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})),
+    }
+    config = getattr(module, "config", None)
+    if config is not None and hasattr(config, "to_dict"):
+        text = json.dumps(_lasting(config.to_dict()), sort_keys=True, default=str)
+        identity["config_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return identity
+
+
+def _lasting(config: Any) -> Any:
+    """A configuration without what changes from one loading to the next."""
+    if not isinstance(config, Mapping):
+        return config
+    passing = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
+    return {str(key): _lasting(value) for key, value in config.items() if key not in passing}
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers: names, dtypes, shapes, values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

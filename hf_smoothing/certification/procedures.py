@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hf_smoothing import statistics
 from hf_smoothing.certification.rounds import check_batch_size, vote_in_rounds
-from hf_smoothing.certification.rules import Certificate, FixedRule, Votes, check_whole
+from hf_smoothing.certification.rules import Certificate, FixedRule, Votes
 from hf_smoothing.certification.sampling import (
     Draws,
     classifier_device,
@@ -92,12 +92,13 @@ def predict(
     alpha: float = 0.001,
     batch_size: int | None = None,
     seed: int | None = None,
+    indices: Sequence[int] | None = None,
     dtype: str = "float32",
 ) -> list[Prediction]:
     """Answer with the smoothed classifier, or abstain; an answer is wrong with probability at most alpha.
 
     Args:
-        classifier, images, sigma, alpha, batch_size, seed, dtype: as in `certify`.
+        classifier, images, sigma, alpha, batch_size, seed, indices, dtype: as in `certify`.
         n: draws an image.
 
     Raises:
@@ -105,7 +106,7 @@ def predict(
 
     Source: arXiv 1902.02918, PREDICT and Proposition 1.
     """
-    sigma, n = statistics.check_sigma(sigma), check_whole(n, "n")
+    sigma, n = statistics.check_sigma(sigma), statistics.check_whole(n, "n")
     enough = statistics.min_draws(alpha, two_sided=True)
     if n < enough or n > MAX_DRAWS:
         raise ValueError(
@@ -116,7 +117,7 @@ def predict(
     counts = count_votes(
         classifier,
         pixels,
-        [Draws(slot, slot, 0, n) for slot in range(len(pixels))],
+        [Draws(slot, index, 0, n) for slot, index in enumerate(_check_indices(indices, len(pixels)))],
         sigma=sigma,
         stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), device),
         batch_size=check_batch_size(batch_size, device),
@@ -133,7 +134,9 @@ def predict(
 
 
 def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
-    numbers = list(range(count)) if indices is None else [check_whole(index, "indices") for index in indices]
+    numbers = (
+        list(range(count)) if indices is None else [statistics.check_whole(index, "indices") for index in indices]
+    )
     if len(numbers) != count or len(set(numbers)) != count:
         raise ValueError(
             f"`indices` must be {count} different numbers, one an image, got {len(numbers)}: {numbers[:5]}..."

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_smoothing import statistics
 from hf_smoothing.certification.rules import FixedRule, Votes
 from hf_smoothing.certification.sampling import (
     Draws,
@@ -105,6 +106,6 @@ def check_batch_size(batch_size: int | None, device: torch.device) -> int:
     """The batch size to use: the one given, if it is positive, or the device's default."""
     if batch_size is None:
         return default_batch_size(device)
-    if batch_size < 1:
+    if statistics.check_whole(batch_size, "batch_size") < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     return int(batch_size)

@@ -6,7 +6,6 @@ Source: Cohen, Rosenfeld & Kolter (2019), arXiv 1902.02918, section 3.2.
 from __future__ import annotations
 
 import itertools
-import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,8 +46,8 @@ class FixedRule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", statistics.check_sigma(self.sigma))
         object.__setattr__(self, "alpha", statistics.check_alpha(self.alpha))
-        object.__setattr__(self, "n", check_whole(self.n, "n"))
-        object.__setattr__(self, "n0", check_whole(self.n0, "n0"))
+        object.__setattr__(self, "n", statistics.check_whole(self.n, "n"))
+        object.__setattr__(self, "n0", statistics.check_whole(self.n0, "n0"))
         enough = statistics.min_draws(self.alpha)
         if self.n < enough:
             raise ValueError(
@@ -149,15 +148,3 @@ class Certificate:
     def abstained(self) -> bool:
         """True if nothing is claimed."""
         return self.prediction == ABSTAIN
-
-
-def check_whole(value: Any, name: str) -> int:
-    """Return `value` as an int if it is a whole number of a whole type: counts must not be rounded silently.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Write 100_000, not 1e5.") from error

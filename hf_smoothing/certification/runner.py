@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
+import operator
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.rounds import check_batch_size, vote_in_rounds
 from hf_smoothing.certification.rules import Certificate, FixedRule, Votes
 from hf_smoothing.certification.sampling import autocast, classifier_device, resolve_classifier
@@ -87,6 +90,7 @@ def certify_dataset(
 
         broadcast_object_list(facts)
     if not state.is_main_process:
+        _check_same_classifier(classifier, facts[0])
         writer = RunWriter(output_dir, facts[0], rank=state.process_index)
     with writer:
         before = read_run(output_dir)
@@ -125,14 +129,26 @@ def process_state(cpu: bool = False) -> PartialState:
     """
     # Without cpu=True, accelerate takes each process that torchrun starts on a machine without a GPU for a run of its own.
     forced = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
-    return PartialState(cpu=forced or not torch.accelerator.is_available())
+    # Ranks wait for each other while one of them hashes the data set, and at the end: hours are no sign of a fault.
+    return PartialState(cpu=forced or not torch.accelerator.is_available(), timeout=datetime.timedelta(days=7))
+
+
+def _check_same_classifier(classifier: Any, settings: Mapping[str, Any]) -> None:
+    """Every rank must certify the network that the run names; batch-norm statistics differ after distributed training."""
+    mine = classifier_identity(classifier)
+    differing = [key for key, value in mine.items() if settings["model"].get(key) != value]
+    if differing:
+        raise ValueError(
+            f"The classifier of this rank is not that of rank 0: {', '.join(differing)} differ. After distributed training save the model "
+            "on one rank and load it on all."
+        )
 
 
 def _pending(dataset: Any, indices: Sequence[int], before: Run) -> Iterator[tuple[Votes, Tensor]]:
     for index in indices:
         item = dataset[index]
         label = item.get("labels")
-        votes = Votes(index, None if label is None else int(label))
+        votes = Votes(index, None if label is None else operator.index(label))
         if index in before.partials:
             row = before.partials[index]
             looks = [_dense(look, row["num_labels"]) for look in row["looks"]]

@@ -32,6 +32,12 @@ class Draws(NamedTuple):
     stop: int
 
 
+def module_of(classifier: Any) -> nn.Module | None:
+    """The module behind a classifier: itself, or the owner of a bound method; None for a plain callable."""
+    owner = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
+    return owner if isinstance(owner, nn.Module) else None
+
+
 def resolve_classifier(classifier: Any) -> Classifier:
     """The callable to certify: the `classify` method where there is one, else the object itself.
 
@@ -39,8 +45,8 @@ def resolve_classifier(classifier: Any) -> Classifier:
         ValueError: if a module is in train mode (dropout and batch statistics would make it another classifier each time).
         TypeError: if it is not callable.
     """
-    module = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
-    if isinstance(module, nn.Module) and any(child.training for child in module.modules()):
+    module = module_of(classifier)
+    if module is not None and any(child.training for child in module.modules()):
         raise ValueError(
             "The classifier must be in eval mode to be certified, got a module in train mode. Call model.eval() first."
         )
@@ -54,8 +60,8 @@ def resolve_classifier(classifier: Any) -> Classifier:
 
 def classifier_device(classifier: Any) -> torch.device:
     """The device of a module's parameters; the CPU for a plain callable or a module without any."""
-    module = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
-    if isinstance(module, nn.Module):
+    module = module_of(classifier)
+    if module is not None:
         for parameter in module.parameters():
             return parameter.device
     return torch.device("cpu")
@@ -142,9 +148,11 @@ def count_votes(
 
     Raises:
         ValueError: on a module in train mode, logits of the wrong shape, a single class, or nan logits.
-        TypeError: if the classifier does not return a tensor.
+        TypeError: if the images are not float32, or the classifier does not return a tensor.
     """
     classify = resolve_classifier(classifier)
+    if images.dtype != torch.float32:
+        raise TypeError(f"`images` must be float32 in [0, 1], got {images.dtype}. Divide uint8 pixels by 255.")
     counts = broken = None
     for batch, pieces in noisy_batches(images, requests, sigma=sigma, stream=stream, batch_size=batch_size):
         with autocast(images.device, dtype):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.certification.identity import images_sha256, weights_sha256
-from hf_smoothing.certification.rules import FixedRule, check_whole
+from hf_smoothing import statistics
+from hf_smoothing.certification.identity import classifier_identity, images_sha256
+from hf_smoothing.certification.rules import FixedRule
 from hf_smoothing.certification.sampling import classifier_device
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
@@ -27,7 +29,7 @@ def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int]:
         ValueError: if there are none, they repeat, or they lie outside the data set.
     """
     size = len(dataset)
-    chosen = list(range(size)) if indices is None else [check_whole(index, "indices") for index in indices]
+    chosen = list(range(size)) if indices is None else [statistics.check_whole(index, "indices") for index in indices]
     if not chosen:
         raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
     if max(chosen) >= MAX_IMAGES:
@@ -52,6 +54,7 @@ def run_settings(
     description: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The content of `run.json`: all that decides the rows, and apart from it (`informative`) what does not."""
+    device = classifier_device(classifier)
     items = _checked_items(dataset, indices)
     first = next(items)
     resolution = list(first[1]["pixel_values"].shape)
@@ -61,20 +64,20 @@ def run_settings(
         **rule.to_dict(),
         "bound": "one-sided",
         "label_aware": False,
-        "noise": {"kind": "gaussian", "dtype": "float32"},
+        "noise": {"kind": "gaussian", "dtype": "float32", "drawn_by": _generator_name(device)},
         "dtype": dtype,
-        "device_kind": classifier_device(classifier).type,
+        "device_kind": device.type,
         "resolution": resolution,
-        "seed": int(seed),
+        "seed": statistics.check_whole(seed, "seed"),
         "num_images": len(indices),
-        "model": {"weights_sha256": weights_sha256(classifier)},
+        "model": classifier_identity(classifier),
         "dataset": {"sha256": images_sha256(itertools.chain([first], items))},
         "versions": {name: _version(name) for name in ("hf_smoothing", "torch")},
         "informative": {
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": {name: _version(name) for name in ("transformers", "accelerate", "numpy", "scipy")},
-            "device": _device_name(classifier_device(classifier)),
+            "device": _device_name(device),
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -82,7 +85,16 @@ def run_settings(
         if key in settings and not (key in ("model", "dataset") and isinstance(value, Mapping)):
             raise ValueError(f"`description` must not set {key!r}, which the run itself decides. Use another key.")
         settings[key] = {**dict(value), **settings.get(key, {})} if isinstance(value, Mapping) else value
+    try:
+        json.dumps(settings, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`description` must hold JSON values only: {error}.") from error
     return settings
+
+
+def _generator_name(device: torch.device) -> str:
+    """What the draws of a stream may depend on besides its key: vector units of a CPU, number of processors of a GPU."""
+    return _device_name(device) if device.type == "cuda" else f"CPU {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _checked_items(dataset: Any, indices: Sequence[int]) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -103,6 +115,8 @@ def _checked_items(dataset: Any, indices: Sequence[int]) -> Iterator[tuple[int, 
                 "Resize them first: PixelDataset does."
             )
         shape = tuple(pixels.shape)
+        if item.get("labels") is not None:
+            statistics.check_whole(item["labels"], f"labels of image {index}")
         yield index, item
 
 

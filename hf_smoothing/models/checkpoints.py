@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 
-from hf_smoothing.preprocessing import Preprocessing, parse_size
+from hf_smoothing.preprocessing import parse_size
 
 
 def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -29,7 +29,7 @@ def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any]
         ValueError: if the checkpoint is a pickle, which could execute code.
     """
     try:
-        model: PreTrainedModel = load(path, *args, **{"use_safetensors": True} | kwargs)
+        model: PreTrainedModel = load(path, *args, **kwargs | {"use_safetensors": True})
     except OSError as error:
         if "safetensors" not in str(error):
             raise
@@ -40,12 +40,16 @@ def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any]
     return model
 
 
-def pixel_settings(model: PreTrainedModel, source: str) -> dict[str, Any]:
+def pixel_settings(model: PreTrainedModel, source: str, **hub: Any) -> dict[str, Any]:
     """What a checkpoint says of the pixels that its model takes: size, model_size, image_mean, image_std, where known.
 
     Args:
         model: the classifier; `RobustTrainer` leaves a note in its configuration.
         source: where it came from, to look for an image processor; may be empty.
+        hub: revision, subfolder, token and the like, as the weights were loaded with.
+
+    Raises:
+        ValueError: if the image processor does what `Preprocessing` cannot.
     """
     noted = getattr(model.config, "hf_smoothing", None)
     if isinstance(noted, dict):
@@ -55,14 +59,33 @@ def pixel_settings(model: PreTrainedModel, source: str) -> dict[str, Any]:
     if not source:
         return {}
     try:
-        processor = AutoImageProcessor.from_pretrained(source)
+        processor = AutoImageProcessor.from_pretrained(source, **hub)
     except (OSError, ValueError):
         return {}
-    size = parse_size(getattr(processor, "crop_size", None) or processor.size)
-    if not getattr(processor, "do_normalize", True):
-        normalisation = Preprocessing((0.0,) * 3, (1.0,) * 3).to_dict()
-    else:
-        normalisation = {"image_mean": processor.image_mean, "image_std": processor.image_std}
+    return processor_pixels(processor)
+
+
+def processor_pixels(processor: Any) -> dict[str, Any]:
+    """What an image processor does to pixels, as size, model_size, image_mean and image_std for [0, 1] pixels.
+
+    Raises:
+        ValueError: if it reorders channels, which no normalisation can express.
+    """
+    if getattr(processor, "do_flip_channel_order", False):
+        raise ValueError(
+            f"{type(processor).__name__} turns RGB into BGR, which cannot be expressed by a resize and a normalisation. Reorder the first "
+            "convolution's input channels, save the model with a processor that keeps RGB, and load that."
+        )
+    cropped = getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None)
+    size = parse_size(cropped or processor.size)
+    channels = len(processor.image_mean) if processor.image_mean else 3
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    if getattr(processor, "do_normalize", True):
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+    # From 0..255 the processor goes to its own range before it normalises; from [0, 1] that is this factor.
+    scale = 255.0 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0
+    if abs(scale - 1.0) > 1e-6:
+        mean, std = tuple(m / scale for m in mean), tuple(s / scale for s in std)
     # The certified resolution is what the backbone sees, unless the processor resizes once more.
     model_size = parse_size(getattr(processor, "model_size", None), "model_size") or size
-    return {"size": size, "model_size": model_size} | {key: normalisation[key] for key in ("image_mean", "image_std")}
+    return {"size": size, "model_size": model_size, "image_mean": mean, "image_std": std}

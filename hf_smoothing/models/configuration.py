@@ -73,7 +73,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         self.model_size = None if self.model_size is None else list(parse_size(self.model_size, "model_size") or ())
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
         self.preprocessing()
-        if self.num_samples < 1:
+        if statistics.check_whole(self.num_samples, "num_samples") < 1:
             raise ValueError(f"`num_samples` must be at least 1, got {self.num_samples}.")
         mixture = NoiseMixture.parse(self.noise)
         self.noise = None if mixture is None else mixture.to_dict()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from transformers.processing_utils import ImagesKwargs
 from transformers.utils import is_torchvision_available
 
 from hf_smoothing.noise import NoiseMixture, process_generator
+from hf_smoothing.pixels import RANGE_TOLERANCE
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 
 
@@ -42,7 +42,6 @@ class _NoiseMixin:
     do_noise = False
     noise: Any = None
     model_size: Any = None
-    _generator: tuple[Any, torch.Generator] | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         mixture = NoiseMixture.parse(kwargs.pop("noise", None))
@@ -102,12 +101,12 @@ class _NoiseMixin:
             if mixture is None:
                 raise ValueError("do_noise=True needs a mixture: construct the processor with noise=...")
             low, high = (float(x) for x in torch.aminmax(pixels))
-            if not (low >= -1e-3 and high <= 1.001):
+            if not (low >= -RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE):
                 raise ValueError(
                     f"Noise is in [0, 1] pixel units, but images reach from {low:.3g} to {high:.3g} before it. "
                     f"Pass 0..255 images with do_rescale=True (got do_rescale={do_rescale}), or floats in [0, 1] with False."
                 )
-            pixels = mixture.add(pixels, self._own_generator())[0]
+            pixels = mixture.add(pixels, process_generator("cpu"))[0]
         target = parse_size(model_size, "model_size")
         if do_normalize:
             pixels = Preprocessing(mean, std, target)(pixels)
@@ -117,19 +116,6 @@ class _NoiseMixin:
 
     def _as_backend(self, pixels: Tensor) -> Any:
         return pixels
-
-    def _own_generator(self) -> torch.Generator:
-        # One a process and worker: a generator made before a fork would give every worker the same noise.
-        worker = torch.utils.data.get_worker_info()
-        owner = (os.getpid(), None if worker is None else (worker.id, worker.seed))
-        if self._generator is None or self._generator[0] != owner:
-            self._generator = (owner, process_generator("cpu"))
-        return self._generator[1]
-
-    def to_dict(self) -> dict[str, Any]:
-        values: dict[str, Any] = super().to_dict()  # type: ignore[misc]  # the other base is an image backend
-        values.pop("_generator", None)
-        return values
 
 
 class NoisyImageProcessorPil(_NoiseMixin, PilBackend):

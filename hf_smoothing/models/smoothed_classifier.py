@@ -38,6 +38,10 @@ class SmoothedClassifier(PreTrainedModel):
     input_modalities = ("image",)
     # Our loss is a mean over the batch, so Trainer must scale it when it accumulates gradients.
     accepts_loss_kwargs = False
+    # Attention is the base classifier's affair, which checks for itself.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
 
     def __init__(self, config: SmoothedClassifierConfig) -> None:
         super().__init__(config)
@@ -46,12 +50,13 @@ class SmoothedClassifier(PreTrainedModel):
         self._no_split_modules = self.base_classifier._no_split_modules
         self.num_labels = config.num_labels
         self.loss_type = "ForImageClassification"
-        self._noise_generator: torch.Generator | None = None
         self.post_init()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, from safetensors only: a pickle could execute code, and is a ValueError."""
+        """As `PreTrainedModel.from_pretrained`, in float32 unless `dtype` is given, and from safetensors only: a pickle could execute
+        code, and is a ValueError."""
+        kwargs = {"dtype": torch.float32} | kwargs
         return from_safetensors(super().from_pretrained, pretrained_model_name_or_path, kwargs, *args)
 
     @classmethod
@@ -99,7 +104,8 @@ class SmoothedClassifier(PreTrainedModel):
                 "`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_classifier."
             )
         check_head(model.config)
-        known = pixel_settings(model, source)
+        hub = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
+        known = pixel_settings(model, source, **{key: model_kwargs[key] for key in hub if key in model_kwargs})
         given = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
         settings = known | {key: value for key, value in given.items() if value is not None}
         if settings.get("size") is None:
@@ -138,9 +144,9 @@ class SmoothedClassifier(PreTrainedModel):
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
     ) -> None:
         """Save weights, configuration and image processor; arguments as in `PreTrainedModel.save_pretrained`."""
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        if is_main_process:
+        if is_main_process:  # first, so that push_to_hub=True uploads it with the rest
             self.image_processor().save_pretrained(save_directory)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def classify(self, pixels: Tensor) -> Tensor:
         """The base classifier: resize, normalise, backbone.
@@ -200,9 +206,8 @@ class SmoothedClassifier(PreTrainedModel):
         mixture = NoiseMixture.parse(self.config.noise)
         if mixture is None:
             return pixels if pixels.is_floating_point() else to_unit_pixels(pixels, "pixel_values")
-        if self._noise_generator is None or self._noise_generator.device != pixels.device:
-            self._noise_generator = process_generator(pixels.device)
-        return mixture.add(to_unit_pixels(pixels, "pixel_values"), self._noise_generator)[0]
+        # A generator for each forward pass: one that is kept would be copied with the model, and not restored on resuming.
+        return mixture.add(to_unit_pixels(pixels, "pixel_values"), process_generator(pixels.device))[0]
 
     def _vote_log_shares(self, images: Tensor, seed: int | None, first_index: int) -> Tensor:
         pixels = to_unit_pixels(images, "pixel_values").to(self.device)

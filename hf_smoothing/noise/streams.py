@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import operator
 import os
 import secrets
 
@@ -160,4 +161,9 @@ def process_generator(device: torch.device | str) -> torch.Generator:
 
 def fresh_seed(seed: int | None) -> int:
     """`seed`, or fresh entropy if there is none: with a known seed an input could be chosen against the noise."""
-    return secrets.randbits(64) if seed is None else int(seed)
+    if seed is None:
+        return secrets.randbits(64)
+    try:
+        return operator.index(seed)
+    except TypeError as error:
+        raise ValueError(f"`seed` must be a whole number or None, got {seed!r}.") from error

@@ -2,6 +2,7 @@
 
 from hf_smoothing.statistics.aggregate import (
     ABSTAIN,
+    DEFAULT_RADII,
     CertifiedAccuracy,
     abstention_rate,
     average_certified_radius,
@@ -9,6 +10,7 @@ from hf_smoothing.statistics.aggregate import (
 )
 from hf_smoothing.statistics.binomial import (
     check_alpha,
+    check_whole,
     interval,
     lower_bound,
     two_sided_pvalue,
@@ -27,12 +29,14 @@ from hf_smoothing.statistics.radius import (
 
 __all__ = [
     "ABSTAIN",
+    "DEFAULT_RADII",
     "CertifiedAccuracy",
     "abstention_rate",
     "average_certified_radius",
     "certified_accuracy",
     "check_alpha",
     "check_sigma",
+    "check_whole",
     "exact_text",
     "interval",
     "l2_radius",

@@ -18,6 +18,10 @@ ABSTAIN = -1
 """The predicted class of an image on which the smoothed classifier gives no answer."""
 
 
+DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Where certified accuracy is usually tabulated."""
+
+
 @dataclass(frozen=True)
 class CertifiedAccuracy:
     """Certified accuracy at a list of radii, with exact binomial intervals over the images.

@@ -7,6 +7,9 @@ more than ten times cheaper than `scipy.stats.beta.ppf` and equal to it.
 
 from __future__ import annotations
 
+import operator
+from typing import Any, SupportsFloat
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
@@ -18,13 +21,27 @@ def check_alpha(alpha: float) -> float:
     Raises:
         ValueError: if `alpha` is not strictly between 0 and 1.
     """
-    alpha = float(alpha)
-    if not 0.0 < alpha < 1.0:
+    share = float(alpha) if isinstance(alpha, SupportsFloat) else -1.0
+    if not 0.0 < share < 1.0:
         raise ValueError(
-            f"`alpha` must be a failure probability strictly between 0 and 1, got {alpha}. "
+            f"`alpha` must be a failure probability strictly between 0 and 1, got {alpha!r}. "
             "For certificates that hold with probability 99.9% pass alpha=0.001."
         )
-    return alpha
+    return share
+
+
+def check_whole(value: Any, name: str) -> int:
+    """Return `value` as an int if it is a whole number of a whole type: counts must not be rounded silently.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError("a truth value is no number")
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Write 100_000, not 1e5.") from error
 
 
 def _check_counts(successes: ArrayLike, trials: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.statistics import check_whole
 
 
 class PixelCollator:
@@ -47,7 +48,7 @@ class PixelCollator:
         if key is not None:
             if any(item.get(key) is None for item in items):
                 raise ValueError(f"Some items of the batch have {key!r} and others none: drop the unlabelled images.")
-            labels = torch.as_tensor([int(item[key]) for item in items])
+            labels = torch.as_tensor([check_whole(item[key], key) for item in items])
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.num_labels:
                 raise ValueError(

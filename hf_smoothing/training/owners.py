@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_smoothing.models.checkpoints import processor_pixels
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
@@ -37,6 +39,15 @@ def check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, proce
             "A SmoothedClassifier normalises itself, so its image processor must not: pass model.image_processor(), or one with "
             "do_normalize=False."
         )
+    if wrapped and processor is not None and parse_size(processor.size) != tuple(model.config.size):
+        raise ValueError(
+            f"The image processor resizes to {parse_size(processor.size)}, but the SmoothedClassifier is certified at "
+            f"{tuple(model.config.size)}. Pass model.image_processor(), or leave it out: the model saves its own."
+        )
+    if any(parameter.dtype == torch.float16 for parameter in model.parameters()):
+        raise ValueError(
+            "The weights are float16, in which training diverges. Load the model with dtype=torch.float32; bf16=True makes training cheaper."
+        )
     normalises = [args.image_mean, args.image_std, args.model_size]
     if (wrapped or args.noise_owner == "processor") and any(value is not None for value in normalises):
         other = (
@@ -56,15 +67,16 @@ def find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, pr
     if args.image_mean is not None and args.image_std is not None:
         return Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
     if processor is not None:
-        seen = getattr(processor, "model_size", None) or getattr(processor, "crop_size", None) or processor.size
-        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-        if not processor.do_normalize:
-            mean, std = (0.0,) * len(mean), (1.0,) * len(std)
-        return Preprocessing(mean, std, parse_size(args.model_size or seen))
+        known = processor_pixels(processor)
+        return Preprocessing(
+            known["image_mean"], known["image_std"], parse_size(args.model_size or known["model_size"])
+        )
     noted = getattr(model.config, "hf_smoothing", None)
     if isinstance(noted, dict):
         return Preprocessing(
-            tuple(noted["image_mean"]), tuple(noted["image_std"]), parse_size(args.model_size or noted["model_size"])
+            tuple(noted["image_mean"]),
+            tuple(noted["image_std"]),
+            parse_size(args.model_size or noted["model_size"] or noted["size"]),
         )
     raise ValueError(
         f"The normalisation of this {type(model).__name__} is not known. Pass its image processor as processing_class, or image_mean and "

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.models.configuration import check_head
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
-from hf_smoothing.noise import training_generator
+from hf_smoothing.noise import MAX_IMAGES, training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
@@ -44,6 +44,7 @@ class RobustTrainer(Trainer):
     """
 
     args: RobustTrainingArguments
+    model: Any
 
     def __init__(
         self,
@@ -91,9 +92,25 @@ class RobustTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent."""
-        self._forward_pass = (-1, 0)
-        return super().train(*args, **kwargs)
+        """As the parent; afterwards all ranks hold the same model, and it runs in the dtype of its weights."""
+        result = super().train(*args, **kwargs)
+        self._share_buffers()
+        # Mixed precision wraps `forward`: a classifier made of this model must not run in half precision unasked.
+        self.model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return result
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._forward_pass = (
+            -1,
+            0,
+        )  # here and not in train(): the loop starts again with a smaller batch after running out of memory
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _share_buffers(self) -> None:
+        """Give every rank the batch-norm statistics of rank 0: each has seen other images, so theirs differ."""
+        if self.args.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def classify(self, pixels: Tensor, model: nn.Module | None = None) -> Tensor:
         """Logits of the model in training for [0, 1] pixels (noise allowed): the base classifier of the theory."""
@@ -104,7 +121,7 @@ class RobustTrainer(Trainer):
         return logits
 
     def _model_pixels(self, pixels: Tensor) -> Tensor:
-        return pixels if self.preprocessing is None else self.preprocessing(pixels)
+        return pixels if self.preprocessing is None else self.preprocessing(pixels).to(self.model.dtype)
 
     def compute_loss(
         self,
@@ -157,6 +174,7 @@ class RobustTrainer(Trainer):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; batches are numbered, so that votes do not depend on their size."""
         self._evaluated = 0
+        self._share_buffers()
         return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(
@@ -170,7 +188,8 @@ class RobustTrainer(Trainer):
         inputs = dict(self._prepare_inputs(inputs))
         if isinstance(self.model, SmoothedClassifier):
             number = self._evaluated * self.args.world_size + self.args.process_index
-            inputs |= {"seed": self.args.seed, "first_index": number * self.args.eval_batch_size}
+            size = self.args.eval_batch_size
+            inputs |= {"seed": self.args.seed, "first_index": number * size % (MAX_IMAGES - size)}
             self._evaluated += 1
         elif self.preprocessing is not None:
             inputs["pixel_values"] = self.preprocessing(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
@@ -209,4 +228,6 @@ class RobustTrainer(Trainer):
             return False
         saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True)
         model.load_state_dict(saved.state_dict())  # strict: every tensor, or an error
+        if hasattr(saved.config, "hf_smoothing"):  # a run that is complete sees no batch to note it from
+            model.config.hf_smoothing = saved.config.hf_smoothing
         return True

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from hf_smoothing.statistics import abstention_rate, average_certified_radius, certified_accuracy
+from hf_smoothing.statistics import DEFAULT_RADII, abstention_rate, average_certified_radius, certified_accuracy
 
 
 _DESCRIPTION = """
@@ -35,8 +35,6 @@ Returns:
     certified accuracy at radius 0); average_certified_radius; n; abstention_rate; num_images; confidence.
 """
 
-DEFAULT_THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
 
 class CertifiedAccuracyMetric(evaluate.Metric):
     """`evaluate.load(certified_accuracy_path())`, or imported directly: `CertifiedAccuracyMetric().compute(...)`."""
@@ -61,7 +59,7 @@ class CertifiedAccuracyMetric(evaluate.Metric):
         predictions: Any,
         references: Any,
         radii: Any,
-        thresholds: Any = DEFAULT_THRESHOLDS,
+        thresholds: Any = DEFAULT_RADII,
         n: int | None = None,
         confidence: float = 0.95,
     ) -> dict[str, Any]:
