@@ -51,7 +51,11 @@ def test_run_file_says_what_decides_the_result(tmp_path):
         "alpha": 0.01,
         "bound": "one-sided",
         "label_aware": False,
-        "noise": {"kind": "gaussian", "dtype": "float32"},
+        "noise": {
+            "kind": "gaussian",
+            "dtype": "float32",
+            "drawn_by": f"CPU {torch.backends.cpu.get_cpu_capability()}",
+        },
         "dtype": "bfloat16",
         "device_kind": "cpu",
         "resolution": [1, 4, 4],
@@ -62,6 +66,7 @@ def test_run_file_says_what_decides_the_result(tmp_path):
     assert {key: content[key] for key in expected} == expected
     assert (content["model"]["id"], content["dataset"]["split"]) == ("tiny", "test")
     assert len(content["model"]["weights_sha256"]) == len(content["dataset"]["sha256"]) == 64
+    assert content["model"]["weights_dtype"] == "float32"
     assert content["versions"]["torch"] == torch.__version__
     assert {"created", "informative"} <= set(content)
 

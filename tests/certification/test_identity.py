@@ -1,0 +1,91 @@
+"""A run belongs to one network: its weights, their dtype and its configuration."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from classifiers import RUN, random_dataset
+from torch import nn
+
+from hf_smoothing.certification import Draws, certify_dataset, count_votes, predict, runner
+from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.noise import GaussianStream
+from hf_smoothing.records import RunError
+
+
+class Configured(nn.Module):
+    """A classifier with a configuration, as transformers models have."""
+
+    def __init__(self, **config):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+        self.config = SimpleNamespace(to_dict=lambda: config)
+
+    def forward(self, pixels):
+        return self.layers(pixels)
+
+
+def test_a_run_is_not_resumed_with_another_configuration(tmp_path):
+    dataset = random_dataset(2)
+    certify_dataset(Configured(image_mean=[0.5]).eval(), dataset, tmp_path, **RUN)
+    with pytest.raises(RunError, match=r"model\.config_sha256"):
+        certify_dataset(Configured(image_mean=[0.4]).eval(), dataset, tmp_path, **RUN)
+
+
+def test_what_changes_from_loading_to_loading_does_not_count():
+    first = Configured(size=32, base_config={"_name_or_path": "a", "transformers_version": "5.18.0", "depths": [1]})
+    second = Configured(size=32, base_config={"_name_or_path": "b", "transformers_version": "5.23.0", "depths": [1]})
+    assert classifier_identity(first) == classifier_identity(second)
+
+
+def test_half_precision_weights_are_recorded(tmp_path):
+    certify_dataset(
+        lambda pixels: pixels.flatten(1)[:, :3], random_dataset(1), tmp_path / "callable", **RUN
+    )  # has no weights
+    assert json.loads((tmp_path / "callable" / "run.json").read_text())["model"] == {"weights_sha256": None}
+    assert classifier_identity(Configured().to(torch.bfloat16))["weights_dtype"] == "bfloat16"
+
+
+def test_ranks_with_different_networks_are_refused():
+    rank_0 = {"model": classifier_identity(Configured())}
+    runner._check_same_classifier(Configured(), rank_0)
+    other = Configured()
+    with torch.no_grad():
+        other.layers[1].bias += 1e-6
+    with pytest.raises(ValueError, match="not that of rank 0: weights_sha256 differ"):
+        runner._check_same_classifier(other, rank_0)
+
+
+def test_uint8_images_are_not_counted_as_they_are():
+    stream = GaussianStream(0, (1, 4, 4))
+    images = torch.full((1, 1, 4, 4), 200, dtype=torch.uint8)
+    with pytest.raises(TypeError, match="`images` must be float32"):
+        count_votes(Configured().eval(), images, [Draws(0, 0, 0, 10)], sigma=0.5, stream=stream, batch_size=5)
+
+
+def test_a_seeded_prediction_depends_on_the_index_of_an_image_alone():
+    images = torch.stack([random_dataset(2)[index]["pixel_values"] for index in range(2)])
+    model = Configured().eval()
+    both = predict(model, images, sigma=1.0, n=50, seed=3, indices=[7, 4])
+    alone = predict(model, images[1:], sigma=1.0, n=50, seed=3, indices=[4])
+    assert both[1] == alone[0]
+
+
+@pytest.mark.parametrize("change", [{"seed": 0.9}, {"seed": None}, {"batch_size": 1.5}, {"batch_size": True}])
+def test_numbers_that_are_not_whole_are_refused(change, tmp_path):
+    with pytest.raises(ValueError, match=f"`{next(iter(change))}` must be a whole number"):
+        certify_dataset(Configured().eval(), random_dataset(1), tmp_path / "run", **{**RUN, **change})
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_and_descriptions_are_checked_before_the_folder_is_made(tmp_path):
+    item = random_dataset(1)[0]
+    with pytest.raises(ValueError, match="`labels of image 0` must be a whole number, got 1.7"):
+        certify_dataset(Configured().eval(), [{**item, "labels": 1.7}], tmp_path / "run", **RUN)
+    with pytest.raises(ValueError, match="`description` must hold JSON values only"):
+        certify_dataset(Configured().eval(), [item], tmp_path / "run", **RUN, description={"note": object()})
+    assert not (tmp_path / "run").exists()
