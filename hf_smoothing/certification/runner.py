@@ -21,7 +21,7 @@ from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.rounds import check_batch_size, vote_in_rounds
 from hf_smoothing.certification.rules import Certificate, FixedRule, Votes
 from hf_smoothing.certification.sampling import autocast, classifier_device, resolve_classifier
-from hf_smoothing.certification.settings import check_selection, run_settings
+from hf_smoothing.certification.settings import check_selection, generator_name, run_settings
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Row, Run, RunWriter, read_run
 from hf_smoothing.statistics import exact_text
@@ -135,6 +135,11 @@ def process_state(cpu: bool = False) -> PartialState:
 
 def _check_same_classifier(classifier: Any, settings: Mapping[str, Any]) -> None:
     """Every rank must certify the network that the run names; batch-norm statistics differ after distributed training."""
+    drawn_by = generator_name(classifier_device(classifier))
+    if settings["noise"]["drawn_by"] != drawn_by:
+        raise ValueError(
+            f"All ranks of a run must draw their noise alike, but rank 0 is on {settings['noise']['drawn_by']} and this one on {drawn_by}."
+        )
     mine = classifier_identity(classifier)
     differing = [key for key, value in mine.items() if settings["model"].get(key) != value]
     if differing:

@@ -64,7 +64,7 @@ def run_settings(
         **rule.to_dict(),
         "bound": "one-sided",
         "label_aware": False,
-        "noise": {"kind": "gaussian", "dtype": "float32", "drawn_by": _generator_name(device)},
+        "noise": {"kind": "gaussian", "dtype": "float32", "drawn_by": generator_name(device)},
         "dtype": dtype,
         "device_kind": device.type,
         "resolution": resolution,
@@ -92,7 +92,7 @@ def run_settings(
     return settings
 
 
-def _generator_name(device: torch.device) -> str:
+def generator_name(device: torch.device) -> str:
     """What the draws of a stream may depend on besides its key: vector units of a CPU, number of processors of a GPU."""
     return _device_name(device) if device.type == "cuda" else f"CPU {torch.backends.cpu.get_cpu_capability()}"
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_smoothing.certification import Draws, certify_dataset, count_votes, predict, runner
 from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.settings import generator_name
 from hf_smoothing.noise import GaussianStream
 from hf_smoothing.records import RunError
 
@@ -51,13 +52,18 @@ def test_half_precision_weights_are_recorded(tmp_path):
 
 
 def test_ranks_with_different_networks_are_refused():
-    rank_0 = {"model": classifier_identity(Configured())}
+    rank_0 = {
+        "model": classifier_identity(Configured()),
+        "noise": {"drawn_by": generator_name(torch.device("cpu"))},
+    }
     runner._check_same_classifier(Configured(), rank_0)
     other = Configured()
     with torch.no_grad():
         other.layers[1].bias += 1e-6
     with pytest.raises(ValueError, match="not that of rank 0: weights_sha256 differ"):
         runner._check_same_classifier(other, rank_0)
+    with pytest.raises(ValueError, match="must draw their noise alike, but rank 0 is on a GPU"):
+        runner._check_same_classifier(Configured(), {**rank_0, "noise": {"drawn_by": "a GPU"}})
 
 
 def test_uint8_images_are_not_counted_as_they_are():

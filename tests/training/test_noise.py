@@ -155,3 +155,27 @@ def test_the_noise_of_the_model_is_added_once(tmp_path):
     draws = noise_of(seen)
     assert float(torch.cat(draws).std()) == pytest.approx(0.5, rel=0.04)
     assert float(distances(draws).min()) > 5.0
+
+
+def test_every_run_of_the_training_loop_counts_its_passes_from_the_start(tmp_path, monkeypatch):
+    # Also the second one after running out of memory (auto_find_batch_size), which does not go through train().
+    steps = []
+    monkeypatch.setattr(
+        "hf_smoothing.training.trainer.training_generator",
+        lambda seed, step, rank, world, device: steps.append(step) or torch.Generator(device).manual_seed(step),
+    )
+    loop = trainer(plain(), tmp_path, noise="0.5", max_steps=1)
+    loop.train()
+    loop.state.global_step = 0
+    loop.train()
+    assert steps == [0, 0]
+
+
+def test_a_model_runs_in_its_own_dtype_after_mixed_precision_training(tmp_path):
+    loop = trainer(plain(), tmp_path, noise="0.5", bf16=True)
+    loop.train()
+    dtypes = []
+    convolution = next(module for module in loop.model.modules() if isinstance(module, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
+    loop.model.eval()(pixel_values=torch.rand(1, 3, 16, 16))
+    assert dtypes == [torch.float32]

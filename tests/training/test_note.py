@@ -110,3 +110,12 @@ def test_a_trained_wrapper_is_saved_whole(tmp_path):
     loaded = SmoothedClassifier.from_pretrained(tmp_path / "saved")
     before, after = tensors(model), tensors(loaded)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_note_is_kept_when_a_complete_run_is_resumed_and_saved(tmp_path):
+    values = {"noise": "0.5", "model_size": 32, "save_strategy": "steps", "save_steps": 2}
+    trainer(plain(), tmp_path / "run", **values).train()
+    again = trainer(plain(), tmp_path / "run", **values)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    again.save_model(str(tmp_path / "saved"))
+    assert note(tmp_path / "saved")["size"] == [SIZE, SIZE]

@@ -127,3 +127,14 @@ def test_other_arguments_are_refused(tmp_path):
 def test_other_heads_are_refused(problem, tmp_path):
     with pytest.raises(ValueError, match="single-label"):
         trainer(plain(problem_type=problem), tmp_path)
+
+
+def test_a_processor_of_another_resolution_than_the_wrapper_is_refused(tmp_path):
+    other = NoisyImageProcessor(size=2 * SIZE, do_normalize=False)
+    with pytest.raises(ValueError, match="certified at"):
+        RobustTrainer(smoothed(), arguments(tmp_path), processing_class=other, train_dataset=data())
+
+
+def test_half_precision_weights_are_not_trained(tmp_path):
+    with pytest.raises(ValueError, match=r"float16.*dtype=torch\.float32"):
+        RobustTrainer(smoothed().half(), arguments(tmp_path), train_dataset=data())

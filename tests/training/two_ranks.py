@@ -39,6 +39,15 @@ def main(folder: Path) -> None:
         hook.remove()
 
     loop, model, seen, hook = watched(
+        "smoothed-resnet", folder / "history", max_steps=2, eval_strategy="steps", eval_steps=1, eval_dataset=data(4)
+    )
+    loop.add_callback(CertifiedAccuracyCallback(loop, data(4), n0=4, n=50))
+    loop.train()
+    name = "eval_average_certified_radius_sigma0.25"
+    record["history"] = [entry[name] for entry in loop.state.log_history if name in entry]
+    hook.remove()
+
+    loop, model, seen, hook = watched(
         "vit", folder / "clean", max_steps=1, optim="sgd", learning_rate=1.0, max_grad_norm=0.0, lr_scheduler_type="constant",
         eval_dataset=data(4),
     )  # fmt: skip
