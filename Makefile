@@ -23,18 +23,18 @@ check: $(VENV)/installed
 	$(RUN)/mypy
 
 test: check
-	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(RUN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(RUN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 # Minutes, not seconds: long statistical checks, kills at random moments, the examples end to end.
 test-slow: $(VENV)/installed
-	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(RUN)/python -m pytest -m slow
+	$(RUN)/python -m pytest -m slow
 
 # The oldest versions that pyproject.toml admits, in an environment of their own.
 test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt $$(grep '^torch==' .ci/lowest.txt)
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt --editable '.[dev]'
-	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow and not gpu" -W default
+	.venv-lowest/bin/python -m pytest -n 2 -m "not slow and not gpu" -W default
 
 # Ratios against a stated baseline, written to docs/results/main_job.json.
 benchmark: $(VENV)/installed

@@ -135,7 +135,10 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
     from hf_smoothing.certification.runner import process_state
     from hf_smoothing.models import SmoothedClassifier, SmoothedClassifierConfig
 
-    config = AutoConfig.from_pretrained(path)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except OSError as error:
+        raise _not_found("model", path, error) from error
     if isinstance(config, SmoothedClassifierConfig):
         if size is not None and [size, size] != list(config.size):
             raise ValueError(f"{path} is certified at {tuple(config.size)}; leave --size out.")
@@ -161,12 +164,19 @@ def load_split(path: str, split: str) -> Any:
 
     try:
         return load_dataset(path, split=split)
+    except OSError as error:
+        raise _not_found("data set", path, error) from error
     except ValueError as error:
         if "split" not in str(error).lower():
             raise
         raise ValueError(
             f"{path} has no split {split!r}; it has {get_dataset_split_names(path)}. Pass --split."
         ) from error
+
+
+def _not_found(kind: str, path: str, error: OSError) -> ValueError:
+    place = "is a folder without one" if Path(path).is_dir() else "is no folder here, and was not found on the Hub"
+    return ValueError(f"No {kind} could be read from {path!r}: it {place} ({str(error).strip().splitlines()[0]}).")
 
 
 if __name__ == "__main__":

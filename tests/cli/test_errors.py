@@ -186,3 +186,16 @@ def test_report_into_a_folder_that_cannot_be_written_is_explained(place, tmp_pat
     capsys.readouterr()
     assert main(["report", str(tmp_path / "run"), "--output-dir", str(place / "file" / "below")]) == 1
     assert "hf-smoothing report: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["model", "data set"])
+def test_what_is_neither_here_nor_on_the_hub_is_named(kind, tmp_path, capsys):
+    smoothed().save_pretrained(tmp_path / "model")
+    model, dataset = (
+        ("no-such-model", "x") if kind == "model" else (str(tmp_path / "model"), str(tmp_path / "no-such-data"))
+    )
+    status = main(["certify", model, dataset, "--sigma", "0.25", "--output-dir", str(tmp_path / "run")])
+    message = capsys.readouterr().err
+    assert status == 1
+    assert f"No {kind} could be read from" in message
+    assert "is no folder here" in message
