@@ -18,8 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = args.run(args)
         return status
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "Interrupted.", file=sys.stderr)
         return 130
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         print(f"hf-smoothing {args.command}: {error}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import operator
 import os
 import time
@@ -26,8 +25,6 @@ from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Row, Run, RunWriter, read_run
 from hf_smoothing.statistics import exact_text
 
-
-logger = logging.getLogger(__name__)
 
 PARTIAL_SECONDS = 5.0
 """At most this much work on an unfinished image is lost by a kill, give or take one round."""
@@ -72,7 +69,7 @@ def certify_dataset(
     Raises:
         ValueError: on an empty selection, bad pixels, or a folder that holds another run.
         OSError: if the folder cannot be written.
-        KeyboardInterrupt: after Ctrl-C; what is done is kept.
+        KeyboardInterrupt: after Ctrl-C; what is done is kept, and the message says where.
     """
     rule = FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha)
     resolve_classifier(classifier)
@@ -109,12 +106,11 @@ def certify_dataset(
             rounds = vote_in_rounds(classifier, pending, rule, seed=seed, batch_size=batch_size, dtype=dtype)
             _record(rounds, rule, writer, bar, certified=sum(row["radius"] > 0 for row in before.rows.values()))
         except KeyboardInterrupt:
+            # Said by the exception itself, so that it is seen wherever it ends: a log may go nowhere.
             done = len(read_run(output_dir).rows)
-            logger.warning(
-                "Interrupted: %d of %d images are done and kept in %s. The same command resumes.",
-                done, len(chosen), output_dir,
-            )  # fmt: skip
-            raise
+            raise KeyboardInterrupt(
+                f"Interrupted: {done} of {len(chosen)} images are done and kept in {output_dir}. The same command resumes."
+            ) from None
         finally:
             bar.close()
     state.wait_for_everyone()
