@@ -14,10 +14,12 @@ _CONTENTS = {
     "ABSTAIN": "hf_smoothing.statistics",
     "Certificate": "hf_smoothing.certification",
     "CertifiedAccuracyCallback": "hf_smoothing.training",
+    "CertifiedImageClassificationPipeline": "hf_smoothing.models",
     "NoiseMixture": "hf_smoothing.noise",
     "NoisyImageProcessor": "hf_smoothing.models",
     "NoisyImageProcessorPil": "hf_smoothing.models",
     "PixelDataset": "hf_smoothing.data",
+    "PixelStream": "hf_smoothing.data",
     "Prediction": "hf_smoothing.certification",
     "Preprocessing": "hf_smoothing.preprocessing",
     "RobustTrainer": "hf_smoothing.training",
@@ -53,9 +55,10 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from hf_smoothing.certification import Certificate, Prediction, certify, certify_dataset, predict
-    from hf_smoothing.data import PixelDataset
+    from hf_smoothing.data import PixelDataset, PixelStream
     from hf_smoothing.metrics import certified_accuracy_path
     from hf_smoothing.models import (
+        CertifiedImageClassificationPipeline,
         NoisyImageProcessor,
         NoisyImageProcessorPil,
         SmoothedClassifier,

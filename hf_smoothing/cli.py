@@ -1,4 +1,4 @@
-"""`hf-smoothing certify | report`."""
+"""`hf-smoothing certify | report | attack`."""
 
 from __future__ import annotations
 
@@ -40,9 +40,34 @@ def build_parser() -> argparse.ArgumentParser:
     c.add_argument("model", help="Hub id or folder of a SmoothedClassifier or of any image classifier")
     c.add_argument("dataset", help="Hub id or folder of an image data set")
     c.add_argument("--sigma", type=float, required=True, help="noise standard deviation, [0, 1] pixel units")
-    c.add_argument("--n", type=int, default=100_000, help="estimation draws an image (%(default)s)")
-    c.add_argument("--n0", type=int, default=100, help="selection draws an image (%(default)s)")
+    c.add_argument(
+        "--mode", default="targets", choices=["targets", "curve", "fixed"],
+        help="draw until the target radii are decided, or those of a fine curve; or exactly n0 + n times, as papers do (%(default)s)",
+    )  # fmt: skip
+    c.add_argument("--radii", type=float, nargs="+", help="the targets; by default multiples of 0.25 up to 3 sigma")
+    c.add_argument(
+        "--n", type=int, default=100_000, help="estimation draws an image, at most or exactly (%(default)s)"
+    )
+    c.add_argument("--n0", type=int, help="selection draws an image (100)")
     c.add_argument("--alpha", type=float, default=0.001, help="failure probability of one certificate (%(default)s)")
+    c.add_argument(
+        "--spending", action="store_true", help="exact error-spending boundaries: a few percent fewer draws"
+    )
+    c.add_argument(
+        "--bound",
+        default="one-sided",
+        choices=["one-sided", "runner-up"],
+        help="of the radius, in mode fixed (%(default)s)",
+    )
+    c.add_argument(
+        "--label-aware",
+        action="store_true",
+        help="test the true label only: measures accuracy with fewer draws, certifies nothing",
+    )
+    c.add_argument(
+        "--noise", default="auto", choices=["auto", "grid", "gaussian"],
+        help="whole steps of 1/255, sound in floating point, or float32 as in papers (auto: the grid for 8-bit images)",
+    )  # fmt: skip
     c.add_argument("--split", default="test", help="split of the data set (%(default)s)")
     c.add_argument("--image-column", help="by default the one of type Image")
     c.add_argument("--label-column", help="by default the one of type ClassLabel")
@@ -52,7 +77,12 @@ def build_parser() -> argparse.ArgumentParser:
     c.add_argument(
         "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the network (%(default)s)"
     )
-    c.add_argument("--batch-size", type=int, help="noisy copies a forward pass; never changes the result")
+    c.add_argument("--channels-last", action="store_true", help="memory format: faster for convolutions in bfloat16")
+    c.add_argument("--compile", action="store_true", help="run the network through torch.compile")
+    c.add_argument("--batch-size", type=int, help="noisy copies a forward pass (the fastest of a short trial)")
+    c.add_argument(
+        "--streaming", action="store_true", help="read the data set as a stream, without downloading all of it"
+    )
     c.add_argument(
         "--size", type=int, help="certified resolution of a plain classifier, where its checkpoint does not say"
     )
@@ -60,14 +90,29 @@ def build_parser() -> argparse.ArgumentParser:
     c.add_argument("--output-dir", required=True, type=Path, help="the run folder")
     c.set_defaults(run=run_certify)
 
-    from hf_smoothing.statistics import DEFAULT_RADII
-
     r = commands.add_parser("report", help="table and curves from run folders")
-    r.add_argument("runs", nargs="+", type=Path, help="run folders")
-    r.add_argument("--radii", type=float, nargs="+", default=list(DEFAULT_RADII), help="of the table")
+    r.add_argument("runs", nargs="+", type=Path, help="run folders, or logs in the format that papers publish")
+    r.add_argument("--radii", type=float, nargs="+", help="of the table; by default the targets of the runs")
     r.add_argument("--names", nargs="+", help="what to call the models, one a run")
     r.add_argument("--output-dir", type=Path, default=Path("."), help="where report.md and the PNG go (%(default)s)")
     r.set_defaults(run=run_report)
+
+    a = commands.add_parser("attack", help="try to break the certificates of a run: PGD inside each certified radius")
+    a.add_argument("certified", metavar="RUN", type=Path, help="run folder")
+    a.add_argument("--model", help="Hub id or folder; by default what the run names")
+    a.add_argument("--dataset", help="Hub id or folder; by default what the run names")
+    a.add_argument("--split", help="of the data set; by default what the run names")
+    a.add_argument("--image-column", help="by default the one of type Image")
+    a.add_argument("--label-column", help="by default the one of type ClassLabel")
+    a.add_argument("--size", type=int, help="as for certify")
+    a.add_argument("--max-images", type=int, help="attack so many of the certificates, spread over the run")
+    a.add_argument("--steps", type=int, default=20, help="of gradient ascent (%(default)s)")
+    a.add_argument("--copies", type=int, default=16, help="noisy copies a gradient (%(default)s)")
+    a.add_argument("--n", type=int, default=10_000, help="draws of an answer, at most (%(default)s)")
+    a.add_argument("--alpha", type=float, default=0.001, help="failure probability of an answer (%(default)s)")
+    a.add_argument("--seed", type=int, help="of the attack; fresh by default")
+    a.add_argument("--device", help="e.g. cpu or cuda; by default a GPU if there is one")
+    a.set_defaults(run=run_attack)
     return parser
 
 
@@ -75,32 +120,43 @@ def run_certify(args: argparse.Namespace) -> int:
     """`hf-smoothing certify`."""
     if args.stride < 1 or (args.max_images is not None and args.max_images < 1):
         raise ValueError(f"--stride and --max-images must be at least 1, got {args.stride} and {args.max_images}.")
-    from hf_smoothing.certification import FixedRule, certify_dataset
+    from hf_smoothing.certification import certify_dataset, make_rule
     from hf_smoothing.certification.runner import process_state
-    from hf_smoothing.data import PixelDataset
+    from hf_smoothing.data import PixelDataset, PixelStream
 
-    FixedRule(sigma=args.sigma, n0=args.n0, n=args.n, alpha=args.alpha)  # refuse before anything is loaded
+    options = {
+        "sigma": args.sigma, "mode": args.mode, "radii": args.radii, "n0": args.n0, "n": args.n, "alpha": args.alpha,
+        "spending": args.spending, "bound": args.bound, "label_aware": args.label_aware,
+    }  # fmt: skip
+    make_rule(**options)  # refuse before anything is loaded
     model = load_classifier(args.model, sigma=args.sigma, size=args.size, device=args.device)
-    dataset = PixelDataset(
-        load_split(args.dataset, args.split),
+    pixels: Any = PixelStream if args.streaming else PixelDataset
+    dataset = pixels(
+        load_split(args.dataset, args.split, streaming=args.streaming),
         model.config.size,
         image_column=args.image_column,
         label_column=args.label_column,
         id2label=model.config.id2label,
     )
-    indices = list(range(0, len(dataset), args.stride))[: args.max_images]
+    indices = None
+    if not args.streaming:
+        indices = list(range(0, len(dataset), args.stride))[: args.max_images]
+    elif args.max_images is not None:
+        indices = list(range(0, args.stride * args.max_images, args.stride))
+    elif args.stride > 1:
+        raise ValueError("With --streaming, --stride needs --max-images, since the length of a stream is not known.")
     run = certify_dataset(
         model,
         dataset,
         args.output_dir,
-        sigma=args.sigma,
-        n0=args.n0,
-        n=args.n,
-        alpha=args.alpha,
+        **options,
+        noise=args.noise,
         indices=indices,
         seed=args.seed,
         batch_size=args.batch_size,
         dtype=args.dtype,
+        channels_last=args.channels_last,
+        compiled=args.compile,
         description={
             "model": {"id": args.model, "preprocessing": model.config.preprocessing().to_dict()},
             "dataset": {"id": args.dataset, "split": args.split, "stride": args.stride},
@@ -122,6 +178,40 @@ def run_report(args: argparse.Namespace) -> int:
     print(report(args.runs, radii=args.radii, output_dir=args.output_dir, names=args.names))
     print(f"Written to {args.output_dir / 'report.md'}, with the curves beside it.")
     return 0
+
+
+def run_attack(args: argparse.Namespace) -> int:
+    """`hf-smoothing attack`."""
+    from hf_smoothing.challenge import attack_run, summary, write_summary
+    from hf_smoothing.data import PixelDataset
+    from hf_smoothing.records import read_run
+
+    run = read_run(args.certified)
+    named = {"model": run.settings.get("model", {}).get("id"), "dataset": run.settings.get("dataset", {}).get("id")}
+    for key, known in named.items():
+        if (getattr(args, key) or known) is None:
+            raise ValueError(f"{args.certified} does not name its {key}. Pass --{key}.")
+    model = load_classifier(
+        args.model or named["model"], sigma=run.settings["sigma"], size=args.size, device=args.device
+    )
+    split = args.split or run.settings["dataset"].get("split") or "test"
+    dataset = PixelDataset(
+        load_split(args.dataset or named["dataset"], split),
+        model.config.size,
+        image_column=args.image_column,
+        label_column=args.label_column,
+        id2label=model.config.id2label,
+    )
+    how = {"steps": args.steps, "copies": args.copies, "n": args.n, "alpha": args.alpha}
+    found = attack_run(model, dataset, run, **how, max_images=args.max_images, seed=args.seed)
+    figures = summary(found, run, **how)
+    write_summary(figures, run)
+    print(
+        f"{figures['broken']} of {figures['certificates']} certificates broken, {figures['undecided']} answers undecided; chance alone "
+        f"allows {figures['allowed_by_chance']} (99.9%, alpha = {figures['alpha_of_certificates']} and {args.alpha}). Attacks went to "
+        f"{100 * figures['mean_distance_over_radius']:.1f}% of the radius on average. Details: {run.path / 'attack.json'}."
+    )
+    return 0 if figures["broken"] <= figures["allowed_by_chance"] else 1
 
 
 def load_classifier(path: str, *, sigma: float, size: int | None = None, device: str | None = None) -> Any:
@@ -154,7 +244,7 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
         ) from error
 
 
-def load_split(path: str, split: str) -> Any:
+def load_split(path: str, split: str, streaming: bool = False) -> Any:
     """One split of a data set on the Hub or in a folder.
 
     Raises:
@@ -163,7 +253,7 @@ def load_split(path: str, split: str) -> Any:
     from datasets import get_dataset_split_names, load_dataset
 
     try:
-        return load_dataset(path, split=split)
+        return load_dataset(path, split=split, streaming=streaming)
     except OSError as error:
         raise _not_found("data set", path, error) from error
     except ValueError as error:

@@ -6,6 +6,8 @@ dropped; everything before it counts. Generic over methods: a row is any JSON ob
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,6 +23,8 @@ RUN_FILE = "run.json"
 ROW_PATTERN = "certificates-*.jsonl"
 # Facts about a run that do not decide its result, so that a resumption may differ in them.
 INFORMATIVE = frozenset({"created", "informative"})
+# The disk, the quota of the user, or the largest file that is allowed.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Row = dict[str, Any]
 
@@ -88,6 +92,8 @@ class RunWriter:
         RunError: if the folder belongs to a run with other settings (the message names the differences), is in use by
             another process, or holds rows but no run.json.
         OSError: if the folder cannot be written.
+
+    A full disk loses nothing: `append` says so, what it had written stays valid, and the run can be resumed.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], rank: int = 0) -> None:
@@ -100,7 +106,9 @@ class RunWriter:
             self._settle(json.loads(json.dumps(dict(settings), allow_nan=False)))
             self.file = self.path / ROW_PATTERN.replace("*", str(rank))
             _drop_torn_line(self.file)
-            self._stream = open(self.file, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+            # Unbuffered, so that a row which did not fit is not kept in memory and tried again by close().
+            self._stream = open(self.file, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+            self._end = self._stream.seek(0, os.SEEK_END)
         except OSError as error:
             self.close()
             raise type(error)(
@@ -130,17 +138,53 @@ class RunWriter:
             raise RunError(f"{self.path} has no {RUN_FILE} yet: rank 0 must open the run first.")
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row and hand it to the operating system, so that it survives a kill of this process."""
-        self._stream.write(json.dumps(dict(row), allow_nan=False) + "\n")
-        self._stream.flush()
+        """Write one row and hand it to the operating system, so that it survives a kill of this process.
+
+        Args:
+            row: a JSON object with an integer "index".
+
+        Raises:
+            OSError: if the row does not fit on the disk or cannot be written. None of it is kept, and all rows before it
+                are.
+            ValueError: if the row holds nan or an infinity.
+        """
+        line = (json.dumps(dict(row), allow_nan=False) + "\n").encode()
+        try:
+            self._cut()
+            written = 0
+            while written < len(line):  # a disk that fills up takes a part first, and refuses only the rest
+                written += self._stream.write(line[written:])
+            self._end += len(line)
+        except BaseException as error:
+            # Where even this fails, a torn last line stays: reading drops it, the next append or resumption cuts it.
+            with contextlib.suppress(OSError):
+                self._cut()
+            if isinstance(error, OSError):
+                raise self._explain(error) from error
+            raise
+
+    def _cut(self) -> None:
+        """Remove what a failed append left after the last whole row."""
+        if self._stream.seek(0, os.SEEK_END) > self._end:
+            self._stream.truncate(self._end)
+
+    def _explain(self, error: OSError) -> OSError:
+        cure = "free space there, or raise the quota or file size limit" if error.errno in FULL else "mend that"
+        return OSError(
+            error.errno,
+            f"A row cannot be written to {self.path} ({error.strerror}). The rows so far are kept and valid: "
+            f"{cure}, and run the same command again to resume.",
+        )
 
     def close(self) -> None:
         """Close the file and give the lock back."""
-        if hasattr(self, "_stream"):
-            self._stream.close()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        try:
+            if hasattr(self, "_stream"):
+                self._stream.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     def __enter__(self) -> RunWriter:
         return self

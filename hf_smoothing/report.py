@@ -1,9 +1,9 @@
-"""Tables and curves from run folders."""
+"""Tables and curves from run folders and from published logs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_smoothing import statistics
+from hf_smoothing.published import read_published_log
 from hf_smoothing.records import Run, RunError, read_run
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 
@@ -20,7 +21,7 @@ class Measured:
     """The figures of one run.
 
     Attributes:
-        run: the run folder.
+        run: the run folder or published log.
         name: to show.
         curve: certified accuracy at the radii of the table.
         average_radius: average certified radius.
@@ -43,7 +44,7 @@ def measure(run: Run, radii: Sequence[float] = DEFAULT_RADII, name: str | None =
     """The figures of a run over the images that are finished.
 
     Args:
-        run: from `read_run`.
+        run: from `read_run` or `read_published_log`.
         radii: of the table.
         name: to show; the model's id by default.
 
@@ -99,18 +100,41 @@ def caption(run: Run) -> str:
     s = run.settings
     rule = s.get("rule", {})
     draws = ", ".join(f"{key} = {value:,}" for key, value in rule.items() if isinstance(value, int))
-    data = s.get("dataset", {})
-    name = data.get("id") or "data set"
+    radii = f"{s.get('norm')} {s.get('bound', '')} radii".replace("  ", " ")
     parts = [
-        f"{s.get('norm')} {s.get('bound', '')} radii".replace("  ", " "),
+        f"{radii}, {s['rounding']}" if "rounding" in s else radii,
         f"{rule.get('name')} ({draws})" if draws else str(rule.get("name")),
-        f"alpha = {s.get('alpha')}",
-        f"{s.get('num_images')} images of {name}{' ' + data['split'] if data.get('split') else ''} ({str(data.get('sha256'))[:8]})",
-        f"noise {s.get('noise', {}).get('kind')} at {'x'.join(map(str, s.get('resolution', [])))}",
+        "alpha not stated" if s.get("alpha") is None else f"alpha = {s['alpha']}",
+        f"{s.get('num_images')} images of {_data_text(s.get('dataset', {}))}",
     ]
+    if "noise" in s:
+        parts.append(f"noise {s['noise'].get('kind')} at {'x'.join(map(str, s.get('resolution', [])))}")
     if s.get("label_aware"):
         parts.append("LABEL-AWARE: for measuring only, no certificates")
     return "; ".join(parts)
+
+
+def _decided(run: Run, radius: float) -> bool:
+    """Whether the run drew until this radius was certified or given up; one with a fixed number of draws decides all."""
+    targets = run.settings.get("rule", {}).get("radii")
+    return targets is None or radius in targets
+
+
+def default_radii(runs: Iterable[Run]) -> list[float]:
+    """What a table shows by default: all target radii of the runs, or the usual ones where no run has any."""
+    targets = {float(r) for run in runs for r in run.settings.get("rule", {}).get("radii", ())}
+    return sorted(targets) or list(DEFAULT_RADII)
+
+
+def _data_text(data: Mapping[str, Any]) -> str:
+    if "labels_sha256" in data:  # a log, which names no data set
+        return f"an unknown data set (labels {data['labels_sha256'][:8]})"
+    split = f" {data['split']}" if data.get("split") else ""
+    return f"{data.get('id') or 'data set'}{split} ({str(data.get('sha256'))[:8]})"
+
+
+def _sigma_text(sigma: float | None) -> str:
+    return "?" if sigma is None else exact_text(sigma)
 
 
 def table(measured: Sequence[Measured]) -> str:
@@ -126,15 +150,15 @@ def table(measured: Sequence[Measured]) -> str:
     rows = [header]
     for m in measured:
         cells = [
-            f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f})"
-            for a, lo, hi in zip(m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
+            f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if _decided(m.run, r) else '†'}"
+            for r, a, lo, hi in zip(radii, m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
         ]
         total = m.settings.get("num_images") or m.curve.num_images
         images = (
             str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
         )
         acr = statistics.round_down(m.average_radius)
-        rows.append([m.name, exact_text(m.settings["sigma"]), *cells, acr, f"{100 * m.abstention:.1f}", images])
+        rows.append([m.name, _sigma_text(m.settings["sigma"]), *cells, acr, f"{100 * m.abstention:.1f}", images])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
@@ -161,7 +185,8 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     names = list(dict.fromkeys(m.name for m in measured))
-    sigmas = sorted({m.settings["sigma"] for m in measured})
+    # An unknown sigma (None) comes last, with a style of its own.
+    sigmas = sorted({m.settings["sigma"] for m in measured}, key=lambda sigma: (sigma is None, sigma))
     styles = ["-", "--", ":", "-."]
     furthest = max(max(columns(m.run)[2]) for m in measured) or 1.0
     grid = np.linspace(0.0, furthest * 1.02, 400)
@@ -169,7 +194,7 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
         curve = statistics.certified_accuracy(*columns(m.run), thresholds=grid)
         colour = f"C{names.index(m.name)}"
         style = styles[sigmas.index(m.settings["sigma"]) % len(styles)]
-        label = f"{m.name}, sigma {exact_text(m.settings['sigma'])}"
+        label = f"{m.name}, sigma {_sigma_text(m.settings['sigma'])}"
         axes.plot(grid, 100 * curve.accuracy, color=colour, linestyle=style, label=label)
         axes.fill_between(grid, 100 * curve.lower, 100 * curve.upper, color=colour, alpha=0.12, linewidth=0)
     axes.set(
@@ -186,26 +211,28 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
 def report(
     paths: Sequence[str | os.PathLike[str]],
     *,
-    radii: Sequence[float] = DEFAULT_RADII,
+    radii: Sequence[float] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> str:
     """One table for each group of comparable runs, as Markdown; with `output_dir` also report.md and a curve for each group.
 
     Args:
-        paths: run folders.
-        radii: of the tables.
+        paths: run folders, and files in the log format of randomized-smoothing papers (see `read_published_log`). A log
+            does not say with which alpha or on which data it was made, so it never shares a table with a run folder.
+        radii: of the tables; by default the targets of the runs.
         output_dir: where to write; nothing is written by default.
-        names: what to call the models, one a run; their ids by default.
+        names: what to call the models, one a path; their ids by default, the path for a log.
 
     Raises:
-        RunError: if a folder is no run, or has nothing to report.
+        RunError: if a folder is no run, a file no published log, or either has nothing to report.
         ValueError: if `names` has another length.
     """
-    runs = [read_run(path) for path in paths]
+    runs = [read_published_log(path) if Path(path).is_file() else read_run(path) for path in paths]
     if names is not None and len(names) != len(runs):
         raise ValueError(f"`names` must have one entry a run, got {len(names)} for {len(runs)} runs.")
     called = dict(zip(map(id, runs), names, strict=True)) if names else {}
+    radii = default_radii(runs) if radii is None else radii
     groups = comparable(runs)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
@@ -218,6 +245,11 @@ def report(
     for number, (common, members) in enumerate(groups, start=1):
         measured = [measure(run, radii, called.get(id(run))) for run in members]
         text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
+        if not all(_decided(run, radius) for run in members for radius in radii):
+            text += (
+                "\n\n† Not a target radius of this run, whose draws stopped when its targets were decided: more images might be "
+                "certified there."
+            )
         if folder is not None:
             picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")
             text += f"\n\n![Certified accuracy]({picture.name})"

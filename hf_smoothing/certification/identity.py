@@ -1,16 +1,16 @@
-"""Fingerprints by content of what a run depends on: the weights and the images, never a name or a path."""
+"""What makes a classifier the one it is: a fingerprint of its content, never a name or a path."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hf_smoothing.certification.sampling import module_of
+from hf_smoothing.certification.classifiers import module_of
+from hf_smoothing.certification.images import raw_bytes
 
 
 def classifier_identity(classifier: Any) -> dict[str, Any]:
@@ -42,24 +42,5 @@ def weights_sha256(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(_raw_bytes(tensor))
+        digest.update(raw_bytes(tensor))
     return digest.hexdigest()
-
-
-def images_sha256(items: Iterable[tuple[int, Mapping[str, Any]]]) -> str:
-    """SHA-256 of the indices, pixels and labels of data-set items, in order.
-
-    Args:
-        items: (index, mapping with "pixel_values", a tensor, and where known "labels", an integer).
-    """
-    digest = hashlib.sha256()
-    for index, item in items:
-        pixels = item["pixel_values"]
-        digest.update(f"{index} {pixels.dtype} {tuple(pixels.shape)} {item.get('labels')}\n".encode())
-        digest.update(_raw_bytes(pixels))
-    return digest.hexdigest()
-
-
-def _raw_bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

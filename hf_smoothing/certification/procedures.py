@@ -1,26 +1,27 @@
-"""PREDICT and CERTIFY of randomized smoothing with a fixed number of draws, for many images at once.
+"""PREDICT and CERTIFY of randomized smoothing, for many images at once.
 
-Source: Cohen, Rosenfeld & Kolter (2019), arXiv 1902.02918, section 3.2.
+Source: Cohen, Rosenfeld & Kolter (2019), arXiv 1902.02918, section 3.2; sequential rules as in `SequentialRule`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from hf_smoothing import statistics
-from hf_smoothing.certification.rounds import check_batch_size, vote_in_rounds
-from hf_smoothing.certification.rules import Certificate, FixedRule, Votes
-from hf_smoothing.certification.sampling import (
-    Draws,
-    classifier_device,
-    count_votes,
-)
-from hf_smoothing.noise import MAX_DRAWS, GaussianStream, fresh_seed
+from hf_smoothing.certification.certificates import Certificate, Votes
+from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
+from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream
+from hf_smoothing.certification.rounds import vote_in_rounds
+from hf_smoothing.certification.rules import FixedRule, Rule, make_rule
+from hf_smoothing.certification.sampling import Draws, count_votes
+from hf_smoothing.certification.sequential import SequentialRule
+from hf_smoothing.noise import MAX_DRAWS, fresh_seed, on_grid
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import ABSTAIN
 
@@ -31,15 +32,17 @@ class Prediction:
 
     Attributes:
         prediction: class, or `ABSTAIN` (-1).
-        p_value: of the test that the top two classes are equally likely.
+        draws: number of noisy copies classified.
         counts: votes of each class.
         alpha: failure probability.
+        p_value: of the test that the top two classes are equally likely, after a fixed number of draws; None after a sequential one.
     """
 
     prediction: int
-    p_value: float
+    draws: int
     counts: tuple[int, ...]
     alpha: float
+    p_value: float | None = None
 
 
 def certify(
@@ -47,9 +50,14 @@ def certify(
     images: Tensor,
     *,
     sigma: float,
-    n0: int = 100,
+    mode: str = "targets",
+    radii: Sequence[float] | None = None,
+    n0: int | None = None,
     n: int = 100_000,
     alpha: float = 0.001,
+    spending: bool = False,
+    bound: str = "one-sided",
+    noise: str = "auto",
     batch_size: int | None = None,
     seed: int | None = None,
     indices: Sequence[int] | None = None,
@@ -60,7 +68,9 @@ def certify(
     Args:
         classifier: callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`.
         images: (batch, channels, height, width), uint8 or float in [0, 1], at the certified resolution.
-        sigma, n0, n, alpha: as in `FixedRule`.
+        sigma, mode, radii, n0, n, alpha, spending, bound: which rule; see `make_rule`. By default draws stop as soon as all target
+            radii are certified or given up, after at most n0 + n.
+        noise: as in `choose_noise`: grid noise for 8-bit images by default.
         batch_size: noisy copies a forward pass; copies of several images share a batch. Never changes the result.
         seed: for reproducible measurements. Without one, fresh entropy is used, as a deployed service should.
         indices: of the images within a run, which with the seed decide the noise; 0, 1, ... by default.
@@ -71,16 +81,12 @@ def certify(
 
     Source: arXiv 1902.02918, CERTIFY.
     """
-    rule = FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha)
-    pixels = to_unit_pixels(images)
-    numbers = _check_indices(indices, len(pixels))
-    pending = ((Votes(index), image) for index, image in zip(numbers, pixels, strict=True))
-    finished: dict[int, Certificate] = {}
-    for touched in vote_in_rounds(
-        classifier, pending, rule, seed=fresh_seed(seed), batch_size=batch_size, dtype=dtype
-    ):
-        finished |= {votes.index: rule.decide(votes) for votes in touched if not rule.segments(votes.drawn)}
-    return [finished[index] for index in numbers]
+    rule = make_rule(sigma, mode=mode, radii=radii, n0=n0, n=n, alpha=alpha, spending=spending, bound=bound)
+    execution = Execution(dtype, batch_size=batch_size)
+    return [
+        rule.decide(votes)
+        for rule, votes in _finished(classifier, images, rule, noise, seed, indices, execution)
+    ]  # fmt: skip
 
 
 def predict(
@@ -88,8 +94,10 @@ def predict(
     images: Tensor,
     *,
     sigma: float,
-    n: int = 1_000,
+    mode: str = "sequential",
+    n: int = 10_000,
     alpha: float = 0.001,
+    noise: str = "auto",
     batch_size: int | None = None,
     seed: int | None = None,
     indices: Sequence[int] | None = None,
@@ -98,39 +106,90 @@ def predict(
     """Answer with the smoothed classifier, or abstain; an answer is wrong with probability at most alpha.
 
     Args:
-        classifier, images, sigma, alpha, batch_size, seed, indices, dtype: as in `certify`.
-        n: draws an image.
+        classifier, images, sigma, alpha, noise, batch_size, seed, indices, dtype: as in `certify`.
+        mode: "sequential" answers as soon as a class has more than half of the probability, after 20 draws if these agree, and
+            abstains where `n` leave that open; "fixed" makes n draws of every image and tests its top two classes.
+        n: draws an image, at most or exactly.
 
     Raises:
         ValueError, TypeError: as `certify`.
 
-    Source: arXiv 1902.02918, PREDICT and Proposition 1.
+    Source: `SequentialRule` with target 0 and no selection; or arXiv 1902.02918, PREDICT and Proposition 1.
     """
+    if mode not in ("sequential", "fixed"):
+        raise ValueError(f"`mode` must be 'sequential' or 'fixed', got {mode!r}.")
+    execution = Execution(dtype, batch_size=batch_size)
+    if mode == "fixed":
+        return _predict_fixed(classifier, images, sigma, n, alpha, noise, seed, indices, execution)
+    rule = SequentialRule(sigma, (0.0,), n0=0, n=n, alpha=alpha)
+    answers = []
+    for used, votes in _finished(classifier, images, rule, noise, seed, indices, execution):
+        counts = tuple(int(count) for count in np.sum(votes.looks, axis=0))
+        answers.append(Prediction(used.decide(votes).prediction, votes.drawn, counts, rule.alpha))
+    return answers
+
+
+def _finished(
+    classifier: Any,
+    images: Tensor,
+    rule: FixedRule | SequentialRule,
+    noise: str,
+    seed: int | None,
+    indices: Sequence[int] | None,
+    execution: Execution,
+) -> Iterator[tuple[Rule, Votes]]:
+    """The votes of each image, in order, when the rule wants no more; with the rule as the noise makes it."""
+    resolve_classifier(classifier)
+    pixels = to_unit_pixels(images)
+    numbers = _check_indices(indices, len(pixels))
+    pixels = pixels.to(classifier_device(classifier))
+    stream = _stream_for(pixels, noise, rule.sigma, seed)
+    sound = replace(rule, slack=stream.total_variation)
+    pending = ((Votes(index), image) for index, image in zip(numbers, pixels, strict=True))
+    finished: dict[int, Votes] = {}
+    for touched in vote_in_rounds(classifier, pending, sound, stream, execution=execution):
+        finished |= {votes.index: votes for votes in touched if sound.wanted(votes) == votes.drawn}
+    for index in numbers:
+        yield sound, finished[index]
+
+
+def _predict_fixed(
+    classifier: Any,
+    images: Tensor,
+    sigma: float,
+    n: int,
+    alpha: float,
+    noise: str,
+    seed: int | None,
+    indices: Sequence[int] | None,
+    execution: Execution,
+) -> list[Prediction]:
     sigma, n = statistics.check_sigma(sigma), statistics.check_whole(n, "n")
     enough = statistics.min_draws(alpha, two_sided=True)
     if n < enough or n > MAX_DRAWS:
         raise ValueError(
             f"`n` must be between {enough} (fewer draws decide nothing at alpha = {alpha}) and {MAX_DRAWS:,}, got {n}."
         )
-    device = classifier_device(classifier)
-    pixels = to_unit_pixels(images).to(device)
+    pixels = to_unit_pixels(images).to(classifier_device(classifier))
     counts = count_votes(
         classifier,
         pixels,
         [Draws(slot, index, 0, n) for slot, index in enumerate(_check_indices(indices, len(pixels)))],
-        sigma=sigma,
-        stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), device),
-        batch_size=check_batch_size(batch_size, device),
-        dtype=dtype,
+        stream=_stream_for(pixels, noise, sigma, seed),
+        execution=execution,
     )
     answers = []
     for votes in counts:
         second, first = np.argsort(votes, kind="stable")[-2:]
         p_value = float(statistics.two_sided_pvalue(votes[first], votes[second]))
-        answers.append(
-            Prediction(int(first) if p_value <= alpha else ABSTAIN, p_value, tuple(int(v) for v in votes), alpha)
-        )
+        answer = int(first) if p_value <= alpha else ABSTAIN
+        answers.append(Prediction(answer, n, tuple(int(v) for v in votes), alpha, p_value))
     return answers
+
+
+def _stream_for(pixels: Tensor, noise: str, sigma: float, seed: int | None) -> NoiseStream:
+    kind = choose_noise(noise, on_grid(pixels))
+    return make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)
 
 
 def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:

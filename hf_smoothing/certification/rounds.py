@@ -1,111 +1,194 @@
-"""Drawing for many images in rounds of full batches."""
+"""Drawing for many images in rounds of full batches, on one rank or many."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hf_smoothing import statistics
-from hf_smoothing.certification.rules import FixedRule, Votes
-from hf_smoothing.certification.sampling import (
-    Draws,
-    classifier_device,
-    count_votes,
-    default_batch_size,
-    resolve_classifier,
-)
-from hf_smoothing.noise import GaussianStream
+from hf_smoothing.certification.certificates import Counts, Votes
+from hf_smoothing.certification.classifiers import classifier_device
+from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.noise_kinds import NoiseStream
+from hf_smoothing.certification.rules import Rule
+from hf_smoothing.certification.sampling import Draws, count_votes
+
+
+class RankError(ConnectionError):
+    """Another rank of the run has failed or is gone."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that share a run.
+
+    All of them go through the same images in the same rounds. Each makes an equal part of a round's draws, and all learn the votes of
+    all: so no rank idles while another has work, however unequal the images, and every decision is the same everywhere.
+
+    Args:
+        rank, count: of this process, and of all.
+        gather: a list of one object from this process -> those of all, in the order of the ranks.
+    """
+
+    rank: int = 0
+    count: int = 1
+    gather: Callable[[list[Any]], list[Any]] = list
+
+    def exchange(self, work: Callable[[], Any]) -> list[Any]:
+        """What `work` gives on each rank; an error of one is raised on all, so that none waits for it forever."""
+        if self.count == 1:
+            return [work()]
+        try:
+            mine: Any = work()
+            failure = None
+        except Exception as error:
+            mine, failure = f"{type(error).__name__}: {error}", error
+        try:
+            everything = self.gather([(failure is None, mine)])
+        except RuntimeError as error:
+            # The transport's own error, when a process was killed.
+            raise (failure or RankError(f"Another rank of this run is gone ({error}).")) from error
+        if failure is not None:
+            raise failure
+        for rank, (fine, result) in enumerate(everything):
+            if not fine:
+                raise RankError(f"Rank {rank} of this run failed: {result}")
+        return [result for _, result in everything]
 
 
 def vote_in_rounds(
     classifier: Any,
     pending: Iterable[tuple[Votes, Tensor]],
-    rule: FixedRule,
+    rule: Rule,
+    stream: NoiseStream,
     *,
-    seed: int,
-    batch_size: int | None = None,
-    dtype: str = "float32",
+    execution: Execution | None = None,
+    ranks: Ranks | None = None,
     window: int = 64,
     round_seconds: float = 1.0,
 ) -> Iterator[list[Votes]]:
     """Draw for a sliding window of images in rounds of full batches, until the rule has all it wants of each.
 
-    A round's length adapts to `round_seconds`, since that is what a kill may lose. It does not change any vote.
+    The window holds as many images as it takes to fill a round's batches; only at the end of the images may a batch be short. A
+    round's length adapts to `round_seconds`, since that is what a kill may lose. None of this changes any vote.
 
     Args:
-        classifier, rule, seed, batch_size, dtype: as in `certify`.
+        classifier, execution: as in `count_votes`.
         pending: (votes so far, float32 image (channels, height, width) in [0, 1]); read only as far as needed.
-        window: images at hand at once.
+        rule: of the run.
+        stream: of the noise, on the classifier's device.
+        ranks: the processes that share the work; each must be given the same images.
+        window: images at hand at least, while there are any; at most eight times as many.
         round_seconds: the time aimed at for one round.
 
     Yields:
-        after each round, the votes that it changed; complete when `rule.segments(votes.drawn)` is empty.
+        after each round, the votes that it changed; complete when `rule.wanted(votes)` is `votes.drawn`.
     """
-    resolve_classifier(classifier)
     device = classifier_device(classifier)
-    size = check_batch_size(batch_size, device)
+    execution, ranks = execution or Execution(), ranks or Ranks()
+    full = execution.size_on(device) * ranks.count
     source = iter(pending)
     work: list[tuple[Votes, Tensor]] = []
-    stream: GaussianStream | None = None
-    batches = 1
-    while True:
-        for item in itertools.islice(source, window - len(work)):
-            work.append((item[0], item[1].to(device)))
-        if not work:
-            return
-        shapes = {tuple(image.shape) for _, image in work} | ({stream.shape} if stream else set())
-        if len(shapes) > 1:
-            raise ValueError(
-                f"All images must have one size and channel count, got {sorted(shapes)}. Resize them first."
-            )
-        votes = [item[0] for item in work]
-        images = torch.stack([item[1] for item in work])
-        stream = stream or GaussianStream(seed, tuple(images.shape[1:]), device)
-        requests, firsts = _plan(votes, rule, budget=batches * size)
-        began = time.perf_counter()
-        counts = count_votes(
-            classifier, images, requests, sigma=rule.sigma, stream=stream, batch_size=size, dtype=dtype
-        )
-        seconds = time.perf_counter() - began
-        drawn = sum(request.stop - request.start for request in requests)
-        for request, first, row in zip(requests, firsts, counts, strict=True):
-            votes[request.slot].add(row, request.start, request.stop, first)
-            votes[request.slot].seconds += seconds * (request.stop - request.start) / drawn
-        yield [votes[slot] for slot in sorted({request.slot for request in requests})]
-        work = [item for item in work if rule.segments(item[0].drawn)]
-        if seconds < round_seconds / 2:
-            batches *= 2
-        elif seconds > round_seconds * 2 and batches > 1:
-            batches //= 2
+    batches, exhausted = 1, False
+    with execution.prepare(classifier) as classify:
+        while True:
+            wanted = sum(rule.wanted(votes) - votes.drawn for votes, _ in work)
+            while not exhausted and (len(work) < window or (wanted < batches * full and len(work) < 8 * window)):
+                item = next(source, None)
+                exhausted = item is None
+                if item is None:
+                    break
+                if tuple(item[1].shape) != stream.shape:
+                    raise ValueError(
+                        f"All images must have one size and channel count, got {stream.shape} and, for image {item[0].index}, "
+                        f"{tuple(item[1].shape)}. Resize them first."
+                    )
+                if rule.wanted(item[0]) == item[0].drawn:  # its last look was recorded, but not the decision
+                    yield [item[0]]
+                else:
+                    work.append((item[0], item[1].to(device)))
+                    wanted += rule.wanted(item[0]) - item[0].drawn
+            if not work:
+                return
+            votes = [item[0] for item in work]
+            budget = min(batches * full, max(full, wanted // full * full))
+            requests = plan(votes, rule, budget)
+            counts, seconds = _cast(classify, work, requests, stream, execution, ranks)
+            drawn = sum(request.stop - request.start for request in requests)
+            for number, (slot, _, start, stop) in enumerate(requests):
+                votes[slot].add(counts[number], start, stop, opens_look=start in (0, *rule.bounds))
+                votes[slot].seconds += seconds * (stop - start) / drawn
+            yield [votes[slot] for slot in sorted({request.slot for request in requests})]
+            work = [item for item in work if rule.wanted(item[0]) > item[0].drawn]
+            if seconds < round_seconds / 2:
+                batches *= 2
+            elif seconds > round_seconds * 2 and batches > 1:
+                batches //= 2
 
 
-def _plan(votes: Sequence[Votes], rule: FixedRule, budget: int) -> tuple[list[Draws], list[bool]]:
-    """Requests worth `budget` draws, the first images first, and whether each opens a look."""
-    starts = {start for start, _ in rule.segments(0)}
+def plan(votes: Sequence[Votes], rule: Rule, budget: int) -> list[Draws]:
+    """Requests worth at most `budget` draws, the first images first, cut where a look of the rule ends."""
     requests: list[Draws] = []
-    firsts: list[bool] = []
     for slot, item in enumerate(votes):
-        for start, stop in rule.segments(item.drawn):
-            if budget == 0:
-                return requests, firsts
-            take = min(stop - start, budget)
-            budget -= take
-            requests.append(Draws(slot, item.index, start, start + take))
-            firsts.append(start in starts)
-            if take < stop - start:
-                break
-    return requests, firsts
+        wanted = min(rule.wanted(item), item.drawn + budget)
+        ends = [end for end in rule.bounds if item.drawn < end < wanted]
+        for start, stop in itertools.pairwise([item.drawn, *ends, wanted]):
+            if stop > start:
+                requests.append(Draws(slot, item.index, start, stop))
+        budget -= wanted - item.drawn
+        if budget == 0:
+            break
+    return requests
 
 
-def check_batch_size(batch_size: int | None, device: torch.device) -> int:
-    """The batch size to use: the one given, if it is positive, or the device's default."""
-    if batch_size is None:
-        return default_batch_size(device)
-    if statistics.check_whole(batch_size, "batch_size") < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    return int(batch_size)
+def _cast(
+    classify: Callable[[Tensor], Tensor],
+    work: Sequence[tuple[Votes, Tensor]],
+    requests: Sequence[Draws],
+    stream: NoiseStream,
+    execution: Execution,
+    ranks: Ranks,
+) -> tuple[dict[int, Counts], float]:
+    """Make the draws, each rank its part: the votes of each request, and the seconds that the slowest rank took."""
+    mine = part_of(requests, ranks.rank, ranks.count)
+
+    def draw() -> tuple[float, list[tuple[int, Counts]]]:
+        if not mine:
+            return 0.0, []
+        slots = sorted({request.slot for _, request in mine})
+        images = torch.stack([work[slot][1] for slot in slots])
+        began = time.perf_counter()
+        asked = [request._replace(slot=slots.index(request.slot)) for _, request in mine]
+        counts = count_votes(classify, images, asked, stream=stream, execution=execution)
+        return time.perf_counter() - began, [(number, row) for (number, _), row in zip(mine, counts, strict=True)]
+
+    results = ranks.exchange(draw)
+    sums: dict[int, Counts] = {}
+    for _, rows in results:
+        for number, row in rows:
+            sums[number] = sums[number] + row if number in sums else np.asarray(row)
+    return sums, max(seconds for seconds, _ in results)
+
+
+def part_of(requests: Sequence[Draws], rank: int, count: int) -> list[tuple[int, Draws]]:
+    """The part of a rank when all requested draws, laid end to end, are cut into `count` equal pieces.
+
+    Returns:
+        [(request number, the draws of it that are this rank's), ...].
+    """
+    total = sum(request.stop - request.start for request in requests)
+    first, last = rank * total // count, (rank + 1) * total // count
+    mine, position = [], 0
+    for number, request in enumerate(requests):
+        start = request.start + max(0, first - position)
+        stop = min(request.stop, request.start + last - position)
+        if start < stop:
+            mine.append((number, request._replace(start=start, stop=stop)))
+        position += request.stop - request.start
+    return mine

@@ -1,28 +1,54 @@
-"""What is drawn for an image and what may be claimed from it: CERTIFY with a fixed number of draws.
-
-Source: Cohen, Rosenfeld & Kolter (2019), arXiv 1902.02918, section 3.2.
-"""
+"""The rules of a run, each fixed before its first draw: how many draws an image gets, and what may be claimed from them."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_smoothing import statistics
-from hf_smoothing.noise import MAX_DRAWS
+from hf_smoothing.certification.certificates import Certificate, Votes
+from hf_smoothing.certification.sequential import SequentialRule, check_stages
 from hf_smoothing.statistics import ABSTAIN
 
 
-Counts = NDArray[np.int64]
+BOUNDS = ("one-sided", "runner-up")
+MODES = ("targets", "curve", "fixed")
+
+
+class Rule(Protocol):
+    """What certification asks of a rule.
+
+    Attributes:
+        sigma, alpha: noise level and failure probability of one certificate.
+        bounds: the numbers of draws at which a stage or look ends, ascending.
+    """
+
+    @property
+    def sigma(self) -> float: ...  # noqa: D102
+    @property
+    def alpha(self) -> float: ...  # noqa: D102
+    @property
+    def bounds(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def wanted(self, votes: Votes) -> int:
+        """How many draws the image should have before it is looked at again; `votes.drawn` once it is decided."""
+        ...
+
+    def decide(self, votes: Votes) -> Certificate:
+        """The certificate from votes of which no more are wanted."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that decide a run's result, as in `run.json`."""
+        ...
 
 
 @dataclass(frozen=True)
 class FixedRule:
-    """CERTIFY with `n0` selection and `n` estimation draws, fixed before the first one.
+    """CERTIFY with `n0` selection and `n` estimation draws: the rule of the papers.
 
     Guarantee: the certificate of an image is wrong with probability at most `alpha` over its draws, whatever the classifier.
 
@@ -31,120 +57,127 @@ class FixedRule:
         n0: draws that choose the class.
         n: fresh draws that estimate its probability.
         alpha: failure probability of one certificate.
+        bound: "one-sided" bounds the top class from below, as papers do; "runner-up" bounds the largest other class from above
+            as well, at alpha/2 each.
+        slack: total variation of the noise from its law; see `statistics.l2_radius`.
 
     Raises:
         ValueError: if `n` draws can decide nothing at `alpha`, or any argument is out of its range.
 
-    Source: arXiv 1902.02918, CERTIFY, Theorem 1 and Proposition 2; one-sided bound.
+    Source: arXiv 1902.02918, CERTIFY, Theorem 1 and Proposition 2.
     """
 
     sigma: float
     n0: int = 100
     n: int = 100_000
     alpha: float = 0.001
+    bound: str = "one-sided"
+    slack: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", statistics.check_sigma(self.sigma))
-        object.__setattr__(self, "alpha", statistics.check_alpha(self.alpha))
-        object.__setattr__(self, "n", statistics.check_whole(self.n, "n"))
-        object.__setattr__(self, "n0", statistics.check_whole(self.n0, "n0"))
+        check_stages(self)
+        if self.n0 < 1:
+            raise ValueError(f"`n0` must be at least 1 to choose a class, got {self.n0}.")
+        if self.bound not in BOUNDS:
+            raise ValueError(f"`bound` must be one of {', '.join(map(repr, BOUNDS))}, got {self.bound!r}.")
         enough = statistics.min_draws(self.alpha)
         if self.n < enough:
             raise ValueError(
                 f"`n` must be at least {enough} to certify anything at alpha = {self.alpha}, got {self.n}: even unanimous "
                 "votes would abstain."
             )
-        if self.n0 < 1:
-            raise ValueError(f"`n0` must be at least 1 to choose a class, got {self.n0}.")
-        if self.n0 + self.n > MAX_DRAWS:
-            raise ValueError(f"`n0` + `n` must be at most {MAX_DRAWS:,}, got {self.n0 + self.n:,}.")
 
-    def segments(self, drawn: int) -> list[tuple[int, int]]:
-        """The draws still to make after the first `drawn`, cut at the looks."""
-        bounds = [0, self.n0, self.n0 + self.n]
-        return [(max(a, drawn), b) for a, b in itertools.pairwise(bounds) if b > drawn]
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """Ends of the two stages."""
+        return (self.n0, self.n0 + self.n)
+
+    def wanted(self, votes: Votes) -> int:
+        """All draws at once."""
+        return self.n0 + self.n
 
     def decide(self, votes: Votes) -> Certificate:
         """The certificate from a complete set of votes."""
         selection, estimation = votes.looks
         top = int(selection.argmax())
-        p_lower = float(statistics.lower_bound(estimation[top], self.n, self.alpha))
-        certified = p_lower > 0.5
-        return Certificate(
-            index=votes.index,
-            prediction=top if certified else ABSTAIN,
-            radius=float(statistics.l2_radius(p_lower, self.sigma)) if certified else 0.0,
-            p_lower=p_lower,
-            sigma=self.sigma,
-            alpha=self.alpha,
-            draws=votes.drawn,
-            looks=tuple(tuple(int(x) for x in look) for look in votes.looks),
-            label=votes.label,
-            seconds=votes.seconds,
-        )
+        p_upper = None
+        if self.bound == "one-sided":
+            p_lower = float(statistics.lower_bound(estimation[top], self.n, self.alpha))
+            radius = float(statistics.l2_radius(p_lower, self.sigma, self.slack))
+        else:
+            p_lower = float(statistics.lower_bound(estimation[top], self.n, self.alpha / 2))
+            p_upper = float(statistics.upper_bound(np.delete(estimation, top).max(), self.n, self.alpha / 2))
+            radius = float(statistics.runner_up_radius(p_lower, p_upper, self.sigma, self.slack))
+        prediction = top if radius > 0.0 else ABSTAIN
+        return Certificate.of(votes, prediction, radius, p_lower, self.sigma, self.alpha, p_upper=p_upper)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that decide a run's result."""
-        return {"rule": {"name": "fixed-n", "n0": self.n0, "n": self.n}, "sigma": self.sigma, "alpha": self.alpha}
+        return {
+            "rule": {"name": "fixed-n", "n0": self.n0, "n": self.n},
+            "sigma": self.sigma,
+            "alpha": self.alpha,
+            "bound": self.bound,
+            "label_aware": False,
+        }
 
 
-@dataclass
-class Votes:
-    """The votes of one image so far.
+def make_rule(
+    sigma: float,
+    *,
+    mode: str = "targets",
+    radii: Sequence[float] | None = None,
+    n0: int | None = None,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    spending: bool = False,
+    bound: str = "one-sided",
+    label_aware: bool = False,
+) -> FixedRule | SequentialRule:
+    """The rule that a user asks for by a few words.
 
-    Attributes:
-        index: of the image within the run.
-        label: true class if known; it never influences a certificate.
-        looks: counts of each look, int64 (num_labels,) each: selection and estimation.
-        drawn: number of draws made.
-        seconds: spent on them.
+    Args:
+        sigma: noise standard deviation in [0, 1] pixel units.
+        mode: "targets" draws until each target radius is certified or given up; "curve" does so for a fine grid of radii; "fixed"
+            makes n0 + n draws for every image, as papers do.
+        radii: the targets, ascending; by default multiples of 0.25 (of sigma, if that is less) up to 3 sigma.
+        n0: draws that choose the class, 100 by default. 0 does without, at alpha/2: the class is then the one with most votes.
+        n: estimation draws; at most so many in the sequential modes.
+        alpha: failure probability of one certificate.
+        spending: the exact error-spending boundaries instead of the union bound; see `SequentialRule`.
+        bound: "one-sided", or "runner-up" in mode "fixed"; see `FixedRule`.
+        label_aware: test the true label only, to *measure* certified accuracy with fewer draws. No certificate for deployment.
+
+    Raises:
+        ValueError: on any other mode, or arguments that do not belong together or are out of range.
     """
-
-    index: int
-    label: int | None = None
-    looks: list[Counts] = field(default_factory=list)
-    drawn: int = 0
-    seconds: float = 0.0
-
-    def add(self, counts: Counts, start: int, stop: int, first_of_look: bool) -> None:
-        """Add the counts of draws `start` to `stop` - 1, which must continue those made so far."""
-        if start != self.drawn:
-            raise ValueError(f"Draws of image {self.index} must continue at {self.drawn}, got draws from {start}.")
-        if first_of_look:
-            self.looks.append(counts.copy())
-        else:
-            self.looks[-1] += counts
-        self.drawn = stop
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What is guaranteed about one image: within `radius` in l2, the smoothed classifier answers `prediction`.
-
-    Attributes:
-        index: of the image within its run.
-        prediction: class, or `ABSTAIN` (-1).
-        radius: l2 radius in [0, 1] pixel units, 0.0 on abstention.
-        p_lower: lower confidence bound of the predicted class's probability under noise.
-        sigma, alpha: noise level and failure probability.
-        draws: number of noisy copies classified.
-        looks: votes of each class at each look: selection, then estimation.
-        label: true class if known.
-        seconds: spent on this image.
-    """
-
-    index: int
-    prediction: int
-    radius: float
-    p_lower: float
-    sigma: float
-    alpha: float
-    draws: int
-    looks: tuple[tuple[int, ...], ...]
-    label: int | None = None
-    seconds: float = 0.0
-
-    @property
-    def abstained(self) -> bool:
-        """True if nothing is claimed."""
-        return self.prediction == ABSTAIN
+    if mode not in MODES:
+        raise ValueError(f"`mode` must be one of {', '.join(map(repr, MODES))}, got {mode!r}.")
+    if mode == "fixed":
+        if radii is not None or spending or label_aware:
+            raise ValueError(
+                "`radii`, `spending` and `label_aware` belong to the sequential rules, but mode is 'fixed', which certifies all radii "
+                "from n draws. Leave them out, or use mode='targets'."
+            )
+        return FixedRule(sigma, 100 if n0 is None else n0, n, alpha, bound)
+    if bound != "one-sided":
+        raise ValueError(
+            f"The bound {bound!r} is made from a fixed number of draws. Use mode='fixed', or bound='one-sided'."
+        )
+    if mode == "curve" and radii is not None:
+        raise ValueError(
+            "mode='curve' chooses the radii itself, got `radii` as well. Use mode='targets' for radii of yours."
+        )
+    if label_aware and n0:
+        raise ValueError(
+            f"Label-aware measuring selects no class, so it has no selection draws, got n0 = {n0}. Leave n0 out."
+        )
+    sigma = statistics.check_sigma(sigma)
+    stages = (0 if label_aware else 100) if n0 is None else n0
+    if radii is None:
+        step = sigma / 10 if mode == "curve" else min(0.25, sigma)
+        # Rounded so that they are the numbers that people write: 0.15, not 0.15000000000000002.
+        grid = [round(step * k, 12) for k in range(int(3 * sigma / step * (1 + 1e-9)) + 1)]
+        probe = SequentialRule(sigma, (0.0,), stages, n, alpha, spending, label_aware)
+        radii = [radius for radius in grid if radius < probe.ceiling]
+    return SequentialRule(sigma, tuple(radii), stages, n, alpha, spending, label_aware)

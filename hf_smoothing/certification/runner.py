@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import datetime
-import operator
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from hf_smoothing.certification.certificates import Votes
+from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
+from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import classifier_identity
-from hf_smoothing.certification.rounds import check_batch_size, vote_in_rounds
-from hf_smoothing.certification.rules import Certificate, FixedRule, Votes
-from hf_smoothing.certification.sampling import autocast, classifier_device, resolve_classifier
-from hf_smoothing.certification.settings import check_selection, generator_name, run_settings
+from hf_smoothing.certification.images import check_selection, checked_items, is_stream, survey
+from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
+from hf_smoothing.certification.rounds import RankError, Ranks, vote_in_rounds
+from hf_smoothing.certification.rows import RowKeeper, image_hash, restored_votes
+from hf_smoothing.certification.rules import make_rule
+from hf_smoothing.certification.settings import run_settings
+from hf_smoothing.noise import on_grid
 from hf_smoothing.pixels import to_unit_pixels
-from hf_smoothing.records import Row, Run, RunWriter, read_run
-from hf_smoothing.statistics import exact_text
+from hf_smoothing.records import Run, RunError, RunWriter, read_run
+from hf_smoothing.statistics import ABSTAIN, check_whole, exact_text
 
 
-PARTIAL_SECONDS = 5.0
-"""At most this much work on an unfinished image is lost by a kill, give or take one round."""
+PROBE_DRAWS = 200_000
+"""A run of fewer draws is over before the trial of batch sizes has paid."""
 
 
 def certify_dataset(
@@ -36,30 +40,41 @@ def certify_dataset(
     output_dir: str | os.PathLike[str],
     *,
     sigma: float,
-    n0: int = 100,
+    mode: str = "targets",
+    radii: Sequence[float] | None = None,
+    n0: int | None = None,
     n: int = 100_000,
     alpha: float = 0.001,
+    spending: bool = False,
+    bound: str = "one-sided",
+    label_aware: bool = False,
+    noise: str = "auto",
     indices: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     dtype: str = "float32",
+    channels_last: bool = False,
+    compiled: bool = False,
     description: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Run:
     """Certify images of a data set and record one row an image; call it again to resume a run that was cut off.
 
-    Under `accelerate launch` or `torchrun` the images are shared out over the ranks. The rows do not depend on the number
-    of ranks, the batch size, or where the run was interrupted.
+    Under `accelerate launch` or `torchrun` the ranks share every round of draws, so none idles before the end. The rows do not depend
+    on the number of ranks, the batch size, or where the run was interrupted.
 
     Args:
         classifier: as in `certify`.
-        dataset: map-style; `dataset[i]` is a mapping with "pixel_values", (channels, height, width) uint8 or float
-            in [0, 1] at the certified resolution, and if known "labels", an integer. See `hf_smoothing.PixelDataset`.
+        dataset: `dataset[i]` is a mapping with "pixel_values", (channels, height, width) uint8 or float in [0, 1] at the certified
+            resolution, and if known "labels", an integer. See `hf_smoothing.PixelDataset`. Or a stream of such items
+            (`hf_smoothing.PixelStream`, any iterable); a resumption goes through it again and checks what is already recorded.
         output_dir: the run folder, created or resumed.
-        sigma, n0, n, alpha: as in `FixedRule`.
+        sigma, mode, radii, n0, n, alpha, spending, bound, label_aware: which rule; see `make_rule`.
+        noise: as in `choose_noise`: grid noise for 8-bit images by default.
         indices: which images, all by default. They identify the images in the rows and in the noise.
         seed: of the noise.
-        batch_size, dtype: as in `certify`.
+        batch_size: noisy copies a forward pass; by default the fastest of a short trial. Never changes the result.
+        dtype, channels_last, compiled: how the network is run; see `Execution`.
         description: further JSON facts for `run.json`, such as {"model": {"id": ...}, "dataset": {"id": ...}}.
         progress: show a bar on the main rank.
 
@@ -68,53 +83,74 @@ def certify_dataset(
 
     Raises:
         ValueError: on an empty selection, bad pixels, or a folder that holds another run.
-        OSError: if the folder cannot be written.
+        OSError: if the folder cannot be written, or another rank is gone.
         KeyboardInterrupt: after Ctrl-C; what is done is kept, and the message says where.
     """
-    rule = FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha)
+    rule = make_rule(
+        sigma, mode=mode, radii=radii, n0=n0, n=n, alpha=alpha, spending=spending, bound=bound, label_aware=label_aware
+    )
     resolve_classifier(classifier)
     device = classifier_device(classifier)
-    check_batch_size(batch_size, device)
-    autocast(device, dtype)
+    execution = Execution(dtype, channels_last, compiled, batch_size)
     chosen = check_selection(dataset, indices)
+    check_whole(seed, "seed")
     state = process_state(cpu=device.type == "cpu")
     facts: list[Any] = [None]
     if state.is_main_process:
-        facts = [run_settings(classifier, dataset, chosen, rule, seed=seed, dtype=dtype, description=description)]
-        writer = RunWriter(output_dir, facts[0])
+        seen = survey(dataset, chosen)
+        kind = choose_noise(noise, seen.on_grid)
+        stream = make_stream(kind, seed=seed, shape=seen.resolution, device=device, sigma=rule.sigma)
+        speeds: dict[str, int] = {}
+        if chosen is None or len(chosen) * rule.bounds[-1] >= PROBE_DRAWS:
+            execution, speeds = probe_batch_size(classifier, stream.shape, execution)
+        trial = {"images_per_second_by_batch_size": speeds} if speeds else {}
+        settings = run_settings(
+            classifier, seen, chosen, rule, stream, execution, description=description, informative=trial
+        )
+        writer = RunWriter(output_dir, settings)
+        facts = [(settings, kind, stream.shape, execution)]
     if state.num_processes > 1:
-        from accelerate.utils import broadcast_object_list
-
         broadcast_object_list(facts)
     if not state.is_main_process:
-        _check_same_classifier(classifier, facts[0])
-        writer = RunWriter(output_dir, facts[0], rank=state.process_index)
+        settings, kind, shape, execution = facts[0]
+        stream = make_stream(kind, seed=seed, shape=shape, device=device, sigma=rule.sigma)
+        _check_same(classifier, stream, settings)
+        writer = RunWriter(output_dir, settings, rank=state.process_index)
+    rule = replace(rule, slack=stream.total_variation)
     with writer:
         before = read_run(output_dir)
         state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one
-        todo = [index for index in chosen if index not in before.rows]
-        mine = todo[state.process_index :: state.num_processes]
+        ranks = Ranks(state.process_index, state.num_processes, gather_object)
         bar = tqdm(
-            total=len(mine) + (len(chosen) - len(todo)),
-            initial=len(chosen) - len(todo),
+            total=None if chosen is None else len(chosen),
+            initial=len(before.rows),
             desc=f"Certifying at sigma {exact_text(sigma)}",
             unit="image",
             disable=not (progress and state.is_main_process),
         )
+        keeper = RowKeeper(writer, rule, share=(ranks.rank, ranks.count))
+        certified = sum(row["prediction"] != ABSTAIN for row in before.rows.values())
+        total = "all" if chosen is None else len(chosen)
         try:
-            pending = _pending(dataset, mine, before)
-            rounds = vote_in_rounds(classifier, pending, rule, seed=seed, batch_size=batch_size, dtype=dtype)
-            _record(rounds, rule, writer, bar, certified=sum(row["radius"] > 0 for row in before.rows.values()))
+            pending = _pending(dataset, chosen, before, keeper, stream)
+            for touched in vote_in_rounds(classifier, pending, rule, stream, execution=execution, ranks=ranks):
+                finished = keeper.keep(touched)
+                certified += sum(not certificate.abstained for certificate in finished)
+                bar.update(len(finished))
+                bar.set_postfix(certified=certified)
         except KeyboardInterrupt:
             # Said by the exception itself, so that it is seen wherever it ends: a log may go nowhere.
-            done = len(read_run(output_dir).rows)
-            raise KeyboardInterrupt(
-                f"Interrupted: {done} of {len(chosen)} images are done and kept in {output_dir}. The same command resumes."
-            ) from None
+            raise KeyboardInterrupt(f"Interrupted: {_kept(output_dir, total)}") from None
+        except RankError as error:
+            raise RankError(f"{error} {_kept(output_dir, total)}") from error
         finally:
             bar.close()
     state.wait_for_everyone()
     return read_run(output_dir)
+
+
+def _kept(output_dir: Any, total: int | str) -> str:
+    return f"{len(read_run(output_dir).rows)} of {total} images are done and kept in {output_dir}. The same command resumes."
 
 
 def process_state(cpu: bool = False) -> PartialState:
@@ -125,19 +161,19 @@ def process_state(cpu: bool = False) -> PartialState:
     """
     # Without cpu=True, accelerate takes each process that torchrun starts on a machine without a GPU for a run of its own.
     forced = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
-    # Ranks wait for each other while one of them hashes the data set, and at the end: hours are no sign of a fault.
+    # Ranks wait for each other while one of them hashes the data set: hours are no sign of a fault.
     return PartialState(cpu=forced or not torch.accelerator.is_available(), timeout=datetime.timedelta(days=7))
 
 
-def _check_same_classifier(classifier: Any, settings: Mapping[str, Any]) -> None:
+def _check_same(classifier: Any, stream: NoiseStream, settings: Mapping[str, Any]) -> None:
     """Every rank must certify the network that the run names; batch-norm statistics differ after distributed training."""
-    drawn_by = generator_name(classifier_device(classifier))
-    if settings["noise"]["drawn_by"] != drawn_by:
+    mine, theirs = noise_facts(stream), settings["noise"]
+    if mine != theirs:
         raise ValueError(
-            f"All ranks of a run must draw their noise alike, but rank 0 is on {settings['noise']['drawn_by']} and this one on {drawn_by}."
+            f"All ranks of a run must draw their noise alike, but rank 0 is on {theirs['drawn_by']} and this one on {mine['drawn_by']}."
         )
-    mine = classifier_identity(classifier)
-    differing = [key for key, value in mine.items() if settings["model"].get(key) != value]
+    identity = classifier_identity(classifier)
+    differing = [key for key, value in identity.items() if settings["model"].get(key) != value]
     if differing:
         raise ValueError(
             f"The classifier of this rank is not that of rank 0: {', '.join(differing)} differ. After distributed training save the model "
@@ -145,67 +181,24 @@ def _check_same_classifier(classifier: Any, settings: Mapping[str, Any]) -> None
         )
 
 
-def _pending(dataset: Any, indices: Sequence[int], before: Run) -> Iterator[tuple[Votes, Tensor]]:
-    for index in indices:
-        item = dataset[index]
-        label = item.get("labels")
-        votes = Votes(index, None if label is None else operator.index(label))
-        if index in before.partials:
-            row = before.partials[index]
-            looks = [_dense(look, row["num_labels"]) for look in row["looks"]]
-            votes = Votes(index, votes.label, looks, row["draws"], row["seconds"])
-        yield votes, to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]
-
-
-def _record(rounds: Iterator[list[Votes]], rule: FixedRule, writer: RunWriter, bar: Any, certified: int) -> None:
-    saved = time.monotonic()
-    bar.set_postfix(certified=certified)
-    for touched in rounds:
-        late = time.monotonic() - saved > PARTIAL_SECONDS
-        for votes in touched:
-            if not rule.segments(votes.drawn):
-                certificate = rule.decide(votes)
-                writer.append(certificate_row(certificate))
-                certified += certificate.radius > 0
-                bar.update()
-            elif late:
-                writer.append(_partial_row(votes))
-        if late:
-            saved = time.monotonic()
-        bar.set_postfix(certified=certified)
-
-
-def certificate_row(certificate: Certificate) -> Row:
-    """A finished line of a run folder."""
-    return {
-        "index": certificate.index,
-        "label": certificate.label,
-        "prediction": certificate.prediction,
-        "radius": certificate.radius,
-        "p_lower": certificate.p_lower,
-        "draws": certificate.draws,
-        "looks": [_sparse(np.asarray(look)) for look in certificate.looks],
-        "seconds": round(certificate.seconds, 4),
-    }
-
-
-def _partial_row(votes: Votes) -> Row:
-    return {
-        "index": votes.index,
-        "partial": True,
-        "draws": votes.drawn,
-        "num_labels": len(votes.looks[0]),
-        "looks": [_sparse(look) for look in votes.looks],
-        "seconds": round(votes.seconds, 4),
-    }
-
-
-def _sparse(counts: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, int]:
-    return {str(k): int(counts[k]) for k in np.flatnonzero(counts)}
-
-
-def _dense(counts: Mapping[str, int], num_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    dense = np.zeros(num_labels, dtype=np.int64)
-    for label, count in counts.items():
-        dense[int(label)] = count
-    return dense
+def _pending(
+    dataset: Any, chosen: Sequence[int] | None, before: Run, keeper: RowKeeper, stream: NoiseStream
+) -> Iterator[tuple[Votes, Tensor]]:
+    """The images that are not finished, with the votes they already have."""
+    streamed = is_stream(dataset)
+    todo = chosen if streamed else [index for index in chosen or () if index not in before.rows]
+    for index, item in checked_items(dataset, todo):
+        seen = image_hash(index, item) if streamed else None
+        recorded = before.rows.get(index, before.partials.get(index))
+        if recorded is not None and recorded.get("image_sha256") != seen:
+            raise RunError(
+                f"Image {index} of the stream is not the one that this run has certified. Resume with the same stream in the same order, or "
+                "use another output folder."
+            )
+        if index in before.rows:
+            continue
+        pixels = to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]
+        if stream.kind == "grid" and not on_grid(pixels):
+            choose_noise("grid", fits_grid=False)  # says what to do
+        keeper.expect(index, seen)
+        yield restored_votes(index, item, recorded), pixels

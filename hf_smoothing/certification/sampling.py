@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from hf_smoothing.noise import GaussianStream
-
-
-Classifier = Callable[[Tensor], Tensor]
-"""(batch, channels, height, width) pixels, noise already added -> (batch, num_labels) logits."""
+from hf_smoothing.certification.classifiers import resolve_classifier
+from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.noise_kinds import NoiseStream
 
 
 class Draws(NamedTuple):
@@ -32,62 +30,8 @@ class Draws(NamedTuple):
     stop: int
 
 
-def module_of(classifier: Any) -> nn.Module | None:
-    """The module behind a classifier: itself, or the owner of a bound method; None for a plain callable."""
-    owner = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None
-
-
-def resolve_classifier(classifier: Any) -> Classifier:
-    """The callable to certify: the `classify` method where there is one, else the object itself.
-
-    Raises:
-        ValueError: if a module is in train mode (dropout and batch statistics would make it another classifier each time).
-        TypeError: if it is not callable.
-    """
-    module = module_of(classifier)
-    if module is not None and any(child.training for child in module.modules()):
-        raise ValueError(
-            "The classifier must be in eval mode to be certified, got a module in train mode. Call model.eval() first."
-        )
-    resolved: Classifier = getattr(classifier, "classify", classifier)
-    if not callable(resolved):
-        raise TypeError(
-            f"The classifier must be callable on pixels, or have a `classify` method, got {type(classifier).__name__}."
-        )
-    return resolved
-
-
-def classifier_device(classifier: Any) -> torch.device:
-    """The device of a module's parameters; the CPU for a plain callable or a module without any."""
-    module = module_of(classifier)
-    if module is not None:
-        for parameter in module.parameters():
-            return parameter.device
-    return torch.device("cpu")
-
-
-def default_batch_size(device: torch.device) -> int:
-    """Small batches stay in a CPU's cache; a GPU wants large ones."""
-    return 128 if device.type == "cpu" else 1024
-
-
-def autocast(device: torch.device, dtype: str) -> torch.autocast:
-    """The context in which the network runs; "float32" changes nothing. Noise is added before it, in float32.
-
-    Raises:
-        ValueError: on any other name than float32, bfloat16 or float16.
-    """
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in kinds:
-        raise ValueError(f"`dtype` of the network must be one of {', '.join(kinds)}, got {dtype!r}.")
-    if dtype == "float32":
-        return torch.autocast(device.type, enabled=False)
-    return torch.autocast(device.type, dtype=kinds[dtype])
-
-
 def noisy_batches(
-    images: Tensor, requests: Sequence[Draws], *, sigma: float, stream: GaussianStream, batch_size: int
+    images: Tensor, requests: Sequence[Draws], *, stream: NoiseStream, batch_size: int
 ) -> Iterator[tuple[Tensor, list[tuple[int, int, int]]]]:
     """Lay all requested noisy copies end to end and cut them into full batches; only the last may be shorter.
 
@@ -96,7 +40,6 @@ def noisy_batches(
     Args:
         images: float32 (slots, channels, height, width), clean pixels on the stream's device.
         requests: what to draw.
-        sigma: noise standard deviation in [0, 1] pixel units.
         stream: where the noise comes from.
         batch_size: images a batch.
 
@@ -111,8 +54,7 @@ def noisy_batches(
         while position < request.stop:
             take = min(request.stop - position, len(buffer) - filled)
             rows = buffer[filled : filled + take]
-            stream.fill(rows, request.image, position)
-            rows.mul_(sigma).add_(images[request.slot])
+            stream.noisy_copies(rows, images[request.slot], request.image, position)
             pieces.append((number, filled, filled + take))
             position += take
             filled += take
@@ -129,10 +71,8 @@ def count_votes(
     images: Tensor,
     requests: Sequence[Draws],
     *,
-    sigma: float,
-    stream: GaussianStream,
-    batch_size: int,
-    dtype: str = "float32",
+    stream: NoiseStream,
+    execution: Execution | None = None,
 ) -> NDArray[np.int64]:
     """How often each class wins among the requested noisy copies.
 
@@ -140,8 +80,8 @@ def count_votes(
 
     Args:
         classifier: callable on pixels, or an object with a `classify` method.
-        images, requests, sigma, stream, batch_size: as in `noisy_batches`.
-        dtype: in which the network runs ("float32", "bfloat16", "float16"); the noise is float32 in any case.
+        images, requests, stream: as in `noisy_batches`.
+        execution: how the network is run.
 
     Returns:
         int64 (requests, num_labels); row r sums to requests[r].stop - requests[r].start.
@@ -151,12 +91,19 @@ def count_votes(
         TypeError: if the images are not float32, or the classifier does not return a tensor.
     """
     classify = resolve_classifier(classifier)
+    execution = execution or Execution()
+    batch_size = execution.size_on(images.device)
     if images.dtype != torch.float32:
         raise TypeError(f"`images` must be float32 in [0, 1], got {images.dtype}. Divide uint8 pixels by 255.")
     counts = broken = None
-    for batch, pieces in noisy_batches(images, requests, sigma=sigma, stream=stream, batch_size=batch_size):
-        with autocast(images.device, dtype):
-            logits = _check_logits(classify(batch), len(batch), None if counts is None else counts.shape[1])
+    for batch, pieces in noisy_batches(images, requests, stream=stream, batch_size=batch_size):
+        rows = len(batch)
+        if execution.compiled and rows < batch_size:  # one shape for the compiler; the rows of padding are not counted
+            batch = torch.cat([batch, batch.new_zeros(batch_size - rows, *batch.shape[1:])])
+        if execution.channels_last:
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        with execution.autocast(images.device):
+            logits = _check_logits(classify(batch), len(batch), None if counts is None else counts.shape[1])[:rows]
         if counts is None or broken is None:
             counts = torch.zeros((len(requests), logits.shape[1]), dtype=torch.int64, device=logits.device)
             broken = torch.zeros(len(requests), dtype=torch.bool, device=logits.device)

@@ -2,10 +2,12 @@
 
 from hf_smoothing.models.configuration import SmoothedClassifierConfig
 from hf_smoothing.models.image_processing import NoisyImageProcessor, NoisyImageProcessorPil
+from hf_smoothing.models.pipeline import TASK, CertifiedImageClassificationPipeline
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
 
 __all__ = [
+    "CertifiedImageClassificationPipeline",
     "NoisyImageProcessor",
     "NoisyImageProcessorPil",
     "SmoothedClassifier",
@@ -15,11 +17,12 @@ __all__ = [
 
 
 def register() -> None:
-    """Make `AutoConfig`, `AutoModelForImageClassification` and `AutoImageProcessor` know the classes of this package.
+    """Make the Auto classes and `pipeline` know the models, the image processor and the task of this package.
 
     Runs on the first access to any model name of `hf_smoothing`; calling it again changes nothing.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+    from transformers.pipelines import PIPELINE_REGISTRY
 
     AutoConfig.register(SmoothedClassifierConfig.model_type, SmoothedClassifierConfig, exist_ok=True)
     AutoModelForImageClassification.register(SmoothedClassifierConfig, SmoothedClassifier, exist_ok=True)
@@ -27,6 +30,10 @@ def register() -> None:
     if NoisyImageProcessor is not NoisyImageProcessorPil:
         processors["torchvision"] = NoisyImageProcessor
     AutoImageProcessor.register(SmoothedClassifierConfig, image_processor_classes=processors, exist_ok=True)
+    if TASK not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK, CertifiedImageClassificationPipeline, pt_model=AutoModelForImageClassification, type="image"
+        )
 
 
 register()

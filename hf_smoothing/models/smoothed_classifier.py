@@ -11,7 +11,6 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
-from hf_smoothing.certification.sampling import default_batch_size
 from hf_smoothing.models.checkpoints import from_safetensors, load_base_classifier, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.image_processing import NoisyImageProcessor
@@ -216,9 +215,7 @@ class SmoothedClassifier(PreTrainedModel):
             self,
             pixels,
             [Draws(slot, first_index + slot, 0, count) for slot in range(len(pixels))],
-            sigma=self._sigma(None),
-            stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device),
-            batch_size=default_batch_size(pixels.device),
+            stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device, sigma=self._sigma(None)),
         )
         return torch.log((torch.from_numpy(votes).to(pixels.device, torch.float32) + 0.5) / (count + classes / 2))
 

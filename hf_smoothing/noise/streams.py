@@ -26,9 +26,10 @@ MAX_IMAGES = 1 << (32 - BLOCK_BITS)
 MAX_DRAWS = DRAWS_PER_BLOCK << BLOCK_BITS
 
 
-def _seed_words(seed: int | str) -> tuple[int, int]:
+def seed_words(seed: int | str, count: int = 2) -> tuple[int, ...]:
+    """Up to 8 words of 32 bits that follow from a seed."""
     digest = hashlib.sha256(str(seed).encode()).digest()
-    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+    return tuple(int.from_bytes(digest[4 * i : 4 * i + 4], "little") for i in range(count))
 
 
 def _scramble(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -64,24 +65,29 @@ def stream_keys(seed: int, image: ArrayLike, block: ArrayLike) -> NDArray[np.uin
         raise ValueError(
             f"An image has at most {MAX_DRAWS:,} draws in all; draw {b.max() * DRAWS_PER_BLOCK:,} is beyond."
         )
-    low, high = _seed_words(seed)
+    low, high = seed_words(seed)
     unit = ((i << BLOCK_BITS) | b).astype(np.uint32)
     return (np.uint64(high) << np.uint64(32)) | _scramble(unit ^ np.uint32(low)).astype(np.uint64)
 
 
 class GaussianStream:
-    """Standard normal draws addressed by (image, draw): the same numbers in any order, batch size or process.
+    """Gaussian draws in float32 addressed by (image, draw): the same numbers in any order, batch size or process.
 
     Args:
         seed: of the run. The same seed gives the same draws on the same kind of device; CPU and CUDA differ.
         shape: of one draw, (channels, height, width).
         device: where the draws are made.
+        sigma: noise standard deviation in [0, 1] pixel units.
     """
 
-    def __init__(self, seed: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> None:
+    kind = "gaussian"
+    total_variation = 0.0  # float32 rounding is not of this kind; the records name it
+
+    def __init__(self, seed: int, shape: tuple[int, ...], device: torch.device | str = "cpu", *, sigma: float) -> None:
         self.seed = int(seed)
         self.shape = tuple(shape)
         self.device = torch.device(device)
+        self.sigma = float(sigma)
         self._generator = torch.Generator(self.device)
         self._kept: tuple[int, int] | None = None
         self._block = torch.empty((DRAWS_PER_BLOCK, *self.shape), device=self.device)
@@ -90,8 +96,8 @@ class GaussianStream:
         self._generator.manual_seed(int(stream_keys(self.seed, image, block)))
         torch.randn(out.shape, generator=self._generator, out=out)
 
-    def fill(self, out: Tensor, image: int, start: int) -> None:
-        """Write draws start, start + 1, ... of `image` into `out`.
+    def draw(self, out: Tensor, image: int, start: int) -> None:
+        """Write standard normal draws start, start + 1, ... of `image` into `out`.
 
         Args:
             out: contiguous float32 (draws, *shape) on the stream's device.
@@ -111,6 +117,17 @@ class GaussianStream:
                 out[done : done + take] = self._block[offset : offset + take]
             done += take
 
+    def noisy_copies(self, out: Tensor, pixels: Tensor, image: int, start: int) -> None:
+        """Write the noisy copies number start, start + 1, ... of one image into `out`.
+
+        Args:
+            out: contiguous float32 (draws, *shape) on the stream's device.
+            pixels: float32 (*shape) in [0, 1].
+            image, start: as in `draw`.
+        """
+        self.draw(out, image, start)
+        out.mul_(self.sigma).add_(pixels)
+
 
 def training_generator(
     seed: int, step: int, rank: int, world_size: int, device: torch.device | str
@@ -129,7 +146,7 @@ def training_generator(
     unit = step * world_size + rank
     if not (0 <= rank < world_size and 0 <= unit < 1 << 32):
         raise ValueError(f"A training run has at most {1 << 32} forward passes, got step {step} of rank {rank}.")
-    low, high = _seed_words(seed)
+    low, high = seed_words(seed)
     key = int(_scramble(np.asarray(unit ^ low, dtype=np.uint32)))
     return torch.Generator(device).manual_seed(high << 32 | key)
 
@@ -155,7 +172,7 @@ def process_generator(device: torch.device | str) -> torch.Generator:
         # process id at least keeps its noise its own.
         process = multiprocessing.current_process().name if os.getpid() == _PID else os.getpid()
     key = f"{drawn}/{os.environ.get('RANK', '0')}/{process}"
-    low, high = _seed_words(key)
+    low, high = seed_words(key)
     return torch.Generator(device).manual_seed(high << 32 | low)
 
 

@@ -24,6 +24,16 @@ from hf_smoothing.statistics.radius import (
     min_draws,
     probability_for_radius,
     round_down,
+    runner_up_radius,
+)
+from hf_smoothing.statistics.sequential import (
+    crossing_probabilities,
+    error_shares,
+    geometric_looks,
+    hopeless,
+    sequential_lower_bound,
+    spending_boundaries,
+    union_boundaries,
 )
 
 
@@ -37,7 +47,11 @@ __all__ = [
     "check_alpha",
     "check_sigma",
     "check_whole",
+    "crossing_probabilities",
+    "error_shares",
     "exact_text",
+    "geometric_looks",
+    "hopeless",
     "interval",
     "l2_radius",
     "lower_bound",
@@ -45,6 +59,10 @@ __all__ = [
     "min_draws",
     "probability_for_radius",
     "round_down",
+    "runner_up_radius",
+    "sequential_lower_bound",
+    "spending_boundaries",
     "two_sided_pvalue",
+    "union_boundaries",
     "upper_bound",
 ]

@@ -39,7 +39,7 @@ def _check_probability(name: str, value: ArrayLike) -> NDArray[np.float64]:
     return p
 
 
-def l2_radius(p_lower: ArrayLike, sigma: float) -> NDArray[np.float64]:
+def l2_radius(p_lower: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[np.float64]:
     """The l2 radius within which the smoothed classifier's answer cannot change; 0 where nothing is certified.
 
     If the top class has probability at least `p_lower` > 1/2 under N(0, sigma^2 I) noise, it stays the top class under
@@ -48,6 +48,8 @@ def l2_radius(p_lower: ArrayLike, sigma: float) -> NDArray[np.float64]:
     Args:
         p_lower: lower bounds of the top-class probability, in [0, 1], any shape.
         sigma: noise standard deviation in [0, 1] pixel units.
+        slack: total variation between the noise that is drawn and the exact law. It moves a probability by at most so much, at
+            the image and at the perturbed one: sigma (Phi^-1(p_lower - slack) - Phi^-1(1/2 + slack)).
 
     Returns:
         float64 array of the same shape, in [0, 1] pixel units; inf for p_lower = 1.
@@ -60,16 +62,45 @@ def l2_radius(p_lower: ArrayLike, sigma: float) -> NDArray[np.float64]:
     >>> round(float(l2_radius(0.976036187155, sigma=0.5)), 6)
     0.989005
     """
-    p = _check_probability("p_lower", p_lower)
-    return np.asarray(check_sigma(sigma) * np.maximum(special.ndtri(p), 0.0), dtype=np.float64)
+    p = np.maximum(_check_probability("p_lower", p_lower) - slack, 0.0)
+    return np.asarray(check_sigma(sigma) * np.maximum(special.ndtri(p) - special.ndtri(0.5 + slack), 0.0))
 
 
-def probability_for_radius(radius: ArrayLike, sigma: float) -> NDArray[np.float64]:
+def runner_up_radius(p_lower: ArrayLike, p_upper: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[np.float64]:
+    """The l2 radius from a bound on the top class and one on the runner-up; 0 where nothing is certified.
+
+    R = sigma/2 (Phi^-1(p_lower) - Phi^-1(min(p_upper, 1 - p_lower))), never below the one-sided radius from the same `p_lower`.
+    With both bounds at alpha/2 it holds with probability 1 - alpha, and no correction over the classes is needed although
+    p_upper belongs to the largest of the other counts: the true runner-up is one fixed class, whose count is no larger, and the
+    bound is monotone in the count.
+
+    Args:
+        p_lower: lower bounds of the top class's probability.
+        p_upper: upper bounds from the largest count of another class, same shape.
+        sigma, slack: as in `l2_radius`.
+
+    Raises:
+        ValueError: if a probability is outside [0, 1] or `sigma` is not positive.
+
+    Source: arXiv 1902.02918, Theorem 1.
+
+    >>> bool(runner_up_radius(0.8, 0.05, sigma=1.0) > l2_radius(0.8, sigma=1.0))
+    True
+    """
+    low = np.maximum(_check_probability("p_lower", p_lower) - slack, 0.0)
+    high = np.minimum(np.minimum(_check_probability("p_upper", p_upper), 1.0 - np.asarray(p_lower)) + slack, 1.0)
+    with np.errstate(invalid="ignore"):  # inf - inf where p_lower = 0 and p_upper = 0: nothing is known, radius 0
+        gap = special.ndtri(low) - special.ndtri(high)
+    return np.asarray(0.5 * check_sigma(sigma) * np.maximum(np.nan_to_num(gap, nan=0.0, posinf=np.inf), 0.0))
+
+
+def probability_for_radius(radius: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[np.float64]:
     """q(r) = Phi(r / sigma), the top-class probability that makes radius r just certifiable; the inverse of `l2_radius`.
 
     Args:
         radius: l2 radii >= 0 in [0, 1] pixel units, any shape.
         sigma: noise standard deviation in the same units.
+        slack: as in `l2_radius`.
 
     Raises:
         ValueError: if a radius is negative or nan, or `sigma` is not positive.
@@ -80,7 +111,7 @@ def probability_for_radius(radius: ArrayLike, sigma: float) -> NDArray[np.float6
     r = np.asarray(radius, dtype=np.float64)
     if not np.all(r >= 0.0):
         raise ValueError(f"`radius` must not be negative or nan, got {r}.")
-    return np.asarray(special.ndtr(r / check_sigma(sigma)), dtype=np.float64)
+    return np.asarray(np.minimum(special.ndtr(r / check_sigma(sigma) + special.ndtri(0.5 + slack)) + slack, 1.0))
 
 
 def max_radius(n: ArrayLike, alpha: float, sigma: float) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule, certify
-from hf_smoothing.certification.settings import check_selection
+from hf_smoothing.certification.images import check_selection
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
 
@@ -57,8 +57,8 @@ class CertifiedAccuracyCallback(TrainerCallback):
         self.radii = [float(radius) for radius in radii]
         if not self.radii or min(self.radii) < 0.0:
             raise ValueError(f"`radii` must be a non-empty list of radii >= 0, got {self.radii}.")
-        self.draws = {"n0": n0, "n": n, "alpha": alpha, "seed": seed}
-        chosen = check_selection(dataset, range(min(100, len(dataset))) if indices is None else indices)
+        self.draws = {"mode": "fixed", "n0": n0, "n": n, "alpha": alpha, "seed": seed}
+        chosen = check_selection(dataset, range(min(100, len(dataset))) if indices is None else indices) or []
         items = [dataset[index] for index in chosen]
         unlabelled = [index for index, item in zip(chosen, items, strict=True) if item.get("labels") is None]
         if unlabelled:

@@ -1,0 +1,92 @@
+"""What is known of an image while it is certified (`Votes`), and what is claimed of it in the end (`Certificate`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_smoothing.statistics import ABSTAIN
+
+
+Counts = NDArray[np.int64]
+
+
+@dataclass
+class Votes:
+    """The votes of one image so far.
+
+    Attributes:
+        index: of the image within the run.
+        label: true class if known; only label-aware measuring reads it.
+        looks: votes cast between one look and the next, int64 (num_labels,) each; the selection stage, if there is one, is the
+            first. The last may be unfinished.
+        drawn: number of draws made.
+        seconds: spent on them.
+    """
+
+    index: int
+    label: int | None = None
+    looks: list[Counts] = field(default_factory=list)
+    drawn: int = 0
+    seconds: float = 0.0
+
+    def add(self, counts: Counts, start: int, stop: int, opens_look: bool) -> None:
+        """Add the counts of draws `start` to `stop` - 1, which must continue those made so far."""
+        if start != self.drawn:
+            raise ValueError(f"Draws of image {self.index} must continue at {self.drawn}, got draws from {start}.")
+        if opens_look:
+            self.looks.append(counts.copy())
+        else:
+            self.looks[-1] += counts
+        self.drawn = stop
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is guaranteed about one image: within `radius` in l2, the smoothed classifier answers `prediction`.
+
+    Attributes:
+        index: of the image within its run.
+        prediction: class, or `ABSTAIN` (-1).
+        radius: l2 radius in [0, 1] pixel units, 0.0 on abstention.
+        p_lower: lower confidence bound of the predicted class's probability under noise.
+        sigma, alpha: noise level and failure probability.
+        draws: number of noisy copies classified.
+        looks: votes of each class between one look and the next; see `Votes`.
+        targets: which of the rule's target radii are certified; empty under a rule without any.
+        p_upper: upper confidence bound of every other class's probability, where the radius rests on it.
+        label: true class if known.
+        seconds: spent on this image.
+    """
+
+    index: int
+    prediction: int
+    radius: float
+    p_lower: float
+    sigma: float
+    alpha: float
+    draws: int
+    looks: tuple[tuple[int, ...], ...]
+    targets: tuple[float, ...] = ()
+    p_upper: float | None = None
+    label: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def abstained(self) -> bool:
+        """True if nothing is claimed."""
+        return self.prediction == ABSTAIN
+
+    @classmethod
+    def of(
+        cls, votes: Votes, prediction: int, radius: float, p_lower: float, sigma: float, alpha: float,
+        targets: tuple[float, ...] = (), p_upper: float | None = None,
+    ) -> Certificate:  # fmt: skip
+        """The certificate that a rule reads off the votes."""
+        return cls(
+            index=votes.index, prediction=prediction, radius=radius, p_lower=p_lower, sigma=sigma, alpha=alpha, draws=votes.drawn,
+            looks=tuple(tuple(int(x) for x in look) for look in votes.looks), targets=targets, p_upper=p_upper,
+            label=votes.label, seconds=votes.seconds,
+        )  # fmt: skip

@@ -1,0 +1,118 @@
+"""How the network is run: in which dtype and memory format, compiled or not, and how many images at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_smoothing import statistics
+from hf_smoothing.certification.classifiers import Classifier, classifier_device, module_of, resolve_classifier
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the network is run. All but the batch size belongs to what is certified: other kernels round otherwise.
+
+    Args:
+        dtype: of the network: "float32", or by autocast "bfloat16" or "float16". The noise does not depend on it.
+        channels_last: memory format for convolutional networks, faster in half precision.
+        compiled: through `torch.compile`.
+        batch_size: images a forward pass; the device's default if None.
+
+    Raises:
+        ValueError: on any other dtype, or a batch size below 1.
+    """
+
+    dtype: str = "float32"
+    channels_last: bool = False
+    compiled: bool = False
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"`dtype` of the network must be one of {', '.join(_DTYPES)}, got {self.dtype!r}.")
+        if self.batch_size is not None and statistics.check_whole(self.batch_size, "batch_size") < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+
+    def size_on(self, device: torch.device) -> int:
+        """The batch size. Small batches stay in a CPU's cache; a GPU wants large ones."""
+        return self.batch_size or (128 if device.type == "cpu" else 1024)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context in which the network runs. Noise is added before it."""
+        return torch.autocast(device.type, dtype=_DTYPES[self.dtype], enabled=self.dtype != "float32")
+
+    @contextlib.contextmanager
+    def prepare(self, classifier: Any) -> Iterator[Classifier]:
+        """The classifier as a callable in this memory format, compiled if asked for; the module is left as it was found."""
+        classify = resolve_classifier(classifier)
+        module = module_of(classifier)
+        weights = [] if module is None or not self.channels_last else [w for w in module.parameters() if w.ndim == 4]
+        before = [weight.data for weight in weights]
+        for weight in weights:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        try:
+            # Every batch has one size, see `count_votes`, so one compilation serves them all.
+            yield torch.compile(classify, dynamic=False) if self.compiled else classify
+        finally:
+            for weight, data in zip(weights, before, strict=True):
+                weight.data = data
+
+    def to_dict(self) -> dict[str, Any]:
+        """What belongs to a run's settings."""
+        return {"dtype": self.dtype, "channels_last": self.channels_last, "compiled": self.compiled}
+
+
+@torch.inference_mode()
+def probe_batch_size(
+    classifier: Any, shape: tuple[int, ...], execution: Execution, seconds: float = 0.2
+) -> tuple[Execution, dict[str, int]]:
+    """Find the fastest batch size by a short trial; nothing is tried if it is given, or if each size would be compiled anew.
+
+    Args:
+        classifier: as in `certify`.
+        shape: of one image, (channels, height, width).
+        execution: how the network will be run.
+        seconds: for each size that is tried.
+
+    Returns:
+        (the execution with a batch size, images a second at each size tried).
+    """
+    device = classifier_device(classifier)
+    if execution.batch_size is not None or execution.compiled:
+        return replace(execution, batch_size=execution.size_on(device)), {}
+    speeds: dict[int, float] = {}
+    with execution.prepare(classifier) as classify:
+        for size in (16, 32, 64, 128, 256) if device.type == "cpu" else (256, 512, 1024, 2048, 4096, 8192):
+            batch = torch.full((size, *shape), 0.5, device=device)
+            try:
+                _forward(classify, batch, execution)  # a first pass sets up kernels and caches
+                count, began = 0, time.perf_counter()
+                while count < 2 or time.perf_counter() - began < seconds:
+                    _forward(classify, batch, execution)
+                    count += 1
+            except torch.OutOfMemoryError:
+                break
+            speeds[size] = count * size / (time.perf_counter() - began)
+            if speeds[size] < 0.8 * max(speeds.values()):
+                break
+    # The smallest of those that are practically as fast as the fastest: it wastes least at the end.
+    best = min(size for size, speed in speeds.items() if speed > 0.97 * max(speeds.values()))
+    return replace(execution, batch_size=best), {str(size): round(speed) for size, speed in speeds.items()}
+
+
+def _forward(classify: Classifier, batch: Tensor, execution: Execution) -> None:
+    with execution.autocast(batch.device):
+        logits = classify(batch.contiguous(memory_format=torch.channels_last) if execution.channels_last else batch)
+    if batch.device.type != "cpu":
+        torch.accelerator.synchronize(batch.device)
+    del logits

@@ -1,0 +1,160 @@
+"""The images of a run: which they are, each checked, from a data set or a stream."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_smoothing import statistics
+from hf_smoothing.noise import MAX_IMAGES, on_grid
+from hf_smoothing.pixels import to_unit_pixels
+
+
+Item = Mapping[str, Any]
+
+
+def is_stream(dataset: Any) -> bool:
+    """Whether images can only be gone through in order, as those of a `datasets.IterableDataset`."""
+    return not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))
+
+
+def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int] | None:
+    """The indices to certify, checked against the data set; None for all of a stream, whose length is not known.
+
+    Raises:
+        ValueError: if there are none, they repeat, or they lie outside the data set.
+    """
+    stream = is_stream(dataset)
+    if stream and indices is None:
+        return None
+    size = MAX_IMAGES if stream else len(dataset)
+    chosen = list(range(size)) if indices is None else [statistics.check_whole(index, "indices") for index in indices]
+    if not chosen:
+        raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
+    if max(chosen) >= MAX_IMAGES:
+        raise ValueError(
+            f"Indices of one run must be below {MAX_IMAGES}, got {max(chosen)}. Split the data set into runs with different seeds."
+        )
+    if len(set(chosen)) != len(chosen) or min(chosen) < 0 or max(chosen) >= size:
+        raise ValueError(
+            f"`indices` must be different numbers in [0, {size}), got {len(chosen)} from {min(chosen)} to {max(chosen)}."
+        )
+    return chosen
+
+
+def checked_items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:
+    """(index, item) of each chosen image: in the order chosen, or that of a stream.
+
+    Raises:
+        ValueError, TypeError: on an item that is no image in [0, 1], has another size than the first, or a label that is no number; if
+            a stream ends too early.
+    """
+    shape = None
+    for index, item in _items(dataset, chosen):
+        if not isinstance(item, Mapping) or "pixel_values" not in item:
+            raise ValueError(
+                f"`dataset[{index}]` must be a mapping with 'pixel_values', got "
+                f"{sorted(item) if isinstance(item, Mapping) else type(item).__name__}. PixelDataset makes one of any image data set."
+            )
+        pixels = item["pixel_values"]
+        to_unit_pixels(pixels[None] if isinstance(pixels, Tensor) else pixels, f"image {index}")
+        if shape not in (None, tuple(pixels.shape)):
+            raise ValueError(
+                f"All images must have one size and channel count, got {shape} and, for image {index}, {tuple(pixels.shape)}. "
+                "Resize them first: PixelDataset does."
+            )
+        shape = tuple(pixels.shape)
+        if item.get("labels") is not None:
+            statistics.check_whole(item["labels"], f"labels of image {index}")
+        yield index, item
+
+
+def _items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[int, Any]]:
+    if not is_stream(dataset):
+        for index in chosen or ():
+            yield index, dataset[index]
+        return
+    wanted = None if chosen is None else set(chosen)
+    position = -1
+    for position, item in enumerate(dataset):
+        if position >= MAX_IMAGES:
+            raise ValueError(
+                f"A run has at most {MAX_IMAGES} images, but the stream goes on. Pass `indices`, or split it."
+            )
+        if wanted is None or position in wanted:
+            yield position, item
+        if wanted is not None and position >= max(wanted):
+            return
+    if wanted is not None or position < 0:
+        raise ValueError(
+            f"The stream ended after {position + 1} images, "
+            + (f"but image {max(wanted)} was asked for." if wanted else "so there is none to certify.")
+        )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What must be known of all images before the first draw.
+
+    Attributes:
+        resolution: (channels, height, width).
+        on_grid: whether all are 8-bit images; of a stream, whether the first is.
+        sha256: of all indices, pixels and labels; None for a stream, whose rows keep that of each image instead.
+    """
+
+    resolution: tuple[int, ...]
+    on_grid: bool
+    sha256: str | None
+
+
+def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
+    """Go through the images of a data set, or look at the first of a stream.
+
+    Raises:
+        ValueError, TypeError: as `checked_items`: a folder must not be left by a call that cannot succeed.
+    """
+    items = checked_items(dataset, chosen)
+    first = next(items)
+    resolution = tuple(first[1]["pixel_values"].shape)
+    if is_stream(dataset):
+        return Survey(resolution, _fits_grid(first[1]), None)
+    fits = []
+
+    def watched() -> Iterator[tuple[int, Item]]:
+        for index, item in itertools.chain([first], items):
+            fits.append(_fits_grid(item))
+            yield index, item
+
+    digest = images_sha256(watched())
+    return Survey(resolution, all(fits), digest)
+
+
+def _fits_grid(item: Item) -> bool:
+    pixels: Tensor = item["pixel_values"]
+    return pixels.dtype == torch.uint8 or on_grid(pixels)
+
+
+def images_sha256(items: Iterable[tuple[int, Item]]) -> str:
+    """SHA-256 of the indices, pixels and labels of data-set items, in order.
+
+    Args:
+        items: (index, mapping with "pixel_values", a tensor, and where known "labels", an integer).
+    """
+    digest = hashlib.sha256()
+    for index, item in items:
+        pixels = item["pixel_values"]
+        digest.update(f"{index} {pixels.dtype} {tuple(pixels.shape)} {item.get('labels')}\n".encode())
+        digest.update(raw_bytes(pixels))
+    return digest.hexdigest()
+
+
+def raw_bytes(tensor: Tensor) -> bytes:
+    """The bytes of a tensor's values, whatever its memory format."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

@@ -1,0 +1,118 @@
+"""Votes and certificates as lines of a run folder."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hf_smoothing.certification.certificates import Certificate, Counts, Votes
+from hf_smoothing.certification.images import Item, images_sha256
+from hf_smoothing.certification.rules import Rule
+from hf_smoothing.records import Row, RunWriter
+
+
+PARTIAL_SECONDS = 5.0
+"""At most this much work on unfinished images is lost by a kill, give or take one round."""
+
+
+class RowKeeper:
+    """Writes what a run comes to know: finished images at once, the votes of unfinished ones every few seconds.
+
+    Args:
+        writer: of this rank.
+        rule: of the run.
+        share: (rank, number of ranks): all ranks know all votes, and each writes down the images whose turn is its own.
+    """
+
+    def __init__(self, writer: RunWriter, rule: Rule, share: tuple[int, int] = (0, 1)) -> None:
+        self.writer, self.rule, self.share = writer, rule, share
+        self._expected: dict[int, tuple[int, str | None]] = {}
+        self._turns = 0
+        self._unsaved: dict[int, Votes] = {}
+        self._saved = time.monotonic()
+
+    def expect(self, index: int, image_sha256: str | None = None) -> None:
+        """Announce an image, in the same order on every rank; of a stream, with the hash that its rows shall keep."""
+        self._expected[index] = (self._turns, image_sha256)
+        self._turns += 1
+
+    def keep(self, touched: Sequence[Votes]) -> list[Certificate]:
+        """Take note of votes that have changed; returns the certificates that are finished now."""
+        finished = []
+        for votes in touched:
+            turn, image_sha256 = self._expected[votes.index]
+            mine = turn % self.share[1] == self.share[0]
+            if self.rule.wanted(votes) == votes.drawn:
+                finished.append(self.rule.decide(votes))
+                self._unsaved.pop(votes.index, None)
+                del self._expected[votes.index]
+                if mine:
+                    self.writer.append(certificate_row(finished[-1], image_sha256))
+            elif mine:
+                self._unsaved[votes.index] = votes
+        if time.monotonic() - self._saved > PARTIAL_SECONDS:
+            for index, votes in self._unsaved.items():
+                self.writer.append(_partial_row(votes, self._expected[index][1]))
+            self._unsaved.clear()
+            self._saved = time.monotonic()
+        return finished
+
+
+def certificate_row(certificate: Certificate, image_sha256: str | None = None) -> Row:
+    """A finished line of a run folder."""
+    row: Row = {
+        "index": certificate.index,
+        "label": certificate.label,
+        "prediction": certificate.prediction,
+        "radius": certificate.radius,
+        "p_lower": certificate.p_lower,
+        "p_upper": certificate.p_upper,
+        "targets": list(certificate.targets),
+        "draws": certificate.draws,
+        "looks": [_sparse(np.asarray(look)) for look in certificate.looks],
+        "seconds": round(certificate.seconds, 4),
+        "image_sha256": image_sha256,
+    }
+    unused = [key for key in ("p_upper", "image_sha256") if row[key] is None]
+    return {key: value for key, value in row.items() if key not in unused}
+
+
+def _partial_row(votes: Votes, image_sha256: str | None) -> Row:
+    row = {
+        "index": votes.index,
+        "partial": True,
+        "draws": votes.drawn,
+        "num_labels": len(votes.looks[0]),
+        "looks": [_sparse(look) for look in votes.looks],
+        "seconds": round(votes.seconds, 4),
+    }
+    return row if image_sha256 is None else {**row, "image_sha256": image_sha256}
+
+
+def restored_votes(index: int, item: Item, partial: Row | None) -> Votes:
+    """The votes that an image starts with: none, or those of its partial row."""
+    label = item.get("labels")
+    votes = Votes(index, None if label is None else operator.index(label))
+    if partial is not None:
+        votes.looks = [_dense(look, partial["num_labels"]) for look in partial["looks"]]
+        votes.drawn, votes.seconds = partial["draws"], partial["seconds"]
+    return votes
+
+
+def image_hash(index: int, item: Item) -> str:
+    """Of one image of a stream: short, since it stands in every row."""
+    return images_sha256([(index, item)])[:16]
+
+
+def _sparse(counts: Counts) -> dict[str, int]:
+    return {str(k): int(counts[k]) for k in np.flatnonzero(counts)}
+
+
+def _dense(counts: Mapping[str, int], num_labels: int) -> Counts:
+    dense = np.zeros(num_labels, dtype=np.int64)
+    for label, count in counts.items():
+        dense[int(label)] = count
+    return dense

@@ -1,0 +1,205 @@
+"""Certifying target radii with as few draws as each image needs."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_smoothing import statistics
+from hf_smoothing.certification.certificates import Certificate, Votes
+from hf_smoothing.noise import MAX_DRAWS
+from hf_smoothing.statistics import ABSTAIN, exact_text
+
+
+def check_stages(rule: Any) -> None:
+    """Normalise and check what all rules share: sigma, alpha, n0, n."""
+    object.__setattr__(rule, "sigma", statistics.check_sigma(rule.sigma))
+    object.__setattr__(rule, "alpha", statistics.check_alpha(rule.alpha))
+    object.__setattr__(rule, "n", statistics.check_whole(rule.n, "n"))
+    object.__setattr__(rule, "n0", statistics.check_whole(rule.n0, "n0"))
+    if rule.n0 + rule.n > MAX_DRAWS:
+        raise ValueError(f"`n0` + `n` must be at most {MAX_DRAWS:,}, got {rule.n0 + rule.n:,}.")
+
+
+@dataclass(frozen=True)
+class SequentialRule:
+    """Draws until every target radius is certified or given up, at most `n0` + `n` times.
+
+    Guarantee: the certificate of an image is wrong with probability at most `alpha` over its draws, whatever the classifier and
+    wherever the draws stop.
+
+    - Union bound (A): at look k the lower bound L_k is taken at alpha w_k, so all of them hold together; the radius of the largest
+      is valid at any stopping time and for all radii at once (`statistics.sequential_lower_bound`).
+    - Error spending (B, `spending`): exact boundaries for each target, a few percent fewer draws; the certified radius is the largest
+      target such that it and all smaller ones are certified (`statistics.spending_boundaries`).
+    - Selection: `n0` draws of their own choose the class. With n0 = 0 it is the class with most votes when the draws stop, and the
+      level is alpha/2. Then a false claim needs a class c with p_c <= q whose own count crosses; a crossing probability f(p) grows
+      at least in proportion to p up to q >= 1/2, so that the sum over classes is at most f(q)/q <= 2 f(q), as sum_c p_c = 1.
+    - Giving up can make no false certificate (`statistics.hopeless`).
+
+    Args:
+        sigma: noise standard deviation in [0, 1] pixel units.
+        radii: the targets, ascending.
+        n0: draws that choose the class, or 0.
+        n: estimation draws at the last look.
+        alpha: failure probability of one certificate.
+        spending: B instead of A.
+        label_aware: test the true label only. For measuring certified accuracy; it gives no certificate for deployment.
+        slack: total variation of the noise from its law; see `statistics.l2_radius`.
+
+    Raises:
+        ValueError: on targets that are unsorted, repeated, negative or out of reach of `n` draws; on arguments out of range.
+    """
+
+    sigma: float
+    radii: tuple[float, ...]
+    n0: int = 100
+    n: int = 100_000
+    alpha: float = 0.001
+    spending: bool = False
+    label_aware: bool = False
+    slack: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_stages(self)
+        if self.n0 < 0 or (self.label_aware and self.n0):
+            raise ValueError(f"`n0` must be at least 0, and 0 when measuring label-aware, got {self.n0}.")
+        enough = statistics.min_draws(self.level / 2)
+        if self.n < enough:
+            raise ValueError(
+                f"`n` must be at least {enough} to certify anything at alpha = {self.alpha}, got {self.n}: even unanimous "
+                "votes would abstain."
+            )
+        object.__setattr__(self, "radii", _check_targets(self.radii))
+        if self.radii[-1] >= self.ceiling:
+            raise ValueError(
+                f"Target radius {exact_text(self.radii[-1])} is out of reach: {self.n:,} draws at alpha = {self.alpha} and sigma = "
+                f"{exact_text(self.sigma)} certify less than {statistics.round_down(self.ceiling)}. Use n = {self._enough(self.radii[-1]):,} "
+                "or more, or smaller targets."
+            )
+
+    @property
+    def level(self) -> float:
+        """Failure probability of the test of one class."""
+        return self.alpha if self.n0 or self.label_aware else self.alpha / 2
+
+    @functools.cached_property
+    def looks(self) -> tuple[int, ...]:
+        """Estimation draws at each look."""
+        return statistics.geometric_looks(self.n)
+
+    @functools.cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """Draws, those of the selection included, at the end of each stage."""
+        return ((self.n0,) if self.n0 else ()) + tuple(self.n0 + n for n in self.looks)
+
+    @functools.cached_property
+    def ceiling(self) -> float:
+        """The radius certified when all draws agree; every target must be below."""
+        return float(statistics.l2_radius(self._last_share() ** (1.0 / self.n), self.sigma, self.slack))
+
+    def _last_share(self) -> float:
+        return float(self.level * statistics.error_shares(len(statistics.geometric_looks(self.n)))[-1])
+
+    def _enough(self, radius: float) -> int:
+        q = float(statistics.probability_for_radius(radius, self.sigma, self.slack))
+        return math.floor(math.log(self.level / 2) / math.log(q)) + 2 if q < 1.0 else MAX_DRAWS
+
+    @functools.cached_property
+    def _boundaries(self) -> NDArray[np.int64]:
+        """(targets, looks)."""
+        boundaries = statistics.spending_boundaries if self.spending else statistics.union_boundaries
+        q = statistics.probability_for_radius(self.radii, self.sigma, self.slack)
+        return np.array([boundaries(float(p), self.looks, self.level) for p in q], dtype=np.int64)
+
+    def wanted(self, votes: Votes) -> int:
+        """The end of the look at hand; that of the next one while a target is open; no more otherwise."""
+        first = self.bounds[1 if self.n0 else 0]
+        if votes.drawn < first:
+            return first
+        reached = bisect.bisect_right(self.bounds, votes.drawn)
+        if votes.drawn != self.bounds[reached - 1]:
+            return self.bounds[reached]
+        if reached == len(self.bounds) or not self._open(votes):
+            return votes.drawn
+        return self.bounds[reached]
+
+    def _successes(self, votes: Votes) -> tuple[int, NDArray[np.int64]]:
+        """The class under test, and its count S_k at each finished look."""
+        table = np.stack(votes.looks)
+        estimation = table[1:] if self.n0 else table
+        if self.label_aware:
+            if votes.label is None or not 0 <= votes.label < table.shape[1]:
+                raise ValueError(
+                    f"Label-aware measuring needs the true class of image {votes.index}, one of {table.shape[1]}, got {votes.label}. "
+                    "Use a labelled split, or leave label_aware out."
+                )
+            top = votes.label
+        else:
+            top = int(table[0].argmax() if self.n0 else table.sum(axis=0).argmax())
+        return top, np.cumsum(estimation[:, top])
+
+    def _certified(self, successes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        crossed = (successes >= self._boundaries[:, : len(successes)]).any(axis=1)
+        return np.logical_and.accumulate(crossed)
+
+    def _open(self, votes: Votes) -> bool:
+        """Whether more draws could certify another target."""
+        _, successes = self._successes(votes)
+        next_target = int(self._certified(successes).sum())
+        if next_target == len(self.radii):
+            return False
+        # Only the next target matters: with it given up, no larger one can be certified.
+        drawn, final = self.looks[len(successes) - 1], self._boundaries[next_target, -1]
+        return not bool(statistics.hopeless(successes[-1], drawn, self.n, final))
+
+    def decide(self, votes: Votes) -> Certificate:
+        """The certificate at the stopping time."""
+        top, successes = self._successes(votes)
+        certified = self._certified(successes)
+        targets = tuple(np.asarray(self.radii)[certified].tolist())
+        radius = targets[-1] if targets else 0.0
+        if self.spending:
+            p_lower = float(statistics.probability_for_radius(radius, self.sigma, self.slack)) if targets else 0.0
+        else:
+            p_lower = float(statistics.sequential_lower_bound(successes, self.looks, self.level).max())
+            radius = max(radius, float(statistics.l2_radius(p_lower, self.sigma, self.slack)))
+        prediction = top if targets or radius > 0.0 else ABSTAIN
+        return Certificate.of(votes, prediction, radius, p_lower, self.sigma, self.alpha, targets)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that decide a run's result."""
+        return {
+            "rule": {
+                "name": "sequential, error spending" if self.spending else "sequential, union bound",
+                "n0": self.n0,
+                "n": self.n,
+                "radii": list(self.radii),
+                "looks": list(self.looks),
+            },
+            "sigma": self.sigma,
+            "alpha": self.alpha,
+            "bound": "one-sided",
+            "label_aware": self.label_aware,
+        }
+
+
+def _check_targets(radii: Any) -> tuple[float, ...]:
+    try:
+        targets = tuple(float(radius) for radius in radii)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`radii` must be a list of target radii, got {radii!r}.") from error
+    if not targets or not all(math.isfinite(radius) and radius >= 0.0 for radius in targets):
+        raise ValueError(
+            f"`radii` must be a non-empty list of target radii >= 0 in [0, 1] pixel units, got {list(targets)}."
+        )
+    if any(a >= b for a, b in itertools.pairwise(targets)):
+        raise ValueError(f"`radii` must ascend without repetition, got {list(targets)}. Use sorted(set(radii)).")
+    return targets

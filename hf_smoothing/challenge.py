@@ -1,0 +1,189 @@
+"""Trying to break the certificates of a run: an attack inside each certified radius."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hf_smoothing.attacks import distance, pgd, round_to_grid, smoothed_logits
+from hf_smoothing.certification import predict
+from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
+from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.images import images_sha256
+from hf_smoothing.noise import fresh_seed
+from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.records import Run, RunError
+from hf_smoothing.statistics import ABSTAIN, check_alpha, check_whole
+
+
+# A certificate holds in the open ball, so the attack stays this much inside it.
+_INSIDE = 1.0 - 1e-6
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What became of one certificate.
+
+    Attributes:
+        index: of the image within the run.
+        certified: the class that the certificate promises.
+        radius: up to which it does.
+        distance: l2 distance of the attacked image, after rounding to the grid where the noise is on it.
+        answer: of the smoothed classifier there, or `ABSTAIN` where `predict` cannot tell.
+        draws: that this answer took.
+    """
+
+    index: int
+    certified: int
+    radius: float
+    distance: float
+    answer: int
+    draws: int
+
+    @property
+    def broken(self) -> bool:
+        """True if the smoothed classifier gives another class than the certificate promises."""
+        return self.answer not in (self.certified, ABSTAIN)
+
+
+def attack_run(
+    classifier: Any,
+    dataset: Any,
+    run: Run,
+    *,
+    steps: int = 20,
+    copies: int = 16,
+    n: int = 10_000,
+    alpha: float = 0.001,
+    max_images: int | None = None,
+    images_per_batch: int = 16,
+    seed: int | None = None,
+    progress: bool = True,
+) -> list[Attacked]:
+    """Attack the soft smoothed classifier by l2 PGD inside the certified radius of each image, and ask the smoothed one there.
+
+    A certificate counts as broken only if `predict` answers with another class, so at most alpha of the true certificates are called
+    broken by mistake.
+
+    Args:
+        classifier, dataset: those of the run.
+        run: from `read_run`.
+        steps: of the attack.
+        copies: noisy copies a gradient is averaged over.
+        n: draws at most of each answer.
+        alpha: failure probability of each answer.
+        max_images: certificates to attack, all that have a positive radius by default; evenly spread over the run otherwise.
+        images_per_batch: images attacked together.
+        seed: of the attack and the answers; fresh by default.
+        progress: show a bar.
+
+    Raises:
+        RunError: if the run has no certificates (label-aware measuring has none), or belongs to another classifier.
+        ValueError: on arguments out of range, or if the run's images are not those of the data set.
+
+    Source: Salman et al. (2019), arXiv 1906.04584 (the attack); for rounding, the threat model in `noise.grid`.
+    """
+    resolve_classifier(classifier)
+    settings = run.settings
+    if settings.get("label_aware"):
+        raise RunError(
+            f"{run.path} was measured label-aware, so it holds no certificates to attack. Certify without label_aware."
+        )
+    weights = classifier_identity(classifier)["weights_sha256"]
+    if settings["model"].get("weights_sha256") != weights:
+        raise RunError(f"{run.path} holds the certificates of another network: its weights differ from this one's.")
+    sizes = {
+        "copies": copies,
+        "images_per_batch": images_per_batch,
+        "max_images": 1 if max_images is None else max_images,
+    }
+    for name, value in sizes.items():
+        if check_whole(value, name) < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    chosen = [index for index in sorted(run.rows) if run.rows[index]["radius"] > 0]
+    if not chosen:
+        raise RunError(f"{run.path} has no certificate with a positive radius, so there is nothing to attack.")
+    if max_images is not None and max_images < len(chosen):
+        chosen = [chosen[i * len(chosen) // max_images] for i in range(max_images)]
+    _check_images(dataset, run)
+    key = fresh_seed(seed)
+    device = classifier_device(classifier)
+    generator = torch.Generator(device).manual_seed(key % (1 << 63))
+    soft = smoothed_logits(classifier, settings["sigma"], copies, generator)
+    found: list[Attacked] = []
+    with tqdm(total=len(chosen), desc="Attacking", unit="certificate", disable=not progress) as bar:
+        for first in range(0, len(chosen), images_per_batch):
+            rows = [run.rows[index] for index in chosen[first : first + images_per_batch]]
+            clean = torch.cat([to_unit_pixels(dataset[row["index"]]["pixel_values"][None]) for row in rows]).to(device)
+            points = _attack(soft, clean, rows, settings["noise"]["kind"], steps, generator)
+            answers = predict(
+                classifier, points, sigma=settings["sigma"], n=n, alpha=alpha, noise=settings["noise"]["kind"],
+                dtype=settings["dtype"], seed=key, indices=[row["index"] for row in rows],
+            )  # fmt: skip
+            for row, how_far, answer in zip(rows, distance(points, clean, "l2").tolist(), answers, strict=True):
+                found.append(
+                    Attacked(row["index"], row["prediction"], row["radius"], how_far, answer.prediction, answer.draws)
+                )
+            bar.update(len(rows))
+            bar.set_postfix(broken=sum(item.broken for item in found))
+    return found
+
+
+def _attack(
+    soft: Any, clean: Tensor, rows: Sequence[dict[str, Any]], noise: str, steps: int, generator: torch.Generator
+) -> Tensor:
+    radii = torch.tensor([row["radius"] for row in rows], dtype=torch.float64, device=clean.device) * _INSIDE
+    labels = torch.tensor([row["prediction"] for row in rows], device=clean.device)
+    # The noise is fresh at every step, so the last point is worth more than the one whose draws were luckiest.
+    points = pgd(soft, clean, labels, epsilon=radii, steps=steps, generator=generator, keep="last")
+    return round_to_grid(points, clean, radii, "l2") if noise == "grid" else points
+
+
+def _check_images(dataset: Any, run: Run) -> None:
+    recorded = run.settings["dataset"].get("sha256")
+    if recorded is None or len(run.rows) != run.settings["num_images"]:
+        return  # a stream, or an unfinished run: the hash over all its images cannot be taken
+    if images_sha256((index, dataset[index]) for index in sorted(run.rows)) != recorded:
+        raise ValueError(
+            f"The data set does not hold the images of {run.path}. Pass the one that was certified, with the same split."
+        )
+
+
+def allowed_failures(certificates: int, alpha: float, confidence: float = 0.999) -> int:
+    """The largest number of false ones among so many true-to-alpha certificates that chance explains.
+
+    >>> allowed_failures(200, 0.001)
+    3
+    """
+    return int(stats.binom.ppf(confidence, certificates, check_alpha(alpha)))
+
+
+def summary(found: Sequence[Attacked], run: Run, *, steps: int, copies: int, n: int, alpha: float) -> dict[str, Any]:
+    """The figures of an attack, as plain JSON values."""
+    promised = run.settings["alpha"]
+    return {
+        "certificates": len(found),
+        "broken": sum(item.broken for item in found),
+        "undecided": sum(item.answer == ABSTAIN for item in found),
+        "allowed_by_chance": allowed_failures(len(found), min(promised + alpha, 0.5)),
+        "alpha_of_certificates": promised,
+        "alpha_of_answers": alpha,
+        "mean_distance_over_radius": sum(item.distance / item.radius for item in found) / len(found),
+        "steps": steps,
+        "copies": copies,
+        "n": n,
+        "draws": sum(item.draws for item in found),
+        "rows": [asdict(item) | {"broken": item.broken} for item in found],
+    }
+
+
+def write_summary(figures: dict[str, Any], run: Run) -> None:
+    """Keep the figures of an attack beside the rows of the run, as attack.json."""
+    (run.path / "attack.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,193 @@
+"""Testing whether a probability exceeds q while the draws come in: when to look, what may be claimed, when to give up.
+
+A rule looks at the number of successes S_k after n_1 < ... < n_K draws and claims p > q as soon as S_k reaches a boundary b_k.
+It is *valid at any stopping time* with level alpha: if p <= q, the probability that any look crosses is at most alpha.
+Stopping without a claim can never make a false one, so `hopeless` may be any rule at all; nothing has to be proved of it.
+
+Source: group-sequential tests with error spending (Lan & DeMets, Biometrika 70, 1983), here exact for binomial counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+from hf_smoothing.statistics.binomial import check_alpha, check_whole, lower_bound
+
+
+Boundaries = NDArray[np.int64]
+
+# Each look's window leaves out this much of a binomial on either side; it is counted as crossing, never as safe.
+_TAIL = 1e-25
+
+
+def geometric_looks(n_max: int, first: int = 20, ratio: float = 1.5) -> tuple[int, ...]:
+    """Draw counts n_1 < ... < n_K = n_max at which to look, growing geometrically.
+
+    Evenly spaced on a logarithmic scale between `first` and `n_max`, with a ratio as near to `ratio` as that allows.
+
+    Raises:
+        ValueError: if `n_max` is below 1, `first` is below 1, or `ratio` is not above 1.
+
+    >>> geometric_looks(100), len(geometric_looks(100_000))
+    ((20, 30, 45, 67, 100), 22)
+    """
+    n_max, first = check_whole(n_max, "n_max"), check_whole(first, "first")
+    if n_max < 1 or first < 1 or not ratio > 1.0:
+        raise ValueError(f"Looks need n_max >= 1, first >= 1 and ratio > 1, got {n_max}, {first} and {ratio}.")
+    if n_max <= first:
+        return (n_max,)
+    steps = max(1, round(np.log(n_max / first) / np.log(ratio)))
+    return tuple(sorted({round(first * (n_max / first) ** (k / steps)) for k in range(steps + 1)}))
+
+
+def error_shares(count: int) -> NDArray[np.float64]:
+    """What each of `count` looks may spend of the failure probability: the last one half, the others the rest in equal parts.
+
+    >>> error_shares(3).tolist()
+    [0.25, 0.25, 0.5]
+    """
+    if count == 1:
+        return np.ones(1)
+    return np.append(np.full(count - 1, 0.5 / (count - 1)), 0.5)
+
+
+def sequential_lower_bound(successes: ArrayLike, looks: Sequence[int], alpha: float) -> NDArray[np.float64]:
+    """Lower bounds L_k that hold at all looks together: P(some L_k > p) <= alpha for every p.
+
+    L_k is the Clopper-Pearson bound at alpha w_k, with w = `error_shares`. So the largest of them is a valid bound at any
+    stopping time, whatever decided when to stop.
+
+    Proof: P(exists k: L_k > p) <= sum_k P(L_k > p) <= sum_k alpha w_k = alpha, by the union bound.
+
+    Args:
+        successes: counts S_1, ..., S_m at the first m <= K looks, (m,).
+        looks: all K looks of the rule, also those that are not reached.
+        alpha: failure probability.
+
+    Returns:
+        float64 (m,).
+    """
+    counts = np.asarray(successes)
+    shares = check_alpha(alpha) * error_shares(len(looks))
+    bounds = [lower_bound(s, n, a) for s, n, a in zip(counts, looks, shares, strict=False)]
+    return np.asarray(bounds, dtype=np.float64).reshape(len(counts))
+
+
+@functools.lru_cache(maxsize=4096)
+def union_boundaries(q: float, looks: tuple[int, ...], alpha: float) -> tuple[int, ...]:
+    """Rule A: b_k is the smallest count whose bound L_k (see `sequential_lower_bound`) exceeds q; n_k + 1 if none does.
+
+    Level: P_p(some S_k >= b_k) <= alpha for all p <= q, since S_k >= b_k says L_k > q >= p.
+
+    Args:
+        q: probability to exceed, in (0, 1).
+        looks: n_1 < ... < n_K.
+        alpha: failure probability.
+    """
+    n = np.asarray(looks)
+    shares = check_alpha(alpha) * error_shares(len(looks))
+    low, high = np.zeros_like(n), n + 1  # L(low) <= q < L(high), with L(n + 1) taken as 1
+    while np.any(high - low > 1):
+        middle = np.where(high - low > 1, (low + high) // 2, low)
+        bound = np.array([float(lower_bound(s, m, a)) for s, m, a in zip(middle, n, shares, strict=True)])
+        high = np.where((bound > q) & (middle > low), middle, high)
+        low = np.where(bound > q, low, middle)
+    return tuple(int(b) for b in high)
+
+
+@functools.lru_cache(maxsize=4096)
+def spending_boundaries(q: float, looks: tuple[int, ...], alpha: float) -> tuple[int, ...]:
+    """Rule B: b_k is the smallest count for which P_q(no crossing before look k, S_k >= b_k) stays within what may be spent by then.
+
+    By look k the rule may have spent alpha (w_1 + ... + w_k), w = `error_shares`; what one look leaves passes on to the next.
+    The probabilities are exact sums over the lattice of counts, so nothing is lost to a union bound.
+
+    Level: P_q(some crossing) = sum_k P_q(first crossing at k) <= alpha by construction. For p < q couple the draws so that
+    every success under p is one under q: each S_k only grows, so crossing only becomes more likely, and the level holds for all
+    p <= q. For radii r_1 < r_2 < ... claim r_j only if all of q_1, ..., q_j are crossed: by fixed-sequence testing each may use
+    the whole of alpha, since the first false claim needs a crossing of the smallest q_j >= p.
+
+    Arguments as `union_boundaries`. Rounding is below 1e-10 of each share, and given away.
+    """
+    allowed = check_alpha(alpha) * np.cumsum(error_shares(len(looks))) * (1.0 - 1e-10)
+    spent, chosen = 0.0, []
+
+    def choose(k: int, lowest: int, mass: NDArray[np.float64], neglected: float) -> int:
+        nonlocal spent
+        # upper[i]: probability of arriving at lowest + i or more without having crossed.
+        upper = np.cumsum(mass[::-1])[::-1]
+        within = np.flatnonzero(upper <= allowed[k] - spent - neglected)
+        cut = int(within[0]) if len(within) else len(mass)
+        spent += float(upper[cut]) if cut < len(mass) else 0.0
+        chosen.append(min(lowest + cut, looks[k] + 1))
+        return chosen[-1]
+
+    _walk(q, looks, choose)
+    return tuple(chosen)
+
+
+def crossing_probabilities(p: float, looks: Sequence[int], boundaries: Sequence[int]) -> NDArray[np.float64]:
+    """The exact probability that S_k reaches its boundary for the first time at look k, for each k, when draws succeed with p.
+
+    An upper bound: tails below 1e-25 that are left out are counted as crossing.
+
+    Args:
+        p: success probability, in (0, 1).
+        looks, boundaries: n_1 < ... < n_K and b_1, ..., b_K.
+
+    Returns:
+        float64 (K,); its sum is the probability of ever crossing.
+    """
+    found = np.zeros(len(looks))
+
+    def fixed(k: int, lowest: int, mass: NDArray[np.float64], neglected: float) -> int:
+        found[k] = mass[max(0, boundaries[k] - lowest) :].sum() + neglected
+        return boundaries[k]
+
+    _walk(p, looks, fixed)
+    return found
+
+
+def _walk(p: float, looks: Sequence[int], boundary: Callable[[int, int, NDArray[np.float64], float], int]) -> None:
+    """Carry P(S_k = lowest + i, not crossed) from look to look; `boundary` sees it before the crossed part is cut off."""
+    lowest, mass = 0, np.ones(1)
+    for k, (before, n) in enumerate(itertools.pairwise((0, *looks))):
+        first, last = int(stats.binom.ppf(_TAIL, n - before, p)), int(stats.binom.isf(_TAIL, n - before, p))
+        mass = np.convolve(mass, stats.binom.pmf(np.arange(first, last + 1), n - before, p))
+        lowest += first
+        mass = mass[: max(0, boundary(k, lowest, mass, 2 * _TAIL) - lowest)]
+        if len(mass) == 0:  # everything has crossed; the walk goes on without any mass
+            mass = np.zeros(1)
+
+
+def hopeless(
+    successes: ArrayLike, drawn: int, n_max: int, final: ArrayLike, quantile: float = 0.99
+) -> NDArray[np.bool_]:
+    """Whether to give up: the final boundary is out of reach, or will be missed at the share of successes seen so far.
+
+    (i) Curtailment: even if all further draws succeeded, the final count would stay below b_K. (ii) Prediction: the final share,
+    extrapolated from m = (S + 1/2) / (n + 1) and raised by its standard error times Phi^-1(quantile), stays below b_K.
+    It costs power, never validity.
+
+    Args:
+        successes: S after `drawn` draws, any shape.
+        drawn: n.
+        n_max: N, draws at the last look.
+        final: b_K, broadcast against `successes`.
+        quantile: of the prediction.
+    """
+    s, b = np.asarray(successes, dtype=np.float64), np.asarray(final, dtype=np.float64)
+    left = n_max - drawn
+    curtailed = s + left < b
+    if drawn == 0:
+        return curtailed
+    m = (s + 0.5) / (drawn + 1.0)
+    error = special.ndtri(quantile) * np.sqrt(m * (1.0 - m) * left / (n_max * drawn))
+    predicted = (s + left * m) / n_max + error
+    return np.asarray(curtailed | (predicted < (b - 0.5) / n_max))

@@ -1,0 +1,563 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from classifiers import Linear, Watched, coin, random_images
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_smoothing.attacks import distance, pgd, round_to_grid, smoothed_logits
+
+
+SHAPE = (1, 4, 4)
+NORMS = ("l2", "linf")
+ZERO = torch.zeros(1, dtype=torch.int64)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def waves(pixels):
+    """Smooth, not monotone, with four classes and gradients everywhere."""
+    weight = torch.randn(16, 4, generator=generator(5), dtype=torch.float64)
+    return torch.sin(3 * pixels.double().flatten(1) @ weight)
+
+
+def loss(logits_of, pixels, labels):
+    return F.cross_entropy(logits_of(pixels).double(), labels, reduction="none")
+
+
+def exact_norms(a, b, norm):
+    """The slow twin of `distance`, in NumPy."""
+    delta = (a.numpy().astype(np.float64) - b.numpy().astype(np.float64)).reshape(len(a), -1)
+    return np.sqrt((delta**2).sum(1)) if norm == "l2" else np.abs(delta).max(1)
+
+
+# Pixels on the border, halfway, tiny, and anything between.
+levels = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 1e-30, 1 - 2**-24]), st.floats(0, 1, width=32))
+batches = st.lists(st.lists(levels, min_size=16, max_size=16), min_size=1, max_size=3).map(
+    lambda rows: torch.tensor(rows, dtype=torch.float32).reshape(-1, *SHAPE)
+)
+radii = st.one_of(st.sampled_from([0.0, 1e-9, 1e-7, 8 / 255]), st.floats(0, 5))
+
+
+@given(batches, st.data(), st.sampled_from(NORMS), st.booleans(), st.sampled_from(["best", "last"]))
+def test_every_output_is_in_the_ball_and_in_the_range(clean, data, norm, random_start, keep):
+    epsilon = torch.tensor([data.draw(radii) for _ in clean], dtype=torch.float64)
+    labels = torch.zeros(len(clean), dtype=torch.int64)
+    moved = pgd(
+        waves,
+        clean,
+        labels,
+        epsilon=epsilon,
+        norm=norm,
+        steps=3,
+        random_start=random_start,
+        generator=generator(),
+        keep=keep,
+    )
+    assert moved.dtype == torch.float32
+    assert moved.shape == clean.shape
+    assert not moved.requires_grad
+    assert float(moved.min()) >= 0.0
+    assert float(moved.max()) <= 1.0
+    assert (exact_norms(moved, clean, norm) <= epsilon.numpy()).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_many_pixels_do_not_leave_the_ball_by_rounding(norm):
+    clean = random_images(2, (3, 64, 64))
+    moved = pgd(lambda x: x.flatten(1)[:, ::500], clean, ZERO.expand(2), epsilon=0.03, norm=norm, steps=2)
+    norms = exact_norms(moved, clean, norm)
+    assert (norms <= 0.03).all()
+    assert (norms > 0.029).all()
+
+
+def test_black_images_do_not_leave_the_ball_by_rounding():
+    # Near 0 float32 is so fine that rounding towards the clean image leaves no margin.
+    weight = random_images(1, (3, 64, 64)).flatten()
+    clean = torch.zeros(1, 3, 64, 64)
+    moved = pgd(
+        lambda x: x.flatten(1)[:, None] @ weight * torch.tensor([-1.0, 1.0]), clean, ZERO, epsilon=0.03, steps=2
+    )
+    assert 0.03 * (1 - 1e-7) <= exact_norms(moved, clean, "l2")[0] <= 0.03
+
+
+def exact_radius(linear, image, norm):
+    return abs(float(linear.score(image[None]))) / float(linear.weight.double().norm(p=2 if norm == "l2" else 1))
+
+
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_linear_boundary_is_crossed_from_outside_its_radius_only(norm, random_start):
+    for seed in range(5):
+        linear = Linear(SHAPE, seed)
+        distances = (0.15, -0.1, 0.02, -0.2)
+        clean = torch.stack([linear.image_at(d) for d in distances] * 2)
+        labels = linear(clean).argmax(1)
+        assert set(labels.tolist()) == {0, 1}
+        exact = torch.tensor([exact_radius(linear, image, norm) for image in clean], dtype=torch.float64)
+        factor = torch.tensor([1.05] * 4 + [0.99] * 4)
+        moved = pgd(
+            linear,
+            clean,
+            labels,
+            epsilon=factor * exact,
+            norm=norm,
+            random_start=random_start,
+            generator=generator(seed),
+        )
+        assert (linear(moved).argmax(1) != labels).tolist() == [True] * 4 + [False] * 4
+        if norm == "l2":  # the twin's radius is the one that is certified
+            assert exact.tolist() == pytest.approx([linear.exact_radius(image) for image in clean])
+
+
+def test_one_step_is_the_normalised_gradient_or_its_sign():
+    clean, labels = random_images(2) * 0.5 + 0.25, torch.tensor([1, 3])
+    point = clean.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(waves, point, labels).sum(), point)
+    unit = gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+    for norm, direction in (("l2", unit), ("linf", gradient.sign())):
+        arguments = {"epsilon": 0.1, "norm": norm, "steps": 1, "random_start": False, "keep": "last"}
+        moved = pgd(waves, clean, labels, step_size=torch.tensor([0.01, 0.02]), **arguments)
+        expected = clean + torch.tensor([0.01, 0.02])[:, None, None, None] * direction
+        torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
+        # 2.5 times the radius, so that the one default step ends on the border.
+        assert distance(pgd(waves, clean, labels, **arguments), clean, norm).tolist() == pytest.approx(
+            [0.1, 0.1], rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_best_keeps_the_largest_loss_seen(norm, restarts):
+    clean, labels = random_images(6), torch.arange(6) % 4
+    seen = Watched(waves)
+    # Steps as long as the ball is wide: the loss goes up and down.
+    arguments = {"epsilon": 0.5, "norm": norm, "steps": 5, "step_size": 1.0}
+    moved = pgd(seen, clean, labels, restarts=restarts, generator=generator(), **arguments)
+    assert len(seen.batches) == 6 * restarts
+    losses = torch.stack([loss(waves, batch.detach(), labels) for batch in seen.batches])
+    torch.testing.assert_close(loss(waves, moved, labels), losses.max(0).values)
+    assert (losses.argmax(0) != len(losses) - 1).any()
+
+
+def test_last_is_the_point_after_the_last_step():
+    clean, labels = random_images(2), ZERO.expand(2)
+    seen, longer = Watched(waves), Watched(waves)
+    last = pgd(seen, clean, labels, epsilon=0.5, steps=3, step_size=0.4, generator=generator(), keep="last")
+    pgd(longer, clean, labels, epsilon=0.5, steps=4, step_size=0.4, generator=generator())
+    assert len(seen.batches) == 3
+    torch.testing.assert_close(last, longer.batches[3].detach(), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_start_is_uniform_in_the_ball(norm):
+    clean = torch.full((4000, 1, 1, 2), 0.5)
+    seen = Watched(lambda x: x.flatten(1))
+    pgd(seen, clean, ZERO.expand(4000), epsilon=0.1, norm=norm, steps=1, generator=generator())
+    lengths = exact_norms(seen.batches[0].detach(), clean, norm) / 0.1
+    # In the plane the norm of a uniform point is at most t with probability t^2; 4000 draws are within 4 standard errors of it.
+    for t in (0.3, 0.5, 0.8):
+        assert (lengths <= t).mean() == pytest.approx(t**2, abs=4 * 0.5 / math.sqrt(4000))
+    means = (seen.batches[0].detach() - 0.5).mean(0).flatten()
+    assert means.abs().max() < 0.1 * 4 / math.sqrt(4000)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_generator_decides_the_result(norm):
+    clean, labels = random_images(3), torch.tensor([0, 1, 2])
+
+    def attack(seed):
+        return pgd(waves, clean, labels, epsilon=0.3, norm=norm, steps=2, generator=generator(seed))
+
+    assert torch.equal(attack(1), attack(1))
+    assert not torch.equal(attack(1), attack(2))
+
+
+def test_uint8_images_are_taken_as_pixels():
+    image = (random_images(1) * 255).to(torch.uint8)
+    moved = pgd(waves, image, ZERO, epsilon=0.2, generator=generator())
+    assert torch.equal(moved, pgd(waves, image.float() / 255, ZERO, epsilon=0.2, generator=generator()))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_zero_gradients_make_no_nan(norm):
+    def dead_below(pixels):
+        total = pixels.flatten(1).sum(1)
+        return torch.stack([torch.relu(total - 8), 0 * total], dim=1)
+
+    clean = torch.stack([torch.full(SHAPE, 0.2), torch.full(SHAPE, 0.8)])
+    moved = pgd(dead_below, clean, torch.tensor([0, 0]), epsilon=0.1, norm=norm, random_start=False)
+    assert torch.equal(moved[0], clean[0])
+    assert float(moved[1].mean()) < 0.78
+    assert bool(torch.isfinite(pgd(dead_below, clean, torch.tensor([0, 0]), epsilon=0.1, norm=norm)).all())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_losses_that_float32_takes_for_0_are_told_apart(norm):
+    linear = Linear(SHAPE)
+    clean = linear.image_at(0.1)[None]
+    scale = 14 / float(linear.score(clean))  # the loss is log(1 + exp(-28))
+    moved = pgd(
+        lambda x: (scale * linear(x)).float(), clean, ZERO + 1, epsilon=0.01, norm=norm, steps=5, random_start=False
+    )
+    assert float(distance(moved, clean, norm)) == pytest.approx(0.01, rel=1e-5)
+
+
+def test_gradients_whose_squares_underflow_give_full_steps():
+    moved = pgd(
+        lambda x: 1e-30 * x.flatten(1),
+        torch.full((1, *SHAPE), 0.5),
+        ZERO,
+        epsilon=0.1,
+        random_start=False,
+        keep="last",
+    )
+    assert float(distance(moved, torch.full((1, *SHAPE), 0.5), "l2")) == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_infinite_loss_is_kept_and_not_an_error(norm):
+    def impossible(pixels):
+        total = pixels.flatten(1).sum(1)
+        return torch.stack([(8 - total).clamp_min(0).log(), 0 * total], dim=1)
+
+    clean = torch.full((1, *SHAPE), 0.49)
+    moved = pgd(impossible, clean, ZERO, epsilon=0.08, norm=norm, random_start=False)
+    assert float(loss(impossible, moved, ZERO)) == math.inf
+    last = pgd(impossible, clean, ZERO, epsilon=0.08, norm=norm, random_start=False, keep="last")
+    assert bool(torch.isfinite(last).all())
+
+
+def test_parameters_and_pixels_keep_their_gradients():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    model[1].bias.grad = torch.ones(3)
+    clean = random_images(2).requires_grad_()
+    moved = pgd(model, clean, torch.tensor([0, 1]), epsilon=0.3)
+    assert model[1].weight.grad is None
+    assert torch.equal(model[1].bias.grad, torch.ones(3))
+    assert clean.grad is None
+    assert clean.requires_grad
+    assert not torch.equal(moved, clean)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_gradients_are_off(context):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    arguments = {"epsilon": 0.3, "steps": 3}
+    expected = pgd(model, random_images(2), torch.tensor([0, 1]), generator=generator(), **arguments)
+    with context():
+        # Made inside, so that under inference_mode they are inference tensors.
+        arguments["epsilon"] = torch.tensor([0.3, 0.3])
+        moved = pgd(model, random_images(2), torch.tensor([0, 1]), generator=generator(), **arguments)
+        assert not torch.is_grad_enabled()
+    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
+
+
+class Classifies:
+    """`forward` is not what gets certified."""
+
+    def classify(self, pixels):
+        return waves(pixels)
+
+    def __call__(self, pixels):
+        raise AssertionError("the votes of forward have no gradient")
+
+
+def test_classify_goes_before_the_call():
+    clean = random_images(2)
+    moved = pgd(Classifies(), clean, ZERO.expand(2), epsilon=0.3, generator=generator())
+    assert torch.equal(moved, pgd(waves, clean, ZERO.expand(2), epsilon=0.3, generator=generator()))
+    soft = smoothed_logits(Classifies(), 0.2, 3, generator())(clean)
+    assert torch.equal(soft, smoothed_logits(waves, 0.2, 3, generator())(clean))
+
+
+# The smoothed classifier
+
+
+@pytest.mark.parametrize("batch_size", [None, 4, 100])
+def test_smoothed_logits_are_those_of_a_plain_loop(batch_size):
+    images, sigma, copies = random_images(3), 0.4, 5
+    fast = smoothed_logits(waves, sigma, copies, generator(7), batch_size=batch_size)(images)
+    noise = torch.randn((3, copies, *SHAPE), generator=generator(7))
+    for i in range(3):
+        mean = torch.zeros(4, dtype=torch.float64)
+        for j in range(copies):
+            mean += torch.softmax(waves((images[i] + sigma * noise[i, j])[None])[0], dim=0) / copies
+        torch.testing.assert_close(fast[i], mean.log(), atol=1e-6, rtol=1e-6)
+
+
+def test_every_call_draws_fresh_float32_noise():
+    seen = Watched(waves)
+    soft = smoothed_logits(seen, 0.4, 2, generator(7))
+    image = random_images(1).half()
+    assert not torch.equal(soft(image), soft(image))
+    assert {batch.dtype for batch in seen.batches} == {torch.float32}
+
+
+def test_passes_hold_at_most_batch_size_copies():
+    seen = Watched(waves)
+    smoothed_logits(seen, 0.4, 5, generator(), batch_size=6)(random_images(3))
+    assert seen.sizes == [6, 6, 3]
+
+
+def test_the_gradient_does_not_depend_on_the_batch_size():
+    images, labels = random_images(3), torch.tensor([0, 1, 2])
+
+    def gradient(batch_size):
+        point = images.clone().requires_grad_()
+        soft = smoothed_logits(waves, 0.3, 4, generator(), batch_size=batch_size)
+        return torch.autograd.grad(loss(soft, point, labels).sum(), point)[0]
+
+    torch.testing.assert_close(gradient(5), gradient(None))
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    # Multiples of 1/256, so that the steps are exact in float32.
+    image = (random_images(1) * 128).round() / 256 + 0.25
+    label, step = torch.tensor([2]), 1 / 256
+
+    def objective(pixels):
+        # A gentle classifier: the third derivative limits what central differences reach.
+        return loss(smoothed_logits(lambda x: waves(x / 3), 0.25, 8, generator(3)), pixels, label)
+
+    point = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(point).sum(), point)
+    unit = torch.eye(16).reshape(16, 1, *SHAPE) * step
+    differences = torch.stack([(objective(image + e) - objective(image - e)) / (2 * step) for e in unit])
+    assert float(gradient.abs().max()) > 0.1
+    torch.testing.assert_close(gradient.flatten().double(), differences.flatten(), atol=1e-4, rtol=0)
+
+
+def test_smoothed_logits_of_confident_copies_are_finite():
+    soft = smoothed_logits(lambda x: 1e4 * waves(x).float(), 0.1, 4, generator())
+    point = random_images(2).requires_grad_()
+    logits = soft(point)
+    assert bool(torch.isfinite(logits).all())
+    assert float(logits.detach().min()) < -200
+    assert bool(torch.isfinite(torch.autograd.grad(logits.sum(), point)[0]).all())
+
+
+def test_half_precision_logits_are_averaged_in_float32():
+    assert smoothed_logits(lambda x: waves(x).half(), 0.1, 4, generator())(random_images(2)).dtype == torch.float32
+
+
+def test_the_smoothed_linear_classifier_is_attacked_at_its_radius():
+    linear = Linear(SHAPE)
+    clean = torch.stack([linear.image_at(0.15)] * 2)
+    soft = smoothed_logits(linear, 0.25, 64, generator(), batch_size=32)
+    epsilon = torch.tensor([1.05, 0.99]) * 0.15
+    # The best of fresh draws may be the luckiest one.
+    moved = pgd(soft, clean, torch.tensor([1, 1]), epsilon=epsilon, generator=generator(), keep="last")
+    assert linear(moved).argmax(1).tolist() == [0, 1]
+
+
+# The grid
+
+counts = st.lists(st.integers(0, 255), min_size=16, max_size=16)
+
+
+def on_255(values):
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, *SHAPE) / 255
+
+
+@given(st.lists(counts, min_size=1, max_size=3), st.data(), st.sampled_from(NORMS))
+def test_rounded_images_are_on_the_grid_and_in_the_ball(rows, data, norm):
+    clean = on_255(rows)
+    epsilon = torch.tensor([data.draw(radii) for _ in rows], dtype=torch.float64)
+    wish = torch.tensor([data.draw(st.lists(levels, min_size=16, max_size=16)) for _ in rows]).reshape(clean.shape)
+    rounded = round_to_grid(wish, clean, epsilon, norm)
+    whole = (rounded.double() * 255).round()
+    assert torch.equal(rounded, whole.float() / 255)
+    assert float(whole.min()) >= 0
+    assert float(whole.max()) <= 255
+    assert (exact_norms(whole, (clean.double() * 255).round(), norm) / 255 <= epsilon.numpy()).all()
+
+
+@given(counts, st.lists(levels, min_size=16, max_size=16), st.sampled_from(NORMS), st.floats(0, 3))
+def test_no_larger_factor_fits(row, wish, norm, epsilon):
+    clean, wish = on_255(row), torch.tensor(wish, dtype=torch.float32).reshape(1, *SHAPE)
+    origin = (clean.double() * 255).round()
+    reached = float(exact_norms((round_to_grid(wish, clean, epsilon, norm).double() * 255).round(), origin, norm)[0])
+    for factor in np.linspace(0, 1, 101):
+        length = float(
+            exact_norms((factor * (wish.double() * 255 - origin)).round(), torch.zeros_like(origin), norm)[0]
+        )
+        assert length / 255 > epsilon or length <= reached
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_fits_is_only_rounded(norm):
+    clean = on_255(list(range(16)))
+    wish = clean + torch.linspace(0, 3.4, 16).reshape(1, *SHAPE) / 255
+    rounded = round_to_grid(wish, clean, 1.0, norm)
+    assert torch.equal((rounded * 255).round(), (wish * 255).round())
+    assert torch.equal(round_to_grid((wish * 255).round().to(torch.uint8), clean, 1.0, norm), rounded)
+
+
+def test_the_border_of_the_ball_belongs_to_it():
+    clean = on_255([100] * 16)
+    assert torch.equal(round_to_grid(clean + 8 / 255, clean, 8 / 255, "linf"), on_255([108] * 16))
+    assert torch.equal(round_to_grid(clean + 8 / 255, clean, 7.99 / 255, "linf"), on_255([107] * 16))
+    assert torch.equal(round_to_grid(clean + 1 / 255, clean, 4 / 255, "l2"), on_255([101] * 16))
+    assert torch.equal(round_to_grid(clean + 1 / 255, clean, 3.99 / 255, "l2"), clean)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_distance_is_that_of_numpy(norm):
+    a, b = random_images(5, (3, 8, 8), seed=1), random_images(5, (3, 8, 8), seed=2).double()
+    measured = distance(a, b, norm)
+    assert measured.dtype == torch.float64
+    np.testing.assert_allclose(measured.numpy(), exact_norms(a, b, norm), rtol=1e-14)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"norm": "l1"}, ValueError, r"`norm` must be 'l2' or 'linf', got 'l1'\. 'linf' bounds"),
+        ({"epsilon": -0.1}, ValueError, r"`epsilon` must be finite and >= 0 .* got -0\.1\. Leave out"),
+        ({"epsilon": math.nan}, ValueError, r"`epsilon` must be finite .* got nan"),
+        ({"epsilon": math.inf}, ValueError, r"`epsilon` must be finite .* got inf"),
+        ({"epsilon": torch.tensor([0.1, -1.0])}, ValueError, r"`epsilon` must be finite"),
+        (
+            {"epsilon": torch.tensor([0.1])},
+            ValueError,
+            r"`epsilon` must be one number, or one an image of shape \(2,\), got",
+        ),
+        ({"epsilon": torch.ones(2, 1)}, ValueError, r"got shape \(2, 1\)\. Flatten it"),
+        (
+            {"epsilon": "8/255"},
+            TypeError,
+            r"`epsilon` must be a number, or a tensor of one an image, got '8/255'\. Pass",
+        ),
+        ({"epsilon": None}, TypeError, r"`epsilon` must be a number, or a tensor of one an image, got None"),
+        ({"step_size": -1.0}, ValueError, r"`step_size` must be finite and >= 0"),
+        ({"labels": [0, 1]}, TypeError, r"`labels` must be a tensor of whole numbers, got list\. Use torch\.tensor"),
+        ({"labels": torch.tensor([0.0, 1.0])}, TypeError, r"`labels` must be .* got torch\.float32"),
+        ({"labels": torch.tensor([True, False])}, TypeError, r"`labels` must be .* got torch\.bool"),
+        (
+            {"labels": torch.tensor([0])},
+            ValueError,
+            r"`labels` must have shape \(batch,\) = \(2,\), got \(1,\)\. Pass one",
+        ),
+        ({"labels": torch.tensor([[0, 1]])}, ValueError, r"got \(1, 2\)"),
+        ({"labels": torch.tensor([0, -1])}, ValueError, r"`labels` must be classes >= 0, got -1\. Leave out"),
+        (
+            {"labels": torch.tensor([0, 4])},
+            ValueError,
+            r"`labels` must be below the number of classes, 4, got 4\. Count",
+        ),
+        ({"steps": 0}, ValueError, r"`steps` must be at least 1, got 0\. To attack nothing"),
+        ({"steps": 1.5}, ValueError, r"`steps` must be a whole number, got 1\.5"),
+        ({"restarts": 0}, ValueError, r"`restarts` must be at least 1, got 0"),
+        ({"keep": "first"}, ValueError, r"`keep` must be 'best', or 'last' .* got 'first'"),
+        (
+            {"keep": "last", "restarts": 2},
+            ValueError,
+            r"'last' with a single ascent, got 'last' with restarts=2\. Use keep",
+        ),
+        ({"pixels": torch.zeros(1, 4, 4)}, ValueError, r"`pixels` must have shape \(batch, channels, height, width\)"),
+        ({"pixels": torch.full((2, 1, 4, 4), 2.0)}, ValueError, r"`pixels` must hold pixels in \[0, 1\]"),
+        (
+            {"pixels": torch.full((2, 1, 4, 4), 1.0005)},
+            ValueError,
+            r"\[0, 1\] without tolerance.* 1\.0005\. .*clamp\(0, 1\)",
+        ),
+        ({"pixels": [0.5]}, TypeError, r"`pixels` must be a torch tensor"),
+        (
+            {"logits_of": lambda x: waves(x).detach()},
+            ValueError,
+            r"depend differentiably .* without torch\.no_grad\(\)",
+        ),
+        ({"logits_of": coin}, ValueError, r"got logits without a gradient"),
+        ({"logits_of": lambda x: waves(x) * math.nan}, ValueError, r"got nan in the loss.* Check the weights"),
+        (
+            {"logits_of": lambda x: (0 * waves(x)).sqrt()},
+            ValueError,
+            r"must have finite gradients, got nan.*square root",
+        ),
+        (
+            {"logits_of": lambda x: {"logits": waves(x)}},
+            TypeError,
+            r"must return a tensor of logits .* got dict\. Wrap",
+        ),
+        (
+            {"logits_of": lambda x: waves(x)[0]},
+            ValueError,
+            r"logits of shape \(batch, num_labels\) = \(2, \.\.\.\), got \(4,\)",
+        ),
+        ({"logits_of": lambda x: waves(x)[:1]}, ValueError, r"got \(1, 4\)"),
+    ],
+)
+def test_bad_input_of_pgd(changes, error, message):
+    arguments = {
+        "logits_of": waves,
+        "pixels": random_images(2),
+        "labels": torch.tensor([0, 1]),
+        "epsilon": 0.1,
+    } | changes
+    with pytest.raises(error, match=message):
+        pgd(arguments.pop("logits_of"), arguments.pop("pixels"), arguments.pop("labels"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sigma": 0.0}, r"`sigma` must be a positive noise standard deviation"),
+        ({"copies": 0}, r"`copies` must be at least 1, got 0"),
+        ({"copies": 2.0}, r"`copies` must be a whole number"),
+        ({"batch_size": 0}, r"`batch_size` must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_of_smoothed_logits(changes, message):
+    arguments = {"sigma": 0.25, "copies": 2, "generator": generator()} | changes
+    with pytest.raises(ValueError, match=message):
+        smoothed_logits(waves, **arguments)
+
+
+def test_smoothed_logits_refuse_what_is_no_image_and_no_logits():
+    with pytest.raises(ValueError, match=r"`pixels` must hold pixels in \[0, 1\] before noise"):
+        smoothed_logits(waves, 0.25, 2, generator())(torch.full((1, *SHAPE), -2.0))
+    with pytest.raises(ValueError, match=r"logits of shape \(batch, num_labels\) = \(4, \.\.\.\), got \(2, 4\)"):
+        smoothed_logits(lambda x: waves(x)[:2], 0.25, 2, generator())(random_images(2))
+
+
+def test_bad_input_of_round_to_grid():
+    clean = on_255([100] * 16)
+    with pytest.raises(
+        ValueError, match=r"`clean` must hold multiples of 1/255.* 0\.4 of a step away from one\. Resize"
+    ):
+        round_to_grid(clean, clean + 0.4 / 255, 0.1, "l2")
+    with pytest.raises(
+        ValueError, match=r"`adversarial` and `clean` must have the same shape, got \(2, 1, 4, 4\) and"
+    ):
+        round_to_grid(clean.expand(2, -1, -1, -1), clean, 0.1, "l2")
+    with pytest.raises(ValueError, match=r"`norm` must be 'l2' or 'linf', got 'L2'"):
+        round_to_grid(clean, clean, 0.1, "L2")
+    with pytest.raises(ValueError, match=r"`epsilon` must be finite and >= 0"):
+        round_to_grid(clean, clean, math.nan, "l2")
+    with pytest.raises(ValueError, match=r"`epsilon` must be one number"):
+        round_to_grid(clean, clean, torch.ones(3), "l2")
+    with pytest.raises(ValueError, match=r"`adversarial` must hold pixels in \[0, 1\]"):
+        round_to_grid(clean + 1, clean, 0.1, "l2")
+
+
+def test_bad_input_of_distance():
+    image = on_255([100] * 16)
+    with pytest.raises(ValueError, match=r"`norm` must be 'l2' or 'linf', got 2"):
+        distance(image, image, 2)
+    with pytest.raises(
+        ValueError, match=r"`a` and `b` must have the same shape, got \(1, 1, 4, 4\) and \(2, 1, 4, 4\)"
+    ):
+        distance(image, image.expand(2, -1, -1, -1), "l2")
+    with pytest.raises(TypeError, match=r"`b` must be floating point in \[0, 1\] units, got torch\.uint8\. Divide"):
+        distance(image, image.to(torch.uint8), "l2")

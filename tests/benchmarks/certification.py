@@ -1,0 +1,424 @@
+"""Figures of certification, written to docs/results/certification.json: `make bench-certification`.
+
+Speeds are ratios within one run, taken in turns, since machines are shared and noisy. `--quick` (under two minutes) prints
+the figures of a small workload and writes nothing. The speedups need a classifier of CIFAR-10 (`--model`) and the data set
+(`--data`); the command that made the model is in docs/certification.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from networks import NETWORKS
+from results import FOLDER, machine, record
+
+from hf_smoothing import PixelDataset, SmoothedClassifier, certify, certify_dataset, read_run
+from hf_smoothing.certification import Execution, FixedRule, SequentialRule, Votes, make_stream, vote_in_rounds
+from hf_smoothing.certification.execution import probe_batch_size
+from hf_smoothing.certification.rows import restored_votes
+from hf_smoothing.statistics import certified_accuracy
+
+
+HERE = Path(__file__).resolve().parent
+COMMAND = "make bench-certification"
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+SIGMA, ALPHA = 0.5, 0.001
+
+
+def keep(figure: str, model: str, value: float, args: argparse.Namespace, **facts: Any) -> None:
+    """Print a figure, and unless in a hurry write it under its model and device, beside those of others."""
+    device = args.device if args.device == "cpu" else torch.cuda.get_device_name()
+    print(
+        f"{figure}  {model}  {device}: {value}",
+        *(f"    {key} = {fact}" for key, fact in facts.items()),
+        sep="\n",
+        flush=True,
+    )
+    if args.quick:
+        return
+    file = FOLDER / "certification.json"
+    known = json.loads(file.read_text(encoding="utf-8")).get(figure, {}) if file.exists() else {}
+    values, details = known.get("value", {}), known.get("details", {})
+    values.setdefault(model, {})[device] = value
+    details.setdefault(model, {})[device] = facts | {"machine": machine(), "threads": torch.get_num_threads()}
+    record("certification", figure, values, seed=0, command=COMMAND, details=details)
+
+
+def fast(args: argparse.Namespace, name: str) -> Execution:
+    """The recommended way to run a network: bfloat16, and channels_last for convolutions."""
+    return Execution("bfloat16", channels_last=name.startswith("resnet"))
+
+
+@torch.inference_mode()
+def forward_speed(model: SmoothedClassifier, execution: Execution, seconds: float) -> float:
+    """Images a second of the bare network, on one batch that never changes."""
+    batch = torch.rand(execution.size_on(model.device), 3, 32, 32, device=model.device)
+    if execution.channels_last:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    with execution.prepare(model) as classify:
+        count, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            with execution.autocast(model.device):
+                logits = classify(batch)
+            if model.device.type != "cpu" and count % 20 == 19:
+                torch.cuda.synchronize()
+            count += 1
+        logits.sum().item()
+        return count * len(batch) / (time.perf_counter() - began)
+
+
+def certify_speed(model: SmoothedClassifier, execution: Execution, draws: int, noise: str) -> float:
+    """Noisy copies a second, from clean images to decisions."""
+    images = torch.randint(0, 256, (10, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float() / 255
+    rule = FixedRule(SIGMA, n0=100, n=draws // 10 - 100, alpha=ALPHA)
+    stream = make_stream(noise, seed=0, shape=(3, 32, 32), device=model.device, sigma=SIGMA)
+    pending = ((Votes(index), image) for index, image in enumerate(images))
+    began = time.perf_counter()
+    for touched in vote_in_rounds(model, pending, rule, stream, execution=execution):
+        for votes in touched:
+            if rule.wanted(votes) == votes.drawn:
+                rule.decide(votes)
+    return draws / (time.perf_counter() - began)
+
+
+def noise_speed(model: SmoothedClassifier, size: int, kind: str, seconds: float) -> float:
+    """Noisy copies a second, without any network."""
+    stream = make_stream(kind, seed=0, shape=(3, 32, 32), device=model.device, sigma=SIGMA)
+    image, out = torch.zeros(3, 32, 32, device=model.device), torch.empty(size, 3, 32, 32, device=model.device)
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        stream.noisy_copies(out, image, 0, count % 1000 * size)
+        count += 1
+    out.sum().item()
+    return count * size / (time.perf_counter() - began)
+
+
+def certify_over_forward(args: argparse.Namespace) -> None:
+    """(a) How much of the network's own speed certification keeps, and what the noise costs."""
+    for name, build in NETWORKS.items():
+        model = build().to(args.device).eval()
+        execution, speeds = probe_batch_size(model, (3, 32, 32), fast(args, name), seconds=1.0)
+        span = 2.0 if args.quick else 10.0
+        draws = max(2_000, int(forward_speed(model, execution, span / 2) * span) // 1000 * 1000)
+        ratios: dict[str, list[float]] = {"grid": [], "gaussian": []}
+        forwards = []
+        for _ in range(1 if args.quick else 5):
+            for kind, found in ratios.items():
+                before = forward_speed(model, execution, span / 2)
+                speed = certify_speed(model, execution, draws, kind)
+                forwards.append((before + forward_speed(model, execution, span / 2)) / 2)
+                found.append(round(speed / forwards[-1], 4))
+        shared = {
+            "dtype": execution.dtype,
+            "channels_last": execution.channels_last,
+            "batch_size": execution.batch_size,
+        }
+        for kind, found in ratios.items():
+            figure = "certify_over_forward" + ("" if kind == "grid" else "_gaussian_noise")
+            keep(
+                figure, name, round(statistics.median(found), 3), args, ratios=found, noise=kind, draws=draws,
+                forward_images_per_second=round(statistics.median(forwards)), probe=speeds, **shared,
+            )  # fmt: skip
+        cost = {
+            kind: statistics.median(forwards) / noise_speed(model, execution.size_on(model.device), kind, span / 4)
+            for kind in ratios
+        }
+        keep(
+            "grid_noise_cost", name, round(cost["grid"], 4), args, float32_noise_cost=round(cost["gaussian"], 4), **shared,
+            unit="time to draw and add the noise of a copy, over the time of its forward pass",
+        )  # fmt: skip
+
+
+def published_loop(model: SmoothedClassifier, image: torch.Tensor, n: int, batch_size: int) -> float:
+    """Seconds for one image the way the published script does it: float32, torch.randn, one image after another."""
+    began = time.perf_counter()
+    counts = np.zeros(10, dtype=int)
+    with torch.no_grad():
+        left = 100 + n
+        while left > 0:
+            size = min(batch_size, left)
+            left -= size
+            batch = image.repeat((size, 1, 1, 1))
+            noise = torch.randn_like(batch) * SIGMA
+            for label in model.classify(batch + noise).argmax(1).cpu().numpy():
+                counts[label] += 1
+    return time.perf_counter() - began
+
+
+def art_seconds(args: argparse.Namespace, n: int) -> float | None:
+    """Seconds for one image with ART, in an environment of its own that borrows this one's torch."""
+    folder = HERE.parents[1] / ".venv-art"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "adversarial-robustness-toolbox==1.20.1", "statsmodels"], check=True)
+        here = next(path for path in sys.path if path.endswith("site-packages"))
+        borrowed = next(folder.glob("lib/python*/site-packages")) / "borrowed.pth"
+        borrowed.write_text(f"{here}\n{HERE.parents[1]}\n")
+    done = subprocess.run(
+        [str(python), str(HERE / "art_certify.py"), args.model, str(n), str(SIGMA), str(ALPHA)], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    if done.returncode:
+        print(f"ART could not be measured:\n{done.stderr[-2000:]}", file=sys.stderr)
+        return None
+    return float(done.stdout.split()[-1])
+
+
+def speedups(args: argparse.Namespace) -> None:
+    """(b, c) The whole table of a paper, against the published loop and ART; draws an image by mode."""
+    model = SmoothedClassifier.from_pretrained(args.model).to(args.device).eval()
+    data = PixelDataset(_test_split(args.data), 32, id2label=model.config.id2label)
+    count, n = (10, 10_000) if args.quick else (500, 100_000)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) if args.quick else Path(args.runs) / "bench-seven-radii"
+        began = time.perf_counter()
+        known = len(read_run(folder).rows) if (folder / "run.json").exists() else 0
+        run = certify_dataset(
+            model, data, folder, sigma=SIGMA, radii=RADII, n=n, alpha=ALPHA, indices=range(0, 20 * count, 20), dtype="bfloat16",
+            channels_last=True, description={"model": {"id": args.model}, "dataset": {"id": "cifar10", "split": "test"}},
+        )  # fmt: skip
+        # Of a run that was resumed the rows know the time; else the clock is the better witness.
+        ours = sum(row["seconds"] for row in run.rows.values()) if known else time.perf_counter() - began
+    draws = sum(row["draws"] for row in run.rows.values())
+    image = data[0]["pixel_values"].float().to(args.device) / 255
+    trial = {size: published_loop(model, image, 4 * size - 100, size) / (4 * size) for size in (400, 1000)}
+    best = min(trial, key=trial.__getitem__)
+    theirs = [published_loop(model, image, n, best) for _ in range(1 if args.quick else 2)]
+    facts = {
+        "images": count, "n": n, "sigma": SIGMA, "radii": RADII, "alpha": ALPHA, "our_seconds": round(ours, 1), "our_draws": draws,
+        "our_dtype": "bfloat16", "our_noise": run.settings["noise"]["kind"], "our_batch_size": run.settings["informative"]["batch_size"],
+    }  # fmt: skip
+    name = "resnet-small, CIFAR-10"
+    keep(
+        "speedup_over_published_loop", name, round(statistics.median(theirs) * count / ours, 1), args, **facts,
+        baseline="float32, one image after another, extrapolated from the images timed", baseline_images_timed=len(theirs),
+        baseline_batch_size=best, baseline_seconds_per_image=[round(t, 2) for t in theirs],
+    )  # fmt: skip
+    if not args.quick:
+        seconds = art_seconds(args, n)
+        if seconds is not None:
+            keep(
+                "speedup_over_art", name, round(seconds * count / ours, 1), args, **facts, baseline_images_timed=1,
+                baseline="adversarial-robustness-toolbox 1.20.1, the better batch size of 32 and 400, float32",
+                baseline_seconds_per_image=round(seconds, 2),
+            )  # fmt: skip
+    modes = {
+        "seven radii, union bound": SequentialRule(SIGMA, RADII, n=n),
+        "seven radii, error spending": SequentialRule(SIGMA, RADII, n=n, spending=True),
+        "single radius 0.5, union bound": SequentialRule(SIGMA, (0.5,), n=n),
+        "single radius 0.5, error spending": SequentialRule(SIGMA, (0.5,), n=n, spending=True),
+    }
+    means = {key: replayed_draws(rule, run) for key, rule in modes.items()}
+    shared = {"mean_draws": means, "fixed_draws": n + 100, "images": count, "n": n, "sigma": SIGMA, "alpha": ALPHA}
+    keep("draws_ratio_seven_radii", name, round((n + 100) / means["seven radii, union bound"], 2), args, **shared)
+    keep(
+        "draws_ratio_single_radius",
+        name,
+        round((n + 100) / means["single radius 0.5, union bound"], 2),
+        args,
+        **shared,
+    )
+
+
+def replayed_draws(rule: SequentialRule, run: Any) -> float:
+    """Mean draws an image that a rule would have made: the counts at the looks of a longer run decide where it stops."""
+    total = 0
+    for row in run.rows.values():
+        whole = restored_votes(row["index"], {}, {**row, "num_labels": 10})
+        votes = Votes(row["index"])
+        while rule.wanted(votes) > votes.drawn:
+            if len(votes.looks) == len(whole.looks):  # the rule would have gone on where the run stopped
+                votes.drawn = rule.bounds[-1]
+                break
+            end = rule.bounds[len(votes.looks)]
+            votes.add(whole.looks[len(votes.looks)], votes.drawn, end, opens_look=True)
+        total += votes.drawn
+    return round(total / len(run.rows), 1)
+
+
+def accuracy_difference(args: argparse.Namespace) -> None:
+    """(b) Certified accuracy by the sequential rules and by fixed n from the same draws of a real, if tiny, classifier."""
+    images, labels = _pixels(args.data, "test", 16)
+    network = tiny_classifier(args)
+    count, n = (40, 5_000) if args.quick else (2_000, 100_000)
+    images, labels = images[:: len(images) // count][:count], labels[:: len(labels) // count][:count]
+    targets = RADII[:-1] if args.quick else RADII  # the last is out of reach of few draws
+    rules = {
+        "union bound": SequentialRule(SIGMA, targets, n=n),
+        "error spending": SequentialRule(SIGMA, targets, n=n, spending=True),
+    }
+    radii = rules["union bound"].radii
+    fixed = FixedRule(SIGMA, n=n)
+
+    class Both:
+        """Asks for all draws, cut at the looks, so that every rule can be read off the same votes."""
+
+        sigma, alpha, bounds = SIGMA, ALPHA, rules["union bound"].bounds
+
+        def wanted(self, votes: Votes) -> int:
+            return self.bounds[-1]
+
+    stream = make_stream("grid", seed=0, shape=(3, 16, 16), device=torch.device(args.device), sigma=SIGMA)
+    pending = (
+        (Votes(index, int(label)), image) for index, (image, label) in enumerate(zip(images, labels, strict=True))
+    )
+    found: dict[str, dict[int, tuple[int, float, int]]] = {key: {} for key in ("fixed", *rules)}
+    for touched in vote_in_rounds(network, pending, Both(), stream, execution=Execution(batch_size=256)):  # type: ignore[arg-type]
+        for votes in touched:
+            if votes.drawn < Both.bounds[-1]:
+                continue
+            whole = Votes(votes.index, votes.label, [votes.looks[0], np.sum(votes.looks[1:], axis=0)], votes.drawn)
+            made = fixed.decide(whole)
+            found["fixed"][votes.index] = (made.prediction, made.radius, made.draws)
+            for key, rule in rules.items():
+                stopped = Votes(votes.index, votes.label)
+                while rule.wanted(stopped) > stopped.drawn:
+                    k = len(stopped.looks)
+                    stopped.add(votes.looks[k], stopped.drawn, rule.bounds[k], opens_look=True)
+                made = rule.decide(stopped)
+                found[key][votes.index] = (made.prediction, made.radius, made.draws)
+    curves = {
+        key: 100 * certified_accuracy(
+            [rows[i][0] for i in range(count)], labels.tolist(), [rows[i][1] for i in range(count)], radii
+        ).accuracy
+        for key, rows in found.items()
+    }  # fmt: skip
+    for key in rules:
+        keep(
+            "max_accuracy_difference_points" if key == "union bound" else "max_accuracy_difference_points_error_spending",
+            "MLP on CIFAR-10 at 16 px", round(float(np.abs(curves[key] - curves["fixed"]).max()), 3), args,
+            radii=radii, fixed=curves["fixed"].round(2).tolist(), sequential=curves[key].round(2).tolist(), images=count, n=n,
+            mean_draws=round(float(np.mean([row[2] for row in found[key].values()])), 1), sigma=SIGMA, alpha=ALPHA, noise="grid",
+        )  # fmt: skip
+
+
+def tiny_classifier(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A two-layer network on pooled pixels, trained with noise: fast enough for hundreds of millions of votes."""
+    images, labels = _pixels(args.data, "train", 16)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.AvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(192, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)
+    ).to(args.device)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
+    generator = torch.Generator(args.device).manual_seed(0)
+    epochs = 1 if args.quick else 10
+    for epoch in range(epochs):
+        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - epoch / epochs)
+        for chosen in torch.randperm(len(images), generator=torch.Generator().manual_seed(epoch)).split(256):
+            batch = images[chosen].to(args.device)
+            noisy = batch + 0.25 * torch.randn(batch.shape, generator=generator, device=args.device)
+            loss = torch.nn.functional.cross_entropy(network(noisy), labels[chosen].to(args.device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.eval()
+
+
+def memory_ratio(args: argparse.Namespace) -> None:
+    """(d) Peak memory of a process that certifies two images at n = 100,000 over that at n = 1,000, with the small network."""
+    peak = {n: int(_child("memory", str(n))) for n in (1_000, 10_000 if args.quick else 100_000)}
+    values = list(peak.values())
+    keep("peak_memory_ratio_n100k_over_n1k", "resnet-small", round(values[1] / values[0], 3), args, peak_kib=peak)
+
+
+def two_ranks(args: argparse.Namespace) -> None:
+    """(e) Speed of two ranks over one, one thread each, on images that need different numbers of draws."""
+    seconds = {1: [], 2: []}
+    for _ in range(1 if args.quick else 3):
+        for ranks, found in seconds.items():
+            found.append(float(_child("ranks", "200" if args.quick else "2000", args.model, args.data, ranks=ranks)))
+    best = {ranks: statistics.median(found) for ranks, found in seconds.items()}
+    keep("two_ranks_over_one", "resnet-small", round(best[1] / best[2], 3), args, seconds=seconds, threads_per_rank=1)
+
+
+def _child(what: str, *words: str, ranks: int = 1) -> str:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"} | ({"OMP_NUM_THREADS": "1"} if what == "ranks" else {})
+    command = [sys.executable, *launcher, str(HERE / "certification.py"), "--child", what, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return next(line for line in done.stdout.splitlines() if line.startswith("RESULT")).split()[1]
+
+
+def child(what: str, words: list[str]) -> None:
+    """What a figure does in a process of its own."""
+    if what == "memory":
+        model = NETWORKS["resnet-small"]().eval()
+        certify(model, torch.rand(2, 3, 32, 32), sigma=SIGMA, mode="fixed", n=int(words[0]), seed=0)
+        print("RESULT", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    n, path, data = words
+    model = SmoothedClassifier.from_pretrained(path).eval()
+    pixels = PixelDataset(_test_split(data), 32, id2label=model.config.id2label)
+    from accelerate.utils import broadcast_object_list
+
+    from hf_smoothing.certification import process_state
+
+    state = process_state(cpu=True)
+    folder = [tempfile.mkdtemp()]
+    if state.num_processes > 1:
+        broadcast_object_list(folder)
+    began = time.perf_counter()
+    certify_dataset(
+        model, pixels, folder[0], sigma=SIGMA, radii=(0.0, 0.5), n=int(n), indices=range(0, 1200, 20), dtype="bfloat16",
+        channels_last=True, batch_size=64, progress=False,
+    )  # fmt: skip
+    if state.is_main_process:
+        print("RESULT", time.perf_counter() - began)
+
+
+def _test_split(folder: str) -> Any:
+    from datasets import load_dataset
+
+    return load_dataset(folder, split="test")
+
+
+def _pixels(folder: str, split: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    from datasets import load_dataset
+
+    decoded = PixelDataset(load_dataset(folder, split=split), size).decode(progress=False)
+    assert decoded.labels is not None
+    return decoded.pixels.float() / 255, decoded.labels
+
+
+FIGURES = {
+    "forward": certify_over_forward, "memory": memory_ratio, "ranks": two_ranks, "accuracy": accuracy_difference,
+    "speedups": speedups,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Measure the figures named on the command line, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("figures", nargs="*", help=f"of {', '.join(FIGURES)}; all by default")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--model", default="runs/cifar-mixture", help="a SmoothedClassifier of CIFAR-10")
+    parser.add_argument("--data", default="../shared/data/cifar10", help="CIFAR-10 as a folder of parquet files")
+    parser.add_argument("--runs", default="runs", help="where the run folders go")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.child[0], args.child[1:])
+        return
+    for name in args.figures or FIGURES:
+        FIGURES[name](args)
+
+
+if __name__ == "__main__":
+    main()

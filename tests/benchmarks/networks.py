@@ -1,0 +1,45 @@
+"""The networks that benchmarks run, from scratch: speed does not depend on the weights."""
+
+from __future__ import annotations
+
+import torch
+from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
+
+from hf_smoothing import SmoothedClassifier
+
+
+def _smoothed(network: torch.nn.Module, model_size: int | None) -> SmoothedClassifier:
+    return SmoothedClassifier.from_base_pretrained(
+        network, sigma=0.5, size=32, model_size=model_size, image_mean=[0.5] * 3, image_std=[0.25] * 3
+    )
+
+
+def small_resnet() -> SmoothedClassifier:
+    """That of the embedded backbones: 1.3M parameters, widths 32-256, one basic block a stage, 32 px resized to 64."""
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1] * 4, layer_type="basic", num_labels=10
+    )
+    return _smoothed(ResNetForImageClassification(config), 64)
+
+
+def resnet18() -> SmoothedClassifier:
+    """ResNet-18, 11M parameters, 32 px resized to 64."""
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2] * 4, layer_type="basic", num_labels=10
+    )
+    return _smoothed(ResNetForImageClassification(config), 64)
+
+
+def vit_tiny() -> SmoothedClassifier:
+    """ViT-Ti, 5.4M parameters: 192 wide, 12 deep, patches of 4 at 32 px."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768, image_size=32, patch_size=4,
+        num_labels=10,
+    )  # fmt: skip
+    return _smoothed(ViTForImageClassification(config), None)
+
+
+NETWORKS = {"resnet-18": resnet18, "vit-tiny": vit_tiny, "resnet-small": small_resnet}
