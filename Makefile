@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check test-slow test-lowest benchmark clone-check
+.PHONY: demo test check test-slow test-attack test-lowest benchmark bench-certification clone-check
 .DELETE_ON_ERROR:
 
 # Exact tested versions. torch comes first, by its exact version, so that no newer and much larger build is taken.
@@ -29,6 +29,10 @@ test: check
 test-slow: $(VENV)/installed
 	$(RUN)/python -m pytest -m slow
 
+# Finetune the embedded backbone, certify 500 images, attack inside every certified radius: some minutes.
+test-attack: $(VENV)/installed
+	$(RUN)/python -m pytest -m slow tests/test_attacked_certificates.py -s
+
 # The oldest versions that pyproject.toml admits, in an environment of their own.
 test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
@@ -39,6 +43,10 @@ test-lowest:
 # Ratios against a stated baseline, written to docs/results/main_job.json.
 benchmark: $(VENV)/installed
 	$(RUN)/python tests/benchmarks/main_job.py
+
+# Figures of certification, written to docs/results/certification.json; an hour on two CPU cores. QUICK=--quick: two minutes, nothing written.
+bench-certification: $(VENV)/installed
+	$(RUN)/python tests/benchmarks/certification.py $(QUICK)
 
 # Both commands in a fresh clone and a fresh environment.
 clone-check:

@@ -23,9 +23,12 @@ ARROWS = {
     "noise": set(),
     "preprocessing": {"pixels"},
     "certification": {"statistics", "noise", "records", "pixels"},
+    "attacks": {"noise", "pixels", "preprocessing", "statistics"},
+    "challenge": {"attacks", "certification", "noise", "pixels", "records", "statistics"},
     "models": {"certification", "noise", "preprocessing", "pixels", "statistics"},
     "metrics": {"statistics"},
-    "report": {"statistics", "records"},
+    "published": {"statistics", "records"},
+    "report": {"statistics", "records", "published"},
     "data": {"models", "preprocessing", "pixels"},
     "training": {"attacks", "certification", "data", "models", "noise", "pixels", "preprocessing", "statistics"},
 }
@@ -45,22 +48,27 @@ def loaded_by(modules: str) -> set[str]:
         ("hf_smoothing.statistics", HEAVY - {"scipy"}),
         ("hf_smoothing.records", HEAVY),
         ("hf_smoothing.pixels, hf_smoothing.noise, hf_smoothing.preprocessing", HEAVY - {"torch"}),
+        ("hf_smoothing.certification", {"datasets", "evaluate", "matplotlib", "transformers"}),
+        ("hf_smoothing.attacks", HEAVY - {"torch", "scipy"}),
     ],
 )
 def test_import_stays_light(modules, forbidden):
     assert not loaded_by(modules) & forbidden
 
 
-def test_certifying_a_data_set_needs_no_transformers(tmp_path):
+@pytest.mark.parametrize("mode", ["targets", "fixed"])
+def test_certifying_a_data_set_needs_no_transformers(tmp_path, mode):
     script = """
 import sys, torch
 from hf_smoothing.certification import certify_dataset
 run = certify_dataset(lambda x: torch.stack([x.sum((1, 2, 3)), -x.sum((1, 2, 3))], 1),
-                      [{"pixel_values": torch.zeros(1, 2, 2)}], sys.argv[1], sigma=0.5, n0=2, n=20, progress=False)
+                      [{"pixel_values": torch.zeros(1, 2, 2)}], sys.argv[1], sigma=0.5, n0=2, n=20, progress=False, mode=sys.argv[2])
 assert len(run.rows) == 1
 print(*sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), mode], capture_output=True, text=True, check=True
+    )
     assert not {"transformers", "evaluate", "datasets"} & set(done.stdout.split())
 
 
@@ -77,6 +85,11 @@ def imported_rooms(room: str) -> set[str]:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
             rooms |= {name.split(".")[1] for name in names if name.startswith("hf_smoothing.")}
     return {name for name in rooms if (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()} - {room}
+
+
+def test_every_room_has_its_arrows():
+    rooms = {path.stem for path in ROOT.iterdir() if (path / "__init__.py").is_file() or path.suffix == ".py"}
+    assert rooms - {"__init__", "cli"} == set(ARROWS)  # the command line imports everything
 
 
 @pytest.mark.parametrize("room", ARROWS)

@@ -29,5 +29,7 @@ def test_the_examples_are_found():
     assert {
         "hf_smoothing.statistics.binomial",
         "hf_smoothing.statistics.radius",
+        "hf_smoothing.statistics.sequential",
+        "hf_smoothing.noise.grid",
         "hf_smoothing.noise.mixture",
     } <= found

@@ -26,9 +26,13 @@ from hf_smoothing.noise.streams import _scramble
 SHAPE = (1, 2, 3)
 
 
+def gaussian(seed: int = 0, sigma: float = 1.0) -> GaussianStream:
+    return GaussianStream(seed, SHAPE, sigma=sigma)
+
+
 def draws(image: int, start: int, count: int, seed: int = 0, stream: GaussianStream | None = None) -> torch.Tensor:
     out = torch.empty(count, *SHAPE)
-    (stream or GaussianStream(seed, SHAPE)).fill(out, image, start)
+    (stream or gaussian(seed)).draw(out, image, start)
     return out
 
 
@@ -90,7 +94,7 @@ def test_the_last_image_and_draw_are_reached():
 @given(st.integers(0, 200), st.lists(st.integers(1, 70), min_size=1, max_size=8), st.integers(0, 5))
 def test_draws_do_not_depend_on_how_they_are_cut(start, pieces, image):
     whole = draws(image, start, sum(pieces))
-    stream = GaussianStream(0, SHAPE)
+    stream = gaussian()
     cut, position = [], start
     for piece in pieces:
         cut.append(draws(image, position, piece, stream=stream))
@@ -100,9 +104,19 @@ def test_draws_do_not_depend_on_how_they_are_cut(start, pieces, image):
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 130)), min_size=1, max_size=20))
 def test_draws_do_not_depend_on_what_was_asked_before(requests):
-    stream = GaussianStream(0, SHAPE)
+    stream = gaussian()
     for image, draw in requests:
         assert torch.equal(draws(image, draw, 1, stream=stream), draws(image, draw, 1))
+
+
+@pytest.mark.parametrize("sigma", [0.12, 3.0])
+def test_noisy_copies_are_the_image_and_sigma_times_its_draws(sigma):
+    pixels = torch.rand(SHAPE, generator=torch.Generator().manual_seed(1))
+    for stream in (gaussian(5, sigma), gaussian(5, sigma)):
+        for start, count in ((0, 40), (40, 3), (43, 64)):
+            out = torch.empty(count, *SHAPE)
+            stream.noisy_copies(out, pixels, 7, start)
+            assert torch.equal(out, pixels + sigma * draws(7, start, count, seed=5))
 
 
 def test_global_generator_is_neither_read_nor_advanced():
@@ -115,7 +129,7 @@ def test_global_generator_is_neither_read_nor_advanced():
 
 
 def test_draws_are_standard_normal_and_independent():
-    stream = GaussianStream(11, SHAPE)
+    stream = gaussian(11)
     values = torch.stack([draws(image, 0, 1000, stream=stream) for image in range(4)]).double()
     assert stats.kstest(values.flatten().numpy(), stats.norm.cdf).pvalue > 1e-3
     count = values.numel()

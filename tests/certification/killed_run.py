@@ -8,16 +8,16 @@ import signal
 import sys
 from pathlib import Path
 
-from classifiers import RUN, Ranges, random_dataset
+from classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset
 
-from hf_smoothing.certification import certify_dataset, runner
+from hf_smoothing.certification import certify_dataset, rows
 
 
 class Deadly:
     """Kills its own process, without any chance to clean up, when its batches are used up."""
 
-    def __init__(self, batches: int) -> None:
-        self.left, self.classifier = batches, Ranges()
+    def __init__(self, classifier, batches: int) -> None:
+        self.left, self.classifier = batches, classifier
 
     def __call__(self, pixels):
         if self.left == 0:
@@ -26,15 +26,17 @@ class Deadly:
         return self.classifier(pixels)
 
 
-def main(folder: Path, count: int, seed: int) -> int:
+def main(folder: Path, mode: str, count: int, seed: int) -> int:
     """The number of kills before the run was complete."""
-    runner.PARTIAL_SECONDS = -1.0
+    rows.PARTIAL_SECONDS = -1.0
     moments = random.Random(seed)
+    classifier, arguments = (Ranges(), RUN) if mode == "fixed" else (Linear(), SEQUENTIAL)
     for kills in range(200):
         # Forked rather than started anew: importing torch takes longer than the run.
         child = os.fork()
         if child == 0:
-            certify_dataset(Deadly(moments.randrange(1, 60)), random_dataset(count), folder, **RUN)
+            deadly = Deadly(classifier, moments.randrange(1, 60))
+            certify_dataset(deadly, random_dataset(count), folder, **arguments)
             os._exit(0)
         moments.random()
         _, status = os.waitpid(child, 0)
@@ -50,4 +52,4 @@ def main(folder: Path, count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    print(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

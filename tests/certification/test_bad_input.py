@@ -6,8 +6,7 @@ import torch
 from classifiers import Constant, Linear, Ranges, random_images
 from torch import nn
 
-from hf_smoothing.certification import FixedRule, certify, predict
-from hf_smoothing.certification.rules import Votes
+from hf_smoothing.certification import FixedRule, Votes, certify, predict
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
 
 
@@ -15,6 +14,7 @@ IMAGES = random_images(2)
 GOOD = {"sigma": 0.5, "n": 20}
 
 
+@pytest.mark.parametrize("mode", [{}, {"mode": "fixed"}], ids=["default", "fixed"])
 @pytest.mark.parametrize("call", [certify, predict])
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -30,17 +30,22 @@ GOOD = {"sigma": 0.5, "n": 20}
         ({"n": 20.0}, "`n` must be"),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"dtype": "int8"}, "`dtype` of the network must be one of float32, bfloat16, float16, got 'int8'"),
+        ({"noise": "laplace"}, "`noise` must be one of 'auto', 'grid', 'gaussian', got 'laplace'"),
+        ({"noise": "grid"}, "Grid noise certifies 8-bit images.*or use noise='gaussian'"),
+        ({"mode": "fast"}, "`mode` must be .*got 'fast'"),
     ],
 )
-def test_arguments_out_of_range_are_refused(call, change, message):
+def test_arguments_out_of_range_are_refused(call, mode, change, message):
     with pytest.raises((TypeError, ValueError), match=message):
-        call(Ranges(), IMAGES, **{**GOOD, **change})
+        call(Ranges(), IMAGES, **{**GOOD, **mode, **change})
 
 
-def test_numbers_of_numpy_mean_the_same():
-    (plain,) = certify(Ranges(), IMAGES[:1], sigma=0.5, n0=7, n=20, alpha=0.25, seed=3)
+@pytest.mark.parametrize("mode", ["targets", "fixed"])
+def test_numbers_of_numpy_mean_the_same(mode):
+    (plain,) = certify(Ranges(), IMAGES[:1], mode=mode, sigma=0.5, n0=7, n=20, alpha=0.25, seed=3)
     numbers = {"sigma": np.float32(0.5), "n0": np.int32(7), "n": np.int64(20), "alpha": np.float32(0.25)}
-    (made,) = certify(Ranges(), IMAGES[:1], **numbers, seed=np.int64(3), batch_size=np.int64(9), indices=np.arange(1))
+    whole = {"seed": np.int64(3), "batch_size": np.int64(9), "indices": np.arange(1)}
+    (made,) = certify(Ranges(), IMAGES[:1], mode=mode, **numbers, **whole)
     assert (made.prediction, made.radius, made.looks) == (plain.prediction, plain.radius, plain.looks)
 
 
@@ -48,11 +53,21 @@ def test_too_few_draws_are_refused_with_the_number_needed():
     with pytest.raises(
         ValueError, match=r"`n` must be at least 10 to certify anything at alpha = 0.001, got 9: even unanimous"
     ):
-        certify(Constant(), IMAGES, sigma=0.5, n=9)
+        certify(Constant(), IMAGES, mode="fixed", sigma=0.5, n=9)
     with pytest.raises(ValueError, match=r"`n` must be between 11 \(fewer draws decide nothing at alpha = 0.001\)"):
-        predict(Constant(), IMAGES, sigma=0.5, n=10)
-    assert not certify(Constant(), IMAGES, sigma=0.5, n=10)[0].abstained
-    assert predict(Constant(), IMAGES, sigma=0.5, n=11)[0].prediction == 1
+        predict(Constant(), IMAGES, mode="fixed", sigma=0.5, n=10)
+    assert not certify(Constant(), IMAGES, mode="fixed", sigma=0.5, n=10)[0].abstained
+    assert predict(Constant(), IMAGES, mode="fixed", sigma=0.5, n=11)[0].prediction == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "call", "enough"), [({"n0": 1}, certify, 11), ({"n0": 0}, certify, 12), ({}, predict, 12)]
+)
+def test_too_few_draws_for_a_sequential_rule_are_refused_with_the_number_needed(options, call, enough):
+    message = f"`n` must be at least {enough} to certify anything at alpha = 0.001, got {enough - 1}: even unanimous"
+    with pytest.raises(ValueError, match=message):
+        call(Constant(), IMAGES, sigma=0.5, n=enough - 1, **options)
+    assert call(Constant(), IMAGES, sigma=0.5, n=enough, **options)[0].prediction == 1
 
 
 @pytest.mark.parametrize(
@@ -83,10 +98,11 @@ def test_rules_that_make_no_sense_are_refused(change, message):
         ([IMAGES[0], IMAGES[1]], TypeError, "got a list of tensors of shapes"),
     ],
 )
+@pytest.mark.parametrize("mode", [{}, {"mode": "fixed"}], ids=["default", "fixed"])
 @pytest.mark.parametrize("call", [certify, predict])
-def test_what_is_no_image_batch_is_refused(call, images, error, message):
+def test_what_is_no_image_batch_is_refused(call, mode, images, error, message):
     with pytest.raises(error, match=message):
-        call(Ranges(), images, **GOOD)
+        call(Ranges(), images, **GOOD, **mode)
 
 
 @pytest.mark.parametrize(
@@ -99,24 +115,28 @@ def test_what_is_no_image_batch_is_refused(call, images, error, message):
         ([0.5, 1.5], "`indices` must be"),
     ],
 )
-def test_indices_that_name_no_images_are_refused(indices, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        certify(Ranges(), IMAGES, indices=indices, **GOOD)
-
-
+@pytest.mark.parametrize("mode", [{}, {"mode": "fixed"}], ids=["default", "fixed"])
 @pytest.mark.parametrize("call", [certify, predict])
-def test_module_in_train_mode_is_refused(call):
+def test_indices_that_name_no_images_are_refused(call, mode, indices, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(Ranges(), IMAGES, indices=indices, **GOOD, **mode)
+
+
+@pytest.mark.parametrize("mode", [{}, {"mode": "fixed"}], ids=["default", "fixed"])
+@pytest.mark.parametrize("call", [certify, predict])
+def test_module_in_train_mode_is_refused(call, mode):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     with pytest.raises(ValueError, match="must be in eval mode to be certified"):
-        call(model, IMAGES, **GOOD)
-    assert len(call(model.eval(), IMAGES, **GOOD)) == 2
+        call(model, IMAGES, **GOOD, **mode)
+    assert len(call(model.eval(), IMAGES, **GOOD, **mode)) == 2
 
 
+@pytest.mark.parametrize("mode", [{}, {"mode": "fixed"}], ids=["default", "fixed"])
 @pytest.mark.parametrize("call", [certify, predict])
 @pytest.mark.parametrize("classifier", [None, 42, "resnet"])
-def test_what_is_no_classifier_is_refused(call, classifier):
+def test_what_is_no_classifier_is_refused(call, mode, classifier):
     with pytest.raises(TypeError, match="classifier must be"):
-        call(classifier, IMAGES, **GOOD)
+        call(classifier, IMAGES, **GOOD, **mode)
 
 
 def test_nan_logits_name_the_image_of_the_run():
@@ -126,12 +146,14 @@ def test_nan_logits_name_the_image_of_the_run():
         return logits
 
     images = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4), torch.zeros(1, 4, 4)])
-    with pytest.raises(ValueError, match="nan logits for noisy copies of image 23"):
-        certify(classifier, images, sigma=0.01, n=20, indices=[17, 23, 40])
+    for call in (certify, predict):
+        for mode in ({}, {"mode": "fixed"}):
+            with pytest.raises(ValueError, match="nan logits for noisy copies of image 23"):
+                call(classifier, images, sigma=0.01, n=20, indices=[17, 23, 40], **mode)
 
 
 def test_votes_must_continue():
     votes = Votes(3)
-    votes.add(np.array([1, 0]), 0, 1, first_of_look=True)
+    votes.add(np.array([1, 0]), 0, 1, opens_look=True)
     with pytest.raises(ValueError, match="Draws of image 3 must continue at 1, got draws from 0"):
-        votes.add(np.array([1, 0]), 0, 1, first_of_look=False)
+        votes.add(np.array([1, 0]), 0, 1, opens_look=False)

@@ -5,11 +5,22 @@ import json
 import numpy as np
 import pytest
 import torch
-from classifiers import RUN, Constant, Failing, Linear, Ranges, Watched, random_dataset, results
+from classifiers import (
+    RUN,
+    SEQUENTIAL,
+    Constant,
+    Failing,
+    Linear,
+    Ranges,
+    Watched,
+    random_dataset,
+    random_images,
+    results,
+)
 from torch import nn
 
-from hf_smoothing.certification import certify, certify_dataset, runner
-from hf_smoothing.noise import MAX_IMAGES
+from hf_smoothing.certification import certify, certify_dataset, rows
+from hf_smoothing.noise import MAX_IMAGES, GridStream
 from hf_smoothing.records import RunError, read_run
 
 
@@ -22,12 +33,31 @@ def whole(tmp_path_factory):
     return certify_dataset(Ranges(), DATASET, tmp_path_factory.mktemp("whole"), **RUN)
 
 
-def test_rows_are_the_certificates(whole):
+@pytest.fixture(scope="module")
+def whole_sequential(tmp_path_factory):
+    """The same with draws that stop when the targets are decided, at different times."""
+    run = certify_dataset(Linear(), DATASET, tmp_path_factory.mktemp("whole"), **SEQUENTIAL)
+    assert len({row["draws"] for row in run.rows.values()}) > 2
+    return run
+
+
+@pytest.fixture(params=["fixed", "targets"])
+def kind(request, whole, whole_sequential):
+    """(classifier, arguments, what an undisturbed run finds) of either rule."""
+    return (Ranges(), RUN, whole) if request.param == "fixed" else (Linear(), SEQUENTIAL, whole_sequential)
+
+
+@pytest.mark.parametrize("noise", ["auto", "gaussian"])
+def test_rows_are_the_certificates(tmp_path, kind, noise):
+    classifier, arguments, whole = kind
     pixels = torch.stack([item["pixel_values"] for item in DATASET])
-    made = certify(Ranges(), pixels, sigma=0.5, n0=10, n=300, seed=0)
-    assert sorted(whole.rows) == list(range(6))
+    made = certify(classifier, pixels, noise=noise, seed=0, **{k: v for k, v in arguments.items() if k != "progress"})
+    run = whole if noise == "auto" else certify_dataset(classifier, DATASET, tmp_path, **arguments, noise=noise)
+    assert sorted(run.rows) == list(range(6))
     for certificate in made:
-        row = whole.rows[certificate.index]
+        row = run.rows[certificate.index]
+        assert "partial" not in row
+        assert row["targets"] == list(certificate.targets)
         assert row["label"] == DATASET[certificate.index]["labels"]
         for key in ("prediction", "radius", "p_lower", "draws"):
             assert row[key] == getattr(certificate, key)
@@ -36,26 +66,67 @@ def test_rows_are_the_certificates(whole):
         assert row["seconds"] >= 0
 
 
-def test_run_file_says_what_decides_the_result(tmp_path):
+GRID = {
+    "kind": "grid",
+    "dtype": "whole steps of 1/255",
+    "drawn_by": "counters, the same on every device",
+    "total_variation": GridStream(0, (1, 4, 4), sigma=0.5).total_variation,
+    "threat_model": "perturbed images that are 8-bit at the certified resolution",
+}
+GAUSSIAN = {
+    "kind": "gaussian",
+    "dtype": "float32",
+    "drawn_by": f"CPU {torch.backends.cpu.get_cpu_capability()}",
+    "threat_model": "any perturbed image, if floating-point rounding is neglected",
+}
+FLOATS = [{"pixel_values": image, "labels": 0} for image in random_images(6)]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "rule", "noise"),
+    [
+        (DATASET, {}, {"name": "fixed-n", "n0": 10, "n": 300}, GRID),
+        (DATASET, {"noise": "gaussian"}, {"name": "fixed-n", "n0": 10, "n": 300}, GAUSSIAN),
+        (FLOATS, {}, {"name": "fixed-n", "n0": 10, "n": 300}, GAUSSIAN),
+        (
+            DATASET,
+            {"mode": "targets", "radii": [0.0, 0.5], "n": 100, "noise": "grid"},
+            {
+                "name": "sequential, union bound",
+                "n0": 10,
+                "n": 100,
+                "radii": [0.0, 0.5],
+                "looks": [20, 30, 45, 67, 100],
+            },
+            GRID,
+        ),
+        (
+            DATASET,
+            {"mode": "targets", "spending": True, "n0": None, "label_aware": True, "n": 20},
+            {"name": "sequential, error spending", "n0": 0, "n": 20, "radii": [0.0, 0.25], "looks": [20]},
+            GRID,
+        ),
+    ],
+    ids=["fixed", "gaussian", "floats", "targets", "label-aware"],
+)
+def test_run_file_says_what_decides_the_result(tmp_path, dataset, options, rule, noise):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     description = {"model": {"id": "tiny"}, "dataset": {"id": "noise", "split": "test"}, "note": "x"}
-    settings = {**RUN, "seed": 7, "alpha": 0.01, "dtype": "bfloat16"}
-    certify_dataset(model, DATASET, tmp_path, **settings, indices=[4, 2], description=description)
+    settings = {**RUN, "seed": 7, "alpha": 0.01, "dtype": "bfloat16", **options}
+    certify_dataset(model, dataset, tmp_path, **settings, indices=[4, 2], description=description)
     content = json.loads((tmp_path / "run.json").read_text())
     expected = {
         "method": "randomized-smoothing",
         "norm": "l2",
-        "rule": {"name": "fixed-n", "n0": 10, "n": 300},
+        "rule": rule,
         "sigma": 0.5,
         "alpha": 0.01,
         "bound": "one-sided",
-        "label_aware": False,
-        "noise": {
-            "kind": "gaussian",
-            "dtype": "float32",
-            "drawn_by": f"CPU {torch.backends.cpu.get_cpu_capability()}",
-        },
+        "label_aware": options.get("label_aware", False),
+        "noise": noise,
         "dtype": "bfloat16",
+        "channels_last": False,
+        "compiled": False,
         "device_kind": "cpu",
         "resolution": [1, 4, 4],
         "seed": 7,
@@ -71,40 +142,47 @@ def test_run_file_says_what_decides_the_result(tmp_path):
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 7, 20, 60, 115])
-def test_interrupted_run_keeps_its_rows_says_so_and_resumes(tmp_path, whole, batches):
+def test_interrupted_run_keeps_its_rows_says_so_and_resumes(tmp_path, kind, batches):
+    classifier, arguments, whole = kind
+    # The last number is that of the last batch but one.
+    if arguments is SEQUENTIAL:
+        batches = batches * sum(row["draws"] for row in whole.rows.values()) // (6 * 310)
     with pytest.raises(KeyboardInterrupt) as interrupt:
-        certify_dataset(Failing(Ranges(), batches), DATASET, tmp_path, **RUN)
+        certify_dataset(Failing(classifier, batches), DATASET, tmp_path, **arguments)
     kept = read_run(tmp_path)
     assert f"Interrupted: {len(kept.rows)} of 6 images are done and kept in {tmp_path}" in str(interrupt.value)
     assert "The same command resumes" in str(interrupt.value)
-    resumed = certify_dataset(Ranges(), DATASET, tmp_path, **{**RUN, "batch_size": 7})
+    resumed = certify_dataset(classifier, DATASET, tmp_path, **{**arguments, "batch_size": 7})
     assert results(resumed) == results(whole)
 
 
-def test_nothing_is_done_twice(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(runner, "PARTIAL_SECONDS", -1.0)
+def test_nothing_is_done_twice(tmp_path, monkeypatch, kind):
+    classifier, arguments, whole = kind
+    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
+    draws = {index: row["draws"] for index, row in whole.rows.items()}
     with pytest.raises(KeyboardInterrupt):
-        certify_dataset(Failing(Ranges(), 70), DATASET, tmp_path, **RUN)
+        certify_dataset(Failing(classifier, sum(draws.values()) * 6 // 10 // 16), DATASET, tmp_path, **arguments)
     before = read_run(tmp_path)
     assert before.rows
     assert before.partials, "some image must be unfinished for this to be a test"
-    watched = Watched(Ranges())
-    resumed = certify_dataset(watched, DATASET, tmp_path, **RUN)
-    partial = sum(row["draws"] for row in before.partials.values())
-    assert sum(watched.sizes) == 310 * (6 - len(before.rows)) - partial
+    watched = Watched(classifier)
+    resumed = certify_dataset(watched, DATASET, tmp_path, **arguments)
+    done = sum(row["draws"] for row in [*before.partials.values(), *before.rows.values()])
+    assert sum(watched.sizes) == sum(draws.values()) - done
     assert results(resumed) == results(whole)
     watched.batches.clear()
-    certify_dataset(watched, DATASET, tmp_path, **RUN)
+    certify_dataset(watched, DATASET, tmp_path, **arguments)
     assert watched.batches == []
 
 
-def test_many_interruptions_in_a_row(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(runner, "PARTIAL_SECONDS", -1.0)
+def test_many_interruptions_in_a_row(tmp_path, monkeypatch, kind):
+    classifier, arguments, whole = kind
+    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
     random = np.random.default_rng(5)
     interruptions, run = 0, None
     while run is None and interruptions < 200:
         try:
-            run = certify_dataset(Failing(Ranges(), int(random.integers(1, 30))), DATASET, tmp_path, **RUN)
+            run = certify_dataset(Failing(classifier, int(random.integers(1, 30))), DATASET, tmp_path, **arguments)
         except KeyboardInterrupt:
             interruptions += 1
             file = tmp_path / "certificates-0.jsonl"
@@ -116,14 +194,16 @@ def test_many_interruptions_in_a_row(tmp_path, monkeypatch, whole):
     assert run.partials == {}
 
 
-def test_order_and_company_do_not_matter(tmp_path, whole):
-    run = certify_dataset(Ranges(), DATASET, tmp_path, **RUN, indices=[5, 0, 3])
+def test_order_and_company_do_not_matter(tmp_path, kind):
+    classifier, arguments, whole = kind
+    run = certify_dataset(classifier, DATASET, tmp_path, **arguments, indices=[5, 0, 3])
     assert results(run) == {index: results(whole)[index] for index in (5, 0, 3)}
 
 
-def test_labels_never_influence_a_certificate(tmp_path, whole):
+def test_labels_never_influence_a_certificate(tmp_path, kind):
+    classifier, arguments, whole = kind
     unlabelled = [{"pixel_values": item["pixel_values"]} for item in DATASET]
-    run = certify_dataset(Ranges(), unlabelled, tmp_path, **RUN)
+    run = certify_dataset(classifier, unlabelled, tmp_path, **arguments)
     assert {index: {**row, "label": None} for index, row in results(whole).items()} == results(run)
 
 
@@ -136,6 +216,11 @@ def test_labels_never_influence_a_certificate(tmp_path, whole):
         ({"n0": 20}, "rule.n0 was 10, is 20"),
         ({"seed": 1}, "seed was 0, is 1"),
         ({"dtype": "bfloat16"}, "dtype was 'float32', is 'bfloat16'"),
+        ({"channels_last": True}, "channels_last was False, is True"),
+        ({"compiled": True}, "compiled was False, is True"),
+        ({"mode": "targets"}, "rule.name was 'fixed-n', is 'sequential, union bound'"),
+        ({"bound": "runner-up"}, "bound was 'one-sided', is 'runner-up'"),
+        ({"noise": "gaussian"}, "noise.kind was 'grid', is 'gaussian'"),
         ({"indices": [0, 1]}, "num_images was 6, is 2"),
         ({"indices": [1, 0, 2, 3, 4, 5]}, "dataset.sha256 was"),
         ({"dataset": random_dataset(6, seed=1)}, "dataset.sha256 was"),
@@ -149,6 +234,23 @@ def test_resuming_with_other_settings_is_refused(tmp_path, change, message):
         certify_dataset(Failing(Ranges(), 1), DATASET, tmp_path, **RUN)
     with pytest.raises(RunError, match=f"cannot be resumed with these: .*{message}"):
         certify_dataset(**{"classifier": Ranges(), "dataset": DATASET, "output_dir": tmp_path, **RUN, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"radii": [0.0, 0.25]}, r"rule.radii was \[0.0, 0.25, 0.5\], is \[0.0, 0.25\]"),
+        ({"n": 301}, "rule.n was 300, is 301"),
+        ({"n0": 11}, "rule.n0 was 10, is 11"),
+        ({"spending": True}, "rule.name was 'sequential, union bound', is 'sequential, error spending'"),
+        ({"label_aware": True, "n0": None}, "label_aware was False, is True"),
+    ],
+)
+def test_resuming_with_another_sequential_rule_is_refused(tmp_path, change, message):
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(Linear(), 1), DATASET, tmp_path, **SEQUENTIAL)
+    with pytest.raises(RunError, match=f"cannot be resumed with these: .*{message}"):
+        certify_dataset(Linear(), DATASET, tmp_path, **{**SEQUENTIAL, **change})
 
 
 def test_weights_and_buffers_are_part_of_the_run(tmp_path):
@@ -187,6 +289,12 @@ def missing(key: str) -> list[dict]:
         ({"indices": [0.5]}, "`indices` must be"),
         ({"dataset": Huge(), "indices": [0, MAX_IMAGES]}, f"must be below {MAX_IMAGES}"),
         ({"n": 9}, "`n` must be at least 10"),
+        ({"mode": "targets", "n": 10}, "`n` must be at least 11"),
+        ({"radii": [0.1]}, "belong to the sequential rules, but mode is 'fixed'"),
+        ({"mode": "targets", "radii": [9.0]}, "Target radius 9 is out of reach"),
+        ({"mode": "targets", "bound": "runner-up"}, "Use mode='fixed'"),
+        ({"noise": "laplace"}, "`noise` must be one of"),
+        ({"noise": "grid", "dataset": FLOATS}, "Grid noise certifies 8-bit images"),
         ({"sigma": -1.0}, "`sigma` must be a positive noise"),
         ({"classifier": nn.Flatten()}, "must be in eval mode to be certified"),
         ({"dtype": "int8"}, "`dtype` of the network must be one of"),

@@ -10,10 +10,10 @@ import torch
 from classifiers import RUN, random_dataset
 from torch import nn
 
-from hf_smoothing.certification import Draws, certify_dataset, count_votes, predict, runner
+from hf_smoothing.certification import Draws, Execution, certify_dataset, count_votes, predict, runner
 from hf_smoothing.certification.identity import classifier_identity
-from hf_smoothing.certification.settings import generator_name
-from hf_smoothing.noise import GaussianStream
+from hf_smoothing.certification.noise_kinds import noise_facts
+from hf_smoothing.noise import GaussianStream, GridStream
 from hf_smoothing.records import RunError
 
 
@@ -52,33 +52,39 @@ def test_half_precision_weights_are_recorded(tmp_path):
 
 
 def test_ranks_with_different_networks_are_refused():
-    rank_0 = {
-        "model": classifier_identity(Configured()),
-        "noise": {"drawn_by": generator_name(torch.device("cpu"))},
-    }
-    runner._check_same_classifier(Configured(), rank_0)
+    stream = GaussianStream(0, (1, 4, 4), sigma=0.5)
+    rank_0 = {"model": classifier_identity(Configured()), "noise": noise_facts(stream)}
+    runner._check_same(Configured(), stream, rank_0)
     other = Configured()
     with torch.no_grad():
         other.layers[1].bias += 1e-6
     with pytest.raises(ValueError, match="not that of rank 0: weights_sha256 differ"):
-        runner._check_same_classifier(other, rank_0)
-    with pytest.raises(ValueError, match="must draw their noise alike, but rank 0 is on a GPU"):
-        runner._check_same_classifier(Configured(), {**rank_0, "noise": {"drawn_by": "a GPU"}})
+        runner._check_same(other, stream, rank_0)
+    elsewhere = {**rank_0, "noise": {**rank_0["noise"], "drawn_by": "a GPU"}}
+    with pytest.raises(ValueError, match="must draw their noise alike, but rank 0 is on a GPU and this one on CPU"):
+        runner._check_same(Configured(), stream, elsewhere)
+    grid = GridStream(0, (1, 4, 4), sigma=0.5)  # one device draws it as another does
+    runner._check_same(Configured(), grid, {**rank_0, "noise": noise_facts(grid)})
+    with pytest.raises(ValueError, match="must draw their noise alike"):
+        runner._check_same(Configured(), grid, rank_0)
 
 
 def test_uint8_images_are_not_counted_as_they_are():
-    stream = GaussianStream(0, (1, 4, 4))
+    stream = GaussianStream(0, (1, 4, 4), sigma=0.5)
     images = torch.full((1, 1, 4, 4), 200, dtype=torch.uint8)
     with pytest.raises(TypeError, match="`images` must be float32"):
-        count_votes(Configured().eval(), images, [Draws(0, 0, 0, 10)], sigma=0.5, stream=stream, batch_size=5)
+        count_votes(
+            Configured().eval(), images, [Draws(0, 0, 0, 10)], stream=stream, execution=Execution(batch_size=5)
+        )
 
 
 def test_a_seeded_prediction_depends_on_the_index_of_an_image_alone():
     images = torch.stack([random_dataset(2)[index]["pixel_values"] for index in range(2)])
     model = Configured().eval()
-    both = predict(model, images, sigma=1.0, n=50, seed=3, indices=[7, 4])
-    alone = predict(model, images[1:], sigma=1.0, n=50, seed=3, indices=[4])
-    assert both[1] == alone[0]
+    for options in ({}, {"mode": "fixed"}, {"noise": "gaussian"}, {"mode": "fixed", "noise": "gaussian"}):
+        both = predict(model, images, sigma=1.0, n=50, seed=3, indices=[7, 4], **options)
+        alone = predict(model, images[1:], sigma=1.0, n=50, seed=3, indices=[4], **options)
+        assert both[1] == alone[0]
 
 
 @pytest.mark.parametrize("change", [{"seed": 0.9}, {"seed": None}, {"batch_size": 1.5}, {"batch_size": True}])

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from classifiers import RUN, Failing, Ranges, random_dataset, results
+from classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
 
-from hf_smoothing.certification import certify_dataset, runner
+from hf_smoothing.certification import certify_dataset, rows
 from hf_smoothing.records import RunError, RunWriter, read_run
 
 
@@ -23,6 +23,11 @@ DATASET = random_dataset(COUNT)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return certify_dataset(Ranges(), DATASET, tmp_path_factory.mktemp("whole"), **RUN)
+
+
+@pytest.fixture(scope="module")
+def whole_sequential(tmp_path_factory):
+    return certify_dataset(Linear(), DATASET, tmp_path_factory.mktemp("whole"), **SEQUENTIAL)
 
 
 def start(*arguments: object) -> str:
@@ -38,21 +43,30 @@ def start(*arguments: object) -> str:
     return done.stdout
 
 
-def start_two_ranks(*folders: Path) -> None:
+def start_two_ranks(*folders: Path) -> list[list[int]]:
+    """The draws that each rank made for each folder."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-    start(*launcher, HERE / "two_ranks.py", COUNT, *folders)
+    said = [json.loads(line) for line in start(*launcher, HERE / "two_ranks.py", COUNT, *folders).splitlines()]
+    assert [line["rank"] for line in sorted(said, key=lambda line: line["rank"])] == [0, 1]
+    return [line["draws"] for line in sorted(said, key=lambda line: line["rank"])]
 
 
+def finished_by(rank: int, folder: Path) -> list[int]:
+    lines = (folder / f"certificates-{rank}.jsonl").read_text(encoding="utf-8").splitlines()
+    return sorted(row["index"] for row in map(json.loads, lines) if "partial" not in row)
+
+
+@pytest.mark.parametrize("mode", ["fixed", "targets"])
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
-def test_killed_again_and_again(tmp_path, whole, seed):
-    kills = int(start(HERE / "killed_run.py", tmp_path, COUNT, seed))
+def test_killed_again_and_again(tmp_path, whole, whole_sequential, seed, mode):
+    kills = int(start(HERE / "killed_run.py", tmp_path, mode, COUNT, seed))
     assert kills > 3
-    assert results(read_run(tmp_path)) == results(whole)
+    assert results(read_run(tmp_path)) == results(whole if mode == "fixed" else whole_sequential)
 
 
-def test_two_ranks_alone_and_after_one_and_one_after_two(tmp_path, whole, monkeypatch):
-    monkeypatch.setattr(runner, "PARTIAL_SECONDS", -1.0)
-    fresh, begun = tmp_path / "fresh", tmp_path / "begun"
+def test_two_ranks_alone_and_after_one_and_one_after_two(tmp_path, whole, whole_sequential, monkeypatch):
+    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
+    fresh, begun, sequential = tmp_path / "fresh", tmp_path / "begun", tmp_path / "sequential"
     with pytest.raises(KeyboardInterrupt):
         certify_dataset(Failing(Ranges(), 90), DATASET, begun, **RUN)
     first = read_run(begun)
@@ -61,11 +75,23 @@ def test_two_ranks_alone_and_after_one_and_one_after_two(tmp_path, whole, monkey
     with open(begun / "certificates-0.jsonl", "a", encoding="utf-8") as stream:
         stream.write('{"index": 11, "lab')
 
-    start_two_ranks(fresh, begun)
+    draws = start_two_ranks(fresh, begun, sequential)
     for folder in (fresh, begun):
         assert results(read_run(folder)) == results(whole)
-        assert len((folder / "certificates-1.jsonl").read_bytes().splitlines()) > 0
+    assert results(read_run(sequential)) == results(whole_sequential)
     assert read_run(fresh).settings["seed"] == whole.settings["seed"]
+
+    # The ranks share each round, to within a draw, and write down the images in turns.
+    total = [sum(row["draws"] for row in run.rows.values()) for run in (whole, whole, whole_sequential)]
+    total[1] -= sum(row["draws"] for row in [*first.rows.values(), *first.partials.values()])
+    for number, expected in enumerate(total):
+        one, other = draws[0][number], draws[1][number]
+        assert one + other == expected
+        assert abs(one - other) <= expected / (2 * RUN["batch_size"]) + 1
+    for folder, before in ((fresh, {}), (sequential, {}), (begun, first.rows)):
+        todo = [index for index in range(COUNT) if index not in before]
+        assert finished_by(0, folder) == sorted([*before, *todo[::2]])
+        assert finished_by(1, folder) == todo[1::2] != []
 
     for file in fresh.glob("certificates-*.jsonl"):
         os.truncate(file, file.stat().st_size // 2)

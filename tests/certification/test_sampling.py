@@ -9,8 +9,8 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_smoothing.certification import Draws, count_votes, noisy_batches
-from hf_smoothing.certification.sampling import resolve_classifier
+from hf_smoothing.certification import Draws, Execution, count_votes, noisy_batches
+from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.noise import GaussianStream
 
 
@@ -19,8 +19,12 @@ IMAGES = random_images(3)
 
 
 def votes(classifier, requests, batch_size=16, sigma=0.5, **options):
-    stream = GaussianStream(0, SHAPE)
-    return count_votes(classifier, IMAGES, requests, sigma=sigma, stream=stream, batch_size=batch_size, **options)
+    execution = Execution(**options, batch_size=batch_size)
+    return count_votes(classifier, IMAGES, requests, stream=gaussian(sigma), execution=execution)
+
+
+def gaussian(sigma=0.5):
+    return GaussianStream(0, SHAPE, sigma=sigma)
 
 
 @st.composite
@@ -37,7 +41,7 @@ def request_lists(draw):
 def test_every_requested_copy_is_made_once_in_full_batches(requests, batch_size):
     copies = [[] for _ in requests]
     sizes, buffers = [], set()
-    batches = noisy_batches(IMAGES, requests, sigma=0.5, stream=GaussianStream(0, SHAPE), batch_size=batch_size)
+    batches = noisy_batches(IMAGES, requests, stream=gaussian(), batch_size=batch_size)
     for batch, pieces in batches:
         sizes.append(len(batch))
         buffers.add(batch.untyped_storage().data_ptr())
@@ -52,7 +56,7 @@ def test_every_requested_copy_is_made_once_in_full_batches(requests, batch_size)
     assert len(buffers) == 1, "one buffer is reused"
     for request, made in zip(requests, copies, strict=True):
         expected = torch.empty(request.stop - request.start, *SHAPE)
-        GaussianStream(0, SHAPE).fill(expected, request.image, request.start)
+        gaussian().draw(expected, request.image, request.start)
         assert torch.equal(torch.cat(made), IMAGES[request.slot] + 0.5 * expected)
 
 
@@ -166,7 +170,7 @@ def test_nan_logits_are_refused_naming_the_image(where):
         return logits
 
     noise = torch.empty(1, *SHAPE)
-    GaussianStream(0, SHAPE).fill(noise, 100 + where, 17)
+    gaussian().draw(noise, 100 + where, 17)
     broken = (IMAGES[where] + 0.5 * noise)[0]
     requests = [Draws(slot, 100 + slot, 0, 30) for slot in range(3)]
     with pytest.raises(

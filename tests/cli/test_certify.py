@@ -1,4 +1,5 @@
 import json
+import re
 
 import datasets
 import pytest
@@ -49,11 +50,23 @@ def rows(folder):
     return {index: {**row, "seconds": None} for index, row in read_run(folder).rows.items()}
 
 
-def test_certify_writes_a_run_and_prints_its_table(model, images, tmp_path, capsys):
-    assert certify(model, images, tmp_path / "run") == 0
+@pytest.mark.parametrize(
+    ("options", "rule", "columns"),
+    [
+        # 20 draws cannot certify 0.25, so it is no target, and the table does not show what no draw was made for.
+        ([], "sequential, union bound", ["0"]),
+        (["--radii", "0.05", "0.1"], "sequential, union bound", ["0.05", "0.1"]),
+        (["--mode", "fixed"], "fixed-n", ["0", "0.25", "0.5"]),
+    ],
+    ids=["default", "radii", "fixed"],
+)
+def test_certify_writes_a_run_and_prints_its_table(options, rule, columns, model, images, tmp_path, capsys):
+    assert certify(model, images, tmp_path / "run", *options) == 0
     out = capsys.readouterr().out
     assert f"6 images are certified in {tmp_path / 'run'}." in out
-    assert "| r = 0.25" in out and "alpha = 0.001" in out
+    shown = re.findall(r"\| r = (\S+)", out)
+    assert shown[: len(columns)] == columns and (shown == columns or rule == "fixed-n")
+    assert "alpha = 0.001" in out and rule in out
     run = read_run(tmp_path / "run")
     assert sorted(run.rows) == list(range(6))
     assert [run.rows[index]["label"] for index in range(6)] == [0, 1, 2, 0, 1, 2]
@@ -65,19 +78,36 @@ def test_certify_writes_a_run_and_prints_its_table(model, images, tmp_path, caps
         20,
         5,
     )
+    assert (settings["rule"]["name"], settings["noise"]["kind"]) == (rule, "grid")
     assert settings["dataset"]["split"] == "test"
     assert settings["model"]["id"] == str(model)
     assert settings["resolution"] == [3, SIZE, SIZE]
 
 
-def test_the_rows_are_those_of_the_model(model, images, tmp_path):
-    certify(model, images, tmp_path / "run", "--seed", "7", "--batch-size", "3")
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("", {}),
+        ("--mode fixed", {"mode": "fixed"}),
+        (
+            "--mode fixed --bound runner-up --noise gaussian",
+            {"mode": "fixed", "bound": "runner-up", "noise": "gaussian"},
+        ),
+        ("--radii 0 0.05 0.1", {"radii": [0.0, 0.05, 0.1]}),
+        ("--mode curve --spending --noise grid", {"mode": "curve", "spending": True, "noise": "grid"}),
+    ],
+    ids=["default", "fixed", "runner-up", "radii", "curve"],
+)
+def test_the_rows_are_those_of_the_model(words, options, model, images, tmp_path):
+    certify(model, images, tmp_path / "run", "--seed", "7", "--batch-size", "3", *words.split())
     certificates = smoothed("vit").certify(
         NoisyImageProcessor(size=SIZE, do_normalize=False)(pil_images(6), return_tensors="pt")["pixel_values"],
-        n0=5, n=20, seed=7,
+        n0=5, n=20, seed=7, **options,
     )  # fmt: skip
+    assert sorted(rows(tmp_path / "run")) == list(range(6))
     for index, row in rows(tmp_path / "run").items():
         assert (row["prediction"], row["radius"]) == (certificates[index].prediction, certificates[index].radius)
+        assert row["targets"] == list(certificates[index].targets)
 
 
 def test_a_run_that_was_cut_off_is_resumed_to_the_same_rows(model, images, tmp_path, capsys):
@@ -106,6 +136,12 @@ def test_a_run_that_was_cut_off_is_resumed_to_the_same_rows(model, images, tmp_p
         ({"options": ["--max-images", "4"]}, "num_images was 6, is 4"),
         ({"options": ["--stride", "2"]}, "dataset.stride was 1, is 2"),
         ({"options": ["--dtype", "bfloat16"]}, "dtype was 'float32', is 'bfloat16'"),
+        ({"options": ["--channels-last"]}, "channels_last was False, is True"),
+        ({"options": ["--compile"]}, "compiled was False, is True"),
+        ({"options": ["--noise", "gaussian"]}, "noise.kind was 'grid', is 'gaussian'"),
+        ({"options": ["--mode", "fixed"]}, "rule.name was 'sequential, union bound', is 'fixed-n'"),
+        ({"options": ["--spending"]}, "rule.name was 'sequential, union bound', is 'sequential, error spending'"),
+        ({"options": ["--radii", "0.1"]}, "rule.radii was [0.0], is [0.1]"),
     ],
 )
 def test_a_run_is_not_continued_with_other_settings(change, words, model, images, tmp_path, capsys):

@@ -58,8 +58,16 @@ def certify(place, tmp_path, model="model", images="images", output=None, **opti
         ({"sigma": "0"}, ["sigma", "got 0"]),
         ({"sigma": "-0.5"}, ["sigma", "got -0.5"]),
         ({"sigma": "nan"}, ["sigma"]),
-        ({"n": "9"}, ["`n` must be at least 10", "alpha = 0.001", "got 9"]),
-        ({"n0": "0"}, ["`n0` must be at least 1"]),
+        ({"mode": "fixed", "n": "9"}, ["`n` must be at least 10", "alpha = 0.001", "got 9"]),
+        ({"mode": "fixed", "n0": "0"}, ["`n0` must be at least 1"]),
+        ({"n": "10"}, ["`n` must be at least 11", "alpha = 0.001", "got 10"]),
+        ({"n": "11", "n0": "0"}, ["`n` must be at least 12", "alpha = 0.001", "got 11"]),
+        ({"n0": "-1"}, ["`n0` must be at least 0", "got -1"]),
+        ({"radii": "9"}, ["Target radius 9 is out of reach", "Use n = "]),
+        ({"radii": "-0.25"}, ["list of target radii >= 0"]),
+        ({"mode": "fixed", "radii": "0.1"}, ["belong to the sequential rules", "mode='targets'"]),
+        ({"mode": "curve", "radii": "0.1"}, ["mode='curve' chooses the radii itself"]),
+        ({"bound": "runner-up"}, ["fixed number of draws", "mode='fixed'"]),
         ({"alpha": "1"}, ["alpha"]),
         ({"n": "100000000"}, ["`n0` + `n` must be at most"]),
         ({"stride": "0"}, ["--stride and --max-images must be at least 1"]),
@@ -119,7 +127,17 @@ def test_a_corrupt_run_is_not_continued(place, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["certify"], ["certify", "m", "d", "--output-dir", "o"], ["nothing"], ["report"]]
+    "words",
+    [
+        [],
+        ["certify"],
+        ["certify", "m", "d", "--output-dir", "o"],
+        ["certify", "m", "d", "--output-dir", "o", "--sigma", "1", "--mode", "fast"],
+        ["certify", "m", "d", "--output-dir", "o", "--sigma", "1", "--noise", "laplace"],
+        ["nothing"],
+        ["report"],
+        ["attack"],
+    ],
 )
 def test_usage_errors_have_status_2(words, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -128,7 +146,9 @@ def test_usage_errors_have_status_2(words, capsys):
     assert "usage: hf-smoothing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["certify", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["certify", "--help"], ["report", "--help"], ["attack", "--help"]]
+)
 def test_help(words, capsys):
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -166,12 +186,19 @@ def test_ctrl_c_in_the_middle_keeps_what_is_done(place, tmp_path, capsys, monkey
     capsys.readouterr()
 
 
+def test_label_aware_measuring_selects_no_class(place, tmp_path, capsys):
+    words = ["certify", place / "model", place / "images", "--sigma", "0.25", "--output-dir", tmp_path / "run"]
+    assert main([*map(str, words), "--device", "cpu", "--n", "20", "--n0", "5", "--label-aware"]) == 1
+    assert "has no selection draws, got n0 = 5. Leave n0 out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["images"], "is not a run folder: it has no run.json"),
         (["nowhere"], "is not a run folder"),
-        (["file"], "is not a run folder"),
+        (["file"], "is not a run folder, and a published log must begin with"),
     ],
 )
 def test_report_of_something_else_is_explained(words, message, place, tmp_path, capsys):

@@ -47,14 +47,21 @@ def test_no_size_is_refused():
 
 def test_columns_are_found_by_type():
     made = PixelDataset(image_dataset(3, columns=("picture", "animal")), SIZE)
-    assert (made.image_column, made.label_column) == ("picture", "animal")
+    assert made.label_column == "animal"
+    assert torch.equal(made[2]["pixel_values"], pixels(3)[2])
     assert made[2]["labels"] == 2
 
 
 def test_columns_called_image_and_label_come_first():
-    dataset = image_dataset(3).add_column("other", [5, 5, 5])
+    columns = {"earlier": datasets.Image(), "fine": datasets.ClassLabel(names=["x", "y"])}
+    features = datasets.Features(columns | image_dataset(3).features)
+    images = {"earlier": pil_images(3, seed=1), "image": pil_images(3)}
+    dataset = datasets.Dataset.from_dict(images | {"fine": [1, 1, 1], "label": [0, 1, 2]}, features=features)
+    assert dataset.column_names[0] == "earlier"
     made = PixelDataset(dataset, SIZE)
-    assert (made.image_column, made.label_column) == ("image", "label")
+    assert made.label_column == "label"
+    assert torch.equal(made[0]["pixel_values"], pixels(3)[0])
+    assert [made[index]["labels"] for index in range(3)] == [0, 1, 2]
 
 
 def test_columns_can_be_named():

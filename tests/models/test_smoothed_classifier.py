@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from tiny import MEAN, SIZE, STD, pixels, plain, smoothed
 
 from hf_smoothing import ABSTAIN, certify, predict
-from hf_smoothing.certification import Draws, count_votes
-from hf_smoothing.noise import GaussianStream
-from hf_smoothing.statistics import max_radius
+from hf_smoothing.certification import Draws, Execution, count_votes
+from hf_smoothing.noise import GaussianStream, GridStream
+from hf_smoothing.statistics import l2_radius, max_radius
 
 
 def normalised(images):
@@ -68,8 +68,8 @@ def test_train_mode_takes_uint8_and_noisy_floats(floats):
 def test_eval_mode_returns_log_vote_shares(kind):
     model, images, seed, count = smoothed(kind, num_samples=37, sigma=0.5), pixels(), 5, 37
     votes = count_votes(
-        model, images / 255, [Draws(slot, slot, 0, count) for slot in range(4)], sigma=0.5,
-        stream=GaussianStream(seed, (3, SIZE, SIZE)), batch_size=10,
+        model, images / 255, [Draws(slot, slot, 0, count) for slot in range(4)],
+        stream=GaussianStream(seed, (3, SIZE, SIZE), sigma=0.5), execution=Execution(batch_size=10),
     )  # fmt: skip
     expected = [[math.log((vote + 0.5) / (count + 3 / 2)) for vote in row] for row in votes.tolist()]
     logits = model(images, seed=seed).logits
@@ -153,21 +153,28 @@ def test_bad_pixels_are_refused_in_eval_mode(images, error, message):
 
 def test_certify_and_predict_use_the_defaults_of_the_configuration():
     model = smoothed("resnet", sigma=0.3, n0=7, n=40, alpha=0.02)
-    certificate = model.certify(pixels(1), seed=1)[0]
-    assert (certificate.sigma, certificate.alpha, certificate.draws) == (0.3, 0.02, 47)
-    direct = certify(model, pixels(1), sigma=0.3, n0=7, n=40, alpha=0.02, seed=1)[0]
-    assert replace(certificate, seconds=0.0) == replace(direct, seconds=0.0)
-    prediction = model.predict(pixels(1), seed=1)[0]
-    assert prediction.alpha == 0.02 and sum(prediction.counts) == 1000
+    fixed = model.certify(pixels(1), mode="fixed", seed=1)[0]
+    assert (fixed.sigma, fixed.alpha, fixed.draws) == (0.3, 0.02, 47)
+    for mode in ("fixed", "targets"):
+        certificate = model.certify(pixels(1), mode=mode, seed=1)[0]
+        direct = certify(model, pixels(1), sigma=0.3, mode=mode, n0=7, n=40, alpha=0.02, seed=1)[0]
+        assert replace(certificate, seconds=0.0) == replace(direct, seconds=0.0)
+    prediction = model.predict(pixels(1), mode="fixed", seed=1)[0]
+    assert prediction.alpha == 0.02 and sum(prediction.counts) == prediction.draws == 10_000
+    assert model.predict(pixels(1), seed=1)[0] == predict(model, pixels(1), sigma=0.3, alpha=0.02, seed=1)[0]
 
 
 def test_certify_and_predict_take_other_values():
     model = smoothed("resnet", sigma=0.3, n0=7, n=40, alpha=0.02)
-    certificate = model.certify(pixels(1), sigma=0.5, n0=3, n=50, alpha=0.01, seed=1)[0]
+    certificate = model.certify(pixels(1), sigma=0.5, mode="fixed", n0=3, n=50, alpha=0.01, seed=1)[0]
     assert (certificate.sigma, certificate.alpha, certificate.draws) == (0.5, 0.01, 53)
-    prediction = model.predict(pixels(1), sigma=0.5, n=60, alpha=0.01, seed=1)[0]
+    prediction = model.predict(pixels(1), sigma=0.5, mode="fixed", n=60, alpha=0.01, seed=1)[0]
     assert (prediction.alpha, sum(prediction.counts)) == (0.01, 60)
-    assert prediction == predict(model, pixels(1), sigma=0.5, n=60, alpha=0.01, seed=1)[0]
+    assert prediction == predict(model, pixels(1), sigma=0.5, mode="fixed", n=60, alpha=0.01, seed=1)[0]
+    other = model.certify(pixels(1), sigma=0.5, radii=[0.1], n0=0, n=50, alpha=0.01, noise="gaussian", seed=1)[0]
+    direct = certify(model, pixels(1), sigma=0.5, radii=[0.1], n0=0, n=50, alpha=0.01, noise="gaussian", seed=1)[0]
+    assert replace(other, seconds=0.0) == replace(direct, seconds=0.0)
+    assert (other.sigma, other.alpha, len(other.looks)) == (0.5, 0.01, len(direct.looks))
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0])
@@ -182,10 +189,14 @@ def test_a_confident_backbone_reaches_the_ceiling_and_an_undecided_one_abstains(
     with torch.no_grad():
         model.base_classifier.classifier.weight.zero_()
         model.base_classifier.classifier.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
-    certificate = model.certify(pixels(1), n=100, seed=0)[0]
-    assert certificate.prediction == 1 and certificate.looks[1] == (0, 100, 0)
-    assert certificate.radius == float(max_radius(100, 0.001, 0.25))
-    grey = undecided().certify(torch.full((4, 3, SIZE, SIZE), 0.5), n=100, sigma=3.0, seed=0)
+    lost = GridStream(0, (3, SIZE, SIZE), sigma=0.25).total_variation
+    for noise, slack in (("gaussian", 0.0), ("grid", lost)):
+        certificate = model.certify(pixels(1), mode="fixed", noise=noise, n=100, seed=0)[0]
+        assert certificate.prediction == 1 and certificate.looks[1] == (0, 100, 0)
+        assert certificate.radius == float(l2_radius(0.001 ** (1 / 100), 0.25, slack))
+        assert certificate.radius <= float(max_radius(100, 0.001, 0.25))
+    assert slack > 0.0 and certificate.radius == pytest.approx(float(max_radius(100, 0.001, 0.25)), rel=1e-8)
+    grey = undecided().certify(torch.full((4, 3, SIZE, SIZE), 0.5), mode="fixed", n=100, sigma=3.0, seed=0)
     assert any(c.prediction == ABSTAIN and c.radius == 0.0 for c in grey)
     assert all(c.radius < 2.0 for c in grey)
 

@@ -16,7 +16,9 @@ from hf_smoothing.statistics import (
     min_draws,
     probability_for_radius,
     round_down,
+    runner_up_radius,
     two_sided_pvalue,
+    upper_bound,
 )
 
 
@@ -146,3 +148,148 @@ def test_ceiling_of_no_draws_is_refused(n):
 def test_alpha_is_checked(call):
     with pytest.raises(ValueError, match="`alpha` must be a failure probability"):
         call()
+
+
+# --- Slack: the total variation between the noise that is drawn and its law
+
+
+slacks = st.floats(0.0, 1e-3)
+
+
+@given(st.floats(0.0, 1.0), sigmas, slacks)
+def test_radius_with_slack_against_the_formula(p, sigma, slack):
+    expected = sigma * (stats.norm.ppf(max(0.0, p - slack)) - stats.norm.ppf(0.5 + slack))
+    assert float(l2_radius(p, sigma, slack)) == pytest.approx(max(0.0, expected), rel=1e-12, abs=1e-14 * sigma)
+
+
+@given(st.floats(0.0, 2.5), sigmas, slacks)
+def test_probability_for_radius_inverts_l2_radius_with_slack(multiple, sigma, slack):
+    radius = multiple * sigma
+    q = float(probability_for_radius(radius, sigma, slack))
+    assert q >= float(probability_for_radius(radius, sigma))
+    assert float(l2_radius(q, sigma, slack)) == pytest.approx(radius, rel=1e-11, abs=1e-13 * sigma)
+
+
+@given(st.floats(0.5, 1.0), sigmas, slacks, slacks)
+def test_slack_only_costs(p, sigma, first, second):
+    less, more = sorted((first, second))
+    assert l2_radius(p, sigma, more) <= l2_radius(p, sigma, less) <= l2_radius(p, sigma)
+    # At the centre of the law the density is largest: no cure is cheaper than 2 slack sigma / phi(0).
+    if 0.5 + 2 * more < p:
+        assert l2_radius(p, sigma, more) <= l2_radius(p, sigma) - 2 * more * sigma * 2.5 + 1e-12 * sigma
+
+
+def test_slack_of_the_sampler_is_what_it_says():
+    # A classifier whose probability is 1/2 + 2 slack under the drawn noise may be at 1/2 under the law, and next to a perturbed image
+    # where the drawn noise gives 1/2 - slack: nothing may be claimed.
+    slack = 8e-8
+    assert float(l2_radius(0.5 + 2 * slack, 1.0, slack)) == pytest.approx(0.0, abs=1e-15)
+    assert float(l2_radius(0.5 + 2.1 * slack, 1.0, slack)) > 0
+    assert float(probability_for_radius(0.0, 1.0, slack)) == pytest.approx(0.5 + 2 * slack, abs=1e-15)
+    assert float(probability_for_radius(50.0, 1.0, slack)) == 1.0
+
+
+# --- The runner-up radius
+
+
+def twin_runner_up(a: float, b: float, sigma: float) -> float:
+    """Theorem 1 for probabilities a of the top class and b of the runner-up."""
+    return 0.5 * sigma * (stats.norm.ppf(a) - stats.norm.ppf(b)) if a > b else 0.0
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), sigmas)
+def test_runner_up_radius_against_the_formula(low, high, sigma):
+    expected = twin_runner_up(low, min(high, 1 - low), sigma)
+    assert float(runner_up_radius(low, high, sigma)) == pytest.approx(expected, rel=1e-12, abs=1e-14 * sigma)
+
+
+def test_runner_up_radius_golden():
+    # A table of the normal distribution: Phi^-1(.8) = 0.841621, Phi^-1(.05) = -1.644854.
+    assert float(runner_up_radius(0.8, 0.05, 1.0)) == pytest.approx((0.841621 + 1.644854) / 2, abs=1e-6)
+    # The other classes have at most 1 - .8 together, whatever their own bound says.
+    assert float(runner_up_radius(0.8, 0.9, 1.0)) == pytest.approx(0.841621, abs=1e-6)
+    # A majority is not needed: .4 against .1.
+    assert float(runner_up_radius(0.4, 0.1, 1.0)) == pytest.approx((-0.253347 + 1.281552) / 2, abs=1e-6)
+    assert float(runner_up_radius(0.4, 0.45, 1.0)) == 0.0
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), sigmas)
+def test_runner_up_radius_is_never_below_the_one_sided_one(low, high, sigma):
+    one_sided = float(l2_radius(low, sigma))
+    assert float(runner_up_radius(low, high, sigma)) >= one_sided * (1 - 1e-12) - 1e-14 * sigma
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 1.0), sigmas)
+def test_runner_up_radius_is_monotone_in_both_bounds(low, first, second, sigma):
+    smaller, larger = sorted((first, second))
+    assert runner_up_radius(low, smaller, sigma) >= runner_up_radius(low, larger, sigma)
+    assert runner_up_radius(smaller, low, sigma) <= runner_up_radius(larger, low, sigma) * (1 + 1e-12) + 1e-14 * sigma
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), sigmas, slacks)
+def test_runner_up_radius_with_slack(low, high, sigma, slack):
+    found = float(runner_up_radius(low, high, sigma, slack))
+    assert found <= float(runner_up_radius(low, high, sigma))
+    a, b = max(0.0, low - slack), min(1.0, min(high, 1 - low) + slack)
+    expected = twin_runner_up(a, b, sigma)
+    assert found == pytest.approx(expected, rel=1e-12, abs=1e-14 * sigma)
+
+
+def test_runner_up_radius_at_the_ends():
+    assert float(runner_up_radius(0.0, 0.0, 1.0)) == 0.0
+    assert float(runner_up_radius(0.0, 1.0, 1.0)) == 0.0
+    assert float(runner_up_radius(1.0, 0.0, 1.0)) == np.inf
+    assert float(runner_up_radius(1.0, 1.0, 1.0)) == np.inf
+    assert np.isfinite(runner_up_radius(1.0, 0.0, 1.0, slack=1e-8))
+    found = runner_up_radius([0.0, 0.5, 0.9], [0.0, 0.5, 0.05], 2.0)
+    assert found.shape == (3,) and found[1] == 0.0
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+def test_runner_up_probability_outside_the_unit_interval_is_refused(p):
+    with pytest.raises(ValueError, match=r"`p_lower` must hold probabilities in \[0, 1\]"):
+        runner_up_radius(p, 0.1, 0.5)
+    with pytest.raises(ValueError, match=r"`p_upper` must hold probabilities in \[0, 1\]"):
+        runner_up_radius(0.9, p, 0.5)
+    with pytest.raises(ValueError, match="`sigma` must be a positive noise"):
+        runner_up_radius(0.9, 0.1, -1.0)
+
+
+RUNNER_UP_LAWS = {
+    "two classes": [0.6, 0.4],
+    "tied runners-up": [0.4, 0.3, 0.3],
+    "nearly tied with the top": [0.35, 0.33, 0.32],
+    "all alike": [0.25] * 4,
+    "ten": [0.46, *[0.06] * 9],
+    "a clear top": [0.9, 0.05, 0.05],
+}
+
+
+def runner_up_failures(law: list[float], alpha: float, trials: int, n0: int = 10, n: int = 200) -> int:
+    """How often the whole procedure, selection included, claims more than is true (arXiv 1902.02918, Theorem 1)."""
+    rng = np.random.default_rng(0)
+    p = np.array(law)
+    top = rng.multinomial(n0, p, size=trials).argmax(axis=1)
+    counts = rng.multinomial(n, p, size=trials)
+    first = counts[np.arange(trials), top]
+    others = counts.copy()
+    others[np.arange(trials), top] = -1
+    low, high = lower_bound(first, n, alpha / 2), upper_bound(others.max(axis=1), n, alpha / 2)
+    rival = np.array([np.delete(p, c).max() for c in range(len(p))])
+    true = np.maximum(0.0, 0.5 * (stats.norm.ppf(p) - stats.norm.ppf(rival)))[top]
+    return int((runner_up_radius(low, high, 1.0) > true + 1e-12).sum())
+
+
+@pytest.mark.parametrize("law", RUNNER_UP_LAWS.values(), ids=RUNNER_UP_LAWS)
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+def test_runner_up_radius_covers(law, alpha):
+    trials = 20_000
+    failures = runner_up_failures(law, alpha, trials)
+    assert stats.binom.sf(failures - 1, trials, alpha) > 1e-3
+
+
+def test_the_coverage_count_has_power():
+    # At a level five times too high the same verdict is a clear no.
+    trials = 20_000
+    failures = runner_up_failures(RUNNER_UP_LAWS["two classes"], 0.25, trials)
+    assert stats.binom.sf(failures - 1, trials, 0.05) < 1e-9

@@ -105,7 +105,7 @@ def test_the_callback_measures_what_certify_measures(kind, tmp_path):
         wrapper = model if kind.startswith("smoothed") else type(smoothed()).from_base_pretrained(
             model, sigma=sigma, size=SIZE, image_mean=MEAN, image_std=STD
         )  # fmt: skip
-        certificates = certify(wrapper.eval(), held_out.pixels, sigma=sigma, n0=5, n=40, seed=9)
+        certificates = certify(wrapper.eval(), held_out.pixels, mode="fixed", sigma=sigma, n0=5, n=40, seed=9)
         columns = [c.prediction for c in certificates], held_out.labels.tolist(), [c.radius for c in certificates]
         measured = certified_accuracy(*columns, thresholds=[0.0, 0.1])
         assert metrics[f"eval_certified_accuracy_sigma{sigma}_r0"] == measured.accuracy[0]

@@ -1,0 +1,429 @@
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from hf_smoothing.statistics import (
+    crossing_probabilities,
+    error_shares,
+    geometric_looks,
+    hopeless,
+    lower_bound,
+    sequential_lower_bound,
+    spending_boundaries,
+    union_boundaries,
+)
+
+
+ALPHAS = [0.05, 0.001, 1e-5]
+KINDS = {"union": union_boundaries, "spending": spending_boundaries}
+Q = [float(stats.norm.cdf(r)) for r in np.arange(0, 3.01, 0.25)]
+# 13 probabilities for quick lattices, 3 where one walk takes some 30 ms.
+GRIDS = [(20, Q), (50, Q), (1000, Q), (100_000, Q[::6])]
+
+boundaries = pytest.mark.parametrize("boundaries", KINDS.values(), ids=KINDS)
+
+
+def crossing(p: float, looks, bounds) -> float:
+    return float(crossing_probabilities(p, looks, bounds).sum())
+
+
+# --- Looks and shares
+
+
+@given(st.integers(1, 500_000), st.integers(1, 100), st.floats(1.01, 5.0))
+def test_looks_ascend_from_first_to_n_max(n_max, first, ratio):
+    looks = geometric_looks(n_max, first, ratio)
+    assert looks[-1] == n_max
+    assert looks[0] == min(first, n_max)
+    assert all(a < b for a, b in itertools.pairwise(looks))
+    assert all(type(n) is int for n in looks)
+
+
+@given(st.integers(200, 500_000), st.sampled_from([1.2, 1.5, 2.0]))
+def test_looks_grow_by_about_the_ratio(n_max, ratio):
+    looks = np.array(geometric_looks(n_max, 100, ratio), dtype=float)
+    growth = looks[1:] / looks[:-1]
+    steps = len(growth)
+    assert growth == pytest.approx((n_max / 100) ** (1 / steps), rel=0.02)  # rounding moves a look by 1/2 of 100
+    # The nearest number of steps: a half more or fewer would be on the other side of the ratio.
+    assert (steps - 0.5) * math.log(ratio) <= math.log(n_max / 100) <= (steps + 0.5) * math.log(ratio) or steps == 1
+
+
+def test_looks_golden():
+    # statistics.md: "geometric: 20, ratio 1.5, 22 looks to 1e5".
+    looks = geometric_looks(100_000)
+    assert (len(looks), looks[0], looks[1], looks[-1]) == (22, 20, 30, 100_000)
+    assert geometric_looks(1) == (1,) and geometric_looks(20) == (20,)
+    assert geometric_looks(21) == (20, 21)
+
+
+@pytest.mark.parametrize("arguments", [(0,), (-5,), (100, 0), (100, 20, 1.0), (100, 20, 0.5), (100, 20, math.nan)])
+def test_impossible_looks_are_refused(arguments):
+    with pytest.raises(ValueError, match="Looks need n_max >= 1, first >= 1 and ratio > 1"):
+        geometric_looks(*arguments)
+
+
+def test_looks_are_whole_numbers():
+    with pytest.raises(ValueError, match="`n_max` must be a whole number"):
+        geometric_looks(1e5)
+
+
+@given(st.integers(1, 200))
+def test_shares_are_the_whole_with_half_for_the_last_look(count):
+    shares = error_shares(count)
+    assert shares.shape == (count,)
+    assert math.fsum(shares) == pytest.approx(1.0, rel=1e-14)
+    assert shares[-1] == (0.5 if count > 1 else 1.0)
+    assert np.all(shares[:-1] == shares[0]) or count == 1
+    assert np.all(shares > 0)
+
+
+# --- The exact lattice against slow twins
+
+
+def twin_crossing(p: Fraction, looks, bounds) -> list[Fraction]:
+    """Draw by draw, in exact fractions: the probability of the first crossing at each look."""
+    alive, drawn, found = {0: Fraction(1)}, 0, []
+    for n, b in zip(looks, bounds, strict=True):
+        for _ in range(n - drawn):
+            step: dict[int, Fraction] = {}
+            for s, mass in alive.items():
+                step[s + 1] = step.get(s + 1, Fraction(0)) + mass * p
+                step[s] = step.get(s, Fraction(0)) + mass * (1 - p)
+            alive = step
+        drawn = n
+        found.append(sum((mass for s, mass in alive.items() if s >= b), Fraction(0)))
+        alive = {s: mass for s, mass in alive.items() if s < b}
+    return found
+
+
+@st.composite
+def small_tests(draw):
+    looks = sorted(draw(st.sets(st.integers(1, 24), min_size=1, max_size=4)))
+    bounds = [draw(st.integers(0, n + 1)) for n in looks]
+    return looks, bounds
+
+
+@given(st.integers(1, 99), small_tests())
+def test_crossing_probabilities_against_fractions(percent, test):
+    looks, bounds = test
+    expected = [float(x) for x in twin_crossing(Fraction(percent, 100), looks, bounds)]
+    found = crossing_probabilities(percent / 100, looks, bounds)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-22)
+    assert np.all(found >= np.array(expected) * (1 - 1e-11))
+
+
+@given(st.sampled_from([0.1, 0.5, 0.69, 0.9, 0.999]), st.integers(1, 100_000), st.floats(-6, 6))
+def test_one_look_is_a_binomial_tail(p, n, z):
+    b = min(n + 1, max(0, round(n * p + z * math.sqrt(n * p * (1 - p)))))
+    expected = float(stats.binom.sf(b - 1, n, p))
+    assert crossing(p, (n,), (b,)) == pytest.approx(expected, rel=1e-9, abs=1e-24)
+
+
+def test_many_looks_that_none_crosses_are_one_binomial():
+    looks = geometric_looks(100_000)
+    bounds = [n + 1 for n in looks[:-1]] + [70_150]
+    assert crossing(0.7, looks, bounds) == pytest.approx(float(stats.binom.sf(70_149, 100_000, 0.7)), rel=1e-8)
+
+
+def twin_spending(q: Fraction, looks, alpha: Fraction) -> tuple[int, ...]:
+    """Lan and DeMets word for word: at each look the smallest boundary that keeps the total within what may be spent by then."""
+    chosen: list[int] = []
+    count = len(looks)
+    for k, n in enumerate(looks):
+        share = Fraction(1) if k == count - 1 else Fraction(k + 1, 2 * (count - 1))
+        for b in range(n + 2):
+            if sum(twin_crossing(q, looks[: k + 1], [*chosen, b])) <= alpha * share:
+                chosen.append(b)
+                break
+    return tuple(chosen)
+
+
+@pytest.mark.parametrize("looks", [(7,), (4, 8, 13), (5, 7, 10, 16)])
+@pytest.mark.parametrize("percent", [50, 69, 84, 97])
+@pytest.mark.parametrize("alpha", ["0.3", "0.05", "0.001"])
+def test_spending_boundaries_against_fractions(looks, percent, alpha):
+    q = percent / 100
+    # Fraction(q) is the number the code sees, not its decimal.
+    assert spending_boundaries(q, looks, float(alpha)) == twin_spending(Fraction(q), looks, Fraction(alpha))
+
+
+# --- Level
+
+
+@boundaries
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize(("n_max", "targets"), GRIDS, ids=lambda value: str(value) if isinstance(value, int) else "")
+def test_level_is_exact_and_grows_with_p(boundaries, alpha, n_max, targets):
+    looks = geometric_looks(n_max)
+    for q in targets:
+        bounds = boundaries(q, looks, alpha)
+        assert len(bounds) == len(looks)
+        # Just below q, where nothing is to be given away, and far below.
+        grid = sorted({q * x for x in (0.5, 0.95, 0.9999)} | {q})
+        if n_max > 1000:
+            grid = grid[-2:]
+        found = [crossing(p, looks, bounds) for p in grid]
+        assert max(found) <= alpha
+        assert all(a <= b * (1 + 1e-9) + 1e-22 for a, b in itertools.pairwise(found))
+        above = crossing((1 + q) / 2, looks, bounds)
+        assert above >= found[-1] * (1 - 1e-9)
+
+
+@given(st.floats(0.5, 0.9999), st.integers(20, 3000), st.floats(1e-8, 0.5), st.sampled_from(sorted(KINDS)))
+def test_level_is_exact_anywhere(q, n_max, alpha, kind):
+    looks = geometric_looks(n_max)
+    bounds = KINDS[kind](q, looks, alpha)
+    assert crossing(q, looks, bounds) <= alpha
+    assert crossing(0.97 * q, looks, bounds) <= alpha
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_spending_leaves_little_of_alpha(alpha):
+    looks = geometric_looks(100_000)
+    for q in (Q[0], Q[2], Q[4], Q[8]):  # targets up to 2 sigma
+        assert 0.95 * alpha <= crossing(q, looks, spending_boundaries(q, looks, alpha)) <= alpha
+    # At 3 sigma counts are coarse: one success more or less is a large part of alpha.
+    assert 0.85 * alpha <= crossing(Q[12], looks, spending_boundaries(Q[12], looks, alpha)) <= alpha
+
+
+def test_the_union_bound_leaves_much_of_alpha():
+    # Otherwise error spending would have no reason to be.
+    looks = geometric_looks(1000)
+    assert all(crossing(q, looks, union_boundaries(q, looks, 0.001)) < 0.8 * 0.001 for q in Q)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize(("n_max", "targets"), GRIDS, ids=lambda value: str(value) if isinstance(value, int) else "")
+def test_spending_crosses_no_later_than_the_union_bound(alpha, n_max, targets):
+    looks = geometric_looks(n_max)
+    for q in targets:
+        spending, union = (np.array(kind(q, looks, alpha)) for kind in (spending_boundaries, union_boundaries))
+        assert np.mean(spending <= union) >= 0.9
+        p = q + 0.3 * (1 - q)
+        assert crossing(p, looks, spending) >= crossing(p, looks, union) - 1e-9
+        # Not only in the end: by each look.
+        sooner = np.cumsum(crossing_probabilities(p, looks, spending))
+        assert np.all(sooner >= np.cumsum(crossing_probabilities(p, looks, union)) - 1e-9)
+
+
+# --- The union bound is a confidence bound
+
+
+@boundaries
+@given(st.floats(0.5, 0.9999), st.integers(1, 100_000), st.floats(1e-8, 0.5))
+def test_boundaries_are_counts_or_out_of_reach(boundaries, q, n_max, alpha):
+    looks = geometric_looks(min(n_max, 3000) if boundaries is spending_boundaries else n_max)
+    assert all(0 < b <= n + 1 for b, n in zip(boundaries(q, looks, alpha), looks, strict=True))
+
+
+@given(st.floats(0.5, 0.9999), st.integers(1, 100_000), st.floats(1e-8, 0.5))
+def test_union_boundary_is_the_smallest_count_whose_bound_exceeds_q(q, n_max, alpha):
+    looks = geometric_looks(n_max)
+    levels = alpha * error_shares(len(looks))
+    for b, n, level in zip(union_boundaries(q, looks, alpha), looks, levels, strict=True):
+        if b <= n:
+            assert lower_bound(b, n, level) > q
+        assert b >= 1
+        assert lower_bound(b - 1, n, level) <= q
+
+
+@given(st.integers(1, 100_000), st.floats(1e-8, 0.5), st.data())
+def test_sequential_lower_bound_is_the_lower_bound_at_its_share(n_max, alpha, data):
+    looks = geometric_looks(n_max)
+    reached = looks[: data.draw(st.integers(1, len(looks)))]
+    counts = [data.draw(st.integers(0, n)) for n in reached]
+    found = sequential_lower_bound(counts, looks, alpha)
+    shares = [1.0] if len(looks) == 1 else [0.5 / (len(looks) - 1)] * (len(looks) - 1) + [0.5]
+    assert found.tolist() == [
+        float(lower_bound(s, n, alpha * w)) for s, n, w in zip(counts, reached, shares, strict=False)
+    ]
+
+
+def test_sequential_lower_bound_before_the_first_look_is_empty():
+    assert sequential_lower_bound([], (20, 30), 0.001).shape == (0,)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.7, 0.95, 0.999])
+def test_all_bounds_hold_together(p):
+    # P(some L_k > p) by the exact lattice, with boundaries read off the bounds themselves.
+    alpha, looks = 0.01, geometric_looks(400)
+    first_false = []
+    for k, n in enumerate(looks):
+        level = alpha * error_shares(len(looks))[k]
+        first_false.append(int(np.argmax([float(lower_bound(s, n, level)) > p for s in range(n + 1)] + [True])))
+    assert 0 < crossing(p, looks, first_false) <= alpha
+
+
+@boundaries
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, math.nan])
+def test_alpha_is_checked(boundaries, alpha):
+    with pytest.raises(ValueError, match="`alpha` must be a failure probability"):
+        boundaries(0.5, (20, 30), alpha)
+    with pytest.raises(ValueError, match="`alpha` must be a failure probability"):
+        sequential_lower_bound([15], (20, 30), alpha)
+
+
+# --- What a wrong rule does: a fixed-n bound on counts that a rule stopped
+
+
+def stopped(p: float, looks, bounds) -> list[list[tuple[int, float]]]:
+    """A + C as a slow twin: for each look the counts at which it stops, with their probabilities."""
+    lowest, alive, drawn, found = 0, np.ones(1), 0, []
+    for n, b in zip(looks, bounds, strict=True):
+        step, reach = n - drawn, 9 * math.sqrt((n - drawn) * p * (1 - p)) + 40
+        first, last = max(0, int(step * p - reach)), min(step, int(step * p + reach))
+        alive = np.convolve(alive, stats.binom.pmf(np.arange(first, last + 1), step, p))
+        lowest, drawn = lowest + first, n
+        counts = lowest + np.arange(len(alive))
+        ends = (counts >= b) | hopeless(counts, n, looks[-1], bounds[-1])
+        found.append([(int(s), float(mass)) for s, mass in zip(counts[ends], alive[ends], strict=True) if mass > 1e-18])
+        alive = np.where(ends, 0.0, alive)
+    assert sum(mass for look in found for _, mass in look) == pytest.approx(1.0, abs=1e-9)
+    return found
+
+
+def test_a_plain_bound_on_stopped_counts_is_wrong_and_ours_is_right():
+    # statistics.md A: target .5 sigma, p = .7, alpha .001; simulated there, exact here.
+    p, alpha, looks = 0.7, 0.001, geometric_looks(100_000)
+    bounds = union_boundaries(float(stats.norm.cdf(0.5)), looks, alpha)
+    plain = sound = 0.0
+    for k, ends in enumerate(stopped(p, looks, bounds)):
+        for s, mass in ends:
+            plain += mass * float(lower_bound(s, looks[k], alpha) > p)
+            sound += mass * float(lower_bound(s, looks[k], alpha * error_shares(len(looks))[k]) > p)
+    assert plain == pytest.approx(0.0036, abs=1e-4)
+    assert sound <= alpha
+
+
+def test_a_plain_bound_at_every_look_is_worse_still():
+    p, alpha, looks = 0.7, 0.001, geometric_looks(100_000)
+    each = [int(np.searchsorted(lower_bound(np.arange(n + 1), n, alpha), p, side="right")) for n in looks]
+    assert crossing(p, looks, each) == pytest.approx(0.0125, abs=2e-4)
+    assert crossing(p, looks, union_boundaries(p, looks, alpha)) <= alpha
+
+
+# --- Giving up
+
+
+def twin_hopeless(s: int, n: int, n_max: int, b: int) -> bool:
+    """Statistics.md, C, word for word."""
+    if s + (n_max - n) < b:
+        return True
+    m = (s + 0.5) / (n + 1)
+    z = NormalDist().inv_cdf(0.99)
+    predicted = (s + (n_max - n) * m) / n_max + z * math.sqrt(m * (1 - m) * (n_max - n) / (n_max * n))
+    return predicted < (b - 0.5) / n_max
+
+
+@given(st.integers(1, 100_000), st.data())
+def test_hopeless_against_the_formula(n_max, data):
+    n = data.draw(st.integers(1, n_max))
+    s = data.draw(st.lists(st.integers(0, n), min_size=1, max_size=5))
+    b = data.draw(st.integers(1, n_max + 1))
+    assert hopeless(s, n, n_max, b).tolist() == [twin_hopeless(x, n, n_max, b) for x in s]
+
+
+def test_hopeless_near_its_border_against_the_formula():
+    n_max, b = 1000, 730
+    for n in geometric_looks(n_max):
+        counts = np.arange(n + 1)
+        found = hopeless(counts, n, n_max, b)
+        assert found.tolist() == [twin_hopeless(int(s), n, n_max, b) for s in counts]
+        assert found[0] and (n == n_max or not found[-1])
+        assert np.all(np.diff(found.astype(int)) <= 0)  # more successes never make it hopeless
+
+
+def test_hopeless_broadcasts_over_targets():
+    counts, finals = np.array([10, 15, 20]), np.array([600, 700, 950])
+    table = hopeless(counts[:, None], 20, 1000, finals)
+    assert table.shape == (3, 3)
+    assert table.tolist() == [[twin_hopeless(int(s), 20, 1000, int(b)) for b in finals] for s in counts]
+
+
+@given(st.integers(1, 60), st.data())
+def test_curtailment_is_exact(n_max, data):
+    n = data.draw(st.integers(0, n_max))
+    s, b = data.draw(st.integers(0, n)), data.draw(st.integers(1, n_max + 1))
+    reachable = any(s + more >= b for more in range(n_max - n + 1))
+    given_up = bool(hopeless(s, n, n_max, b))
+    assert given_up or reachable  # what cannot be reached is always given up
+    if n == n_max:
+        assert given_up == (s < b)
+    if n == 0:
+        assert given_up == (not reachable)
+
+
+def test_a_higher_quantile_gives_up_later():
+    counts = np.arange(101)
+    early, late = (hopeless(counts, 100, 1000, 700, quantile) for quantile in (0.9, 0.999))
+    assert np.all(early >= late) and early.sum() > late.sum()
+
+
+# --- No selection stage, at alpha/2 (statistics.md D)
+
+
+@boundaries
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize(
+    ("n_max", "targets"),
+    [(20, [Q[0]]), (1000, [Q[0], Q[2], Q[4], Q[8]]), (100_000, [Q[2]])],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
+)
+def test_crossing_grows_at_least_in_proportion_to_p(boundaries, alpha, n_max, targets):
+    looks = geometric_looks(n_max)
+    for q in targets:
+        bounds = boundaries(q, looks, alpha / 2)
+        grid = q * (np.linspace(0.05, 1.0, 20) if n_max <= 1000 else np.array([0.5, 0.9, 0.98, 0.995, 1]))
+        ratios = np.array([crossing(float(p), looks, bounds) / p for p in grid])
+        assert np.all(np.diff(ratios) >= -1e-9 * ratios[1:] - 1e-20)
+        assert ratios[-1] <= alpha
+
+
+@boundaries
+@pytest.mark.parametrize(("n_max", "targets"), GRIDS, ids=lambda value: str(value) if isinstance(value, int) else "")
+def test_why_crossing_grows_at_least_in_proportion_to_p(boundaries, n_max, targets):
+    # A path that first crosses with s successes in n draws has probability p^s (1-p)^(n-s), which divided by p grows up to
+    # p = (s-1)/(n-1). If that is at least q at the boundary of every look, the sum over all paths grows so up to q.
+    looks = geometric_looks(n_max)
+    for alpha in (0.9, 0.5, *ALPHAS):
+        for q in targets:
+            reachable = [(b, n) for b, n in zip(boundaries(q, looks, alpha / 2), looks, strict=True) if b <= n]
+            assert all(b - 1 >= q * (n - 1) for b, n in reachable)
+
+
+SPLITS = {
+    "two": [0.5] * 2,
+    "three": [1 / 3] * 3,
+    "unequal": [0.4, 0.3, 0.3],
+    "ten": [0.1] * 10,
+    "just not certain": [0.7, 0.3],
+}
+
+
+@boundaries
+@pytest.mark.parametrize("probabilities", SPLITS.values(), ids=SPLITS)
+def test_false_claims_of_all_classes_together_stay_within_alpha(boundaries, probabilities):
+    for n_max, alpha in ((1000, 0.05), (1000, 0.001), (20, 0.05)):
+        looks = geometric_looks(n_max)
+        for q in (Q[0], float(stats.norm.cdf(0.5244005127080407)), Q[4]):  # Phi^-1(.7) among them
+            bounds = boundaries(q, looks, alpha / 2)
+            false = sum(crossing(p, looks, bounds) for p in probabilities if p <= q)
+            assert false <= alpha
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
+def test_a_choice_after_the_fact_needs_the_half(alpha):
+    # Two equal classes: without halving, both can cross, and together they exceed alpha.
+    looks = geometric_looks(1000)
+    bounds = spending_boundaries(0.5, looks, alpha)
+    assert 2 * crossing(0.5, looks, bounds) > 1.5 * alpha
