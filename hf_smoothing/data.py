@@ -43,7 +43,11 @@ class PixelDataset(Dataset[dict[str, Any]]):
             raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
         self.dataset = dataset
         self._reader = _Reader(dataset, size, image_column, label_column, id2label)
-        self.size, self.image_column, self.label_column = self._reader.size, self._reader.image_column, self._reader.label_column
+        self.size, self.image_column, self.label_column = (
+            self._reader.size,
+            self._reader.image_column,
+            self._reader.label_column,
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -79,7 +83,11 @@ class PixelStream(IterableDataset[dict[str, Any]]):
     ) -> None:
         self.dataset = dataset
         self._reader = _Reader(dataset, size, image_column, label_column, id2label)
-        self.size, self.image_column, self.label_column = self._reader.size, self._reader.image_column, self._reader.label_column
+        self.size, self.image_column, self.label_column = (
+            self._reader.size,
+            self._reader.image_column,
+            self._reader.label_column,
+        )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for index, row in enumerate(self.dataset):

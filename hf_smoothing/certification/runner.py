@@ -103,6 +103,7 @@ def certify_dataset(
         speeds: dict[str, int] = {}
         if chosen is None or len(chosen) * rule.bounds[-1] >= PROBE_DRAWS:
             execution, speeds = probe_batch_size(classifier, stream.shape, execution)
+        rule = replace(rule, slack=stream.total_variation)
         trial = {"images_per_second_by_batch_size": speeds} if speeds else {}
         settings = run_settings(
             classifier, seen, chosen, rule, stream, execution, description=description, informative=trial
@@ -115,8 +116,8 @@ def certify_dataset(
         settings, kind, shape, execution = facts[0]
         stream = make_stream(kind, seed=seed, shape=shape, device=device, sigma=rule.sigma)
         _check_same(classifier, stream, settings)
+        rule = replace(rule, slack=stream.total_variation)
         writer = RunWriter(output_dir, settings, rank=state.process_index)
-    rule = replace(rule, slack=stream.total_variation)
     with writer:
         before = read_run(output_dir)
         state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one

@@ -71,18 +71,24 @@ class SequentialRule:
         check_stages(self)
         if self.n0 < 0 or (self.label_aware and self.n0):
             raise ValueError(f"`n0` must be at least 0, and 0 when measuring label-aware, got {self.n0}.")
-        enough = statistics.min_draws(self.level / 2)
-        if self.n < enough:
+        if self.n < 1 or self.ceiling <= 0.0:
+            # Up to 20 draws there is one look, which may spend all of the level.
+            enough = statistics.min_draws(self.level)
             raise ValueError(
                 f"`n` must be at least {enough} to certify anything at alpha = {self.alpha}, got {self.n}: even unanimous "
                 "votes would abstain."
             )
         object.__setattr__(self, "radii", _check_targets(self.radii))
         if self.radii[-1] >= self.ceiling:
+            enough = self._enough(self.radii[-1])
+            cure = (
+                f"Use n = {enough:,} or more, or smaller"
+                if self.n0 + enough <= MAX_DRAWS
+                else "No n reaches it; use smaller"
+            )
             raise ValueError(
                 f"Target radius {exact_text(self.radii[-1])} is out of reach: {self.n:,} draws at alpha = {self.alpha} and sigma = "
-                f"{exact_text(self.sigma)} certify less than {statistics.round_down(self.ceiling)}. Use n = {self._enough(self.radii[-1]):,} "
-                "or more, or smaller targets."
+                f"{exact_text(self.sigma)} certify less than {statistics.round_down(self.ceiling)}. {cure} targets."
             )
 
     @property
@@ -133,18 +139,18 @@ class SequentialRule:
 
     def _successes(self, votes: Votes) -> tuple[int, NDArray[np.int64]]:
         """The class under test, and its count S_k at each finished look."""
-        table = np.stack(votes.looks)
-        estimation = table[1:] if self.n0 else table
+        estimation = votes.looks[1:] if self.n0 else votes.looks
         if self.label_aware:
-            if votes.label is None or not 0 <= votes.label < table.shape[1]:
+            classes = len(votes.looks[0])
+            if votes.label is None or not 0 <= votes.label < classes:
                 raise ValueError(
-                    f"Label-aware measuring needs the true class of image {votes.index}, one of {table.shape[1]}, got {votes.label}. "
+                    f"Label-aware measuring needs the true class of image {votes.index}, one of {classes}, got {votes.label}. "
                     "Use a labelled split, or leave label_aware out."
                 )
             top = votes.label
         else:
-            top = int(table[0].argmax() if self.n0 else table.sum(axis=0).argmax())
-        return top, np.cumsum(estimation[:, top])
+            top = int((votes.looks[0] if self.n0 else np.sum(votes.looks, axis=0)).argmax())
+        return top, np.cumsum([look[top] for look in estimation])
 
     def _certified(self, successes: NDArray[np.int64]) -> NDArray[np.bool_]:
         crossed = (successes >= self._boundaries[:, : len(successes)]).any(axis=1)

@@ -188,6 +188,6 @@ def hopeless(
     if drawn == 0:
         return curtailed
     m = (s + 0.5) / (drawn + 1.0)
-    error = special.ndtri(quantile) * np.sqrt(m * (1.0 - m) * left / (n_max * drawn))
+    error = special.ndtri(quantile) * np.sqrt(m * (1.0 - m) * (left / (n_max * drawn)))
     predicted = (s + left * m) / n_max + error
     return np.asarray(curtailed | (predicted < (b - 0.5) / n_max))

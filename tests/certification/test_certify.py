@@ -285,7 +285,7 @@ def gaussian(sigma: float = 0.5) -> GaussianStream:
     return GaussianStream(0, (1, 4, 4), sigma=sigma)
 
 
-@given(st.integers(1, 6), st.integers(1, 40), st.integers(10, 80), st.integers(1, 5))
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(10, 80), st.integers(1, 5))
 def test_no_batch_is_larger_than_asked_and_none_but_the_last_is_smaller(count, batch_size, n, window):
     watched = Watched(Ranges())
     rule = FixedRule(sigma=0.5, n0=5, n=n)

@@ -289,7 +289,7 @@ def missing(key: str) -> list[dict]:
         ({"indices": [0.5]}, "`indices` must be"),
         ({"dataset": Huge(), "indices": [0, MAX_IMAGES]}, f"must be below {MAX_IMAGES}"),
         ({"n": 9}, "`n` must be at least 10"),
-        ({"mode": "targets", "n": 10}, "`n` must be at least 11"),
+        ({"mode": "targets", "n": 9}, "`n` must be at least 10"),
         ({"radii": [0.1]}, "belong to the sequential rules, but mode is 'fixed'"),
         ({"mode": "targets", "radii": [9.0]}, "Target radius 9 is out of reach"),
         ({"mode": "targets", "bound": "runner-up"}, "Use mode='fixed'"),

@@ -135,14 +135,10 @@ def twin(rule: SequentialRule, classes: np.ndarray, num_labels: int, label: int 
     tallies = [np.bincount(classes[: rule.n0 + n], minlength=num_labels) for n in looks]
     selected = np.bincount(classes[: rule.n0], minlength=num_labels)
     for k, n in enumerate(looks):
-        if label is not None:
-            top = label
-        else:
-            top = int((selected if rule.n0 else tallies[k]).argmax())
+        top = label if label is not None else int((selected if rule.n0 else tallies[k]).argmax())
         successes = [int(tally[top] - selected[top]) for tally in tallies[: k + 1]]
         best = max(
-            float(statistics.lower_bound(s, m, alpha * w))
-            for s, m, w in zip(successes, looks, weights, strict=False)
+            float(statistics.lower_bound(s, m, alpha * w)) for s, m, w in zip(successes, looks, weights, strict=False)
         )
         targets = tuple(r for r, q in zip(rule.radii, needed, strict=True) if best > q)
         given_up = []
@@ -174,7 +170,15 @@ def test_rule_against_a_slow_twin(name, path):
 
 ALPHA, IMAGES = 0.05, 300
 TARGET, SIGMA = 0.3, 0.5
-OPTIONS = {"sigma": SIGMA, "n0": 10, "n": 200, "alpha": ALPHA, "radii": [0.0, TARGET], "noise": "gaussian", "batch_size": 2048}
+OPTIONS = {
+    "sigma": SIGMA,
+    "n0": 10,
+    "n": 200,
+    "alpha": ALPHA,
+    "radii": [0.0, TARGET],
+    "noise": "gaussian",
+    "batch_size": 2048,
+}
 
 
 def false_certificates(distance: float, seed: int = 0, **options) -> int:
@@ -200,9 +204,10 @@ COVERED = {
 JUST_BELOW, ON_BOUNDARY = TARGET - 1e-3, 1e-5
 
 
-@pytest.mark.parametrize("distance", [JUST_BELOW, ON_BOUNDARY], ids=["at a target", "on the boundary"])
 @pytest.mark.parametrize("options", COVERED.values(), ids=COVERED)
-def test_certificates_are_false_at_most_alpha_of_the_time(options, distance):
+def test_certificates_are_false_at_most_alpha_of_the_time(options):
+    # Without a selection stage the boundary, where both classes can be claimed, is worst; with it the target.
+    distance = ON_BOUNDARY if options.get("n0") == 0 else JUST_BELOW
     assert not too_many(false_certificates(distance, **options), IMAGES, ALPHA)
 
 
@@ -212,7 +217,8 @@ def naive_boundaries(q: float, looks: tuple[int, ...], alpha: float) -> tuple[in
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("union_boundaries", {}), ("spending_boundaries", {"spending": True}), ("union_boundaries", {"n0": 0})]
+    ("kind", "options"),
+    [("union_boundaries", {}), ("spending_boundaries", {"spending": True}), ("union_boundaries", {"n0": 0})],
 )
 def test_the_coverage_count_finds_a_careless_rule(monkeypatch, kind, options):
     monkeypatch.setattr(statistics, kind, naive_boundaries)
@@ -231,9 +237,10 @@ def test_a_radius_from_a_fixed_bound_at_the_stopped_count_is_found(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("distance", [JUST_BELOW, ON_BOUNDARY], ids=["at a target", "on the boundary"])
 @pytest.mark.parametrize("options", COVERED.values(), ids=COVERED)
-def test_certificates_are_false_at_most_alpha_of_the_time_in_many(options):
-    false = sum(false_certificates(JUST_BELOW, seed=seed, **options) for seed in range(20))
+def test_certificates_are_false_at_most_alpha_of_the_time_in_many(options, distance):
+    false = sum(false_certificates(distance, seed=seed, **options) for seed in range(20))
     assert not too_many(false, 20 * IMAGES, ALPHA)
 
 
@@ -248,7 +255,9 @@ def three_way(pixels: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("mode", ["sequential", "fixed"])
 def test_predict_answers_what_is_open_at_most_alpha_of_the_time(classifier, mode):
     images = torch.full((IMAGES, 1, 1, 1), 0.5)
-    answers = predict(classifier, images, sigma=0.25, mode=mode, n=200, alpha=ALPHA, noise="gaussian", seed=3, batch_size=2048)
+    answers = predict(
+        classifier, images, sigma=0.25, mode=mode, n=200, alpha=ALPHA, noise="gaussian", seed=3, batch_size=2048
+    )
     assert not too_many(sum(a.prediction != ABSTAIN for a in answers), IMAGES, ALPHA)
     assert all(sum(a.counts) == a.draws <= 200 for a in answers)
 
@@ -321,6 +330,17 @@ def test_slack_costs_radius_but_no_validity():
     )
 
 
+def test_default_targets_survive_the_slack_of_grid_noise():
+    # An alpha at which unanimous votes certify 0.25, the second default target, by a hair: less than grid noise costs.
+    n, sigma = 12, 1.0
+    alpha = float(stats.norm.cdf(0.25 + 1e-13)) ** n
+    rule = make_rule(sigma, n0=5, n=n, alpha=alpha)
+    assert rule.radii == (0.0, 0.25)
+    images = torch.full((1, 1, 4, 4), 100, dtype=torch.uint8)
+    (certificate,) = certify(Constant(), images, sigma=sigma, n0=5, n=n, alpha=alpha, noise="grid", seed=0)
+    assert certificate.prediction == 1 and certificate.radius > 0.2499
+
+
 # --- Label-aware measuring
 
 
@@ -358,7 +378,9 @@ def test_other_runs_say_that_they_do_not_know_the_label(tmp_path):
 @pytest.mark.parametrize("label", [None, 7, -1])
 def test_label_aware_needs_labels(tmp_path, label):
     items = random_dataset(2)
-    dataset = [{"pixel_values": item["pixel_values"], **({} if label is None else {"labels": label})} for item in items]
+    dataset = [
+        {"pixel_values": item["pixel_values"], **({} if label is None else {"labels": label})} for item in items
+    ]
     with pytest.raises(ValueError, match="[Ll]abel"):
         measured(tmp_path, Constant(1), dataset)
 
@@ -465,7 +487,8 @@ def test_default_targets():
 
 
 @pytest.mark.parametrize(
-    ("n0", "label_aware", "stages"), [(None, False, 100), (0, False, 0), (25, False, 25), (None, True, 0), (0, True, 0)]
+    ("n0", "label_aware", "stages"),
+    [(None, False, 100), (0, False, 0), (25, False, 25), (None, True, 0), (0, True, 0)],
 )
 def test_selection_stages_and_level(n0, label_aware, stages):
     rule = make_rule(0.5, n0=n0, n=1000, label_aware=label_aware)
@@ -484,7 +507,9 @@ def test_all_draws_agreeing_meet_the_ceiling():
 # --- FixedRule with the runner-up bound
 
 
-@given(st.lists(st.integers(0, 60), min_size=2, max_size=5).filter(lambda counts: sum(counts) >= 10), st.integers(0, 4))
+@given(
+    st.lists(st.integers(0, 60), min_size=2, max_size=5).filter(lambda counts: sum(counts) >= 10), st.integers(0, 4)
+)
 def test_runner_up_rule_against_the_formula(counts, top):
     top %= len(counts)
     n = sum(counts)
@@ -504,7 +529,9 @@ def test_runner_up_rule_against_the_formula(counts, top):
 
 def test_runner_up_bound_certifies_without_a_majority():
     votes = Votes(0, None, [np.array([9, 1, 0, 0]), np.array([4500, 2000, 2000, 1500])], 10_010)
-    one_sided, runner_up = (FixedRule(1.0, 10, 10_000, bound=bound).decide(votes) for bound in ("one-sided", "runner-up"))
+    one_sided, runner_up = (
+        FixedRule(1.0, 10, 10_000, bound=bound).decide(votes) for bound in ("one-sided", "runner-up")
+    )
     assert one_sided.abstained and runner_up.prediction == 0
     assert 0.2 < runner_up.radius < 0.5 * (stats.norm.ppf(0.45) - stats.norm.ppf(0.2))
 
@@ -512,7 +539,9 @@ def test_runner_up_bound_certifies_without_a_majority():
 # --- Records
 
 
-@pytest.mark.parametrize("rule", [*RULES.values(), FixedRule(0.5), FixedRule(0.5, bound="runner-up")], ids=[*RULES, "fixed", "runner-up"])
+@pytest.mark.parametrize(
+    "rule", [*RULES.values(), FixedRule(0.5), FixedRule(0.5, bound="runner-up")], ids=[*RULES, "fixed", "runner-up"]
+)
 def test_what_a_rule_records_is_json(rule):
     facts = rule.to_dict()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts

@@ -30,6 +30,10 @@ Q = [float(stats.norm.cdf(r)) for r in np.arange(0, 3.01, 0.25)]
 GRIDS = [(20, Q), (50, Q), (1000, Q), (100_000, Q[::6])]
 
 boundaries = pytest.mark.parametrize("boundaries", KINDS.values(), ids=KINDS)
+# The extreme levels over all lattices are for `make test-slow`.
+levels = pytest.mark.parametrize(
+    "alpha", [pytest.param(alpha, marks=pytest.mark.slow if alpha != 0.001 else ()) for alpha in ALPHAS]
+)
 
 
 def crossing(p: float, looks, bounds) -> float:
@@ -161,7 +165,7 @@ def test_spending_boundaries_against_fractions(looks, percent, alpha):
 
 
 @boundaries
-@pytest.mark.parametrize("alpha", ALPHAS)
+@levels
 @pytest.mark.parametrize(("n_max", "targets"), GRIDS, ids=lambda value: str(value) if isinstance(value, int) else "")
 def test_level_is_exact_and_grows_with_p(boundaries, alpha, n_max, targets):
     looks = geometric_looks(n_max)
@@ -177,6 +181,17 @@ def test_level_is_exact_and_grows_with_p(boundaries, alpha, n_max, targets):
         assert all(a <= b * (1 + 1e-9) + 1e-22 for a, b in itertools.pairwise(found))
         above = crossing((1 + q) / 2, looks, bounds)
         assert above >= found[-1] * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("n_max", [20, 50, 1000])
+def test_level_at_q_itself(kind, alpha, n_max):
+    looks = geometric_looks(n_max)
+    for q in Q:
+        bounds = KINDS[kind](q, looks, alpha)
+        assert crossing(q, looks, bounds) <= alpha
+        assert bounds[-1] > n_max or crossing(q, looks, bounds) > 0
 
 
 @given(st.floats(0.5, 0.9999), st.integers(20, 3000), st.floats(1e-8, 0.5), st.sampled_from(sorted(KINDS)))
@@ -286,7 +301,9 @@ def stopped(p: float, looks, bounds) -> list[list[tuple[int, float]]]:
         lowest, drawn = lowest + first, n
         counts = lowest + np.arange(len(alive))
         ends = (counts >= b) | hopeless(counts, n, looks[-1], bounds[-1])
-        found.append([(int(s), float(mass)) for s, mass in zip(counts[ends], alive[ends], strict=True) if mass > 1e-18])
+        found.append(
+            [(int(s), float(mass)) for s, mass in zip(counts[ends], alive[ends], strict=True) if mass > 1e-18]
+        )
         alive = np.where(ends, 0.0, alive)
     assert sum(mass for look in found for _, mass in look) == pytest.approx(1.0, abs=1e-9)
     return found
@@ -373,7 +390,7 @@ def test_a_higher_quantile_gives_up_later():
 
 
 @boundaries
-@pytest.mark.parametrize("alpha", ALPHAS)
+@levels
 @pytest.mark.parametrize(
     ("n_max", "targets"),
     [(20, [Q[0]]), (1000, [Q[0], Q[2], Q[4], Q[8]]), (100_000, [Q[2]])],
