@@ -14,6 +14,7 @@ from hf_smoothing.noise import (
     DRAWS_PER_BLOCK,
     MAX_DRAWS,
     MAX_IMAGES,
+    Draws,
     GaussianStream,
     fresh_seed,
     process_generator,
@@ -115,7 +116,7 @@ def test_noisy_copies_are_the_image_and_sigma_times_its_draws(sigma):
     for stream in (gaussian(5, sigma), gaussian(5, sigma)):
         for start, count in ((0, 40), (40, 3), (43, 64)):
             out = torch.empty(count, *SHAPE)
-            stream.noisy_copies(out, pixels, 7, start)
+            stream.noisy_copies(out, pixels[None], [Draws(0, 7, start, start + count)])
             assert torch.equal(out, pixels + sigma * draws(7, start, count, seed=5))
 
 

@@ -7,8 +7,9 @@ from hf_smoothing.certification.procedures import Prediction, certify, predict
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rules import FixedRule, make_rule
 from hf_smoothing.certification.runner import certify_dataset, process_state
-from hf_smoothing.certification.sampling import Draws, count_votes, noisy_batches
+from hf_smoothing.certification.sampling import count_votes, noisy_batches
 from hf_smoothing.certification.sequential import SequentialRule
+from hf_smoothing.noise import Draws
 
 
 __all__ = [

@@ -19,9 +19,9 @@ from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rules import FixedRule, Rule, make_rule
-from hf_smoothing.certification.sampling import Draws, count_votes
+from hf_smoothing.certification.sampling import count_votes
 from hf_smoothing.certification.sequential import SequentialRule
-from hf_smoothing.noise import MAX_DRAWS, fresh_seed, on_grid
+from hf_smoothing.noise import MAX_DRAWS, Draws, fresh_seed, on_grid
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import ABSTAIN
 

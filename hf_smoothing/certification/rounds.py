@@ -17,7 +17,8 @@ from hf_smoothing.certification.classifiers import classifier_device
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.noise_kinds import NoiseStream
 from hf_smoothing.certification.rules import Rule
-from hf_smoothing.certification.sampling import Draws, count_votes
+from hf_smoothing.certification.sampling import count_votes
+from hf_smoothing.noise import Draws
 
 
 class RankError(ConnectionError):

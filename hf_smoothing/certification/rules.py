@@ -178,7 +178,8 @@ def make_rule(
         step = sigma / 10 if mode == "curve" else min(0.25, sigma)
         # Rounded so that they are the numbers that people write: 0.15, not 0.15000000000000002.
         grid = [round(step * k, 12) for k in range(int(3 * sigma / step * (1 + 1e-9)) + 1)]
-        # With more slack than any noise has, which takes a hair off the ceiling.
-        probe = SequentialRule(sigma, (0.0,), stages, n, alpha, spending, label_aware, slack=1e-6)
+        # With more slack than the noise of ten megapixels has, which takes a hair off the ceiling.
+        probe = SequentialRule(sigma, (0.0,), stages, n, alpha, spending, label_aware, slack=1e-5)
         radii = [radius for radius in grid if radius < probe.ceiling]
-    return SequentialRule(sigma, tuple(radii), stages, n, alpha, spending, label_aware)
+    # The rule itself checks the radii and makes a tuple of them.
+    return SequentialRule(sigma, radii, stages, n, alpha, spending, label_aware)  # type: ignore[arg-type]

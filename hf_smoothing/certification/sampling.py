@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,21 +13,7 @@ from torch import Tensor
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.noise_kinds import NoiseStream
-
-
-class Draws(NamedTuple):
-    """A request: the noisy copies number `start` to `stop` - 1 of one image.
-
-    Attributes:
-        slot: position of the image in the tensor of images at hand.
-        image: index of the image within the run; with the draw number it decides the noise.
-        start, stop: numbers of the draws.
-    """
-
-    slot: int
-    image: int
-    start: int
-    stop: int
+from hf_smoothing.noise import Draws
 
 
 def noisy_batches(
@@ -48,20 +34,21 @@ def noisy_batches(
     """
     total = sum(request.stop - request.start for request in requests)
     buffer = torch.empty((min(batch_size, max(total, 1)), *images.shape[1:]), device=images.device)
-    filled, pieces = 0, []
+    filled, draws, pieces = 0, [], []
     for number, request in enumerate(requests):
         position = request.start
         while position < request.stop:
             take = min(request.stop - position, len(buffer) - filled)
-            rows = buffer[filled : filled + take]
-            stream.noisy_copies(rows, images[request.slot], request.image, position)
+            draws.append(request._replace(start=position, stop=position + take))
             pieces.append((number, filled, filled + take))
             position += take
             filled += take
             if filled == len(buffer):
+                stream.noisy_copies(buffer, images, draws)
                 yield buffer, pieces
-                filled, pieces = 0, []
+                filled, draws, pieces = 0, [], []
     if filled:
+        stream.noisy_copies(buffer[:filled], images, draws)
         yield buffer[:filled], pieces
 
 

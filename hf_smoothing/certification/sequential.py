@@ -40,8 +40,9 @@ class SequentialRule:
     - Error spending (B, `spending`): exact boundaries for each target, a few percent fewer draws; the certified radius is the largest
       target such that it and all smaller ones are certified (`statistics.spending_boundaries`).
     - Selection: `n0` draws of their own choose the class. With n0 = 0 it is the class with most votes when the draws stop, and the
-      level is alpha/2. Then a false claim needs a class c with p_c <= q whose own count crosses; a crossing probability f(p) grows
-      at least in proportion to p up to q >= 1/2, so that the sum over classes is at most f(q)/q <= 2 f(q), as sum_c p_c = 1.
+      level is alpha/2. Then a false claim needs a class c with p_c <= q whose own count crosses. A path that first crosses at look k
+      with s votes has probability p^s (1-p)^(n_k-s); divided by p it grows up to p = (s-1)/(n_k-1), which is q or more, since s >= b_k.
+      So f(p)/p grows up to q, f being the probability of crossing, and sum_c f(p_c) <= f(q)/q sum_c p_c <= 2 f(q) <= alpha.
     - Giving up can make no false certificate (`statistics.hopeless`).
 
     Args:
@@ -72,8 +73,7 @@ class SequentialRule:
         if self.n0 < 0 or (self.label_aware and self.n0):
             raise ValueError(f"`n0` must be at least 0, and 0 when measuring label-aware, got {self.n0}.")
         if self.n < 1 or self.ceiling <= 0.0:
-            # Up to 20 draws there is one look, which may spend all of the level.
-            enough = statistics.min_draws(self.level)
+            enough = next(n for n in itertools.count(self.n + 1) if _ceiling(self.level, n) > 0.5)
             raise ValueError(
                 f"`n` must be at least {enough} to certify anything at alpha = {self.alpha}, got {self.n}: even unanimous "
                 "votes would abstain."
@@ -109,10 +109,7 @@ class SequentialRule:
     @functools.cached_property
     def ceiling(self) -> float:
         """The radius certified when all draws agree; every target must be below."""
-        return float(statistics.l2_radius(self._last_share() ** (1.0 / self.n), self.sigma, self.slack))
-
-    def _last_share(self) -> float:
-        return float(self.level * statistics.error_shares(len(statistics.geometric_looks(self.n)))[-1])
+        return float(statistics.l2_radius(_ceiling(self.level, self.n), self.sigma, self.slack))
 
     def _enough(self, radius: float) -> int:
         q = float(statistics.probability_for_radius(radius, self.sigma, self.slack))
@@ -195,6 +192,13 @@ class SequentialRule:
             "bound": "one-sided",
             "label_aware": self.label_aware,
         }
+
+
+def _ceiling(level: float, n: int) -> float:
+    """The lower bound from n draws that all agree, at the share of the last look."""
+    return (
+        float((level * statistics.error_shares(len(statistics.geometric_looks(n)))[-1]) ** (1.0 / n)) if n > 0 else 0.0
+    )
 
 
 def _check_targets(radii: Any) -> tuple[float, ...]:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_smoothing.noise.streams import MAX_DRAWS, MAX_IMAGES, seed_words
+from hf_smoothing.noise.streams import MAX_DRAWS, MAX_IMAGES, Draws, seed_words
 
 
 STEPS = 255
@@ -149,13 +150,40 @@ class GridStream:
             image: index of the image within the run.
             start: number of the first draw.
         """
-        count = len(out)
-        if not (0 <= image < MAX_IMAGES and start >= 0 and start + count <= MAX_DRAWS):
-            raise ValueError(
-                f"A run has images in [0, {MAX_IMAGES}) and at most {MAX_DRAWS:,} draws of each, got image {image}, draws "
-                f"{start:,} to {start + count:,}. Split a larger data set into runs with different seeds."
-            )
-        firsts = (torch.arange(start, start + count, device=self.device) + image * MAX_DRAWS) << 27
+        self._fill(out, [Draws(0, image, start, start + len(out))])
+
+    def noisy_copies(self, out: Tensor, images: Tensor, draws: Sequence[Draws]) -> None:
+        """Write noisy copies of several images into `out`, one request after another.
+
+        Args:
+            out: contiguous float32 (copies, *shape) on the stream's device.
+            images: float32 (slots, *shape), multiples of 1/255 in [0, 1] (within 1e-3 grid steps).
+            draws: the copies wanted, as many in all as `out` has room for.
+        """
+        self._fill(out, draws)
+        steps, first = images.mul(STEPS).round_(), 0
+        for slot, _, start, stop in draws:
+            # The sum is a whole number, exact in float32; so the copy is a function of 255 x + k alone.
+            out[first : first + stop - start].add_(steps[slot])
+            first += stop - start
+        out.div_(STEPS)
+
+    def _fill(self, out: Tensor, draws: Sequence[Draws]) -> None:
+        for _, image, start, stop in draws:
+            if not (0 <= image < MAX_IMAGES and 0 <= start <= stop <= MAX_DRAWS):
+                raise ValueError(
+                    f"A run has images in [0, {MAX_IMAGES}) and at most {MAX_DRAWS:,} draws of each, got image {image}, draws "
+                    f"{start:,} to {stop:,}. Split a larger data set into runs with different seeds."
+                )
+        # The counters of all copies in one tensor, so that a GPU gets a few large kernels a batch and not some for each image.
+        numbers = np.concatenate([np.arange(start, stop) + image * MAX_DRAWS for _, image, start, stop in draws])
+        firsts = torch.from_numpy(numbers).to(self.device, non_blocking=True) << 27
+        # In pieces, so that what lies between fits a CPU's cache, and a GPU's memory however large the images.
+        rows = max(1, (1 << 18 if self.device.type == "cpu" else 1 << 24) // self.pixels)
+        for part, counters in zip(out.view(len(out), -1).split(rows), firsts.split(rows), strict=True):
+            self._fill_rows(part, counters)
+
+    def _fill_rows(self, out: Tensor, firsts: Tensor) -> None:
         words = _mix(firsts[:, None] + self._words, self._key)
         slots = words.view(torch.int16)[:, : self.pixels].to(torch.int32).add_(1 << 15)
         flat = out.view(-1)
@@ -166,23 +194,11 @@ class GridStream:
             flat[places] = self._rest(firsts[places // self.pixels] + places % self.pixels)
         else:  # Picking them out would make the host wait for the device, so all are searched.
             rest = self._rest(firsts[:, None] + torch.arange(self.pixels, device=self.device))
-            torch.where(slots >= self._filled, rest, out.view(count, -1), out=out.view(count, -1))
+            torch.where(slots >= self._filled, rest, out, out=out)
 
     def _rest(self, counters: Tensor) -> Tensor:
         bits = _mix(counters.add_(1 << 26), self._key).bitwise_and_((1 << 62) - 1)
         return self._values[torch.searchsorted(self._thresholds, bits, right=True)]
-
-    def noisy_copies(self, out: Tensor, pixels: Tensor, image: int, start: int) -> None:
-        """Write the noisy copies number start, start + 1, ... of one image into `out`.
-
-        Args:
-            out: contiguous float32 (draws, *shape) on the stream's device.
-            pixels: float32 (*shape), multiples of 1/255 in [0, 1] (within 1e-3 grid steps).
-            image, start: as in `draw`.
-        """
-        self.draw(out, image, start)
-        # The sum is a whole number, exact in float32; so the copy is a function of 255 x + k alone.
-        out.add_(pixels.mul(STEPS).round_()).div_(STEPS)
 
 
 def on_grid(pixels: Tensor) -> bool:

@@ -7,6 +7,8 @@ import multiprocessing
 import operator
 import os
 import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -70,6 +72,21 @@ def stream_keys(seed: int, image: ArrayLike, block: ArrayLike) -> NDArray[np.uin
     return (np.uint64(high) << np.uint64(32)) | _scramble(unit ^ np.uint32(low)).astype(np.uint64)
 
 
+class Draws(NamedTuple):
+    """A request: the noisy copies number `start` to `stop` - 1 of one image.
+
+    Attributes:
+        slot: position of the image in the tensor of images at hand.
+        image: index of the image within the run; with the draw number it decides the noise.
+        start, stop: numbers of the draws.
+    """
+
+    slot: int
+    image: int
+    start: int
+    stop: int
+
+
 class GaussianStream:
     """Gaussian draws in float32 addressed by (image, draw): the same numbers in any order, batch size or process.
 
@@ -117,16 +134,20 @@ class GaussianStream:
                 out[done : done + take] = self._block[offset : offset + take]
             done += take
 
-    def noisy_copies(self, out: Tensor, pixels: Tensor, image: int, start: int) -> None:
-        """Write the noisy copies number start, start + 1, ... of one image into `out`.
+    def noisy_copies(self, out: Tensor, images: Tensor, draws: Sequence[Draws]) -> None:
+        """Write noisy copies of several images into `out`, one request after another.
 
         Args:
-            out: contiguous float32 (draws, *shape) on the stream's device.
-            pixels: float32 (*shape) in [0, 1].
-            image, start: as in `draw`.
+            out: contiguous float32 (copies, *shape) on the stream's device.
+            images: float32 (slots, *shape) in [0, 1].
+            draws: the copies wanted, as many in all as `out` has room for.
         """
-        self.draw(out, image, start)
-        out.mul_(self.sigma).add_(pixels)
+        first = 0
+        for slot, image, start, stop in draws:
+            rows = out[first : first + stop - start]
+            self.draw(rows, image, start)
+            rows.mul_(self.sigma).add_(images[slot])
+            first += stop - start
 
 
 def training_generator(

@@ -69,7 +69,8 @@ def l2_radius(p_lower: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[n
 def runner_up_radius(p_lower: ArrayLike, p_upper: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[np.float64]:
     """The l2 radius from a bound on the top class and one on the runner-up; 0 where nothing is certified.
 
-    R = sigma/2 (Phi^-1(p_lower) - Phi^-1(min(p_upper, 1 - p_lower))), never below the one-sided radius from the same `p_lower`.
+    R = sigma/2 (Phi^-1(p_lower) - Phi^-1(min(p_upper, 1 - p_lower))), without slack never below the one-sided radius from the same
+    `p_lower`.
     With both bounds at alpha/2 it holds with probability 1 - alpha, and no correction over the classes is needed although
     p_upper belongs to the largest of the other counts: the true runner-up is one fixed class, whose count is no larger, and the
     bound is monotone in the count.
@@ -77,7 +78,10 @@ def runner_up_radius(p_lower: ArrayLike, p_upper: ArrayLike, sigma: float, slack
     Args:
         p_lower: lower bounds of the top class's probability.
         p_upper: upper bounds from the largest count of another class, same shape.
-        sigma, slack: as in `l2_radius`.
+        sigma: noise standard deviation in [0, 1] pixel units.
+        slack: as in `l2_radius`, s. At the image it moves both bounds, to a = Phi^-1(p_lower - s) and b = Phi^-1(p_upper + s); at the
+            perturbed one the exact probabilities must still differ by 2 s: Phi(a - r/sigma) - Phi(b + r/sigma) >= 2 s holds
+            if r stays s / phi(|a + b|/2 + 1) below sigma (a - b)/2.
 
     Raises:
         ValueError: if a probability is outside [0, 1] or `sigma` is not positive.
@@ -89,9 +93,13 @@ def runner_up_radius(p_lower: ArrayLike, p_upper: ArrayLike, sigma: float, slack
     """
     low = np.maximum(_check_probability("p_lower", p_lower) - slack, 0.0)
     high = np.minimum(np.minimum(_check_probability("p_upper", p_upper), 1.0 - np.asarray(p_lower)) + slack, 1.0)
-    with np.errstate(invalid="ignore"):  # inf - inf where p_lower = 0 and p_upper = 0: nothing is known, radius 0
-        gap = special.ndtri(low) - special.ndtri(high)
-    return np.asarray(0.5 * check_sigma(sigma) * np.maximum(np.nan_to_num(gap, nan=0.0, posinf=np.inf), 0.0))
+    a, b = special.ndtri(low), special.ndtri(high)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # inf - inf where nothing is known: radius 0
+        multiple = 0.5 * (a - b)
+        if slack > 0.0:
+            cost = slack * np.sqrt(2.0 * np.pi) * np.exp(0.5 * (0.5 * np.abs(a + b) + 1.0) ** 2)
+            multiple = np.where(cost <= 1.0, multiple - cost, 0.0)
+    return np.asarray(check_sigma(sigma) * np.maximum(np.nan_to_num(multiple, nan=0.0, posinf=np.inf), 0.0))
 
 
 def probability_for_radius(radius: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[np.float64]:

@@ -158,7 +158,9 @@ def _walk(p: float, looks: Sequence[int], boundary: Callable[[int, int, NDArray[
     """Carry P(S_k = lowest + i, not crossed) from look to look; `boundary` sees it before the crossed part is cut off."""
     lowest, mass = 0, np.ones(1)
     for k, (before, n) in enumerate(itertools.pairwise((0, *looks))):
-        first, last = int(stats.binom.ppf(_TAIL, n - before, p)), int(stats.binom.isf(_TAIL, n - before, p))
+        # Both ends by the lower tail of a binomial, which scipy inverts so far out; the upper one is that of the failures.
+        first = int(stats.binom.ppf(_TAIL, n - before, p))
+        last = n - before - int(stats.binom.ppf(_TAIL, n - before, 1.0 - p))
         mass = np.convolve(mass, stats.binom.pmf(np.arange(first, last + 1), n - before, p))
         lowest += first
         mass = mass[: max(0, boundary(k, lowest, mass, 2 * _TAIL) - lowest)]

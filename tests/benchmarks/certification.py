@@ -26,7 +26,7 @@ from networks import NETWORKS
 from results import FOLDER, machine, record
 
 from hf_smoothing import PixelDataset, SmoothedClassifier, certify, certify_dataset, read_run
-from hf_smoothing.certification import Execution, FixedRule, SequentialRule, Votes, make_stream, vote_in_rounds
+from hf_smoothing.certification import Draws, Execution, FixedRule, SequentialRule, Votes, make_stream, vote_in_rounds
 from hf_smoothing.certification.execution import probe_batch_size
 from hf_smoothing.certification.rows import restored_votes
 from hf_smoothing.statistics import certified_accuracy
@@ -97,10 +97,10 @@ def certify_speed(model: SmoothedClassifier, execution: Execution, draws: int, n
 def noise_speed(model: SmoothedClassifier, size: int, kind: str, seconds: float) -> float:
     """Noisy copies a second, without any network."""
     stream = make_stream(kind, seed=0, shape=(3, 32, 32), device=model.device, sigma=SIGMA)
-    image, out = torch.zeros(3, 32, 32, device=model.device), torch.empty(size, 3, 32, 32, device=model.device)
+    images, out = torch.zeros(1, 3, 32, 32, device=model.device), torch.empty(size, 3, 32, 32, device=model.device)
     count, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        stream.noisy_copies(out, image, 0, count % 1000 * size)
+        stream.noisy_copies(out, images, [Draws(0, 0, count % 1000 * size, (count % 1000 + 1) * size)])
         count += 1
     out.sum().item()
     return count * size / (time.perf_counter() - began)

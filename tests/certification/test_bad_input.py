@@ -61,7 +61,7 @@ def test_too_few_draws_are_refused_with_the_number_needed():
 
 
 @pytest.mark.parametrize(
-    ("options", "call", "enough"), [({"n0": 1}, certify, 11), ({"n0": 0}, certify, 12), ({}, predict, 12)]
+    ("options", "call", "enough"), [({"n0": 1}, certify, 10), ({"n0": 0}, certify, 11), ({}, predict, 11)]
 )
 def test_too_few_draws_for_a_sequential_rule_are_refused_with_the_number_needed(options, call, enough):
     message = f"`n` must be at least {enough} to certify anything at alpha = 0.001, got {enough - 1}: even unanimous"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from classifiers import Constant, Linear, Ranges, coin, random_dataset, random_images
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -75,6 +75,7 @@ def paths(draw, num_labels: int = 3):
 
 
 @pytest.mark.parametrize("name", RULES)
+@settings(max_examples=30)
 @given(path=paths())
 def test_invariants_of_a_certificate(name, path):
     rule, (classes, _) = RULES[name], path
@@ -107,6 +108,7 @@ def test_invariants_of_a_certificate(name, path):
 
 
 @pytest.mark.parametrize("name", RULES)
+@settings(max_examples=30)
 @given(path=paths())
 def test_splitting_a_look_changes_nothing(name, path):
     rule, (classes, rng) = RULES[name], path
@@ -114,6 +116,17 @@ def test_splitting_a_look_changes_nothing(name, path):
     split = walk(rule, classes, 3, label=0, parts=lambda left: rng.integers(1, left + 1))
     assert rule.decide(split) == rule.decide(whole)
     assert split.drawn == whole.drawn
+
+
+def test_a_target_is_claimed_only_with_all_smaller_ones():
+    # Boundaries of exact spending need not be nested. Here the counts cross those of the second and third target only.
+    rule = SequentialRule(1.0, (0.0, 0.2, 0.4), n0=5, n=20, spending=True)
+    rule.__dict__["_boundaries"] = np.array([[19], [17], [17]])
+    votes = Votes(0, None, [np.array([5, 0]), np.array([18, 2])], 25)
+    assert rule.decide(votes).abstained and rule.decide(votes).targets == ()
+    rule.__dict__["_boundaries"] = np.array([[17], [19], [17]])
+    assert rule.decide(votes).targets == (0.0,)
+    assert (rule.decide(votes).prediction, rule.decide(votes).radius) == (0, 0.0)
 
 
 # --- A slow twin, from statistics.md (A, C, D, E)
@@ -155,6 +168,7 @@ def twin(rule: SequentialRule, classes: np.ndarray, num_labels: int, label: int 
 
 
 @pytest.mark.parametrize("name", ["union", "one target", "no selection", "predict", "one look", "label-aware"])
+@settings(max_examples=30)
 @given(path=paths())
 def test_rule_against_a_slow_twin(name, path):
     rule, (classes, _) = RULES[name], path
@@ -168,7 +182,7 @@ def test_rule_against_a_slow_twin(name, path):
 # --- Coverage through `certify`, with an image as near to a false certificate as it can be
 
 
-ALPHA, IMAGES = 0.05, 300
+ALPHA, IMAGES = 0.05, 200
 TARGET, SIGMA = 0.3, 0.5
 OPTIONS = {
     "sigma": SIGMA,
@@ -334,8 +348,7 @@ def test_default_targets_survive_the_slack_of_grid_noise():
     # An alpha at which unanimous votes certify 0.25, the second default target, by a hair: less than grid noise costs.
     n, sigma = 12, 1.0
     alpha = float(stats.norm.cdf(0.25 + 1e-13)) ** n
-    rule = make_rule(sigma, n0=5, n=n, alpha=alpha)
-    assert rule.radii == (0.0, 0.25)
+    assert SequentialRule(sigma, (0.0, 0.25), 5, n, alpha).ceiling - 0.25 < 1e-12
     images = torch.full((1, 1, 4, 4), 100, dtype=torch.uint8)
     (certificate,) = certify(Constant(), images, sigma=sigma, n0=5, n=n, alpha=alpha, noise="grid", seed=0)
     assert certificate.prediction == 1 and certificate.radius > 0.2499
@@ -441,6 +454,24 @@ def test_a_target_above_the_ceiling_names_an_n_that_reaches_it(options, target):
             make_rule(1.0, radii=[target], n=int(0.9 * n), **options)
 
 
+@pytest.mark.parametrize("n0", [0, 100])
+@pytest.mark.parametrize("alpha", [0.05, 0.001, 1e-5, 1e-9])
+def test_too_few_draws_name_a_number_that_is_enough(n0, alpha):
+    with pytest.raises(ValueError, match="`n` must be at least") as caught:
+        make_rule(1.0, n0=n0, n=3, alpha=alpha, radii=[0.0])
+    enough = int(str(caught.value).split("at least ")[1].split(" ")[0])
+    assert make_rule(1.0, n0=n0, n=enough, alpha=alpha, radii=[0.0]).ceiling > 0
+    with pytest.raises(ValueError, match="`n` must be at least"):
+        make_rule(1.0, n0=n0, n=enough - 1, alpha=alpha, radii=[0.0])
+
+
+def test_a_target_that_no_number_of_draws_reaches_names_none():
+    with pytest.raises(ValueError, match="No n reaches it; use smaller targets"):
+        make_rule(1.0, radii=[4.6])
+    with pytest.raises(ValueError, match="No n reaches it; use smaller targets"):
+        make_rule(1.0, radii=[9.0])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -456,7 +487,7 @@ def test_a_target_above_the_ceiling_names_an_n_that_reaches_it(options, target):
         ({"n0": -1}, "`n0` must be at least 0"),
         ({"n0": 1.5}, "`n0` must be a whole number"),
         ({"n": 1e4}, "`n` must be a whole number"),
-        ({"n": 5}, "`n` must be at least 11 to certify anything at alpha = 0.001, got 5"),
+        ({"n": 5}, "`n` must be at least 10 to certify anything at alpha = 0.001, got 5"),
         ({"mode": "fixed", "n": 9}, "`n` must be at least 10 to certify anything at alpha = 0.001, got 9"),
         ({"n": MAX_DRAWS}, "`n0` \\+ `n` must be at most 524,288, got 524,388"),
         ({"alpha": 0.0}, "`alpha` must be a failure probability"),

@@ -63,7 +63,7 @@ def certify(place, tmp_path, model="model", images="images", output=None, **opti
         ({"n": "9"}, ["`n` must be at least 10", "alpha = 0.001", "got 9"]),
         ({"n": "10", "n0": "0"}, ["`n` must be at least 11", "alpha = 0.001", "got 10"]),
         ({"n0": "-1"}, ["`n0` must be at least 0", "got -1"]),
-        ({"radii": "9"}, ["Target radius 9 is out of reach", "Use n = "]),
+        ({"radii": "9"}, ["Target radius 9 is out of reach", "No n reaches it"]),
         ({"radii": "-0.25"}, ["list of target radii >= 0"]),
         ({"mode": "fixed", "radii": "0.1"}, ["belong to the sequential rules", "mode='targets'"]),
         ({"mode": "curve", "radii": "0.1"}, ["mode='curve' chooses the radii itself"]),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hf_smoothing import certify
-from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES, GridStream, on_grid
+from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES, Draws, GridStream, on_grid
 from hf_smoothing.noise import grid as grid_module
 from hf_smoothing.noise.grid import _mix, _tables, grid_law, total_variation
 
@@ -425,9 +425,9 @@ def test_beyond_the_limits_nothing_is_drawn(image, start, count):
 
 def copies_with(noise: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     stream = GridStream(0, tuple(pixels.shape), sigma=2.0)
-    stream.draw = lambda out, image, start: out.copy_(noise)  # the instance's own, as if the generator had given this
+    stream._fill = lambda out, draws: out.copy_(noise)  # the instance's own, as if the generator had given this
     out = torch.empty(len(noise), *pixels.shape)
-    stream.noisy_copies(out, pixels, 0, 0)
+    stream.noisy_copies(out, pixels[None], [Draws(0, 0, 0, len(noise))])
     return out
 
 
@@ -467,8 +467,22 @@ def test_pixels_slightly_off_the_grid_give_the_copies_of_the_grid():
 def test_noisy_copies_add_the_drawn_noise():
     stream, image = GridStream(4, SHAPE, sigma=0.25), torch.arange(16).view(SHAPE).float() / 255
     out = torch.empty(10, *SHAPE)
-    stream.noisy_copies(out, image, 3, 20)
+    stream.noisy_copies(out, image[None], [Draws(0, 3, 20, 30)])
     assert torch.equal((out.double() * 255).round(), draws(stream, 3, 20, 10).double() + torch.arange(16).view(SHAPE))
+
+
+def test_copies_of_several_images_are_made_as_one_by_one():
+    stream = GridStream(4, SHAPE, sigma=0.25)
+    images = torch.randint(0, 256, (3, *SHAPE), generator=torch.Generator().manual_seed(0)).float() / 255
+    wanted = [Draws(2, 9, 5, 12), Draws(0, 1, 0, 3), Draws(2, 9, 12, 13), Draws(1, 9, 5, 6)]
+    out = torch.empty(12, *SHAPE)
+    stream.noisy_copies(out, images, wanted)
+    alone = []
+    for request in wanted:
+        alone.append(torch.empty(request.stop - request.start, *SHAPE))
+        stream.noisy_copies(alone[-1], images, [request])
+    assert torch.equal(out, torch.cat(alone))
+    assert not torch.equal(out[0], out[-1]), "the same noise on another image"
 
 
 # --- Why: a classifier that sees the rounding of float32 sums (statistics.md, "Floating point")

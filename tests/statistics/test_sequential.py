@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from fractions import Fraction
@@ -324,7 +325,7 @@ def test_a_plain_bound_on_stopped_counts_is_wrong_and_ours_is_right():
 
 def test_a_plain_bound_at_every_look_is_worse_still():
     p, alpha, looks = 0.7, 0.001, geometric_looks(100_000)
-    each = [int(np.searchsorted(lower_bound(np.arange(n + 1), n, alpha), p, side="right")) for n in looks]
+    each = [bisect.bisect_right(range(n + 1), p, key=lambda s, n=n: float(lower_bound(s, n, alpha))) for n in looks]
     assert crossing(p, looks, each) == pytest.approx(0.0125, abs=2e-4)
     assert crossing(p, looks, union_boundaries(p, looks, alpha)) <= alpha
 
