@@ -16,7 +16,8 @@ from hf_smoothing.attacks import distance, pgd, round_to_grid, smoothed_logits
 from hf_smoothing.certification import predict
 from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
 from hf_smoothing.certification.identity import classifier_identity
-from hf_smoothing.certification.images import images_sha256
+from hf_smoothing.certification.images import is_stream
+from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.noise import fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Run, RunError
@@ -96,9 +97,16 @@ def attack_run(
         raise RunError(
             f"{run.path} was measured label-aware, so it holds no certificates to attack. Certify without label_aware."
         )
-    weights = classifier_identity(classifier)["weights_sha256"]
-    if settings["model"].get("weights_sha256") != weights:
-        raise RunError(f"{run.path} holds the certificates of another network: its weights differ from this one's.")
+    identity = classifier_identity(classifier)
+    differing = [key for key, value in identity.items() if settings["model"].get(key) != value]
+    if differing:
+        raise RunError(
+            f"{run.path} holds the certificates of another network: {', '.join(differing)} differ from this one's."
+        )
+    if is_stream(dataset):
+        raise ValueError(
+            "Attacking needs a data set with indices, dataset[i], got a stream. Load it without streaming."
+        )
     sizes = {
         "copies": copies,
         "images_per_batch": images_per_batch,
@@ -112,7 +120,7 @@ def attack_run(
         raise RunError(f"{run.path} has no certificate with a positive radius, so there is nothing to attack.")
     if max_images is not None and max_images < len(chosen):
         chosen = [chosen[i * len(chosen) // max_images] for i in range(max_images)]
-    _check_images(dataset, run)
+    images = [_image(dataset, run, index) for index in chosen]
     key = fresh_seed(seed)
     device = classifier_device(classifier)
     generator = torch.Generator(device).manual_seed(key % (1 << 63))
@@ -121,11 +129,11 @@ def attack_run(
     with tqdm(total=len(chosen), desc="Attacking", unit="certificate", disable=not progress) as bar:
         for first in range(0, len(chosen), images_per_batch):
             rows = [run.rows[index] for index in chosen[first : first + images_per_batch]]
-            clean = torch.cat([to_unit_pixels(dataset[row["index"]]["pixel_values"][None]) for row in rows]).to(device)
+            clean = torch.cat([to_unit_pixels(image[None]) for image in images[first : first + len(rows)]]).to(device)
             points = _attack(soft, clean, rows, settings["noise"]["kind"], steps, generator)
             answers = predict(
                 classifier, points, sigma=settings["sigma"], n=n, alpha=alpha, noise=settings["noise"]["kind"],
-                dtype=settings["dtype"], seed=key, indices=[row["index"] for row in rows],
+                dtype=settings["dtype"], channels_last=settings["channels_last"], compiled=settings["compiled"], seed=key, indices=[row["index"] for row in rows],
             )  # fmt: skip
             for row, how_far, answer in zip(rows, distance(points, clean, "l2").tolist(), answers, strict=True):
                 found.append(
@@ -146,14 +154,19 @@ def _attack(
     return round_to_grid(points, clean, radii, "l2") if noise == "grid" else points
 
 
-def _check_images(dataset: Any, run: Run) -> None:
-    recorded = run.settings["dataset"].get("sha256")
-    if recorded is None or len(run.rows) != run.settings["num_images"]:
-        return  # a stream, or an unfinished run: the hash over all its images cannot be taken
-    if images_sha256((index, dataset[index]) for index in sorted(run.rows)) != recorded:
+def _image(dataset: Any, run: Run, index: int) -> Tensor:
+    """The pixels of an image, which must be the one that the row names."""
+    try:
+        item = dataset[index]
+    except IndexError:
+        item = None
+    if item is None or image_hash(index, item) != run.rows[index].get("image_sha256"):
         raise ValueError(
-            f"The data set does not hold the images of {run.path}. Pass the one that was certified, with the same split."
+            f"The data set does not hold the images of {run.path}: image {index} is another one or missing. Pass the data set that was "
+            "certified, with the same split."
         )
+    pixels: Tensor = item["pixel_values"]
+    return pixels
 
 
 def allowed_failures(certificates: int, alpha: float, confidence: float = 0.999) -> int:

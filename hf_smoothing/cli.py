@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         status: int = args.run(args)
+        _leave_ranks()
         return status
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "Interrupted.", file=sys.stderr)
@@ -24,6 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         print(f"hf-smoothing {args.command}: {error}", file=sys.stderr)
         return 1
+
+
+def _leave_ranks() -> None:
+    """Part from the other ranks: else a thread of the transport may abort the process when the interpreter ends."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -123,6 +131,7 @@ def run_certify(args: argparse.Namespace) -> int:
     from hf_smoothing.certification import certify_dataset, make_rule
     from hf_smoothing.certification.runner import process_state
     from hf_smoothing.data import PixelDataset, PixelStream
+    from hf_smoothing.loading import load_classifier, load_split
 
     options = {
         "sigma": args.sigma, "mode": args.mode, "radii": args.radii, "n0": args.n0, "n": args.n, "alpha": args.alpha,
@@ -184,6 +193,7 @@ def run_attack(args: argparse.Namespace) -> int:
     """`hf-smoothing attack`."""
     from hf_smoothing.challenge import attack_run, summary, write_summary
     from hf_smoothing.data import PixelDataset
+    from hf_smoothing.loading import load_classifier, load_split
     from hf_smoothing.records import read_run
 
     run = read_run(args.certified)
@@ -191,9 +201,9 @@ def run_attack(args: argparse.Namespace) -> int:
     for key, known in named.items():
         if (getattr(args, key) or known) is None:
             raise ValueError(f"{args.certified} does not name its {key}. Pass --{key}.")
-    model = load_classifier(
-        args.model or named["model"], sigma=run.settings["sigma"], size=args.size, device=args.device
-    )
+    _, height, width = run.settings["resolution"]
+    size = args.size or (height if height == width else None)
+    model = load_classifier(args.model or named["model"], sigma=run.settings["sigma"], size=size, device=args.device)
     split = args.split or run.settings["dataset"].get("split") or "test"
     dataset = PixelDataset(
         load_split(args.dataset or named["dataset"], split),
@@ -212,61 +222,6 @@ def run_attack(args: argparse.Namespace) -> int:
         f"{100 * figures['mean_distance_over_radius']:.1f}% of the radius on average. Details: {run.path / 'attack.json'}."
     )
     return 0 if figures["broken"] <= figures["allowed_by_chance"] else 1
-
-
-def load_classifier(path: str, *, sigma: float, size: int | None = None, device: str | None = None) -> Any:
-    """A `SmoothedClassifier` in eval mode on the device, from its own checkpoint or around a plain one.
-
-    Raises:
-        ValueError: if the checkpoint is neither, or a pickle.
-    """
-    from transformers import AutoConfig
-
-    from hf_smoothing.certification.runner import process_state
-    from hf_smoothing.models import SmoothedClassifier, SmoothedClassifierConfig
-
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except OSError as error:
-        raise _not_found("model", path, error) from error
-    if isinstance(config, SmoothedClassifierConfig):
-        if size is not None and [size, size] != list(config.size):
-            raise ValueError(f"{path} is certified at {tuple(config.size)}; leave --size out.")
-        model = SmoothedClassifier.from_pretrained(path, use_safetensors=True)
-    else:
-        model = SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size)
-    target = device or process_state().device
-    try:
-        return model.to(target).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"The device {str(target)!r} cannot be used here ({str(error).splitlines()[0]}). Try --device cpu."
-        ) from error
-
-
-def load_split(path: str, split: str, streaming: bool = False) -> Any:
-    """One split of a data set on the Hub or in a folder.
-
-    Raises:
-        ValueError: if there is no such split, naming those that exist.
-    """
-    from datasets import get_dataset_split_names, load_dataset
-
-    try:
-        return load_dataset(path, split=split, streaming=streaming)
-    except OSError as error:
-        raise _not_found("data set", path, error) from error
-    except ValueError as error:
-        if "split" not in str(error).lower():
-            raise
-        raise ValueError(
-            f"{path} has no split {split!r}; it has {get_dataset_split_names(path)}. Pass --split."
-        ) from error
-
-
-def _not_found(kind: str, path: str, error: OSError) -> ValueError:
-    place = "is a folder without one" if Path(path).is_dir() else "is no folder here, and was not found on the Hub"
-    return ValueError(f"No {kind} could be read from {path!r}: it {place} ({str(error).strip().splitlines()[0]}).")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,11 @@ class PixelStream(IterableDataset[dict[str, Any]]):
         label_column: str | None = None,
         id2label: Mapping[int, str] | None = None,
     ) -> None:
+        if isinstance(dataset, Iterator):
+            raise ValueError(
+                f"PixelStream needs a stream that can be gone through again, got a {type(dataset).__name__}, which is used up after once. Pass "
+                "a datasets.IterableDataset, e.g. IterableDataset.from_generator(function)."
+            )
         self.dataset = dataset
         self._reader = _Reader(dataset, size, image_column, label_column, id2label)
         self.size, self.image_column, self.label_column = (
@@ -232,7 +237,9 @@ def _plain(name: str) -> str:
 
 
 def _find_column(dataset: Any, name: str | None, kind: str, required: bool) -> str | None:
-    columns: list[str] = list(getattr(dataset, "column_names", None) or next(iter(dataset)).keys())
+    columns: list[str] = list(getattr(dataset, "column_names", None) or next(iter(dataset), {}).keys())
+    if not columns:
+        raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
     if name is not None:
         if name not in columns:
             raise ValueError(f"The data set has no column {name!r}; it has {columns}. Pass {kind}_column=...")

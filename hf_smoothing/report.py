@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def caption(run: Run) -> str:
         f"{radii}, {s['rounding']}" if "rounding" in s else radii,
         f"{rule.get('name')} ({draws})" if draws else str(rule.get("name")),
         "alpha not stated" if s.get("alpha") is None else f"alpha = {s['alpha']}",
-        f"{s.get('num_images')} images of {_data_text(s.get('dataset', {}))}",
+        f"{s.get('num_images') or len(run.rows)} images of {_data_text(run)}",
     ]
     if "noise" in s:
         parts.append(f"noise {s['noise'].get('kind')} at {'x'.join(map(str, s.get('resolution', [])))}")
@@ -126,11 +127,16 @@ def default_radii(runs: Iterable[Run]) -> list[float]:
     return sorted(targets) or list(DEFAULT_RADII)
 
 
-def _data_text(data: Mapping[str, Any]) -> str:
+def _data_text(run: Run) -> str:
+    data = run.settings.get("dataset", {})
     if "labels_sha256" in data:  # a log, which names no data set
         return f"an unknown data set (labels {data['labels_sha256'][:8]})"
     split = f" {data['split']}" if data.get("split") else ""
-    return f"{data.get('id') or 'data set'}{split} ({str(data.get('sha256'))[:8]})"
+    if "stream_sha256" not in data:
+        return f"{data.get('id') or 'data set'}{split} ({str(data.get('sha256'))[:8]})"
+    # A stream has no hash of its own before it ends; what its rows keep tells it from others.
+    rows = ",".join(f"{index} {run.rows[index].get('image_sha256')}" for index in sorted(run.rows))
+    return f"{data.get('id') or 'a stream'}{split} ({hashlib.sha256(rows.encode()).hexdigest()[:8]})"
 
 
 def _sigma_text(sigma: float | None) -> str:

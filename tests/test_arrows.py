@@ -25,6 +25,7 @@ ARROWS = {
     "certification": {"statistics", "noise", "records", "pixels"},
     "attacks": {"noise", "pixels", "preprocessing", "statistics"},
     "challenge": {"attacks", "certification", "noise", "pixels", "records", "statistics"},
+    "loading": {"certification", "models"},
     "models": {"certification", "noise", "preprocessing", "pixels", "statistics"},
     "metrics": {"statistics"},
     "published": {"statistics", "records"},

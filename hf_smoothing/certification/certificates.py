@@ -24,6 +24,7 @@ class Votes:
             first. The last may be unfinished.
         drawn: number of draws made.
         seconds: spent on them.
+        image_sha256: of the image and its label, where a run keeps it.
     """
 
     index: int
@@ -31,6 +32,7 @@ class Votes:
     looks: list[Counts] = field(default_factory=list)
     drawn: int = 0
     seconds: float = 0.0
+    image_sha256: str | None = None
 
     def add(self, counts: Counts, start: int, stop: int, opens_look: bool) -> None:
         """Add the counts of draws `start` to `stop` - 1, which must continue those made so far."""

@@ -92,7 +92,7 @@ def probe_batch_size(
         return replace(execution, batch_size=execution.size_on(device)), {}
     speeds: dict[int, float] = {}
     with execution.prepare(classifier) as classify:
-        for size in (16, 32, 64, 128, 256) if device.type == "cpu" else (256, 512, 1024, 2048, 4096, 8192):
+        for size in (16, 32, 64, 128, 256) if device.type == "cpu" else (16, 64, 256, 512, 1024, 2048, 4096, 8192):
             batch = torch.full((size, *shape), 0.5, device=device)
             try:
                 _forward(classify, batch, execution)  # a first pass sets up kernels and caches
@@ -100,7 +100,12 @@ def probe_batch_size(
                 while count < 2 or time.perf_counter() - began < seconds:
                     _forward(classify, batch, execution)
                     count += 1
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
+                if not speeds:
+                    raise ValueError(
+                        f"The device's memory must hold a batch of {size} images of shape {shape}, and does not. Pass a smaller batch_size, "
+                        "or dtype='bfloat16'."
+                    ) from error
                 break
             speeds[size] = count * size / (time.perf_counter() - began)
             if speeds[size] < 0.8 * max(speeds.values()):

@@ -20,7 +20,19 @@ Item = Mapping[str, Any]
 
 
 def is_stream(dataset: Any) -> bool:
-    """Whether images can only be gone through in order, as those of a `datasets.IterableDataset`."""
+    """Whether images can only be gone through in order, as those of a `datasets.IterableDataset`.
+
+    Raises:
+        ValueError: if they can be gone through only once, as those of a generator.
+    """
+    if isinstance(dataset, Iterator):
+        raise ValueError(
+            f"A stream of images must be one that can be gone through again, got a {type(dataset).__name__}, which is used up after once: a "
+            "run looks at the first image before it starts, and a resumption at all. Pass an object whose __iter__ starts anew, such as a "
+            "datasets.IterableDataset."
+        )
+    if isinstance(dataset, torch.utils.data.IterableDataset):
+        return True
     return not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))
 
 
@@ -105,12 +117,16 @@ class Survey:
     Attributes:
         resolution: (channels, height, width).
         on_grid: whether all are 8-bit images; of a stream, whether the first is.
-        sha256: of all indices, pixels and labels; None for a stream, whose rows keep that of each image instead.
+        labelled: whether all have a label; of a stream, whether the first has.
+        sha256: of all indices, pixels and labels; of a stream, of the indices that were chosen from it.
+        streamed: whether it is a stream.
     """
 
     resolution: tuple[int, ...]
     on_grid: bool
-    sha256: str | None
+    labelled: bool
+    sha256: str
+    streamed: bool
 
 
 def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
@@ -123,16 +139,19 @@ def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
     first = next(items)
     resolution = tuple(first[1]["pixel_values"].shape)
     if is_stream(dataset):
-        return Survey(resolution, _fits_grid(first[1]), None)
-    fits = []
+        text = "all" if chosen is None else ",".join(map(str, chosen))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return Survey(resolution, _fits_grid(first[1]), first[1].get("labels") is not None, digest, streamed=True)
+    fits, labelled = True, True
 
     def watched() -> Iterator[tuple[int, Item]]:
+        nonlocal fits, labelled
         for index, item in itertools.chain([first], items):
-            fits.append(_fits_grid(item))
+            fits, labelled = fits and _fits_grid(item), labelled and item.get("labels") is not None
             yield index, item
 
     digest = images_sha256(watched())
-    return Survey(resolution, all(fits), digest)
+    return Survey(resolution, fits, labelled, digest, streamed=False)
 
 
 def _fits_grid(item: Item) -> bool:

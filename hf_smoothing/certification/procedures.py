@@ -62,6 +62,8 @@ def certify(
     seed: int | None = None,
     indices: Sequence[int] | None = None,
     dtype: str = "float32",
+    channels_last: bool = False,
+    compiled: bool = False,
 ) -> list[Certificate]:
     """Certify each image: with probability at least 1 - alpha its certificate is true.
 
@@ -74,7 +76,7 @@ def certify(
         batch_size: noisy copies a forward pass; copies of several images share a batch. Never changes the result.
         seed: for reproducible measurements. Without one, fresh entropy is used, as a deployed service should.
         indices: of the images within a run, which with the seed decide the noise; 0, 1, ... by default.
-        dtype: in which the network runs; the certificate holds for the network at that dtype.
+        dtype, channels_last, compiled: how the network is run, see `Execution`; the certificate holds for the network run so.
 
     Raises:
         ValueError, TypeError: on pixels that are not in [0, 1], a model in train mode, too few draws, nan logits.
@@ -82,7 +84,7 @@ def certify(
     Source: arXiv 1902.02918, CERTIFY.
     """
     rule = make_rule(sigma, mode=mode, radii=radii, n0=n0, n=n, alpha=alpha, spending=spending, bound=bound)
-    execution = Execution(dtype, batch_size=batch_size)
+    execution = Execution(dtype, channels_last, compiled, batch_size)
     return [
         rule.decide(votes)
         for rule, votes in _finished(classifier, images, rule, noise, seed, indices, execution)
@@ -102,11 +104,13 @@ def predict(
     seed: int | None = None,
     indices: Sequence[int] | None = None,
     dtype: str = "float32",
+    channels_last: bool = False,
+    compiled: bool = False,
 ) -> list[Prediction]:
     """Answer with the smoothed classifier, or abstain; an answer is wrong with probability at most alpha.
 
     Args:
-        classifier, images, sigma, alpha, noise, batch_size, seed, indices, dtype: as in `certify`.
+        classifier, images, sigma, alpha, noise, batch_size, seed, indices, dtype, channels_last, compiled: as in `certify`.
         mode: "sequential" answers as soon as a class has more than half of the probability, after 20 draws if these agree, and
             abstains where `n` leave that open; "fixed" makes n draws of every image and tests its top two classes.
         n: draws an image, at most or exactly.
@@ -118,7 +122,7 @@ def predict(
     """
     if mode not in ("sequential", "fixed"):
         raise ValueError(f"`mode` must be 'sequential' or 'fixed', got {mode!r}.")
-    execution = Execution(dtype, batch_size=batch_size)
+    execution = Execution(dtype, channels_last, compiled, batch_size)
     if mode == "fixed":
         return _predict_fixed(classifier, images, sigma, n, alpha, noise, seed, indices, execution)
     rule = SequentialRule(sigma, (0.0,), n0=0, n=n, alpha=alpha)
@@ -171,13 +175,10 @@ def _predict_fixed(
             f"`n` must be between {enough} (fewer draws decide nothing at alpha = {alpha}) and {MAX_DRAWS:,}, got {n}."
         )
     pixels = to_unit_pixels(images).to(classifier_device(classifier))
-    counts = count_votes(
-        classifier,
-        pixels,
-        [Draws(slot, index, 0, n) for slot, index in enumerate(_check_indices(indices, len(pixels)))],
-        stream=_stream_for(pixels, noise, sigma, seed),
-        execution=execution,
-    )
+    requests = [Draws(slot, index, 0, n) for slot, index in enumerate(_check_indices(indices, len(pixels)))]
+    stream = _stream_for(pixels, noise, sigma, seed)
+    with execution.prepare(classifier) as classify:
+        counts = count_votes(classify, pixels, requests, stream=stream, execution=execution)
     answers = []
     for votes in counts:
         second, first = np.argsort(votes, kind="stable")[-2:]

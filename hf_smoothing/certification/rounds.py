@@ -131,10 +131,10 @@ def vote_in_rounds(
             yield touched
             wants |= {item.index: rule.wanted(item) for item in touched}
             work = [item for item in work if wants[item[0].index] > item[0].drawn]
-            if seconds < round_seconds / 2:
+            if seconds < round_seconds / 2 and drawn == batches * full:
                 batches *= 2
-            elif seconds > round_seconds * 2 and batches > 1:
-                batches //= 2
+            elif seconds > round_seconds * 2:
+                batches = max(1, int(batches * round_seconds / seconds))
 
 
 def plan(votes: Sequence[tuple[Votes, int]], bounds: Sequence[int], budget: int) -> list[Draws]:
@@ -169,22 +169,30 @@ def _cast(
     """Make the draws, each rank its part: the votes of each request, and the seconds that the slowest rank took."""
     mine = part_of(requests, ranks.rank, ranks.count)
 
-    def draw() -> tuple[float, list[tuple[int, Counts]]]:
+    seen = [work[request.slot][0].image_sha256 for request in requests]
+
+    def draw() -> tuple[float, list[tuple[int, Counts]], list[str | None]]:
         if not mine:
-            return 0.0, []
+            return 0.0, [], seen
         slots = sorted({request.slot for _, request in mine})
         images = torch.stack([work[slot][1] for slot in slots])
         began = time.perf_counter()
         asked = [request._replace(slot=slots.index(request.slot)) for _, request in mine]
         counts = count_votes(classify, images, asked, stream=stream, execution=execution)
-        return time.perf_counter() - began, [(number, row) for (number, _), row in zip(mine, counts, strict=True)]
+        rows = [(number, row) for (number, _), row in zip(mine, counts, strict=True)]
+        return time.perf_counter() - began, rows, seen
 
     results = ranks.exchange(draw)
+    if any(theirs != seen for _, _, theirs in results):
+        raise ValueError(
+            "The ranks of this run do not read the same images, so their votes cannot be added. Give every rank the same data set in the "
+            "same order, unshuffled or shuffled with one seed."
+        )
     sums: dict[int, Counts] = {}
-    for _, rows in results:
+    for _, rows, _ in results:
         for number, row in rows:
             sums[number] = sums[number] + row if number in sums else np.asarray(row)
-    return sums, max(seconds for seconds, _ in results)
+    return sums, max(seconds for seconds, _, _ in results)
 
 
 def part_of(requests: Sequence[Draws], rank: int, count: int) -> list[tuple[int, Draws]]:

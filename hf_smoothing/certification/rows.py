@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import time
 from collections.abc import Mapping, Sequence
@@ -29,33 +30,30 @@ class RowKeeper:
 
     def __init__(self, writer: RunWriter, rule: Rule, share: tuple[int, int] = (0, 1)) -> None:
         self.writer, self.rule, self.share = writer, rule, share
-        self._expected: dict[int, tuple[int, str | None]] = {}
-        self._turns = 0
+        self._turns: dict[int, int] = {}
+        self._turn = itertools.count()
         self._unsaved: dict[int, Votes] = {}
         self._saved = time.monotonic()
 
-    def expect(self, index: int, image_sha256: str | None = None) -> None:
-        """Announce an image, in the same order on every rank; of a stream, with the hash that its rows shall keep."""
-        self._expected[index] = (self._turns, image_sha256)
-        self._turns += 1
+    def expect(self, index: int) -> None:
+        """Announce an image, in the same order on every rank."""
+        self._turns[index] = next(self._turn)
 
     def keep(self, touched: Sequence[Votes]) -> list[Certificate]:
         """Take note of votes that have changed; returns the certificates that are finished now."""
         finished = []
         for votes in touched:
-            turn, image_sha256 = self._expected[votes.index]
-            mine = turn % self.share[1] == self.share[0]
+            mine = self._turns[votes.index] % self.share[1] == self.share[0]
             if self.rule.wanted(votes) == votes.drawn:
                 finished.append(self.rule.decide(votes))
                 self._unsaved.pop(votes.index, None)
-                del self._expected[votes.index]
                 if mine:
-                    self.writer.append(certificate_row(finished[-1], image_sha256))
+                    self.writer.append(certificate_row(finished[-1], votes.image_sha256))
             elif mine:
                 self._unsaved[votes.index] = votes
         if time.monotonic() - self._saved > PARTIAL_SECONDS:
-            for index, votes in self._unsaved.items():
-                self.writer.append(_partial_row(votes, self._expected[index][1]))
+            for votes in self._unsaved.values():
+                self.writer.append(_partial_row(votes))
             self._unsaved.clear()
             self._saved = time.monotonic()
         return finished
@@ -80,22 +78,22 @@ def certificate_row(certificate: Certificate, image_sha256: str | None = None) -
     return {key: value for key, value in row.items() if key not in unused}
 
 
-def _partial_row(votes: Votes, image_sha256: str | None) -> Row:
-    row = {
+def _partial_row(votes: Votes) -> Row:
+    return {
         "index": votes.index,
         "partial": True,
         "draws": votes.drawn,
         "num_labels": len(votes.looks[0]),
         "looks": [_sparse(look) for look in votes.looks],
         "seconds": round(votes.seconds, 4),
+        "image_sha256": votes.image_sha256,
     }
-    return row if image_sha256 is None else {**row, "image_sha256": image_sha256}
 
 
 def restored_votes(index: int, item: Item, partial: Row | None) -> Votes:
     """The votes that an image starts with: none, or those of its partial row."""
     label = item.get("labels")
-    votes = Votes(index, None if label is None else operator.index(label))
+    votes = Votes(index, None if label is None else operator.index(label), image_sha256=image_hash(index, item))
     if partial is not None:
         votes.looks = [_dense(look, partial["num_labels"]) for look in partial["looks"]]
         votes.drawn, votes.seconds = partial["draws"], partial["seconds"]
@@ -103,7 +101,7 @@ def restored_votes(index: int, item: Item, partial: Row | None) -> Votes:
 
 
 def image_hash(index: int, item: Item) -> str:
-    """Of one image of a stream: short, since it stands in every row."""
+    """Of one image and its label: short, since it stands in every row."""
     return images_sha256([(index, item)])[:16]
 
 

@@ -21,7 +21,7 @@ from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import check_selection, checked_items, is_stream, survey
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
 from hf_smoothing.certification.rounds import RankError, Ranks, vote_in_rounds
-from hf_smoothing.certification.rows import RowKeeper, image_hash, restored_votes
+from hf_smoothing.certification.rows import RowKeeper, restored_votes
 from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.certification.settings import run_settings
 from hf_smoothing.noise import on_grid
@@ -32,6 +32,9 @@ from hf_smoothing.statistics import ABSTAIN, check_whole, exact_text
 
 PROBE_DRAWS = 200_000
 """A run of fewer draws is over before the trial of batch sizes has paid."""
+
+
+_SAME_STREAM = "Resume with the same stream in the same order, or use another output folder."
 
 
 def certify_dataset(
@@ -98,6 +101,11 @@ def certify_dataset(
     facts: list[Any] = [None]
     if state.is_main_process:
         seen = survey(dataset, chosen)
+        if label_aware and not seen.labelled:
+            raise ValueError(
+                "Label-aware measuring needs the true class of every image, but there are images without 'labels'. Use a labelled split, or "
+                "leave label_aware out."
+            )
         kind = choose_noise(noise, seen.on_grid)
         stream = make_stream(kind, seed=seed, shape=seen.resolution, device=device, sigma=rule.sigma)
         speeds: dict[str, int] = {}
@@ -188,18 +196,19 @@ def _pending(
     """The images that are not finished, with the votes they already have."""
     streamed = is_stream(dataset)
     todo = chosen if streamed else [index for index in chosen or () if index not in before.rows]
+    unseen = before.rows.keys() | before.partials.keys() if streamed else set()
     for index, item in checked_items(dataset, todo):
-        seen = image_hash(index, item) if streamed else None
         recorded = before.rows.get(index, before.partials.get(index))
-        if recorded is not None and recorded.get("image_sha256") != seen:
-            raise RunError(
-                f"Image {index} of the stream is not the one that this run has certified. Resume with the same stream in the same order, or "
-                "use another output folder."
-            )
+        votes = restored_votes(index, item, None if index in before.rows else recorded)
+        unseen.discard(index)
+        if recorded is not None and recorded.get("image_sha256") != votes.image_sha256:
+            raise RunError(f"Image {index} of the stream is not the one that this run has certified. {_SAME_STREAM}")
         if index in before.rows:
             continue
         pixels = to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]
         if stream.kind == "grid" and not on_grid(pixels):
             choose_noise("grid", fits_grid=False)  # says what to do
-        keeper.expect(index, seen)
-        yield restored_votes(index, item, recorded), pixels
+        keeper.expect(index)
+        yield votes, pixels
+    if unseen:
+        raise RunError(f"The stream ended before image {max(unseen)}, which this run has recorded. {_SAME_STREAM}")

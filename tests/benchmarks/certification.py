@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from results import FOLDER, machine, record
 from hf_smoothing import PixelDataset, SmoothedClassifier, certify, certify_dataset, read_run
 from hf_smoothing.certification import Draws, Execution, FixedRule, SequentialRule, Votes, make_stream, vote_in_rounds
 from hf_smoothing.certification.execution import probe_batch_size
-from hf_smoothing.certification.rows import restored_votes
 from hf_smoothing.statistics import certified_accuracy
 
 
@@ -80,18 +79,21 @@ def forward_speed(model: SmoothedClassifier, execution: Execution, seconds: floa
         return count * len(batch) / (time.perf_counter() - began)
 
 
-def certify_speed(model: SmoothedClassifier, execution: Execution, draws: int, noise: str) -> float:
-    """Noisy copies a second, from clean images to decisions."""
-    images = torch.randint(0, 256, (10, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float() / 255
-    rule = FixedRule(SIGMA, n0=100, n=draws // 10 - 100, alpha=ALPHA)
+def certify_speeds(model: SmoothedClassifier, execution: Execution, noise: str) -> Iterator[float]:
+    """Noisy copies a second of one round after another, from clean images to counted votes."""
+    images = torch.randint(0, 256, (500, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float() / 255
+    rule = FixedRule(SIGMA, n=100_000, alpha=ALPHA)
     stream = make_stream(noise, seed=0, shape=(3, 32, 32), device=model.device, sigma=SIGMA)
     pending = ((Votes(index), image) for index, image in enumerate(images))
-    began = time.perf_counter()
-    for touched in vote_in_rounds(model, pending, rule, stream, execution=execution):
-        for votes in touched:
-            if rule.wanted(votes) == votes.drawn:
-                rule.decide(votes)
-    return draws / (time.perf_counter() - began)
+    rounds = vote_in_rounds(model, pending, rule, stream, execution=execution)
+    known: dict[int, int] = {}
+    while True:
+        began = time.perf_counter()
+        drawn = 0
+        for votes in next(rounds):
+            drawn += votes.drawn - known.get(votes.index, 0)
+            known[votes.index] = votes.drawn
+        yield drawn / (time.perf_counter() - began)
 
 
 def noise_speed(model: SmoothedClassifier, size: int, kind: str, seconds: float) -> float:
@@ -111,31 +113,36 @@ def certify_over_forward(args: argparse.Namespace) -> None:
     for name, build in NETWORKS.items():
         model = build().to(args.device).eval()
         execution, speeds = probe_batch_size(model, (3, 32, 32), fast(args, name), seconds=1.0)
-        span = 2.0 if args.quick else 10.0
-        draws = max(2_000, int(forward_speed(model, execution, span / 2) * span) // 1000 * 1000)
-        ratios: dict[str, list[float]] = {"grid": [], "gaussian": []}
-        forwards = []
-        for _ in range(1 if args.quick else 5):
-            for kind, found in ratios.items():
-                before = forward_speed(model, execution, span / 2)
-                speed = certify_speed(model, execution, draws, kind)
-                forwards.append((before + forward_speed(model, execution, span / 2)) / 2)
-                found.append(round(speed / forwards[-1], 4))
         shared = {
             "dtype": execution.dtype,
             "channels_last": execution.channels_last,
             "batch_size": execution.batch_size,
         }
-        for kind, found in ratios.items():
+        cost = {}
+        for kind in ("grid", "gaussian"):
+            rounds, ratios, alone = certify_speeds(model, execution, kind), [], []
+            for _ in range(6):  # until the rounds have their length of about a second
+                next(rounds)
+            forward = forward_speed(model, execution, 1.0)
+            for _ in range(3 if args.quick else 25):
+                ours = next(rounds)
+                before, forward = forward, forward_speed(model, execution, 1.0)
+                ratios.append(2 * ours / (before + forward))
+                alone.append(forward / noise_speed(model, execution.size_on(model.device), kind, 0.2))
             figure = "certify_over_forward" + ("" if kind == "grid" else "_gaussian_noise")
+            low, middle, high = (round(float(q), 3) for q in np.quantile(ratios, [0.25, 0.5, 0.75]))
             keep(
-                figure, name, round(statistics.median(found), 3), args, ratios=found, noise=kind, draws=draws,
-                forward_images_per_second=round(statistics.median(forwards)), probe=speeds, **shared,
-            )  # fmt: skip
-        cost = {
-            kind: statistics.median(forwards) / noise_speed(model, execution.size_on(model.device), kind, span / 4)
-            for kind in ratios
-        }
+                figure,
+                name,
+                middle,
+                args,
+                quartiles=[low, high],
+                rounds=len(ratios),
+                noise=kind,
+                probe=speeds,
+                **shared,
+            )
+            cost[kind] = statistics.median(alone)
         keep(
             "grid_noise_cost", name, round(cost["grid"], 4), args, float32_noise_cost=round(cost["gaussian"], 4), **shared,
             unit="time to draw and add the noise of a copy, over the time of its forward pass",
@@ -238,14 +245,14 @@ def replayed_draws(rule: SequentialRule, run: Any) -> float:
     """Mean draws an image that a rule would have made: the counts at the looks of a longer run decide where it stops."""
     total = 0
     for row in run.rows.values():
-        whole = restored_votes(row["index"], {}, {**row, "num_labels": 10})
+        whole = [np.array([look.get(str(k), 0) for k in range(10)]) for look in row["looks"]]
         votes = Votes(row["index"])
         while rule.wanted(votes) > votes.drawn:
-            if len(votes.looks) == len(whole.looks):  # the rule would have gone on where the run stopped
+            if len(votes.looks) == len(whole):  # the rule would have gone on where the run stopped
                 votes.drawn = rule.bounds[-1]
                 break
             end = rule.bounds[len(votes.looks)]
-            votes.add(whole.looks[len(votes.looks)], votes.drawn, end, opens_look=True)
+            votes.add(whole[len(votes.looks)], votes.drawn, end, opens_look=True)
         total += votes.drawn
     return round(total / len(run.rows), 1)
 

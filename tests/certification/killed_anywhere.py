@@ -1,0 +1,68 @@
+"""Certify in child processes that their parent kills at any moment, not only between two batches, until one comes through."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset
+
+from hf_smoothing.certification import certify_dataset, rows
+
+
+KINDS = {
+    "fixed": (Ranges(), RUN),
+    "targets": (Linear(), SEQUENTIAL),
+    "spending": (Linear(), {**SEQUENTIAL, "spending": True}),
+}
+
+
+class Slow:
+    """Gives the killer time: a moment between two batches, so that kills fall on writing, reading and drawing alike."""
+
+    def __init__(self, classifier) -> None:
+        self.classifier = classifier
+
+    def __call__(self, pixels):
+        time.sleep(0.001)
+        return self.classifier(pixels)
+
+
+def attempt(folder: Path, kind: str, count: int) -> None:
+    """In the child: the run, with its partial rows written after every round."""
+    rows.PARTIAL_SECONDS = -1.0
+    classifier, arguments = KINDS[kind]
+    certify_dataset(Slow(classifier), random_dataset(count), folder, **arguments)
+
+
+def main(folder: Path, kind: str, count: int, seed: int) -> int:
+    """The number of kills before the run was complete."""
+    moments = random.Random(seed)
+    for kills in range(500):
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                attempt(folder, kind, count)
+                os._exit(0)
+            os._exit(1)
+        time.sleep(moments.uniform(0.0, 0.12))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0, "a resumption must not be refused"
+            return kills
+        for file in folder.glob("certificates-*.jsonl"):
+            # What a machine that loses power may take with it: most often a part of the last line, sometimes more.
+            torn = moments.choice([0, 1, moments.randrange(0, 60), moments.randrange(0, 400)])
+            os.truncate(file, max(0, file.stat().st_size - torn))
+    raise RuntimeError("the run never came to its end")
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -1,0 +1,339 @@
+"""Images that can only be gone through in order are certified as those of a list, and checked when a run goes on."""
+
+from __future__ import annotations
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, random_images, results
+from tiny import NAMES, SIZE, data, image_dataset, parquet_folder, pil_images, pixels, smoothed
+
+from hf_smoothing import PixelDataset, PixelStream
+from hf_smoothing.certification import certify_dataset, rows
+from hf_smoothing.cli import main
+from hf_smoothing.records import RunError, read_run
+from hf_smoothing.report import report
+
+
+DATASET = random_dataset(6)
+
+
+class Stream:
+    """Can be gone through, and nothing else."""
+
+    def __init__(self, items) -> None:
+        self.items, self.passes, self.read = items, 0, 0
+
+    def __iter__(self):
+        self.passes += 1
+        for item in self.items:
+            self.read += 1
+            yield item
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return certify_dataset(Ranges(), DATASET, tmp_path_factory.mktemp("whole"), **RUN)
+
+
+@pytest.fixture(scope="module")
+def whole_sequential(tmp_path_factory):
+    return certify_dataset(Linear(), DATASET, tmp_path_factory.mktemp("whole"), **SEQUENTIAL)
+
+
+@pytest.fixture(params=["fixed", "targets"])
+def kind(request, whole, whole_sequential):
+    return (Ranges(), RUN, whole) if request.param == "fixed" else (Linear(), SEQUENTIAL, whole_sequential)
+
+
+def test_a_stream_has_the_certificates_of_the_list(tmp_path, kind):
+    classifier, arguments, expected = kind
+    run = certify_dataset(classifier, Stream(DATASET), tmp_path, **arguments)
+    assert results(run) == results(expected)
+    assert run.settings["num_images"] is None and "sha256" not in run.settings["dataset"]
+    assert run.settings["noise"] == expected.settings["noise"]
+    assert len({row["image_sha256"] for row in run.rows.values()}) == 6
+
+
+@pytest.mark.parametrize("indices", [range(1, 6, 2), [5, 1, 3], np.array([1, 3, 5])], ids=["range", "list", "numpy"])
+def test_chosen_images_of_a_stream(tmp_path, kind, indices):
+    classifier, arguments, expected = kind
+    run = certify_dataset(classifier, Stream(DATASET), tmp_path, **arguments, indices=indices)
+    assert results(run) == {index: results(expected)[index] for index in (1, 3, 5)}
+    assert run.settings["num_images"] == 3
+
+
+def test_a_stream_is_read_no_further_than_needed(tmp_path):
+    def endless():
+        yield from DATASET
+        raise AssertionError("read on after the last image asked for")
+
+    class Endless:
+        def __iter__(self):
+            return endless()
+
+    assert sorted(certify_dataset(Ranges(), Endless(), tmp_path, **RUN, indices=range(5)).rows) == list(range(5))
+
+
+def test_a_long_stream_is_not_kept_in_memory(tmp_path):
+    """The window is 64 to 512 images; when the first are done, the stream must not have been read to its end."""
+    stream = Stream(random_dataset(1500))
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(Linear(), 40), stream, tmp_path, **SEQUENTIAL)
+    assert read_run(tmp_path).rows
+    assert stream.read < 700
+
+
+@pytest.mark.parametrize("batches", [0, 3, 20, 70])
+def test_an_interrupted_stream_resumes(tmp_path, monkeypatch, whole, batches):
+    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt, match="of all images are done"):
+        certify_dataset(Failing(Ranges(), batches), Stream(DATASET), tmp_path, **RUN)
+    with open(tmp_path / "certificates-0.jsonl", "a", encoding="utf-8") as stream:
+        stream.write('{"index": 5, "lab')
+    resumed = certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN)
+    assert results(resumed) == results(whole)
+    again = certify_dataset(Failing(Ranges(), 0, AssertionError), Stream(DATASET), tmp_path, **RUN)
+    assert results(again) == results(resumed), "nothing was left to do"
+
+
+OTHERS = random_dataset(6, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        (lambda: DATASET[::-1], 0),
+        (lambda: [DATASET[0], DATASET[2], DATASET[1], *DATASET[3:]], 1),
+        (lambda: [*DATASET[:2], OTHERS[2], *DATASET[3:]], 2),
+        (lambda: [{**DATASET[0], "labels": 2}, *DATASET[1:]], 0),
+        (lambda: [{**item, "pixel_values": item["pixel_values"].float() / 255} for item in DATASET], 0),
+    ],
+    ids=["reversed", "swapped", "another image", "another label", "another dtype"],
+)
+@pytest.mark.parametrize("batches", [40, 1000])
+def test_resuming_with_another_stream_is_refused_naming_the_image(tmp_path, monkeypatch, change, first, batches):
+    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
+    try:
+        certify_dataset(Failing(Ranges(), batches), Stream(DATASET), tmp_path, **{**RUN, "batch_size": 30})
+    except KeyboardInterrupt:
+        assert {0, 1, 2} <= {*read_run(tmp_path).rows, *read_run(tmp_path).partials}
+    before = (tmp_path / "certificates-0.jsonl").read_bytes()
+    with pytest.raises(RunError, match=f"Image {first} of the stream is not the one that this run has certified"):
+        certify_dataset(Failing(Ranges(), 0, AssertionError), Stream(change()), tmp_path, **RUN)
+    assert (tmp_path / "certificates-0.jsonl").read_bytes() == before
+
+
+def test_a_list_does_not_resume_a_stream_nor_a_stream_a_list(tmp_path):
+    certify_dataset(Ranges(), Stream(DATASET), tmp_path / "stream", **RUN)
+    certify_dataset(Ranges(), DATASET, tmp_path / "list", **RUN)
+    with pytest.raises(RunError, match="dataset.sha256 was None"):
+        certify_dataset(Ranges(), DATASET, tmp_path / "stream", **RUN)
+    with pytest.raises(RunError, match="num_images was 6, is None"):
+        certify_dataset(Ranges(), Stream(DATASET), tmp_path / "list", **RUN)
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "message"),
+    [
+        ([], {}, "The stream ended after 0 images, so there is none to certify"),
+        ([], {"indices": [0]}, "The stream ended after 0 images, but image 0 was asked for"),
+        (DATASET, {"indices": []}, "the selection is empty"),
+        (DATASET, {"indices": [-1]}, "`indices` must be different numbers"),
+        (DATASET, {"indices": [1, 1]}, "`indices` must be different numbers"),
+        (DATASET, {"indices": [6]}, "The stream ended after 6 images, but image 6 was asked for"),
+        ([{"labels": 1}], {}, "must be a mapping with 'pixel_values'"),
+        ([{"pixel_values": torch.full((1, 4, 4), 2.0)}], {}, "`image 0` must hold pixels"),
+        (
+            [{"pixel_values": image} for image in random_images(2)],
+            {"noise": "grid"},
+            "Grid noise certifies 8-bit images",
+        ),
+    ],
+)
+def test_what_the_first_image_of_a_stream_tells_leaves_no_folder(tmp_path, items, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        certify_dataset(Ranges(), Stream(items), tmp_path / "run", **RUN, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stream_that_ends_before_the_last_image_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="The stream ended after 6 images, but image 8 was asked for"):
+        certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN, indices=range(9))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"pixel_values": random_images(1)[0], "labels": 0}, "Grid noise certifies 8-bit images"),
+        ({"pixel_values": torch.full((1, 4, 4), torch.nan), "labels": 0}, "`image 3` must hold finite pixels"),
+        (random_dataset(1, (1, 5, 5))[0], r"must have one size and channel count, got \(1, 4, 4\) and, for image 3"),
+        ({"pixel_values": DATASET[0]["pixel_values"], "labels": 0.5}, "labels of image 3"),
+    ],
+    ids=["off the grid", "nan", "another size", "label"],
+)
+def test_a_bad_image_later_in_the_stream(tmp_path, monkeypatch, whole, bad, message):
+    # Met when the window comes to it; mended, the run goes on.
+    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
+    with pytest.raises(ValueError, match=message):
+        certify_dataset(Ranges(), Stream([*DATASET[:3], bad, *DATASET[4:]]), tmp_path, **RUN)
+    assert results(certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN)) == results(whole)
+
+
+def test_the_report_copes_with_an_unknown_number_of_images(tmp_path, whole):
+    run = certify_dataset(
+        Ranges(), Stream(DATASET), tmp_path / "run", **RUN, description={"dataset": {"id": "toys", "split": "test"}}
+    )
+    text = report([run.path], output_dir=tmp_path / "out")
+    assert "toys test" in text and "unfinished" not in text
+    assert text.splitlines()[4].rstrip(" |").endswith("| 6")
+    assert json.loads((run.path / "run.json").read_text())["num_images"] is None
+
+
+# --- Found broken ----------------------------------------------------------------------------------------------------
+
+
+def test_a_generator_is_refused_or_certified_whole(tmp_path, whole):
+    try:
+        run = certify_dataset(Ranges(), (item for item in DATASET), tmp_path, **RUN)
+    except (TypeError, ValueError):
+        return
+    assert results(run) == results(whole)
+
+
+def test_a_pixel_stream_over_a_generator_is_refused_or_whole():
+    source = [{"image": image, "label": 0} for image in pil_images(5)]
+    try:
+        stream = PixelStream(iter(source), SIZE)
+    except (TypeError, ValueError):
+        return
+    assert len(list(stream)) == 5
+
+
+def test_an_empty_pixel_stream_is_explained():
+    with pytest.raises(ValueError, match="empty"):
+        PixelStream([], SIZE)
+
+
+def test_resuming_a_stream_with_other_indices_is_refused(tmp_path):
+    certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN, indices=[0, 1, 2])
+    with pytest.raises(RunError):
+        certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN, indices=[3, 4, 5])
+
+
+def test_two_streams_of_other_images_do_not_share_a_table(tmp_path):
+    for name, items in (("a", DATASET), ("b", OTHERS)):
+        certify_dataset(Ranges(), Stream(items), tmp_path / name, **RUN)
+    text = report([tmp_path / "a", tmp_path / "b"])
+    assert "must not be compared" in text
+
+
+def test_the_caption_does_not_speak_of_none(tmp_path):
+    certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN)
+    assert "None" not in report([tmp_path])
+
+
+def test_a_torch_iterable_with_a_length_is_a_stream(tmp_path, whole):
+    class Counted(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(DATASET)
+
+        def __len__(self):
+            return len(DATASET)
+
+    assert results(certify_dataset(Ranges(), Counted(), tmp_path, **RUN)) == results(whole)
+
+
+def test_a_stream_that_has_become_shorter_is_refused(tmp_path):
+    certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN)
+    with pytest.raises(ValueError, match="stream"):
+        certify_dataset(Ranges(), Stream(DATASET[:3]), tmp_path, **RUN)
+
+
+# --- datasets.IterableDataset and the command line -------------------------------------------------------------------
+
+
+def test_pixel_stream_of_a_datasets_iterable(tmp_path):
+    source, model = image_dataset(6), smoothed("vit")
+    options = {"sigma": 0.25, "n0": 5, "n": 40, "radii": [0.0, 0.05], "progress": False}
+    expected = certify_dataset(model, PixelDataset(source, SIZE), tmp_path / "list", **options)
+    stream = PixelStream(source.to_iterable_dataset(), SIZE)
+    assert (stream.image_column, stream.label_column) == ("image", "label")
+    run = certify_dataset(model, stream, tmp_path / "stream", **options)
+    assert results(run) == results(expected)
+    listed = list(PixelDataset(source, SIZE))
+    for mine, theirs in zip(stream, listed, strict=True):
+        assert torch.equal(mine["pixel_values"], theirs["pixel_values"]) and mine["labels"] == theirs["labels"]
+    with pytest.raises(RunError, match=r"Image \d of the stream is not the one"):
+        certify_dataset(
+            model, PixelStream(source.to_iterable_dataset().shuffle(seed=3), SIZE), tmp_path / "stream", **options
+        )
+
+
+def test_pixel_stream_checks_as_pixel_dataset_does():
+    source = image_dataset(3).to_iterable_dataset()
+    with pytest.raises(ValueError, match="no column 'picture'"):
+        PixelStream(source, SIZE, image_column="picture")
+    with pytest.raises(ValueError, match="2 classes and the model 3|3 classes and the model 2"):
+        PixelStream(source, SIZE, id2label={0: "cat", 1: "dog"})
+    permuted = PixelStream(source, SIZE, id2label=dict(enumerate(("eel", "cat", "dog"))))
+    assert [item["labels"] for item in permuted] == [1, 2, 0]
+    # After a map the columns are not known in advance, and are read off the first row.
+    mapped = PixelStream(source.map(lambda row: row), SIZE)
+    assert [item["labels"] for item in mapped] == [0, 1, 2]
+    assert len(list(mapped)) == 3 == len(list(mapped)), "it can be gone through again"
+    assert len(data(3)) == len(pixels(3)) == len(NAMES)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    smoothed("vit").save_pretrained(tmp_path / "model")
+    parquet_folder(tmp_path / "images", count=12)
+    return tmp_path
+
+
+def certify(place, run, *options):
+    words = [
+        "certify",
+        place / "model",
+        place / "images",
+        "--sigma",
+        "0.25",
+        "--n",
+        "20",
+        "--n0",
+        "5",
+        "--device",
+        "cpu",
+    ]
+    return main([str(word) for word in [*words, "--output-dir", place / run, *options]])
+
+
+def test_streaming_from_the_command_line(place, capsys):
+    choice = ("--max-images", "5", "--stride", "2")
+    assert certify(place, "stream", "--streaming", *choice) == 0
+    out = capsys.readouterr().out
+    assert "5 images are certified in" in out and "| model" in out and "None images" not in out
+    assert certify(place, "list", *choice) == 0
+    run = read_run(place / "stream")
+    assert sorted(run.rows) == [0, 2, 4, 6, 8] and run.settings["num_images"] == 5
+    assert results(run) == results(read_run(place / "list"))
+    capsys.readouterr()
+    assert certify(place, "stream", "--streaming", *choice) == 0
+    assert certify(place, "stream", "--streaming", "--max-images", "5", "--stride", "1") == 1
+    assert "dataset.stride was 2, is 1" in capsys.readouterr().err
+
+
+def test_all_of_a_stream_from_the_command_line(place, capsys):
+    assert certify(place, "run", "--streaming") == 0
+    assert "12 images are certified in" in capsys.readouterr().out
+    assert certify(place, "other", "--streaming", "--stride", "2") == 1
+    assert "--stride needs --max-images" in capsys.readouterr().err
+    assert certify(place, "other", "--streaming", "--split", "train") == 1
+    assert "has no split 'train'; it has ['test']" in capsys.readouterr().err
+    assert certify(place, "other", "--streaming", "--max-images", "13") == 1
+    assert "The stream ended after 12 images, but image 12 was asked for" in capsys.readouterr().err

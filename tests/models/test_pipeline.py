@@ -1,0 +1,188 @@
+"""`pipeline("certified-image-classification")`: images in, answers with their guarantee out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from classifiers import Constant, Ranges, Watched
+from tiny import NAMES, SIZE, pil_images, pixels, plain, smoothed
+from transformers import pipeline
+
+import hf_smoothing
+from hf_smoothing.models import TASK, CertifiedImageClassificationPipeline, NoisyImageProcessor
+
+
+OPTIONS = {"n0": 5, "n": 60, "radii": [0.0, 0.05, 0.1]}
+KEYS = {"label", "radius", "draws", "alpha", "sigma"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    hf_smoothing.register()
+    where = tmp_path_factory.mktemp("pipeline") / "model"
+    smoothed("resnet").save_pretrained(where)
+    return where
+
+
+def make(folder, **options):
+    return pipeline(TASK, model=str(folder), device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def shared(folder):
+    return make(folder)
+
+
+def expected(image, **options):
+    """The answer of `certify` on the pixels of an image."""
+    batch = NoisyImageProcessor(size=SIZE, do_normalize=False)(image, return_tensors="pt")["pixel_values"]
+    (certificate,) = smoothed("resnet").certify(batch, **options)
+    label = None if certificate.abstained else NAMES[certificate.prediction]
+    found = {
+        "radius": certificate.radius,
+        "draws": certificate.draws,
+        "alpha": certificate.alpha,
+        "sigma": certificate.sigma,
+    }
+    return {"label": label, **found}
+
+
+def test_one_image_and_a_list(folder):
+    classify, images = make(folder), pil_images(3)
+    assert isinstance(classify, CertifiedImageClassificationPipeline)
+    answer = classify(images[0], seed=7, **OPTIONS)
+    assert answer == expected(images[0], seed=7, **OPTIONS)
+    assert answer.keys() == KEYS and answer["label"] in NAMES and answer["radius"] > 0.0
+    answers = classify(images, seed=7, **OPTIONS)
+    assert answers == [expected(image, seed=7, **OPTIONS) for image in images]
+
+
+def test_a_file_and_a_data_set(folder, tmp_path):
+    classify, (image,) = make(folder), pil_images(1)
+    image.save(tmp_path / "image.png")
+    assert classify(str(tmp_path / "image.png"), seed=7, **OPTIONS) == expected(image, seed=7, **OPTIONS)
+
+    def endless():
+        yield from pil_images(2)
+
+    assert len(list(classify(endless(), seed=7, **OPTIONS))) == 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_with_a_seed_the_company_does_not_matter(folder, batch_size):
+    images = pil_images(5)
+    answers = make(folder)(images, batch_size=batch_size, seed=3, **OPTIONS)
+    assert answers == [expected(image, seed=3, **OPTIONS) for image in images]
+    assert make(folder)(images[::-1], batch_size=batch_size, seed=3, **OPTIONS) == answers[::-1]
+
+
+def test_without_a_seed_the_noise_is_fresh(folder):
+    classify, (image,) = make(folder), pil_images(1)
+    watched = classify.model.classify = Watched(Constant(2))
+    first = classify([image, image], batch_size=2, **OPTIONS)
+    again = classify(image, **OPTIONS)
+    assert [answer["label"] for answer in (*first, again)] == ["eel"] * 3
+    batches = torch.cat(watched.batches)
+    assert len(torch.unique(batches, dim=0)) == len(batches), "no noisy copy may come twice"
+
+
+def test_an_abstention_has_no_label(folder):
+    classify = make(folder)
+    classify.model.classify = Ranges(3)
+    answers = classify(pil_images(2), **OPTIONS)
+    for answer in answers:
+        assert answer["label"] is None and answer["radius"] == 0.0
+        assert 0 < answer["draws"] <= 65 and answer["alpha"] == 0.001
+
+
+def test_options_when_made_and_when_called(folder):
+    (image,) = pil_images(1)
+    classify = make(folder, seed=7, sigma=0.5, alpha=0.01, **OPTIONS)
+    made = expected(image, seed=7, sigma=0.5, alpha=0.01, **OPTIONS)
+    assert (made["sigma"], made["alpha"]) == (0.5, 0.01)
+    assert classify(image) == made
+    assert classify(image, alpha=0.1) == expected(image, seed=7, sigma=0.5, alpha=0.1, **OPTIONS)
+    assert classify(image) == made, "an option of a call lasts for that call"
+    fixed = {"seed": 7, "mode": "fixed", "n0": 5, "n": 30, "bound": "runner-up"}
+    assert make(folder)(image, **fixed) == expected(image, **fixed)
+    gaussian = {"seed": 7, "noise": "gaussian", "spending": True, **OPTIONS}
+    assert make(folder)(image, **gaussian) == expected(image, **gaussian)
+
+
+def test_defaults_are_those_of_the_model(folder, tmp_path):
+    smoothed("resnet", n=30, n0=4, alpha=0.01, sigma=0.5).save_pretrained(tmp_path)
+    answer = make(tmp_path)(pil_images(1)[0], mode="fixed")
+    assert (answer["draws"], answer["alpha"], answer["sigma"]) == (34, 0.01, 0.5)
+
+
+def test_copies_per_batch_is_the_size_of_a_forward_pass(folder):
+    classify, images = make(folder), pil_images(2)
+    watched = classify.model.classify = Watched(Constant(1))
+    answers = classify(images, batch_size=2, copies_per_batch=7, seed=0, mode="fixed", n0=5, n=30)
+    assert max(watched.sizes) == 7 and sum(watched.sizes) == 70
+    watched.batches.clear()
+    assert classify(images, seed=0, mode="fixed", n0=5, n=30) == answers
+    assert max(watched.sizes) == 35
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 5}, "takes the options .*copies_per_batch.*, got top_k"),
+        ({"label_aware": True}, "got label_aware"),
+        ({"indices": [3]}, "got indices"),
+        ({"n": 5}, "`n` must be at least 1[01] to certify anything"),
+        ({"radii": [0.5, 0.25]}, "`radii` must ascend"),
+        ({"mode": "quick"}, "`mode` must be one of"),
+        ({"sigma": -1.0}, "`sigma` must be a positive"),
+        ({"noise": "laplace"}, "`noise` must be one of"),
+        ({"seed": 0.5}, "`seed` must be a whole number"),
+    ],
+)
+def test_mistakes_are_explained(shared, options, message):
+    with pytest.raises(ValueError, match=message):
+        shared(pil_images(1)[0], **options)
+
+
+def test_an_unknown_option_is_refused_when_it_is_made(folder):
+    with pytest.raises(ValueError, match="got top_k"):
+        make(folder, top_k=5)
+
+
+def test_a_plain_classifier_is_refused_with_the_cure(tmp_path):
+    plain("resnet").save_pretrained(tmp_path)
+    NoisyImageProcessor(size=SIZE).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match="needs a SmoothedClassifier, got ResNetForImageClassification.*from_base_pretrained"
+    ):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_bfloat16_model_sees_eight_bit_pixels(folder, seed, batch_size):
+    classify, images = make(folder, dtype=torch.bfloat16), pil_images(2)
+    assert classify.model.dtype == torch.bfloat16
+    watched = Watched(type(classify.model).classify.__get__(classify.model))
+    classify.model.classify = watched
+    # Grid noise is asked for, so pixels off the grid would be refused.
+    answers = classify(images, batch_size=batch_size, seed=seed, noise="grid", **OPTIONS)
+    assert len(answers) == 2
+    for batch in watched.batches:
+        assert batch.dtype == torch.float32
+        assert float(((batch * 255) - (batch * 255).round()).abs().max()) < 1e-3
+    if seed is not None:
+        watched.batches.clear()
+        assert classify(images, batch_size=batch_size, seed=seed, **OPTIONS) == answers, "and it is chosen by itself"
+
+
+def test_the_answer_is_that_of_certify_at_any_resolution_of_the_file(folder):
+    (large,) = pil_images(1, size=40)
+    assert make(folder)(large, seed=1, **OPTIONS) == expected(large, seed=1, **OPTIONS)
+
+
+def test_the_library_and_the_task_agree_on_pixels(folder):
+    batch = pixels(2)
+    certificates = smoothed("resnet").certify(batch[:1], seed=7, **OPTIONS)
+    answer = make(folder)(pil_images(2)[0], seed=7, **OPTIONS)
+    assert (answer["radius"], answer["draws"]) == (certificates[0].radius, certificates[0].draws)

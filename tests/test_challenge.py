@@ -1,0 +1,394 @@
+"""An attack inside the certified radii: it breaks what is false, nothing that is true, and refuses what it cannot judge."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import datasets
+import pytest
+import torch
+from classifiers import Constant, Linear, random_dataset
+from scipy import stats
+from tiny import NAMES, SIZE, parquet_folder, plain, smoothed
+from torch import nn
+
+from hf_smoothing import certify_dataset, read_run
+from hf_smoothing.challenge import Attacked, allowed_failures, attack_run, summary, write_summary
+from hf_smoothing.cli import main
+from hf_smoothing.models import NoisyImageProcessor
+from hf_smoothing.records import RunError
+from hf_smoothing.statistics import ABSTAIN
+
+
+ARGUMENTS = {"sigma": 0.25, "mode": "fixed", "n0": 200, "n": 2000, "batch_size": 256, "progress": False}
+ATTACK = {"steps": 8, "copies": 8, "n": 2000, "alpha": 0.001}
+QUIET = {**ATTACK, "seed": 0, "progress": False}
+DISTANCES = [0.1, -0.15, 0.2, -0.25, 0.3, -0.35, 0.12, -0.22]
+FLOATS = [{"pixel_values": Linear().image_at(d), "labels": int(d > 0)} for d in DISTANCES]
+DATASET = [{**item, "pixel_values": (item["pixel_values"] * 255).round().to(torch.uint8)} for item in FLOATS]
+
+
+class LinearModule(nn.Module):
+    """`Linear` with weights that a run can name."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.linear = Linear(seed=seed)
+        self.weight = nn.Parameter(self.linear.weight.clone())
+
+    def forward(self, pixels):
+        return self.linear(pixels)
+
+
+MODEL = LinearModule().eval()
+
+
+@pytest.fixture(scope="module", params=["grid", "gaussian"])
+def run(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return certify_dataset(MODEL, DATASET if request.param == "grid" else FLOATS, folder, **ARGUMENTS)
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of the run with rows as `change` makes them."""
+
+    def make(change=lambda row: row, **settings):
+        (tmp_path / "run.json").write_text(json.dumps({**run.settings, **settings}))
+        lines = [json.dumps(change(dict(row))) + "\n" for row in run.rows.values()]
+        (tmp_path / "certificates-0.jsonl").write_text("".join(lines))
+        return read_run(tmp_path)
+
+    return make
+
+
+def images(run):
+    return DATASET if run.settings["noise"]["kind"] == "grid" else FLOATS
+
+
+def test_no_true_certificate_is_broken(run):
+    for index, row in run.rows.items():
+        exact = MODEL.linear.exact_radius(
+            images(run)[index]["pixel_values"].float() / (255 if run.settings["noise"]["kind"] == "grid" else 1)
+        )
+        assert 0.0 < row["radius"] < exact + 0.01
+    found = attack_run(MODEL, images(run), run, **QUIET)
+    assert [item.index for item in found] == list(range(8))
+    assert not any(item.broken for item in found)
+    for item in found:
+        assert 0.0 < item.distance < item.radius == run.rows[item.index]["radius"]
+        assert item.certified == run.rows[item.index]["prediction"] == images(run)[item.index]["labels"]
+        assert 20 <= item.draws <= 2000
+    # On a linear classifier the way is straight, so the attack comes close to the edge.
+    assert sum(item.distance / item.radius for item in found) / len(found) > 0.8
+
+
+def test_a_falsified_run_is_broken(run, copy):
+    false = copy(lambda row: {**row, "radius": 3 * row["radius"]})
+    found = attack_run(MODEL, images(run), false, **QUIET)
+    figures = summary(found, false, **ATTACK)
+    assert figures["broken"] >= 6 > figures["allowed_by_chance"]
+    for item in found:
+        assert item.distance < item.radius
+        if item.broken:
+            assert item.answer == 1 - item.certified
+
+
+def test_a_falsified_class_is_broken(run, copy):
+    false = copy(lambda row: {**row, "prediction": 1 - row["prediction"]})
+    assert all(item.broken for item in attack_run(MODEL, images(run), false, **QUIET))
+
+
+def test_on_the_grid_the_attacked_images_are_eight_bit_images(run, monkeypatch):
+    from hf_smoothing import challenge
+
+    seen, real = [], challenge.predict
+
+    def watched(classifier, points, **options):
+        seen.append((points.clone(), options))
+        return real(classifier, points, **options)
+
+    monkeypatch.setattr(challenge, "predict", watched)
+    attack_run(MODEL, images(run), run, **QUIET, images_per_batch=3)
+    assert [len(points) for points, _ in seen] == [3, 3, 2]
+    steps = torch.cat([points for points, _ in seen]).double() * 255
+    off = float((steps - steps.round()).abs().max())
+    grid = run.settings["noise"]["kind"] == "grid"
+    assert off < 1e-4 if grid else off > 0.01
+    assert {options["noise"] for _, options in seen} == {"grid" if grid else "gaussian"}
+    assert [index for _, options in seen for index in options["indices"]] == list(range(8))
+    assert all((options["n"], options["alpha"], options["sigma"]) == (2000, 0.001, 0.25) for _, options in seen)
+
+
+@pytest.mark.parametrize("images_per_batch", [1, 5])
+def test_a_seed_makes_it_repeatable(run, images_per_batch):
+    first = attack_run(MODEL, images(run), run, **QUIET, images_per_batch=images_per_batch)
+    assert first == attack_run(MODEL, images(run), run, **QUIET, images_per_batch=images_per_batch)
+    assert first != attack_run(MODEL, images(run), run, **{**QUIET, "seed": 1}, images_per_batch=images_per_batch)
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(1, [0]), (2, [0, 4]), (3, [0, 2, 5]), (8, list(range(8))), (100, list(range(8)))]
+)
+def test_max_images_spreads_over_the_run(run, count, chosen):
+    short = {**QUIET, "steps": 1, "copies": 1, "n": 20}
+    assert [item.index for item in attack_run(MODEL, images(run), run, **short, max_images=count)] == chosen
+
+
+def test_what_is_not_certified_is_not_attacked(run, copy):
+    short = {**QUIET, "steps": 1, "copies": 1, "n": 20}
+    some = copy(lambda row: row if row["index"] % 2 else {**row, "prediction": ABSTAIN, "radius": 0.0})
+    assert [item.index for item in attack_run(MODEL, images(run), some, **short)] == [1, 3, 5, 7]
+
+
+def test_what_cannot_be_judged_is_refused(run, copy):
+    with pytest.raises(RunError, match="was measured label-aware, so it holds no certificates"):
+        attack_run(MODEL, images(run), copy(label_aware=True), **QUIET)
+    with pytest.raises(RunError, match="another network: weights_sha256 differ"):
+        attack_run(LinearModule(seed=1).eval(), images(run), run, **QUIET)
+    with pytest.raises(RunError, match="another network"):
+        attack_run(MODEL.linear, images(run), run, **QUIET)
+    with pytest.raises(ValueError, match="does not hold the images of"):
+        attack_run(MODEL, random_dataset(8), run, **QUIET)
+    with pytest.raises(ValueError, match="does not hold the images of"):
+        attack_run(MODEL, images(run)[::-1], run, **QUIET)
+    with pytest.raises(ValueError, match="eval mode"):
+        attack_run(LinearModule(), images(run), run, **QUIET)
+    nothing = copy(lambda row: {**row, "prediction": ABSTAIN, "radius": 0.0})
+    with pytest.raises(RunError, match="no certificate with a positive radius"):
+        attack_run(MODEL, images(run), nothing, **QUIET)
+
+
+def test_a_real_label_aware_run_is_refused(tmp_path):
+    options = {**ARGUMENTS, "mode": "targets", "n0": None, "n": 200, "label_aware": True}
+    measured = certify_dataset(MODEL, DATASET, tmp_path, **options)
+    with pytest.raises(RunError, match="label-aware"):
+        attack_run(MODEL, DATASET, measured, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "`steps` must be at least 1"),
+        ({"copies": 0}, "`copies` must be at least 1"),
+        ({"max_images": 0}, "`max_images` must be at least 1"),
+        ({"images_per_batch": 0}, "`images_per_batch` must be at least 1"),
+        ({"n": 5}, "`n` must be at least"),
+        ({"alpha": 2.0}, "alpha"),
+        ({"seed": 0.5}, "`seed` must be a whole number"),
+    ],
+)
+def test_arguments_that_make_no_sense(run, options, message):
+    with pytest.raises(ValueError, match=message):
+        attack_run(MODEL, images(run), run, **{**QUIET, **options})
+
+
+def test_a_classifier_without_gradients_is_refused_rather_than_praised(tmp_path):
+    run = certify_dataset(Constant(1, 2), DATASET, tmp_path, **ARGUMENTS)
+    with pytest.raises(ValueError, match="depend differentiably on the pixels"):
+        attack_run(Constant(1, 2), DATASET, run, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("certificates", "alpha", "allowed"),
+    [(1, 0.001, 0), (200, 0.001, 3), (1000, 0.001, 5), (10_000, 0.001, 21), (100, 0.002, 3), (5, 0.5, 5)],
+)
+def test_allowed_failures(certificates, alpha, allowed):
+    assert allowed_failures(certificates, alpha) == allowed
+    # The smallest count that true certificates exceed at most once in a thousand attacks.
+    assert stats.binom.sf(allowed, certificates, alpha) <= 0.001
+    assert allowed == 0 or stats.binom.sf(allowed - 1, certificates, alpha) > 0.001
+
+
+def test_the_summary_is_right_and_kept(run, copy):
+    here = copy()
+    found = [
+        Attacked(0, 1, 0.5, 0.25, 1, 20), Attacked(1, 0, 0.5, 0.5, 1, 40), Attacked(2, 1, 0.4, 0.3, ABSTAIN, 2000)
+    ]  # fmt: skip
+    assert [item.broken for item in found] == [False, True, False]
+    figures = summary(found, here, **ATTACK)
+    assert (figures["certificates"], figures["broken"], figures["undecided"], figures["draws"]) == (3, 1, 1, 2060)
+    assert math.isclose(figures["mean_distance_over_radius"], 0.75)
+    assert (figures["alpha_of_certificates"], figures["alpha_of_answers"]) == (0.001, 0.001)
+    assert figures["allowed_by_chance"] == allowed_failures(3, 0.002)
+    write_summary(figures, here)
+    kept = json.loads((here.path / "attack.json").read_text())
+    assert kept == figures and [row["broken"] for row in kept["rows"]] == [False, True, False]
+    assert read_run(here.path).rows == here.rows, "a run with attack.json is still a run"
+
+
+# --- Found broken ----------------------------------------------------------------------------------------------------
+
+
+SHORT = {**QUIET, "steps": 1, "copies": 1, "n": 20}
+
+
+class Stream:
+    def __iter__(self):
+        return iter(DATASET)
+
+
+def test_a_run_in_another_order_can_be_attacked(tmp_path):
+    run = certify_dataset(MODEL, DATASET, tmp_path, **ARGUMENTS, indices=[5, 0, 3])
+    assert len(attack_run(MODEL, DATASET, run, **SHORT)) == 3
+
+
+def test_too_few_images_are_explained(run):
+    with pytest.raises(ValueError, match="does not hold the images of"):
+        attack_run(MODEL, images(run)[:3], run, **SHORT)
+
+
+def test_other_images_than_those_of_a_stream_are_refused(tmp_path):
+    run = certify_dataset(MODEL, Stream(), tmp_path, **ARGUMENTS)
+    with pytest.raises(ValueError, match="does not hold the images"):
+        attack_run(MODEL, random_dataset(8), run, **SHORT)
+
+
+def test_an_unfinished_run_does_not_take_other_images(run, copy):
+    part = copy(num_images=9)
+    with pytest.raises(ValueError, match="does not hold the images"):
+        attack_run(MODEL, images(run)[::-1], part, **SHORT)
+
+
+def test_a_stream_is_attacked_or_refused_with_the_cure(tmp_path):
+    run = certify_dataset(MODEL, Stream(), tmp_path, **ARGUMENTS)
+    try:
+        attack_run(MODEL, Stream(), run, **SHORT)
+    except (TypeError, ValueError) as error:
+        if "subscriptable" in str(error):
+            raise
+
+
+def test_the_same_weights_in_another_model_are_refused(tmp_path):
+    pixels = [{"pixel_values": torch.full((3, SIZE, SIZE), 40 * k, dtype=torch.uint8), "labels": 0} for k in range(3)]
+    run = certify_dataset(smoothed("resnet"), pixels, tmp_path, **{**ARGUMENTS, "n": 40})
+    with pytest.raises(RunError, match="another network"):
+        attack_run(smoothed("resnet", image_std=[2.0, 2.0, 2.0]), pixels, run, **SHORT)
+
+
+# --- The command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    smoothed("vit").save_pretrained(tmp_path / "model")
+    parquet_folder(tmp_path / "images", count=6)
+    return tmp_path
+
+
+def command(*words):
+    return main([str(word) for word in words])
+
+
+def certify(place, *options, model="model"):
+    return command(
+        "certify", place / model, place / "images", "--sigma", "0.25", "--radii", "0.05", "0.1", "--n", "60", "--n0", "5",
+        "--device", "cpu", "--output-dir", place / "run", *options,
+    )  # fmt: skip
+
+
+def attack(place, *options):
+    return command("attack", place / "run", "--steps", "2", "--copies", "2", "--n", "100", "--device", "cpu", *options)
+
+
+def test_attack_from_the_command_line(place, capsys):
+    assert certify(place) == 0
+    capsys.readouterr()
+    assert attack(place, "--seed", "0") == 0
+    out = capsys.readouterr().out
+    assert "0 of 6 certificates broken" in out and "chance alone allows 1 (99.9%, alpha = 0.001 and 0.001)" in out
+    assert str(place / "run" / "attack.json") in out and "% of the radius on average" in out
+    kept = json.loads((place / "run" / "attack.json").read_text())
+    assert (kept["certificates"], kept["steps"], kept["copies"], kept["n"]) == (6, 2, 2, 100)
+    assert all(0.0 <= row["distance"] < row["radius"] for row in kept["rows"])
+    assert attack(place, "--max-images", "2") == 0
+    assert [row["index"] for row in json.loads((place / "run" / "attack.json").read_text())["rows"]] == [0, 3]
+    # The folder is still a run, which the report reads and certify resumes.
+    assert command("report", place / "run", "--output-dir", place / "out") == 0
+    assert certify(place) == 0
+
+
+def test_broken_certificates_are_the_exit_status(place, capsys):
+    assert certify(place) == 0
+    file = place / "run" / "certificates-0.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["prediction"] = (row["prediction"] + 1) % len(NAMES)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    assert attack(place, "--seed", "0") == 1
+    assert "6 of 6 certificates broken" in capsys.readouterr().out
+
+
+def test_what_the_run_does_not_name_is_asked_for(place, capsys):
+    assert certify(place) == 0
+    file = place / "run" / "run.json"
+    settings = json.loads(file.read_text())
+    for key in ("model", "dataset"):
+        unnamed = json.loads(json.dumps(settings))
+        known = unnamed[key].pop("id")
+        file.write_text(json.dumps(unnamed))
+        assert attack(place) == 1
+        assert f"run does not name its {key}. Pass --{key}." in capsys.readouterr().err
+        assert attack(place, f"--{key}", known) == 0
+        capsys.readouterr()
+
+
+def test_mistakes_are_explained(place, capsys):
+    assert command("attack", place / "nowhere") == 1
+    assert "is not a run folder" in capsys.readouterr().err
+    assert certify(place) == 0
+    capsys.readouterr()
+    for options, words in (
+        (("--split", "train"), "has no split 'train'"),
+        (("--steps", "0"), "`steps` must be at least 1"),
+        (("--n", "5"), "`n` must be at least"),
+        (("--max-images", "0"), "`max_images` must be at least 1"),
+        (("--model", place / "nowhere"), "nowhere"),
+    ):
+        assert attack(place, *options) == 1
+        error = capsys.readouterr().err
+        assert words in error and "Traceback" not in error
+    smoothed("vit", seed=1).save_pretrained(place / "other")
+    assert attack(place, "--model", place / "other") == 1
+    assert "another network: weights_sha256 differ" in capsys.readouterr().err
+    parquet_folder(place / "others", count=6, seed=1)
+    assert attack(place, "--dataset", place / "others") == 1
+    assert "does not hold the images" in capsys.readouterr().err
+
+
+def test_a_label_aware_run_is_refused_on_the_command_line(place, capsys):
+    words = (
+        "certify",
+        place / "model",
+        place / "images",
+        "--sigma",
+        "0.25",
+        "--n",
+        "20",
+        "--label-aware",
+        "--device",
+        "cpu",
+    )
+    assert command(*words, "--output-dir", place / "run") == 0
+    assert attack(place) == 1
+    assert "was measured label-aware" in capsys.readouterr().err
+
+
+def test_a_smaller_data_set_is_explained(place, capsys):
+    assert certify(place) == 0
+    parquet_folder(place / "few", count=2)
+    try:
+        assert attack(place, "--dataset", place / "few") == 1
+    except IndexError:
+        pytest.fail("a traceback")
+
+
+def test_a_run_at_another_size_asks_for_the_size(place, capsys):
+    plain("resnet").save_pretrained(place / "plain")
+    NoisyImageProcessor(size=SIZE).save_pretrained(place / "plain")
+    assert certify(place, "--size", "8", model="plain") == 0
+    capsys.readouterr()
+    assert attack(place) == 0 or "--size" in capsys.readouterr().err
