@@ -33,7 +33,7 @@ class Arguments:
     batch_size: int = field(default=64, metadata={"help": "Training images a step and rank."})
     learning_rate: float = field(default=0.01, metadata={"help": "Peak of the one-cycle schedule."})
     max_images: int = field(default=20, metadata={"help": "Test images to certify."})
-    n: int = field(default=1_000, metadata={"help": "Estimation draws an image."})
+    n: int = field(default=1_000, metadata={"help": "Estimation draws an image, at most."})
     seed: int = field(default=0, metadata={"help": "Of initialisation, order and noise."})
 
 

@@ -3,7 +3,7 @@
     python examples/certify.py --model runs/finetuned --dataset examples/data --sigma 0.25 --n 1000 --output_dir runs/certified
 
 The same, without Python: `hf-smoothing certify` and `hf-smoothing report`. A run that was cut off is resumed by the same command;
-under `torchrun` or `accelerate launch` the images are shared out over the ranks.
+under `torchrun` or `accelerate launch` the ranks share the draws.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Arguments:
     dataset: str = field(metadata={"help": "Hub id or folder of an image data set with labels."})
     output_dir: str = field(metadata={"help": "The run folder."})
     sigma: float = field(default=0.25, metadata={"help": "Noise standard deviation, [0, 1] pixel units."})
-    n: int = field(default=100_000, metadata={"help": "Estimation draws an image."})
+    n: int = field(default=100_000, metadata={"help": "Estimation draws an image, at most."})
     alpha: float = field(default=0.001, metadata={"help": "Failure probability of one certificate."})
     split: str = field(default="test", metadata={"help": "Split of the data set."})
     stride: int = field(default=1, metadata={"help": "Every so many-th image."})

@@ -112,7 +112,7 @@ def certify_over_forward(args: argparse.Namespace) -> None:
     """(a) How much of the network's own speed certification keeps, and what the noise costs."""
     for name, build in NETWORKS.items():
         model = build().to(args.device).eval()
-        execution, speeds = probe_batch_size(model, (3, 32, 32), fast(args, name), seconds=1.0)
+        execution, speeds = probe_batch_size(model, (3, 32, 32), fast(args, name), seconds=0.1 if args.quick else 1.0)
         shared = {
             "dtype": execution.dtype,
             "channels_last": execution.channels_last,
@@ -121,12 +121,13 @@ def certify_over_forward(args: argparse.Namespace) -> None:
         cost = {}
         for kind in ("grid", "gaussian"):
             rounds, ratios, alone = certify_speeds(model, execution, kind), [], []
-            for _ in range(6):  # until the rounds have their length of about a second
+            for _ in range(2 if args.quick else 6):  # until the rounds have their length of about a second
                 next(rounds)
-            forward = forward_speed(model, execution, 1.0)
-            for _ in range(3 if args.quick else 25):
+            span = 0.4 if args.quick else 1.0
+            forward = forward_speed(model, execution, span)
+            for _ in range(2 if args.quick else 25):
                 ours = next(rounds)
-                before, forward = forward, forward_speed(model, execution, 1.0)
+                before, forward = forward, forward_speed(model, execution, span)
                 ratios.append(2 * ours / (before + forward))
                 alone.append(forward / noise_speed(model, execution.size_on(model.device), kind, 0.2))
             figure = "certify_over_forward" + ("" if kind == "grid" else "_gaussian_noise")
@@ -189,13 +190,14 @@ def speedups(args: argparse.Namespace) -> None:
     """(b, c) The whole table of a paper, against the published loop and ART; draws an image by mode."""
     model = SmoothedClassifier.from_pretrained(args.model).to(args.device).eval()
     data = PixelDataset(_test_split(args.data), 32, id2label=model.config.id2label)
-    count, n = (10, 10_000) if args.quick else (500, 100_000)
+    count, n = (5, 5_000) if args.quick else (500, 100_000)
+    radii = RADII[:-2] if args.quick else RADII  # the last are out of reach of few draws
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if args.quick else Path(args.runs) / "bench-seven-radii"
         began = time.perf_counter()
         known = len(read_run(folder).rows) if (folder / "run.json").exists() else 0
         run = certify_dataset(
-            model, data, folder, sigma=SIGMA, radii=RADII, n=n, alpha=ALPHA, indices=range(0, 20 * count, 20), dtype="bfloat16",
+            model, data, folder, sigma=SIGMA, radii=radii, n=n, alpha=ALPHA, indices=range(0, 20 * count, 20), dtype="bfloat16",
             channels_last=True, description={"model": {"id": args.model}, "dataset": {"id": "cifar10", "split": "test"}},
         )  # fmt: skip
         # Of a run that was resumed the rows know the time; else the clock is the better witness.
@@ -206,7 +208,7 @@ def speedups(args: argparse.Namespace) -> None:
     best = min(trial, key=trial.__getitem__)
     theirs = [published_loop(model, image, n, best) for _ in range(1 if args.quick else 2)]
     facts = {
-        "images": count, "n": n, "sigma": SIGMA, "radii": RADII, "alpha": ALPHA, "our_seconds": round(ours, 1), "our_draws": draws,
+        "images": count, "n": n, "sigma": SIGMA, "radii": radii, "alpha": ALPHA, "our_seconds": round(ours, 1), "our_draws": draws,
         "our_dtype": "bfloat16", "our_noise": run.settings["noise"]["kind"], "our_batch_size": run.settings["informative"]["batch_size"],
     }  # fmt: skip
     name = "resnet-small, CIFAR-10"
@@ -224,8 +226,8 @@ def speedups(args: argparse.Namespace) -> None:
                 baseline_seconds_per_image=round(seconds, 2),
             )  # fmt: skip
     modes = {
-        "seven radii, union bound": SequentialRule(SIGMA, RADII, n=n),
-        "seven radii, error spending": SequentialRule(SIGMA, RADII, n=n, spending=True),
+        "seven radii, union bound": SequentialRule(SIGMA, radii, n=n),
+        "seven radii, error spending": SequentialRule(SIGMA, radii, n=n, spending=True),
         "single radius 0.5, union bound": SequentialRule(SIGMA, (0.5,), n=n),
         "single radius 0.5, error spending": SequentialRule(SIGMA, (0.5,), n=n, spending=True),
     }
@@ -259,11 +261,11 @@ def replayed_draws(rule: SequentialRule, run: Any) -> float:
 
 def accuracy_difference(args: argparse.Namespace) -> None:
     """(b) Certified accuracy by the sequential rules and by fixed n from the same draws of a real, if tiny, classifier."""
-    images, labels = _pixels(args.data, "test", 16)
+    images, labels = _pixels(args, "test")
     network = tiny_classifier(args)
-    count, n = (40, 5_000) if args.quick else (2_000, 100_000)
+    count, n = (20, 2_000) if args.quick else (2_000, 100_000)
     images, labels = images[:: len(images) // count][:count], labels[:: len(labels) // count][:count]
-    targets = RADII[:-1] if args.quick else RADII  # the last is out of reach of few draws
+    targets = RADII[:-2] if args.quick else RADII  # the last are out of reach of few draws
     rules = {
         "union bound": SequentialRule(SIGMA, targets, n=n),
         "error spending": SequentialRule(SIGMA, targets, n=n, spending=True),
@@ -315,7 +317,7 @@ def accuracy_difference(args: argparse.Namespace) -> None:
 
 def tiny_classifier(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.Tensor]:
     """A two-layer network on pooled pixels, trained with noise: fast enough for hundreds of millions of votes."""
-    images, labels = _pixels(args.data, "train", 16)
+    images, labels = _pixels(args, "train")
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.AvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(192, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)
@@ -337,7 +339,7 @@ def tiny_classifier(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.
 
 def memory_ratio(args: argparse.Namespace) -> None:
     """(d) Peak memory of a process that certifies two images at n = 100,000 over that at n = 1,000, with the small network."""
-    peak = {n: int(_child("memory", str(n))) for n in (1_000, 10_000 if args.quick else 100_000)}
+    peak = {n: int(_child("memory", str(n))) for n in (1_000, 4_000 if args.quick else 100_000)}
     values = list(peak.values())
     keep("peak_memory_ratio_n100k_over_n1k", "resnet-small", round(values[1] / values[0], 3), args, peak_kib=peak)
 
@@ -395,10 +397,11 @@ def _test_split(folder: str) -> Any:
     return load_dataset(folder, split="test")
 
 
-def _pixels(folder: str, split: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pixels(args: argparse.Namespace, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     from datasets import load_dataset
 
-    decoded = PixelDataset(load_dataset(folder, split=split), size).decode(progress=False)
+    part = f"{split}[:500]" if args.quick else split
+    decoded = PixelDataset(load_dataset(args.data, split=part), 16).decode(progress=False)
     assert decoded.labels is not None
     return decoded.pixels.float() / 255, decoded.labels
 

@@ -37,7 +37,7 @@ torch.manual_seed(0)
 config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", num_labels=10)
 model = SmoothedClassifier.from_base_pretrained(
     ResNetForImageClassification(config), sigma=0.25, size=32, image_mean=[0.5] * 3, image_std=[0.25] * 3)
-certify(model, torch.rand(2, 3, 32, 32), sigma=0.25, n=int(sys.argv[1]), seed=0)
+certify(model, torch.rand(2, 3, 32, 32), sigma=0.25, mode="fixed", n=int(sys.argv[1]), seed=0)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -107,7 +107,7 @@ def demo() -> None:
         seconds = time.perf_counter() - began
         rows = []
         for run in sorted(Path(folder).glob("*/run.json")):
-            measured = measure(read_run(run.parent), radii=[0.0, 0.125, 0.25, 0.5, 0.75])
+            measured = measure(read_run(run.parent), radii=[0.0, 0.25, 0.5, 0.75, 1.0])
             rows.append(
                 {
                     "model": measured.settings["model"]["id"],
@@ -120,6 +120,7 @@ def demo() -> None:
                     "abstention_rate": measured.abstention,
                     "num_images": measured.curve.num_images,
                     "n": measured.settings["rule"]["n"],
+                    "mean_draws": sum(row["draws"] for row in measured.run.rows.values()) / measured.curve.num_images,
                     "alpha": measured.settings["alpha"],
                 }
             )
