@@ -186,6 +186,7 @@ class SequentialRule:
                 "n": self.n,
                 "radii": list(self.radii),
                 "looks": list(self.looks),
+                "futility_quantile": statistics.FUTILITY_QUANTILE,
             },
             "sigma": self.sigma,
             "alpha": self.alpha,

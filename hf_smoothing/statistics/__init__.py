@@ -27,6 +27,7 @@ from hf_smoothing.statistics.radius import (
     runner_up_radius,
 )
 from hf_smoothing.statistics.sequential import (
+    FUTILITY_QUANTILE,
     crossing_probabilities,
     error_shares,
     geometric_looks,
@@ -40,6 +41,7 @@ from hf_smoothing.statistics.sequential import (
 __all__ = [
     "ABSTAIN",
     "DEFAULT_RADII",
+    "FUTILITY_QUANTILE",
     "CertifiedAccuracy",
     "abstention_rate",
     "average_certified_radius",

@@ -22,6 +22,10 @@ from hf_smoothing.statistics.binomial import check_alpha, check_whole, lower_bou
 
 Boundaries = NDArray[np.int64]
 
+FUTILITY_QUANTILE = 0.97
+"""How sure to be that a target will be missed before it is given up: less makes fewer draws, and loses a few of the images that hang
+in the balance."""
+
 # Each look's window leaves out this much of a binomial on either side; it is counted as crossing, never as safe.
 _TAIL = 1e-25
 
@@ -169,7 +173,7 @@ def _walk(p: float, looks: Sequence[int], boundary: Callable[[int, int, NDArray[
 
 
 def hopeless(
-    successes: ArrayLike, drawn: int, n_max: int, final: ArrayLike, quantile: float = 0.99
+    successes: ArrayLike, drawn: int, n_max: int, final: ArrayLike, quantile: float = FUTILITY_QUANTILE
 ) -> NDArray[np.bool_]:
     """Whether to give up: the final boundary is out of reach, or will be missed at the share of successes seen so far.
 

@@ -158,7 +158,7 @@ def twin(rule: SequentialRule, classes: np.ndarray, num_labels: int, label: int 
         for r, b in zip(rule.radii, finals, strict=True):
             s = successes[-1]
             m = (s + 0.5) / (n + 1)
-            spread = stats.norm.ppf(0.99) * math.sqrt(m * (1 - m) * (rule.n - n) / (rule.n * n))
+            spread = stats.norm.ppf(0.97) * math.sqrt(m * (1 - m) * (rule.n - n) / (rule.n * n))
             out_of_reach = s + (rule.n - n) < b
             unlikely = (s + (rule.n - n) * m) / rule.n + spread < (b - 0.5) / rule.n
             given_up.append(r not in targets and (out_of_reach or unlikely))

@@ -338,7 +338,7 @@ def twin_hopeless(s: int, n: int, n_max: int, b: int) -> bool:
     if s + (n_max - n) < b:
         return True
     m = (s + 0.5) / (n + 1)
-    z = NormalDist().inv_cdf(0.99)
+    z = NormalDist().inv_cdf(0.97)
     predicted = (s + (n_max - n) * m) / n_max + z * math.sqrt(m * (1 - m) * (n_max - n) / (n_max * n))
     return predicted < (b - 0.5) / n_max
 
