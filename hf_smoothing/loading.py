@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import get_dataset_split_names, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from transformers import AutoConfig
 
 from hf_smoothing.certification.runner import process_state
@@ -47,6 +48,10 @@ def load_split(path: str, split: str, streaming: bool = False) -> Any:
         return load_dataset(path, split=split, streaming=streaming)
     except OSError as error:
         raise _not_found("data set", path, error) from error
+    except DatasetGenerationError as error:
+        raise ValueError(
+            f"{path} cannot be read as a data set of images ({error}). Pass a Hub id, or a folder of images or parquet files."
+        ) from error
     except ValueError as error:
         if "split" not in str(error).lower():
             raise

@@ -26,7 +26,7 @@ def check_image_batch(images: object, name: str = "images") -> Tensor:
     if not isinstance(images, Tensor):
         raise TypeError(
             f"`{name}` must be a torch tensor of shape (batch, channels, height, width), got {type(images).__name__}. "
-            "NoisyImageProcessor(images, do_normalize=False, return_tensors='pt') turns PIL images into one."
+            "NoisyImageProcessor(size=32)(images, do_normalize=False, return_tensors='pt')['pixel_values'] makes one of PIL images."
         )
     if images.ndim != 4:
         raise ValueError(

@@ -163,8 +163,10 @@ def table(measured: Sequence[Measured]) -> str:
         images = (
             str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
         )
-        acr = statistics.round_down(m.average_radius)
-        rows.append([m.name, _sigma_text(m.settings["sigma"]), *cells, acr, f"{100 * m.abstention:.1f}", images])
+        targets = "radii" in m.settings.get("rule", {})
+        acr = statistics.round_down(m.average_radius) + ("†" if targets else "")
+        abstained = "-" if m.settings.get("label_aware") else f"{100 * m.abstention:.1f}"
+        rows.append([m.name, _sigma_text(m.settings["sigma"]), *cells, acr, abstained, images])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
@@ -251,10 +253,10 @@ def report(
     for number, (common, members) in enumerate(groups, start=1):
         measured = [measure(run, radii, called.get(id(run))) for run in members]
         text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
-        if not all(_decided(run, radius) for run in members for radius in radii):
+        if any("radii" in run.settings.get("rule", {}) for run in members):
             text += (
-                "\n\n† Not a target radius of this run, whose draws stopped when its targets were decided: more images might be "
-                "certified there."
+                "\n\n† Draws stopped when the targets of this run were decided. At other radii, and on average (ACR), more might be certified: "
+                "use mode curve or fixed to measure those."
             )
         if folder is not None:
             picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")

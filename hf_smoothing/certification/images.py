@@ -82,8 +82,10 @@ def checked_items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[
                 "Resize them first: PixelDataset does."
             )
         shape = tuple(pixels.shape)
-        if item.get("labels") is not None:
-            statistics.check_whole(item["labels"], f"labels of image {index}")
+        if item.get("labels") is not None and statistics.check_whole(item["labels"], f"labels of image {index}") < 0:
+            raise ValueError(
+                f"Labels must be classes >= 0, got {item['labels']} for image {index}. -1 marks unlabelled splits: leave 'labels' out there."
+            )
         yield index, item
 
 

@@ -59,6 +59,11 @@ class CertifiedImageClassificationPipeline(Pipeline):
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, torch.Tensor]:
         """One image to pixels. They stay in float32 whatever the model's dtype: half precision would leave the 8-bit grid."""
+        mode = getattr(image, "mode", "RGB")
+        if mode.startswith(("I", "F")):
+            raise ValueError(
+                f"Images must be 8-bit, got a PIL image of mode {mode!r}, whose values conversion to RGB would cut off. Scale it to 0..255 first."
+            )
         pixels = self.image_processor(images=load_image(image, timeout=timeout), return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixels}
 

@@ -132,7 +132,7 @@ def certify_over_forward(args: argparse.Namespace) -> None:
                 next(rounds)
             span = 0.4 if args.quick else 1.0
             forward = forward_speed(model, execution, span)
-            for _ in range(2 if args.quick else 25):
+            for _ in range(2 if args.quick else 11):
                 ours = next(rounds)
                 before, forward = forward, forward_speed(model, execution, span)
                 ratios.append(2 * ours / (before + forward))
@@ -210,7 +210,7 @@ def speedups(args: argparse.Namespace) -> None:
             )  # fmt: skip
     rule = SequentialRule(SIGMA, radii, n=n, alpha=ALPHA)
     draws = count * replayed_draws(rule, run)
-    execution = Execution("bfloat16", channels_last=True, batch_size=run.settings["informative"]["batch_size"])
+    execution = Execution("bfloat16", channels_last=True, compiled=not args.quick, batch_size=128)
     images = (data[index]["pixel_values"].float() / 255 for index in range(0, 20 * count, 20))
     rounds = certify_speeds(model, execution, "grid", rule, images)
     image = data[0]["pixel_values"].float().to(args.device) / 255
@@ -228,7 +228,7 @@ def speedups(args: argparse.Namespace) -> None:
     faster = statistics.median(ratios)
     facts = {
         "images": count, "n": n, "sigma": SIGMA, "radii": radii, "alpha": ALPHA, "our_mean_draws": round(draws / count, 1),
-        "our_dtype": "bfloat16", "our_noise": run.settings["noise"]["kind"],
+        "our_dtype": "bfloat16", "our_compiled": execution.compiled, "our_noise": run.settings["noise"]["kind"],
         "our_batch_size": execution.batch_size,
     }  # fmt: skip
     name = "resnet-small, CIFAR-10"
@@ -239,7 +239,7 @@ def speedups(args: argparse.Namespace) -> None:
         copies_per_second={key: round(statistics.median(found)) for key, found in speeds.items()}, pairs=len(ratios),
         baseline="float32, one image after another, 100 + n copies each; time a copy from the copies timed", baseline_batch_size=best,
     )  # fmt: skip
-    if not args.quick:
+    if not args.quick and not args.no_art:
         before = statistics.median(next(rounds) for _ in range(5))
         seconds = art_seconds(args, n)
         if seconds is not None:
@@ -445,6 +445,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figures", nargs="*", help=f"of {', '.join(FIGURES)}; all by default")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--no-art", action="store_true", help="leave out the comparison with ART, which installs it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--model", default="runs/cifar-mixture", help="a SmoothedClassifier of CIFAR-10")
     parser.add_argument("--data", default="../shared/data/cifar10", help="CIFAR-10 as a folder of parquet files")

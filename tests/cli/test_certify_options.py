@@ -71,11 +71,13 @@ def test_targets(place, tmp_path, capsys):
         "n": 60,
         "radii": [0.0, 0.05, 0.1],
         "looks": rule["looks"],
+        "futility_quantile": 0.97,
     }
     assert rule["looks"][0] == 20 and rule["looks"][-1] == 60
     out = capsys.readouterr().out
     assert heads(out) == ["0", "0.05", "0.1"], "the radii of the table are the targets"
-    assert "sequential, union bound (n0 = 5, n = 60)" in out and "†" not in out
+    assert "sequential, union bound (n0 = 5, n = 60)" in out
+    assert out.count("†") == 2, "the average radius, and what the mark means"
     for row in rows(tmp_path / "run").values():
         assert row["targets"] == [
             radius for radius in (0.0, 0.05, 0.1) if radius <= row["radius"] and row["prediction"] >= 0
@@ -243,7 +245,7 @@ def test_a_radius_that_was_no_target_is_marked(place, tmp_path, capsys):
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("| ") and "0.25 " in line)
     assert [cell.strip().endswith("†") for cell in row.split("|")[3:6]] == [False, True, False]
-    assert "† Not a target radius of this run" in out
+    assert "† Draws stopped when the targets of this run were decided" in out
     assert report(tmp_path / "fixed", "--radii", "0", "0.02", "--output-dir", tmp_path / "out") == 0
     assert "†" not in capsys.readouterr().out
 
