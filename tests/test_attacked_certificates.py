@@ -32,7 +32,16 @@ def test_no_more_certificates_break_than_chance_allows(tmp_path):
     )  # fmt: skip
     RobustTrainer(model, args, train_dataset=PixelDataset(data["train"], 32).decode(progress=False)).train()
     test = PixelDataset(data["test"], 32, id2label=model.config.id2label)
-    run = certify_dataset(model.eval(), test, tmp_path / "run", sigma=0.25, n=1_000, indices=range(0, 500, 2), dtype="bfloat16", channels_last=True)
+    run = certify_dataset(
+        model.eval(),
+        test,
+        tmp_path / "run",
+        sigma=0.25,
+        n=1_000,
+        indices=range(0, 500, 2),
+        dtype="bfloat16",
+        channels_last=True,
+    )
     how = {"steps": 20, "copies": 16, "n": 10_000, "alpha": 0.001}
     found = attack_run(model, test, run, **how, max_images=200, seed=0)
     figures = summary(found, run, **how)
