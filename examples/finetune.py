@@ -3,7 +3,8 @@
     python examples/finetune.py --backbone model_cards/resnet-mixture --dataset examples/data --output_dir runs/finetuned
 
 The default touches the backbone lightly: the last stage and a new head are trained, batch-norm statistics stay as they are, so that
-what the backbone learnt about noise survives. `--trainable` names other parts, and `--noise` trains on noise instead.
+what the backbone learnt about noise survives (docs/finetuning.md). `--protocol` chooses another way, and `--noise` trains on noise:
+then `--protocol whole --learning_rate 0.05` uses it best.
 All arguments of transformers.TrainingArguments work; --help lists them.
 """
 
@@ -37,7 +38,7 @@ class DataAndModel:
 def main() -> None:
     parser = HfArgumentParser((DataAndModel, RobustTrainingArguments))
     parser.set_defaults(
-        trainable=["stages.3", "classifier"], freeze_batch_norm=True, crop_padding=4, horizontal_flip=True,
+        protocol="last-stage", crop_padding=4, horizontal_flip=True,
         optim="sgd", optim_args="momentum=0.9", learning_rate=0.02, lr_scheduler_type="cosine", warmup_steps=0.1,
         weight_decay=5e-4, num_train_epochs=8, per_device_train_batch_size=64, save_strategy="epoch", save_total_limit=1,
     )  # fmt: skip

@@ -80,7 +80,7 @@ def finetune(model: SmoothedClassifier, train: torch.utils.data.Dataset, args: a
         model,
         RobustTrainingArguments(
             output_dir=str(args.output_dir / "trainer"), noise="clean", seed=args.seed,
-            trainable=["stages.3", "classifier"], freeze_batch_norm=True, crop_padding=4, horizontal_flip=True, channels_last=True,
+            protocol="last-stage", crop_padding=4, horizontal_flip=True, channels_last=True,
             num_train_epochs=args.epochs, per_device_train_batch_size=64, learning_rate=0.02, lr_scheduler_type="cosine",
             warmup_steps=0.1, optim="sgd", optim_args="momentum=0.9", weight_decay=5e-4,
             save_strategy="no", logging_steps=1_000_000,

@@ -95,17 +95,20 @@ class NoiseMixture:
             sigma = self.sigmas[0] * (self.sigmas[1] / self.sigmas[0]) ** u
         return sigma * keep
 
-    def add(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def add(self, pixels: Tensor, generator: torch.Generator, sigma: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noisy copies of a batch, not clamped, and the sigma of each image.
 
         Args:
             pixels: float (batch, channels, height, width) in [0, 1].
             generator: on the device of `pixels`; it alone decides the noise.
+            sigma: float32 (batch,), drawn before with `sample_sigmas`, e.g. to give copies of an image the same; drawn here by
+                default.
 
         Returns:
             (pixels + noise in float32 of the same shape and memory format, sigmas float32 (batch,)).
         """
-        sigma = self.sample_sigmas(pixels.shape[0], generator)
+        if sigma is None:
+            sigma = self.sample_sigmas(pixels.shape[0], generator)
         noise = torch.randn(pixels.shape, generator=generator, device=pixels.device, dtype=torch.float32)
         # In this order the sum takes the memory format of the pixels; the draws do not depend on it.
         return pixels.to(torch.float32) + noise.mul_(sigma[:, None, None, None]), sigma

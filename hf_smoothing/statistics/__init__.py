@@ -16,6 +16,7 @@ from hf_smoothing.statistics.binomial import (
     two_sided_pvalue,
     upper_bound,
 )
+from hf_smoothing.statistics.paired import Paired, mcnemar, paired_difference, paired_ratio
 from hf_smoothing.statistics.radius import (
     check_sigma,
     exact_text,
@@ -43,6 +44,7 @@ __all__ = [
     "DEFAULT_RADII",
     "FUTILITY_QUANTILE",
     "CertifiedAccuracy",
+    "Paired",
     "abstention_rate",
     "average_certified_radius",
     "certified_accuracy",
@@ -58,7 +60,10 @@ __all__ = [
     "l2_radius",
     "lower_bound",
     "max_radius",
+    "mcnemar",
     "min_draws",
+    "paired_difference",
+    "paired_ratio",
     "probability_for_radius",
     "round_down",
     "runner_up_radius",

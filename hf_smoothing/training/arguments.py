@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from hf_smoothing.models.configuration import check_noise_owner
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import parse_size
+from hf_smoothing.training.protocols import PROTOCOLS
 
 
 @dataclass
@@ -38,7 +39,19 @@ class RobustTrainingArguments(TrainingArguments):
             "help": "Who adds noise, resizes and normalises: 'trainer', 'model' or 'processor'. Exactly one does."
         },
     )
-    objective: str = field(default="mixture", metadata={"help": "The training loss, by name."})
+    objective: str = field(
+        default="mixture", metadata={"help": "The training loss, by name: 'mixture', 'consistency'."}
+    )
+    objective_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": 'Settings of the objective as JSON, e.g. \'{"copies": 2, "weight": 10}\'.'}
+    )
+    protocol: str | None = field(
+        default=None,
+        metadata={
+            "help": "A way of finetuning, which sets train_last, freeze_batch_norm and body_learning_rate where they are not given: "
+            "'whole', 'last-stage', 'linear-probe' or 'light'. See docs/finetuning.md."
+        },
+    )
     crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels a side."})
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
     trainable: list[str] | None = field(
@@ -47,8 +60,28 @@ class RobustTrainingArguments(TrainingArguments):
             "help": "Train only modules whose name starts with or contains one of these, e.g. classifier stages.3."
         },
     )
-    freeze_batch_norm: bool = field(
-        default=False, metadata={"help": "Keep the running statistics of batch norm as they are (eval mode)."}
+    train_last: int | None = field(
+        default=None,
+        metadata={"help": "Train only the head and so many last blocks (stages of a ResNet); 0 is a linear probe."},
+    )
+    freeze_batch_norm: bool | None = field(
+        default=None,
+        metadata={"help": "Keep the running statistics of batch norm as they are (eval mode); False by default."},
+    )
+    body_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of all but the head; learning_rate by default."}
+    )
+    layer_decay: float = field(
+        default=1.0, metadata={"help": "Factor of the learning rate from one block to the one before it, in (0, 1]."}
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Keep an exponential moving average of the weights with this decay, e.g. 0.999, and save that."
+        },
+    )
+    data_on_device: bool = field(
+        default=False, metadata={"help": "Keep decoded training images (PixelDataset(...).decode()) on the device."}
     )
     channels_last: bool = field(
         default=False, metadata={"help": "Memory format for convolutional models; often faster."}
@@ -61,6 +94,12 @@ class RobustTrainingArguments(TrainingArguments):
     model_size: int | None = field(
         default=None, metadata={"help": "Size to which a plain backbone's images are resized after the noise."}
     )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "False here: a loss that is not finite stops training, and looking for it costs no wait each step."
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "False here: a transform needs the image column."}
     )
@@ -68,6 +107,17 @@ class RobustTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         mixture = self.mixture()
         self.noise = "clean" if mixture is None else json.dumps(mixture.to_dict())
+        if isinstance(self.objective_args, str):
+            self.objective_args = _read_settings(self.objective_args)
+        self._settle_protocol()
+        if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"`ema_decay` must be in [0, 1), e.g. 0.999, got {self.ema_decay}.")
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise ValueError(f"`layer_decay` must be in (0, 1], e.g. 0.75, got {self.layer_decay}.")
+        if self.data_on_device and self.dataloader_num_workers:
+            raise ValueError(
+                f"`data_on_device` needs no workers, got dataloader_num_workers={self.dataloader_num_workers}. Set it to 0."
+            )
         check_noise_owner(self.noise_owner)
         parse_size(self.model_size, "model_size")
         if self.crop_padding < 0:
@@ -82,10 +132,33 @@ class RobustTrainingArguments(TrainingArguments):
                 "Drop one of the two."
             )
         super().__post_init__()
-        if not torch.accelerator.is_available():
+        if self.data_on_device or not torch.accelerator.is_available():
             self.dataloader_pin_memory = False
+
+    def _settle_protocol(self) -> None:
+        if self.protocol is not None:
+            if self.protocol not in PROTOCOLS:
+                raise ValueError(f"`protocol` must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}.")
+            for name, value in PROTOCOLS[self.protocol].items():
+                if getattr(self, name) is None and not (name == "train_last" and self.trainable is not None):
+                    setattr(self, name, value)
+        self.freeze_batch_norm = bool(self.freeze_batch_norm)
+        if self.train_last is not None and self.trainable is not None:
+            raise ValueError(
+                f"Give `trainable` (names) or `train_last` (a number of blocks), not both: got {self.trainable} and {self.train_last}."
+            )
 
     def mixture(self) -> NoiseMixture | None:
         """The training noise, or None."""
         value: Any = self.noise
         return NoiseMixture.parse(value)
+
+
+def _read_settings(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"`objective_args` must be a JSON object such as '{{\"copies\": 2}}', got {text!r}.")
+    return value

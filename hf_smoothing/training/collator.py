@@ -27,8 +27,10 @@ class PixelCollator:
         self.num_labels = num_labels
         self.ready = ready
 
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Args: items: mappings with "pixel_values" and maybe "labels" (or "label")."""
+    def __call__(self, items: Sequence[Mapping[str, Any]] | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Args: items: mappings with "pixel_values" and maybe "labels" (or "label"); or a batch that `ResidentPixels` made."""
+        if isinstance(items, Mapping):
+            return dict(items)
         if not items:
             raise ValueError("A batch needs at least one item, got none.")
         if any("pixel_values" not in item for item in items):
@@ -49,11 +51,20 @@ class PixelCollator:
             if any(item.get(key) is None for item in items):
                 raise ValueError(f"Some items of the batch have {key!r} and others none: drop the unlabelled images.")
             labels = torch.as_tensor([check_whole(item[key], key) for item in items])
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_labels:
-                raise ValueError(
-                    f"Labels must be classes in [0, {self.num_labels}), got {low if low < 0 else high}. "
-                    "Unlabelled images cannot be trained on; a data set with other classes needs num_labels set to theirs."
-                )
+            check_labels(labels, self.num_labels)
             batch["labels"] = labels
         return batch
+
+
+def check_labels(labels: Tensor, num_labels: int) -> None:
+    """Refuse labels that are not classes.
+
+    Raises:
+        ValueError: naming one that is not in [0, num_labels).
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_labels:
+        raise ValueError(
+            f"Labels must be classes in [0, {num_labels}), got {low if low < 0 else high}. "
+            "Unlabelled images cannot be trained on; a data set with other classes needs num_labels set to theirs."
+        )

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
+from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.configuration import check_head
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import MAX_IMAGES, training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
+from hf_smoothing.training.averaging import WeightAverage
 from hf_smoothing.training.collator import PixelCollator
+from hf_smoothing.training.divergence import FiniteWatch
+from hf_smoothing.training.layers import last_blocks, learning_rates
 from hf_smoothing.training.objectives import OBJECTIVES, Batch, Objective, ObjectiveState, find_objective
 from hf_smoothing.training.owners import check_one_owner, find_preprocessing, train_only
+from hf_smoothing.training.resident import ResidentPixels
+
+
+OWN_WEIGHTS = "training_weights.safetensors"
+"""In a checkpoint of a run with `ema_decay`: the weights that training goes on from; the model file holds their average."""
 
 
 class RobustTrainer(Trainer):
@@ -64,10 +77,12 @@ class RobustTrainer(Trainer):
         check_one_owner(model, args, processing_class)
         if isinstance(model, SmoothedClassifier):
             model.config.noise_owner = args.noise_owner  # what the saved configuration says should be what was done
-        self.objective = find_objective(objective or args.objective, OBJECTIVES)
+        self.objective = find_objective(objective or args.objective, OBJECTIVES, args.objective_args)  # type: ignore[arg-type]
         self.preprocessing = find_preprocessing(model, args, processing_class)
         if args.trainable is not None:
             train_only(model, args.trainable)
+        elif args.train_last is not None:
+            train_only(model, last_blocks(model, args.train_last))
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self._frozen_norms = (
@@ -79,14 +94,32 @@ class RobustTrainer(Trainer):
         self._pixels_checked = False
         self._evaluated = 0
         self._logs: dict[str, list[Tensor]] = {}
+        self._watch = FiniteWatch()
+        self._average: WeightAverage | None = None
+        train_dataset = kwargs.pop("train_dataset", None)
+        if isinstance(train_dataset, DecodedPixels) and data_collator is None:
+            where = args.device if args.data_on_device else torch.device("cpu")
+            train_dataset = ResidentPixels(train_dataset, where, model.config.num_labels)
+        elif args.data_on_device:
+            raise ValueError(
+                f"`data_on_device` needs decoded pixels and no data_collator of your own, got {type(train_dataset).__name__}. Pass "
+                "PixelDataset(...).decode() as train_dataset."
+            )
         super().__init__(
             model=model,
             args=args,
+            train_dataset=train_dataset,
             data_collator=data_collator
             or PixelCollator(model.config.num_labels, ready=args.noise_owner == "processor"),
             processing_class=processing_class,
             **kwargs,
         )
+        if args.ema_decay is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError(
+                    "`ema_decay` averages whole tensors, which FSDP and DeepSpeed split. Leave it out there."
+                )
+            self.add_callback(_Averaging(self, args.ema_decay))
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a
         # ResNet, whose forward takes **kwargs and so seems to scale its loss itself.
         self.model_accepts_loss_kwargs = False
@@ -94,7 +127,11 @@ class RobustTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; afterwards all ranks hold the same model, and it runs in the dtype of its weights."""
         result = super().train(*args, **kwargs)
+        if self._average is not None:
+            self._average.copy_to(self.model)
+            self._average = None
         self._share_buffers()
+        self._check_finite(self.model)
         # Mixed precision wraps `forward`: a classifier made of this model must not run in half precision unasked.
         self.model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return result
@@ -105,6 +142,22 @@ class RobustTrainer(Trainer):
             0,
         )  # here and not in train(): the loop starts again with a smaller batch after running out of memory
         return super()._inner_training_loop(*args, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent, with a learning rate for each depth where one is asked for."""
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if not made and (self.args.body_learning_rate is not None or self.args.layer_decay < 1.0):
+            rates = learning_rates(
+                self.model, self.args.learning_rate, self.args.body_learning_rate, self.args.layer_decay
+            )
+            by_parameter = {parameter: rates[name] for name, parameter in self.model.named_parameters()}
+            optimizer.param_groups = [
+                {**group, "params": [p for p in group["params"] if by_parameter[p] == rate], "lr": rate}
+                for group in optimizer.param_groups
+                for rate in sorted({by_parameter[p] for p in group["params"]})
+            ]
+        return optimizer
 
     def _share_buffers(self) -> None:
         """Give every rank the batch-norm statistics of rank 0: each has seen other images, so theirs differ."""
@@ -149,6 +202,7 @@ class RobustTrainer(Trainer):
             label_smoothing=self.args.label_smoothing_factor,
         )
         loss, logs = self.objective(lambda x: self.classify(x, model), Batch(pixels, labels), state)
+        self._watch.see(loss)
         for name, value in logs.items():
             self._logs.setdefault(name, []).append(value.detach())
         return (loss, {"loss": loss}) if return_outputs else loss
@@ -170,6 +224,21 @@ class RobustTrainer(Trainer):
         self._forward_pass = (self.state.global_step, micro)
         number = self.state.global_step * self.args.gradient_accumulation_steps + micro
         return training_generator(self.args.seed, number, self.args.process_index, self.args.world_size, device)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the parent, with the averaged weights where there are any."""
+        with self._averaged():
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        return metrics
+
+    @contextmanager
+    def _averaged(self) -> Iterator[dict[str, Tensor] | None]:
+        """The model with its averaged weights for a while; yields those it trains."""
+        if self._average is None:
+            yield None
+            return
+        with self._average.applied(self.model) as own:
+            yield own
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; batches are numbered, so that votes do not depend on their size."""
@@ -198,11 +267,18 @@ class RobustTrainer(Trainer):
         return step
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, with the objective's own figures averaged since the last time."""
+        """Log, with the objective's own figures averaged since the last time; stop if training has diverged."""
+        if "loss" in logs:
+            self._check_finite()
         if "loss" in logs and self._logs:
             logs = {**logs, **{name: float(torch.stack(values).mean()) for name, values in self._logs.items()}}
             self._logs = {}
         super().log(logs, *args, **kwargs)
+
+    def _check_finite(self, model: nn.Module | None = None) -> None:
+        folder = self.args.output_dir
+        last = get_last_checkpoint(folder) if folder and os.path.isdir(folder) else None
+        self._watch.check(self.state.global_step, last, model)
 
     def _note_pixels(self, size: tuple[int, ...]) -> None:
         """Leave in a plain backbone's configuration what its pixels are, for `SmoothedClassifier.from_base_pretrained`."""
@@ -213,13 +289,33 @@ class RobustTrainer(Trainer):
 
     # --- Checkpoints: the stock Trainer loads a state dict saved under other names, and keeps what does not match. ---
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._check_finite(self.model)
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        with self._averaged() as own:
+            super()._save(output_dir, state_dict)
+            if own is not None and self.args.should_save:
+                save_file(own, os.path.join(output_dir or self.args.output_dir, OWN_WEIGHTS))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not self._restore(model or self.model, resume_from_checkpoint):
+        model = model or self.model
+        if not self._restore(model, resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        own = os.path.join(resume_from_checkpoint, OWN_WEIGHTS)
+        if os.path.isfile(own):
+            if self.args.ema_decay is None:
+                raise ValueError(
+                    f"{resume_from_checkpoint} was saved with ema_decay, so it must be resumed with it. Pass the same ema_decay."
+                )
+            self._average = WeightAverage(model, self.args.ema_decay)
+            model.load_state_dict(load_file(own))
 
     def _load_best_model(self) -> None:
         if not self._restore(self.model, self.state.best_model_checkpoint):
             super()._load_best_model()
+        self._average = None  # the best checkpoint holds its own average already
 
     def _restore(self, model: nn.Module, checkpoint: str) -> bool:
         if not isinstance(model, PreTrainedModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -231,3 +327,18 @@ class RobustTrainer(Trainer):
         if hasattr(saved.config, "hf_smoothing"):  # a run that is complete sees no batch to note it from
             model.config.hf_smoothing = saved.config.hf_smoothing
         return True
+
+
+class _Averaging(TrainerCallback):
+    """Updates the average after each optimizer step."""
+
+    def __init__(self, trainer: RobustTrainer, decay: float) -> None:
+        self.trainer, self.decay = trainer, decay
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        if self.trainer._average is None:
+            self.trainer._average = WeightAverage(self.trainer.model, self.decay)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer._average is not None:
+            self.trainer._average.update(self.trainer.model, state.global_step)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -53,14 +55,32 @@ class Objective(Protocol):
         ...
 
 
-def find_objective(objective: str | Objective, known: Mapping[str, Objective]) -> Objective:
-    """The objective itself, or the one of that name.
+def find_objective(
+    objective: str | Objective, known: Mapping[str, Objective], settings: Mapping[str, Any] | None = None
+) -> Objective:
+    """The objective itself, or the one of that name, with its settings filled in.
+
+    Args:
+        objective: a name or a callable.
+        known: objectives by name.
+        settings: keyword arguments of the objective, such as {"copies": 2}.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is none of that name, or it has no such setting.
     """
-    if not isinstance(objective, str):
+    if isinstance(objective, str):
+        if objective not in known:
+            raise ValueError(
+                f"`objective` must be one of {', '.join(sorted(known))}, or a callable, got {objective!r}."
+            )
+        objective = known[objective]
+    if not settings:
         return objective
-    if objective not in known:
-        raise ValueError(f"`objective` must be one of {', '.join(sorted(known))}, or a callable, got {objective!r}.")
-    return known[objective]
+    parameters = inspect.signature(objective).parameters
+    accepted = [name for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    unknown = sorted(set(settings) - set(accepted))
+    if unknown:
+        raise ValueError(
+            f"`objective_args` names {', '.join(map(repr, unknown))}; this objective has {', '.join(accepted) or 'no settings'}."
+        )
+    return functools.partial(objective, **settings)

@@ -1,0 +1,186 @@
+"""From a configuration to the list of stages, in the order in which they are run: the cells of the claims first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+CLAIM_CELLS = (
+    ("mixture", "clean"), ("mixture", "mixture"), ("clean", "clean"), ("clean", "mixture"),
+    ("0.25", "0.25"), ("0.5", "0.5"), ("1.0", "1.0"),
+)  # fmt: skip
+"""Pretraining and finetuning noise of the cells that carry a claim."""
+SINGLE = ("0.25", "0.5", "1.0")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of work whose result is kept.
+
+    Attributes:
+        name: its folder below the output folder.
+        kind: "pretrain", "finetune" or "certify".
+        settings: all that decides its result, except the stages that it needs.
+        needs: names of stages that must be done first.
+    """
+
+    name: str
+    kind: str
+    settings: dict[str, Any]
+    needs: tuple[str, ...] = field(default=())
+
+
+def plan(config: dict[str, Any]) -> list[Stage]:
+    """All stages of a study; every need comes before the stage that has it."""
+    builders = [_Architecture(config, name, about) for name, about in config["architectures"].items()]
+    full = [builder for builder in builders if builder.about["grid"] == "full"]
+    rest = [builder for builder in builders if builder.about["grid"] != "full"]
+    first, *others = config["seeds"]
+    order: list[Iterator[Stage]] = []
+    for group in (full, rest):
+        for builder in group:
+            order += [builder.cell(*cell, first) for cell in builder.claims]
+            order += [builder.protocol(name) for name in builder.about["protocols"]]
+        if group is full:
+            order += [builder.cell(*cell, seed) for seed in others for builder in full for cell in builder.claims]
+            order += [builder.cell(*cell, first) for builder in full for cell in builder.grid()]
+    for builder in full:
+        order += [builder.headline(*cell) for cell in config["headline"]["cells"]]
+        order += [
+            builder.ablation(name, finetuning) for name in config["ablation"] for finetuning in ("clean", "mixture")
+        ]
+    order += [builder.cell(*cell, seed) for seed in others for builder in rest for cell in builder.claims]
+    stages: dict[str, Stage] = {}
+    for group_of_stages in order:
+        for stage in group_of_stages:
+            stages.setdefault(stage.name, stage)
+    return list(stages.values())
+
+
+class _Architecture:
+    """The stages of one architecture; each method yields a stage after those that it needs."""
+
+    def __init__(self, config: dict[str, Any], name: str, about: dict[str, Any]) -> None:
+        self.config, self.name, self.about = config, name, about
+        self.pretrainings = ["none", *config["noises"]]
+        self.claims = [cell for cell in CLAIM_CELLS if set(cell) <= set(config["noises"])]
+
+    def grid(self) -> list[tuple[str, str]]:
+        """Pretraining x finetuning."""
+        return [(first, second) for first in self.pretrainings for second in self.config["noises"]]
+
+    def pretrain(self, pretraining: str, seed: int) -> Iterator[Stage]:
+        if pretraining == "none":
+            return
+        noise = (self.config["noises"] | self.config["ablation"])[pretraining]
+        yield Stage(
+            f"pretrain/{self.name}/{_folder(pretraining)}/seed{seed}",
+            "pretrain",
+            {
+                **self._common(seed),
+                "noise": noise,
+                "data": self.config["data"]["source"],
+                "held_out": self.config["held_out"]["source"],
+                "arguments": self.config["arguments"] | self.about["arguments"] | self.about["pretraining"],
+            },
+        )
+
+    def finetune(self, pretraining: str, finetuning: str, candidate: str, seed: int) -> Iterator[Stage]:
+        """One candidate of a cell."""
+        before = list(self.pretrain(pretraining, seed))
+        yield from before
+        choices = self.candidates(finetuning) | self.about["protocols"]
+        noise = self.config["noises"][finetuning]
+        sigmas = [float(finetuning)] if finetuning in SINGLE else self.config["sigmas"]
+        yield Stage(
+            f"finetune/{self.name}/{_folder(pretraining)}/{_folder(finetuning)}/{_folder(candidate)}/seed{seed}",
+            "finetune",
+            {
+                **self._common(seed),
+                "noise": noise,
+                "data": self.config["data"]["target"],
+                "held_out": self.config["held_out"]["target"],
+                "arguments": self.config["arguments"]
+                | self.about["arguments"]
+                | self.config["finetuning"]
+                | choices[candidate],
+                "selection": self.config["selection"] | {"sigmas": sigmas},
+            },
+            tuple(stage.name for stage in before[-1:]),
+        )
+
+    def cell(self, pretraining: str, finetuning: str, seed: int) -> Iterator[Stage]:
+        """A cell at every sigma. The first seed chooses the candidate, the others follow it."""
+        first = self.config["seeds"][0]
+        options: list[Stage] = []
+        for candidate in self.candidates(finetuning):
+            made = list(self.finetune(pretraining, finetuning, candidate, first))
+            yield from made
+            options.append(made[-1])
+        needs = tuple(option.name for option in options)
+        where = f"{self.name}/{_folder(pretraining)}/{_folder(finetuning)}"
+        if seed != first:
+            before = list(self.pretrain(pretraining, seed))
+            yield from before
+            settings = options[0].settings | {"seed": seed, "arguments": "as chosen"}
+            follower = Stage(
+                f"finetune/{where}/chosen/seed{seed}", "finetune", settings, (*(s.name for s in before[-1:]), *needs)
+            )
+            yield follower
+            needs = (follower.name,)
+        # Other seeds of a single-sigma model are needed at its own sigma only.
+        alone = seed != first and finetuning in SINGLE
+        yield from self._certify(where, seed, needs, "certification", [float(finetuning)] if alone else None)
+
+    def protocol(self, name: str) -> Iterator[Stage]:
+        """Clean finetuning of the mixture backbone by one more protocol."""
+        made = list(self.finetune("mixture", "clean", name, self.config["seeds"][0]))
+        yield from made
+        where = f"{self.name}/mixture/clean/{_folder(name)}"
+        yield from self._certify(where, self.config["seeds"][0], (made[-1].name,), "certification")
+
+    def ablation(self, name: str, finetuning: str) -> Iterator[Stage]:
+        """Another mixture in pretraining."""
+        return self.cell(name, finetuning, self.config["seeds"][0])
+
+    def headline(self, pretraining: str, finetuning: str) -> Iterator[Stage]:
+        """A cell again, with the draws of the papers."""
+        first = self.config["seeds"][0]
+        options = [list(self.finetune(pretraining, finetuning, name, first)) for name in self.candidates(finetuning)]
+        for option in options:
+            yield from option
+        where = f"{self.name}/{_folder(pretraining)}/{_folder(finetuning)}/headline"
+        yield from self._certify(where, first, tuple(option[-1].name for option in options), "headline")
+
+    def candidates(self, finetuning: str) -> dict[str, Any]:
+        kind = "clean_candidates" if finetuning == "clean" else "noisy_candidates"
+        found: dict[str, Any] = self.about[kind]
+        return found
+
+    def _certify(
+        self, where: str, seed: int, needs: tuple[str, ...], rule: str, sigmas: list[float] | None = None
+    ) -> Iterator[Stage]:
+        for sigma in sigmas or self.config["sigmas"]:
+            settings = {key: value for key, value in self.config[rule].items() if key != "cells"}
+            yield Stage(
+                f"certify/{where}/seed{seed}/sigma{sigma}",
+                "certify",
+                settings
+                | {"sigma": sigma, "data": self.config["data"]["target"], "channels_last": self.name == "resnet"},
+                needs,
+            )
+
+    def _common(self, seed: int) -> dict[str, Any]:
+        return {
+            "seed": seed,
+            "config": self.about["config"],
+            "size": self.config["size"],
+            "model_size": self.about["model_size"],
+            "held_out_seed": self.config["held_out"]["seed"],
+        }
+
+
+def _folder(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "-")

@@ -1,0 +1,86 @@
+"""From the records to the report: tables between the markers of its page, figures, and the JSON file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import figures
+import torch
+from cells import Records
+from tables import Tables
+
+
+def build(config: dict[str, Any], file: Path, page: Path, pictures: Path, summary: Path) -> list[str]:
+    """Fill the page.
+
+    Args:
+        config: of the study.
+        file: its records.
+        page: Markdown in which `<!-- table NAME -->` ... `<!-- end -->` enclose what is generated.
+        pictures: folder of the figures.
+        summary: JSON file to write.
+
+    Returns:
+        names of the tables that no marker asks for.
+    """
+    records = Records(file)
+    tables = Tables(config, records)
+    made = tables.all()
+    text = page.read_text(encoding="utf-8")
+    unused = []
+    for name, (table, _) in made.items():
+        scale = tables.scale("headline" if name.startswith("headline") else "certification")
+        caption = "" if name.startswith("compute") else f"*{scale}*\n\n"
+        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(\n<!-- end -->)"
+        body = f"{caption}{table}"
+        text, count = re.subn(pattern, lambda found, body=body: found[1] + body + found[2], text, flags=re.DOTALL)  # type: ignore[misc]
+        if not count:
+            unused.append(name)
+    page.write_text(text, encoding="utf-8")
+    for architecture in config["architectures"]:
+        figures.curves(config, records, architecture, pictures / f"curves-{architecture}.png")
+        figures.heat_map(config, records, architecture, pictures / f"grid-{architecture}.png")
+    values = {name: value for name, (_, value) in made.items()}
+    summary.write_text(json.dumps(_plain({"scale": tables.scale(), **values}), indent=1) + "\n", encoding="utf-8")
+    return unused
+
+
+@torch.inference_mode()
+def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count: int = 8) -> None:
+    """Noisy test images with the predictions of the clean and the mixture model, each finetuned on clean images."""
+    from stages import Study
+
+    from hf_smoothing import SmoothedClassifier
+    from hf_smoothing.noise import NoiseMixture
+
+    records = json.loads((output / "certify/resnet/mixture/clean/seed0/sigma0.25/result.json").read_text())
+    other = json.loads((output / "certify/resnet/clean/clean/seed0/sigma0.25/result.json").read_text())
+    models = {
+        name: SmoothedClassifier.from_pretrained(output / result["model"] / "model").eval()
+        for name, result in (("clean", other), ("mixture", records))
+    }
+    test = Study(output, data)._test(config["data"]["target"], config["size"])
+    chosen = torch.arange(0, len(test), len(test) // count)[:count]
+    pixels, labels = test.pixels[chosen].float() / 255, test.labels[chosen].tolist()
+    names = models["mixture"].config.id2label
+    noisy, seen = [], {name: [] for name in models}
+    sigmas = [0.0, *config["sigmas"]]
+    for sigma in sigmas:
+        x, _ = NoiseMixture((sigma,)).add(pixels, torch.Generator().manual_seed(0))
+        noisy.append(x.clamp(0, 1).permute(0, 2, 3, 1).numpy())
+        for name, model in models.items():
+            seen[name].append([names[k] for k in model.classify(x).argmax(-1).tolist()])
+    import numpy as np
+
+    figures.gallery(np.stack(noisy), [names[k] for k in labels], seen, sigmas, file)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return round(float(value), 5) if hasattr(value, "dtype") or isinstance(value, float) else value

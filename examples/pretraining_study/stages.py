@@ -1,0 +1,258 @@
+"""What each kind of stage does. All results are plain JSON values."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import load_dataset
+from plan import Stage
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_smoothing import (
+    NoiseMixture,
+    PixelDataset,
+    RobustTrainer,
+    RobustTrainingArguments,
+    SmoothedClassifier,
+    certify_dataset,
+)
+from hf_smoothing.certification import certify, make_rule
+from hf_smoothing.data import DecodedPixels
+from hf_smoothing.statistics import certified_accuracy
+
+
+Results = dict[str, dict[str, Any]]
+
+
+class Study:
+    """Where a study reads and writes.
+
+    Args:
+        output: the results folder.
+        data: the folder that holds the data sets.
+    """
+
+    def __init__(self, output: Path, data: Path) -> None:
+        self.output, self.data = output, data
+
+    @staticmethod
+    def check(stages: list[Stage]) -> None:
+        """Refuse what could only fail hours later.
+
+        Raises:
+            ValueError: on a rule or training noise that is not valid.
+        """
+        for stage in stages:
+            if stage.kind == "certify":
+                make_rule(**rule(stage.settings))
+            else:
+                NoiseMixture.parse(stage.settings["noise"])
+
+    def run(self, stage: Stage, needs: Results) -> dict[str, Any]:
+        """Do a stage.
+
+        Args:
+            stage: what to do.
+            needs: the results of the stages that it needs, by name.
+
+        Returns:
+            its result, with the seconds it took.
+        """
+        start = time.perf_counter()
+        resumed = get_last_checkpoint(str(self.output / stage.name)) is not None
+        work = {"pretrain": self.pretrain, "finetune": self.finetune, "certify": self.certify}[stage.kind]
+        result = work(stage, self.output / stage.name, needs)
+        return {
+            **result,
+            "seconds": round(time.perf_counter() - start, 1),
+            "threads": torch.get_num_threads(),
+            "resumed": resumed,
+        }
+
+    def pretrain(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
+        """A network from scratch on the source data."""
+        settings = stage.settings
+        train, held_out, names = self._train(settings)
+        set_seed(settings["seed"])
+        model = _scratch(settings, names)
+        mean, std = _statistics(train)
+        arguments = settings["arguments"] | {
+            "image_mean": mean,
+            "image_std": std,
+            "model_size": settings["model_size"],
+        }
+        trainer = _trainer(model, folder, settings, arguments, train, held_out)
+        images = _fit(trainer)
+        accuracy = trainer.evaluate()["eval_accuracy"]
+        trainer.save_model(str(folder / "model"))
+        return {"images": images, "held_out_accuracy": accuracy}
+
+    def finetune(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
+        """A backbone, or none, on the target data; measured on held-out training images."""
+        settings, names_of_needs = stage.settings, list(needs)
+        arguments = settings["arguments"]
+        if arguments == "as chosen":
+            chosen = choose({name: needs[name] for name in names_of_needs if name.startswith("finetune/")})
+            arguments = needs[chosen]["arguments"]
+        train, held_out, names = self._train(settings)
+        set_seed(settings["seed"])
+        labels = _label_maps(names)
+        backbones = [name for name in names_of_needs if name.startswith("pretrain/")]
+        if backbones:
+            model = SmoothedClassifier.from_base_pretrained(
+                str(self.output / backbones[0] / "model"), sigma=0.25, ignore_mismatched_sizes=True, **labels
+            )
+        else:
+            mean, std = _statistics(train)
+            pixels = {
+                "size": settings["size"],
+                "model_size": settings["model_size"],
+                "image_mean": mean,
+                "image_std": std,
+            }
+            model = SmoothedClassifier.from_base_pretrained(_scratch(settings, names), sigma=0.25, **pixels)
+        trainer = _trainer(model, folder, settings, arguments, train, None)
+        images = _fit(trainer)
+        model.eval().save_pretrained(folder / "model")
+        selection = settings["selection"]
+        scores = {str(sigma): _selection(model, held_out, selection, sigma) for sigma in selection["sigmas"]}
+        test = self._test(settings["data"], settings["size"])
+        return {
+            "arguments": arguments,
+            "images": images,
+            "selection": scores,
+            "clean_accuracy": _accuracy(model, test),
+            "clean_accuracy_held_out": _accuracy(model, held_out),
+        }
+
+    def certify(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
+        """Certify the chosen model at one sigma."""
+        settings = stage.settings
+        chosen = choose(needs)
+        model = SmoothedClassifier.from_pretrained(self.output / chosen / "model").eval()
+        if settings["channels_last"]:
+            model = model.to(memory_format=torch.channels_last)
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+        test = self._test(settings["data"], model.config.size)
+        run = certify_dataset(
+            model, test, folder / "run", **rule(settings), indices=range(0, len(test), settings["stride"]),
+            dtype="bfloat16", channels_last=settings["channels_last"], progress=False,
+            description={"model": {"id": chosen}, "dataset": {"id": settings["data"], "split": "test"}},
+        )  # fmt: skip
+        return {"model": chosen, "draws": sum(row["draws"] for row in run.rows.values())}
+
+    def _train(self, settings: dict[str, Any]) -> tuple[DecodedPixels, DecodedPixels, list[str]]:
+        decoded = self._decoded(settings["data"], "train", settings["size"])
+        names = load_dataset(str(self.data / settings["data"]), split="train").features["label"].names
+        return *_split(decoded, settings["held_out"], settings["held_out_seed"]), names
+
+    def _test(self, name: str, size: Any) -> DecodedPixels:
+        return self._decoded(name, "test", size if isinstance(size, int) else size[0])
+
+    def _decoded(self, name: str, split: str, size: int) -> DecodedPixels:
+        return _decoded(self.output, self.data, name, split, size)
+
+
+def choose(candidates: Results) -> str:
+    """The candidate with the highest certified accuracy on held-out training images, over the sigmas it is meant for.
+
+    Not the average certified radius: a network that answers one class to all noise has a large one, and is useless.
+    """
+    scores = {name: sum(result["selection"].values()) for name, result in candidates.items()}
+    return max(scores, key=scores.__getitem__)
+
+
+def rule(settings: dict[str, Any]) -> dict[str, Any]:
+    """The rule of a certification, as `make_rule` takes it: targets are 0 and so many steps a sigma, up to so many sigmas."""
+    steps: int = settings["targets_per_sigma"]
+    radii = [round(settings["sigma"] * k / steps, 6) for k in range(settings["targets_up_to"] * steps + 1)]
+    return {"radii": radii, **{key: settings[key] for key in ("sigma", "n", "alpha", "label_aware")}}
+
+
+@cache
+def _decoded(output: Path, data: Path, name: str, split: str, size: int) -> DecodedPixels:
+    file = output / "cache" / f"{name}-{split}-{size}.safetensors"
+    if not file.exists():
+        decoded = PixelDataset(load_dataset(str(data / name), split=split), size).decode(progress=False)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{time.time_ns()}")
+        save_file({"pixels": decoded.pixels, "labels": decoded.labels}, partial)
+        partial.rename(file)
+    tensors = load_file(file)
+    return DecodedPixels(tensors["pixels"], tensors["labels"])
+
+
+def _split(data: DecodedPixels, held_out: int, seed: int) -> tuple[DecodedPixels, DecodedPixels]:
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    first, second = order[held_out:], order[:held_out]
+    return DecodedPixels(data.pixels[first], data.labels[first]), DecodedPixels(
+        data.pixels[second], data.labels[second]
+    )
+
+
+def _label_maps(names: list[str]) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def _scratch(settings: dict[str, Any], names: list[str]) -> PreTrainedModel:
+    about = dict(settings["config"])
+    config = AutoConfig.for_model(about.pop("model_type"), **about, **_label_maps(names))
+    return AutoModelForImageClassification.from_config(config)
+
+
+def _statistics(data: DecodedPixels) -> tuple[list[float], list[float]]:
+    values = data.pixels[:10_000].float() / 255
+    return [round(x, 4) for x in values.mean((0, 2, 3)).tolist()], [
+        round(x, 4) for x in values.std((0, 2, 3)).tolist()
+    ]
+
+
+def _trainer(
+    model: Any, folder: Path, settings: dict[str, Any], arguments: dict[str, Any], train: Any, held_out: Any
+) -> RobustTrainer:
+    args = RobustTrainingArguments(
+        output_dir=str(folder), noise=settings["noise"], seed=settings["seed"], save_strategy="epoch", save_total_limit=1,
+        logging_steps=100, disable_tqdm=True, report_to="none", **arguments,
+    )  # fmt: skip
+    return RobustTrainer(
+        model, args, train_dataset=train, eval_dataset=held_out,
+        compute_metrics=lambda out: {"accuracy": float((out.predictions.argmax(-1) == out.label_ids).mean())},
+    )  # fmt: skip
+
+
+def _fit(trainer: RobustTrainer) -> int:
+    """Train, from the last checkpoint if there is one; the number of images seen."""
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(trainer.args.output_dir))
+    return trainer.state.global_step * trainer.args.train_batch_size * trainer.args.world_size
+
+
+def _selection(model: SmoothedClassifier, held_out: DecodedPixels, about: dict[str, Any], sigma: float) -> float:
+    """Certified accuracy at radius sigma / 2 of the first held-out images, from few draws."""
+    pixels, labels = held_out.pixels[: about["images"]].float() / 255, held_out.labels[: about["images"]].tolist()
+    found = certify(
+        model,
+        pixels.to(model.device),
+        sigma=sigma,
+        mode="fixed",
+        n0=about["n0"],
+        n=about["n"],
+        seed=0,
+        dtype="bfloat16",
+    )
+    columns = ([c.prediction for c in found], labels, [c.radius for c in found])
+    return float(certified_accuracy(*columns, thresholds=[sigma / 2]).accuracy[0])
+
+
+@torch.inference_mode()
+def _accuracy(model: SmoothedClassifier, data: DecodedPixels) -> float:
+    right = 0
+    for pixels, labels in zip(data.pixels.split(250), data.labels.split(250), strict=True):
+        right += int((model.classify(pixels.to(model.device).float() / 255).argmax(-1).cpu() == labels).sum())
+    return right / len(data)

@@ -1,0 +1,101 @@
+"""How deep a parameter sits: for training the last blocks only, and for learning rates that fall with depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Where each parameter of a classifier sits.
+
+    Attributes:
+        of: by parameter name: 0 before the blocks (embeddings, stem), 1..blocks within them, blocks + 1 after them (last norm,
+            pooler).
+        head: names of the parameters outside the backbone: the classifier.
+        blocks: number of blocks, or stages of a ResNet.
+    """
+
+    of: dict[str, int]
+    head: frozenset[str]
+    blocks: int
+
+
+def parameter_depths(model: nn.Module) -> Depths:
+    """Depth of every parameter of an image classifier of `transformers`, wrapped or not.
+
+    The blocks are the items of the backbone's largest outermost `ModuleList`: stages of a ResNet, layers of a ViT.
+
+    Raises:
+        ValueError: if the model has no backbone of its own, or no list of blocks.
+    """
+    prefix, classifier = "", model
+    while isinstance(getattr(classifier, "base_classifier", None), nn.Module):
+        prefix, classifier = f"{prefix}base_classifier.", classifier.base_classifier  # type: ignore[assignment]
+    name = getattr(classifier, "base_model_prefix", "")
+    backbone = getattr(classifier, name, None) if name else None
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(f"{type(classifier).__name__} has no backbone apart from its head. {_CURE}")
+    lists = [
+        (where, module)
+        for where, module in backbone.named_modules()
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 1
+    ]
+    outermost = [pair for pair in lists if not any(pair[0].startswith(f"{other}.") for other, _ in lists)]
+    if not outermost:
+        raise ValueError(f"{type(backbone).__name__} has no list of blocks. {_CURE}")
+    place, blocks = max(outermost, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))
+    inside = f"{prefix}{name}."
+    start = f"{inside}{place}."
+    of: dict[str, int] = {}
+    passed = False
+    for parameter, _ in model.named_parameters():
+        if parameter.startswith(start):
+            passed = True
+            of[parameter] = int(parameter[len(start) :].split(".")[0]) + 1
+        else:
+            of[parameter] = len(blocks) + 1 if passed else 0
+    return Depths(of, frozenset(name for name in of if not name.startswith(inside)), len(blocks))
+
+
+def last_blocks(model: nn.Module, count: int) -> list[str]:
+    """Names of the head's parameters and, if `count` is not 0, of the last `count` blocks and what follows them.
+
+    Raises:
+        ValueError: if the model has fewer blocks.
+    """
+    depths = parameter_depths(model)
+    if not 0 <= count <= depths.blocks:
+        raise ValueError(
+            f"`train_last` must be a number of blocks from 0 (a linear probe) to {depths.blocks}, got {count}. Leave it out to train all."
+        )
+    first = depths.blocks + 1 - count if count else depths.blocks + 2
+    return [name for name, depth in depths.of.items() if name in depths.head or depth >= first]
+
+
+def learning_rates(
+    model: nn.Module, learning_rate: float, body: float | None = None, decay: float = 1.0
+) -> dict[str, float]:
+    """The learning rate of each parameter.
+
+    Args:
+        model: the classifier.
+        learning_rate: of the head.
+        body: of the backbone; that of the head by default.
+        decay: factor from one block to the one before it: a block at depth d gets body * decay^(blocks + 1 - d).
+
+    Source: layer-wise decay as in BEiT, arXiv 2106.08254.
+    """
+    depths = parameter_depths(model)
+    body = learning_rate if body is None else body
+    return {
+        name: learning_rate if name in depths.head else body * decay ** (depths.blocks + 1 - depth)
+        for name, depth in depths.of.items()
+    }
+
+
+_CURE = (
+    "Name what is to be trained with `trainable`, and leave `train_last`, `body_learning_rate` and `layer_decay` out."
+)

@@ -1,0 +1,58 @@
+"""Cross-entropy and agreement between noisy copies of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_smoothing.training.objectives.base import Batch, ObjectiveState
+
+
+def consistency(
+    model: Callable[[Tensor], Tensor],
+    batch: Batch,
+    state: ObjectiveState,
+    *,
+    copies: int = 2,
+    weight: float = 10.0,
+    entropy: float = 0.5,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """mean_i CE(F_i, y) + weight * mean_i KL(F || F_i) + entropy * H(F), F being the mean of the softmax F_i of `copies` noisy copies.
+
+    The copies of an image have one sigma, drawn from the mixture, so that F is the smoothed classifier at that sigma.
+
+    Args:
+        model, batch, state: as for every objective.
+        copies: noisy copies of each image, m.
+        weight: of the divergence, lambda. The paper takes 20 at sigma .25 and 10 above.
+        entropy: weight of the entropy of the mean, eta.
+
+    Raises:
+        ValueError: without noise, or with fewer than two copies.
+
+    Source: Jeong and Shin, arXiv 2006.04062.
+    """
+    if copies < 2 or weight < 0.0 or entropy < 0.0:
+        raise ValueError(
+            f"Consistency needs at least 2 copies and weights >= 0, got copies={copies}, weight={weight}, entropy={entropy}."
+        )
+    if state.noise is None:
+        raise ValueError(
+            "Consistency compares noisy copies, but there is no noise. Set `noise` to a sigma or a mixture, or use objective='mixture'."
+        )
+    count = len(batch.pixels)
+    sigma = state.noise.sample_sigmas(count, state.generator)
+    noisy = state.noise.add(batch.pixels.repeat(copies, 1, 1, 1), state.generator, sigma.repeat(copies))[0]
+    log_p = F.log_softmax(model(noisy).float(), dim=-1).view(copies, count, -1)
+    mean = log_p.exp().mean(0)
+    log_mean = torch.logsumexp(log_p, dim=0) - torch.tensor(float(copies), device=log_p.device).log()
+    losses = F.nll_loss(log_p.flatten(0, 1), batch.labels.repeat(copies))
+    if state.label_smoothing:
+        losses = (1.0 - state.label_smoothing) * losses - state.label_smoothing * log_p.mean()
+    divergence = (mean * (log_mean - log_p)).sum(-1).mean()
+    uncertainty = -(mean * log_mean).sum(-1).mean()
+    loss = losses + weight * divergence + entropy * uncertainty
+    return loss, {"cross_entropy": losses, "divergence": divergence, "entropy": uncertainty}

@@ -1,0 +1,48 @@
+"""Training data that stay in the memory of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hf_smoothing.data import DecodedPixels
+from hf_smoothing.training.collator import check_labels
+
+
+class ResidentPixels(Dataset[dict[str, Any]]):
+    """Decoded pixels of which a `DataLoader` takes a whole batch by one indexing, on the device.
+
+    3 KB an image at 32 px: 150 MB for CIFAR-10, 300 MB for Tiny-ImageNet, 7.7 GB for ImageNet's million at 50 px.
+
+    Args:
+        data: pixels and labels in memory.
+        device: where to keep them.
+        num_labels: number of classes; labels are checked once, here.
+
+    Raises:
+        ValueError: if a label is not one of the classes.
+    """
+
+    def __init__(self, data: DecodedPixels, device: torch.device, num_labels: int) -> None:
+        if data.labels is not None and len(data):
+            check_labels(data.labels, num_labels)
+        self.pixels = data.pixels.to(device)
+        self.labels = None if data.labels is None else data.labels.to(device)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A batch; torch's `DataLoader` calls this rather than `__getitem__` where it exists."""
+        where = torch.as_tensor(indices, device=self.pixels.device)
+        batch = {"pixel_values": self.pixels[where]}
+        if self.labels is not None:
+            batch["labels"] = self.labels[where]
+        return batch

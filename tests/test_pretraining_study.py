@@ -1,0 +1,191 @@
+"""The study as a person runs it, on data and networks of seconds."""
+
+import json
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "pretraining_study"
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in ("plan", "stages", "study", "cells", "tables", "figures", "report"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def config(request):
+    return json.loads((FOLDER / f"{request.param}.json").read_text())
+
+
+def test_every_need_comes_first_and_no_stage_twice(config):
+    from plan import plan
+
+    names = []
+    for stage in plan(config):
+        assert set(stage.needs) <= set(names), stage
+        assert stage.name not in names
+        names.append(stage.name)
+
+
+def test_the_plan_holds_the_whole_grid(config):
+    from plan import plan
+
+    names = {stage.name for stage in plan(config)}
+    for pretraining in ("none", "clean", "0.25", "0.5", "1.0", "mixture"):
+        for finetuning in ("clean", "0.25", "0.5", "1.0", "mixture"):
+            for sigma in (0.25, 0.5, 1.0):
+                assert f"certify/resnet/{pretraining}/{finetuning}/seed0/sigma{sigma}" in names
+    for seed in (0, 1, 2):
+        for sigma in (0.25, 0.5, 1.0):
+            for cell in ("mixture/clean", "mixture/mixture", "clean/clean", f"{sigma}/{sigma}"):
+                for architecture in ("resnet", "vit"):
+                    assert f"certify/{architecture}/{cell}/seed{seed}/sigma{sigma}" in names
+
+
+def test_budgets_are_the_same_for_every_cell(config):
+    from plan import plan
+
+    budgets = {}
+    for stage in plan(config):
+        if stage.kind != "certify" and stage.settings["arguments"] != "as chosen":
+            arguments = stage.settings["arguments"]
+            where = stage.kind, stage.name.split("/")[1]
+            budgets.setdefault(where, set()).add(
+                (arguments["num_train_epochs"], arguments["per_device_train_batch_size"])
+            )
+    assert budgets
+    assert all(len(found) == 1 for found in budgets.values()), budgets
+
+
+def image_folder(path: Path, names: list[str], count: int) -> None:
+    """A parquet data set whose classes differ in brightness."""
+    generator = np.random.default_rng(0)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    for split in ("train", "test"):
+        rows = []
+        for k in range(count):
+            value = generator.integers(0, 100, (8, 8, 3)) + 150 * (k % len(names)) // max(len(names) - 1, 1)
+            rows.append({"image": Image.fromarray(value.astype(np.uint8)), "label": k % len(names)})
+        path.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(rows, features=features).to_parquet(path / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A study of seconds: its configuration and the two folders."""
+    config = json.loads((FOLDER / "cpu.json").read_text())
+    image_folder(tmp_path / "data" / "source", ["a", "b", "c"], 48)
+    image_folder(tmp_path / "data" / "target", ["x", "y"], 40)
+    config["data"] = {"source": "source", "target": "target"}
+    config["size"] = 8
+    config["held_out"] = {"source": 8, "target": 8, "seed": 0}
+    config["architectures"] = {"resnet": config["architectures"]["resnet"]}
+    resnet = config["architectures"]["resnet"]
+    resnet["config"] |= {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}
+    resnet["model_size"] = 16
+    resnet["protocols"] = {"linear probe": resnet["protocols"]["linear probe"]}
+    resnet["pretraining"]["num_train_epochs"] = 1
+    config["finetuning"]["num_train_epochs"] = 8
+    config["arguments"] |= {"per_device_train_batch_size": 16, "use_cpu": True}
+    config["noises"] = {key: config["noises"][key] for key in ("clean", "0.25", "mixture")}
+    config["ablation"] = {}
+    config["seeds"] = [0, 1]
+    config["sigmas"] = [0.25]
+    config["selection"] = {"images": 4, "n0": 5, "n": 20}
+    config["certification"] |= {"stride": 4, "n": 400}
+    config["headline"] |= {"stride": 4, "n": 6000, "cells": [["mixture", "clean"]]}
+    (tmp_path / "small.json").write_text(json.dumps(config))
+    return config, tmp_path
+
+
+def study(folder, *arguments):
+    import study as program
+
+    program.main([*arguments, "--config", str(folder / "small.json"), "--output_dir", str(folder / "out")])
+
+
+def test_a_small_study_from_start_to_report(small, monkeypatch, capsys):
+    config, folder = small
+    study(folder, "run", "--data", str(folder / "data"))
+    results = sorted((folder / "out").rglob("result.json"))
+    from plan import plan
+
+    assert len(results) == len(plan(config))
+    times = [path.stat().st_mtime_ns for path in results]
+    capsys.readouterr()
+    study(folder, "run", "--data", str(folder / "data"))  # all is done: nothing is done again
+    assert [path.stat().st_mtime_ns for path in results] == times
+    study(folder, "status")
+    assert "certify: " in capsys.readouterr().out
+
+    docs = folder / "docs"
+    docs.mkdir()
+    page = docs / "pretraining_study.md"
+    page.write_text("before\n<!-- table claim1-resnet -->\nold\n<!-- end -->\nafter\n")
+    study(folder, "report", "--docs", str(docs), "--data", str(folder / "data"))
+    text = page.read_text()
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| 0.25 |" in text
+    figures = json.loads((docs / "results" / "pretraining_study.json").read_text())
+    records = [
+        json.loads(line) for line in (docs / "results" / "pretraining_study-small.jsonl").read_text().splitlines()
+    ]
+    cell = next(r for r in records if r["stage"] == "certify/resnet/mixture/clean/seed0/sigma0.25")
+    other = next(r for r in records if r["stage"] == "certify/resnet/mixture/clean/seed1/sigma0.25")
+    acr = np.mean([np.maximum(r["radii"], 0).mean() for r in (cell, other)])
+    assert figures["claim1-resnet"]["0.25"]["ACR"]["clean_finetuning"] == pytest.approx(acr, abs=1e-4)
+    assert {path.name for path in (docs / "figures" / "pretraining_study").iterdir()} == {
+        "curves-resnet.png",
+        "grid-resnet.png",
+        "gallery.png",
+    }
+
+    # From the committed records alone.
+    before = text
+    (folder / "out").rename(folder / "elsewhere")
+    study(folder, "report", "--docs", str(docs))
+    assert page.read_text() == before
+
+
+def test_a_changed_configuration_names_the_stage(small):
+    config, folder = small
+    study(folder, "run", "--data", str(folder / "data"), "--only", "pretrain/resnet/clean/seed0")
+    config["architectures"]["resnet"]["pretraining"]["learning_rate"] = 0.5
+    (folder / "small.json").write_text(json.dumps(config))
+    with pytest.raises(
+        SystemExit,
+        match=r"pretrain/resnet/clean/seed0: arguments.learning_rate was 0.2, is 0.5\n(.*\n)*.*delete those stages",
+    ):
+        study(folder, "run", "--data", str(folder / "data"))
+
+
+def test_a_diverged_stage_is_named_and_the_others_are_done(small, capfd):
+    config, folder = small
+    config["architectures"]["resnet"]["pretraining"]["learning_rate"] = 1e30
+    (folder / "small.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match="stages failed"):
+        study(folder, "run", "--data", str(folder / "data"))
+    assert "DivergedError" in capfd.readouterr().err
+    assert (folder / "out/finetune/resnet/none/clean/last-stage/seed0/result.json").exists()
+    assert not (folder / "out/pretrain/resnet/clean/seed0/model").exists()
+
+
+def test_the_better_candidate_on_held_out_images_is_chosen():
+    from stages import choose
+
+    candidates = {
+        "first": {"selection": {"0.25": 0.2, "0.5": 0.1}, "clean_accuracy": 0.9},
+        "second": {"selection": {"0.25": 0.1, "0.5": 0.3}, "clean_accuracy": 0.1},
+    }
+    assert choose(candidates) == "second"
