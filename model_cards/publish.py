@@ -1,4 +1,4 @@
-"""Turn the output of examples/pretrain.py into a checkpoint to ship: float16 weights, and a check that this changes nothing that matters.
+"""Turn the output of pretrain.py or finetune.py into a checkpoint to ship: float16 weights, and a check that this changes nothing that matters.
 
     python model_cards/publish.py runs/mixture model_cards/resnet-mixture --dataset path/to/tiny_imagenet32
 
@@ -13,6 +13,7 @@ import torch
 from datasets import load_dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+import hf_smoothing
 from hf_smoothing import PixelDataset, SmoothedClassifier
 
 
@@ -24,10 +25,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000)
     args = parser.parse_args()
 
+    hf_smoothing.register()
     model = AutoModelForImageClassification.from_pretrained(args.trained, dtype=torch.float16)
     model.config.dtype = torch.float16
     model.save_pretrained(args.card)
-    AutoImageProcessor.from_pretrained(args.trained).save_pretrained(args.card)
+    if not isinstance(model, SmoothedClassifier):  # which saves its own
+        AutoImageProcessor.from_pretrained(args.trained).save_pretrained(args.card)
 
     data = PixelDataset(load_dataset(args.dataset, split="test").select(range(args.images)), 32).decode()
     pixels = data.pixels.float() / 255
@@ -35,7 +38,9 @@ def main() -> None:
     logits = []
     with torch.inference_mode():
         for path in (args.trained, args.card):
-            classifier = SmoothedClassifier.from_base_pretrained(path, sigma=0.25)
+            wrapped = isinstance(model, SmoothedClassifier)
+            load = SmoothedClassifier.from_pretrained if wrapped else SmoothedClassifier.from_base_pretrained
+            classifier = load(path, sigma=0.25).eval()
             logits.append(torch.cat([classifier.classify(batch) for batch in noisy.split(128)]))
     moved = (logits[0] - logits[1]).abs().max().item()
     changed = (logits[0].argmax(1) != logits[1].argmax(1)).sum().item()

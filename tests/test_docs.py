@@ -8,7 +8,7 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "docs/guide.md", "docs/certification.md"]
+PAGES = ["README.md", "docs/guide.md", "docs/certification.md", "docs/finetuning.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -16,10 +16,20 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: if the checkpoint is a pickle, which could execute code.
+        ValueError: if the checkpoint is a pickle, which could execute code, or its head is for other classes than are asked for.
     """
     # Checkpoints are often stored in half precision; computing in it must be asked for.
-    return from_safetensors(AutoModelForImageClassification.from_pretrained, path, {"dtype": torch.float32} | kwargs)
+    try:
+        return from_safetensors(
+            AutoModelForImageClassification.from_pretrained, path, {"dtype": torch.float32} | kwargs
+        )
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            f"{path} has weights of other shapes than were asked for, most likely a head for other classes. To finetune it pass "
+            "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
+        ) from error
 
 
 def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any], *args: Any) -> PreTrainedModel:

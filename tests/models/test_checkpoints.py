@@ -86,6 +86,16 @@ def test_a_size_given_while_loading_is_read_like_any_other(tmp_path):
     assert model(pixels(2, 8)).logits.shape == (2, 3)
 
 
+def test_a_head_for_other_classes_says_how_to_get_a_new_one(tmp_path):
+    plain("resnet").save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"a head for other classes\. To finetune it pass ignore_mismatched_sizes=True"
+    ):
+        SmoothedClassifier.from_base_pretrained(
+            tmp_path, sigma=0.25, size=SIZE, **label_maps(("a", "b", "c", "d", "e")), **NORMALISATION
+        )
+
+
 def test_a_new_head_is_made_for_other_classes(tmp_path):
     plain("vit").save_pretrained(tmp_path)
     names = ("a", "b", "c", "d", "e")

@@ -2,9 +2,10 @@ import json
 
 import pytest
 import torch
-from tiny import KINDS, any_model, data, plain, trainer
+from tiny import KINDS, MEAN, STD, any_model, arguments, data, plain, trainer
+from transformers import HfArgumentParser
 
-from hf_smoothing import NoiseMixture
+from hf_smoothing import NoiseMixture, RobustTrainer, RobustTrainingArguments
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import OBJECTIVES, find_objective, mixture_cross_entropy
 
@@ -42,10 +43,99 @@ def test_the_clean_pixels_are_not_changed_in_place():
 
 
 def test_find_objective():
+    assert {"consistency", "mixture"} <= OBJECTIVES.keys()
+    assert all(find_objective(name, OBJECTIVES) is objective for name, objective in OBJECTIVES.items())
     assert find_objective("mixture", OBJECTIVES) is mixture_cross_entropy
     assert find_objective(mixture_cross_entropy, {}) is mixture_cross_entropy
-    with pytest.raises(ValueError, match="`objective` must be one of mixture, or a callable, got 'macer'"):
+    names = ", ".join(sorted(OBJECTIVES))
+    with pytest.raises(ValueError, match=f"`objective` must be one of {names}, or a callable, got 'macer'"):
         find_objective("macer", OBJECTIVES)
+
+
+def tempered(model, batch, state, *, temperature=1.0, offset=0.0):
+    """An objective with settings of its own."""
+    loss = torch.nn.functional.cross_entropy(model(batch.pixels) / temperature, batch.labels) + offset
+    return loss, {"temperature": torch.tensor(float(temperature)), "offset": torch.tensor(float(offset))}
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 4.0}, {"offset": 7.0, "temperature": 0.5}])
+def test_settings_reach_the_objective(settings):
+    pixels, labels = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    call = (lambda x: x.flatten(1), Batch(pixels, labels), ObjectiveState(None, torch.Generator()))
+    loss, logs = find_objective("own", {"own": tempered}, settings)(*call)
+    assert float(loss) == float(tempered(*call, **settings)[0]) != float(tempered(*call)[0])
+    assert logs["temperature"] == settings["temperature"]
+    also, _ = find_objective(tempered, {}, settings)(*call)  # a callable takes settings too
+    assert float(also) == float(loss)
+
+
+@pytest.mark.parametrize("settings", [None, {}])
+def test_without_settings_the_objective_is_left_as_it_is(settings):
+    assert find_objective("own", {"own": tempered}, settings) is tempered
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings", "message"),
+    [
+        (tempered, {"heat": 1}, "`objective_args` names 'heat'; this objective has temperature, offset"),
+        (tempered, {"temperature": 1, "b": 1, "a": 1}, "names 'a', 'b'; this objective has temperature, offset"),
+        ("consistency", {"copy": 2}, "names 'copy'; this objective has copies, weight, entropy"),
+        ("consistency", {"batch": 2}, "names 'batch'"),  # an argument, but not a setting
+        ("mixture", {"copies": 2}, "names 'copies'; this objective has no settings"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_known_ones(objective, settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        find_objective(objective, OBJECTIVES, settings)
+    if isinstance(objective, str):
+        with pytest.raises(ValueError, match=message):
+            trainer(plain(), tmp_path, objective_args=settings, objective=objective)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_settings_in_the_arguments(as_text, tmp_path):
+    settings = {"temperature": 2.0, "offset": 100.0}
+    loop = trainer(
+        plain("vit"), tmp_path, objective=tempered, objective_args=json.dumps(settings) if as_text else settings,
+        logging_strategy="steps", logging_steps=1, save_strategy="steps", save_steps=2,
+    )  # fmt: skip
+    assert loop.args.objective_args == settings
+    loop.train()
+    logged = [entry for entry in loop.state.log_history if "loss" in entry]
+    assert [entry["temperature"] for entry in logged] == [2.0, 2.0]
+    assert all(entry["loss"] > 100.0 for entry in logged)
+    saved = torch.load(tmp_path / "checkpoint-2" / "training_args.bin", weights_only=False)
+    assert saved.objective_args == settings
+
+
+def test_settings_of_a_named_objective_in_the_arguments(tmp_path):
+    args = arguments(
+        tmp_path, noise="0.5", objective="consistency", objective_args={"copies": 3, "weight": 0.0}, image_mean=MEAN, image_std=STD,
+    )  # fmt: skip
+    model, counts = plain("vit"), []
+    model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: counts.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    RobustTrainer(model, args, train_dataset=data()).train()
+    assert counts == [12, 12]
+
+
+def test_settings_on_the_command_line_and_in_a_file(tmp_path):
+    words = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--objective", "consistency"]
+    parser = HfArgumentParser(RobustTrainingArguments)
+    (args,) = parser.parse_args_into_dataclasses([*words, "--objective_args", '{"copies": 4}'])
+    assert (args.objective, args.objective_args) == ("consistency", {"copies": 4})
+    (tmp_path / "args.json").write_text(
+        json.dumps({"output_dir": str(tmp_path), "use_cpu": True, "objective_args": {"copies": 5}})
+    )
+    (args,) = parser.parse_json_file(str(tmp_path / "args.json"))
+    assert args.objective_args == {"copies": 5}
+
+
+@pytest.mark.parametrize("text", ["copies=2", '{"copies": 2', "[2]", "2", '"copies"', ""])
+def test_settings_that_are_no_json_object_are_refused(text, tmp_path):
+    with pytest.raises(ValueError, match=r"`objective_args` must be a JSON object such as '\{\"copies\": 2\}', got"):
+        arguments(tmp_path, objective_args=text)
 
 
 class Recorder:
