@@ -39,7 +39,13 @@ def test_links_lead_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
     assert links or page != "README.md"
     for link in links:
-        assert ((ROOT / page).parent / link).exists(), link
+        path, _, heading = link.partition("#")
+        target = (ROOT / page).parent / path
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE) if heading else []
+        assert not heading or heading in [
+            re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings
+        ], link
 
 
 def test_commands_of_the_readme_parse():

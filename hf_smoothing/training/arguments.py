@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +113,8 @@ class RobustTrainingArguments(TrainingArguments):
         self._settle_protocol()
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"`ema_decay` must be in [0, 1), e.g. 0.999, got {self.ema_decay}.")
+        if self.body_learning_rate is not None and not 0.0 <= self.body_learning_rate < math.inf:
+            raise ValueError(f"`body_learning_rate` must be finite and >= 0, got {self.body_learning_rate}.")
         if not 0.0 < self.layer_decay <= 1.0:
             raise ValueError(f"`layer_decay` must be in (0, 1], e.g. 0.75, got {self.layer_decay}.")
         if self.data_on_device and self.dataloader_num_workers:

@@ -41,8 +41,9 @@ def parameter_depths(model: nn.Module) -> Depths:
     lists = [
         (where, module)
         for where, module in backbone.named_modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 1
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module)
     ]
+    lists = [pair for pair in lists if len(pair[1]) > 1] or lists  # a network of a single block has a list of one
     outermost = [pair for pair in lists if not any(pair[0].startswith(f"{other}.") for other, _ in lists)]
     if not outermost:
         raise ValueError(f"{type(backbone).__name__} has no list of blocks. {_CURE}")

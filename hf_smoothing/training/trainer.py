@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.configuration import check_head
@@ -95,15 +94,16 @@ class RobustTrainer(Trainer):
         self._evaluated = 0
         self._logs: dict[str, list[Tensor]] = {}
         self._watch = FiniteWatch()
+        self._last_checkpoint: str | None = None
         self._average: WeightAverage | None = None
         train_dataset = kwargs.pop("train_dataset", None)
-        if isinstance(train_dataset, DecodedPixels) and data_collator is None:
+        if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
             where = args.device if args.data_on_device else torch.device("cpu")
             train_dataset = ResidentPixels(train_dataset, where, model.config.num_labels)
         elif args.data_on_device:
             raise ValueError(
-                f"`data_on_device` needs decoded pixels and no data_collator of your own, got {type(train_dataset).__name__}. Pass "
-                "PixelDataset(...).decode() as train_dataset."
+                "`data_on_device` needs decoded pixels, no data_collator of your own and remove_unused_columns=False, got "
+                f"{type(train_dataset).__name__}. Pass PixelDataset(...).decode() as train_dataset."
             )
         super().__init__(
             model=model,
@@ -126,6 +126,7 @@ class RobustTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; afterwards all ranks hold the same model, and it runs in the dtype of its weights."""
+        self._forget()
         result = super().train(*args, **kwargs)
         if self._average is not None:
             self._average.copy_to(self.model)
@@ -135,6 +136,11 @@ class RobustTrainer(Trainer):
         # Mixed precision wraps `forward`: a classifier made of this model must not run in half precision unasked.
         self.model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return result
+
+    def _forget(self) -> None:
+        """What an earlier training, perhaps broken off, has left."""
+        self._watch, self._logs = FiniteWatch(), {}
+        self._average, self._last_checkpoint = None, None
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._forward_pass = (
@@ -155,7 +161,9 @@ class RobustTrainer(Trainer):
             optimizer.param_groups = [
                 {**group, "params": [p for p in group["params"] if by_parameter[p] == rate], "lr": rate}
                 for group in optimizer.param_groups
-                for rate in sorted({by_parameter[p] for p in group["params"]})
+                for rate in sorted(
+                    {by_parameter[p] for p in group["params"]}, reverse=True
+                )  # the first is the one logged
             ]
         return optimizer
 
@@ -276,9 +284,7 @@ class RobustTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def _check_finite(self, model: nn.Module | None = None) -> None:
-        folder = self.args.output_dir
-        last = get_last_checkpoint(folder) if folder and os.path.isdir(folder) else None
-        self._watch.check(self.state.global_step, last, model)
+        self._watch.check(self.state.global_step, self._last_checkpoint, model)
 
     def _note_pixels(self, size: tuple[int, ...]) -> None:
         """Leave in a plain backbone's configuration what its pixels are, for `SmoothedClassifier.from_base_pretrained`."""
@@ -292,15 +298,19 @@ class RobustTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self._check_finite(self.model)
         super()._save_checkpoint(*args, **kwargs)
+        self._last_checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         with self._averaged() as own:
             super()._save(output_dir, state_dict)
             if own is not None and self.args.should_save:
-                save_file(own, os.path.join(output_dir or self.args.output_dir, OWN_WEIGHTS))
+                save_file(
+                    {name: value.contiguous() for name, value in own.items()},
+                    os.path.join(output_dir or self.args.output_dir, OWN_WEIGHTS),
+                )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        model = model or self.model
+        model, self._last_checkpoint = model or self.model, resume_from_checkpoint
         if not self._restore(model, resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         own = os.path.join(resume_from_checkpoint, OWN_WEIGHTS)
