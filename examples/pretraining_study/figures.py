@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from cells import Records
+from plan import rule
 
 
 matplotlib.use("Agg")
@@ -25,14 +26,19 @@ CURVES = {
 
 
 def curves(config: dict[str, Any], records: Records, architecture: str, file: Path) -> bool:
-    """Certified accuracy against the radius, a panel a sigma, mean over the seeds that are done."""
+    """Certified accuracy at the target radii, a panel a sigma, mean over the seeds that are done."""
     figure, panels = plt.subplots(
-        1, len(config["sigmas"]), figsize=(4.2 * len(config["sigmas"]), 3.6), sharey=True, squeeze=False
+        1,
+        len(config["sigmas"]),
+        figsize=(4.2 * len(config["sigmas"]), 3.6),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     panels = panels[0]
     drawn = False
     for panel, sigma in zip(panels, config["sigmas"], strict=True):
-        radii = np.linspace(0, 3 * sigma, 301)
+        radii = rule(config["certification"] | {"sigma": sigma})["radii"]
         for label, (pretraining, finetuning, colour, line) in CURVES.items():
             cells = records.seeds(
                 architecture, pretraining or str(sigma), finetuning or str(sigma), sigma, config["seeds"]
@@ -40,11 +46,12 @@ def curves(config: dict[str, Any], records: Records, architecture: str, file: Pa
             if cells:
                 drawn = True
                 share = np.mean([[(cell.radii >= r).mean() for r in radii] for cell in cells], axis=0)
-                panel.plot(radii, 100 * share, color=colour, linestyle=line, label=label)
-        panel.set(title=f"sigma {sigma}", xlabel="l2 radius, [0, 1] pixels", xlim=(0, 3 * sigma), ylim=(0, None))
+                panel.plot(radii, 100 * share, color=colour, linestyle=line, marker=".", label=label)
+        panel.set(title=f"sigma {sigma}", xlabel="l2 radius, [0, 1] pixels", ylim=(0, None))
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("certified accuracy, %")
-    panels[-1].legend(fontsize=8)
+    if drawn:
+        panels[-1].legend(fontsize=8)
     _save(figure, file, drawn)
     return drawn
 
@@ -54,7 +61,12 @@ def heat_map(config: dict[str, Any], records: Records, architecture: str, file: 
     noises = list(config["noises"])
     rows = ["none", *noises]
     figure, panels = plt.subplots(
-        1, len(config["sigmas"]), figsize=(4.4 * len(config["sigmas"]), 4.2), sharey=True, squeeze=False
+        1,
+        len(config["sigmas"]),
+        figsize=(4.4 * len(config["sigmas"]), 4.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     panels = panels[0]
     drawn = False
@@ -102,7 +114,7 @@ def gallery(
         file: to write.
     """
     rows, columns = images.shape[:2]
-    figure, panels = plt.subplots(rows, columns, figsize=(1.75 * columns, 2.35 * rows))
+    figure, panels = plt.subplots(rows, columns, figsize=(1.75 * columns, 2.35 * rows), layout="constrained")
     for i, j in np.ndindex(rows, columns):
         panel = panels[i, j]
         panel.imshow(images[i, j], interpolation="nearest")
@@ -130,6 +142,5 @@ def gallery(
 def _save(figure: Any, file: Path, drawn: bool) -> None:
     if drawn:
         file.parent.mkdir(parents=True, exist_ok=True)
-        figure.tight_layout()
         figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -21,7 +21,7 @@ class Stage:
 
     Attributes:
         name: its folder below the output folder.
-        kind: "pretrain", "finetune" or "certify".
+        kind: "pretrain", "adopt" (a backbone that exists), "finetune" or "certify".
         settings: all that decides its result, except the stages that it needs.
         needs: names of stages that must be done first.
     """
@@ -37,26 +37,37 @@ def plan(config: dict[str, Any]) -> list[Stage]:
     builders = [_Architecture(config, name, about) for name, about in config["architectures"].items()]
     full = [builder for builder in builders if builder.about["grid"] == "full"]
     rest = [builder for builder in builders if builder.about["grid"] != "full"]
+    shipped = [builder for builder in rest if "backbones" in builder.about]
     first, *others = config["seeds"]
-    order: list[Iterator[Stage]] = []
-    for group in (full, rest):
-        for builder in group:
-            order += [builder.cell(*cell, first) for cell in builder.claims]
-            order += [builder.protocol(name) for name in builder.about["protocols"]]
-        if group is full:
-            order += [builder.cell(*cell, seed) for seed in others for builder in full for cell in builder.claims]
-            order += [builder.cell(*cell, first) for builder in full for cell in builder.grid()]
-    for builder in full:
-        order += [builder.headline(*cell) for cell in config["headline"]["cells"]]
-        order += [
-            builder.ablation(name, finetuning) for name in config["ablation"] for finetuning in ("clean", "mixture")
-        ]
-    order += [builder.cell(*cell, seed) for seed in others for builder in rest for cell in builder.claims]
+
+    def claims(some: list[_Architecture], seeds: list[int]) -> list[Iterator[Stage]]:
+        return [builder.cell(*cell, seed) for seed in seeds for builder in some for cell in builder.claims]
+
+    order = claims(full, [first])
+    order += [builder.protocol(name) for builder in builders for name in builder.about["protocols"]]
+    order += claims(shipped, [first]) + claims(full, others)
+    order += [builder.cell(*cell, first) for builder in full for cell in builder.grid()]
+    order += claims(rest, [first])
+    order += [builder.headline(*cell) for builder in full for cell in config["headline"]["cells"]]
+    order += [
+        builder.ablation(name, kind)
+        for builder in full
+        for name in config["ablation"]
+        for kind in ("clean", "mixture")
+    ]
+    order += claims(rest, others)
     stages: dict[str, Stage] = {}
     for group_of_stages in order:
         for stage in group_of_stages:
             stages.setdefault(stage.name, stage)
     return list(stages.values())
+
+
+def rule(settings: dict[str, Any]) -> dict[str, Any]:
+    """The rule of a certification, as `make_rule` takes it: targets are 0 and so many steps a sigma, up to so many sigmas."""
+    steps: int = settings["targets_per_sigma"]
+    radii = [round(settings["sigma"] * k / steps, 6) for k in range(settings["targets_up_to"] * steps + 1)]
+    return {"radii": radii, **{key: settings[key] for key in ("sigma", "n", "alpha", "label_aware")}}
 
 
 class _Architecture:
@@ -65,7 +76,8 @@ class _Architecture:
     def __init__(self, config: dict[str, Any], name: str, about: dict[str, Any]) -> None:
         self.config, self.name, self.about = config, name, about
         self.pretrainings = ["none", *config["noises"]]
-        self.claims = [cell for cell in CLAIM_CELLS if set(cell) <= set(config["noises"])]
+        wanted = [tuple(cell) for cell in about.get("cells", CLAIM_CELLS)]
+        self.claims = [cell for cell in wanted if set(cell) <= set(config["noises"])]
 
     def grid(self) -> list[tuple[str, str]]:
         """Pretraining x finetuning."""
@@ -75,8 +87,14 @@ class _Architecture:
         if pretraining == "none":
             return
         noise = (self.config["noises"] | self.config["ablation"])[pretraining]
+        name = f"pretrain/{self.name}/{_folder(pretraining)}/seed{seed}"
+        if "backbones" in self.about:  # trained elsewhere: one, whatever the seed of the finetuning
+            first = self.config["seeds"][0]
+            name = f"pretrain/{self.name}/{_folder(pretraining)}/seed{first}"
+            yield Stage(name, "adopt", {"backbone": self.about["backbones"][pretraining]})
+            return
         yield Stage(
-            f"pretrain/{self.name}/{_folder(pretraining)}/seed{seed}",
+            name,
             "pretrain",
             {
                 **self._common(seed),
@@ -168,7 +186,11 @@ class _Architecture:
                 f"certify/{where}/seed{seed}/sigma{sigma}",
                 "certify",
                 settings
-                | {"sigma": sigma, "data": self.config["data"]["target"], "channels_last": self.name == "resnet"},
+                | {
+                    "sigma": sigma,
+                    "data": self.config["data"]["target"],
+                    "channels_last": self.about["arguments"].get("channels_last", False),
+                },
                 needs,
             )
 

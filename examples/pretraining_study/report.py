@@ -34,8 +34,8 @@ def build(config: dict[str, Any], file: Path, page: Path, pictures: Path, summar
     for name, (table, _) in made.items():
         scale = tables.scale("headline" if name.startswith("headline") else "certification")
         caption = "" if name.startswith("compute") else f"*{scale}*\n\n"
-        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(\n<!-- end -->)"
-        body = f"{caption}{table}"
+        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
+        body = f"{caption}{table}\n"
         text, count = re.subn(pattern, lambda found, body=body: found[1] + body + found[2], text, flags=re.DOTALL)  # type: ignore[misc]
         if not count:
             unused.append(name)

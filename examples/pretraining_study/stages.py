@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from datasets import load_dataset
-from plan import Stage
+from plan import Stage, rule
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -24,9 +24,11 @@ from hf_smoothing import (
 )
 from hf_smoothing.certification import certify, make_rule
 from hf_smoothing.data import DecodedPixels
+from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.statistics import certified_accuracy
 
 
+ROOT = Path(__file__).resolve().parents[2]
 Results = dict[str, dict[str, Any]]
 
 
@@ -51,7 +53,7 @@ class Study:
         for stage in stages:
             if stage.kind == "certify":
                 make_rule(**rule(stage.settings))
-            else:
+            elif "noise" in stage.settings:
                 NoiseMixture.parse(stage.settings["noise"])
 
     def run(self, stage: Stage, needs: Results) -> dict[str, Any]:
@@ -66,7 +68,9 @@ class Study:
         """
         start = time.perf_counter()
         resumed = get_last_checkpoint(str(self.output / stage.name)) is not None
-        work = {"pretrain": self.pretrain, "finetune": self.finetune, "certify": self.certify}[stage.kind]
+        work = {"pretrain": self.pretrain, "adopt": self.adopt, "finetune": self.finetune, "certify": self.certify}[
+            stage.kind
+        ]
         result = work(stage, self.output / stage.name, needs)
         return {
             **result,
@@ -92,6 +96,12 @@ class Study:
         accuracy = trainer.evaluate()["eval_accuracy"]
         trainer.save_model(str(folder / "model"))
         return {"images": images, "held_out_accuracy": accuracy}
+
+    def adopt(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
+        """A backbone of the repository."""
+        model = load_base_classifier(ROOT / stage.settings["backbone"])
+        model.save_pretrained(folder / "model")
+        return {"images": 0}
 
     def finetune(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
         """A backbone, or none, on the target data; measured on held-out training images."""
@@ -167,13 +177,6 @@ def choose(candidates: Results) -> str:
     """
     scores = {name: sum(result["selection"].values()) for name, result in candidates.items()}
     return max(scores, key=scores.__getitem__)
-
-
-def rule(settings: dict[str, Any]) -> dict[str, Any]:
-    """The rule of a certification, as `make_rule` takes it: targets are 0 and so many steps a sigma, up to so many sigmas."""
-    steps: int = settings["targets_per_sigma"]
-    radii = [round(settings["sigma"] * k / steps, 6) for k in range(settings["targets_up_to"] * steps + 1)]
-    return {"radii": radii, **{key: settings[key] for key in ("sigma", "n", "alpha", "label_aware")}}
 
 
 @cache

@@ -137,7 +137,7 @@ def _flat(settings: Any, above: str = "") -> dict[str, Any]:
 def status(stages: list[Stage], output: Path) -> str:
     """How far each kind of stage is."""
     lines = []
-    for kind in ("pretrain", "finetune", "certify"):
+    for kind in dict.fromkeys(stage.kind for stage in stages):
         of_kind = [stage for stage in stages if stage.kind == kind]
         done = [result for stage in of_kind if (result := read(output / stage.name / "result.json"))]
         minutes = sum(result["seconds"] for result in done) / 60

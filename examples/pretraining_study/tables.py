@@ -52,13 +52,11 @@ class Tables:
     def all(self) -> dict[str, Table]:
         """Every table by the name of its marker in the report."""
         made = {}
-        for name in self.config["architectures"]:
-            made |= {
-                f"claim1-{name}": self.claim_one(name),
-                f"claims23-{name}": self.claims_two_and_three(name),
-                f"compute-{name}": self.compute(name),
-            }
-            if self.config["architectures"][name]["grid"] == "full":
+        for name, about in self.config["architectures"].items():
+            made[f"claim1-{name}"] = self.claim_one(name)
+            if "backbones" not in about:
+                made |= {f"claims23-{name}": self.claims_two_and_three(name), f"compute-{name}": self.compute(name)}
+            if about["grid"] == "full":
                 made |= {
                     f"grid-{name}": self.grid(name),
                     f"mismatch-{name}": self.mismatch(name),
