@@ -76,8 +76,10 @@ class _Architecture:
     def __init__(self, config: dict[str, Any], name: str, about: dict[str, Any]) -> None:
         self.config, self.name, self.about = config, name, about
         self.pretrainings = ["none", *config["noises"]]
-        wanted = [tuple(cell) for cell in about.get("cells", CLAIM_CELLS)]
-        self.claims = [cell for cell in wanted if set(cell) <= set(config["noises"])]
+        known = set(config["noises"])
+        self.claims = [tuple(cell) for cell in about.get("cells", CLAIM_CELLS) if set(cell) <= known]
+        if about["grid"] == "full":
+            self.claims += [("mixture", name) for name in config["more_finetuning"]]
 
     def grid(self) -> list[tuple[str, str]]:
         """Pretraining x finetuning."""
@@ -87,10 +89,10 @@ class _Architecture:
         if pretraining == "none":
             return
         noise = (self.config["noises"] | self.config["ablation"])[pretraining]
-        name = f"pretrain/{self.name}/{_folder(pretraining)}/seed{seed}"
+        name = f"pretrain/{self.name}/{folder(pretraining)}/seed{seed}"
         if "backbones" in self.about:  # trained elsewhere: one, whatever the seed of the finetuning
             first = self.config["seeds"][0]
-            name = f"pretrain/{self.name}/{_folder(pretraining)}/seed{first}"
+            name = f"pretrain/{self.name}/{folder(pretraining)}/seed{first}"
             yield Stage(name, "adopt", {"backbone": self.about["backbones"][pretraining]})
             return
         yield Stage(
@@ -110,10 +112,11 @@ class _Architecture:
         before = list(self.pretrain(pretraining, seed))
         yield from before
         choices = self.candidates(finetuning) | self.about["protocols"]
-        noise = self.config["noises"][finetuning]
+        more = self.config["more_finetuning"].get(finetuning, {"arguments": {}})
+        noise = more["noise"] if "noise" in more else self.config["noises"][finetuning]
         sigmas = [float(finetuning)] if finetuning in SINGLE else self.config["sigmas"]
         yield Stage(
-            f"finetune/{self.name}/{_folder(pretraining)}/{_folder(finetuning)}/{_folder(candidate)}/seed{seed}",
+            f"finetune/{self.name}/{folder(pretraining)}/{folder(finetuning)}/{folder(candidate)}/seed{seed}",
             "finetune",
             {
                 **self._common(seed),
@@ -123,6 +126,7 @@ class _Architecture:
                 "arguments": self.config["arguments"]
                 | self.about["arguments"]
                 | self.config["finetuning"]
+                | more["arguments"]
                 | choices[candidate],
                 "selection": self.config["selection"] | {"sigmas": sigmas},
             },
@@ -138,7 +142,7 @@ class _Architecture:
             yield from made
             options.append(made[-1])
         needs = tuple(option.name for option in options)
-        where = f"{self.name}/{_folder(pretraining)}/{_folder(finetuning)}"
+        where = f"{self.name}/{folder(pretraining)}/{folder(finetuning)}"
         if seed != first:
             before = list(self.pretrain(pretraining, seed))
             yield from before
@@ -156,7 +160,7 @@ class _Architecture:
         """Clean finetuning of the mixture backbone by one more protocol."""
         made = list(self.finetune("mixture", "clean", name, self.config["seeds"][0]))
         yield from made
-        where = f"{self.name}/mixture/clean/{_folder(name)}"
+        where = f"{self.name}/mixture/clean/{folder(name)}"
         yield from self._certify(where, self.config["seeds"][0], (made[-1].name,), "certification")
 
     def ablation(self, name: str, finetuning: str) -> Iterator[Stage]:
@@ -169,7 +173,7 @@ class _Architecture:
         options = [list(self.finetune(pretraining, finetuning, name, first)) for name in self.candidates(finetuning)]
         for option in options:
             yield from option
-        where = f"{self.name}/{_folder(pretraining)}/{_folder(finetuning)}/headline"
+        where = f"{self.name}/{folder(pretraining)}/{folder(finetuning)}/headline"
         yield from self._certify(where, first, tuple(option[-1].name for option in options), "headline")
 
     def candidates(self, finetuning: str) -> dict[str, Any]:
@@ -204,5 +208,5 @@ class _Architecture:
         }
 
 
-def _folder(name: str) -> str:
+def folder(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from cells import Records
 from numpy.typing import NDArray
+from plan import folder
 
 from hf_smoothing.statistics import paired_difference, paired_ratio, round_down
 
@@ -117,20 +118,30 @@ class Tables:
         """One mixture model against the matched single-sigma pipeline at each sigma."""
         rows, figures = [], {}
         for sigma in self.sigmas:
-            one, matched = (
-                self._measured(architecture, cell, sigma)
-                for cell in (("mixture", "mixture"), (str(sigma), str(sigma)))
-            )
-            for measure in one if matched else ():
-                found = paired_difference(one[measure].images, matched[measure].images)
-                seeds = min(len(one[measure].seeds), len(matched[measure].seeds))
-                texts = [side[measure].text(measure) for side in (one, matched)]
-                rows.append([sigma, measure, *texts, _difference(found, measure), _p(found.p_value), seeds])
-                figures.setdefault(str(sigma), {})[measure] = {
-                    "difference": found.value, "low": found.low, "high": found.high, "p": found.p_value, "seeds": seeds,
-                    "one_model": one[measure].images.mean(), "matched": matched[measure].images.mean(),
-                }  # fmt: skip
-        head = ["sigma", "measure", "one mixture model", "matched single sigma", "difference", "p", "seeds"]
+            matched = self._measured(architecture, (str(sigma), str(sigma)), sigma)
+            for finetuning in ("mixture", *self.config["more_finetuning"]):
+                one = self._measured(architecture, ("mixture", folder(finetuning)), sigma)
+                for measure in one if matched else ():
+                    found = paired_difference(one[measure].images, matched[measure].images)
+                    seeds = min(len(one[measure].seeds), len(matched[measure].seeds))
+                    texts = [side[measure].text(measure) for side in (one, matched)]
+                    rows.append(
+                        [sigma, finetuning, measure, *texts, _difference(found, measure), _p(found.p_value), seeds]
+                    )
+                    figures.setdefault(str(sigma), {}).setdefault(finetuning, {})[measure] = {
+                        "difference": found.value, "low": found.low, "high": found.high, "p": found.p_value, "seeds": seeds,
+                        "one_model": one[measure].images.mean(), "matched": matched[measure].images.mean(),
+                    }  # fmt: skip
+        head = [
+            "sigma",
+            "mixture model finetuned on",
+            "measure",
+            "one model",
+            "matched single sigma",
+            "difference",
+            "p",
+            "seeds",
+        ]
         return _table(head, rows), figures
 
     def compute(self, architecture: str) -> Table:
@@ -196,13 +207,13 @@ class Tables:
         chosen = self.records.cell(architecture, "mixture", "clean", self.sigmas[0])
         full = [self.records.cell(architecture, "mixture", "mixture", sigma) for sigma in self.sigmas]
         for name in [*about["clean_candidates"], *about["protocols"]]:
-            folder = name.replace(", ", "-").replace(" ", "-")
-            is_chosen = chosen is not None and chosen.model.split("/")[4] == folder
+            where = folder(name)
+            is_chosen = chosen is not None and chosen.model.split("/")[4] == where
             cells = [
-                self.records.cell(architecture, "mixture", "clean", s, extra="" if is_chosen else folder)
+                self.records.cell(architecture, "mixture", "clean", s, extra="" if is_chosen else where)
                 for s in self.sigmas
             ]
-            stage = self.records.stages.get(f"finetune/{architecture}/mixture/clean/{folder}/seed0")
+            stage = self.records.stages.get(f"finetune/{architecture}/mixture/clean/{where}/seed0")
             if stage is None:
                 continue
             clean = stage["result"]["clean_accuracy"]
@@ -237,10 +248,10 @@ class Tables:
         """Other mixtures in pretraining."""
         rows, figures = [], {}
         for name in ["mixture", *self.config["ablation"]]:
-            folder = name.replace(", ", "-").replace(" ", "-")
+            where = folder(name)
             row: list[Any] = ["uniform, clean 0.25 (mixture)" if name == "mixture" else name]
             for finetuning in ("clean", "mixture"):
-                cells = [self.records.cell(architecture, folder, finetuning, sigma) for sigma in self.sigmas]
+                cells = [self.records.cell(architecture, where, finetuning, sigma) for sigma in self.sigmas]
                 row += [_number(c.acr) if c else "" for c in cells]
                 figures[f"{name} -> {finetuning}"] = [c.acr if c else None for c in cells]
             if any(row[1:]):
