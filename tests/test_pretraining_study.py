@@ -133,7 +133,7 @@ def test_a_small_study_from_start_to_report(small, monkeypatch, capsys):
     docs = folder / "docs"
     docs.mkdir()
     page = docs / "pretraining_study.md"
-    page.write_text("before\n<!-- table claim1-resnet -->\nold\n<!-- end -->\nafter\n")
+    page.write_text("before\n<!-- table small claim1-resnet -->\nold\n<!-- end -->\nafter\n")
     study(folder, "report", "--docs", str(docs), "--data", str(folder / "data"))
     text = page.read_text()
     assert text.startswith("before")
@@ -147,8 +147,8 @@ def test_a_small_study_from_start_to_report(small, monkeypatch, capsys):
     cell = next(r for r in records if r["stage"] == "certify/resnet/mixture/clean/seed0/sigma0.25")
     other = next(r for r in records if r["stage"] == "certify/resnet/mixture/clean/seed1/sigma0.25")
     acr = np.mean([np.maximum(r["radii"], 0).mean() for r in (cell, other)])
-    assert figures["claim1-resnet"]["0.25"]["ACR"]["clean_finetuning"] == pytest.approx(acr, abs=1e-4)
-    assert {path.name for path in (docs / "figures" / "pretraining_study").iterdir()} == {
+    assert figures["small"]["claim1-resnet"]["0.25"]["ACR"]["clean_finetuning"] == pytest.approx(acr, abs=1e-4)
+    assert {path.name for path in (docs / "figures" / "pretraining_study" / "small").iterdir()} == {
         "curves-resnet.png",
         "grid-resnet.png",
         "gallery.png",
@@ -179,7 +179,7 @@ def test_a_diverged_stage_is_named_and_the_others_are_done(small, capfd):
     (folder / "small.json").write_text(json.dumps(config))
     with pytest.raises(SystemExit, match="stages failed"):
         study(folder, "run", "--data", str(folder / "data"))
-    assert "DivergedError" in capfd.readouterr().err
+    assert "Training diverged" in capfd.readouterr().err
     assert (folder / "out/finetune/resnet/none/clean/last-stage/seed0/result.json").exists()
     assert not (folder / "out/pretrain/resnet/clean/seed0/model").exists()
 

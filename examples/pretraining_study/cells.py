@@ -21,6 +21,7 @@ class Cell:
 
     Attributes:
         radii: certified radius of each image, -1 where the true class was not certified at all, float64 (N,).
+        labels: true class of each image, int64 (N,).
         draws: noisy copies used, of all images together.
         clean_accuracy: of the base classifier on all clean test images.
         settings: of the stage.
@@ -28,6 +29,7 @@ class Cell:
     """
 
     radii: NDArray[np.float64]
+    labels: NDArray[np.int64]
     draws: int
     clean_accuracy: float
     settings: dict[str, Any]
@@ -42,6 +44,12 @@ class Cell:
     def acr(self) -> float:
         """Average certified radius."""
         return float(self.gains.mean())
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether nearly all that is certified is one class: a network that gives one answer to all noise."""
+        found = np.bincount(self.labels[self.radii >= 0.0])
+        return bool(found.sum() and found.max() > 0.8 * found.sum())
 
     def accuracy(self, radius: float) -> tuple[float, float, float]:
         """Certified accuracy at a radius with its 95% interval, %."""
@@ -67,10 +75,19 @@ def collect(stages: list[Stage], output: Path, file: Path) -> None:
             run = read_run(output / stage.name / "run")
             rows = [run.rows[index] for index in sorted(run.rows)]
             line["radii"] = [_floor(row["radius"]) if row["prediction"] == row["label"] else -1 for row in rows]
-            line["versions"], line["device"] = run.settings["versions"], run.settings.get("device")
+            line["labels"] = [row["label"] for row in rows]
+            line["versions"] = run.settings["versions"]
         lines.append(json.dumps(line))
+    before = len(file.read_text().splitlines()) if file.exists() else 0
+    if not lines or len(lines) < before:
+        raise SystemExit(
+            f"{output} holds {len(lines)} finished stages and {file} {before}: nothing was overwritten. Delete the file to start it anew, or leave "
+            "--output_dir pointing nowhere to build from the file alone."
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines) + "\n")
+    partial = file.with_suffix(".partial")
+    partial.write_text("\n".join(lines) + "\n")
+    partial.replace(file)
 
 
 def _floor(radius: float) -> float:
@@ -100,15 +117,14 @@ class Records:
         model = self.stages[line["result"]["model"]]["result"]
         return Cell(
             np.array(line["radii"]),
+            np.array(line["labels"]),
             line["result"]["draws"],
             model["clean_accuracy"],
             line["settings"],
             line["result"]["model"],
         )
 
-    def seeds(
-        self, architecture: str, pretraining: str, finetuning: str, sigma: float, seeds: list[int]
-    ) -> list[Cell]:
+    def seeds(self, architecture: str, cell: tuple[str, str], sigma: float, seeds: list[int]) -> dict[int, Cell]:
         """The cell for every seed for which it is done."""
-        found = [self.cell(architecture, pretraining, finetuning, sigma, seed) for seed in seeds]
-        return [cell for cell in found if cell is not None]
+        found = {seed: self.cell(architecture, *cell, sigma, seed) for seed in seeds}
+        return {seed: cell for seed, cell in found.items() if cell is not None}

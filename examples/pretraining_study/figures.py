@@ -40,9 +40,8 @@ def curves(config: dict[str, Any], records: Records, architecture: str, file: Pa
     for panel, sigma in zip(panels, config["sigmas"], strict=True):
         radii = rule(config["certification"] | {"sigma": sigma})["radii"]
         for label, (pretraining, finetuning, colour, line) in CURVES.items():
-            cells = records.seeds(
-                architecture, pretraining or str(sigma), finetuning or str(sigma), sigma, config["seeds"]
-            )
+            cell = pretraining or str(sigma), finetuning or str(sigma)
+            cells = records.seeds(architecture, cell, sigma, config["seeds"]).values()
             if cells:
                 drawn = True
                 share = np.mean([[(cell.radii >= r).mean() for r in radii] for cell in cells], axis=0)
@@ -57,7 +56,7 @@ def curves(config: dict[str, Any], records: Records, architecture: str, file: Pa
 
 
 def heat_map(config: dict[str, Any], records: Records, architecture: str, file: Path) -> bool:
-    """ACR of pretraining x finetuning, a panel a sigma; each panel has its own colours."""
+    """Certified accuracy at radius sigma / 2, pretraining x finetuning, a panel a sigma; each panel has its own colours."""
     noises = list(config["noises"])
     rows = ["none", *noises]
     figure, panels = plt.subplots(
@@ -75,7 +74,7 @@ def heat_map(config: dict[str, Any], records: Records, architecture: str, file: 
         for i, pretraining in enumerate(rows):
             for j, finetuning in enumerate(noises):
                 cell = records.cell(architecture, pretraining, finetuning, sigma)
-                values[i, j] = np.nan if cell is None else cell.acr
+                values[i, j] = np.nan if cell is None else cell.accuracy(sigma / 2)[0]
         drawn = drawn or bool(np.isfinite(values).any())
         image = panel.imshow(values, cmap="viridis", vmin=0)
         for i, j in np.ndindex(values.shape):
@@ -84,14 +83,17 @@ def heat_map(config: dict[str, Any], records: Records, architecture: str, file: 
                 panel.text(
                     j,
                     i,
-                    f"{np.floor(values[i, j] * 1000) / 1000:.3f}",
+                    f"{values[i, j]:.1f}",
                     ha="center",
                     va="center",
                     fontsize=8,
                     color="white" if dark else "black",
                 )
         panel.set(
-            title=f"ACR at sigma {sigma}", xlabel="finetuned on", xticks=range(len(noises)), yticks=range(len(rows))
+            title=f"% certified at r = {sigma / 2:g}, sigma {sigma}",
+            xlabel="finetuned on",
+            xticks=range(len(noises)),
+            yticks=range(len(rows)),
         )
         panel.set_xticklabels(noises, rotation=30)
         panel.set_yticklabels(rows)

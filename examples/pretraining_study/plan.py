@@ -44,7 +44,10 @@ def plan(config: dict[str, Any]) -> list[Stage]:
         return [builder.cell(*cell, seed) for seed in seeds for builder in some for cell in builder.claims]
 
     order = claims(full, [first])
-    order += [builder.protocol(name) for builder in builders for name in builder.about["protocols"]]
+    for builder in builders:
+        if builder.about["protocols"]:
+            ways = [*builder.about["protocols"], *builder.about["clean_candidates"]]
+            order += [builder.protocol(name) for name in ways]
     order += claims(shipped, [first]) + claims(full, others)
     order += [builder.cell(*cell, first) for builder in full for cell in builder.grid()]
     order += claims(rest, [first])

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import numpy as np
 import torch
 from cells import Records
 from tables import Tables
 
 
-def build(config: dict[str, Any], file: Path, page: Path, pictures: Path, summary: Path) -> list[str]:
+def build(config: dict[str, Any], scale: str, file: Path, page: Path, pictures: Path, summary: Path) -> list[str]:
     """Fill the page.
 
     Args:
         config: of the study.
+        scale: its name, such as "cpu".
         file: its records.
-        page: Markdown in which `<!-- table NAME -->` ... `<!-- end -->` enclose what is generated.
+        page: Markdown in which `<!-- table SCALE NAME -->` ... `<!-- end -->` enclose what is generated.
         pictures: folder of the figures.
         summary: JSON file to write.
 
@@ -32,9 +34,8 @@ def build(config: dict[str, Any], file: Path, page: Path, pictures: Path, summar
     text = page.read_text(encoding="utf-8")
     unused = []
     for name, (table, _) in made.items():
-        scale = tables.scale("headline" if name.startswith("headline") else "certification")
-        caption = "" if name.startswith("compute") else f"*{scale}*\n\n"
-        pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
+        caption = "" if name.startswith("compute") else f"*{tables.scale(name)}*\n\n"
+        pattern = rf"(<!-- table {scale} {re.escape(name)} -->\n).*?(<!-- end -->)"
         body = f"{caption}{table}\n"
         text, count = re.subn(pattern, lambda found, body=body: found[1] + body + found[2], text, flags=re.DOTALL)  # type: ignore[misc]
         if not count:
@@ -43,8 +44,9 @@ def build(config: dict[str, Any], file: Path, page: Path, pictures: Path, summar
     for architecture in config["architectures"]:
         figures.curves(config, records, architecture, pictures / f"curves-{architecture}.png")
         figures.heat_map(config, records, architecture, pictures / f"grid-{architecture}.png")
-    values = {name: value for name, (_, value) in made.items()}
-    summary.write_text(json.dumps(_plain({"scale": tables.scale(), **values}), indent=1) + "\n", encoding="utf-8")
+    known = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
+    known[scale] = _plain({"scale": tables.scale(""), **{name: value for name, (_, value) in made.items()}})
+    summary.write_text(json.dumps(known, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return unused
 
 
@@ -62,7 +64,7 @@ def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count:
         name: SmoothedClassifier.from_pretrained(output / result["model"] / "model").eval()
         for name, result in (("clean", other), ("mixture", records))
     }
-    test = Study(output, data)._test(config["data"]["target"], config["size"])
+    test = Study(output, data).test_images(config["data"]["target"], config["size"])
     chosen = torch.arange(0, len(test), len(test) // count)[:count]
     pixels, labels = test.pixels[chosen].float() / 255, test.labels[chosen].tolist()
     names = models["mixture"].config.id2label
@@ -73,8 +75,6 @@ def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count:
         noisy.append(x.clamp(0, 1).permute(0, 2, 3, 1).numpy())
         for name, model in models.items():
             seen[name].append([names[k] for k in model.classify(x).argmax(-1).tolist()])
-    import numpy as np
-
     figures.gallery(np.stack(noisy), [names[k] for k in labels], seen, sigmas, file)
 
 
@@ -83,4 +83,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    return round(float(value), 5) if hasattr(value, "dtype") or isinstance(value, float) else value
+    if isinstance(value, (float, np.floating)):
+        return round(float(value), 5) if np.isfinite(value) else None
+    return value

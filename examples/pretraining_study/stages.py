@@ -12,7 +12,6 @@ from datasets import load_dataset
 from plan import Stage, rule
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_smoothing import (
     NoiseMixture,
@@ -26,6 +25,7 @@ from hf_smoothing.certification import certify, make_rule
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.statistics import certified_accuracy
+from hf_smoothing.training.divergence import DivergedError
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ class Study:
             its result, with the seconds it took.
         """
         start = time.perf_counter()
-        resumed = get_last_checkpoint(str(self.output / stage.name)) is not None
+        resumed = _last_checkpoint(self.output / stage.name) is not None
         work = {"pretrain": self.pretrain, "adopt": self.adopt, "finetune": self.finetune, "certify": self.certify}[
             stage.kind
         ]
@@ -128,11 +128,14 @@ class Study:
             }
             model = SmoothedClassifier.from_base_pretrained(_scratch(settings, names), sigma=0.25, **pixels)
         trainer = _trainer(model, folder, settings, arguments, train, None)
-        images = _fit(trainer)
+        try:
+            images = _fit(trainer)
+        except DivergedError as error:  # the other candidate may do
+            return {"arguments": arguments, "images": 0, "diverged": str(error)}
         model.eval().save_pretrained(folder / "model")
         selection = settings["selection"]
         scores = {str(sigma): _selection(model, held_out, selection, sigma) for sigma in selection["sigmas"]}
-        test = self._test(settings["data"], settings["size"])
+        test = self.test_images(settings["data"], settings["size"])
         return {
             "arguments": arguments,
             "images": images,
@@ -146,11 +149,9 @@ class Study:
         settings = stage.settings
         chosen = choose(needs)
         model = SmoothedClassifier.from_pretrained(self.output / chosen / "model").eval()
-        if settings["channels_last"]:
-            model = model.to(memory_format=torch.channels_last)
         if torch.cuda.is_available():
             model = model.to("cuda")
-        test = self._test(settings["data"], model.config.size)
+        test = self.test_images(settings["data"], model.config.size)
         run = certify_dataset(
             model, test, folder / "run", **rule(settings), indices=range(0, len(test), settings["stride"]),
             dtype="bfloat16", channels_last=settings["channels_last"], progress=False,
@@ -163,7 +164,8 @@ class Study:
         names = load_dataset(str(self.data / settings["data"]), split="train").features["label"].names
         return *_split(decoded, settings["held_out"], settings["held_out_seed"]), names
 
-    def _test(self, name: str, size: Any) -> DecodedPixels:
+    def test_images(self, name: str, size: Any) -> DecodedPixels:
+        """All test images of a data set of the study."""
         return self._decoded(name, "test", size if isinstance(size, int) else size[0])
 
     def _decoded(self, name: str, split: str, size: int) -> DecodedPixels:
@@ -175,7 +177,11 @@ def choose(candidates: Results) -> str:
 
     Not the average certified radius: a network that answers one class to all noise has a large one, and is useless.
     """
-    scores = {name: sum(result["selection"].values()) for name, result in candidates.items()}
+    scores = {
+        name: sum(result["selection"].values()) for name, result in candidates.items() if "diverged" not in result
+    }
+    if not scores:
+        raise RuntimeError(f"All candidates diverged: {', '.join(candidates)}. Lower their learning rates.")
     return max(scores, key=scores.__getitem__)
 
 
@@ -232,12 +238,18 @@ def _trainer(
 
 def _fit(trainer: RobustTrainer) -> int:
     """Train, from the last checkpoint if there is one; the number of images seen."""
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(trainer.args.output_dir))
+    trainer.train(resume_from_checkpoint=_last_checkpoint(Path(trainer.args.output_dir)))
     return trainer.state.global_step * trainer.args.train_batch_size * trainer.args.world_size
 
 
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the trainer's state comes last."""
+    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
 def _selection(model: SmoothedClassifier, held_out: DecodedPixels, about: dict[str, Any], sigma: float) -> float:
-    """Certified accuracy at radius sigma / 2 of the first held-out images, from few draws."""
+    """Certified accuracy at a radius in proportion to sigma, of the first held-out images, from few draws."""
     pixels, labels = held_out.pixels[: about["images"]].float() / 255, held_out.labels[: about["images"]].tolist()
     found = certify(
         model,
@@ -250,7 +262,7 @@ def _selection(model: SmoothedClassifier, held_out: DecodedPixels, about: dict[s
         dtype="bfloat16",
     )
     columns = ([c.prediction for c in found], labels, [c.radius for c in found])
-    return float(certified_accuracy(*columns, thresholds=[sigma / 2]).accuracy[0])
+    return float(certified_accuracy(*columns, thresholds=[about["radius_over_sigma"] * sigma]).accuracy[0])
 
 
 @torch.inference_mode()

@@ -51,14 +51,17 @@ def report(config: dict[str, Any], stages: list[Stage], args: argparse.Namespace
     from cells import collect
     from report import build, gallery
 
-    docs = args.docs
-    records = docs / "results" / f"pretraining_study-{args.config.stem}.jsonl"
+    scale = args.config.stem
+    records = args.docs / "results" / f"pretraining_study-{scale}.jsonl"
+    pictures = args.docs / "figures" / "pretraining_study" / scale
     if args.output_dir.exists():
         collect(stages, args.output_dir, records)
-    pictures = docs / "figures" / "pretraining_study"
-    unused = build(
-        config, records, docs / "pretraining_study.md", pictures, docs / "results" / "pretraining_study.json"
-    )
+    elif not records.exists():
+        raise SystemExit(
+            f"There is nothing to report: neither {args.output_dir} nor {records} exists. Run the study first."
+        )
+    page, summary = args.docs / "pretraining_study.md", args.docs / "results" / "pretraining_study.json"
+    unused = build(config, scale, records, page, pictures, summary)
     if args.data is not None:
         gallery(config, args.output_dir, args.data, pictures / "gallery.png")
     print(status(stages, args.output_dir), f"Tables without a place in the report: {unused or 'none'}", sep="\n")
@@ -70,24 +73,33 @@ def run(stages: list[Stage], output: Path, data: Path, only: str = "") -> None:
 
     study = Study(output, data)
     study.check(stages)
-    wanted = [stage for stage in stages if stage.name.startswith(only)]
-    failed: set[str] = set()
+    wanted = _with_needs(stages, only)
+    failed: dict[str, None] = {}  # in order
     while missing := [stage for stage in wanted if stage.name not in failed and not _done(stage, output)]:
-        ready = [stage for stage in missing if not failed.intersection(stage.needs)]
-        failed |= {stage.name for stage in missing if failed.intersection(stage.needs)}
+        ready = [stage for stage in missing if not failed.keys() & set(stage.needs)]
+        failed |= {stage.name: None for stage in missing if failed.keys() & set(stage.needs)}
         if ready and not any(_try(stage, study, output, failed) for stage in ready):
             time.sleep(5)  # what is left needs a stage that another process works on
     if failed:
         raise SystemExit(
-            f"{len(failed)} stages failed, or need one that did; the first: {min(failed)}. Mend the cause and run again."
+            f"{len(failed)} stages failed, or need one that did; the first: {next(iter(failed))}. Mend the cause and run again."
         )
+
+
+def _with_needs(stages: list[Stage], only: str) -> list[Stage]:
+    """The stages whose name starts so, and all that they need, in order."""
+    wanted: set[str] = set()
+    for stage in reversed(stages):
+        if stage.name.startswith(only) or stage.name in wanted:
+            wanted |= {stage.name, *stage.needs}
+    return [stage for stage in stages if stage.name in wanted]
 
 
 def _done(stage: Stage, output: Path) -> bool:
     return (output / stage.name / "result.json").exists()
 
 
-def _try(stage: Stage, study: Any, output: Path, failed: set[str]) -> bool:
+def _try(stage: Stage, study: Any, output: Path, failed: dict[str, None]) -> bool:
     """Do a stage if its needs are there and nobody else works on it; whether it was tried."""
     if not all((output / name / "result.json").exists() for name in stage.needs):
         return False
@@ -96,6 +108,7 @@ def _try(stage: Stage, study: Any, output: Path, failed: set[str]) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
+            check_settings([stage], output)  # another process may have begun it with another configuration
             if not _done(stage, output):
                 _write(folder / "settings.json", stage.settings)
                 print(f"{time.strftime('%H:%M:%S')} {stage.name}", flush=True)
@@ -104,7 +117,7 @@ def _try(stage: Stage, study: Any, output: Path, failed: set[str]) -> bool:
         return False
     except Exception:  # the other stages can still be done
         traceback.print_exc()
-        failed.add(stage.name)
+        failed[stage.name] = None
     return True
 
 

@@ -1,4 +1,4 @@
-"""The tables of the report, from the records alone. Each function gives (Markdown, figures for the JSON file)."""
+"""The tables of the report, from the records alone. Each method gives (Markdown, figures for the JSON file)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cells import Records
+from cells import Cell, Records
 from numpy.typing import NDArray
-from plan import folder
+from plan import folder, rule
 
-from hf_smoothing.statistics import paired_difference, paired_ratio, round_down
+from hf_smoothing.certification import make_rule
+from hf_smoothing.statistics import (
+    l2_radius,
+    paired_difference,
+    paired_ratio,
+    round_down,
+    sequential_lower_bound,
+)
 
 
 Table = tuple[str, dict[str, Any]]
 
-COHEN = {
-    0.25: {0.0: 76.7, 0.25: 61.2, 0.5: 42.2, 0.75: 25.1, "acr": 0.424},
-    0.5: {0.0: 65.7, 0.25: 54.9, 0.5: 42.8, 0.75: 32.5, 1.0: 22.0, 1.25: 14.1, 1.5: 8.3, "acr": 0.525},
-    1.0: {0.0: 47.1, 0.25: 40.9, 0.5: 33.8, 0.75: 27.7, 1.0: 22.1, 1.25: 17.2, 1.5: 13.3, 1.75: 9.7, 2.0: 6.6, "acr": 0.511},
-}  # fmt: skip
+COHEN: dict[float, dict[float, float]] = {
+    0.25: {0.0: 76.7, 0.25: 61.2, 0.5: 42.2, 0.75: 25.1},
+    0.5: {0.0: 65.7, 0.25: 54.9, 0.5: 42.8, 0.75: 32.5, 1.0: 22.0, 1.25: 14.1, 1.5: 8.3},
+    1.0: {0.0: 47.1, 0.25: 40.9, 0.5: 33.8, 0.75: 27.7, 1.0: 22.1, 1.25: 17.2, 1.5: 13.3, 1.75: 9.7, 2.0: 6.6},
+}
 """Published: ResNet-110, one model a sigma, n = 100,000, all 10,000 test images (arXiv 1902.02918, recomputed from its logs)."""
 MISMATCH = {"0.25": (33.4, 0.191), "0.5": (65.2, 0.538), "1.0": (43.6, 0.503)}
 """Published models certified at sigma 0.5: % at r = 0 and ACR by training sigma (500 images, recomputed from the same logs)."""
@@ -30,16 +37,18 @@ class _Side:
     """One side of a comparison.
 
     Attributes:
-        images: what each image adds, mean over seeds.
+        images: what each image adds to the measure, mean over seeds.
         seeds: the measure for each seed.
+        collapsed: whether a seed gives one answer to nearly all that it certifies.
     """
 
     images: NDArray[np.float64]
     seeds: list[float]
+    collapsed: bool
 
     def text(self, measure: str) -> str:
         values = [_value(value, measure) for value in self.seeds]
-        mean = f"**{_value(float(np.mean(self.seeds)), measure)}**"
+        mean = f"**{_value(float(np.mean(self.seeds)), measure)}**" + ("†" if self.collapsed else "")
         return mean if len(values) == 1 else f"{mean} ({', '.join(values)})"
 
 
@@ -67,74 +76,95 @@ class Tables:
                 }
         return made
 
-    def scale(self, rule: str = "certification") -> str:
-        """What every caption says."""
-        r = self.config[rule]
-        aware = ", label-aware" if r["label_aware"] else ""
+    def scale(self, name: str) -> str:
+        """What the caption of a table says of how it was measured."""
+        r = self.config["headline" if name.startswith("headline") else "certification"]
+        steps = r["targets_per_sigma"]
+        seeds = "" if name.startswith("claim") else f" Seed {self.seeds[0]} only."
         return (
-            f"Scale: {self.config['scale']}; CIFAR-10 test images, every {_nth(r['stride'])}; n at most {r['n']:,}, alpha {r['alpha']}{aware}, "
-            "one-sided, grid noise; ACR counts 0 for what is not certified as the true class."
+            f"Scale: {self.config['scale']}; CIFAR-10 test images, every {r['stride']}th; network in bfloat16; n at most {r['n']:,}, alpha {r['alpha']}"
+            f"{', label-aware' if r['label_aware'] else ''}, one-sided, grid noise; targets every sigma/{steps} up to {r['targets_up_to']} sigma, so that "
+            f"ACR, the average certified radius, hardly counts more than that.{seeds}"
         )
 
-    def _measured(self, architecture: str, cell: tuple[str, str], sigma: float) -> dict[str, _Side]:
-        """What each image adds to each measure, mean over seeds; empty where the cell is missing."""
-        cells = self.records.seeds(architecture, *cell, sigma, self.seeds)
-        if not cells:
-            return {}
-        columns = {"ACR": [c.gains for c in cells]}
-        for share in (0.5, 1.0):
-            columns[f"r = {share * sigma:g}"] = [(c.radii >= share * sigma).astype(float) for c in cells]
-        return {
-            name: _Side(np.mean(seeds, axis=0), [float(x.mean()) for x in seeds]) for name, seeds in columns.items()
-        }
+    def _sides(
+        self, architecture: str, sigma: float, *cells: tuple[str, str]
+    ) -> tuple[list[int], list[dict[str, _Side]]]:
+        """Seeds that all cells have, and each cell's measures over these."""
+        found = [self.records.seeds(architecture, cell, sigma, self.seeds) for cell in cells]
+        common = sorted(set.intersection(*(set(cell) for cell in found)))
+        sides = []
+        for cell in found if common else ():
+            chosen = [cell[seed] for seed in common]
+            collapsed = any(c.collapsed for c in chosen)
+            columns = {
+                f"r = {s * sigma:g}": [(c.radii >= s * sigma).astype(float) for c in chosen] for s in (0.5, 1.0)
+            }
+            columns["ACR"] = [c.gains for c in chosen]
+            sides.append(
+                {k: _Side(np.mean(v, axis=0), [float(x.mean()) for x in v], collapsed) for k, v in columns.items()}
+            )
+        return common, sides
+
+    def one_class(self, sigma: float, measure: str) -> float:
+        """What a network reaches that answers the most frequent class of the test images to everything."""
+        labels = next(np.array(line["labels"]) for line in self.records.stages.values() if line["kind"] == "certify")
+        share = float(np.bincount(labels).max() / len(labels))
+        if measure != "ACR":
+            return share
+        settings = rule(self.config["certification"] | {"sigma": sigma})
+        looks = make_rule(**settings).looks  # type: ignore[union-attr]
+        for k in range(1, len(looks) + 1):
+            p_lower = sequential_lower_bound(looks[:k], looks, settings["alpha"]).max()
+            radius = float(l2_radius(p_lower, sigma))
+            if radius >= settings["radii"][-1]:
+                return share * radius
+        return share * settings["radii"][-1]
 
     def claim_one(self, architecture: str) -> Table:
         """Clean-only finetuning after mixture pretraining against mixture finetuning, and against clean pretraining."""
-        rows, figures = [], {}
+        rows: list[list[Any]] = []
+        figures: dict[str, Any] = {}
+        cells = {"clean_finetuning": ("mixture", "clean"), "mixture_finetuning": ("mixture", "mixture"), "clean_pretraining": ("clean", "clean")}  # fmt: skip
         for sigma in self.sigmas:
-            light, full, floor = (
-                self._measured(architecture, cell, sigma) for cell in (("mixture", "clean"), ("mixture", "mixture"), ("clean", "clean"))
-            )  # fmt: skip
-            for measure in light if full and floor else ():
-                sides = light[measure], full[measure], floor[measure]
-                if not sides[1].images.any():
+            seeds, sides = self._sides(architecture, sigma, *cells.values())
+            for measure in sides[0] if sides else ():
+                light, full, floor = (side[measure] for side in sides)
+                if not full.images.any():
                     continue
-                ratio = paired_ratio(sides[0].images, sides[1].images)
-                above = paired_difference(sides[0].images, sides[2].images)
-                texts = [side.text(measure) for side in sides]
-                seeds = len(sides[0].seeds)
-                rows.append(
-                    [sigma, measure, *texts, _ratio(ratio), _difference(above, measure), _p(above.p_value), seeds]
-                )
-                names = ("clean_finetuning", "mixture_finetuning", "clean_pretraining")
+                ratio = paired_ratio(light.images, full.images)
+                above = paired_difference(light.images, floor.images)
+                texts = [side.text(measure) for side in (light, full, floor)]
+                floor_text = _value(self.one_class(sigma, measure), measure)
+                rows.append([sigma, measure, *texts, floor_text, _ratio(ratio), _difference(above, measure), _p(above.p_value), len(seeds)])  # fmt: skip
                 figures.setdefault(str(sigma), {})[measure] = {
-                    "ratio": ratio.value, "low": ratio.low, "high": ratio.high, "seeds": seeds,
-                    **{name: side.images.mean() for name, side in zip(names, sides, strict=True)},
+                    "ratio": ratio.value, "low": ratio.low, "high": ratio.high, "seeds": seeds, "one_class": self.one_class(sigma, measure),
+                    **{name: side[measure].images.mean() for name, side in zip(cells, sides, strict=True)},
                 }  # fmt: skip
-        head = ["sigma", "measure", "mixture → clean", "mixture → mixture", "clean → clean", "ratio of the first two", "first minus third", "p", "seeds"]  # fmt: skip
+        head = ["sigma", "measure", "mixture → clean", "mixture → mixture", "clean → clean", "one class for all", "first / second", "first - third", "p", "seeds"]  # fmt: skip
         return _table(head, rows), figures
 
     def claims_two_and_three(self, architecture: str) -> Table:
         """One mixture model against the matched single-sigma pipeline at each sigma."""
-        rows, figures = [], {}
-        for sigma in self.sigmas:
-            matched = self._measured(architecture, (str(sigma), str(sigma)), sigma)
-            for finetuning in ("mixture", *self.config["more_finetuning"]):
-                one = self._measured(architecture, ("mixture", folder(finetuning)), sigma)
-                for measure in one if matched else ():
-                    found = paired_difference(one[measure].images, matched[measure].images)
-                    seeds = min(len(one[measure].seeds), len(matched[measure].seeds))
-                    texts = [side[measure].text(measure) for side in (one, matched)]
-                    rows.append(
-                        [sigma, finetuning, measure, *texts, _difference(found, measure), _p(found.p_value), seeds]
-                    )
-                    figures.setdefault(str(sigma), {}).setdefault(finetuning, {})[measure] = {
+        rows: list[list[Any]] = []
+        figures: dict[str, Any] = {}
+        more = self.config["more_finetuning"] if self.config["architectures"][architecture]["grid"] == "full" else []
+        for finetuning in ("mixture", *more):
+            for sigma in self.sigmas:
+                seeds, sides = self._sides(
+                    architecture, sigma, ("mixture", folder(finetuning)), (str(sigma), str(sigma))
+                )
+                for measure in sides[0] if sides else ():
+                    one, matched = (side[measure] for side in sides)
+                    found = paired_difference(one.images, matched.images)
+                    rows.append([finetuning, sigma, measure, one.text(measure), matched.text(measure), _difference(found, measure), _p(found.p_value), len(seeds)])  # fmt: skip
+                    figures.setdefault(finetuning, {}).setdefault(str(sigma), {})[measure] = {
                         "difference": found.value, "low": found.low, "high": found.high, "p": found.p_value, "seeds": seeds,
-                        "one_model": one[measure].images.mean(), "matched": matched[measure].images.mean(),
+                        "one_model": one.images.mean(), "matched": matched.images.mean(),
                     }  # fmt: skip
         head = [
-            "sigma",
             "mixture model finetuned on",
+            "sigma",
             "measure",
             "one model",
             "matched single sigma",
@@ -146,16 +176,19 @@ class Tables:
 
     def compute(self, architecture: str) -> Table:
         """Images seen by one mixture pipeline and by one pipeline a sigma, and minutes at the median speed of stages that ran through."""
-        rows, figures = [], {}
-        for name, cells in (
-            ("one mixture model", ["mixture"]),
-            ("one model per sigma", [str(sigma) for sigma in self.sigmas]),
-        ):
+        rows: list[list[Any]] = []
+        figures: dict[str, Any] = {}
+        pipelines = {"one mixture model": ["mixture"], "one model per sigma": [str(sigma) for sigma in self.sigmas]}
+        for name, cells in pipelines.items():
             row: list[str] = [name]
             figures[name] = {}
             for kind in ("pretrain", "finetune"):
                 done = [(stage, line["result"]) for stage, line in self.records.stages.items() if line["kind"] == kind]
-                same = [r for stage, r in done if stage.split("/")[1] == architecture and r.get("resumed") is False]
+                same = [
+                    r
+                    for stage, r in done
+                    if stage.split("/")[1] == architecture and r.get("resumed") is False and r["images"]
+                ]
                 images = sum(r["images"] for stage, r in done if self._belongs(stage, architecture, cells, kind))
                 minutes = (
                     images * float(np.median([r["seconds"] / r["images"] for r in same])) / 60
@@ -169,139 +202,123 @@ class Tables:
             ["", "pretraining: images / minutes", "finetuning, all candidates: images / minutes"], rows
         ), figures
 
-    @staticmethod
-    def _belongs(stage: str, architecture: str, cells: list[str], kind: str) -> bool:
+    def _belongs(self, stage: str, architecture: str, cells: list[str], kind: str) -> bool:
         parts = stage.split("/")
-        if parts[1] != architecture or parts[2] not in cells or parts[-1] != "seed0":
+        if parts[1] != architecture or parts[2] not in cells or parts[-1] != f"seed{self.seeds[0]}":
             return False
         return kind == "pretrain" or parts[3] == parts[2]
 
     def grid(self, architecture: str) -> Table:
-        """ACR of pretraining x finetuning at every sigma."""
-        rows, figures = [], {}
+        """Pretraining x finetuning at every sigma."""
+        rows: list[list[Any]] = []
+        figures: dict[str, Any] = {}
         noises = list(self.config["noises"])
         for sigma in self.sigmas:
             for pretraining in ["none", *noises]:
                 cells = [self.records.cell(architecture, pretraining, finetuning, sigma) for finetuning in noises]
-                rows.append([sigma, pretraining, *(_number(c.acr) if c else "" for c in cells)])
-                figures[f"{sigma}/{pretraining}"] = {f: c.acr for f, c in zip(noises, cells, strict=True) if c}
+                rows.append([sigma, pretraining, *(_both(cell, sigma) for cell in cells)])
+                figures[f"{sigma}/{pretraining}"] = {
+                    f: {"accuracy": c.accuracy(sigma / 2)[0], "acr": c.acr, "collapsed": c.collapsed}
+                    for f, c in zip(noises, cells, strict=True) if c
+                }  # fmt: skip
+            floor = f"{100 * self.one_class(sigma, ''):.1f} / {_number(self.one_class(sigma, 'ACR'))}"
+            rows.append([sigma, "one class for all", *[floor] * len(noises)])
         return _table(["sigma", "pretrained on \\ finetuned on", *noises], rows), figures
 
     def mismatch(self, architecture: str) -> Table:
         """Each single-sigma model and the mixture at sigma .5, beside the published models."""
-        rows, figures = [], {}
+        rows: list[list[Any]] = []
+        figures: dict[str, Any] = {}
         for name in [str(sigma) for sigma in self.sigmas] + ["mixture"]:
             cell = self.records.cell(architecture, name, name, 0.5)
-            if cell is None:
-                continue
-            published = MISMATCH.get(name)
-            rows.append([name, _percent(cell.accuracy(0.0)), _number(cell.acr), *(published or ("", ""))])
-            figures[name] = {"accuracy": cell.accuracy(0.0)[0], "acr": cell.acr}
-        head = ["trained at", "r = 0, %", "ACR", "published r = 0, %", "published ACR"]
+            if cell is not None:
+                published = MISMATCH.get(name, ("", ""))
+                rows.append(
+                    [name, _percent(cell.accuracy(0.0)), _percent(cell.accuracy(0.5)), _number(cell.acr), *published]
+                )
+                figures[name] = {"accuracy": cell.accuracy(0.0)[0], "acr": cell.acr}
+        head = ["trained at", "r = 0, %", "r = 0.5, %", "ACR", "published r = 0, %", "published ACR, not cut off"]
         return _table(head, rows), figures
 
     def protocols(self, architecture: str) -> Table:
         """Ways of finetuning the mixture backbone on clean images."""
         about = self.config["architectures"][architecture]
-        rows, figures = [], {}
+        rows: list[list[Any]] = []
+        figures: dict[str, Any] = {}
         chosen = self.records.cell(architecture, "mixture", "clean", self.sigmas[0])
-        full = [self.records.cell(architecture, "mixture", "mixture", sigma) for sigma in self.sigmas]
         for name in [*about["clean_candidates"], *about["protocols"]]:
-            where = folder(name)
-            is_chosen = chosen is not None and chosen.model.split("/")[4] == where
-            cells = [
-                self.records.cell(architecture, "mixture", "clean", s, extra="" if is_chosen else where)
-                for s in self.sigmas
-            ]
-            stage = self.records.stages.get(f"finetune/{architecture}/mixture/clean/{where}/seed0")
-            if stage is None:
+            place = folder(name)
+            stage = self.records.stages.get(f"finetune/{architecture}/mixture/clean/{place}/seed{self.seeds[0]}")
+            if stage is None or "diverged" in stage["result"]:
                 continue
-            clean = stage["result"]["clean_accuracy"]
-            held_out = stage["result"]["selection"]
-            shares = [
-                f"{100 * c.acr / f.acr:.0f}" if c and f and f.acr else "" for c, f in zip(cells, full, strict=True)
-            ]
-            rows.append(
-                [
-                    name + (" (chosen)" if is_chosen else ""),
-                    f"{100 * clean:.1f}",
-                    f"{sum(held_out.values()):.3f}",
-                    *(_number(c.acr) if c else "" for c in cells),
-                    " / ".join(shares),
-                ]
-            )
-            figures[name] = {
-                "clean_accuracy": clean,
-                "acr": [c.acr if c else None for c in cells],
-                "held_out": held_out,
-            }
+            is_chosen = chosen is not None and chosen.model.split("/")[4] == place
+            cells = [self.records.cell(architecture, "mixture", "clean", s, extra=place) for s in self.sigmas]
+            if is_chosen:
+                cells = [self.records.cell(architecture, "mixture", "clean", s) for s in self.sigmas]
+            clean, scores = stage["result"]["clean_accuracy"], stage["result"]["selection"]
+            score = f"{100 * np.mean(list(scores.values())):.1f}"
+            texts = [_both(cell, sigma) for cell, sigma in zip(cells, self.sigmas, strict=True)]
+            rows.append([name + (" (chosen)" if is_chosen else ""), f"{100 * clean:.1f}", score, *texts])
+            figures[name] = {"clean_accuracy": clean, "held_out": scores, "acr": [c and c.acr for c in cells]}
+        full = [self.records.cell(architecture, "mixture", "mixture", sigma) for sigma in self.sigmas]
+        if rows and full[0] is not None:
+            texts = [_both(cell, sigma) for cell, sigma in zip(full, self.sigmas, strict=True)]
+            rows.append(["*for comparison: the mixture, whole*", f"{100 * full[0].clean_accuracy:.1f}", "", *texts])
         head = [
             "finetuning on clean images",
             "clean accuracy, %",
-            "held-out score",
-            *(f"ACR at {s}" for s in self.sigmas),
-            "% of mixture finetuning",
+            "held-out score, %",
+            *(f"sigma {s}" for s in self.sigmas),
         ]
         return _table(head, rows), figures
 
     def ablation(self, architecture: str) -> Table:
         """Other mixtures in pretraining."""
-        rows, figures = [], {}
+        rows: list[list[Any]] = []
+        figures: dict[str, Any] = {}
         for name in ["mixture", *self.config["ablation"]]:
-            where = folder(name)
-            row: list[Any] = ["uniform, clean 0.25 (mixture)" if name == "mixture" else name]
+            row: list[Any] = ["uniform, clean 0.25 (the mixture)" if name == "mixture" else name]
             for finetuning in ("clean", "mixture"):
-                cells = [self.records.cell(architecture, where, finetuning, sigma) for sigma in self.sigmas]
-                row += [_number(c.acr) if c else "" for c in cells]
-                figures[f"{name} -> {finetuning}"] = [c.acr if c else None for c in cells]
+                cells = [self.records.cell(architecture, folder(name), finetuning, sigma) for sigma in self.sigmas]
+                row += [_both(cell, sigma) for cell, sigma in zip(cells, self.sigmas, strict=True)]
+                figures[f"{name} -> {finetuning}"] = [c and c.acr for c in cells]
             if any(row[1:]):
                 rows.append(row)
-        head = [
-            "pretraining mixture",
-            *(f"→ clean, {s}" for s in self.sigmas),
-            *(f"→ mixture, {s}" for s in self.sigmas),
-        ]
-        return _table(head, rows), figures
+        head = ["pretraining mixture", *(f"→ {kind}, {s}" for kind in ("clean", "mixture") for s in self.sigmas)]
+        return _table(head, rows if len(rows) > 1 else []), figures
 
     def headline(self, architecture: str) -> Table:
         """The draws of the papers, beside the published one-model-per-sigma ResNet-110."""
-        rows, figures = [], {}
+        rows: list[list[Any]] = []
+        figures: dict[str, Any] = {}
+        radii = sorted({r for row in COHEN.values() for r in row})
         for sigma in self.sigmas:
-            radii = [r for r in COHEN[sigma] if r != "acr"]
-            rows.append(
-                [
-                    sigma,
-                    "ResNet-110 at this sigma (published)",
-                    *_pad([f"{COHEN[sigma][r]}" for r in radii]),
-                    COHEN[sigma]["acr"],
-                ]
-            )
+            ours: list[list[Any]] = []
             for pretraining, finetuning in self.config["headline"]["cells"]:
                 cell = self.records.cell(architecture, pretraining, finetuning, sigma, extra="headline")
                 if cell is not None:
-                    found = [cell.accuracy(r) for r in radii]
-                    rows.append(
-                        [
-                            sigma,
-                            f"{pretraining} → {finetuning}",
-                            *_pad([_percent(f) for f in found]),
-                            _number(cell.acr),
-                        ]
-                    )
+                    found = {r: cell.accuracy(r) for r in COHEN[sigma]}
+                    texts = [_percent(found[r]) if r in found else "" for r in radii]
+                    ours.append([sigma, f"{pretraining} → {finetuning}", *texts, _number(cell.acr)])
                     figures[f"{sigma}/{pretraining}/{finetuning}"] = {
                         "acr": cell.acr,
-                        "accuracy": dict(zip(map(str, radii), found, strict=True)),
+                        "accuracy": {str(r): f for r, f in found.items()},
                     }
-        widest = [r for r in COHEN[1.0] if r != "acr"]
-        return _table(["sigma", "model", *widest, "ACR"], rows), figures
+            if ours:
+                rows += [
+                    [sigma, "ResNet-110 at this sigma (published)", *(COHEN[sigma].get(r, "") for r in radii), ""],
+                    *ours,
+                ]
+        return _table(["sigma", "model", *radii, "ACR"], rows), figures
 
 
-def _pad(cells: list[str]) -> list[str]:
-    return cells + [""] * (len([r for r in COHEN[1.0] if r != "acr"]) - len(cells))
-
-
-def _nth(stride: int) -> str:
-    return {1: "one"}.get(stride, f"{stride}th")
+def _both(cell: Cell | None, sigma: float) -> str:
+    """Certified accuracy at radius sigma / 2 in %, and ACR."""
+    return (
+        ""
+        if cell is None
+        else f"{cell.accuracy(sigma / 2)[0]:.1f} / {_number(cell.acr)}{'†' if cell.collapsed else ''}"
+    )
 
 
 def _value(value: float, measure: str) -> str:
@@ -309,7 +326,7 @@ def _value(value: float, measure: str) -> str:
 
 
 def _number(value: float) -> str:
-    return str(round_down(value))
+    return round_down(value)
 
 
 def _ratio(found: Any) -> str:

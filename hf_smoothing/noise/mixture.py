@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -87,7 +88,7 @@ class NoiseMixture:
         u = torch.rand(count, generator=generator, device=device)
         keep = torch.rand(count, generator=generator, device=device) >= self.clean
         if self.distribution == "list":
-            levels = torch.tensor(self.sigmas, device=device)
+            levels = _levels(self.sigmas, device)
             sigma = levels[(u * len(self.sigmas)).long().clamp_(max=len(self.sigmas) - 1)]
         elif self.distribution == "uniform":
             sigma = self.sigmas[0] + u * (self.sigmas[1] - self.sigmas[0])
@@ -169,3 +170,9 @@ def _number(value: Any) -> float:
     if isinstance(value, (str, bytes, bool)):
         raise TypeError(f"{value!r} is not a number")
     return float(value)
+
+
+@functools.lru_cache(maxsize=32)
+def _levels(sigmas: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept on the device: a copy at each step would make the host wait for it."""
+    return torch.tensor(sigmas, device=device)

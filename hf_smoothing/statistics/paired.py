@@ -27,7 +27,9 @@ class Paired:
     num_images: int
 
 
-def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pairs(first: ArrayLike, second: ArrayLike, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"`confidence` must be in (0, 1), e.g. 0.95, got {confidence}.")
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(
@@ -53,10 +55,10 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
     >>> round(result.value, 3), round(result.p_value, 3)
     (0.15, 0.103)
     """
-    a, b = _pairs(first, second)
+    a, b = _pairs(first, second, confidence)
     difference = float((a - b).mean())
-    if np.ptp(a - b) == 0.0:  # no spread: Student's t is not defined
-        return Paired(difference, difference, difference, 1.0 if difference == 0.0 else 0.0, len(a))
+    if np.ptp(a - b) == 0.0:  # no spread, so no t: the exact test of the signs instead
+        return Paired(difference, difference, difference, 1.0 if difference == 0.0 else 2.0 ** (1 - len(a)), len(a))
     test = stats.ttest_rel(a, b)
     low, high = test.confidence_interval(confidence)
     return Paired(difference, float(low), float(high), float(test.pvalue), len(a))
@@ -72,11 +74,15 @@ def paired_ratio(
     >>> round(paired_ratio([0.5, 0.2, 0.0, 0.4], [0.3, 0.1, 0.1, 0.1]).value, 3)
     1.833
     """
-    a, b = _pairs(first, second)
+    a, b = _pairs(first, second, confidence)
     if b.mean() == 0.0:
         raise ValueError("A ratio needs a second column whose mean is not 0.")
-    order = np.random.default_rng(seed).integers(0, len(a), (resamples, len(a)))
-    above, below = a[order].mean(axis=1), b[order].mean(axis=1)
+    generator = np.random.default_rng(seed)
+    means = np.empty((2, resamples))
+    for row in range(resamples):  # one at a time: all at once take gigabytes for a large test set
+        chosen = generator.integers(0, len(a), len(a))
+        means[:, row] = a[chosen].mean(), b[chosen].mean()
+    above, below = means
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(below == 0.0, np.inf, above / below)
     tail = (1.0 - confidence) / 2.0

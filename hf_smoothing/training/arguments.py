@@ -145,6 +145,12 @@ class RobustTrainingArguments(TrainingArguments):
             for name, value in PROTOCOLS[self.protocol].items():
                 if getattr(self, name) is None and not (name == "train_last" and self.trainable is not None):
                     setattr(self, name, value)
+            if self.protocol == "light" and (self.body_learning_rate or 0.0) > self.learning_rate:
+                raise ValueError(
+                    f"protocol='light' is for a backbone that learns more slowly than the head, but its learning rate is "
+                    f"{self.body_learning_rate} and the head's {self.learning_rate}. Set learning_rate to e.g. 0.1 with SGD, or lower "
+                    "body_learning_rate."
+                )
         self.freeze_batch_norm = bool(self.freeze_batch_norm)
         if self.train_last is not None and self.trainable is not None:
             raise ValueError(

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from transformers import TrainerCallback
+
+
+if TYPE_CHECKING:
+    from hf_smoothing.training.trainer import RobustTrainer
+
+OWN_WEIGHTS = "training_weights.safetensors"
+"""In a checkpoint of a run with `ema_decay`: the weights that training goes on from; the model file holds their average."""
 
 
 class WeightAverage:
@@ -55,3 +64,20 @@ class WeightAverage:
 def _copy(values: dict[str, Tensor], model: nn.Module) -> None:
     for name, value in model.state_dict().items():
         value.copy_(values[name])
+
+
+class AveragingCallback(TrainerCallback):
+    """Updates the trainer's average after each optimizer step."""
+
+    def __init__(self, trainer: RobustTrainer, decay: float) -> None:
+        self.trainer, self.decay = trainer, decay
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """A new average, unless one was restored with the checkpoint."""
+        if self.trainer.average is None:
+            self.trainer.average = WeightAverage(self.trainer.model, self.decay)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take in the new weights."""
+        if self.trainer.average is not None:
+            self.trainer.average.update(self.trainer.model, state.global_step)

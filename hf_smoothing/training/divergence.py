@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class DivergedError(RuntimeError):
@@ -23,24 +24,32 @@ class FiniteWatch:
         finite = torch.isfinite(loss.detach())
         self._finite = finite if self._finite is None else self._finite & finite
 
-    def check(self, step: int, checkpoint: str | None, model: nn.Module | None = None) -> None:
-        """Stop if a loss was not finite, or a weight or batch-norm statistic of `model` is not.
+    def check(self, step: int, checkpoint: str | None, model: nn.Module | None = None, ranks: int = 1) -> None:
+        """Stop, on all ranks together, if a loss was not finite, or a weight or batch-norm statistic of `model` is not.
 
         Args:
             step: the optimizer step at hand, for the message.
             checkpoint: the last good one, if there is any.
             model: looked at as well, before its weights are saved.
+            ranks: how many there are; all must call this at the same step.
 
         Raises:
             DivergedError: naming the last good checkpoint.
         """
-        bad = None
-        if self._finite is not None and not bool(self._finite):
-            bad = "the loss"
-        elif model is not None and not _finite(model.parameters()):
-            bad = "a weight"
-        elif model is not None and not _finite(model.buffers()):
-            bad = "a batch-norm statistic"
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if model is not None else []
+        found = [
+            self._finite is None or bool(self._finite),
+            model is None or _finite(model.parameters()),
+            _finite(buffer for norm in norms for buffer in norm.buffers()),
+        ]
+        if ranks > 1:  # one that stopped alone would leave the others waiting for it
+            together = torch.tensor(
+                found, dtype=torch.int32, device="cpu" if self._finite is None else self._finite.device
+            )
+            torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MIN)
+            found = together.bool().tolist()
+        names = ("the loss", "a weight", "a batch-norm statistic")
+        bad = next((name for name, finite in zip(names, found, strict=True) if not finite), None)
         if bad:
             kept = f"The last good checkpoint is {checkpoint}" if checkpoint else "No checkpoint had been saved"
             raise DivergedError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.configuration import check_head
@@ -19,17 +19,13 @@ from hf_smoothing.noise import MAX_IMAGES, training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
-from hf_smoothing.training.averaging import WeightAverage
+from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.divergence import FiniteWatch
 from hf_smoothing.training.layers import last_blocks, learning_rates
 from hf_smoothing.training.objectives import OBJECTIVES, Batch, Objective, ObjectiveState, find_objective
 from hf_smoothing.training.owners import check_one_owner, find_preprocessing, train_only
 from hf_smoothing.training.resident import ResidentPixels
-
-
-OWN_WEIGHTS = "training_weights.safetensors"
-"""In a checkpoint of a run with `ema_decay`: the weights that training goes on from; the model file holds their average."""
 
 
 class RobustTrainer(Trainer):
@@ -70,6 +66,8 @@ class RobustTrainer(Trainer):
     ) -> None:
         if not isinstance(args, RobustTrainingArguments):
             raise TypeError(f"`args` must be RobustTrainingArguments, got {type(args).__name__}.")
+        if kwargs.get("model_init") is not None:
+            raise ValueError("RobustTrainer needs the model itself: pass `model`, not `model_init`.")
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
         check_head(model.config)
@@ -84,18 +82,15 @@ class RobustTrainer(Trainer):
             train_only(model, last_blocks(model, args.train_last))
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        self._frozen_norms = (
-            [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-            if args.freeze_batch_norm
-            else []
-        )
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._frozen_norms = norms if args.freeze_batch_norm else []
         self._forward_pass = (-1, 0)  # (global step, micro-step)
         self._pixels_checked = False
         self._evaluated = 0
-        self._logs: dict[str, list[Tensor]] = {}
+        self._logs: dict[str, tuple[Tensor, int]] = {}
         self._watch = FiniteWatch()
         self._last_checkpoint: str | None = None
-        self._average: WeightAverage | None = None
+        self.average: WeightAverage | None = None
         train_dataset = kwargs.pop("train_dataset", None)
         if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
             where = args.device if args.data_on_device else torch.device("cpu")
@@ -114,12 +109,18 @@ class RobustTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+        self._rates_by_depth = args.body_learning_rate is not None or args.layer_decay < 1.0
+        if self._rates_by_depth and (self.optimizer is not None or self.is_fsdp_enabled):
+            raise ValueError(
+                "`body_learning_rate` and `layer_decay` need an optimizer that the trainer makes, without FSDP. Leave them out, or do without "
+                "the optimizer of your own."
+            )
         if args.ema_decay is not None:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError(
                     "`ema_decay` averages whole tensors, which FSDP and DeepSpeed split. Leave it out there."
                 )
-            self.add_callback(_Averaging(self, args.ema_decay))
+            self.add_callback(AveragingCallback(self, args.ema_decay))
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a
         # ResNet, whose forward takes **kwargs and so seems to scale its loss itself.
         self.model_accepts_loss_kwargs = False
@@ -128,9 +129,9 @@ class RobustTrainer(Trainer):
         """As the parent; afterwards all ranks hold the same model, and it runs in the dtype of its weights."""
         self._forget()
         result = super().train(*args, **kwargs)
-        if self._average is not None:
-            self._average.copy_to(self.model)
-            self._average = None
+        if self.average is not None:
+            self.average.copy_to(self.model)
+            self.average = None
         self._share_buffers()
         self._check_finite(self.model)
         # Mixed precision wraps `forward`: a classifier made of this model must not run in half precision unasked.
@@ -140,20 +141,18 @@ class RobustTrainer(Trainer):
     def _forget(self) -> None:
         """What an earlier training, perhaps broken off, has left."""
         self._watch, self._logs = FiniteWatch(), {}
-        self._average, self._last_checkpoint = None, None
+        self.average, self._last_checkpoint = None, None
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self._forward_pass = (
-            -1,
-            0,
-        )  # here and not in train(): the loop starts again with a smaller batch after running out of memory
+        # Here and not in train(): the loop starts again with a smaller batch after running out of memory.
+        self._forward_pass = (-1, 0)
         return super()._inner_training_loop(*args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent, with a learning rate for each depth where one is asked for."""
         made = self.optimizer is not None
         optimizer = super().create_optimizer(*args, **kwargs)
-        if not made and (self.args.body_learning_rate is not None or self.args.layer_decay < 1.0):
+        if not made and self._rates_by_depth:
             rates = learning_rates(
                 self.model, self.args.learning_rate, self.args.body_learning_rate, self.args.layer_decay
             )
@@ -212,7 +211,8 @@ class RobustTrainer(Trainer):
         loss, logs = self.objective(lambda x: self.classify(x, model), Batch(pixels, labels), state)
         self._watch.see(loss)
         for name, value in logs.items():
-            self._logs.setdefault(name, []).append(value.detach())
+            total, count = self._logs.get(name, (0.0, 0))
+            self._logs[name] = (total + value.detach(), count + 1)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def _training_pixels(self, values: Tensor, generator: torch.Generator) -> Tensor:
@@ -242,10 +242,10 @@ class RobustTrainer(Trainer):
     @contextmanager
     def _averaged(self) -> Iterator[dict[str, Tensor] | None]:
         """The model with its averaged weights for a while; yields those it trains."""
-        if self._average is None:
+        if self.average is None:
             yield None
             return
-        with self._average.applied(self.model) as own:
+        with self.average.applied(self.model) as own:
             yield own
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -279,12 +279,12 @@ class RobustTrainer(Trainer):
         if "loss" in logs:
             self._check_finite()
         if "loss" in logs and self._logs:
-            logs = {**logs, **{name: float(torch.stack(values).mean()) for name, values in self._logs.items()}}
+            logs = {**logs, **{name: float(total) / count for name, (total, count) in self._logs.items()}}
             self._logs = {}
         super().log(logs, *args, **kwargs)
 
     def _check_finite(self, model: nn.Module | None = None) -> None:
-        self._watch.check(self.state.global_step, self._last_checkpoint, model)
+        self._watch.check(self.state.global_step, self._last_checkpoint, model, self.args.world_size)
 
     def _note_pixels(self, size: tuple[int, ...]) -> None:
         """Leave in a plain backbone's configuration what its pixels are, for `SmoothedClassifier.from_base_pretrained`."""
@@ -295,10 +295,10 @@ class RobustTrainer(Trainer):
 
     # --- Checkpoints: the stock Trainer loads a state dict saved under other names, and keeps what does not match. ---
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_finite(self.model)
-        super()._save_checkpoint(*args, **kwargs)
-        self._last_checkpoint = os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        super()._save_checkpoint(model, trial)
+        self._last_checkpoint = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         with self._averaged() as own:
@@ -319,13 +319,13 @@ class RobustTrainer(Trainer):
                 raise ValueError(
                     f"{resume_from_checkpoint} was saved with ema_decay, so it must be resumed with it. Pass the same ema_decay."
                 )
-            self._average = WeightAverage(model, self.args.ema_decay)
+            self.average = WeightAverage(model, self.args.ema_decay)
             model.load_state_dict(load_file(own))
 
     def _load_best_model(self) -> None:
         if not self._restore(self.model, self.state.best_model_checkpoint):
             super()._load_best_model()
-        self._average = None  # the best checkpoint holds its own average already
+        self.average = None  # the best checkpoint holds its own average already
 
     def _restore(self, model: nn.Module, checkpoint: str) -> bool:
         if not isinstance(model, PreTrainedModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -337,18 +337,3 @@ class RobustTrainer(Trainer):
         if hasattr(saved.config, "hf_smoothing"):  # a run that is complete sees no batch to note it from
             model.config.hf_smoothing = saved.config.hf_smoothing
         return True
-
-
-class _Averaging(TrainerCallback):
-    """Updates the average after each optimizer step."""
-
-    def __init__(self, trainer: RobustTrainer, decay: float) -> None:
-        self.trainer, self.decay = trainer, decay
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        if self.trainer._average is None:
-            self.trainer._average = WeightAverage(self.trainer.model, self.decay)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer._average is not None:
-            self.trainer._average.update(self.trainer.model, state.global_step)

@@ -347,7 +347,7 @@ def test_protocols_fill_what_is_not_given(tmp_path):
         ("last-stage", {"freeze_batch_norm": False}),
         ("linear-probe", {"train_last": 1, "freeze_batch_norm": False}),
         ("light", {"body_learning_rate": 0.0}),
-        ("light", {"body_learning_rate": 0.1, "layer_decay": 0.5}),
+        ("light", {"body_learning_rate": 0.005, "layer_decay": 0.5}),
         ("whole", {"train_last": 1}),
     ],
 )
@@ -414,3 +414,8 @@ def test_a_network_of_one_block_has_last_blocks_too():
     depths = parameter_depths(any_model("vit"))
     assert depths.blocks == 1
     assert {name for name, depth in depths.of.items() if depth == 1} == {n for n in depths.of if ".layers.0." in n}
+
+
+def test_a_light_protocol_whose_backbone_learns_faster_than_the_head_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"protocol='light' is for .* learning rate is 0\.0005 and the head's 5e-05"):
+        RobustTrainingArguments(str(tmp_path), protocol="light")

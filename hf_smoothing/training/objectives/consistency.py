@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -48,7 +49,7 @@ def consistency(
     noisy = state.noise.add(batch.pixels.repeat(copies, 1, 1, 1), state.generator, sigma.repeat(copies))[0]
     log_p = F.log_softmax(model(noisy).float(), dim=-1).view(copies, count, -1)
     mean = log_p.exp().mean(0)
-    log_mean = torch.logsumexp(log_p, dim=0) - torch.tensor(float(copies), device=log_p.device).log()
+    log_mean = torch.logsumexp(log_p, dim=0) - math.log(copies)
     losses = F.nll_loss(log_p.flatten(0, 1), batch.labels.repeat(copies))
     if state.label_smoothing:
         losses = (1.0 - state.label_smoothing) * losses - state.label_smoothing * log_p.mean()
