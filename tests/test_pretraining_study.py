@@ -103,7 +103,7 @@ def small(tmp_path):
     config["more_finetuning"] = {}
     config["seeds"] = [0, 1]
     config["sigmas"] = [0.25]
-    config["selection"] = {"images": 4, "n0": 5, "n": 20}
+    config["selection"] |= {"images": 4, "n0": 5, "n": 20}
     config["certification"] |= {"stride": 4, "n": 400}
     config["headline"] |= {"stride": 4, "n": 6000, "cells": [["mixture", "clean"]]}
     (tmp_path / "small.json").write_text(json.dumps(config))
@@ -192,3 +192,39 @@ def test_the_better_candidate_on_held_out_images_is_chosen():
         "second": {"selection": {"0.25": 0.1, "0.5": 0.3}, "clean_accuracy": 0.1},
     }
     assert choose(candidates) == "second"
+
+
+def test_a_candidate_that_diverged_is_passed_over_and_all_of_them_are_an_error():
+    from stages import choose
+
+    good = {"selection": {"0.25": 0.1}}
+    assert choose({"bad": {"diverged": "at step 3"}, "good": good}) == "good"
+    with pytest.raises(RuntimeError, match="All candidates diverged: bad"):
+        choose({"bad": {"diverged": "at step 3"}})
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+    from stages import _last_checkpoint
+
+    assert _last_checkpoint(tmp_path) is None
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-9" / "trainer_state.json").write_text("{}")
+    assert _last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+
+
+def test_only_takes_what_its_stages_need(small):
+    config, folder = small
+    study(folder, "run", "--data", str(folder / "data"), "--only", "finetune/resnet/clean/clean/last-stage/seed0")
+    done = {path.parent.relative_to(folder / "out").as_posix() for path in (folder / "out").rglob("result.json")}
+    assert done == {"pretrain/resnet/clean/seed0", "finetune/resnet/clean/clean/last-stage/seed0"}
+
+
+def test_records_are_not_overwritten_by_fewer(tmp_path):
+    from cells import collect
+
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"stage": "a"}\n')
+    with pytest.raises(SystemExit, match="holds 0 finished stages and .* 1: nothing was overwritten"):
+        collect([], tmp_path, file)
+    assert file.read_text() == '{"stage": "a"}\n'
