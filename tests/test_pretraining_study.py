@@ -214,7 +214,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
 
 
 def test_only_takes_what_its_stages_need(small):
-    config, folder = small
+    _, folder = small
     study(folder, "run", "--data", str(folder / "data"), "--only", "finetune/resnet/clean/clean/last-stage/seed0")
     done = {path.parent.relative_to(folder / "out").as_posix() for path in (folder / "out").rglob("result.json")}
     assert done == {"pretrain/resnet/clean/seed0", "finetune/resnet/clean/clean/last-stage/seed0"}

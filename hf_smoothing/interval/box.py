@@ -1,0 +1,149 @@
+"""A box that travels through a network in place of a tensor: lower <= x <= upper, elementwise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class UnsupportedOperationError(TypeError):
+    """An operation of the network for which there is no sound bound here."""
+
+
+@dataclass
+class Trace:
+    """What is noted down while a box travels.
+
+    Attributes:
+        statistics: batch mean and variance of each batch norm in train mode, in the order of the calls. A box with values writes
+            them, one without reads them.
+        read: how many of them have been read.
+        before_activations: the boxes that entered an activation, for the regularisers of a warm-up.
+        outward: whether every result is widened by a bound on its rounding error.
+    """
+
+    statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    read: int = 0
+    before_activations: list[Box] = field(default_factory=list)
+    outward: bool = False
+
+
+class Box:
+    """An axis-parallel box of tensors, which torch functions and modules take like a tensor.
+
+    Args:
+        lower, upper: tensors of one shape, the batch first; lower <= upper.
+        value: a tensor in the box, such as the clean activation; needed by batch norm in train mode.
+        trace: what is noted down; shared by all boxes that come of this one.
+
+    Raises (when an operation is applied): UnsupportedOperationError, naming it.
+    """
+
+    __iter__ = None  # a box is no sequence, although it can be indexed
+
+    def __init__(self, lower: Tensor, upper: Tensor, value: Tensor | None = None, trace: Trace | None = None) -> None:
+        self.lower, self.upper, self.value = lower, upper, value
+        self.trace = trace or Trace()
+
+    @property
+    def centre(self) -> Tensor:
+        """Midpoint."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the width."""
+        return (self.upper - self.lower) / 2
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of each end."""
+        return self.lower.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of each end."""
+        return self.lower.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of each end."""
+        return self.lower.device
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return self.lower.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        """As `Tensor.size`."""
+        return self.lower.size() if dim is None else self.lower.size(dim)
+
+    def dim(self) -> int:
+        """As `Tensor.dim`."""
+        return self.lower.dim()
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Box:
+        """The box of an elementwise non-decreasing function, or of one that moves entries about."""
+        value = None if self.value is None else function(self.value)
+        return Box(function(self.lower), function(self.upper), value, self.trace)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        from hf_smoothing.interval.rules import RULES
+
+        rule = RULES.get(function)
+        if rule is None:
+            name = getattr(function, "__name__", str(function))
+            raise UnsupportedOperationError(
+                f"There is no sound bound for {name!r}. Interval bounds are for networks of linear layers, convolutions, batch norm, monotone "
+                f"activations, pooling, additions and reshapes.{_REASONS.get(name, '')}"
+            )
+        return rule(*args, **(kwargs or {}))
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(torch.Tensor, name, None)
+        if name.startswith("__") or method is None:
+            raise AttributeError(f"A box has no attribute {name!r}.")
+        return functools.partial(_apply, method, self)
+
+    def __getitem__(self, index: Any) -> Box:
+        return self.map(lambda x: x[index])
+
+    def __add__(self, other: Any) -> Any:
+        return _apply(torch.add, self, other)
+
+    def __sub__(self, other: Any) -> Any:
+        return _apply(torch.sub, self, other)
+
+    def __mul__(self, other: Any) -> Any:
+        return _apply(torch.mul, self, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _apply(torch.div, self, other)
+
+    def __neg__(self) -> Any:
+        return _apply(torch.mul, self, -1.0)
+
+    # Never in place: the box may also travel another way, as in a residual connection.
+    __iadd__ = __radd__ = __add__
+    __isub__ = __sub__
+    __imul__ = __rmul__ = __mul__
+
+
+def _apply(function: Any, *args: Any, **kwargs: Any) -> Any:
+    return Box.__torch_function__(function, (Box,), args, kwargs)
+
+
+_REASONS = {
+    "softmax": " Through softmax attention they say nothing: one layer of a ViT turns epsilon 1/2550 into a gap of more than 100,000 logits.",
+    "scaled_dot_product_attention": " Through attention they say nothing: one layer of a ViT turns epsilon 1/2550 into a gap of more than 100,000 logits.",
+    "layer_norm": " Layer norm divides by a spread that an interval cannot bound well; use batch norm.",
+}

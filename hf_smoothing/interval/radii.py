@@ -1,0 +1,86 @@
+"""Each image's own certified radius: the root of a growing function, for a whole batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def certified_radii(
+    violation: Callable[[Tensor, Tensor], Tensor],
+    count: int,
+    largest: float,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tolerance: float = 1e-8,
+    flatness: float = 1e-8,
+    iterations: int = 100,
+) -> Tensor:
+    """The largest radius found at which each image is certified; 0 where it is not even at 0.
+
+    Every radius returned was evaluated and certified, so it is valid whether or not `violation` is monotone and the search has
+    converged. Deterministic.
+
+    Args:
+        violation: (image numbers (m,), radii (m,)) -> (m,): minus the worst margin over the box; <= 0 means certified. Images that
+            are decided are left out of later calls.
+        count: number of images.
+        largest: radius at which to stop looking, > 0.
+        device, dtype: of the radii.
+        tolerance: width of the bracket at which an image is decided.
+        flatness: an image is decided as well once its violation is in (-flatness, 0].
+        iterations: calls of `violation` at most, after those at 0 and at `largest`.
+
+    Raises:
+        ValueError: if `largest` is not positive.
+
+    Source: Chandrupatla (1997), *A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function without
+    using derivatives*, Advances in Engineering Software 28(3).
+    """
+    if not 0.0 < largest <= 1.0:
+        raise ValueError(
+            f"The largest radius must be in (0, 1] pixel units, got {largest}. Divide figures in 0..255 units by 255."
+        )
+    radii = torch.zeros(count, device=device, dtype=dtype)
+    everyone = torch.arange(count, device=device)
+    at_zero = violation(everyone, radii)
+    open_ = everyone[at_zero < 0.0]
+    top = torch.full((len(open_),), largest, device=device, dtype=dtype)
+    at_top = violation(open_, top) if len(open_) else top
+    radii[open_[at_top <= 0.0]] = largest
+    inside = at_top > 0.0
+
+    # a is the newest point, b the other end of the bracket, c the point before.
+    image = open_[inside]
+    a, fa = torch.zeros_like(top[inside]), at_zero[image].to(dtype)
+    b, fb = top[inside], at_top[inside].to(dtype)
+    step = torch.full_like(a, 0.5)
+    for _ in range(iterations):
+        if not len(image):
+            break
+        x = a + step * (b - a)
+        fx = violation(image, x).to(dtype)
+        same = (fx > 0.0) == (fa > 0.0)
+        c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
+        b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
+        a, fa = x, fx
+        certified = torch.where(fa <= 0.0, a, b)
+        radii[image] = torch.maximum(radii[image], certified)
+        width = (b - a).abs()
+        flat = torch.where(fa <= 0.0, fa, fb) > -flatness
+        going = (width > tolerance) & ~flat
+        least = 0.5 * tolerance / width.clamp(min=tolerance)
+        step = _next_step(a, b, c, fa, fb, fc).clamp(least, 1.0 - least)
+        image, a, b, fa, fb, step = (t[going] for t in (image, a, b, fa, fb, step))
+    return radii
+
+
+def _next_step(a: Tensor, b: Tensor, c: Tensor, fa: Tensor, fb: Tensor, fc: Tensor) -> Tensor:
+    """Inverse quadratic interpolation where it can be trusted, else bisection."""
+    xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
+    trusted = (phi**2 < xi) & ((1.0 - phi) ** 2 < 1.0 - xi)
+    quadratic = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
+    return torch.where(trusted & quadratic.isfinite(), quadratic, torch.full_like(a, 0.5))

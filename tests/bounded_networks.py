@@ -1,0 +1,82 @@
+"""Small random networks of every kind that interval bounds support."""
+
+from __future__ import annotations
+
+import torch
+from tiny import plain, smoothed
+from torch import nn
+
+
+class Residual(nn.Module):
+    """Adds, subtracts, scales and concatenates, in functions and operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.head = nn.Linear(6 * 16, 4)
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.conv(x)))
+        y += 0.5 * x - 0.1
+        y = torch.cat([y, -x / 2.0], dim=1)
+        return self.head(nn.functional.adaptive_avg_pool2d(y, 4).flatten(1))
+
+
+class TwoOutputs(nn.Module):
+    """Ends without a linear layer, so that no margin can be merged."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
+
+
+def mlp(activation):
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 24), activation, nn.Linear(24, 16), activation, nn.Linear(16, 4))
+
+
+def cnn(*middle):
+    return nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), *middle, nn.Flatten(), nn.Linear(6 * 4, 4))
+
+
+BUILDERS = {
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)),
+    "mlp": lambda: mlp(nn.ReLU()),
+    "tanh": lambda: mlp(nn.Tanh()),
+    "sigmoid": lambda: mlp(nn.Sigmoid()),
+    "leaky": lambda: mlp(nn.LeakyReLU(0.1)),
+    "elu": lambda: mlp(nn.ELU()),
+    "softplus": lambda: mlp(nn.Softplus()),
+    "gelu": lambda: mlp(nn.GELU()),
+    "silu": lambda: mlp(nn.SiLU()),
+    "max pool": lambda: cnn(nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2)),
+    "average pool": lambda: cnn(nn.ReLU(), nn.AvgPool2d(2)),
+    "dropout": lambda: cnn(nn.Dropout(0.5), nn.ReLU(), nn.AdaptiveAvgPool2d(2)),
+    "residual": Residual,
+    "no head": TwoOutputs,
+}
+
+
+def network(name: str, seed: int = 0, size: int = 8) -> nn.Module:
+    """In eval mode and float64, its batch-norm statistics not the trivial ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name == "resnet":
+            model = smoothed("resnet", seed)
+        elif name == "plain resnet":
+            model = plain("resnet", seed)
+        else:
+            model = BUILDERS[name]()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2.0)
+                module.weight.data.normal_()
+                module.bias.data.normal_()
+    return model.double().eval()
+
+
+def images(count: int, size: int = 8, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,150 @@
+"""Certified radii: the certified end of the bracket."""
+
+import pytest
+import scipy.optimize
+import torch
+from bounded_networks import images, network
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import pixels, smoothed
+from torch import nn
+
+from hf_smoothing.interval import BoundedNetwork, certified_radii, linf_certificates
+
+
+def curved(roots, powers):
+    """Growing functions with known roots, some flat, some steep."""
+
+    def violation(which, radii):
+        x = radii / roots[which].clamp(min=1e-12)
+        return torch.where(roots[which] < 0, torch.ones_like(x), x ** powers[which] - 1.0)
+
+    return violation
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    roots=st.lists(st.one_of(st.floats(1e-6, 0.6), st.just(-1.0)), min_size=1, max_size=12),
+    powers=st.lists(st.floats(0.3, 6.0), min_size=12, max_size=12),
+    largest=st.floats(0.05, 0.5),
+)
+def test_radii_are_the_certified_end_of_the_bracket(roots, powers, largest):
+    roots = torch.tensor(roots, dtype=torch.float64)
+    violation = curved(roots, torch.tensor(powers, dtype=torch.float64))
+    found = certified_radii(violation, len(roots), largest, dtype=torch.float64, flatness=0.0)
+    expected = roots.clamp(min=0.0, max=largest)
+    assert (found <= expected + 1e-15).all()
+    assert (found >= expected - 3e-8).all()
+    positive = torch.nonzero(found > 0)[:, 0]
+    assert (violation(positive, found[positive]) <= 0.0).all()
+
+
+def test_it_is_never_more_than_was_evaluated_even_for_a_function_that_is_not_monotone():
+    seen = []
+
+    def violation(which, radii):
+        value = torch.sin(40 * radii) - 0.5
+        seen.append((radii, value))
+        return value
+
+    found = certified_radii(violation, 3, 0.4, dtype=torch.float64)
+    assert all(any(((r == x) & (v <= 0)).any() for r, v in seen) for x in found)
+
+
+def test_images_that_are_decided_are_left_out():
+    calls = []
+    roots = torch.tensor([-1.0, 0.9, 0.1, 0.2], dtype=torch.float64)
+
+    def violation(which, radii):
+        calls.append(len(which))
+        return radii - roots[which]
+
+    found = certified_radii(violation, 4, 0.5, dtype=torch.float64)
+    assert found.tolist() == pytest.approx([0.0, 0.5, 0.1, 0.2], abs=1e-7)
+    assert calls[:2] == [4, 3]
+    assert max(calls[2:]) == 2
+    assert len(calls) < 15
+
+
+def test_few_iterations_still_give_certified_radii():
+    roots = torch.linspace(0.001, 0.39, 50, dtype=torch.float64)
+    for iterations in (0, 1, 3, 10):
+        found = certified_radii(
+            lambda w, r: (r / roots[w]) ** 3 - 1, 50, 0.4, dtype=torch.float64, iterations=iterations
+        )
+        assert (found <= roots).all()
+    assert (roots - found).max() < 1e-3
+
+
+@pytest.mark.parametrize("largest", [0.0, -0.1, 1.5])
+def test_a_largest_radius_out_of_range_is_refused(largest):
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\] pixel units, got .*Divide figures in 0\.\.255 units"):
+        certified_radii(lambda which, radii: radii, 2, largest)
+
+
+def test_radii_of_a_network_agree_with_a_root_finder_one_image_at_a_time():
+    model, x = network("max pool"), images(12)
+    classes, radii = linf_certificates(model, x, largest=0.4)
+    assert torch.equal(classes, model(x).argmax(1))
+    bounded = BoundedNetwork.of(model)
+    for k in range(12):
+
+        def worst(epsilon, k=k):
+            return float(bounded.margins(x[k : k + 1], epsilon, classes[k : k + 1]).worst.detach())
+
+        if radii[k] == 0.4:
+            assert worst(0.4) > 0
+        else:
+            assert float(radii[k]) == pytest.approx(scipy.optimize.brentq(worst, 0.0, 0.4, xtol=1e-13), abs=2e-8)
+            assert worst(float(radii[k])) >= 0
+
+
+def test_the_radius_of_a_linear_classifier_is_its_exact_distance():
+    model = network("linear")
+    x = 0.3 + 0.4 * images(8)  # far enough from 0 and 1 that these do not cut the ball
+    classes, radii = linf_certificates(model, x, largest=0.3)
+    out = model(x)
+    for k, y in enumerate(classes.tolist()):
+        weight = model[1].weight
+        others = [t for t in range(4) if t != y]
+        exact = min(float((out[k, y] - out[k, t]) / (weight[y] - weight[t]).abs().sum()) for t in others)
+        assert float(radii[k]) == pytest.approx(min(exact, 0.3), abs=2e-8)
+        assert float(radii[k]) <= exact
+
+
+def test_results_do_not_depend_on_the_batch():
+    model, x = network("residual"), images(6)
+    together = linf_certificates(model, x, largest=0.2)
+    alone = [linf_certificates(model, x[k : k + 1], largest=0.2) for k in range(6)]
+    assert torch.equal(together[0], torch.cat([c for c, _ in alone]))
+    assert torch.allclose(together[1], torch.cat([r for _, r in alone]), atol=1e-8)
+
+
+def test_a_smoothed_classifier_with_8_bit_images():
+    model = smoothed("resnet")
+    classes, radii = linf_certificates(model, pixels(4), largest=0.1)
+    assert torch.equal(classes, model.classify(pixels(4).float() / 255).argmax(1))
+    assert (radii > 0).any()
+
+
+def test_train_mode_and_broken_weights_are_refused():
+    x = images(2)
+    with pytest.raises(ValueError, match=r"train mode.*Call eval\(\) first"):
+        linf_certificates(network("max pool").train(), x, largest=0.1)
+    broken = network("mlp")
+    broken[1].weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"1\.weight holds nan or inf"):
+        linf_certificates(broken, x, largest=0.1)
+    with pytest.raises(TypeError, match="needs the network as a module"):
+        linf_certificates(lambda y: y.flatten(1), x, largest=0.1)
+
+
+def test_the_network_itself_is_not_changed():
+    model = smoothed("resnet")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    linf_certificates(model, pixels(2), largest=0.1)
+    assert all(
+        value.dtype == before[name].dtype and torch.equal(value, before[name])
+        for name, value in model.state_dict().items()
+    )
+    assert isinstance(model, nn.Module)
