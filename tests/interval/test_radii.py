@@ -103,9 +103,8 @@ def test_the_radius_of_a_linear_classifier_is_its_exact_distance():
     model = network("linear")
     x = 0.3 + 0.4 * images(8)  # far enough from 0 and 1 that these do not cut the ball
     classes, radii = linf_certificates(model, x, largest=0.3)
-    out = model(x)
+    out, weight = model(x).detach(), model[1].weight.detach()
     for k, y in enumerate(classes.tolist()):
-        weight = model[1].weight
         others = [t for t in range(4) if t != y]
         exact = min(float((out[k, y] - out[k, t]) / (weight[y] - weight[t]).abs().sum()) for t in others)
         assert float(radii[k]) == pytest.approx(min(exact, 0.3), abs=2e-8)
