@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from torch import Tensor
 RANGE_TOLERANCE = 1e-3
 
 
-def check_image_batch(images: object, name: str = "images") -> Tensor:
+def check_image_batch(images: Any, name: str = "images") -> Tensor:
     """Return `images` if it is one tensor of shape (batch, channels, height, width).
 
     Raises:
@@ -23,7 +25,8 @@ def check_image_batch(images: object, name: str = "images") -> Tensor:
             f"`{name}` must be one tensor of shape (batch, channels, height, width), got a list of tensors of shapes "
             f"{shapes}. Resize them to one size and channel count (NoisyImageProcessor does), then torch.stack them."
         )
-    if not isinstance(images, Tensor):
+    # What torch functions take in a tensor's place, such as a box of `interval`, is taken here too.
+    if not isinstance(images, Tensor) and not hasattr(images, "__torch_function__"):
         raise TypeError(
             f"`{name}` must be a torch tensor of shape (batch, channels, height, width), got {type(images).__name__}. "
             "NoisyImageProcessor(size=32)(images, do_normalize=False, return_tensors='pt')['pixel_values'] makes one of PIL images."
@@ -40,7 +43,8 @@ def check_image_batch(images: object, name: str = "images") -> Tensor:
             f"`{name}` must have 1 or 3 channels in dimension 1, got shape {tuple(images.shape)}. "
             "Move the channels first with .permute(0, 3, 1, 2), and convert RGBA to RGB with image.convert('RGB')."
         )
-    return images
+    batch: Tensor = images
+    return batch
 
 
 def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:

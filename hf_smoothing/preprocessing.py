@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -92,7 +93,7 @@ class Preprocessing:
             ValueError: if the number of channels is not that of `image_mean`.
         """
         pixels = check_image_batch(pixels, "pixels")
-        if not pixels.is_floating_point():
+        if not pixels.dtype.is_floating_point:
             raise TypeError(
                 f"`pixels` must be floating point in [0, 1] units, got {pixels.dtype}. Divide uint8 pixels by 255."
             )
@@ -104,8 +105,10 @@ class Preprocessing:
             )
         if self.model_size is not None and tuple(pixels.shape[-2:]) != self.model_size:
             pixels = resize(pixels, self.model_size)
-        mean = pixels.new_tensor(self.image_mean)[None, :, None, None]
-        std = pixels.new_tensor(self.image_std)[None, :, None, None]
+        mean, std = (
+            torch.tensor(values, dtype=pixels.dtype, device=pixels.device)[None, :, None, None]
+            for values in (self.image_mean, self.image_std)
+        )
         return (pixels - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,6 +128,7 @@ def resize(pixels: Tensor, size: Size) -> Tensor:
         size: (height, width).
     """
     shrinks = size[0] < pixels.shape[-2] or size[1] < pixels.shape[-1]
-    # In float32, since the antialiased filter has no half-precision kernel on the CPU.
-    resized = F.interpolate(pixels.float(), size=size, mode="bilinear", align_corners=False, antialias=shrinks)
+    # Not in half precision, since the antialiased filter has no kernel for it on the CPU.
+    wide = pixels if pixels.dtype in (torch.float32, torch.float64) else pixels.float()
+    resized = F.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
     return resized.to(pixels.dtype)

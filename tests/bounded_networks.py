@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tiny import plain, smoothed
+from tiny import MEAN, STD, plain, smoothed
 from torch import nn
 
 
@@ -67,6 +67,12 @@ def network(name: str, seed: int = 0, size: int = 8) -> nn.Module:
             model = smoothed("resnet", seed)
         elif name == "plain resnet":
             model = plain("resnet", seed)
+            model.config.hf_smoothing = {
+                "image_mean": MEAN,
+                "image_std": STD,
+                "model_size": [20, 20],
+                "size": [16, 16],
+            }
         else:
             model = BUILDERS[name]()
         for module in model.modules():

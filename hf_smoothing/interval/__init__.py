@@ -1,19 +1,19 @@
 """Deterministic l-infinity certificates by interval bounds."""
 
 from hf_smoothing.interval.box import Box, Trace, UnsupportedOperationError
+from hf_smoothing.interval.certificates import classify_function, linf_certificates
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
-from hf_smoothing.interval.network import BoundedNetwork, linf_certificates
 from hf_smoothing.interval.radii import certified_radii
 
 
 __all__ = [
-    "BoundedNetwork",
     "Box",
     "Margins",
     "Trace",
     "UnsupportedOperationError",
     "box_around",
     "certified_radii",
+    "classify_function",
     "linf_certificates",
     "margin_bounds",
 ]

@@ -20,17 +20,23 @@ class Trace:
     """What is noted down while a box travels.
 
     Attributes:
-        statistics: batch mean and variance of each batch norm in train mode, in the order of the calls. A box with values writes
-            them, one without reads them.
-        read: how many of them have been read.
-        before_activations: the boxes that entered an activation, for the regularisers of a warm-up.
         outward: whether every result is widened by a bound on its rounding error.
+        statistics: batch mean and variance of each batch norm in train mode, in the order of the calls. A box with a value writes
+            them, one without reads them.
+        update_running: whether a batch norm in train mode updates its running statistics.
+        read: how many of `statistics` have been read.
+        before_activations: the boxes that entered an activation.
+        weights: of the linear layers and convolutions passed.
+        last_linear: weight, bias, input and output of the last linear layer passed.
     """
 
+    outward: bool = False
     statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    update_running: bool = True
     read: int = 0
     before_activations: list[Box] = field(default_factory=list)
-    outward: bool = False
+    weights: list[Tensor] = field(default_factory=list)
+    last_linear: tuple[Tensor, Tensor | None, Box, Box] | None = None
 
 
 class Box:
@@ -87,6 +93,10 @@ class Box:
     def dim(self) -> int:
         """As `Tensor.dim`."""
         return self.lower.dim()
+
+    def is_floating_point(self) -> bool:
+        """As `Tensor.is_floating_point`."""
+        return self.dtype.is_floating_point
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Box:
         """The box of an elementwise non-decreasing function, or of one that moves entries about."""

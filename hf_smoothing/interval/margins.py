@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_smoothing.interval.box import Box, Trace
 from hf_smoothing.interval.rounding import widened
@@ -48,65 +47,42 @@ def box_around(pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = No
     return widened(box, terms=2)
 
 
-def margin_bounds(network: Callable[[Any], Any], box: Box, labels: Tensor, head: Any = None) -> Margins:
-    """Send a box through a network and bound the margins of the labels.
+def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> Margins:
+    """Send a box through a classifier and bound the margins of the labels.
 
-    The differences f_y - f_t are merged into the last linear layer, which is tighter than bounding both logits.
+    Where the logits come out of a linear layer, the differences f_y - f_t are merged into it, which is tighter than bounding both.
 
     Args:
-        network: box -> box of logits (or an output with `logits`).
-        box: of what the network takes.
+        classify: box -> box of logits, or an output with `logits`.
+        box: of what it takes.
         labels: int64 (batch,).
-        head: the module whose last `nn.Linear` is merged; `network` itself by default.
 
     Raises:
         UnsupportedOperationError: naming an operation without a bound.
     """
-    with _entering(network if head is None else head) as seen:
-        output = network(box)
+    output = classify(box)
     logits: Box = getattr(output, "logits", output)
     chosen = torch.arange(len(labels), device=labels.device), labels
-    if seen and seen["output"] is logits:
-        lower = _merged(seen["layer"], seen["input"], labels)
+    last = logits.trace.last_linear
+    if last is not None and last[3] is logits:
+        lower = _merged(last[0], last[1], last[2], labels)
     else:
-        lower = widened(
-            Box(logits.lower[chosen][:, None] - logits.upper, logits.upper, None, logits.trace), terms=2
-        ).lower
+        gaps = logits.lower[chosen][:, None] - logits.upper
+        lower = widened(Box(gaps, gaps, None, logits.trace), terms=2).lower
     lower = lower.clone()
     lower[chosen] = torch.inf
     return Margins(lower, logits.value)
 
 
-def _merged(layer: nn.Linear, box: Box, labels: Tensor) -> Tensor:
-    weight = layer.weight[labels][:, None] - layer.weight[None]  # (batch, num_labels, features)
-    centre, radius = box.centre, box.radius
-    lower = torch.einsum("bkf,bf->bk", weight, centre) - torch.einsum("bkf,bf->bk", weight.abs(), radius)
-    if layer.bias is not None:
-        lower = lower + layer.bias[labels][:, None] - layer.bias[None]
+def _merged(weights: Tensor, bias: Tensor | None, box: Box, labels: Tensor) -> Tensor:
+    weight = weights[labels][:, None] - weights[None]  # (batch, num_labels, features)
+    lower = torch.einsum("bkf,bf->bk", weight, box.centre) - torch.einsum("bkf,bf->bk", weight.abs(), box.radius)
+    if bias is not None:
+        lower = lower + bias[labels][:, None] - bias[None]
     if not box.trace.outward:
         return lower
-    largest = torch.maximum(box.lower.abs(), box.upper.abs())
-    both = layer.weight[labels][:, None].abs() + layer.weight[None].abs()
-    sizes = torch.einsum("bkf,bf->bk", both, largest)
-    if layer.bias is not None:
-        sizes = sizes + layer.bias[labels][:, None].abs() + layer.bias[None].abs()
-    return widened(Box(lower, lower, None, box.trace), terms=2 * largest.shape[1] + 16, sizes=2 * sizes).lower
-
-
-@contextmanager
-def _entering(network: Any) -> Iterator[dict[str, Any]]:
-    """What enters and leaves the last linear layer."""
-    seen: dict[str, Any] = {}
-    layers = [m for m in network.modules() if isinstance(m, nn.Linear)] if isinstance(network, nn.Module) else []
-    if not layers:
-        yield seen
-        return
-
-    def note(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        seen.update(layer=layer, input=args[0], output=output)
-
-    handle = layers[-1].register_forward_hook(note)
-    try:
-        yield seen
-    finally:
-        handle.remove()
+    both = weights[labels][:, None].abs() + weights[None].abs()
+    sizes = torch.einsum("bkf,bf->bk", both, torch.maximum(box.lower.abs(), box.upper.abs()))
+    if bias is not None:
+        sizes = sizes + bias[labels][:, None].abs() + bias[None].abs()
+    return widened(Box(lower, lower, None, box.trace), terms=2 * weights.shape[1] + 16, sizes=2 * sizes).lower

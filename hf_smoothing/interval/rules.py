@@ -146,6 +146,9 @@ def _weighted(name: str) -> Callable[..., Box]:
         radius = plain(box.radius, weight.abs(), None, *args, **kwargs)
         value = None if box.value is None else plain(box.value, weight, bias, *args, **kwargs)
         result = Box(centre - radius, centre + radius, value, box.trace)
+        box.trace.weights.append(weight)
+        if name == "linear":
+            box.trace.last_linear = weight, bias, box, result
         if not box.trace.outward:
             return result
         sizes = plain(
@@ -155,7 +158,10 @@ def _weighted(name: str) -> Callable[..., Box]:
             *args,
             **kwargs,
         )
-        return widened(result, terms=weight[0].numel() + 8, sizes=sizes)
+        result = widened(result, terms=weight[0].numel() + 8, sizes=sizes)
+        if name == "linear":
+            box.trace.last_linear = weight, bias, box, result
+        return result
 
     return rule
 
@@ -174,7 +180,8 @@ def _batch_norm(
         axes = [axis for axis in range(box.ndim) if axis != 1]
         mean, variance = box.value.mean(axes), box.value.var(axes, unbiased=False)
         trace.statistics.append((mean, variance))
-        value = F.batch_norm(box.value, running_mean, running_var, weight, bias, True, momentum, eps)
+        running = (running_mean, running_var) if trace.update_running else (None, None)
+        value = F.batch_norm(box.value, *running, weight, bias, True, momentum, eps)
     elif training:
         if trace.read >= len(trace.statistics):
             raise ValueError(

@@ -11,7 +11,7 @@ from tiny import plain, vit_config
 from torch import nn
 from transformers import ViTForImageClassification
 
-from hf_smoothing.interval import BoundedNetwork, Box, Trace, UnsupportedOperationError, box_around, margin_bounds
+from hf_smoothing.interval import Box, Trace, UnsupportedOperationError, box_around, classify_function, margin_bounds
 
 
 def logits(model, x):
@@ -60,15 +60,14 @@ def test_no_point_of_the_box_leaves_the_bounds_in_ten_thousand_cases(name, seed,
 @pytest.mark.parametrize("name", ["resnet", "plain resnet"])
 def test_a_resnet_of_transformers_is_bounded_unchanged(name):
     model, x = network(name), images(3, 16)
-    bounded = BoundedNetwork.of(model)
+    classify = classify_function(model)
     labels = torch.arange(3)
-    found = bounded.margins(x, 0.001, labels, value=True)
-    clean = model.classify(x) if name == "resnet" else model(pixel_values=x).logits
-    assert torch.allclose(found.logits, clean, atol=1e-6)
+    found = margin_bounds(classify, box_around(x, 0.001, value=True), labels)
+    assert torch.allclose(found.logits, logits(classify, x), atol=1e-12)
     for y in points(x, 0.001, 20, torch.Generator().manual_seed(0)):
-        out = model.classify(y) if name == "resnet" else model(pixel_values=y).logits
+        out = logits(classify, y)
         gaps = out.gather(1, labels[:, None]) - out
-        assert (gaps >= found.lower - 1e-6).masked_fill(found.lower.isinf(), True).all()
+        assert (gaps >= found.lower - 1e-9).masked_fill(found.lower.isinf(), True).all()
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -217,7 +216,9 @@ def test_rounding_in_float32_stays_within_the_outward_bounds(name):
     assert (rounded.upper.double() >= exact.upper).all()
 
 
-def test_plain_models_without_a_note_take_pixels_as_they_are():
-    model = plain("resnet").double()
-    assert BoundedNetwork.of(model).preprocessing is None
-    assert BoundedNetwork.of(BoundedNetwork.of(model)).network is model
+def test_a_plain_model_that_does_not_say_how_it_normalises_is_refused():
+    model = plain("resnet")
+    with pytest.raises(
+        ValueError, match="How ResNetForImageClassification normalises its pixels is not known. Wrap it"
+    ):
+        classify_function(model)

@@ -1,0 +1,99 @@
+"""Deterministic l-infinity certificates of a classifier."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_smoothing.interval.box import Trace
+from hf_smoothing.interval.margins import box_around, margin_bounds
+from hf_smoothing.interval.radii import certified_radii
+from hf_smoothing.preprocessing import Preprocessing
+
+
+def classify_function(classifier: nn.Module) -> Callable[[Any], Any]:
+    """What turns [0, 1] pixels, or a box of them, into logits.
+
+    Args:
+        classifier: a `SmoothedClassifier` (its base classifier), a plain model whose configuration notes its pixels
+            (`config.hf_smoothing`), or any module of [0, 1] pixels.
+
+    Raises:
+        TypeError: if it is no module.
+        ValueError: if a plain model of `transformers` does not say how its pixels are normalised.
+    """
+    if not isinstance(classifier, nn.Module):
+        raise TypeError(f"Certification needs a module, whose weights it can read, got {type(classifier).__name__}.")
+    if hasattr(classifier, "base_classifier"):
+        return classifier.classify  # type: ignore[return-value]
+    if not hasattr(classifier, "config"):
+        return classifier
+    noted = getattr(classifier.config, "hf_smoothing", None)
+    if not isinstance(noted, dict):
+        raise ValueError(
+            f"How {type(classifier).__name__} normalises its pixels is not known. Wrap it: SmoothedClassifier.from_base_pretrained(model, sigma=0.25, "
+            "size=..., image_mean=..., image_std=...)."
+        )
+    size = noted.get("model_size")
+    preprocessing = Preprocessing(tuple(noted["image_mean"]), tuple(noted["image_std"]), tuple(size) if size else None)
+    return lambda pixels: classifier(pixel_values=preprocessing(pixels)).logits
+
+
+@torch.no_grad()
+def linf_certificates(
+    classifier: nn.Module, pixels: Tensor, *, largest: float, tolerance: float = 1e-8, iterations: int = 100
+) -> tuple[Tensor, Tensor]:
+    """For each image the predicted class and an l-infinity radius within which it provably stays the prediction.
+
+    Guarantee: deterministic. For the network with these weights in real arithmetic, no image of [0, 1] pixels that differs by at most
+    the radius in every pixel gets another class. Bounds are computed in float64 and rounded outward. A run in float32 or less adds
+    rounding errors of its own, which only matter where logits nearly tie.
+
+    Args:
+        classifier: see `classify_function`; in eval mode.
+        pixels: float (batch, channels, height, width) in [0, 1], or uint8.
+        largest: radius at which to stop looking, in [0, 1] pixel units.
+        tolerance, iterations: see `certified_radii`.
+
+    Returns:
+        (classes int64 (batch,), radii float64 (batch,)), the radius 0 where nothing can be certified.
+
+    Raises:
+        UnsupportedOperationError: naming an operation of the network without a bound.
+        ValueError: in train mode, with weights that are not finite, or a `largest` outside (0, 1].
+    """
+    classify = classify_function(_exact(classifier))
+    images = pixels.double() / 255 if pixels.dtype == torch.uint8 else pixels.double()
+    output = classify(images)
+    classes = getattr(output, "logits", output).argmax(dim=1)
+
+    def violation(which: Tensor, radii: Tensor) -> Tensor:
+        box = box_around(images[which], radii, Trace(outward=True))
+        return -margin_bounds(classify, box, classes[which]).worst
+
+    return classes, certified_radii(
+        violation,
+        len(images),
+        largest,
+        device=images.device,
+        dtype=images.dtype,
+        tolerance=tolerance,
+        iterations=iterations,
+    )
+
+
+def _exact(classifier: nn.Module) -> nn.Module:
+    """A copy in float64, after a look at what would make certificates meaningless."""
+    classify_function(classifier)
+    if any(module.training for module in classifier.modules()):
+        raise ValueError(
+            "The network is in train mode, where its output is random or depends on the batch. Call eval() first."
+        )
+    bad = [name for name, value in classifier.state_dict().items() if not torch.isfinite(value).all()]
+    if bad:
+        raise ValueError(f"Weights must be finite, but {bad[0]} holds nan or inf. Did training diverge?")
+    return copy.deepcopy(classifier).double()
