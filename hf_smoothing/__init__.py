@@ -15,6 +15,8 @@ _CONTENTS = {
     "Certificate": "hf_smoothing.certification",
     "CertifiedAccuracyCallback": "hf_smoothing.training",
     "CertifiedImageClassificationPipeline": "hf_smoothing.models",
+    "CnnSevenConfig": "hf_smoothing.models",
+    "CnnSevenForImageClassification": "hf_smoothing.models",
     "NoiseMixture": "hf_smoothing.noise",
     "NoisyImageProcessor": "hf_smoothing.models",
     "NoisyImageProcessorPil": "hf_smoothing.models",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from hf_smoothing.metrics import certified_accuracy_path
     from hf_smoothing.models import (
         CertifiedImageClassificationPipeline,
+        CnnSevenConfig,
+        CnnSevenForImageClassification,
         NoisyImageProcessor,
         NoisyImageProcessorPil,
         SmoothedClassifier,

@@ -2,6 +2,7 @@
 
 from hf_smoothing.interval.box import Box, Trace, UnsupportedOperationError
 from hf_smoothing.interval.certificates import classify_function, linf_certificates
+from hf_smoothing.interval.initialisation import initialise_for_intervals
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii
 
@@ -14,6 +15,7 @@ __all__ = [
     "box_around",
     "certified_radii",
     "classify_function",
+    "initialise_for_intervals",
     "linf_certificates",
     "margin_bounds",
 ]

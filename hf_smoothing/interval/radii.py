@@ -18,6 +18,8 @@ def certified_radii(
     tolerance: float = 1e-8,
     flatness: float = 1e-8,
     iterations: int = 100,
+    at_zero: Tensor | None = None,
+    at_largest: Tensor | None = None,
 ) -> Tensor:
     """The largest radius found at which each image is certified; 0 where it is not even at 0.
 
@@ -33,6 +35,7 @@ def certified_radii(
         tolerance: width of the bracket at which an image is decided.
         flatness: an image is decided as well once its violation is in (-flatness, 0].
         iterations: calls of `violation` at most, after those at 0 and at `largest`.
+        at_zero, at_largest: (count,): what `violation` says there, where it is known already.
 
     Raises:
         ValueError: if `largest` is not positive.
@@ -46,10 +49,13 @@ def certified_radii(
         )
     radii = torch.zeros(count, device=device, dtype=dtype)
     everyone = torch.arange(count, device=device)
-    at_zero = violation(everyone, radii)
+    if at_zero is None:
+        at_zero = violation(everyone, radii)
     open_ = everyone[at_zero < 0.0]
+    if not len(open_):
+        return radii
     top = torch.full((len(open_),), largest, device=device, dtype=dtype)
-    at_top = violation(open_, top) if len(open_) else top
+    at_top = violation(open_, top) if at_largest is None else at_largest[open_]
     radii[open_[at_top <= 0.0]] = largest
     inside = at_top > 0.0
 

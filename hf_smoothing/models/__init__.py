@@ -1,5 +1,6 @@
-"""`transformers` classes: the smoothed classifier, its configuration, and the image processor that adds noise."""
+"""`transformers` classes: the smoothed classifier, CNN-7, and the image processor that adds noise."""
 
+from hf_smoothing.models.cnn_seven import CnnSevenConfig, CnnSevenForImageClassification
 from hf_smoothing.models.configuration import SmoothedClassifierConfig
 from hf_smoothing.models.image_processing import NoisyImageProcessor, NoisyImageProcessorPil
 from hf_smoothing.models.pipeline import TASK, CertifiedImageClassificationPipeline
@@ -8,6 +9,8 @@ from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
 __all__ = [
     "CertifiedImageClassificationPipeline",
+    "CnnSevenConfig",
+    "CnnSevenForImageClassification",
     "NoisyImageProcessor",
     "NoisyImageProcessorPil",
     "SmoothedClassifier",
@@ -26,6 +29,8 @@ def register() -> None:
 
     AutoConfig.register(SmoothedClassifierConfig.model_type, SmoothedClassifierConfig, exist_ok=True)
     AutoModelForImageClassification.register(SmoothedClassifierConfig, SmoothedClassifier, exist_ok=True)
+    AutoConfig.register(CnnSevenConfig.model_type, CnnSevenConfig, exist_ok=True)
+    AutoModelForImageClassification.register(CnnSevenConfig, CnnSevenForImageClassification, exist_ok=True)
     processors = {"pil": NoisyImageProcessorPil}
     if NoisyImageProcessor is not NoisyImageProcessorPil:
         processors["torchvision"] = NoisyImageProcessor

@@ -49,7 +49,7 @@ def parameter_depths(model: nn.Module) -> Depths:
         raise ValueError(f"{type(backbone).__name__} has no list of blocks. {_CURE}")
     place, blocks = max(outermost, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))
     inside = f"{prefix}{name}."
-    start = f"{inside}{place}."
+    start = f"{inside}{place}." if place else inside
     of: dict[str, int] = {}
     passed = False
     for parameter, _ in model.named_parameters():
