@@ -37,7 +37,7 @@ def _leave_ranks() -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="hf-smoothing", description="Certify image classifiers by randomized smoothing."
+        prog="hf-smoothing", description="Certify image classifiers by randomized smoothing or interval bounds."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -47,7 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     c.add_argument("model", help="Hub id or folder of a SmoothedClassifier or of any image classifier")
     c.add_argument("dataset", help="Hub id or folder of an image data set")
-    c.add_argument("--sigma", type=float, required=True, help="noise standard deviation, [0, 1] pixel units")
+    c.add_argument(
+        "--method", default="smoothing", choices=["smoothing", "interval"],
+        help="l2 radii with probability 1 - alpha, or deterministic l-infinity radii by interval bounds (%(default)s)",
+    )  # fmt: skip
+    c.add_argument("--sigma", type=float, help="noise standard deviation, [0, 1] pixel units; needed for smoothing")
+    c.add_argument(
+        "--largest", type=float, help="with --method interval: radius at which to stop looking, e.g. 0.0345 (8.8/255)"
+    )
     c.add_argument(
         "--mode", default="targets", choices=["targets", "curve", "fixed"],
         help="draw until the target radii are decided, or those of a fine curve; or exactly n0 + n times, as papers do (%(default)s)",
@@ -128,17 +135,68 @@ def run_certify(args: argparse.Namespace) -> int:
     """`hf-smoothing certify`."""
     if args.stride < 1 or (args.max_images is not None and args.max_images < 1):
         raise ValueError(f"--stride and --max-images must be at least 1, got {args.stride} and {args.max_images}.")
+    missing = {"smoothing": "sigma", "interval": "largest"}[args.method]
+    if getattr(args, missing) is None:
+        raise ValueError(f"--method {args.method} needs --{missing}.")
+    return {"smoothing": _certify_smoothing, "interval": _certify_interval}[args.method](args)
+
+
+def _certify_smoothing(args: argparse.Namespace) -> int:
     from hf_smoothing.certification import certify_dataset, make_rule
-    from hf_smoothing.certification.runner import process_state
-    from hf_smoothing.data import PixelDataset, PixelStream
-    from hf_smoothing.loading import load_classifier, load_split
 
     options = {
         "sigma": args.sigma, "mode": args.mode, "radii": args.radii, "n0": args.n0, "n": args.n, "alpha": args.alpha,
         "spending": args.spending, "bound": args.bound, "label_aware": args.label_aware,
     }  # fmt: skip
     make_rule(**options)  # refuse before anything is loaded
-    model = load_classifier(args.model, sigma=args.sigma, size=args.size, device=args.device)
+    model, dataset, indices, description = _model_and_images(args)
+    run = certify_dataset(
+        model,
+        dataset,
+        args.output_dir,
+        **options,
+        noise=args.noise,
+        indices=indices,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        channels_last=args.channels_last,
+        compiled=args.compile,
+        description=description,
+    )
+    return _say(args, run, dataset)
+
+
+def _certify_interval(args: argparse.Namespace) -> int:
+    from hf_smoothing.interval import certify_dataset_linf
+
+    given = {
+        "--sigma": args.sigma, "--radii": args.radii, "--n0": args.n0, "--spending": args.spending, "--label-aware": args.label_aware,
+        "--streaming": args.streaming, "--compile": args.compile, "--channels-last": args.channels_last,
+    }  # fmt: skip
+    if unused := [name for name, value in given.items() if value]:
+        raise ValueError(f"--method interval makes no draws and has no noise: leave {', '.join(unused)} out.")
+    model, dataset, indices, description = _model_and_images(args)
+    run = certify_dataset_linf(
+        model,
+        dataset,
+        args.output_dir,
+        largest=args.largest,
+        indices=indices,
+        batch_size=args.batch_size or 128,
+        description=description,
+    )
+    return _say(args, run, dataset)
+
+
+def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, list[int] | None, dict[str, Any]]:
+    """The classifier, the data set, which of its images, and what to write down about them."""
+    from hf_smoothing.data import PixelDataset, PixelStream
+    from hf_smoothing.loading import load_classifier, load_split
+
+    # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
+    sigma = 0.25 if args.sigma is None else args.sigma
+    model = load_classifier(args.model, sigma=sigma, size=args.size, device=args.device)
     pixels: Any = PixelStream if args.streaming else PixelDataset
     dataset = pixels(
         load_split(args.dataset, args.split, streaming=args.streaming),
@@ -154,23 +212,16 @@ def run_certify(args: argparse.Namespace) -> int:
         indices = list(range(0, args.stride * args.max_images, args.stride))
     elif args.stride > 1:
         raise ValueError("With --streaming, --stride needs --max-images, since the length of a stream is not known.")
-    run = certify_dataset(
-        model,
-        dataset,
-        args.output_dir,
-        **options,
-        noise=args.noise,
-        indices=indices,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        channels_last=args.channels_last,
-        compiled=args.compile,
-        description={
-            "model": {"id": args.model, "preprocessing": model.config.preprocessing().to_dict()},
-            "dataset": {"id": args.dataset, "split": args.split, "stride": args.stride},
-        },
-    )
+    description = {
+        "model": {"id": args.model, "preprocessing": model.config.preprocessing().to_dict()},
+        "dataset": {"id": args.dataset, "split": args.split, "stride": args.stride},
+    }
+    return model, dataset, indices, description
+
+
+def _say(args: argparse.Namespace, run: Any, dataset: Any) -> int:
+    from hf_smoothing.certification.runner import process_state
+
     if process_state().is_main_process:
         print(f"{len(run.rows)} images are certified in {args.output_dir}.")
         if dataset.label_column is not None:

@@ -105,7 +105,7 @@ def caption(run: Run) -> str:
     parts = [
         f"{radii}, {s['rounding']}" if "rounding" in s else radii,
         f"{rule.get('name')} ({draws})" if draws else str(rule.get("name")),
-        "alpha not stated" if s.get("alpha") is None else f"alpha = {s['alpha']}",
+        _alpha_text(s),
         f"{s.get('num_images') or len(run.rows)} images of {_data_text(run)}",
     ]
     if "noise" in s:
@@ -115,6 +115,12 @@ def caption(run: Run) -> str:
     return "; ".join(parts)
 
 
+def _alpha_text(settings: dict[str, Any]) -> str:
+    if settings.get("deterministic"):
+        return "deterministic"
+    return "alpha not stated" if settings.get("alpha") is None else f"alpha = {settings['alpha']}"
+
+
 def _decided(run: Run, radius: float) -> bool:
     """Whether the run drew until this radius was certified or given up; one with a fixed number of draws decides all."""
     targets = run.settings.get("rule", {}).get("radii")
@@ -122,8 +128,10 @@ def _decided(run: Run, radius: float) -> bool:
 
 
 def default_radii(runs: Iterable[Run]) -> list[float]:
-    """What a table shows by default: all target radii of the runs, or the usual ones where no run has any."""
-    targets = {float(r) for run in runs for r in run.settings.get("rule", {}).get("radii", ())}
+    """What a table shows by default: all target radii of the runs, quarters of the largest radius looked for, or the usual ones."""
+    rules = [run.settings.get("rule", {}) for run in runs]
+    targets = {float(r) for rule in rules for r in rule.get("radii", ())}
+    targets |= {rule["largest"] * k / 4 for rule in rules if "largest" in rule for k in range(5)}
     return sorted(targets) or list(DEFAULT_RADII)
 
 
@@ -139,8 +147,10 @@ def _data_text(run: Run) -> str:
     return f"{data.get('id') or 'a stream'}{split} ({hashlib.sha256(rows.encode()).hexdigest()[:8]})"
 
 
-def _sigma_text(sigma: float | None) -> str:
-    return "?" if sigma is None else exact_text(sigma)
+def _sigma_text(settings: dict[str, Any]) -> str:
+    if settings.get("deterministic"):
+        return "none"
+    return "?" if settings.get("sigma") is None else exact_text(settings["sigma"])
 
 
 def table(measured: Sequence[Measured]) -> str:
@@ -166,7 +176,7 @@ def table(measured: Sequence[Measured]) -> str:
         targets = "radii" in m.settings.get("rule", {})
         acr = statistics.round_down(m.average_radius) + ("†" if targets else "")
         abstained = "-" if m.settings.get("label_aware") else f"{100 * m.abstention:.1f}"
-        rows.append([m.name, _sigma_text(m.settings["sigma"]), *cells, acr, abstained, images])
+        rows.append([m.name, _sigma_text(m.settings), *cells, acr, abstained, images])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
@@ -194,19 +204,22 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
     axes = figure.add_subplot()
     names = list(dict.fromkeys(m.name for m in measured))
     # An unknown sigma (None) comes last, with a style of its own.
-    sigmas = sorted({m.settings["sigma"] for m in measured}, key=lambda sigma: (sigma is None, sigma))
+    sigmas = sorted({m.settings.get("sigma") for m in measured}, key=lambda sigma: (sigma is None, sigma))
     styles = ["-", "--", ":", "-."]
     furthest = max(max(columns(m.run)[2]) for m in measured) or 1.0
     grid = np.linspace(0.0, furthest * 1.02, 400)
     for m in measured:
         curve = statistics.certified_accuracy(*columns(m.run), thresholds=grid)
         colour = f"C{names.index(m.name)}"
-        style = styles[sigmas.index(m.settings["sigma"]) % len(styles)]
-        label = f"{m.name}, sigma {_sigma_text(m.settings['sigma'])}"
+        style = styles[sigmas.index(m.settings.get("sigma")) % len(styles)]
+        label = m.name if m.settings.get("deterministic") else f"{m.name}, sigma {_sigma_text(m.settings)}"
         axes.plot(grid, 100 * curve.accuracy, color=colour, linestyle=style, label=label)
         axes.fill_between(grid, 100 * curve.lower, 100 * curve.upper, color=colour, alpha=0.12, linewidth=0)
     axes.set(
-        xlabel="l2 radius ([0, 1] pixel units)", ylabel="certified accuracy (%)", xlim=(0, grid[-1]), ylim=(0, 100)
+        xlabel=f"{measured[0].settings.get('norm', 'l2')} radius ([0, 1] pixel units)",
+        ylabel="certified accuracy (%)",
+        xlim=(0, grid[-1]),
+        ylim=(0, 100),
     )
     if title:
         axes.set_title(title, fontsize="medium")

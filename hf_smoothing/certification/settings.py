@@ -41,17 +41,26 @@ def run_settings(
         "num_images": None if chosen is None else len(chosen),
         "model": classifier_identity(classifier),
         "dataset": {"stream_sha256" if seen.streamed else "sha256": seen.sha256},
-        "versions": {name: _version(name) for name in ("hf_smoothing", "torch")},
+        "versions": versions_of("hf_smoothing", "torch"),
         "informative": {
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "versions": {name: _version(name) for name in ("transformers", "accelerate", "numpy", "scipy")},
+            "versions": versions_of("transformers", "accelerate", "numpy", "scipy"),
             "device": device_name(device),
             "batch_size": execution.batch_size,
             **(informative or {}),
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    return with_description(settings, description)
+
+
+def with_description(settings: dict[str, Any], description: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings with further facts from the caller.
+
+    Raises:
+        ValueError: if they would change what the run itself decides, or are no JSON values.
+    """
     for key, value in (description or {}).items():
         if key in settings and not (key in ("model", "dataset") and isinstance(value, Mapping)):
             raise ValueError(f"`description` must not set {key!r}, which the run itself decides. Use another key.")
@@ -61,6 +70,11 @@ def run_settings(
     except (TypeError, ValueError) as error:
         raise ValueError(f"`description` must hold JSON values only: {error}.") from error
     return settings
+
+
+def versions_of(*names: str) -> dict[str, str | None]:
+    """Of installed packages; None for what is not."""
+    return {name: _version(name) for name in names}
 
 
 def _version(name: str) -> str | None:

@@ -5,6 +5,7 @@ from hf_smoothing.interval.certificates import classify_function, linf_certifica
 from hf_smoothing.interval.initialisation import initialise_for_intervals
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii
+from hf_smoothing.interval.runner import certify_dataset_linf
 
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "UnsupportedOperationError",
     "box_around",
     "certified_radii",
+    "certify_dataset_linf",
     "classify_function",
     "initialise_for_intervals",
     "linf_certificates",

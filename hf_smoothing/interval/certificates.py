@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hf_smoothing.interval.box import Trace
 from hf_smoothing.interval.margins import box_around, margin_bounds
-from hf_smoothing.interval.radii import certified_radii
+from hf_smoothing.interval.radii import certified_radii, check_largest
 from hf_smoothing.preprocessing import Preprocessing
 
 
@@ -66,7 +66,8 @@ def linf_certificates(
         UnsupportedOperationError: naming an operation of the network without a bound.
         ValueError: in train mode, with weights that are not finite, or a `largest` outside (0, 1].
     """
-    classify = classify_function(_exact(classifier))
+    check_certifiable(classifier, largest)
+    classify = classify_function(copy.deepcopy(classifier).double())
     images = pixels.double() / 255 if pixels.dtype == torch.uint8 else pixels.double()
     output = classify(images)
     classes = getattr(output, "logits", output).argmax(dim=1)
@@ -86,9 +87,15 @@ def linf_certificates(
     )
 
 
-def _exact(classifier: nn.Module) -> nn.Module:
-    """A copy in float64, after a look at what would make certificates meaningless."""
+def check_certifiable(classifier: nn.Module, largest: float) -> None:
+    """Refuse what would make certificates meaningless.
+
+    Raises:
+        TypeError: if the classifier is no module.
+        ValueError: in train mode, with weights that are not finite, or a largest radius outside (0, 1].
+    """
     classify_function(classifier)
+    check_largest(largest)
     if any(module.training for module in classifier.modules()):
         raise ValueError(
             "The network is in train mode, where its output is random or depends on the batch. Call eval() first."
@@ -96,4 +103,3 @@ def _exact(classifier: nn.Module) -> nn.Module:
     bad = [name for name, value in classifier.state_dict().items() if not torch.isfinite(value).all()]
     if bad:
         raise ValueError(f"Weights must be finite, but {bad[0]} holds nan or inf. Did training diverge?")
-    return copy.deepcopy(classifier).double()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_smoothing.interval.box import Box, Trace
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
-from hf_smoothing.interval.radii import certified_radii
+from hf_smoothing.interval.radii import certified_radii, check_largest
 from hf_smoothing.training.objectives import Batch, ObjectiveState
 
 
@@ -88,10 +88,7 @@ def check_settings(largest: float, kappa: float, clean_share: float, ramp_share:
     Raises:
         ValueError: naming it.
     """
-    if not 0.0 < largest <= 1.0:
-        raise ValueError(
-            f"`largest` must be in (0, 1] pixel units, got {largest}. Divide figures in 0..255 units by 255."
-        )
+    check_largest(largest)
     if not 0.0 <= kappa <= 1.0:
         raise ValueError(f"`kappa` must be in [0, 1], got {kappa}.")
     if clean_share < 0.0 or ramp_share < 0.0 or clean_share + ramp_share > 1.0:

@@ -43,10 +43,7 @@ def certified_radii(
     Source: Chandrupatla (1997), *A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function without
     using derivatives*, Advances in Engineering Software 28(3).
     """
-    if not 0.0 < largest <= 1.0:
-        raise ValueError(
-            f"The largest radius must be in (0, 1] pixel units, got {largest}. Divide figures in 0..255 units by 255."
-        )
+    check_largest(largest)
     radii = torch.zeros(count, device=device, dtype=dtype)
     everyone = torch.arange(count, device=device)
     if at_zero is None:
@@ -82,6 +79,18 @@ def certified_radii(
         step = _next_step(a, b, c, fa, fb, fc).clamp(least, 1.0 - least)
         image, a, b, fa, fb, step = (t[going] for t in (image, a, b, fa, fb, step))
     return radii
+
+
+def check_largest(largest: float) -> None:
+    """Refuse a largest radius that makes no sense.
+
+    Raises:
+        ValueError: if it is not in (0, 1].
+    """
+    if not 0.0 < largest <= 1.0:
+        raise ValueError(
+            f"The largest radius must be in (0, 1] pixel units, got {largest}. Divide figures in 0..255 units by 255."
+        )
 
 
 def _next_step(a: Tensor, b: Tensor, c: Tensor, fa: Tensor, fb: Tensor, fc: Tensor) -> Tensor:

@@ -131,8 +131,8 @@ def test_a_corrupt_run_is_not_continued(place, tmp_path, capsys):
     [
         [],
         ["certify"],
-        ["certify", "m", "d", "--output-dir", "o"],
         ["certify", "m", "d", "--output-dir", "o", "--sigma", "1", "--mode", "fast"],
+        ["certify", "m", "d", "--output-dir", "o", "--method", "magic"],
         ["certify", "m", "d", "--output-dir", "o", "--sigma", "1", "--noise", "laplace"],
         ["nothing"],
         ["report"],

@@ -1,0 +1,118 @@
+"""Deterministic certificates of a whole data set, in a run folder."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from hf_smoothing.certification import process_state
+from hf_smoothing.certification.classifiers import classifier_device
+from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.images import check_selection, checked_items, is_stream, survey
+from hf_smoothing.certification.rows import image_hash
+from hf_smoothing.certification.settings import versions_of, with_description
+from hf_smoothing.interval.certificates import check_certifiable, linf_certificates
+from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.records import Run, RunWriter, read_run
+
+
+def certify_dataset_linf(
+    classifier: nn.Module,
+    dataset: Any,
+    output_dir: str | os.PathLike[str],
+    *,
+    largest: float,
+    tolerance: float = 1e-8,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 128,
+    description: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Certify images of a data set by interval bounds and record one row an image; call it again to resume a run that was cut off.
+
+    Under `accelerate launch` or `torchrun` each rank takes every so many-th image. A row does not depend on the others of its batch.
+
+    Args:
+        classifier: as in `linf_certificates`.
+        dataset: as in `hf_smoothing.certify_dataset`, but no stream.
+        output_dir: the run folder, created or resumed.
+        largest, tolerance: as in `linf_certificates`.
+        indices: which images, all by default.
+        batch_size: images bounded at once.
+        description: further JSON facts for `run.json`.
+        progress: show a bar on the main rank.
+
+    Returns:
+        the run, with the rows of all ranks.
+
+    Raises:
+        UnsupportedOperationError: naming an operation of the network without a bound.
+        ValueError: on an empty selection, bad pixels, train mode, weights that are not finite, or a folder that holds another run.
+    """
+    if is_stream(dataset):
+        raise ValueError("Interval certification reads a data set by index, got a stream. Pass PixelDataset instead.")
+    check_certifiable(classifier, largest)
+    chosen = check_selection(dataset, indices) or []
+    device = classifier_device(classifier)
+    state = process_state(cpu=device.type == "cpu")
+    settings = _settings(classifier, dataset, chosen, largest, tolerance, description)
+    if not state.is_main_process:
+        state.wait_for_everyone()  # rank 0 creates the folder
+    with RunWriter(output_dir, settings, rank=state.process_index) as writer:
+        if state.is_main_process:
+            state.wait_for_everyone()
+        done = read_run(output_dir).rows
+        mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
+        bar = tqdm(total=len(mine), desc="Bounding", unit="image", disable=not (progress and state.is_main_process))
+        for start in range(0, len(mine), batch_size):
+            items = list(checked_items(dataset, mine[start : start + batch_size]))
+            pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for _, item in items])
+            began = time.perf_counter()
+            classes, radii = linf_certificates(classifier, pixels.to(device), largest=largest, tolerance=tolerance)
+            seconds = (time.perf_counter() - began) / len(items)
+            for (index, item), prediction, radius in zip(items, classes.tolist(), radii.tolist(), strict=True):
+                label = item.get("labels")
+                writer.append(
+                    {
+                        "index": index,
+                        "label": None if label is None else int(label),
+                        "prediction": prediction,
+                        "radius": radius,
+                        "seconds": round(seconds, 4),
+                        "image_sha256": image_hash(index, item),
+                    }
+                )
+            bar.update(len(items))
+        bar.close()
+        state.wait_for_everyone()
+    return read_run(output_dir)
+
+
+def _settings(
+    classifier: nn.Module, dataset: Any, chosen: Sequence[int], largest: float, tolerance: float, description: Any
+) -> dict[str, Any]:
+    seen = survey(dataset, chosen)
+    settings = {
+        "method": "interval-bounds",
+        "norm": "linf",
+        "deterministic": True,
+        "rule": {"name": "interval bounds", "largest": largest, "tolerance": tolerance},
+        "dtype": "float64, rounded outward",
+        "device_kind": classifier_device(classifier).type,
+        "resolution": list(seen.resolution),
+        "num_images": len(chosen),
+        "model": classifier_identity(classifier),
+        "dataset": {"sha256": seen.sha256},
+        "versions": versions_of("hf_smoothing", "torch"),
+        "informative": {"python": platform.python_version(), "versions": versions_of("transformers", "numpy")},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    return with_description(settings, description)

@@ -1,0 +1,106 @@
+"""Deterministic certificates in run folders: resumed, reported, and never in one table with others."""
+
+import json
+
+import datasets
+import pytest
+from bounded_networks import network
+from tiny import data, parquet_folder, plain, smoothed
+
+from hf_smoothing import certify_dataset, read_run
+from hf_smoothing.cli import main
+from hf_smoothing.interval import certify_dataset_linf, linf_certificates
+from hf_smoothing.records import RunError
+from hf_smoothing.report import report
+
+
+def rows(run):
+    return {index: {**row, "seconds": None} for index, row in run.rows.items()}
+
+
+def test_rows_hold_what_the_function_says(tmp_path):
+    model, images = smoothed("resnet"), data(10)
+    run = certify_dataset_linf(model, images, tmp_path / "run", largest=0.05, batch_size=4, progress=False)
+    classes, radii = linf_certificates(model, images.pixels, largest=0.05)
+    assert [run.rows[k]["prediction"] for k in range(10)] == classes.tolist()
+    assert [run.rows[k]["radius"] for k in range(10)] == pytest.approx(radii.tolist(), abs=2e-8)
+    assert [run.rows[k]["label"] for k in range(10)] == images.labels.tolist()
+    settings = run.settings
+    assert (settings["method"], settings["norm"], settings["deterministic"]) == ("interval-bounds", "linf", True)
+    assert settings["rule"]["largest"] == 0.05
+    assert len(settings["model"]["weights_sha256"]) == 64
+
+
+def test_a_run_that_was_cut_off_goes_on_and_another_is_refused(tmp_path):
+    model, images = smoothed("resnet"), data(10)
+    whole = certify_dataset_linf(model, images, tmp_path / "whole", largest=0.05, batch_size=10, progress=False)
+    certify_dataset_linf(model, images, tmp_path / "cut", largest=0.05, batch_size=10, progress=False)
+    file = tmp_path / "cut" / "certificates-0.jsonl"
+    lines = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join(lines[:4]) + b'\n{"index": 4, "lab')
+    again = certify_dataset_linf(model, images, tmp_path / "cut", largest=0.05, batch_size=10, progress=False)
+    assert sorted(again.rows) == list(range(10))
+    for index, row in rows(whole).items():
+        assert again.rows[index]["radius"] == pytest.approx(row["radius"], abs=2e-8)
+        assert again.rows[index]["prediction"] == row["prediction"]
+    with pytest.raises(RunError, match="other settings.*largest"):
+        certify_dataset_linf(model, images, tmp_path / "cut", largest=0.04, progress=False)
+
+
+def test_reports_keep_deterministic_and_probabilistic_certificates_apart(tmp_path):
+    model, images = smoothed("resnet"), data(6)
+    certify_dataset_linf(model, images, tmp_path / "linf", largest=0.04, progress=False)
+    certify_dataset(model, images, tmp_path / "l2", sigma=0.25, n=200, radii=[0.0], progress=False)
+    text = report([tmp_path / "linf", tmp_path / "l2"], output_dir=tmp_path / "report")
+    assert "2 tables that must not be compared" in text
+    assert "linf radii; interval bounds" in text
+    assert "deterministic" in text
+    assert "r = 0.02" in report([tmp_path / "linf"])
+    assert (tmp_path / "report" / "certified_accuracy_1.png").exists()
+
+
+def test_selection_and_refusals(tmp_path):
+    model, images = smoothed("resnet"), data(6)
+    run = certify_dataset_linf(model, images, tmp_path / "some", largest=0.04, indices=[5, 1], progress=False)
+    assert sorted(run.rows) == [1, 5]
+    with pytest.raises(ValueError, match="train mode"):
+        certify_dataset_linf(smoothed("resnet").train(), images, tmp_path / "none", largest=0.04)
+    with pytest.raises(ValueError, match=r"largest radius must be in \(0, 1\].*got 8"):
+        certify_dataset_linf(model, images, tmp_path / "none", largest=8)
+    with pytest.raises(ValueError, match="got a stream"):
+        certify_dataset_linf(
+            model, datasets.IterableDataset.from_generator(lambda: iter([])), tmp_path / "none", largest=0.04
+        )
+    with pytest.raises(ValueError, match="How ResNetForImageClassification normalises"):
+        certify_dataset_linf(plain("resnet"), images, tmp_path / "none", largest=0.04)
+    assert not (tmp_path / "none").exists()
+    module = network("max pool")
+    small = data(3, size=8)
+    assert len(certify_dataset_linf(module, small, tmp_path / "module", largest=0.04, progress=False).rows) == 3
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    smoothed("resnet").save_pretrained(tmp_path / "model")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    parquet_folder(tmp_path / "images")
+    command = [
+        "certify",
+        str(tmp_path / "model"),
+        str(tmp_path / "images"),
+        "--method",
+        "interval",
+        "--output-dir",
+        str(tmp_path / "run"),
+    ]
+    assert main(command) == 1
+    assert "--method interval needs --largest" in capsys.readouterr().err
+    assert main([*command, "--largest", "0.04", "--sigma", "0.5"]) == 1
+    assert "leave --sigma out" in capsys.readouterr().err
+    assert main([*command, "--largest", "0.04"]) == 0
+    out = capsys.readouterr().out
+    assert "deterministic" in out
+    run = read_run(tmp_path / "run")
+    assert run.rows
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["dataset"]["split"] == "test"
+    assert main([*command[:3], "--output-dir", str(tmp_path / "other")]) == 1
+    assert "--method smoothing needs --sigma" in capsys.readouterr().err
