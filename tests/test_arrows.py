@@ -29,7 +29,7 @@ ARROWS = {
     "models": {"certification", "noise", "preprocessing", "pixels", "statistics"},
     "metrics": {"statistics"},
     "published": {"statistics", "records"},
-    "interval": {"certification", "pixels", "preprocessing", "records", "training"},
+    "interval": {"certification", "pixels", "preprocessing", "records", "statistics", "training"},
     "report": {"statistics", "records", "published"},
     "data": {"models", "preprocessing", "pixels"},
     "training": {"attacks", "certification", "data", "models", "noise", "pixels", "preprocessing", "statistics"},

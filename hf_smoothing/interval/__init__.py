@@ -1,6 +1,7 @@
 """Deterministic l-infinity certificates by interval bounds."""
 
 from hf_smoothing.interval.box import Box, Trace, UnsupportedOperationError
+from hf_smoothing.interval.callback import IntervalRadiusCallback
 from hf_smoothing.interval.certificates import classify_function, linf_certificates
 from hf_smoothing.interval.initialisation import initialise_for_intervals
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
@@ -10,6 +11,7 @@ from hf_smoothing.interval.runner import certify_dataset_linf
 
 __all__ = [
     "Box",
+    "IntervalRadiusCallback",
     "Margins",
     "Trace",
     "UnsupportedOperationError",

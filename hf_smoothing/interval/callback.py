@@ -1,0 +1,74 @@
+"""Watching accuracy and deterministic radii while a model trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from hf_smoothing.certification.images import check_selection
+from hf_smoothing.interval.certificates import linf_certificates
+from hf_smoothing.interval.radii import check_largest
+from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.statistics import average_certified_radius
+
+
+class IntervalRadiusCallback(TrainerCallback):
+    """At every evaluation: accuracy, average certified l-infinity radius, and what a checkpoint is chosen by.
+
+    The figures join those of the evaluation: with metric_for_best_model="tradeoff" the best checkpoint is that with the largest
+    sqrt(accuracy * ACR / largest). Choose on images held out of training, never on test.
+
+    Args:
+        trainer: the trainer to watch; add the callback with `trainer.add_callback`.
+        dataset: as for `certify_dataset_linf`, with labels.
+        largest: as in `linf_certificates`.
+        indices: which images; the first 500 by default.
+        batch_size: images bounded at once.
+
+    Source of the criterion: arXiv 2307.13078 (which applied it to test images).
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        dataset: Any,
+        *,
+        largest: float,
+        indices: Sequence[int] | None = None,
+        batch_size: int = 128,
+    ) -> None:
+        check_largest(largest)
+        self.trainer, self.largest, self.batch_size = trainer, largest, batch_size
+        chosen = check_selection(dataset, range(min(500, len(dataset))) if indices is None else indices) or []
+        items = [dataset[index] for index in chosen]
+        self.pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for item in items])
+        self.labels = [int(item["labels"]) for item in items]
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Measure, and add the figures to `metrics`."""
+        model = self.trainer.model
+        was_training = model.training
+        model.eval()
+        predictions: list[int] = []
+        radii: list[float] = []
+        for pixels in self.pixels.split(self.batch_size):
+            classes, found = linf_certificates(model, pixels.to(args.device), largest=self.largest, tolerance=1e-6)
+            predictions += classes.tolist()
+            radii += found.tolist()
+        model.train(was_training)
+        accuracy = sum(p == y for p, y in zip(predictions, self.labels, strict=True)) / len(self.labels)
+        average = average_certified_radius(predictions, self.labels, radii)
+        figures = {
+            "eval_accuracy": accuracy,
+            "eval_average_certified_radius_linf": average,
+            "eval_tradeoff": math.sqrt(accuracy * average / self.largest),
+        }
+        if metrics is not None:
+            metrics.update(figures)
+        self.trainer.log(figures)
