@@ -50,9 +50,21 @@ for _name in _MOVES:
 # --- Non-decreasing functions: end to end. ------------------------------------------------------------------------------------
 
 _EXACT = ("relu", "relu_", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d", "threshold")  # fmt: skip
-_ROUNDED = (
-    "sigmoid", "tanh", "elu", "selu", "softplus", "hardsigmoid", "logsigmoid", "celu", "softsign", "exp",
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean", "sum", "interpolate", "leaky_relu",
+_ELEMENTWISE = (
+    "sigmoid",
+    "tanh",
+    "elu",
+    "selu",
+    "softplus",
+    "hardsigmoid",
+    "logsigmoid",
+    "celu",
+    "softsign",
+    "exp",
+    "leaky_relu",
+)
+_AVERAGES = (
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean", "sum", "interpolate",
 )  # fmt: skip
 ACTIVATIONS = {
     "relu",
@@ -71,7 +83,7 @@ ACTIVATIONS = {
 }
 
 
-def _monotone(name: str, rounded: bool) -> Callable[..., Box]:
+def _monotone(name: str, widen: Callable[[Box, Box, Callable[[Tensor], Tensor]], Box] | None) -> Callable[..., Box]:
     plain = getattr(F, name, None) or getattr(torch, name)
 
     def rule(box: Box, *args: Any, **kwargs: Any) -> Box:
@@ -89,20 +101,31 @@ def _monotone(name: str, rounded: bool) -> Callable[..., Box]:
         if name in ACTIVATIONS:
             box.trace.before_activations.append(box)
         result = box.map(lambda x: plain(x, *args, **kwargs))
-        return widened(result, terms=_terms(box, result)) if rounded else result
+        return result if widen is None else widen(box, result, lambda x: plain(x, *args, **kwargs))
 
     return rule
 
 
-def _terms(before: Box, after: Box) -> int:
-    """How many numbers may have been summed for one entry, generously."""
-    return 8 + max(before.lower[0].numel() // max(after.lower[0].numel(), 1), 1) * 4
+def _elementwise(before: Box, after: Box, function: Any) -> Box:
+    """Elementwise functions are taken to be right to 8 units in the last place of what goes in and comes out."""
+    return widened(after, terms=16, sizes=_largest(before) + _largest(after))
+
+
+def _average(before: Box, after: Box, function: Callable[[Tensor], Tensor]) -> Box:
+    """An average of all entries of an image at most, of their absolute values for the error."""
+    return widened(after, terms=before.lower[0].numel() + 8, sizes=function(_largest(before)))
+
+
+def _largest(box: Box) -> Tensor:
+    return torch.maximum(box.lower.abs(), box.upper.abs())
 
 
 for _name in _EXACT:
-    _register(_monotone(_name, rounded=False), _name)
-for _name in _ROUNDED:
-    _register(_monotone(_name, rounded=True), _name)
+    _register(_monotone(_name, None), _name)
+for _name in _ELEMENTWISE:
+    _register(_monotone(_name, _elementwise), _name)
+for _name in _AVERAGES:
+    _register(_monotone(_name, _average), _name)
 
 
 # --- Activations with one valley: gelu, silu. --------------------------------------------------------------------------------
@@ -124,7 +147,7 @@ def _valley(name: str) -> Callable[..., Box]:
         inside = (box.lower <= place + 1e-3) & (box.upper >= place - 1e-3)
         lower = torch.where(inside, torch.full_like(low, least), torch.minimum(low, high))
         value = None if box.value is None else plain(box.value, *args, **kwargs)
-        return widened(Box(lower, torch.maximum(low, high), value, box.trace), terms=16)
+        return _elementwise(box, Box(lower, torch.maximum(low, high), value, box.trace), plain)
 
     return rule
 
@@ -152,7 +175,7 @@ def _weighted(name: str) -> Callable[..., Box]:
         if not box.trace.outward:
             return result
         sizes = plain(
-            torch.maximum(box.lower.abs(), box.upper.abs()),
+            _largest(box),
             weight.abs(),
             None if bias is None else bias.abs(),
             *args,
@@ -204,9 +227,7 @@ def _batch_norm(
     result = Box(centre - radius, centre + radius, value, trace)
     if not trace.outward:
         return result
-    sizes = (
-        torch.maximum(box.lower.abs(), box.upper.abs()) * scale.abs() + (mean.view(shape) * scale).abs() + shift.abs()
-    )
+    sizes = _largest(box) * scale.abs() + (mean.view(shape) * scale).abs() + shift.abs()
     return widened(result, terms=16, sizes=sizes)
 
 
