@@ -83,6 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--noise", default="auto", choices=["auto", "grid", "gaussian"],
         help="whole steps of 1/255, sound in floating point, or float32 as in papers (auto: the grid for 8-bit images)",
     )  # fmt: skip
+    c.add_argument(
+        "--backward",
+        action="store_true",
+        help="with --method interval: backward linear bounds as well; larger radii, slower",
+    )
     c.add_argument("--split", default="test", help="split of the data set (%(default)s)")
     c.add_argument("--image-column", help="by default the one of type Image")
     c.add_argument("--label-column", help="by default the one of type ClassLabel")
@@ -182,6 +187,7 @@ def _certify_interval(args: argparse.Namespace) -> int:
         dataset,
         args.output_dir,
         largest=args.largest,
+        backward=args.backward,
         indices=indices,
         batch_size=args.batch_size or 128,
         description=description,

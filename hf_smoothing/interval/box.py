@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ class Trace:
         before_activations: the boxes that entered an activation.
         weights: of the linear layers and convolutions passed.
         last_linear: weight, bias, input and output of the last linear layer passed.
+        origins: whether each box remembers where it came from, for backward bounds.
     """
 
     outward: bool = False
@@ -37,6 +39,39 @@ class Trace:
     before_activations: list[Box] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
     last_linear: tuple[Tensor, Tensor | None, Box, Box] | None = None
+    origins: bool = False
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One input of an affine step.
+
+    Attributes:
+        source: the box that went in.
+        function: the linear map of a tensor of the shape of `source`, without its constant part.
+        absolute: the same with the absolute values of its weights.
+        terms: numbers summed for one entry at most.
+    """
+
+    source: Box
+    function: Callable[[Tensor], Tensor]
+    absolute: Callable[[Tensor], Tensor]
+    terms: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a box came to be: y = sum of linear maps + shift, or between two lines over one box (see `crown`).
+
+    Attributes:
+        parts: the linear maps; empty for an activation.
+        shift: constant part of the affine map, of a shape that broadcasts to the box.
+        activation: the box before a ReLU.
+    """
+
+    parts: tuple[Linear, ...] = ()
+    shift: Tensor | float = 0.0
+    activation: Box | None = None
 
 
 class Box:
@@ -55,6 +90,8 @@ class Box:
     def __init__(self, lower: Tensor, upper: Tensor, value: Tensor | None = None, trace: Trace | None = None) -> None:
         self.lower, self.upper, self.value = lower, upper, value
         self.trace = trace or Trace()
+        self.origin: Origin | None = None
+        self.number = next(_NUMBERS)
 
     @property
     def centre(self) -> Tensor:
@@ -125,7 +162,18 @@ class Box:
         return functools.partial(_apply, method, self)
 
     def __getitem__(self, index: Any) -> Box:
-        return self.map(lambda x: x[index])
+        return self.moved(lambda x: x[index])
+
+    def moved(self, function: Callable[[Tensor], Tensor]) -> Box:
+        """The box of a function that only moves entries about."""
+        result = self.map(function)
+        return result.came_from(Linear(self, function, function, 1))
+
+    def came_from(self, *parts: Linear, shift: Tensor | float = 0.0) -> Box:
+        """Remember, if the trace asks for it, that this box is the sum of linear maps of others and a constant."""
+        if self.trace.origins:
+            self.origin = Origin(parts, shift)
+        return self
 
     def __add__(self, other: Any) -> Any:
         return _apply(torch.add, self, other)
@@ -146,6 +194,9 @@ class Box:
     __iadd__ = __radd__ = __add__
     __isub__ = __sub__
     __imul__ = __rmul__ = __mul__
+
+
+_NUMBERS = itertools.count()
 
 
 def _apply(function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.interval.box import Box, Trace
+from hf_smoothing.interval.crown import backward_margins
 from hf_smoothing.interval.rounding import widened
 
 
@@ -50,7 +51,7 @@ def box_around(pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = No
 def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> Margins:
     """Send a box through a classifier and bound the margins of the labels.
 
-    Where the logits come out of a linear layer, the differences f_y - f_t are merged into it, which is tighter than bounding both.
+    With a trace that keeps origins the bounds are the better of these and backward linear ones (`crown`), entry by entry. Where the logits come out of a linear layer, the differences f_y - f_t are merged into it, which is tighter than bounding both.
 
     Args:
         classify: box -> box of logits, or an output with `logits`.
@@ -71,6 +72,8 @@ def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> M
         lower = widened(Box(gaps, gaps, None, logits.trace), terms=2).lower
     lower = lower.clone()
     lower[chosen] = torch.inf
+    if logits.trace.origins:
+        lower = torch.maximum(lower, backward_margins(logits, labels))
     return Margins(lower, logits.value)
 
 

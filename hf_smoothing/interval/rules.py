@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.box import Box, Linear, Origin
 from hf_smoothing.interval.rounding import widened
 
 
@@ -38,7 +38,7 @@ _MOVES = (
 
 def _move(name: str) -> Callable[..., Box]:
     def rule(box: Box, *args: Any, **kwargs: Any) -> Box:
-        return box.map(lambda x: getattr(x, name)(*args, **kwargs))
+        return box.moved(lambda x: getattr(x, name)(*args, **kwargs))
 
     return rule
 
@@ -100,8 +100,17 @@ def _monotone(name: str, widen: Callable[[Box, Box, Callable[[Tensor], Tensor]],
             )
         if name in ACTIVATIONS:
             box.trace.before_activations.append(box)
-        result = box.map(lambda x: plain(x, *args, **kwargs))
-        return result if widen is None else widen(box, result, lambda x: plain(x, *args, **kwargs))
+
+        def function(x: Tensor) -> Tensor:
+            result: Tensor = plain(x, *args, **kwargs)
+            return result
+
+        result = box.map(function)
+        if widen is not None:
+            result = widen(box, result, function)
+        if name in ("relu", "relu_") and box.trace.origins:
+            result.origin = Origin(activation=box)
+        return result
 
     return rule
 
@@ -113,7 +122,9 @@ def _elementwise(before: Box, after: Box, function: Any) -> Box:
 
 def _average(before: Box, after: Box, function: Callable[[Tensor], Tensor]) -> Box:
     """An average of all entries of an image at most, of their absolute values for the error."""
-    return widened(after, terms=before.lower[0].numel() + 8, sizes=function(_largest(before)))
+    terms = before.lower[0].numel() + 8
+    result = widened(after, terms=terms, sizes=function(_largest(before)))
+    return result.came_from(Linear(before, function, function, terms))
 
 
 def _largest(box: Box) -> Tensor:
@@ -169,22 +180,21 @@ def _weighted(name: str) -> Callable[..., Box]:
         radius = plain(box.radius, weight.abs(), None, *args, **kwargs)
         value = None if box.value is None else plain(box.value, weight, bias, *args, **kwargs)
         result = Box(centre - radius, centre + radius, value, box.trace)
+        if box.trace.outward:
+            absolute_bias = None if bias is None else bias.abs()
+            sizes = plain(_largest(box), weight.abs(), absolute_bias, *args, **kwargs)
+            result = widened(result, terms=weight[0].numel() + 8, sizes=sizes)
         box.trace.weights.append(weight)
         if name == "linear":
             box.trace.last_linear = weight, bias, box, result
-        if not box.trace.outward:
-            return result
-        sizes = plain(
-            _largest(box),
-            weight.abs(),
-            None if bias is None else bias.abs(),
-            *args,
-            **kwargs,
+        shift = 0.0 if bias is None else bias.view(-1, *(1,) * (result.ndim - 2))
+        part = Linear(
+            box,
+            lambda x: plain(x, weight, None, *args, **kwargs),
+            lambda x: plain(x, weight.abs(), None, *args, **kwargs),
+            weight[0].numel() + 8,
         )
-        result = widened(result, terms=weight[0].numel() + 8, sizes=sizes)
-        if name == "linear":
-            box.trace.last_linear = weight, bias, box, result
-        return result
+        return result.came_from(part, shift=shift)
 
     return rule
 
@@ -225,10 +235,10 @@ def _batch_norm(
     scale, shift = scale.view(shape), shift.view(shape)
     centre, radius = box.centre * scale + shift, box.radius * scale.abs()
     result = Box(centre - radius, centre + radius, value, trace)
-    if not trace.outward:
-        return result
-    sizes = _largest(box) * scale.abs() + (mean.view(shape) * scale).abs() + shift.abs()
-    return widened(result, terms=16, sizes=sizes)
+    if trace.outward:
+        sizes = _largest(box) * scale.abs() + (mean.view(shape) * scale).abs() + shift.abs()
+        result = widened(result, terms=16, sizes=sizes)
+    return result.came_from(Linear(box, lambda x: x * scale, lambda x: x * scale.abs(), 8), shift=shift)
 
 
 _register(_batch_norm, "batch_norm")
@@ -243,11 +253,14 @@ def _add(first: Any, second: Any, *, alpha: float = 1.0) -> Box:
     if isinstance(first, Box) and isinstance(second, Box):
         values = (first.value, second.value)
         value = None if values[0] is None or values[1] is None else values[0] + values[1]
-        result = Box(first.lower + second.lower, first.upper + second.upper, value, first.trace)
-    else:
-        box, constant = (first, second) if isinstance(first, Box) else (second, first)
-        result = box.map(lambda x: x + constant)
-    return widened(result, terms=2)
+        result = widened(Box(first.lower + second.lower, first.upper + second.upper, value, first.trace), terms=2)
+        return result.came_from(*(Linear(box, _same, _same, 1) for box in (first, second)))
+    box, constant = (first, second) if isinstance(first, Box) else (second, first)
+    return widened(box.map(lambda x: x + constant), terms=2).came_from(Linear(box, _same, _same, 1), shift=constant)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def _sub(first: Any, second: Any, *, alpha: float = 1.0) -> Box:
@@ -260,7 +273,8 @@ def _mul(first: Any, second: Any) -> Box:
     box, constant = (first, second) if isinstance(first, Box) else (second, first)
     low, high = box.lower * constant, box.upper * constant
     value = None if box.value is None else box.value * constant
-    return widened(Box(torch.minimum(low, high), torch.maximum(low, high), value, box.trace), terms=2)
+    result = widened(Box(torch.minimum(low, high), torch.maximum(low, high), value, box.trace), terms=2)
+    return result.came_from(Linear(box, lambda x: x * constant, lambda x: x * abs(constant), 2))
 
 
 def _div(first: Any, second: Any) -> Box:

@@ -30,6 +30,7 @@ def certify_dataset_linf(
     output_dir: str | os.PathLike[str],
     *,
     largest: float,
+    backward: bool = False,
     tolerance: float = 1e-8,
     indices: Sequence[int] | None = None,
     batch_size: int = 128,
@@ -44,7 +45,7 @@ def certify_dataset_linf(
         classifier: as in `linf_certificates`.
         dataset: as in `hf_smoothing.certify_dataset`, but no stream.
         output_dir: the run folder, created or resumed.
-        largest, tolerance: as in `linf_certificates`.
+        largest, backward, tolerance: as in `linf_certificates`.
         indices: which images, all by default.
         batch_size: images bounded at once.
         description: further JSON facts for `run.json`.
@@ -63,7 +64,9 @@ def certify_dataset_linf(
     chosen = check_selection(dataset, indices) or []
     device = classifier_device(classifier)
     state = process_state(cpu=device.type == "cpu")
-    settings = _settings(classifier, dataset, chosen, largest, tolerance, description)
+    name = "interval bounds and backward linear bounds" if backward else "interval bounds"
+    rule = {"name": name, "largest": largest, "tolerance": tolerance}
+    settings = _settings(classifier, dataset, chosen, rule, description)
     if not state.is_main_process:
         state.wait_for_everyone()  # rank 0 creates the folder
     with RunWriter(output_dir, settings, rank=state.process_index) as writer:
@@ -76,7 +79,9 @@ def certify_dataset_linf(
             items = list(checked_items(dataset, mine[start : start + batch_size]))
             pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for _, item in items])
             began = time.perf_counter()
-            classes, radii = linf_certificates(classifier, pixels.to(device), largest=largest, tolerance=tolerance)
+            classes, radii = linf_certificates(
+                classifier, pixels.to(device), largest=largest, backward=backward, tolerance=tolerance
+            )
             seconds = (time.perf_counter() - began) / len(items)
             for (index, item), prediction, radius in zip(items, classes.tolist(), radii.tolist(), strict=True):
                 label = item.get("labels")
@@ -97,14 +102,14 @@ def certify_dataset_linf(
 
 
 def _settings(
-    classifier: nn.Module, dataset: Any, chosen: Sequence[int], largest: float, tolerance: float, description: Any
+    classifier: nn.Module, dataset: Any, chosen: Sequence[int], rule: dict[str, Any], description: Any
 ) -> dict[str, Any]:
     seen = survey(dataset, chosen)
     settings = {
         "method": "interval-bounds",
         "norm": "linf",
         "deterministic": True,
-        "rule": {"name": "interval bounds", "largest": largest, "tolerance": tolerance},
+        "rule": rule,
         "dtype": "float64, rounded outward",
         "device_kind": classifier_device(classifier).type,
         "resolution": list(seen.resolution),

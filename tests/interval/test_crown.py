@@ -1,0 +1,101 @@
+"""Backward linear bounds: sound, and used only where they tighten."""
+
+import pytest
+import torch
+from bounded_networks import BUILDERS, images, network
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_smoothing.interval import Trace, box_around, classify_function, linf_certificates, margin_bounds
+
+
+def logits(classify, x):
+    output = classify(x)
+    return getattr(output, "logits", output)
+
+
+def both(classify, x, epsilon, labels, outward=True):
+    """Margins by intervals alone, and with backward bounds."""
+    found = [
+        margin_bounds(classify, box_around(x, epsilon, Trace(outward=outward, origins=origins)), labels).lower.detach()
+        for origins in (False, True)
+    ]
+    return found[0], found[1]
+
+
+def check_soundness(name, seed, epsilon, count=8):
+    size = 16 if "resnet" in name else 8
+    classify, x = classify_function(network(name, seed)), images(2, size, seed)
+    labels = torch.tensor([0, 2])
+    lower = both(classify, x, epsilon, labels)[1]
+    generator = torch.Generator().manual_seed(seed)
+    for k in range(count):
+        noise = 2 * torch.rand(x.shape, generator=generator, dtype=x.dtype) - 1
+        y = (x + epsilon * (noise.sign() if k % 2 else noise)).clamp(0, 1)
+        out = logits(classify, y).detach()
+        gaps = out.gather(1, labels[:, None]) - out
+        assert (gaps >= lower).masked_fill(lower.isinf(), True).all()
+
+
+@pytest.mark.parametrize("name", [*BUILDERS, "resnet", "plain resnet"])
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10_000), epsilon=st.floats(0.0, 0.3))
+def test_no_point_of_the_box_has_a_smaller_margin(name, seed, epsilon):
+    check_soundness(name, seed, epsilon)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*BUILDERS, "resnet", "plain resnet"])
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 10**9), epsilon=st.floats(0.0, 0.3))
+def test_no_point_of_the_box_has_a_smaller_margin_in_thousands_of_cases(name, seed, epsilon):
+    check_soundness(name, seed, epsilon)
+
+
+@pytest.mark.parametrize("name", [*BUILDERS, "resnet", "plain resnet"])
+def test_they_are_used_only_where_they_tighten(name):
+    size = 16 if "resnet" in name else 8
+    classify, x = classify_function(network(name)), images(4, size)
+    labels = torch.arange(4) % 3
+    for epsilon in (0.0, 0.001, 0.02):
+        intervals, backward = both(classify, x, epsilon, labels)
+        assert (backward >= intervals).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "average pool", "resnet", "plain resnet", "no head"])
+def test_they_do_tighten(name):
+    size, epsilon = (16, 0.002) if "resnet" in name else (8, 0.02)
+    classify, x = classify_function(network(name)), images(4, size)
+    intervals, backward = both(classify, x, epsilon, torch.arange(4) % 3)
+    assert (backward > intervals + 1e-3).any()
+
+
+def test_an_affine_network_is_bounded_exactly():
+    """Without an activation the backward bound is the exact minimum, which intervals of a residual network are not."""
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.AvgPool2d(2), torch.nn.Flatten(),
+        torch.nn.Linear(64, 8), torch.nn.Linear(8, 3),
+    ).double().eval()  # fmt: skip
+    x, epsilon, labels = images(3), 0.03, torch.tensor([0, 1, 2])
+    intervals, backward = both(model, x, epsilon, labels)
+    low, high = (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
+    for i, y in enumerate(labels.tolist()):
+        for t in range(3):
+            if t != y:
+                pixels = x[i : i + 1].clone().requires_grad_()
+                out = model(pixels)[0]
+                (slope,) = torch.autograd.grad(out[y] - out[t], pixels)
+                corner = torch.where(slope > 0, low[i : i + 1], high[i : i + 1])
+                exact = float((model(corner)[0, y] - model(corner)[0, t]).detach())
+                assert float(backward[i, t]) == pytest.approx(exact, abs=1e-9)
+                assert float(backward[i, t]) <= exact
+    assert (backward > intervals + 1e-3).any()
+
+
+def test_radii_grow():
+    model, x = network("plain resnet"), images(6, 16)
+    classes, radii = linf_certificates(model, x, largest=0.05)
+    same, larger = linf_certificates(model, x, largest=0.05, backward=True)
+    assert torch.equal(classes, same)
+    assert (larger >= radii - 1e-8).all()
+    assert larger.mean() > 2 * radii.mean()
