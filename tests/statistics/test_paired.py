@@ -1,0 +1,127 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from hf_smoothing.statistics import mcnemar, paired_difference, paired_ratio
+
+
+NUMBERS = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=40)
+
+
+@given(pairs=NUMBERS, confidence=st.floats(0.5, 0.999))
+def test_the_difference_is_that_of_students_formula(pairs, confidence):
+    a, b = np.array(pairs).T
+    found = paired_difference(a, b, confidence)
+    d = a - b
+    assert found.value == pytest.approx(d.mean(), abs=1e-12)
+    assert found.num_images == len(d)
+    if np.ptp(d) > 1e-6:
+        error = d.std(ddof=1) / math.sqrt(len(d))
+        half = stats.t.ppf((1 + confidence) / 2, len(d) - 1) * error
+        assert (found.low, found.high) == pytest.approx((d.mean() - half, d.mean() + half), rel=1e-6, abs=1e-9)
+        assert found.p_value == pytest.approx(2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1), rel=1e-6, abs=1e-12)
+
+
+def test_without_spread_the_p_value_is_that_of_the_signs():
+    assert paired_difference([1.0, 1.0], [1.0, 1.0]).p_value == 1.0
+    same = paired_difference([0.5] * 5, [0.25] * 5)
+    assert (same.value, same.low, same.high) == (0.25, 0.25, 0.25)
+    assert same.p_value == 2.0**-4  # two of the 2^5 ways to put signs are as extreme
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        base = generator.normal(size=50)
+        found = paired_difference(base + generator.normal(0.3, 0.5, 50), base, 0.9)
+        covered += found.low <= 0.3 <= found.high
+    assert stats.binomtest(covered, 2000, 0.9).pvalue > 1e-4
+
+
+def test_pairing_is_what_makes_small_differences_visible():
+    generator = np.random.default_rng(1)
+    base = generator.gamma(2.0, 1.0, 250)
+    better = base + 0.05 + generator.normal(0, 0.1, 250)
+    assert paired_difference(better, base).p_value < 1e-6
+    assert stats.ttest_ind(better, base).pvalue > 0.1
+
+
+def test_the_ratio_and_its_bootstrap():
+    generator = np.random.default_rng(2)
+    b = generator.gamma(2.0, 1.0, 300)
+    a = 0.8 * b + generator.normal(0, 0.2, 300)
+    found = paired_ratio(a, b)
+    assert found.value == pytest.approx(a.mean() / b.mean())
+    assert found.low < 0.8 < found.high
+    assert found.high - found.low < 0.08
+    again, other = paired_ratio(a, b), paired_ratio(a, b, seed=1)
+    assert (again.low, again.high) == (found.low, found.high)
+    assert (other.low, other.high) != (found.low, found.high)
+    exact = paired_ratio(2 * b, b)
+    assert (exact.low, exact.value, exact.high) == (2.0, 2.0, 2.0)
+
+
+def test_intervals_of_the_ratio_cover_the_truth():
+    generator = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        b = generator.gamma(2.0, 1.0, 100)
+        a = 0.5 * b * generator.uniform(0.5, 1.5, 100)
+        found = paired_ratio(a, b, 0.9, resamples=300)
+        covered += found.low <= 0.5 <= found.high
+    assert covered / 300 > 0.83
+
+
+@settings(max_examples=50)
+@given(only_first=st.integers(0, 8), only_second=st.integers(0, 8), both=st.integers(0, 5), neither=st.integers(0, 5))
+def test_mcnemar_is_the_exact_test_of_the_images_that_differ(only_first, only_second, both, neither):
+    a = [True] * only_first + [False] * only_second + [True] * both + [False] * neither
+    b = [False] * only_first + [True] * only_second + [True] * both + [False] * neither
+    total = only_first + only_second
+    extreme = abs(only_first - only_second)
+    ways = (
+        sum(1 for signs in itertools.product((1, -1), repeat=total) if abs(sum(signs)) >= extreme)
+        if total <= 12
+        else None
+    )
+    if ways is not None and total:
+        assert mcnemar(a, b) == pytest.approx(ways / 2**total)
+    if total == 0:
+        assert mcnemar(a, b) == 1.0
+    assert mcnemar(a, b) == mcnemar(b, a)
+
+
+@pytest.mark.parametrize("function", [paired_difference, paired_ratio])
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1.0], [1.0], "two at least"),
+        ([1.0, 2.0], [1.0], r"shapes \(2,\) and \(1,\)"),
+        ([[1.0, 2.0]], [[1.0, 2.0]], "two columns"),
+        ([1.0, math.nan], [1.0, 2.0], "finite numbers"),
+        ([1.0, 2.0], [1.0, math.inf], "finite numbers"),
+    ],
+)
+def test_columns_that_do_not_pair_are_refused(function, first, second, message):
+    with pytest.raises(ValueError, match=message):
+        function(first, second)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95])
+def test_confidence_is_a_share(confidence):
+    for function in (paired_difference, paired_ratio):
+        with pytest.raises(ValueError, match=r"`confidence` must be in \(0, 1\)"):
+            function([1.0, 2.0], [2.0, 1.0], confidence)
+
+
+def test_a_ratio_to_nothing_and_columns_of_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="whose mean is not 0"):
+        paired_ratio([1.0, 2.0], [0.0, 0.0])
+    with pytest.raises(ValueError, match="one entry for each of the same images"):
+        mcnemar([True], [True, False])
