@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,12 +57,13 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
     (0.15, 0.103)
     """
     a, b = _pairs(first, second, confidence)
-    difference = float((a - b).mean())
-    if np.ptp(a - b) == 0.0:  # no spread, so no t: the exact test of the signs instead
-        return Paired(difference, difference, difference, 1.0 if difference == 0.0 else 2.0 ** (1 - len(a)), len(a))
-    test = stats.ttest_rel(a, b)
-    low, high = test.confidence_interval(confidence)
-    return Paired(difference, float(low), float(high), float(test.pvalue), len(a))
+    d = a - b
+    difference, error = float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))
+    if error == 0.0:  # no spread, so no t: the exact test of the signs instead
+        return Paired(difference, difference, difference, 1.0 if difference == 0.0 else 2.0 ** (1 - len(d)), len(d))
+    half = float(stats.t.ppf((1.0 + confidence) / 2.0, len(d) - 1)) * error
+    p_value = float(2.0 * stats.t.sf(abs(difference) / error, len(d) - 1))
+    return Paired(difference, difference - half, difference + half, p_value, len(d))
 
 
 def paired_ratio(
