@@ -27,15 +27,7 @@ CURVES = {
 
 def curves(config: dict[str, Any], records: Records, architecture: str, file: Path) -> bool:
     """Certified accuracy at the target radii, a panel a sigma, mean over the seeds that are done."""
-    figure, panels = plt.subplots(
-        1,
-        len(config["sigmas"]),
-        figsize=(4.2 * len(config["sigmas"]), 3.6),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    panels = panels[0]
+    figure, panels = _panels(config, 4.2, 3.6)
     drawn = False
     for panel, sigma in zip(panels, config["sigmas"], strict=True):
         radii = rule(config["certification"] | {"sigma": sigma})["radii"]
@@ -59,15 +51,7 @@ def heat_map(config: dict[str, Any], records: Records, architecture: str, file: 
     """Certified accuracy at radius sigma / 2, pretraining x finetuning, a panel a sigma; each panel has its own colours."""
     noises = list(config["noises"])
     rows = ["none", *noises]
-    figure, panels = plt.subplots(
-        1,
-        len(config["sigmas"]),
-        figsize=(4.4 * len(config["sigmas"]), 4.2),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    panels = panels[0]
+    figure, panels = _panels(config, 4.4, 4.2)
     drawn = False
     for panel, sigma in zip(panels, config["sigmas"], strict=True):
         values = np.full((len(rows), len(noises)), np.nan)
@@ -139,6 +123,15 @@ def gallery(
         if j == 0:
             panel.set_ylabel(f"sigma {sigmas[i]}", fontsize=9)
     _save(figure, file, True)
+
+
+def _panels(config: dict[str, Any], width: float, height: float) -> tuple[Any, Any]:
+    """A figure with a panel a sigma."""
+    count = len(config["sigmas"])
+    figure, panels = plt.subplots(
+        1, count, figsize=(width * count, height), sharey=True, squeeze=False, layout="constrained"
+    )
+    return figure, panels[0]
 
 
 def _save(figure: Any, file: Path, drawn: bool) -> None:

@@ -104,6 +104,11 @@ class Box:
         return (self.upper - self.lower) / 2
 
     @property
+    def largest(self) -> Tensor:
+        """The largest absolute value of each entry."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
+
+    @property
     def shape(self) -> torch.Size:
         """Of each end."""
         return self.lower.shape

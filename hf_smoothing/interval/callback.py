@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
-from hf_smoothing.certification.images import check_selection
 from hf_smoothing.interval.certificates import linf_certificates
 from hf_smoothing.interval.radii import check_largest
-from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import average_certified_radius
+from hf_smoothing.training.callbacks import labelled_images
 
 
 class IntervalRadiusCallback(TrainerCallback):
@@ -29,6 +27,9 @@ class IntervalRadiusCallback(TrainerCallback):
         indices: which images; the first 500 by default.
         batch_size: images bounded at once.
 
+    Raises:
+        ValueError: if `largest` is not in (0, 1], or an image has no label.
+
     Source of the criterion: arXiv 2307.13078 (which applied it to test images).
     """
 
@@ -43,10 +44,9 @@ class IntervalRadiusCallback(TrainerCallback):
     ) -> None:
         check_largest(largest)
         self.trainer, self.largest, self.batch_size = trainer, largest, batch_size
-        chosen = check_selection(dataset, range(min(500, len(dataset))) if indices is None else indices) or []
-        items = [dataset[index] for index in chosen]
-        self.pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for item in items])
-        self.labels = [int(item["labels"]) for item in items]
+        self.pixels, self.labels = labelled_images(
+            dataset, range(min(500, len(dataset))) if indices is None else indices
+        )
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any

@@ -75,8 +75,7 @@ def _rounding(a: Tensor, part: Linear) -> Tensor:
         return torch.zeros(a.shape[:2], dtype=a.dtype, device=a.device)
     # Each entry of A W sums over the outputs that an input reaches: at most as many as A has.
     terms = terms + a[0, 0].numel()
-    largest = torch.maximum(part.source.lower.abs(), part.source.upper.abs())
-    return 2 * terms * unit * _sum(_back(part, a, absolute=True) * largest)
+    return 2 * terms * unit * _sum(_back(part, a, absolute=True) * part.source.largest)
 
 
 def _through_relu(a: Tensor, before: Box) -> tuple[Tensor, Tensor]:
@@ -96,8 +95,7 @@ def _through_relu(a: Tensor, before: Box) -> tuple[Tensor, Tensor]:
 
 
 def _slope_error(a: Tensor, before: Box) -> Tensor:
-    largest = torch.maximum(before.lower.abs(), before.upper.abs())
-    return 4 * torch.finfo(a.dtype).eps * _sum(a.abs() * largest)
+    return 4 * torch.finfo(a.dtype).eps * _sum(a.abs() * before.largest)
 
 
 def _concrete(a: Tensor, box: Box) -> Tensor:

@@ -51,7 +51,8 @@ def box_around(pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = No
 def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> Margins:
     """Send a box through a classifier and bound the margins of the labels.
 
-    With a trace that keeps origins the bounds are the better of these and backward linear ones (`crown`), entry by entry. Where the logits come out of a linear layer, the differences f_y - f_t are merged into it, which is tighter than bounding both.
+    Where the logits come out of a linear layer, the differences f_y - f_t are merged into it, which is tighter than bounding both.
+    With a trace that keeps origins the bounds are the better of these and backward linear ones (`crown`), entry by entry.
 
     Args:
         classify: box -> box of logits, or an output with `logits`.
@@ -85,7 +86,7 @@ def _merged(weights: Tensor, bias: Tensor | None, box: Box, labels: Tensor) -> T
     if not box.trace.outward:
         return lower
     both = weights[labels][:, None].abs() + weights[None].abs()
-    sizes = torch.einsum("bkf,bf->bk", both, torch.maximum(box.lower.abs(), box.upper.abs()))
+    sizes = torch.einsum("bkf,bf->bk", both, box.largest)
     if bias is not None:
         sizes = sizes + bias[labels][:, None].abs() + bias[None].abs()
     return widened(Box(lower, lower, None, box.trace), terms=2 * weights.shape[1] + 16, sizes=2 * sizes).lower

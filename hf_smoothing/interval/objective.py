@@ -70,7 +70,7 @@ def adaptive_interval(
     logs = {
         "standard": standard,
         "robust": robust,
-        "radius": radii.mean() / max(largest, 1e-12),
+        "radius": radii.mean() / largest,
         "cap": radii.new_tensor(cap),
     }
     if warm_up and cap > 0.0 and regularisation:

@@ -24,6 +24,6 @@ def widened(box: Box, *, terms: int, sizes: Tensor | None = None) -> Box:
         return box
     info = torch.finfo(box.dtype)
     unit = info.eps / 2
-    sizes = torch.maximum(box.lower.abs(), box.upper.abs()) if sizes is None else sizes
+    sizes = box.largest if sizes is None else sizes
     slack = 2 * (terms * unit / (1 - terms * unit)) * sizes + 2 * info.tiny
     return Box(box.lower - slack, box.upper + slack, box.value, box.trace)

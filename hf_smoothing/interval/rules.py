@@ -117,18 +117,14 @@ def _monotone(name: str, widen: Callable[[Box, Box, Callable[[Tensor], Tensor]],
 
 def _elementwise(before: Box, after: Box, function: Any) -> Box:
     """Elementwise functions are taken to be right to 8 units in the last place of what goes in and comes out."""
-    return widened(after, terms=16, sizes=_largest(before) + _largest(after))
+    return widened(after, terms=16, sizes=before.largest + after.largest)
 
 
 def _average(before: Box, after: Box, function: Callable[[Tensor], Tensor]) -> Box:
     """An average of all entries of an image at most, of their absolute values for the error."""
     terms = before.lower[0].numel() + 8
-    result = widened(after, terms=terms, sizes=function(_largest(before)))
+    result = widened(after, terms=terms, sizes=function(before.largest))
     return result.came_from(Linear(before, function, function, terms))
-
-
-def _largest(box: Box) -> Tensor:
-    return torch.maximum(box.lower.abs(), box.upper.abs())
 
 
 for _name in _EXACT:
@@ -182,7 +178,7 @@ def _weighted(name: str) -> Callable[..., Box]:
         result = Box(centre - radius, centre + radius, value, box.trace)
         if box.trace.outward:
             absolute_bias = None if bias is None else bias.abs()
-            sizes = plain(_largest(box), weight.abs(), absolute_bias, *args, **kwargs)
+            sizes = plain(box.largest, weight.abs(), absolute_bias, *args, **kwargs)
             result = widened(result, terms=weight[0].numel() + 8, sizes=sizes)
         box.trace.weights.append(weight)
         if name == "linear":
@@ -236,7 +232,7 @@ def _batch_norm(
     centre, radius = box.centre * scale + shift, box.radius * scale.abs()
     result = Box(centre - radius, centre + radius, value, trace)
     if trace.outward:
-        sizes = _largest(box) * scale.abs() + (mean.view(shape) * scale).abs() + shift.abs()
+        sizes = box.largest * scale.abs() + (mean.view(shape) * scale).abs() + shift.abs()
         result = widened(result, terms=16, sizes=sizes)
     return result.came_from(Linear(box, lambda x: x * scale, lambda x: x * scale.abs(), 8), shift=shift)
 

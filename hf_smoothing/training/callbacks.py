@@ -58,13 +58,9 @@ class CertifiedAccuracyCallback(TrainerCallback):
         if not self.radii or min(self.radii) < 0.0:
             raise ValueError(f"`radii` must be a non-empty list of radii >= 0, got {self.radii}.")
         self.draws = {"mode": "fixed", "n0": n0, "n": n, "alpha": alpha, "seed": seed}
-        chosen = check_selection(dataset, range(min(100, len(dataset))) if indices is None else indices) or []
-        items = [dataset[index] for index in chosen]
-        unlabelled = [index for index, item in zip(chosen, items, strict=True) if item.get("labels") is None]
-        if unlabelled:
-            raise ValueError(f"Certified accuracy needs labels, but image {unlabelled[0]} has none under 'labels'.")
-        self.pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for item in items])
-        self.labels = [int(item["labels"]) for item in items]
+        self.pixels, self.labels = labelled_images(
+            dataset, range(min(100, len(dataset))) if indices is None else indices
+        )
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
@@ -98,3 +94,18 @@ class _BaseClassifier(nn.Module):
         super().__init__()
         self.model = trainer.model
         self.classify = trainer.classify
+
+
+def labelled_images(dataset: Any, indices: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+    """Images of a data set in memory, [0, 1] pixels (count, channels, height, width), and their labels.
+
+    Raises:
+        ValueError: if an image has no label, or the selection is not one of the data set.
+    """
+    chosen = check_selection(dataset, indices) or []
+    items = [dataset[index] for index in chosen]
+    unlabelled = [index for index, item in zip(chosen, items, strict=True) if item.get("labels") is None]
+    if unlabelled:
+        raise ValueError(f"Certified accuracy needs labels, but image {unlabelled[0]} has none under 'labels'.")
+    pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for item in items])
+    return pixels, [int(item["labels"]) for item in items]

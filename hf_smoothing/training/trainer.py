@@ -157,12 +157,11 @@ class RobustTrainer(Trainer):
                 self.model, self.args.learning_rate, self.args.body_learning_rate, self.args.layer_decay
             )
             by_parameter = {parameter: rates[name] for name, parameter in self.model.named_parameters()}
+            # The largest rate first, since the first is the one that is logged.
             optimizer.param_groups = [
                 {**group, "params": [p for p in group["params"] if by_parameter[p] == rate], "lr": rate}
                 for group in optimizer.param_groups
-                for rate in sorted(
-                    {by_parameter[p] for p in group["params"]}, reverse=True
-                )  # the first is the one logged
+                for rate in sorted({by_parameter[p] for p in group["params"]}, reverse=True)
             ]
         return optimizer
 
