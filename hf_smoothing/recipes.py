@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from functools import cache
 from pathlib import Path
@@ -129,25 +128,3 @@ def accuracy(model: SmoothedClassifier, data: DecodedPixels) -> float:
     for pixels, labels in zip(data.pixels.split(250), data.labels.split(250), strict=True):
         right += int((model.classify(pixels.to(model.device).float() / 255).argmax(-1).cpu() == labels).sum())
     return right / len(data)
-
-
-def fill_markers(page: Path, scale: str, texts: dict[str, str]) -> list[str]:
-    """Replace what stands between `<!-- table SCALE NAME -->` and `<!-- end -->` in a Markdown page.
-
-    Args:
-        page: the file.
-        scale: of the study, such as "cpu".
-        texts: by name.
-
-    Returns:
-        names that no marker asks for.
-    """
-    text = page.read_text(encoding="utf-8")
-    unused = []
-    for name, body in texts.items():
-        pattern = rf"(<!-- table {re.escape(scale)} {re.escape(name)} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda found, body=body: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
-        if not count:
-            unused.append(name)
-    page.write_text(text, encoding="utf-8")
-    return unused

@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import torch
 from PIL import Image as PilImage
+from torch import nn
 from transformers import (
     PreTrainedModel,
     ResNetConfig,
@@ -151,3 +152,28 @@ __all__ = [
     "image_dataset", "label_maps", "parquet_folder", "pil_images", "pixels", "plain", "resnet_config", "smoothed", "tensors",
     "trainer", "trainer_values", "vit_config",
 ]  # fmt: skip
+
+
+class Small(nn.Module):
+    """Smooth features, with a batch norm so that modes matter, and a head; it notes the mode of every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.norm, self.head = nn.Linear(48, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+        self.modes: list[bool] = []
+
+    def phi(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(self.norm(self.body(x.flatten(1))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.modes.append(self.training)
+        return self.head(self.phi(x))
+
+
+def small_network() -> Small:
+    """In train mode, for images of 3 x 4 x 4; its statistics stay, so that a twin sees the same ones in eval mode."""
+    torch.manual_seed(0)
+    module = Small().train()
+    module.norm.momentum = 0.0
+    module.norm.running_mean.normal_()
+    return module

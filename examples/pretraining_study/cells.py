@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_smoothing.pages import keep_records
 from hf_smoothing.records import read_run
 from hf_smoothing.stages import Stage
 from hf_smoothing.statistics import certified_accuracy
@@ -59,35 +60,20 @@ class Cell:
 
 
 def collect(stages: list[Stage], output: Path, file: Path) -> None:
-    """Write the results of all finished stages to one file."""
-    lines = []
-    for stage in stages:
-        result = output / stage.name / "result.json"
-        if not result.exists():
-            continue
-        line = {
-            "stage": stage.name,
-            "kind": stage.kind,
-            "settings": stage.settings,
-            "result": json.loads(result.read_text()),
+    """Keep the results of all finished stages in one file, with the radii of every certification."""
+
+    def radii(stage: Stage) -> dict[str, Any]:
+        if stage.kind != "certify":
+            return {}
+        run = read_run(output / stage.name / "run")
+        rows = [run.rows[index] for index in sorted(run.rows)]
+        return {
+            "radii": [_floor(row["radius"]) if row["prediction"] == row["label"] else -1 for row in rows],
+            "labels": [row["label"] for row in rows],
+            "versions": run.settings["versions"],
         }
-        if stage.kind == "certify":
-            run = read_run(output / stage.name / "run")
-            rows = [run.rows[index] for index in sorted(run.rows)]
-            line["radii"] = [_floor(row["radius"]) if row["prediction"] == row["label"] else -1 for row in rows]
-            line["labels"] = [row["label"] for row in rows]
-            line["versions"] = run.settings["versions"]
-        lines.append(json.dumps(line))
-    before = len(file.read_text().splitlines()) if file.exists() else 0
-    if not lines or len(lines) < before:
-        raise SystemExit(
-            f"{output} holds {len(lines)} finished stages and {file} {before}: nothing was overwritten. Delete the file to start it anew, or leave "
-            "--output_dir pointing nowhere to build from the file alone."
-        )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text("\n".join(lines) + "\n")
-    partial.replace(file)
+
+    keep_records(stages, output, file, radii)
 
 
 def _floor(radius: float) -> float:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from cells import Records
-from formats import Table, difference, p_value, ratio, table, value
+from formats import Table, difference, p_value, ratio, value
 from numpy.typing import NDArray
 from plan import folder, rule
 
 from hf_smoothing.certification import make_rule
+from hf_smoothing.pages import markdown_table
 from hf_smoothing.statistics import l2_radius, paired_difference, paired_ratio, sequential_lower_bound
 
 
@@ -63,7 +64,7 @@ class Comparisons:
                     **{name: side[measure].images.mean() for name, side in zip(cells, sides, strict=True)},
                 }  # fmt: skip
         head = ["sigma", "measure", "mixture → clean", "mixture → mixture", "clean → clean", "one class for all", "first / second", "first - third", "p", "seeds"]  # fmt: skip
-        return table(head, rows), figures
+        return markdown_table(head, rows), figures
 
     def claims_two_and_three(self, architecture: str) -> Table:
         """One mixture model against the matched single-sigma pipeline at each sigma."""
@@ -93,7 +94,7 @@ class Comparisons:
             "p",
             "seeds",
         ]
-        return table(head, rows), figures
+        return markdown_table(head, rows), figures
 
     def _sides(
         self, architecture: str, sigma: float, *cells: tuple[str, str]

@@ -46,8 +46,3 @@ def p_value(found: float) -> str:
 
 def percent(found: tuple[float, float, float]) -> str:
     return f"{found[0]:.1f} [{found[1]:.0f}, {found[2]:.0f}]"
-
-
-def table(head: list[Any], rows: list[list[Any]]) -> str:
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines) if rows else "*Not measured yet.*"

@@ -12,7 +12,7 @@ import torch
 from cells import Records
 from tables import Tables
 
-from hf_smoothing.recipes import fill_markers
+from hf_smoothing.pages import fill_markers, keep_figures
 
 
 def build(config: dict[str, Any], scale: str, file: Path, page: Path, pictures: Path, summary: Path) -> list[str]:
@@ -40,9 +40,9 @@ def build(config: dict[str, Any], scale: str, file: Path, page: Path, pictures: 
     for architecture in config["architectures"]:
         figures.curves(config, records, architecture, pictures / f"curves-{architecture}.png")
         figures.heat_map(config, records, architecture, pictures / f"grid-{architecture}.png")
-    known = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
-    known[scale] = _plain({"scale": tables.scale(""), **{name: value for name, (_, value) in made.items()}})
-    summary.write_text(json.dumps(known, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    keep_figures(
+        summary, scale, _plain({"scale": tables.scale("")} | {name: value for name, (_, value) in made.items()})
+    )
     return unused
 
 

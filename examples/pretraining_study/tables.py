@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from cells import Records
 from comparisons import Comparisons
-from formats import Table, both, number, percent, table
+from formats import Table, both, number, percent
 from plan import CLAIM_CELLS, folder
+
+from hf_smoothing.pages import markdown_table
 
 
 COHEN: dict[float, dict[float, float]] = {
@@ -85,7 +87,7 @@ class Tables:
                 row.append(f"{images:,} / {minutes:.1f}")
                 figures[name][kind] = {"images": images, "minutes": minutes}
             rows.append(row)
-        return table(
+        return markdown_table(
             ["", "pretraining: images / minutes", "finetuning, all candidates: images / minutes"], rows
         ), figures
 
@@ -110,7 +112,7 @@ class Tables:
                 }  # fmt: skip
             floor = f"{100 * self.compare.one_class(sigma, ''):.1f} / {number(self.compare.one_class(sigma, 'ACR'))}"
             rows.append([sigma, "one class for all", *[floor] * len(noises)])
-        return table(["sigma", "pretrained on \\ finetuned on", *noises], rows), figures
+        return markdown_table(["sigma", "pretrained on \\ finetuned on", *noises], rows), figures
 
     def mismatch(self, architecture: str) -> Table:
         """Each single-sigma model and the mixture at sigma .5, beside the published models."""
@@ -125,7 +127,7 @@ class Tables:
                 )
                 figures[name] = {"accuracy": cell.accuracy(0.0)[0], "acr": cell.acr}
         head = ["trained at", "r = 0, %", "r = 0.5, %", "ACR", "published r = 0, %", "published ACR, not cut off"]
-        return table(head, rows), figures
+        return markdown_table(head, rows), figures
 
     def protocols(self, architecture: str) -> Table:
         """Ways of finetuning the mixture backbone on clean images."""
@@ -157,7 +159,7 @@ class Tables:
             "held-out score, %",
             *(f"sigma {s}" for s in self.sigmas),
         ]
-        return table(head, rows), figures
+        return markdown_table(head, rows), figures
 
     def ablation(self, architecture: str) -> Table:
         """Other mixtures in pretraining."""
@@ -173,7 +175,7 @@ class Tables:
             if any(row[1:]):
                 rows.append(row)
         head = ["pretraining mixture", *(f"→ {kind}, {s}" for kind in kinds for s in self.sigmas)]
-        return table(head, rows if len(rows) > 1 else []), figures
+        return markdown_table(head, rows if len(rows) > 1 else []), figures
 
     def headline(self, architecture: str) -> Table:
         """The draws of the papers, beside the published one-model-per-sigma ResNet-110."""
@@ -197,4 +199,4 @@ class Tables:
                     [sigma, "ResNet-110 at this sigma (published)", *(COHEN[sigma].get(r, "") for r in radii), ""],
                     *ours,
                 ]
-        return table(["sigma", "model", *radii, "ACR"], rows), figures
+        return markdown_table(["sigma", "model", *radii, "ACR"], rows), figures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from plan import NONE, folder
 
-from hf_smoothing.recipes import fill_markers
-from hf_smoothing.stages import Stage, read_json
+from hf_smoothing.pages import fill_markers, keep_figures, keep_records, markdown_table
+from hf_smoothing.stages import Stage
 from hf_smoothing.statistics import Paired, paired_difference
-from hf_smoothing.transfer import area_under_curve, decline_ratio, matched
+from hf_smoothing.transfer import area_of_each, area_under_curve, decline_ratio, matched
 from hf_smoothing.transfer.keeping import from_bits
 
 
@@ -27,36 +26,15 @@ def build(config: dict[str, Any], scale: str, stages: list[Stage], output: Path,
         SystemExit: if there is nothing to report, or less than before.
     """
     file = docs / "results" / f"robustness_transfer-{scale}.jsonl"
-    if output.exists():
-        _collect(stages, output, file)
-    elif not file.exists():
-        raise SystemExit(f"There is nothing to report: neither {output} nor {file} exists. Run the study first.")
-    records = Records(config, [json.loads(line) for line in file.read_text().splitlines()])
+    records = Records(config, keep_records(stages, output, file))
     texts, figures = {}, {}
     for target in config["targets"]:
         for name, made in (("brittle", brittle), ("mended", mended), ("mixture", mixture)):
             rows, figures[f"{name}-{target}"] = made(records, target)
-            texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{_table(*rows)}"
+            texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{markdown_table(*rows)}"
     unused = fill_markers(docs / "robustness_transfer.md", scale, texts)
-    summary = docs / "results" / "robustness_transfer.json"
-    known = read_json(summary) or {}
-    summary.write_text(json.dumps(known | {scale: figures}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    keep_figures(docs / "results" / "robustness_transfer.json", scale, figures)
     print(f"Tables without a place in the page: {unused or 'none'}")
-
-
-def _collect(stages: list[Stage], output: Path, file: Path) -> None:
-    lines = []
-    for stage in stages:
-        result = read_json(output / stage.name / "result.json")
-        if result is not None:
-            lines.append(
-                json.dumps({"stage": stage.name, "kind": stage.kind, "settings": stage.settings, "result": result})
-            )
-    before = len(file.read_text().splitlines()) if file.exists() else 0
-    if not lines or len(lines) < before:
-        raise SystemExit(f"{output} holds {len(lines)} finished stages and {file} {before}: nothing was overwritten.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 class Records:
@@ -105,8 +83,11 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         if not seeds:
             continue
         accuracies = np.mean([records.curve(target, *model, s, "linf").mean(1) for s in seeds], axis=0)  # type: ignore[union-attr]
-        areas = [_matched_areas(records, target, model, standard, s, epsilons) for s in seeds]
-        found = [paired_difference(a, b) if len(a) > 1 else None for a, b in areas]
+        found = []
+        for seed in seeds:
+            curves = [records.curve(target, *one, seed, "linf") for one in (model, standard)]
+            areas = [area_of_each(epsilons, curve) for curve in matched([c for c in curves if c is not None])]
+            found.append(paired_difference(*areas) if len(areas[0]) > 1 else None)
         shown = (
             ""
             if pretraining == NONE
@@ -126,15 +107,6 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         "area - standard's at matched accuracy, points, each seed", "seeds",
     ]  # fmt: skip
     return (head, rows), figures
-
-
-def _matched_areas(
-    records: Records, target: str, model: tuple[str, str], other: tuple[str, str], seed: int, epsilons: list[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    curves = [records.curve(target, *one, seed, "linf") for one in (model, other)]
-    first, second = matched([curve for curve in curves if curve is not None])
-    widths = np.diff(np.asarray(epsilons))[:, None] / (epsilons[-1] - epsilons[0])
-    return tuple((((c[1:] + c[:-1].astype(float)) / 2) * widths).sum(0) for c in (first, second))  # type: ignore[return-value]
 
 
 def mended(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
@@ -210,8 +182,3 @@ def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
 def _interval(found: Paired, factor: float = 100.0) -> str:
     digits = 1 if factor == 100.0 else 3
     return f"{factor * found.value:+.{digits}f} [{factor * found.low:+.{digits}f}, {factor * found.high:+.{digits}f}]"
-
-
-def _table(head: Line, rows: list[Line]) -> str:
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines) if rows else "*Not measured yet.*"

@@ -23,9 +23,10 @@ from hf_smoothing.recipes import (
     split_off,
 )
 from hf_smoothing.stages import Results, Stage
-from hf_smoothing.transfer.analysis import Analysis, Plan
+from hf_smoothing.transfer.analysis import Analysis
 from hf_smoothing.transfer.keeping import bits
 from hf_smoothing.transfer.page import write_page
+from hf_smoothing.transfer.plan import Plan
 from hf_smoothing.transfer.robustness import attack_curve
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -42,6 +43,25 @@ def cross_entropies(logits_of: Any, point: Tensor, labels: Tensor) -> Tensor:
             "nothing. Check the weights, and run in float32."
         )
     return losses
+
+
+def log_mean_softmax(logits: Tensor, dim: int = 0) -> Tensor:
+    """Log of the mean softmax over noisy copies, all finite: the soft smoothed classifier.
+
+    Args:
+        logits: (..., classes).
+        dim: of the copies, which it loses; not the last.
+
+    Returns:
+        float32 or better. Sums of logarithms, since the mean itself underflows to 0 where every copy is confident.
+    """
+    log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    return torch.logsumexp(log_p, dim=dim) - math.log(logits.shape[dim])
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) of tables of log-probabilities (..., classes), without their last axis; they are broadcast."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def check_labels(labels: Tensor, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -91,77 +92,35 @@ def pgd(
     )
 
 
-def fgsm(
-    logits_of: Any,
-    pixels: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float | Tensor,
-    norm: Norm = "linf",
-    steps: int = 1,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """One step of length epsilon from the clean image. Arguments and errors as for `pgd`; `steps` and `generator` are not used.
-
-    Source: Goodfellow et al. (2015), arXiv 1412.6572.
-    """
-    return pgd(
-        logits_of,
-        pixels,
-        labels,
-        epsilon=epsilon,
-        norm=norm,
-        steps=1,
-        step_size=epsilon,
-        random_start=False,
-        keep="last",
-    )
-
-
 def bim(
-    logits_of: Any,
-    pixels: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float | Tensor,
-    norm: Norm = "linf",
-    steps: int = 10,
-    generator: torch.Generator | None = None,
+    logits_of: Any, pixels: Tensor, labels: Tensor, *, norm: Norm = "linf", steps: int = 10, **kwargs: Any
 ) -> Tensor:
-    """`pgd` from the clean image; `generator` is not used. Source: Kurakin et al. (2017), arXiv 1607.02533."""
-    return pgd(logits_of, pixels, labels, epsilon=epsilon, norm=norm, steps=steps, random_start=False)
+    """`pgd`, with its arguments and errors, from the clean image. Source: Kurakin et al. (2017), arXiv 1607.02533."""
+    return pgd(logits_of, pixels, labels, norm=norm, steps=steps, **{"random_start": False} | kwargs)
 
 
-def mi_fgsm(
-    logits_of: Any,
-    pixels: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float | Tensor,
-    norm: Norm = "linf",
-    steps: int = 10,
-    generator: torch.Generator | None = None,
+def fgsm(
+    logits_of: Any, pixels: Tensor, labels: Tensor, *, epsilon: float | Tensor, steps: int = 1, **kwargs: Any
 ) -> Tensor:
+    """`bim` with one step of length epsilon, whatever `steps` says. Source: Goodfellow et al. (2015), arXiv 1412.6572."""
+    return bim(logits_of, pixels, labels, epsilon=epsilon, steps=1, step_size=epsilon, keep="last", **kwargs)
+
+
+def mi_fgsm(logits_of: Any, pixels: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
     """`bim` with momentum 1, which transfers better between models. Source: Dong et al. (2018), arXiv 1710.06081."""
-    return pgd(logits_of, pixels, labels, epsilon=epsilon, norm=norm, steps=steps, random_start=False, momentum=1.0)
+    return bim(logits_of, pixels, labels, **{"momentum": 1.0} | kwargs)
 
 
-def di_fgsm(
-    logits_of: Any,
-    pixels: Tensor,
-    labels: Tensor,
-    *,
-    epsilon: float | Tensor,
-    norm: Norm = "linf",
-    steps: int = 10,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def di_fgsm(logits_of: Any, pixels: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
     """`mi_fgsm` through inputs resized at random half of the time. Source: Xie et al. (2019), arXiv 1803.06978."""
-    return pgd(
-        logits_of, pixels, labels, epsilon=epsilon, norm=norm, steps=steps, random_start=False, momentum=1.0, diversity=0.5,
-        generator=generator,
-    )  # fmt: skip
+    return mi_fgsm(logits_of, pixels, labels, **{"diversity": 0.5} | kwargs)
 
 
-ATTACKS = {"fgsm": fgsm, "bim": bim, "mi-fgsm": mi_fgsm, "di-fgsm": di_fgsm, "pgd": pgd}
-"""By name; all take (logits_of, pixels, labels, epsilon=, norm=, steps=, generator=)."""
+ATTACKS: dict[str, Callable[..., Tensor]] = {
+    "fgsm": fgsm,
+    "bim": bim,
+    "mi-fgsm": mi_fgsm,
+    "di-fgsm": di_fgsm,
+    "pgd": pgd,
+}
+"""By name; all take (logits_of, pixels, labels, epsilon=, norm=, steps=, generator=), lengths as in `pgd`."""

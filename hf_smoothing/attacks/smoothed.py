@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from hf_smoothing.attacks.ascent import check_positive
-from hf_smoothing.attacks.losses import logits_of_batch
+from hf_smoothing.attacks.losses import log_mean_softmax, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import check_sigma
 
@@ -49,7 +48,7 @@ def smoothed_logits(
     sigma, copies = check_sigma(sigma), check_positive(copies, "copies")
     size = None if batch_size is None else check_positive(batch_size, "batch_size")
 
-    def log_mean_softmax(pixels: Tensor) -> Tensor:
+    def soft_logits(pixels: Tensor) -> Tensor:
         pixels = to_unit_pixels(pixels, "pixels")
         shape = (len(pixels), copies, *pixels.shape[1:])
         noise = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32).to(pixels.device)
@@ -62,10 +61,6 @@ def smoothed_logits(
             else checkpoint(logits_of_batch, classifier, part, use_reentrant=False)
             for part in parts
         ]
-        logits = torch.cat(rows)
-        # Sums of logarithms, since the mean itself underflows to 0 where every copy is confident.
-        soft = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-        mean: Tensor = soft.unflatten(0, (len(pixels), copies)).logsumexp(dim=1)
-        return mean - torch.log(torch.tensor(float(copies), device=mean.device))
+        return log_mean_softmax(torch.cat(rows).unflatten(0, (len(pixels), copies)), dim=1)
 
-    return log_mean_softmax
+    return soft_logits

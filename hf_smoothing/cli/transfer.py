@@ -48,10 +48,11 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.attacks import ATTACKS
     from hf_smoothing.data import PixelDataset
     from hf_smoothing.loading import load_classifier, load_split
-    from hf_smoothing.transfer.analysis import ROLES, Analysis, Plan, check_models
+    from hf_smoothing.transfer.analysis import Analysis
     from hf_smoothing.transfer.findings import sentences
     from hf_smoothing.transfer.keeping import read_analysis
     from hf_smoothing.transfer.page import write_page
+    from hf_smoothing.transfer.plan import ROLES, Plan, check_models
 
     if args.max_images < 8:
         raise ValueError(f"--max-images must be at least 8 for a comparison, got {args.max_images}.")
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace, default: Any) -> Any:
-    from hf_smoothing.transfer.analysis import Plan
+    from hf_smoothing.transfer.plan import Plan
 
     given = {"linf": args.epsilons, "l2": args.epsilons_l2}
     epsilons = dict(default.epsilons)

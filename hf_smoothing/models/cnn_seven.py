@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutput
 
+from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.pixels import check_image_batch
 
 
@@ -81,7 +81,7 @@ class CnnSevenForImageClassification(PreTrainedModel):
         labels: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> ImageClassifierOutput | tuple[Tensor, ...]:
+    ) -> Output:
         """Logits.
 
         Args:
@@ -101,6 +101,4 @@ class CnnSevenForImageClassification(PreTrainedModel):
                 "make a network for their size with CnnSevenConfig(image_size=...)."
             )
         logits = self.classifier(self.body(pixels))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        output = ImageClassifierOutput(loss=loss, logits=logits)
-        return output if return_dict is not False else output.to_tuple()
+        return classifier_output(self, logits, labels, return_dict)

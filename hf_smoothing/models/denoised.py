@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutput
 
-from hf_smoothing.models.adapters import check_merged
-from hf_smoothing.models.checkpoints import load_base_classifier
+from hf_smoothing.models.composites import on_unit_pixels, part
 from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.denoisers import make_denoiser
+from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.pixels import check_image_batch
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -102,7 +102,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
         labels: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> ImageClassifierOutput | tuple[Tensor, ...]:
+    ) -> Output:
         """Logits.
 
         Args:
@@ -114,9 +114,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
         pixels = check_image_batch(pixel_values, "pixel_values")
         prepared = self.config.preprocessing()(self.denoise(pixels))
         logits = self.classifier(pixel_values=prepared.to(self.classifier.dtype)).logits
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        output = ImageClassifierOutput(loss=loss, logits=logits)
-        return output if return_dict is not False else output.to_tuple()
+        return classifier_output(self, logits, labels, return_dict)
 
 
 def denoised_classifier(
@@ -124,7 +122,7 @@ def denoised_classifier(
     *,
     sigma: float,
     denoiser: dict[str, Any] | tuple[dict[str, Any], torch.nn.Module] | None = None,
-    size: Any = None,
+    pixels: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> SmoothedClassifier:
     """A `SmoothedClassifier` whose base classifier is a denoiser before a classifier.
@@ -134,20 +132,14 @@ def denoised_classifier(
         sigma: noise level to take out, and to certify at by default.
         denoiser: configuration of a new denoiser ({"kind": "residual", "width": 32, "depth": 8} by default), or that and a trained
             one, as `diffusion_from_pretrained` returns.
-        size: certified resolution, at which the denoiser works, where the checkpoint does not say.
+        pixels: size (the certified resolution, at which the denoiser works), model_size, image_mean and image_std, where a plain checkpoint does not
+            say them.
         kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`.
 
     Raises:
         ValueError: if the resolution or normalisation of the classifier is not known, or the denoiser is for images of another size.
     """
-    if not isinstance(classifier, SmoothedClassifier):
-        model = load_base_classifier(classifier)
-        classifier = (
-            model
-            if isinstance(model, SmoothedClassifier)
-            else SmoothedClassifier.from_base_pretrained(classifier, sigma=sigma, size=size)
-        )
-    check_merged(classifier.base_classifier)
+    classifier = part(classifier, sigma, **pixels or {})
     settings, trained = (
         denoiser
         if isinstance(denoiser, tuple)
@@ -156,8 +148,8 @@ def denoised_classifier(
     expected = settings.get("unet", {}).get("sample_size")
     if expected is not None and parse_size(expected) != tuple(classifier.config.size):
         raise ValueError(
-            f"The denoiser is for images of {expected} px, but this classifier is certified at {tuple(classifier.config.size)}. Wrap the classifier with "
-            f"size={expected}: its model_size may differ."
+            f"The denoiser is for images of {expected} px, but this classifier is certified at {tuple(classifier.config.size)}. Wrap it for the "
+            f"denoiser's size: SmoothedClassifier.from_base_pretrained(..., size={expected}); its model_size may differ."
         )
     config = DenoisedClassifierConfig(
         denoiser=settings,
@@ -169,12 +161,4 @@ def denoised_classifier(
     model.classifier.load_state_dict(classifier.base_classifier.state_dict())
     if trained is not None:
         model.denoiser.load_state_dict(trained.state_dict())
-    channels = len(classifier.config.image_mean)
-    return SmoothedClassifier.from_base_pretrained(
-        model,
-        sigma=sigma,
-        size=classifier.config.size,
-        image_mean=[0.0] * channels,
-        image_std=[1.0] * channels,
-        **kwargs,
-    )
+    return on_unit_pixels(model, classifier, sigma, **kwargs)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutput
 
-from hf_smoothing.models.adapters import check_merged
-from hf_smoothing.models.checkpoints import load_base_classifier
+from hf_smoothing.models.composites import on_unit_pixels, part
 from hf_smoothing.models.configuration import as_config, check_head
+from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.pixels import check_image_batch
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -96,7 +95,7 @@ class EnsembleForImageClassification(PreTrainedModel):
         labels: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> ImageClassifierOutput | tuple[Tensor, ...]:
+    ) -> Output:
         """Mean logits.
 
         Args:
@@ -110,13 +109,15 @@ class EnsembleForImageClassification(PreTrainedModel):
         logits = torch.stack(
             [member(pixel_values=prepare(pixels).to(self.dtype)).logits for member, prepare in members]
         ).mean(0)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        output = ImageClassifierOutput(loss=loss, logits=logits)
-        return output if return_dict is not False else output.to_tuple()
+        return classifier_output(self, logits, labels, return_dict)
 
 
 def smoothed_ensemble(
-    members: Sequence[str | os.PathLike[str] | SmoothedClassifier], *, sigma: float, **kwargs: Any
+    members: Sequence[str | os.PathLike[str] | SmoothedClassifier],
+    *,
+    sigma: float,
+    pixels: Mapping[str, Any] | None = None,
+    **kwargs: Any,
 ) -> SmoothedClassifier:
     """A `SmoothedClassifier` whose base classifier is the mean of several.
 
@@ -124,6 +125,7 @@ def smoothed_ensemble(
         members: folders or Hub ids of `SmoothedClassifier`s or of plain image classifiers that say their pixels, or
             `SmoothedClassifier`s themselves; of one certified resolution and with the same classes.
         sigma: default noise level.
+        pixels: size, model_size, image_mean and image_std of the plain members that do not say them.
         kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`.
 
     Raises:
@@ -131,9 +133,7 @@ def smoothed_ensemble(
     """
     if not members:
         raise ValueError("An ensemble needs at least one member, got none.")
-    wrapped = [member if isinstance(member, SmoothedClassifier) else _load(member, sigma) for member in members]
-    for member in wrapped:
-        check_merged(member.base_classifier)
+    wrapped = [part(member, sigma, **pixels or {}) for member in members]
     sizes = {tuple(member.config.size) for member in wrapped}
     if len(sizes) > 1:
         raise ValueError(
@@ -148,14 +148,4 @@ def smoothed_ensemble(
     ensemble = EnsembleForImageClassification(config)
     for own, member in zip(ensemble.members, wrapped, strict=True):
         own.load_state_dict(member.base_classifier.state_dict())
-    channels = len(wrapped[0].config.image_mean)
-    return SmoothedClassifier.from_base_pretrained(
-        ensemble, sigma=sigma, size=sizes.pop(), image_mean=[0.0] * channels, image_std=[1.0] * channels, **kwargs
-    )
-
-
-def _load(path: str | os.PathLike[str], sigma: float) -> SmoothedClassifier:
-    model = load_base_classifier(path)
-    if isinstance(model, SmoothedClassifier):
-        return model
-    return SmoothedClassifier.from_base_pretrained(path, sigma=sigma)
+    return on_unit_pixels(ensemble, wrapped[0], sigma, **kwargs)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
 from hf_smoothing.models.adapters import check_merged, inject_lora, train_adapters_only
 from hf_smoothing.models.checkpoints import from_safetensors, load_base_classifier, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.image_processing import NoisyImageProcessor
+from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.preprocessing import parse_size
@@ -187,7 +187,7 @@ class SmoothedClassifier(PreTrainedModel):
         first_index: int = 0,
         return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> ImageClassifierOutput | tuple[Tensor, ...]:
+    ) -> Output:
         """Logits of the base classifier in train mode; in eval mode log((votes + 1/2) / (num_samples + num_labels / 2)).
 
         Args:
@@ -204,10 +204,7 @@ class SmoothedClassifier(PreTrainedModel):
             logits = self._base_outputs(self._training_pixels(pixels), **kwargs).logits
         else:
             logits = self._vote_log_shares(pixels, seed, first_index)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        output = ImageClassifierOutput(loss=loss, logits=logits)
-        as_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if as_dict else output.to_tuple()
+        return classifier_output(self, logits, labels, return_dict)
 
     def _training_pixels(self, pixels: Tensor) -> Tensor:
         mixture = NoiseMixture.parse(self.config.noise)

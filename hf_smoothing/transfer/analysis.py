@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,60 +24,12 @@ from hf_smoothing.records import RunError
 from hf_smoothing.stages import write_json
 from hf_smoothing.transfer.frequency import frequency_curve
 from hf_smoothing.transfer.keeping import bits
-from hf_smoothing.transfer.robustness import attack_curve, check_epsilons
+from hf_smoothing.transfer.plan import ROLES, Plan, check_models, same_classes
+from hf_smoothing.transfer.robustness import attack_curve
 from hf_smoothing.transfer.similarity import MinibatchCKA, pooled, svcca
 
 
-ROLES = ("pretrained", "finetuned", "standard")
 PAIRS = (("pretrained", "finetuned"), ("pretrained", "standard"), ("standard", "finetuned"))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured.
-
-    Attributes:
-        attacks: names in `hf_smoothing.attacks.ATTACKS`.
-        epsilons: norm -> growing radii in [0, 1] pixel units, the first of them 0.
-        steps: of the attacks.
-        universal: norm -> radius of the universal perturbations.
-        radii: of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
-        layers: role -> names of modules to compare; by default the stem and the blocks.
-        batch_size: images a pass.
-        seed: of attacks and perturbations.
-    """
-
-    attacks: tuple[str, ...] = ("fgsm", "pgd", "mi-fgsm", "di-fgsm")
-    epsilons: Mapping[Norm, tuple[float, ...]] = field(
-        default_factory=lambda: {
-            "linf": (0.0, 0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255),
-            "l2": (0.0, 0.05, 0.1, 0.2, 0.4),
-        }
-    )
-    steps: int = 10
-    universal: Mapping[Norm, float] = field(default_factory=lambda: {"linf": 8 / 255, "l2": 1.5})
-    radii: tuple[float, ...] | None = None
-    layers: Mapping[str, tuple[str, ...]] | None = None
-    batch_size: int = 250
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.epsilons or not self.universal or not self.attacks:
-            raise ValueError(
-                "A plan needs attacks, and radii for attacks and universal perturbations, of at least one norm."
-            )
-        for norm, values in self.epsilons.items():
-            check_epsilons(values, norm)
-            if len(values) < 2 or values[0] != 0.0:
-                raise ValueError(
-                    f"Radii must start with 0, the clean images, and have at least one more, got {list(values)}."
-                )
-        for norm, epsilon in self.universal.items():
-            check_epsilons([epsilon], norm)
-        if self.batch_size < 4 or self.steps < 1:
-            raise ValueError(
-                f"An analysis needs batches of at least 4 images and at least 1 step, got {self.batch_size} and {self.steps}."
-            )
 
 
 class Analysis:
@@ -116,7 +69,7 @@ class Analysis:
         self.settings = {
             "models": {role: classifier_identity(models[role]) for role in ROLES},
             "parameters": {role: sum(p.numel() for p in models[role].parameters()) for role in ROLES},
-            "same_classes": _same_classes(models["pretrained"], models["finetuned"]),
+            "same_classes": same_classes(models["pretrained"], models["finetuned"]),
             "images": len(pixels),
             "side": min(pixels.shape[2:]),
             "data_sha256": hashlib.sha256(
@@ -163,10 +116,7 @@ class Analysis:
             for role in (*ROLES, "random"):
                 todo[f"universal-{role}-{norm}"] = lambda r=role, n=norm: self.universal(r, n)  # type: ignore[misc]
         for kind in ("clean", "attacked", "universal"):
-            for first, second in PAIRS:
-                todo[f"similarity-{first}-{second}-{kind}"] = lambda a=first, b=second, k=kind: self.similarity(
-                    a, b, k
-                )  # type: ignore[misc]
+            todo[f"similarity-{kind}"] = lambda k=kind: self.similarity(k)  # type: ignore[misc]
         for role in judged:
             todo[f"frequency-{role}"] = lambda r=role: self.frequency(r)  # type: ignore[misc]
         return todo
@@ -193,37 +143,39 @@ class Analysis:
             )  # fmt: skip
         save_file({"perturbation": found.cpu()}, self.output / "records" / f"universal-{source}-{norm}.safetensors")
         changed = {}
-        for target, network in self.networks.items():
-            before, after = (
-                self._answers(network, self.pixels[half:]),
-                self._answers(network, self.pixels[half:], found),
-            )
-            changed[target] = bits(before != after)
+        for target, before in self._clean_answers.items():
+            changed[target] = bits(before[half:] != self._answers(target, self.pixels[half:], found))
         return {"epsilon": epsilon, "changed": changed}
 
-    def similarity(self, first: str, second: str, kind: str) -> dict[str, Any]:
-        """CKA of all layers, and SVCCA of those of equal depth, on clean, attacked or universally perturbed images."""
-        modules = {role: self._layers(role) for role in (first, second)}
-        cka = MinibatchCKA()
-        kept: dict[str, list[list[Tensor]]] = {first: [], second: []}
+    def similarity(self, kind: str) -> dict[str, Any]:
+        """For each pair, CKA of all layers, and SVCCA of those of equal depth, on clean, attacked or universally perturbed images."""
+        modules = {role: self._layers(role) for role in ROLES}
+        cka = {pair: MinibatchCKA() for pair in PAIRS}
+        kept: dict[str, list[list[Tensor]]] = {role: [] for role in ROLES}
         for number, images in enumerate(self.pixels.split(self.plan.batch_size)):
             if len(images) < 4:
                 continue
             points = self._inputs(images, kind, number)
             seen = {}
-            for role in (first, second):
+            for role in ROLES:
                 with recorded(modules[role]) as layers, torch.no_grad():
                     self.networks[role](points)
                 seen[role] = {name: layers[name] for name in modules[role]}
                 kept[role].append([pooled(value).cpu() for value in seen[role].values()])
-            cka.update(seen[first], seen[second])
-        columns = [[torch.cat(parts) for parts in zip(*kept[role], strict=True)] for role in (first, second)]
+            for first, second in PAIRS:
+                cka[first, second].update(seen[first], seen[second])
+        columns = {role: [torch.cat(parts) for parts in zip(*kept[role], strict=True)] for role in ROLES}
         return {
-            "rows": cka.rows,
-            "columns": cka.columns,
-            "cka": cka.values().tolist(),
-            "svcca": [svcca(x, y) for x, y in zip(*columns, strict=False)],
-            "svcca_shuffled": [svcca(x, y.roll(1, 0)) for x, y in zip(*columns, strict=False)],
+            f"{first}-{second}": {
+                "rows": found.rows,
+                "columns": found.columns,
+                "cka": found.values().tolist(),
+                "svcca": [svcca(x, y) for x, y in zip(columns[first], columns[second], strict=False)],
+                "svcca_shuffled": [
+                    svcca(x, y.roll(1, 0)) for x, y in zip(columns[first], columns[second], strict=False)
+                ],
+            }
+            for (first, second), found in cka.items()
         }
 
     def frequency(self, role: str) -> dict[str, Any]:
@@ -236,7 +188,7 @@ class Analysis:
         return layers_of(self.networks[role].module, (self.plan.layers or {}).get(role))
 
     def _inputs(self, images: Tensor, kind: str, number: int) -> Tensor:
-        """The same for every pair of networks: attacks are made on the finetuned network, universal ones on the pretrained."""
+        """The same for every network: attacks are made on the finetuned network, universal ones on the pretrained."""
         if kind == "clean":
             return images
         norm = next(iter(self.plan.epsilons))
@@ -245,55 +197,22 @@ class Analysis:
             file = self.output / "records" / f"universal-pretrained-{norm}.safetensors"
             return (images + load_file(file)["perturbation"].to(images.device)).clamp(0.0, 1.0)
         generator = torch.Generator(images.device).manual_seed(self.plan.seed + number)
-        network = self.networks["finetuned"]
-        with torch.no_grad():
-            answers = network(images).argmax(1)
+        answers = self._clean_answers["finetuned"].split(self.plan.batch_size)[number]
         return pgd(
-            network,
-            images,
-            answers,
-            epsilon=self.plan.epsilons[norm][-1],
-            norm=norm,
-            steps=self.plan.steps,
-            generator=generator,
-        )
+            self.networks["finetuned"], images, answers, epsilon=self.plan.epsilons[norm][-1], norm=norm, steps=self.plan.steps, generator=generator,
+        )  # fmt: skip
+
+    @cached_property
+    def _clean_answers(self) -> dict[str, Tensor]:
+        return {role: self._answers(role, self.pixels) for role in ROLES}
 
     @torch.no_grad()
-    def _answers(self, network: Network, pixels: Tensor, shift: Tensor | float = 0.0) -> Tensor:
+    def _answers(self, role: str, pixels: Tensor, shift: Tensor | float = 0.0) -> Tensor:
         parts = pixels.split(self.plan.batch_size)
-        return torch.cat([network((part + shift).clamp(0.0, 1.0)).argmax(1) for part in parts])
-
-
-def _same_classes(first: SmoothedClassifier, second: SmoothedClassifier) -> bool:
-    """Whether two classifiers name the same classes; LABEL_0 and the like name none."""
-    names = [dict(model.config.id2label) for model in (first, second)]
-    return names[0] == names[1] and not all(str(name).startswith("LABEL_") for name in names[0].values())
+        return torch.cat([self.networks[role]((part + shift).clamp(0.0, 1.0)).argmax(1) for part in parts])
 
 
 def random_perturbation(like: Tensor, epsilon: float, norm: Norm, generator: torch.Generator) -> Tensor:
     """Of the size that universal perturbations may have, in a random direction: float32 of the shape of `like`."""
     normal = torch.randn(like.shape, generator=generator, device=like.device)
     return epsilon * (normal.sign() if norm == "linf" else normal / normal.norm())
-
-
-def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
-    """Refuse models that cannot be compared.
-
-    Raises:
-        ValueError: on missing roles, different resolutions, or a standard model with other classes than the finetuned one.
-    """
-    missing = [role for role in ROLES if role not in models]
-    if missing:
-        raise ValueError(f"An analysis needs a {', a '.join(ROLES)} model; missing: {', '.join(missing)}.")
-    sizes = {role: tuple(models[role].config.size) for role in ROLES}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(
-            f"The models must take images of one size, got {sizes}. Wrap each with SmoothedClassifier.from_base_pretrained(..., size=, model_size=), "
-            "which resizes inside."
-        )
-    classes = [dict(models[role].config.id2label) for role in ("finetuned", "standard")]
-    if classes[0] != classes[1]:
-        raise ValueError(
-            f"The finetuned and the standard model must have the same classes in the same order, got {list(classes[0].values())[:5]} and "
-            f"{list(classes[1].values())[:5]}. Train the standard one on the finetuning data."
-        )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hf_smoothing.attacks import ATTACKS
 from hf_smoothing.statistics import Paired, interval, paired_difference
 from hf_smoothing.transfer.keeping import from_bits
-from hf_smoothing.transfer.robustness import area_under_curve, decline_ratio, matched
+from hf_smoothing.transfer.robustness import area_of_each, area_under_curve, decline_ratio, matched
 
 
 Records = Mapping[str, dict[str, Any]]
@@ -70,7 +70,7 @@ def robustness(records: Records) -> list[Robustness]:
             continue
         epsilons = records[name]["epsilons"]
         pair = matched([known["finetuned"], known["standard"]])
-        areas = [_areas(epsilons, curve) for curve in pair]
+        areas = [area_of_each(epsilons, curve) for curve in pair]
         accuracy = {role: [share(row) for row in curve] for role, curve in known.items()}
         found.append(
             Robustness(
@@ -87,15 +87,6 @@ def robustness(records: Records) -> list[Robustness]:
 
 def _curve(records: Records, name: str) -> NDArray[np.bool_] | None:
     return np.array([from_bits(row) for row in records[name]["right"]]) if name in records else None
-
-
-def _areas(epsilons: list[float], curve: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The area under each image's own curve."""
-    widths = np.diff(np.asarray(epsilons))[:, None]
-    total: NDArray[np.float64] = ((curve[1:] + curve[:-1].astype(float)) / 2 * widths).sum(0) / (
-        epsilons[-1] - epsilons[0]
-    )
-    return total
 
 
 def share(flags: NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -147,12 +138,8 @@ def universal(records: Records) -> list[Universal]:
 
 def alike(records: Records, kind: str) -> dict[tuple[str, str], list[float]]:
     """CKA of layers of equal depth, for each pair of networks, on one kind of image."""
-    found = {}
-    for name, record in records.items():
-        if name.startswith("similarity-") and name.endswith(f"-{kind}"):
-            first, second = name.removeprefix("similarity-").removesuffix(f"-{kind}").split("-")
-            found[first, second] = np.diagonal(np.array(record["cka"])).tolist()
-    return found
+    pairs = records.get(f"similarity-{kind}", {})
+    return {tuple(pair.split("-")): np.diagonal(np.array(record["cka"])).tolist() for pair, record in pairs.items()}  # type: ignore[misc]
 
 
 def sentences(records: Records) -> dict[str, str]:

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from hf_smoothing.transfer import drawing
+from hf_smoothing.transfer.drawing import COLOURS, KINDS
 from hf_smoothing.transfer.findings import Records, Robustness, Universal, robustness, sentences, universal
 from hf_smoothing.transfer.keeping import read_analysis
 
 
-COLOURS = {"pretrained": "tab:green", "finetuned": "tab:blue", "standard": "tab:orange"}
-KINDS = {"clean": "clean images", "attacked": "attacked images", "universal": "universally perturbed images"}
+SIMILARITY = (
+    "Linear CKA between the layers of each pair of networks. Attacked images are the same for all pairs, made by PGD on the finetuned network at the largest "
+    "radius; the universal perturbation is that of the pretrained network."
+)
 
 
 def write_page(output: str | os.PathLike[str]) -> Path:
@@ -35,7 +37,7 @@ def write_page(output: str | os.PathLike[str]) -> Path:
         parts += [
             "<h2>Accuracy under attack</h2>",
             _p(said.get("robustness")),
-            _robustness_figure(found),
+            _picture(drawing.robustness(found), "Accuracy under attack against the radius, with 95% intervals"),
             _robustness_table(found),
         ]
     perturbed = universal(records)
@@ -46,11 +48,12 @@ def write_page(output: str | os.PathLike[str]) -> Path:
         parts += [
             "<h2>Representation similarity</h2>",
             _p(said.get("similarity")),
-            _similarity_figure(records),
+            _picture(drawing.similarity(records), SIMILARITY),
             _svcca_table(records),
         ]
     if any(name.startswith("frequency-") for name in records):
-        parts += ["<h2>What the networks listen to</h2>", _p(said.get("frequency")), _frequency_figure(records)]
+        parts += ["<h2>What the networks listen to</h2>", _p(said.get("frequency"))]
+        parts += [_picture(drawing.frequency(records), "Accuracy and confidence on low and high frequencies")]
     file = Path(output) / "report.html"
     file.write_text(_PAGE.format(body="\n".join(parts)), encoding="utf-8")
     return file
@@ -71,29 +74,6 @@ def _head(about: dict[str, Any], said: dict[str, str]) -> str:
             "an adversary can do: certify with randomized smoothing for an upper one."
         )
     )
-
-
-def _robustness_figure(found: Sequence[Robustness]) -> str:
-    norms = list(dict.fromkeys(one.norm for one in found))
-    attacks = list(dict.fromkeys(one.attack for one in found))
-    figure, axes = _figure(len(norms), len(attacks))
-    for one in found:
-        ax = axes[norms.index(one.norm)][attacks.index(one.attack)]
-        scale = 255.0 if one.norm == "linf" else 1.0
-        x = [epsilon * scale for epsilon in one.epsilons]
-        for role, rows in one.accuracy.items():
-            values = np.array(rows) * 100
-            ax.plot(x, values[:, 0], "o-", color=COLOURS[role], markersize=3, label=role)
-            ax.fill_between(x, values[:, 1], values[:, 2], color=COLOURS[role], alpha=0.15)
-        ax.set(
-            title=f"{one.attack}, {one.norm}",
-            ylim=(0, 100),
-            xlabel="radius" + (" x 255" if scale > 1 else ""),
-            ylabel="accuracy, %",
-        )
-        ax.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
-    return _picture(figure, "Accuracy under attack against the radius, with 95% intervals")
 
 
 def _robustness_table(found: Sequence[Robustness]) -> str:
@@ -144,100 +124,17 @@ def _universal_table(one: Universal) -> str:
     )
 
 
-def _similarity_figure(records: Records) -> str:
-    names = [name for name in records if name.startswith("similarity-")]
-    pairs = list(dict.fromkeys(name.split("-")[1:3][0] + "-" + name.split("-")[2] for name in names))
-    figure, axes = _figure(len(pairs), len(KINDS), width=3.4, height=3.2)
-    for i, pair in enumerate(pairs):
-        for j, kind in enumerate(KINDS):
-            ax, record = axes[i][j], records.get(f"similarity-{pair}-{kind}")
-            if record is None:
-                ax.set_axis_off()
-                continue
-            values = np.array(record["cka"])
-            ax.imshow(values, vmin=0, vmax=1, cmap="magma", origin="lower")
-            for (y, x), value in np.ndenumerate(values):
-                if values.size <= 64:
-                    ax.text(
-                        x,
-                        y,
-                        f"{value:.2f}",
-                        ha="center",
-                        va="center",
-                        fontsize=7,
-                        color="white" if value < 0.6 else "black",
-                    )
-            first, second = pair.split("-")
-            ax.set(
-                title=KINDS[kind],
-                xlabel=second,
-                ylabel=first,
-                xticks=range(values.shape[1]),
-                yticks=range(values.shape[0]),
-            )
-            if values.shape[1] <= 8:
-                ax.set_xticklabels([_short(n) for n in record["columns"]], fontsize=7)
-                ax.set_yticklabels([_short(n) for n in record["rows"]], fontsize=7)
-    return _picture(
-        figure,
-        "Linear CKA between the layers of each pair of networks. Attacked images are the same for all pairs, made by PGD on the finetuned network at the largest "
-        "radius; the universal perturbation is that of the pretrained network.",
-    )
-
-
 def _svcca_table(records: Records) -> str:
     rows = []
-    for name, record in records.items():
-        if name.startswith("similarity-"):
-            _, first, second, kind = name.split("-")
-            pairs = zip(record["svcca"], record["svcca_shuffled"], strict=True)
+    for kind, images in KINDS.items():
+        for pair, record in records.get(f"similarity-{kind}", {}).items():
+            values = zip(record["svcca"], record["svcca_shuffled"], strict=True)
             rows.append(
-                [f"{first}, {second}", KINDS[kind], *(f"{value:.2f} ({chance:.2f})" for value, chance in pairs)]
+                [pair.replace("-", ", "), images, *(f"{value:.2f} ({chance:.2f})" for value, chance in values)]
             )
     depth = max((len(row) - 2 for row in rows), default=0)
     head = ["SVCCA of layers of equal depth (of shuffled images)", "images", *(f"layer {k}" for k in range(depth))]
     return _table(head, rows)
-
-
-def _frequency_figure(records: Records) -> str:
-    figure, axes = _figure(2, 2, width=4.2)
-    for role in COLOURS:
-        record = records.get(f"frequency-{role}")
-        if record is None:
-            continue
-        for j, part in enumerate(("low", "high")):
-            x = [entry["radius"] for entry in record[part]]
-            for i, values in enumerate(
-                (
-                    [100 * e["right"].count("1") / len(e["right"]) for e in record[part]],
-                    [100 * e["confidence"] for e in record[part]],
-                )
-            ):
-                axes[i][j].plot(x, values, "o-", color=COLOURS[role], markersize=3, label=role)
-                side = "up to" if part == "low" else "above"
-                axes[i][j].set(
-                    title=f"{part} frequencies",
-                    xlabel=f"kept: {side} so many cycles per image",
-                    ylabel=("accuracy, %", "confidence, %")[i],
-                    ylim=(0, 100),
-                )
-                axes[i][j].grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
-    return _picture(figure, "Accuracy and confidence on low and high frequencies")
-
-
-def _short(name: str) -> str:
-    last = name.rsplit(".", 1)[-1]
-    return f"block {last}" if last.isdigit() else last
-
-
-def _figure(rows: int, columns: int, width: float = 3.2, height: float = 2.6) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _picture(figure: Any, caption: str) -> str:

@@ -124,3 +124,10 @@ def area_under_curve(epsilons: Sequence[float], accuracies: Sequence[float]) -> 
     if len(x) < 2:
         raise ValueError(f"An area needs at least two radii, got {len(x)}.")
     return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)) / (x[-1] - x[0]))
+
+
+def area_of_each(epsilons: Sequence[float], curve: Right) -> NDArray[np.float64]:
+    """The area under each image's own curve: bool (radii, images) -> float64 (images,), whose mean is `area_under_curve`."""
+    widths = np.diff(np.asarray(epsilons, dtype=float))[:, None]
+    total: NDArray[np.float64] = ((curve[1:] + curve[:-1].astype(float)) / 2 * widths).sum(0)
+    return total / (epsilons[-1] - epsilons[0])

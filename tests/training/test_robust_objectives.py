@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import data, plain, smoothed, trainer
-from torch import nn
+from tiny import data, plain, small_network, smoothed, trainer
 
 from hf_smoothing import NoiseMixture
 from hf_smoothing.training import Batch, ObjectiveState
@@ -19,29 +18,9 @@ from hf_smoothing.training.objectives import (
 )
 
 
-class Small(nn.Module):
-    """Features, a batch norm so that modes matter, a head."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.norm, self.head = nn.Linear(48, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
-        self.modes = []
-
-    def phi(self, x):
-        return torch.sin(self.norm(self.body(x.flatten(1))))
-
-    def forward(self, x):
-        self.modes.append(self.training)
-        return self.head(self.phi(x))
-
-
 @pytest.fixture
 def network():
-    torch.manual_seed(0)
-    module = Small().train()
-    module.norm.momentum = 0.0  # so that the twin sees the same statistics in eval mode
-    module.norm.running_mean.normal_()
-    return module
+    return small_network()
 
 
 BATCH = Batch(torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 0, 1]))

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm as normal
-from tiny import plain, trainer
-from torch import nn
+from tiny import plain, small_network, trainer
 
 from hf_smoothing import NoiseMixture
 from hf_smoothing.attacks import ddn, distance
@@ -23,25 +22,9 @@ MIXTURE = NoiseMixture((0.1, 0.3))
 BATCH = Batch(torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 0, 1, 2]))
 
 
-class Small(nn.Module):
-    """Smooth, with a batch norm so that modes matter."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.norm, self.head = nn.Linear(48, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
-        self.modes = []
-
-    def forward(self, x):
-        self.modes.append(self.training)
-        return self.head(torch.sin(self.norm(self.body(x.flatten(1)))))
-
-
 @pytest.fixture
 def network():
-    torch.manual_seed(0)
-    module = Small().train()
-    module.norm.momentum = 0.0  # so that the twin sees the same statistics in eval mode
-    module.norm.running_mean.normal_()
+    module = small_network()
     module.head.weight.data *= 4
     return module
 

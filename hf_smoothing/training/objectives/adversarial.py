@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks import Norm, ascend, pgd
+from hf_smoothing.attacks.losses import divergence
 from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of
 
 
@@ -88,11 +89,6 @@ def trades(
     standard = F.cross_entropy(logits, batch.labels, label_smoothing=state.label_smoothing)
     robust = divergence(F.log_softmax(logits, dim=1), F.log_softmax(network(moved).float(), dim=1)).mean()
     return standard + weight * robust, {"standard": standard, "divergence": robust}
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) of each row of two tables of log-probabilities."""
-    return (log_p.exp() * (log_p - log_q)).sum(1)
 
 
 def check_attack(state: ObjectiveState, name: str, epsilon: float, norm: Norm) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.models.activations import Network
@@ -94,12 +92,6 @@ def no_smoothing(state: ObjectiveState, name: str) -> None:
     """
     if state.label_smoothing:
         raise ValueError(f"{name} has no label smoothing, got {state.label_smoothing}. Set label_smoothing_factor=0.")
-
-
-def log_mean_softmax(logits: Tensor) -> Tensor:
-    """Log of the mean over copies of the softmax: (copies, batch, classes) -> (batch, classes), float32 or better."""
-    log_p = F.log_softmax(logits.float(), dim=-1)
-    return torch.logsumexp(log_p, dim=0) - math.log(len(log_p))
 
 
 class Objective(Protocol):

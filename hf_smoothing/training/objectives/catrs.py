@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_smoothing.attacks.losses import divergence, log_mean_softmax
 from hf_smoothing.models.activations import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
     ObjectiveState,
-    log_mean_softmax,
     network_of,
     no_smoothing,
     noisy_copies,
@@ -69,11 +69,10 @@ def cat_rs(
     accepted = (draws < confidence).sum(0).clamp_min(1)
     kept = torch.arange(count, device=accepted.device)[:, None] < accepted
     low = (losses * kept).mean(0).mean()
-    target = log_mean_softmax(logits).exp().detach()
+    target = log_mean_softmax(logits).detach()
     worst = _worst_noise(network, batch.pixels, noise, target, epsilon, steps)
     moved = F.log_softmax(network((batch.pixels + worst).flatten(0, 1)).float(), dim=-1).unflatten(0, noise.shape[:2])
-    divergence = (target * (target.clamp_min(1e-20).log() - moved)).sum(-1).amax(0)
-    high = (divergence * (accepted == count)).mean()
+    high = (divergence(target, moved).amax(0) * (accepted == count)).mean()
     return low + weight * high, {"low": low, "high": high, "confidence": confidence.mean()}
 
 
@@ -90,7 +89,7 @@ def _worst_noise(
             log_q = F.log_softmax(network((pixels + moved).flatten(0, 1)).float(), dim=-1).unflatten(
                 0, noise.shape[:2]
             )
-            (gradient,) = torch.autograd.grad(-(target * log_q).sum(), moved)
+            (gradient,) = torch.autograd.grad(-(target.exp() * log_q).sum(), moved)
             length = gradient.flatten(2).norm(dim=2)[:, :, None, None, None].clamp_min(1e-12)
             shift = moved.detach() + 2.0 * epsilon / steps * gradient / length - noise
             far = shift.flatten(2).norm(dim=2)[:, :, None, None, None].clamp_min(1e-12)

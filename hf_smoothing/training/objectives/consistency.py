@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_smoothing.attacks.losses import divergence, log_mean_softmax
 from hf_smoothing.training.objectives.base import Batch, ObjectiveState, noisy_copies
 
 
@@ -43,13 +42,12 @@ def consistency(
     noise, _ = noisy_copies(batch, state, copies, "Consistency")
     count = len(batch.pixels)
     noisy = (batch.pixels + noise).flatten(0, 1)
-    log_p = F.log_softmax(model(noisy).float(), dim=-1).view(copies, count, -1)
-    mean = log_p.exp().mean(0)
-    log_mean = torch.logsumexp(log_p, dim=0) - math.log(copies)
+    logits = model(noisy).float().view(copies, count, -1)
+    log_p, log_mean = F.log_softmax(logits, dim=-1), log_mean_softmax(logits)
     losses = F.nll_loss(log_p.flatten(0, 1), batch.labels.repeat(copies))
     if state.label_smoothing:
         losses = (1.0 - state.label_smoothing) * losses - state.label_smoothing * log_p.mean()
-    divergence = (mean * (log_mean - log_p)).sum(-1).mean()
-    uncertainty = -(mean * log_mean).sum(-1).mean()
-    loss = losses + weight * divergence + entropy * uncertainty
-    return loss, {"cross_entropy": losses, "divergence": divergence, "entropy": uncertainty}
+    apart = divergence(log_mean, log_p).mean()
+    uncertainty = -(log_mean.exp() * log_mean).sum(-1).mean()
+    loss = losses + weight * apart + entropy * uncertainty
+    return loss, {"cross_entropy": losses, "divergence": apart, "entropy": uncertainty}

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, log_mean_softmax, no_smoothing, noisy_copies
+from hf_smoothing.attacks.losses import log_mean_softmax
+from hf_smoothing.training.objectives.base import Batch, ObjectiveState, no_smoothing, noisy_copies
 
 
 def macer(

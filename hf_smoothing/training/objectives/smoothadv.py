@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks import ascend, ddn
+from hf_smoothing.attacks.losses import divergence, log_mean_softmax
 from hf_smoothing.models.activations import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
     ObjectiveState,
-    log_mean_softmax,
     network_of,
     noisy_copies,
 )
@@ -152,13 +152,13 @@ def smoothmix(
     )
     mean = log_mean_softmax(logits).exp()
     classes = mean.shape[1]
-    share = 0.5 * torch.rand(len(pixels), generator=state.generator, device=pixels.device)
+    # Away from 0, so that every entry of the target has a logarithm.
+    share = 0.5 * torch.rand(len(pixels), generator=state.generator, device=pixels.device).clamp_min(1e-12)
     mixed = pixels + share[:, None, None, None] * (far - pixels)
     target = mean + share[:, None] * (1.0 / classes - mean)
     log_q = F.log_softmax(_logits(network, mixed, noise).float(), dim=-1)
-    divergence = (target * (target.clamp_min(1e-20).log() - log_q)).sum(-1).mean(0)
     right = (mean.argmax(1) == batch.labels).float()
-    robust = (right * divergence).mean()
+    robust = (right * divergence(target.log(), log_q).mean(0)).mean()
     return standard + weight * grown * robust, {"standard": standard, "mix": robust}
 
 

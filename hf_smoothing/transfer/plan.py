@@ -1,0 +1,90 @@
+"""What an analysis measures, and which models it can compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hf_smoothing.attacks import Norm
+from hf_smoothing.models import SmoothedClassifier
+from hf_smoothing.transfer.robustness import check_epsilons
+
+
+ROLES = ("pretrained", "finetuned", "standard")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        attacks: names in `hf_smoothing.attacks.ATTACKS`.
+        epsilons: norm -> growing radii in [0, 1] pixel units, the first of them 0.
+        steps: of the attacks.
+        universal: norm -> radius of the universal perturbations.
+        radii: of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
+        layers: role -> names of modules to compare; by default the stem and the blocks.
+        batch_size: images a pass.
+        seed: of attacks and perturbations.
+    """
+
+    attacks: tuple[str, ...] = ("fgsm", "pgd", "mi-fgsm", "di-fgsm")
+    epsilons: Mapping[Norm, tuple[float, ...]] = field(
+        default_factory=lambda: {
+            "linf": (0.0, 0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255),
+            "l2": (0.0, 0.05, 0.1, 0.2, 0.4),
+        }
+    )
+    steps: int = 10
+    universal: Mapping[Norm, float] = field(default_factory=lambda: {"linf": 8 / 255, "l2": 1.5})
+    radii: tuple[float, ...] | None = None
+    layers: Mapping[str, tuple[str, ...]] | None = None
+    batch_size: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.epsilons or not self.universal or not self.attacks:
+            raise ValueError(
+                "A plan needs attacks, and radii for attacks and universal perturbations, of at least one norm."
+            )
+        for norm, values in self.epsilons.items():
+            check_epsilons(values, norm)
+            if len(values) < 2 or values[0] != 0.0:
+                raise ValueError(
+                    f"Radii must start with 0, the clean images, and have at least one more, got {list(values)}."
+                )
+        for norm, epsilon in self.universal.items():
+            check_epsilons([epsilon], norm)
+        if self.batch_size < 4 or self.steps < 1:
+            raise ValueError(
+                f"An analysis needs batches of at least 4 images and at least 1 step, got {self.batch_size} and {self.steps}."
+            )
+
+
+def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
+    """Refuse models that cannot be compared.
+
+    Raises:
+        ValueError: on missing roles, different resolutions, or a standard model with other classes than the finetuned one.
+    """
+    missing = [role for role in ROLES if role not in models]
+    if missing:
+        raise ValueError(f"An analysis needs a {', a '.join(ROLES)} model; missing: {', '.join(missing)}.")
+    sizes = {role: tuple(models[role].config.size) for role in ROLES}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"The models must take images of one size, got {sizes}. Wrap each with SmoothedClassifier.from_base_pretrained(..., size=, model_size=), "
+            "which resizes inside."
+        )
+    classes = [dict(models[role].config.id2label) for role in ("finetuned", "standard")]
+    if classes[0] != classes[1]:
+        raise ValueError(
+            f"The finetuned and the standard model must have the same classes in the same order, got {list(classes[0].values())[:5]} and "
+            f"{list(classes[1].values())[:5]}. Train the standard one on the finetuning data."
+        )
+
+
+def same_classes(first: SmoothedClassifier, second: SmoothedClassifier) -> bool:
+    """Whether two classifiers name the same classes; LABEL_0 and the like name none."""
+    names = [dict(model.config.id2label) for model in (first, second)]
+    return names[0] == names[1] and not all(str(name).startswith("LABEL_") for name in names[0].values())
