@@ -14,10 +14,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "examples" / "robustness_transfer
 @pytest.fixture(autouse=True)
 def modules(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("plan", "study", "work", "report"):
+    for name in ("plan", "study", "work", "report", "curves"):
         sys.modules.pop(name, None)
     yield
-    for name in ("plan", "study", "work", "report"):
+    for name in ("plan", "study", "work", "report", "curves"):
         sys.modules.pop(name, None)
 
 
@@ -30,7 +30,7 @@ def test_every_need_comes_first_and_every_network_sees_the_same_images(config):
     from plan import plan
 
     names, budgets = [], {}
-    for stage in plan(config):
+    for stage in plan({**config, "sweeps": {}}):
         assert set(stage.needs) <= set(names), stage
         assert stage.name not in names
         names.append(stage.name)
@@ -40,6 +40,28 @@ def test_every_need_comes_first_and_every_network_sees_the_same_images(config):
             budgets.setdefault((stage.kind, settings["data"]), set()).add(budget)
     assert all(len(found) == 1 for found in budgets.values())
     assert sum(name.startswith("train/") for name in names) == 2 * 4 * 2 * 3
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_a_sweep_changes_one_thing(scale):
+    from plan import plan
+
+    stages = {stage.name: stage for stage in plan(json.loads((FOLDER / f"{scale}.json").read_text()))}
+    names = list(stages)
+    for name, stage in stages.items():
+        assert all(names.index(need) < names.index(name) for need in stage.needs)
+    plain = stages["train/cifar10/clean/plain/seed0"].settings
+    assert stages["attack/frozen-depth/all-trained/clean"].needs == ("train/cifar10/clean/plain/seed0",)
+    blurred, alone = (
+        stages["train/shift/blur-of-1-pixel/clean"],
+        stages["train/frozen-depth/the-head-alone-trained/clean"],
+    )
+    assert {k for k in plain if blurred.settings[k] != plain[k]} == {"corruption"}
+    assert stages["attack/shift/blur-of-1-pixel/none"].settings["corruption"] == blurred.settings["corruption"]
+    assert {k for k in plain if alone.settings[k] != plain[k]} == {"arguments"}
+    assert stages["attack/frozen-depth/the-head-alone-trained/none"].needs == ("train/cifar10/none/plain/seed0",)
+    deep = stages["train/network/twice-as-deep/clean"]
+    assert stages[deep.needs[0]].settings["network"] == deep.settings["network"] != plain["network"]
 
 
 def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
@@ -57,20 +79,26 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     config["attack"] |= {"images": 24, "steps": 2, "epsilons": {"linf": [0, 0.02, 0.2], "l2": [0, 0.2]}}
     config["certification"] |= {"stride": 6, "n": 400, "radii": [0, 0.1]}
     config["analysis"]["images"] = 16
+    points = {"half": {"train_images": 16}, "head": {"arguments": {"trainable": ["classifier"]}}}
+    points["blur"] = {"corruption": {"kind": "gaussian-blur", "strength": 1.0}}
+    points["wide"] = {"network": config["network"] | {"hidden_sizes": [8, 16]}}
+    config["sweeps"] = {"factors": {"target": "target", "pretraining": "clean", "points": points}}
     (tmp_path / "small.json").write_text(json.dumps(config))
     docs = tmp_path / "docs"
     docs.mkdir()
     page = docs / "robustness_transfer.md"
     page.write_text(
-        "".join(
-            f"<!-- table small {name}-target -->\nold\n<!-- end -->\n" for name in ("brittle", "mended", "mixture")
+        "<!-- table small sweep-factors -->\nold\n<!-- end -->\n"
+        + "".join(
+            f"<!-- table small {name}-target -->\nold\n<!-- end -->\n"
+            for name in ("brittle", "mended", "mixture", "inherited")
         )
     )
 
     common = ["--config", str(tmp_path / "small.json"), "--output_dir", str(tmp_path / "out")]
     study.main(["run", *common, "--data", str(tmp_path / "data")])
     study.main(["status", *common])
-    assert "train: 6 of 6 done" in capsys.readouterr().out
+    assert "train: 13 of 13 done" in capsys.readouterr().out
     study.main(["report", *common, "--docs", str(docs)])
     text = page.read_text()
     assert "old" not in text
@@ -79,5 +107,6 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     assert (tmp_path / "out/analyse/target/mixture/plain/report.html").exists()
     figures = json.loads((docs / "results" / "robustness_transfer.json").read_text())["small"]
     assert figures["brittle-target"]["mixture"]["seeds"] == [0]
+    assert set(figures["sweep-factors"]) == set(points)
     study.main(["report", *[*common[:3], str(tmp_path / "nowhere")], "--docs", str(docs)])  # from the records alone
     assert page.read_text() == text

@@ -28,7 +28,7 @@ def plan(config: dict[str, Any]) -> list[Stage]:
                     models[pretraining, way] = add(train(config, target, pretraining, way, seed, backbone))
             for (pretraining, way), model in models.items():
                 where = f"{target}/{pretraining}/{folder(way)}/seed{seed}"
-                settings = {"data": target, "size": config["size"]}
+                settings = {"data": target, "size": config["size"], "corruption": None}
                 add(Stage(f"attack/{where}", "attack", settings | config["attack"], (model,)))
                 add(Stage(f"certify/{where}", "certify", settings | config["certification"], (model,)))
             if seed == config["seeds"][0]:
@@ -36,9 +36,49 @@ def plan(config: dict[str, Any]) -> list[Stage]:
                 for (pretraining, way), model in models.items():
                     if pretraining != NONE:
                         needs = (f"pretrain/{pretraining}/seed{seed}", model, standard)
-                        settings = {"data": target, "size": config["size"], **config["analysis"]}
+                        settings = {"data": target, "size": config["size"], "corruption": None, **config["analysis"]}
                         add(Stage(f"analyse/{target}/{pretraining}/{folder(way)}", "analyse", settings, needs))
+    for name, sweep in config.get("sweeps", {}).items():
+        for point in sweep["points"]:
+            for stage in sweep_point(config, name, point):
+                add(stage)
     return list(stages.values())
+
+
+def sweep_point(config: dict[str, Any], sweep: str, point: str) -> list[Stage]:
+    """The finetuned and the standard network of one point of a factor sweep, attacked; the first seed, finetuned plainly.
+
+    A point changes "network" (of the backbone too), "train_images", "corruption" (of all images of the target) for both networks, and
+    "arguments" for the finetuned one alone.
+    """
+    about = config["sweeps"][sweep]
+    changes, target, seed = about["points"][point], about["target"], config["seeds"][0]
+    shared = {key: value for key, value in changes.items() if key != "arguments"}
+    stages, where = [], f"{folder(sweep)}/{folder(point)}"
+    for pretraining in (NONE, about["pretraining"]):
+        backbone: tuple[str, ...] = ()
+        if pretraining != NONE:
+            stages.append(pretrain(config, pretraining, seed))
+            if "network" in changes:
+                stages[-1] = _changed(stages[-1], f"pretrain/{where}", {"network": changes["network"]})
+            backbone = (stages[-1].name,)
+        trained = train(config, target, pretraining, "plain", seed, backbone)
+        own = dict(shared)
+        if backbone and "arguments" in changes:
+            own["arguments"] = trained.settings["arguments"] | changes["arguments"]
+        stages.append(_changed(trained, f"train/{where}/{pretraining}", own) if own else trained)
+        settings = {
+            "data": target,
+            "size": config["size"],
+            "corruption": changes.get("corruption"),
+            **config["attack"],
+        }
+        stages.append(Stage(f"attack/{where}/{pretraining}", "attack", settings, (stages[-1].name,)))
+    return stages
+
+
+def _changed(stage: Stage, name: str, changes: dict[str, Any]) -> Stage:
+    return Stage(name, stage.kind, stage.settings | changes, stage.needs)
 
 
 def pretrain(config: dict[str, Any], kind: str, seed: int) -> Stage:
@@ -48,6 +88,7 @@ def pretrain(config: dict[str, Any], kind: str, seed: int) -> Stage:
         "data": config["source"],
         "held_out": config["held_out"]["source"],
         "train_images": None,
+        "corruption": None,
         "arguments": config["arguments"] | about["arguments"] | about["kinds"][kind],
     }
     return Stage(f"pretrain/{kind}/seed{seed}", "pretrain", settings)
@@ -62,6 +103,7 @@ def train(
         "data": target,
         "held_out": config["held_out"]["target"],
         "train_images": about["train_images"],
+        "corruption": None,
         "arguments": config["arguments"] | about["arguments"] | config["ways"][way],
     }
     return Stage(f"train/{target}/{pretraining}/{folder(way)}/seed{seed}", "train", settings, backbone)

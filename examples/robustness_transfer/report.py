@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from curves import Records, matched_difference
 from plan import NONE, folder
 
 from hf_smoothing.pages import fill_markers, keep_figures, keep_records, markdown_table
 from hf_smoothing.stages import Stage
 from hf_smoothing.statistics import Paired, paired_difference
-from hf_smoothing.transfer import area_of_each, area_under_curve, decline_ratio, matched
-from hf_smoothing.transfer.keeping import from_bits
+from hf_smoothing.transfer import area_under_curve, decline_ratio
 
 
 Line = list[Any]
@@ -29,46 +29,16 @@ def build(config: dict[str, Any], scale: str, stages: list[Stage], output: Path,
     records = Records(config, keep_records(stages, output, file))
     texts, figures = {}, {}
     for target in config["targets"]:
-        for name, made in (("brittle", brittle), ("mended", mended), ("mixture", mixture)):
+        for name, made in (("brittle", brittle), ("mended", mended), ("mixture", mixture), ("inherited", inherited)):
             rows, figures[f"{name}-{target}"] = made(records, target)
             texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{markdown_table(*rows)}"
+    for name, sweep in config.get("sweeps", {}).items():
+        key = f"sweep-{folder(name)}"
+        rows, figures[key] = sweep_rows(records, name)
+        texts[key] = f"*{records.scale(sweep['target'])}; seed {config['seeds'][0]}*\n\n{markdown_table(*rows)}"
     unused = fill_markers(docs / "robustness_transfer.md", scale, texts)
     keep_figures(docs / "results" / "robustness_transfer.json", scale, figures)
     print(f"Tables without a place in the page: {unused or 'none'}")
-
-
-class Records:
-    """Args: config: of the study. lines: its records."""
-
-    def __init__(self, config: dict[str, Any], lines: list[dict[str, Any]]) -> None:
-        self.config = config
-        self.stages = {line["stage"]: line["result"] for line in lines}
-
-    def curve(self, target: str, pretraining: str, way: str, seed: int, norm: str) -> NDArray[np.bool_] | None:
-        """(radii, images): what survives, or None where it is missing."""
-        result = self.stages.get(f"attack/{target}/{pretraining}/{folder(way)}/seed{seed}")
-        return None if result is None else np.array([from_bits(row) for row in result["right"][norm]])
-
-    def gains(self, target: str, pretraining: str, way: str, seed: int) -> NDArray[np.float64] | None:
-        """What each image adds to the average certified radius."""
-        result = self.stages.get(f"certify/{target}/{pretraining}/{folder(way)}/seed{seed}")
-        return None if result is None else np.maximum(np.array(result["radii"]), 0.0)
-
-    def seeds(self, *models: tuple[str, str], target: str) -> list[int]:
-        """Those that all models have."""
-        return [
-            s
-            for s in self.config["seeds"]
-            if all(self.curve(target, *model, s, "linf") is not None for model in models)
-        ]
-
-    def scale(self, target: str) -> str:
-        """What the caption of a table says."""
-        about, attack = self.config["targets"][target], self.config["attack"]
-        return (
-            f"Scale: {self.config['scale']}; {target}, {about['train_images']:,} training images, {about['arguments']['num_train_epochs']} epochs; "
-            f"{attack['attack']} of {attack['steps']} steps on {attack['images']:,} test images"
-        )
 
 
 def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
@@ -83,11 +53,13 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         if not seeds:
             continue
         accuracies = np.mean([records.curve(target, *model, s, "linf").mean(1) for s in seeds], axis=0)  # type: ignore[union-attr]
-        found = []
-        for seed in seeds:
-            curves = [records.curve(target, *one, seed, "linf") for one in (model, standard)]
-            areas = [area_of_each(epsilons, curve) for curve in matched([c for c in curves if c is not None])]
-            found.append(paired_difference(*areas) if len(areas[0]) > 1 else None)
+        found, other = (
+            [
+                matched_difference(epsilons, *(records.curve(target, *one, s, norm) for one in (model, standard)))
+                for s in seeds
+            ]
+            for norm, epsilons in records.config["attack"]["epsilons"].items()
+        )
         shown = (
             ""
             if pretraining == NONE
@@ -99,7 +71,7 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         ])  # fmt: skip
         figures[pretraining] = {
             "accuracy": accuracies.tolist(),
-            "area_difference_matched": [one and one.value for one in found],
+            "area_difference_matched": {"linf": _plain(found), "l2": _plain(other)},
             "seeds": seeds,
         }
     head = [
@@ -125,7 +97,7 @@ def mended(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict
             ]
             found = [paired_difference(a, b) for a, b in zip(*sides, strict=True)]
             rows.append([way, pretraining, *(_interval(one) for one in found), len(seeds)])
-            figures[f"{way}/{pretraining}"] = {"differences": [one.value for one in found], "seeds": seeds}
+            figures[f"{way}/{pretraining}"] = {"differences": _plain(found), "seeds": seeds}
     head = ["way", "pretrained on", *("clean, points" if not e else f"{255 * e:.2g}/255" for e in epsilons), "seeds"]
     return (head, rows), figures
 
@@ -136,10 +108,14 @@ def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
     figures: dict[str, Any] = {}
     for way in records.config["ways"]:
         for pretraining in [kind for kind in records.config["pretraining"]["kinds"] if kind != "clean"]:
-            seeds = records.seeds((pretraining, way), ("clean", way), target=target)
-            gains = [[records.gains(target, p, way, s) for s in seeds] for p in (pretraining, "clean")]
-            if not seeds or any(g is None for side in gains for g in side):
+            seeds = [
+                seed
+                for seed in records.seeds((pretraining, way), ("clean", way), target=target)
+                if all(records.gains(target, p, way, seed) is not None for p in (pretraining, "clean"))
+            ]
+            if not seeds:
                 continue
+            gains = [[records.gains(target, p, way, s) for s in seeds] for p in (pretraining, "clean")]
             sides = [
                 np.mean([records.curve(target, p, way, s, "linf") for s in seeds], axis=0)
                 for p in (pretraining, "clean")
@@ -160,9 +136,9 @@ def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
                 ]
             )
             figures[f"{way}/{pretraining}"] = {
-                "clean": at[0].value,
-                "attacked": at[1].value,
-                "acr": certified.value,
+                "clean": asdict(at[0]),
+                "attacked": asdict(at[1]),
+                "acr": asdict(certified),
                 "seeds": seeds,
             }
     last = 255 * records.config["attack"]["epsilons"]["linf"][-1]
@@ -177,6 +153,62 @@ def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         "seeds",
     ]
     return (head, rows), figures
+
+
+def inherited(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
+    """What the analyses of the first seed say the finetuned network has kept of the pretrained one."""
+    rows: list[Line] = []
+    figures: dict[str, Any] = {}
+    for way in records.config["ways"]:
+        for pretraining in records.config["pretraining"]["kinds"]:
+            result = records.stages.get(f"analyse/{target}/{pretraining}/{folder(way)}")
+            if result is None:
+                continue
+            near, far = (result["cka"]["clean"].get(f"pretrained-{role}", []) for role in ("finetuned", "standard"))
+            cka = [f"{a:.2f} / {b:.2f}" for a, b in zip(near, far, strict=False)]
+            rows.append([
+                pretraining, way, *(_interval(Paired(**result["carried"][norm])) for norm in ("linf", "l2")), ", ".join(cka),
+                *(_interval(Paired(**result["frequency"][part])) for part in ("low", "high")),
+            ])  # fmt: skip
+            figures[f"{way}/{pretraining}"] = result | {"sentences": None}
+    head = [
+        "pretrained on", "finetuned", "universal perturbations carried, l-inf, points", "l2, points",
+        "CKA with the pretrained network, layer by layer: finetuned / standard", "low frequencies, points", "high frequencies, points",
+    ]  # fmt: skip
+    return (head, rows), figures
+
+
+def sweep_rows(records: Records, sweep: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
+    """The finetuned beside the standard network at every point of a factor."""
+    about = records.config["sweeps"][sweep]
+    epsilons = records.config["attack"]["epsilons"]["linf"]
+    rows: list[Line] = []
+    figures: dict[str, Any] = {}
+    for point in about["points"]:
+        where = f"attack/{folder(sweep)}/{folder(point)}"
+        curves = [records.attacked(f"{where}/{pretraining}", "linf") for pretraining in (about["pretraining"], NONE)]
+        if curves[0] is None or curves[1] is None:
+            continue
+        found = matched_difference(epsilons, *curves)
+        shown = [f"{100 * curve[k].mean():.1f}" for curve in curves for k in (0, -1)]  # type: ignore[index]
+        rows.append([point, *shown, "none matched" if found is None else _interval(found)])
+        figures[point] = {
+            "finetuned": curves[0].mean(1).tolist(), "standard": curves[1].mean(1).tolist(), "area_difference_matched": _plain([found])[0],
+        }  # fmt: skip
+    last = f"{255 * epsilons[-1]:.2g}/255, %"
+    head = [
+        sweep,
+        "finetuned: clean, %",
+        last,
+        "standard: clean, %",
+        last,
+        "finetuned - standard, area at matched accuracy, points",
+    ]
+    return (head, rows), figures
+
+
+def _plain(found: list[Paired | None]) -> list[dict[str, Any] | None]:
+    return [one and asdict(one) for one in found]
 
 
 def _interval(found: Paired, factor: float = 100.0) -> str:

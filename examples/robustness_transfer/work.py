@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from hf_smoothing.recipes import (
 )
 from hf_smoothing.stages import Results, Stage
 from hf_smoothing.transfer.analysis import Analysis
-from hf_smoothing.transfer.keeping import bits
+from hf_smoothing.transfer.corruptions import corrupted
+from hf_smoothing.transfer.drawing import KINDS
+from hf_smoothing.transfer.findings import alike, frequency_gap, sentences, universal
+from hf_smoothing.transfer.keeping import bits, read_analysis
 from hf_smoothing.transfer.page import write_page
 from hf_smoothing.transfer.plan import Plan
 from hf_smoothing.transfer.robustness import attack_curve
@@ -72,7 +76,7 @@ class Work:
             )  # fmt: skip
         images = fit(make_trainer(model, folder, self._arguments(stage), train))
         model.eval().save_pretrained(folder / "model")
-        test = decoded(self.output, self.data, settings["data"], "test", settings["size"])
+        test = self._split(settings, "test")
         return {
             "images": images,
             "accuracy_held_out": accuracy(model, held_out),
@@ -97,7 +101,7 @@ class Work:
         """Certified radii of some test images."""
         settings = stage.settings
         model = SmoothedClassifier.from_pretrained(self.output / needs[0] / "model").eval()
-        test = decoded(self.output, self.data, settings["data"], "test", settings["size"])
+        test = self._split(settings, "test")
         rule = {key: settings[key] for key in ("sigma", "n", "alpha", "label_aware", "radii")}
         run = certify_dataset(
             model, test, folder / "run", **rule, indices=range(0, len(test), settings["stride"]), dtype="bfloat16",
@@ -121,18 +125,29 @@ class Work:
         }
         Analysis(models, test.pixels, test.labels, folder, Plan(), about).run(progress=False)
         write_page(folder)
-        return {}
+        _, records = read_analysis(folder)
+        return {
+            "sentences": sentences(records),
+            "carried": {one.norm: asdict(one.carried) for one in universal(records)},
+            "cka": {kind: {"-".join(pair): values for pair, values in alike(records, kind).items()} for kind in KINDS},
+            "frequency": {part: asdict(gap) for part in ("low", "high") if (gap := frequency_gap(records, part))},
+        }
 
     def _images(self, settings: dict[str, Any]) -> tuple[DecodedPixels, DecodedPixels, list[str]]:
-        everything = decoded(self.output, self.data, settings["data"], "train", settings["size"])
-        train, held_out = split_off(everything, settings["held_out"], settings["held_out_seed"])
+        train, held_out = split_off(self._split(settings, "train"), settings["held_out"], settings["held_out_seed"])
         count = settings["train_images"]
         train = DecodedPixels(train.pixels[:count], train.labels[:count])
         return train, held_out, class_names(self.data, settings["data"])
 
+    def _split(self, settings: dict[str, Any], split: str) -> DecodedPixels:
+        """A data set, corrupted if the settings say so."""
+        data = decoded(self.output, self.data, settings["data"], split, settings["size"])
+        how = settings["corruption"]
+        return DecodedPixels(corrupted(data.pixels, **how), data.labels) if how else data
+
     def _some(self, settings: dict[str, Any]) -> DecodedPixels:
         """So many test images, spread over the set."""
-        test = decoded(self.output, self.data, settings["data"], "test", settings["size"])
+        test = self._split(settings, "test")
         chosen = torch.arange(settings["images"]) * len(test) // settings["images"]
         return DecodedPixels(test.pixels[chosen], test.labels[chosen])
 

@@ -179,7 +179,7 @@ def sentences(records: Records) -> dict[str, str]:
             f"In {int((closeness > CKA_DIFFERENCE).sum())} of {len(closeness)} layers the finetuned network sees clean images more as the pretrained one does "
             f"than the standard network (CKA higher by more than {CKA_DIFFERENCE}; the largest difference is {closeness[np.abs(closeness).argmax()]:+.2f})."
         )
-    gaps = {part: _frequency_gap(records, part) for part in ("low", "high")}
+    gaps = {part: frequency_gap(records, part) for part in ("low", "high")}
     texts = []
     for part, gap in gaps.items():
         if gap is not None:
@@ -197,7 +197,8 @@ def sentences(records: Records) -> dict[str, str]:
     return said
 
 
-def _frequency_gap(records: Records, part: str) -> Paired | None:
+def frequency_gap(records: Records, part: str) -> Paired | None:
+    """Finetuned - standard of the accuracy on the "low" or the "high" part of the spectrum, mean over the radii, paired over images."""
     sides = [records.get(f"frequency-{role}") for role in ("finetuned", "standard")]
     if None in sides:
         return None
