@@ -35,6 +35,7 @@ _CONTENTS = {
     "certified_accuracy_path": "hf_smoothing.metrics",
     "certify": "hf_smoothing.certification",
     "certify_dataset": "hf_smoothing.certification",
+    "classifier_from_autoencoder": "hf_smoothing.models",
     "denoised_classifier": "hf_smoothing.models",
     "predict": "hf_smoothing.certification",
     "read_run": "hf_smoothing.records",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         NoisyImageProcessorPil,
         SmoothedClassifier,
         SmoothedClassifierConfig,
+        classifier_from_autoencoder,
         denoised_classifier,
         smoothed_ensemble,
     )

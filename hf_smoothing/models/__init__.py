@@ -10,6 +10,7 @@ from hf_smoothing.models.denoised import (
 )
 from hf_smoothing.models.ensemble import EnsembleConfig, EnsembleForImageClassification, smoothed_ensemble
 from hf_smoothing.models.image_processing import NoisyImageProcessor, NoisyImageProcessorPil
+from hf_smoothing.models.masked import classifier_from_autoencoder
 from hf_smoothing.models.pipeline import TASK, CertifiedImageClassificationPipeline
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
@@ -27,6 +28,7 @@ __all__ = [
     "SmoothedClassifier",
     "SmoothedClassifierConfig",
     "add_lora",
+    "classifier_from_autoencoder",
     "denoised_classifier",
     "load_adapters",
     "merge_lora",

@@ -14,15 +14,18 @@ class Network:
 
     Args:
         module: whose head and modes are meant.
-        classify: pixels -> logits.
+        classify: pixels (and further inputs of the module, by name) -> logits.
+        prepare: pixels -> what the module takes.
     """
 
-    def __init__(self, module: nn.Module, classify: Callable[[Tensor], Tensor]) -> None:
-        self.module, self._classify = module, classify
+    def __init__(
+        self, module: nn.Module, classify: Callable[..., Tensor], prepare: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> None:
+        self.module, self._classify, self.prepare = module, classify, prepare
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Logits (batch, num_labels)."""
-        return self._classify(pixels)
+    def __call__(self, pixels: Tensor, **inputs: Any) -> Tensor:
+        """Logits (batch, num_labels); of an autoencoder, the patches that it rebuilds."""
+        return self._classify(pixels, **inputs)
 
     def with_features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (batch, num_labels) and penultimate features (batch, width) of one pass."""

@@ -43,7 +43,7 @@ class RobustTrainingArguments(TrainingArguments):
     objective: str = field(
         default="mixture",
         metadata={
-            "help": "The training loss, by name: 'mixture', 'consistency', 'smoothadv', 'smoothmix', 'macer', 'stability', 'cat-rs', 'denoising' (noise); "
+            "help": "The training loss, by name: 'mixture', 'consistency', 'smoothadv', 'smoothmix', 'macer', 'stability', 'cat-rs', 'denoising', 'masked-denoising' (noise); "
             "'adaptive-interval' (l-infinity bounds); 'adversarial', 'trades', 'discrepancy-mitigation', 'feature-distillation' (attacks)."
         },
     )
@@ -55,6 +55,12 @@ class RobustTrainingArguments(TrainingArguments):
         metadata={
             "help": "A way of finetuning, which sets train_last, freeze_batch_norm and body_learning_rate where they are not given: "
             "'whole', 'last-stage', 'linear-probe' or 'light'. See docs/finetuning.md."
+        },
+    )
+    drop_path: float = field(
+        default=0.0,
+        metadata={
+            "help": "Stochastic depth of a transformer: probability that its last block is skipped, less before it."
         },
     )
     crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels a side."})
@@ -121,6 +127,10 @@ class RobustTrainingArguments(TrainingArguments):
             raise ValueError(f"`body_learning_rate` must be finite and >= 0, got {self.body_learning_rate}.")
         if not 0.0 < self.layer_decay <= 1.0:
             raise ValueError(f"`layer_decay` must be in (0, 1], e.g. 0.75, got {self.layer_decay}.")
+        if not 0.0 <= self.drop_path < 1.0 or (self.drop_path and self.gradient_checkpointing):
+            raise ValueError(
+                f"`drop_path` must be in [0, 1), and not go with gradient_checkpointing, which would draw anew, got {self.drop_path}."
+            )
         if self.data_on_device and self.dataloader_num_workers:
             raise ValueError(
                 f"`data_on_device` needs no workers, got dataloader_num_workers={self.dataloader_num_workers}. Set it to 0."

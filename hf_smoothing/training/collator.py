@@ -16,14 +16,14 @@ class PixelCollator:
     """Stacks items into a batch and checks labels and shapes while they are on the CPU.
 
     Args:
-        num_labels: number of classes.
+        num_labels: number of classes; None where labels are not used.
         ready: the pixels are noisy and normalised already, so that any value is right.
 
     Raises:
         ValueError: on mixed shapes, pixels that are neither uint8 nor in [0, 1], or labels outside the classes.
     """
 
-    def __init__(self, num_labels: int, ready: bool = False) -> None:
+    def __init__(self, num_labels: int | None, ready: bool = False) -> None:
         self.num_labels = num_labels
         self.ready = ready
 
@@ -56,12 +56,14 @@ class PixelCollator:
         return batch
 
 
-def check_labels(labels: Tensor, num_labels: int) -> None:
-    """Refuse labels that are not classes.
+def check_labels(labels: Tensor, num_labels: int | None) -> None:
+    """Refuse labels that are not classes; None where they are not used.
 
     Raises:
         ValueError: naming one that is not in [0, num_labels).
     """
+    if num_labels is None:
+        return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_labels:
         raise ValueError(

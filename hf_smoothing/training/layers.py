@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -93,3 +94,20 @@ def learning_rates(
 _CURE = (
     "Name what is to be trained with `trainable`, and leave `train_last`, `body_learning_rate` and `layer_decay` out."
 )
+
+
+def split_by_depth(optimizer: Any, model: nn.Module, args: Any) -> None:
+    """Give each depth a parameter group of its own, with its learning rate; the largest first, since the first is the one that is logged.
+
+    Args:
+        optimizer: made for the model, its groups are replaced.
+        model: whose parameters it has.
+        args: learning_rate, body_learning_rate and layer_decay, as in `learning_rates`.
+    """
+    rates = learning_rates(model, args.learning_rate, args.body_learning_rate, args.layer_decay)
+    by_parameter = {parameter: rates[name] for name, parameter in model.named_parameters()}
+    optimizer.param_groups = [
+        {**group, "params": [p for p in group["params"] if by_parameter[p] == rate], "lr": rate}
+        for group in optimizer.param_groups
+        for rate in sorted({by_parameter[p] for p in group["params"]}, reverse=True)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,54 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_smoothing.models.checkpoints import processor_pixels
+from hf_smoothing.models.configuration import check_head
+from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
+
+
+def check_request(
+    model: PreTrainedModel, args: RobustTrainingArguments, objective: Any, more: Mapping[str, Any]
+) -> None:
+    """Refuse what `RobustTrainer` cannot train.
+
+    Args:
+        model, args, objective: as it gets them.
+        more: keyword arguments of the stock Trainer.
+
+    Raises:
+        TypeError: on arguments of another class.
+        ValueError: naming what does not go.
+    """
+    if not isinstance(args, RobustTrainingArguments):
+        raise TypeError(f"`args` must be RobustTrainingArguments, got {type(args).__name__}.")
+    if more.get("model_init") is not None:
+        raise ValueError("RobustTrainer needs the model itself: pass `model`, not `model_init`.")
+    if more.get("compute_loss_func") is not None:
+        raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
+    if not is_autoencoder(model):
+        check_head(model.config)
+    elif objective is None and args.objective != "masked-denoising":
+        raise ValueError(
+            f"objective={args.objective!r} needs a classifier, got {type(model).__name__}. Set objective='masked-denoising', or hand its encoder on "
+            "with classifier_from_autoencoder first."
+        )
+
+
+def check_optimizer(trainer: Any, rates_by_depth: bool) -> None:
+    """Refuse what does not go with an optimizer of one's own, or with split tensors.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if rates_by_depth and (trainer.optimizer is not None or trainer.is_fsdp_enabled):
+        raise ValueError(
+            "`body_learning_rate` and `layer_decay` need an optimizer that the trainer makes, without FSDP. Leave them out, or do without "
+            "the optimizer of your own."
+        )
+    if trainer.args.ema_decay is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise ValueError("`ema_decay` averages whole tensors, which FSDP and DeepSpeed split. Leave it out there.")
 
 
 def check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> None:

@@ -21,13 +21,13 @@ class ResidentPixels(Dataset[dict[str, Any]]):
     Args:
         data: pixels and labels in memory.
         device: where to keep them.
-        num_labels: number of classes; labels are checked once, here.
+        num_labels: number of classes; labels are checked once, here. None where they are not used.
 
     Raises:
         ValueError: if a label is not one of the classes, or there is not one for each image.
     """
 
-    def __init__(self, data: DecodedPixels, device: torch.device, num_labels: int) -> None:
+    def __init__(self, data: DecodedPixels, device: torch.device, num_labels: int | None) -> None:
         if data.labels is not None and len(data):
             if data.labels.shape != (len(data),):
                 raise ValueError(

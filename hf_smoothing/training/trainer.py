@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.models.configuration import check_head
+from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import MAX_IMAGES, training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
-from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage
+from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
+from hf_smoothing.training.checkpoints import WholeCheckpoints
 from hf_smoothing.training.collator import PixelCollator
+from hf_smoothing.training.depth import stochastic_depth
 from hf_smoothing.training.divergence import FiniteWatch
-from hf_smoothing.training.layers import last_blocks, learning_rates
+from hf_smoothing.training.layers import last_blocks, split_by_depth
 from hf_smoothing.training.objectives import OBJECTIVES, Batch, Network, Objective, ObjectiveState, find_objective
-from hf_smoothing.training.owners import check_one_owner, find_preprocessing, train_only
+from hf_smoothing.training.owners import (
+    check_one_owner,
+    check_optimizer,
+    check_request,
+    find_preprocessing,
+    train_only,
+)
 from hf_smoothing.training.resident import ResidentPixels
 
 
-class RobustTrainer(Trainer):
-    """Trains a `SmoothedClassifier` or any plain image classifier of `transformers`, from scratch or from a checkpoint.
+class RobustTrainer(WholeCheckpoints):
+    """Trains a `SmoothedClassifier`, any plain image classifier of `transformers` or a masked autoencoder, from scratch or from a checkpoint.
 
     The data are clean [0, 1] (or uint8) pixels at the certified resolution under "pixel_values", and "labels". The trainer augments
     them, the objective adds noise and takes the loss, and resizing and normalisation follow: inside a `SmoothedClassifier`, or
@@ -64,13 +70,8 @@ class RobustTrainer(Trainer):
         data_collator: Any = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(args, RobustTrainingArguments):
-            raise TypeError(f"`args` must be RobustTrainingArguments, got {type(args).__name__}.")
-        if kwargs.get("model_init") is not None:
-            raise ValueError("RobustTrainer needs the model itself: pass `model`, not `model_init`.")
-        if kwargs.get("compute_loss_func") is not None:
-            raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
-        check_head(model.config)
+        check_request(model, args, objective, kwargs)
+        self._labels = None if is_autoencoder(model) else model.config.num_labels
         check_one_owner(model, args, processing_class)
         if isinstance(model, SmoothedClassifier):
             model.config.noise_owner = args.noise_owner  # what the saved configuration says should be what was done
@@ -94,7 +95,7 @@ class RobustTrainer(Trainer):
         train_dataset = kwargs.pop("train_dataset", None)
         if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
             where = args.device if args.data_on_device else torch.device("cpu")
-            train_dataset = ResidentPixels(train_dataset, where, model.config.num_labels)
+            train_dataset = ResidentPixels(train_dataset, where, self._labels)
         elif args.data_on_device:
             raise ValueError(
                 "`data_on_device` needs decoded pixels, no data_collator of your own and remove_unused_columns=False, got "
@@ -104,22 +105,15 @@ class RobustTrainer(Trainer):
             model=model,
             args=args,
             train_dataset=train_dataset,
-            data_collator=data_collator
-            or PixelCollator(model.config.num_labels, ready=args.noise_owner == "processor"),
+            data_collator=data_collator or PixelCollator(self._labels, ready=args.noise_owner == "processor"),
             processing_class=processing_class,
             **kwargs,
         )
+        if args.drop_path:
+            stochastic_depth(model, args.drop_path, lambda: self._generator)
         self._rates_by_depth = args.body_learning_rate is not None or args.layer_decay < 1.0
-        if self._rates_by_depth and (self.optimizer is not None or self.is_fsdp_enabled):
-            raise ValueError(
-                "`body_learning_rate` and `layer_decay` need an optimizer that the trainer makes, without FSDP. Leave them out, or do without "
-                "the optimizer of your own."
-            )
+        check_optimizer(self, self._rates_by_depth)
         if args.ema_decay is not None:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError(
-                    "`ema_decay` averages whole tensors, which FSDP and DeepSpeed split. Leave it out there."
-                )
             self.add_callback(AveragingCallback(self, args.ema_decay))
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a
         # ResNet, whose forward takes **kwargs and so seems to scale its loss itself.
@@ -153,16 +147,7 @@ class RobustTrainer(Trainer):
         made = self.optimizer is not None
         optimizer = super().create_optimizer(*args, **kwargs)
         if not made and self._rates_by_depth:
-            rates = learning_rates(
-                self.model, self.args.learning_rate, self.args.body_learning_rate, self.args.layer_decay
-            )
-            by_parameter = {parameter: rates[name] for name, parameter in self.model.named_parameters()}
-            # The largest rate first, since the first is the one that is logged.
-            optimizer.param_groups = [
-                {**group, "params": [p for p in group["params"] if by_parameter[p] == rate], "lr": rate}
-                for group in optimizer.param_groups
-                for rate in sorted({by_parameter[p] for p in group["params"]}, reverse=True)
-            ]
+            split_by_depth(optimizer, self.model, self.args)
         return optimizer
 
     def _share_buffers(self) -> None:
@@ -171,12 +156,12 @@ class RobustTrainer(Trainer):
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def classify(self, pixels: Tensor, model: nn.Module | None = None) -> Tensor:
-        """Logits of the model in training for [0, 1] pixels (noise allowed): the base classifier of the theory."""
+    def classify(self, pixels: Tensor, model: nn.Module | None = None, **inputs: Any) -> Tensor:
+        """Logits of the model in training for [0, 1] pixels (noise allowed): the base classifier of the theory. `inputs` are for the model."""
         target = self.model if model is None else model
         if isinstance(self.model, SmoothedClassifier) and not self.model.training:
             return self.model.classify(pixels)  # not through DDP, which would run the voting forward
-        logits: Tensor = target(pixel_values=self._model_pixels(pixels)).logits
+        logits: Tensor = target(pixel_values=self._model_pixels(pixels), **inputs).logits
         return logits
 
     def _model_pixels(self, pixels: Tensor) -> Tensor:
@@ -189,44 +174,53 @@ class RobustTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The objective in training; the model's own loss in evaluation."""
-        if not model.training:
+        """The objective in training; the model's own loss in evaluation, but of an autoencoder the objective."""
+        if not model.training and self._labels is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         for norm in self._frozen_norms:
             norm.eval()
-        if "labels" not in inputs:
+        if "labels" not in inputs and self._labels is not None:
             raise ValueError(
                 f"Training needs 'labels' beside 'pixel_values', got {sorted(inputs)}. Which column holds them?"
             )
-        labels = inputs["labels"]
-        generator = self._next_generator(labels.device)
-        pixels = self._training_pixels(inputs["pixel_values"], generator)
+        values = inputs["pixel_values"]
+        labels = inputs.get("labels", torch.empty(0, dtype=torch.long, device=values.device))
+        self._generator = self._next_generator(values.device, model.training)
+        pixels = self._training_pixels(values, self._generator, augment=model.training)
         state = ObjectiveState(
             noise=self.args.mixture(),
-            generator=generator,
+            generator=self._generator,
             progress=self.state.global_step / max(self.state.max_steps, 1),
             label_smoothing=self.args.label_smoothing_factor,
         )
-        network = Network(self.model, lambda x: self.classify(x, model))
+        network = Network(self.model, lambda x, **inputs: self.classify(x, model, **inputs), self._model_pixels)
         loss, logs = self.objective(network, Batch(pixels, labels), state)
-        self._watch.see(loss)
-        for name, value in logs.items():
-            total, count = self._logs.get(name, (0.0, 0))
-            self._logs[name] = (total + value.detach(), count + 1)
+        if model.training:
+            self._watch.see(loss)
+            for name, value in logs.items():
+                total, count = self._logs.get(name, (0.0, 0))
+                self._logs[name] = (total + value.detach(), count + 1)
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def _training_pixels(self, values: Tensor, generator: torch.Generator) -> Tensor:
+    def _training_pixels(self, values: Tensor, generator: torch.Generator, augment: bool = True) -> Tensor:
         if self.args.noise_owner == "processor":
             return check_image_batch(values, "pixel_values")
         # Looking at the values makes the host wait for the device, so only the first batch is looked at.
         looked_at, self._pixels_checked = self._pixels_checked, True
         pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")
         self._note_pixels(tuple(pixels.shape[-2:]))
+        if not augment:
+            return pixels
         if self.args.crop_padding:
             pixels = random_crop(pixels, self.args.crop_padding, generator)
         return random_flip(pixels, generator) if self.args.horizontal_flip else pixels
 
-    def _next_generator(self, device: torch.device) -> torch.Generator:
+    def _next_generator(self, device: torch.device, training: bool) -> torch.Generator:
+        if not training:  # every evaluation asks the same
+            self._evaluated += 1
+            return training_generator(
+                self.args.seed, self._evaluated, self.args.process_index, self.args.world_size, device
+            )
         step, micro = self._forward_pass
         micro = micro + 1 if step == self.state.global_step else 0
         self._forward_pass = (self.state.global_step, micro)
@@ -263,6 +257,9 @@ class RobustTrainer(Trainer):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """One evaluation step: clean images; a `SmoothedClassifier` votes with noise seeded by `args.seed`."""
         inputs = dict(self._prepare_inputs(inputs))
+        if self._labels is None:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                return self.compute_loss(model, inputs).detach(), None, None
         if isinstance(self.model, SmoothedClassifier):
             number = self._evaluated * self.args.world_size + self.args.process_index
             size = self.args.eval_batch_size
@@ -292,48 +289,3 @@ class RobustTrainer(Trainer):
             mixture = self.args.mixture()
             noise = None if mixture is None else mixture.to_dict()
             self.model.config.hf_smoothing = {"size": list(size), **self.preprocessing.to_dict(), "noise": noise}
-
-    # --- Checkpoints: the stock Trainer loads a state dict saved under other names, and keeps what does not match. ---
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._check_finite(self.model)
-        super()._save_checkpoint(model, trial)
-        self._last_checkpoint = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        with self._averaged() as own:
-            super()._save(output_dir, state_dict)
-            if own is not None and self.args.should_save:
-                save_file(
-                    {name: value.contiguous() for name, value in own.items()},
-                    os.path.join(output_dir or self.args.output_dir, OWN_WEIGHTS),
-                )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        model, self._last_checkpoint = model or self.model, resume_from_checkpoint
-        if not self._restore(model, resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        own = os.path.join(resume_from_checkpoint, OWN_WEIGHTS)
-        if os.path.isfile(own):
-            if self.args.ema_decay is None:
-                raise ValueError(
-                    f"{resume_from_checkpoint} was saved with ema_decay, so it must be resumed with it. Pass the same ema_decay."
-                )
-            self.average = WeightAverage(model, self.args.ema_decay)
-            model.load_state_dict(load_file(own))
-
-    def _load_best_model(self) -> None:
-        if not self._restore(self.model, self.state.best_model_checkpoint):
-            super()._load_best_model()
-        self.average = None  # the best checkpoint holds its own average already
-
-    def _restore(self, model: nn.Module, checkpoint: str) -> bool:
-        if not isinstance(model, PreTrainedModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return False
-        if not os.path.isfile(os.path.join(checkpoint, "config.json")):
-            return False
-        saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True)
-        model.load_state_dict(saved.state_dict())  # strict: every tensor, or an error
-        if hasattr(saved.config, "hf_smoothing"):  # a run that is complete sees no batch to note it from
-            model.config.hf_smoothing = saved.config.hf_smoothing
-        return True

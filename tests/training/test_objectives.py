@@ -82,7 +82,7 @@ def test_without_settings_the_objective_is_left_as_it_is(settings):
         (tempered, {"temperature": 1, "b": 1, "a": 1}, "names 'a', 'b'; this objective has temperature, offset"),
         ("consistency", {"copy": 2}, "names 'copy'; this objective has copies, weight, entropy"),
         ("consistency", {"batch": 2}, "names 'batch'"),  # an argument, but not a setting
-        ("mixture", {"copies": 2}, "names 'copies'; this objective has no settings"),
+        ("masked-denoising", {"copies": 2}, "names 'copies'; this objective has no settings"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_the_known_ones(objective, settings, message, tmp_path):

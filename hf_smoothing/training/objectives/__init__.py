@@ -8,6 +8,7 @@ from hf_smoothing.training.objectives.consistency import consistency
 from hf_smoothing.training.objectives.denoising import denoising
 from hf_smoothing.training.objectives.discrepancy import discrepancy_mitigation, feature_distillation
 from hf_smoothing.training.objectives.macer import macer
+from hf_smoothing.training.objectives.masked import masked_denoising
 from hf_smoothing.training.objectives.mixture import mixture_cross_entropy
 from hf_smoothing.training.objectives.smoothadv import smoothadv, smoothmix
 from hf_smoothing.training.objectives.stability import stability
@@ -22,6 +23,7 @@ OBJECTIVES: dict[str, Loss | str] = {
     "discrepancy-mitigation": discrepancy_mitigation,
     "feature-distillation": feature_distillation,
     "macer": macer,
+    "masked-denoising": masked_denoising,
     "mixture": mixture_cross_entropy,
     "smoothadv": smoothadv,
     "smoothmix": smoothmix,
@@ -45,6 +47,7 @@ __all__ = [
     "feature_distillation",
     "find_objective",
     "macer",
+    "masked_denoising",
     "mixture_cross_entropy",
     "smoothadv",
     "smoothmix",

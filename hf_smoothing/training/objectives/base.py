@@ -23,7 +23,7 @@ class Batch:
     Attributes:
         pixels: float32 (batch, channels, height, width): clean, augmented, in [0, 1], unless a model or processor owns the
             noise.
-        labels: int64 (batch,).
+        labels: int64 (batch,); none where an autoencoder needs none.
     """
 
     pixels: Tensor

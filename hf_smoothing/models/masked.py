@@ -1,0 +1,57 @@
+"""From a masked autoencoder to an image classifier."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
+
+from hf_smoothing.models.checkpoints import from_safetensors
+
+
+SHARED = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob",
+    "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps", "image_size", "patch_size", "num_channels", "qkv_bias",
+)  # fmt: skip
+"""What the encoder's configuration says of the classifier's."""
+
+
+def is_autoencoder(model: nn.Module) -> bool:
+    """Whether it rebuilds images rather than classifies them."""
+    return isinstance(model, ViTMAEForPreTraining)
+
+
+def classifier_from_autoencoder(
+    source: str | os.PathLike[str] | ViTMAEForPreTraining, **kwargs: Any
+) -> ViTForImageClassification:
+    """The encoder of a masked autoencoder as a `ViTForImageClassification` with a new head.
+
+    Args:
+        source: `ViTMAEForPreTraining`, or the folder or Hub id of one.
+        kwargs: of `ViTConfig`: num_labels, or id2label and label2id.
+
+    Returns:
+        in float32; it knows its pixels if the autoencoder was trained by `RobustTrainer`.
+
+    Raises:
+        ValueError: if the checkpoint is a pickle.
+        TypeError: if it is no masked autoencoder.
+    """
+    if isinstance(source, str | os.PathLike):
+        kind = AutoConfig.from_pretrained(source).model_type
+        if kind != ViTMAEConfig.model_type:
+            raise TypeError(f"{os.fspath(source)} is no ViTMAEForPreTraining but a {kind!r}.")
+        source = from_safetensors(ViTMAEForPreTraining.from_pretrained, source, {"dtype": torch.float32})
+    if not is_autoencoder(source):
+        raise TypeError(f"Only a ViTMAEForPreTraining has an encoder to hand on here, got {type(source).__name__}.")
+    known = {name: getattr(source.config, name) for name in SHARED}
+    model = ViTForImageClassification(ViTConfig(**known | kwargs))
+    encoder = source.vit.state_dict()
+    model.vit.load_state_dict(encoder)  # strict: every tensor, or an error
+    noted = getattr(source.config, "hf_smoothing", None)
+    if noted is not None:
+        model.config.hf_smoothing = noted
+    return model

@@ -1,0 +1,71 @@
+"""Checkpoints restored whole, with averaged weights where there are any."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer
+
+from hf_smoothing.training.averaging import OWN_WEIGHTS, WeightAverage
+
+
+class WholeCheckpoints(Trainer):
+    """The stock Trainer loads a state dict saved under other names, and keeps what does not match."""
+
+    args: Any
+    model: Any
+    average: WeightAverage | None
+    _last_checkpoint: str | None
+
+    def _averaged(self) -> AbstractContextManager[dict[str, Tensor] | None]:
+        raise NotImplementedError
+
+    def _check_finite(self, model: nn.Module | None = None) -> None:
+        raise NotImplementedError
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._check_finite(self.model)
+        super()._save_checkpoint(model, trial)
+        self._last_checkpoint = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        with self._averaged() as own:
+            super()._save(output_dir, state_dict)
+            if own is not None and self.args.should_save:
+                save_file(
+                    {name: value.contiguous() for name, value in own.items()},
+                    os.path.join(output_dir or self.args.output_dir, OWN_WEIGHTS),
+                )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model, self._last_checkpoint = model or self.model, resume_from_checkpoint
+        if not self._restore(model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        own = os.path.join(resume_from_checkpoint, OWN_WEIGHTS)
+        if os.path.isfile(own):
+            if self.args.ema_decay is None:
+                raise ValueError(
+                    f"{resume_from_checkpoint} was saved with ema_decay, so it must be resumed with it. Pass the same ema_decay."
+                )
+            self.average = WeightAverage(model, self.args.ema_decay)
+            model.load_state_dict(load_file(own))
+
+    def _load_best_model(self) -> None:
+        if not self._restore(self.model, self.state.best_model_checkpoint):
+            super()._load_best_model()
+        self.average = None  # the best checkpoint holds its own average already
+
+    def _restore(self, model: nn.Module, checkpoint: str) -> bool:
+        if not isinstance(model, PreTrainedModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return False
+        if not os.path.isfile(os.path.join(checkpoint, "config.json")):
+            return False
+        saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True)
+        model.load_state_dict(saved.state_dict())  # strict: every tensor, or an error
+        if hasattr(saved.config, "hf_smoothing"):  # a run that is complete sees no batch to note it from
+            model.config.hf_smoothing = saved.config.hf_smoothing
+        return True

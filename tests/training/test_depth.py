@@ -1,0 +1,87 @@
+"""Stochastic depth and mixup."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import beta, kstest
+from tiny import data, plain, trainer
+
+from hf_smoothing import NoiseMixture
+from hf_smoothing.training import Batch, ObjectiveState
+from hf_smoothing.training.depth import stochastic_depth
+from hf_smoothing.training.objectives import mixture_cross_entropy
+
+
+def test_blocks_drop_out_at_their_rate_and_means_stay():
+    model = plain("vit", num_hidden_layers=3).train()
+    generator = torch.Generator().manual_seed(0)
+    layers = model.vit.layers
+    given, put_out = [], []
+    # Before and after the hooks of the method, which run in the order in which they were added.
+    layers[2].register_forward_hook(lambda block, came, went: given.append((came[0].detach(), went.detach())))
+    stochastic_depth(model, 0.5, lambda: generator)
+    layers[2].register_forward_hook(lambda block, came, went: put_out.append(went.detach()))
+    assert [len(layer._forward_hooks) for layer in layers] == [0, 1, 3]
+    with torch.no_grad():
+        for _ in range(40):
+            model(pixel_values=torch.rand(50, 3, 16, 16))
+    came, went = (torch.cat(parts) for parts in zip(*given, strict=True))
+    shift = torch.cat(put_out) - came
+    skipped = (shift == 0).flatten(1).all(1)
+    assert float(skipped.float().mean()) == pytest.approx(0.5, abs=0.05)
+    torch.testing.assert_close(shift[~skipped], 2 * (went - came)[~skipped], atol=1e-5, rtol=1e-4)
+    put_out.clear()
+    with torch.no_grad():
+        model.eval()(pixel_values=torch.rand(50, 3, 16, 16))
+    assert torch.equal(put_out[0], given[-1][1])
+
+
+def test_drop_path_where_it_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match="skips blocks that keep the shape"):
+        trainer(plain("resnet"), tmp_path, train_dataset=data(), drop_path=0.2).train()
+    with pytest.raises(ValueError, match=r"`drop_path` must be in \[0, 1\)"):
+        trainer(plain("vit"), tmp_path, train_dataset=data(), drop_path=1.0)
+    with pytest.raises(ValueError, match="gradient_checkpointing"):
+        trainer(plain("vit"), tmp_path, train_dataset=data(), drop_path=0.1, gradient_checkpointing=True)
+
+
+def test_mixup_equals_the_loss_of_mixed_labels():
+    weight = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+    batch = Batch(torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 1, 2, 0]))
+    noise = NoiseMixture((0.3,))
+    loss, _ = mixture_cross_entropy(
+        lambda x: x.flatten(1) @ weight, batch, ObjectiveState(noise, torch.Generator().manual_seed(7)), mixup=0.8
+    )
+    generator = torch.Generator().manual_seed(7)
+    share = float(beta.ppf(float(torch.rand((), generator=generator)), 0.8, 0.8))
+    labels = torch.eye(3)[batch.labels]
+    mixed = share * batch.pixels + (1 - share) * batch.pixels.flip(0)
+    target = share * labels + (1 - share) * labels.flip(0)
+    noisy = noise.add(mixed, generator)[0]
+    expected = -(target * (noisy.flatten(1) @ weight).log_softmax(1)).sum(1).mean()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_share_of_mixup_has_its_distribution():
+    shares = []
+    state = ObjectiveState(None, torch.Generator().manual_seed(0))
+    batch = Batch(torch.stack([torch.zeros(1, 1, 1), torch.ones(1, 1, 1)]), torch.tensor([0, 1]))
+
+    def model(x):
+        shares.append(float(x[1]))
+        return torch.zeros(2, 2)
+
+    for _ in range(400):
+        mixture_cross_entropy(model, batch, state, mixup=0.4)
+    assert kstest(shares, beta(0.4, 0.4).cdf).pvalue > 0.01
+
+
+def test_mixup_that_makes_no_sense():
+    with pytest.raises(ValueError, match="`mixup` must be >= 0"):
+        mixture_cross_entropy(
+            lambda x: x,
+            Batch(torch.rand(1, 1, 1, 1), torch.tensor([0])),
+            ObjectiveState(None, torch.Generator()),
+            mixup=-1.0,
+        )
