@@ -40,14 +40,32 @@ def test_python_blocks_run(page, root):
         exec(compile(block, page, "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/pretraining_study.md", "model_cards/README.md", "CONTRIBUTING.md"])
+def test_the_cards_of_the_objectives_run(root):
+    """Here one block builds on the one before; every card gives the function and the argument of the Trainer the same name and settings."""
+    from hf_smoothing.training.objectives import OBJECTIVES, find_objective
+
+    pytest.importorskip("peft")
+    space = {"__name__": "__main__"}
+    named = set()
+    for block in blocks("docs/objectives.md", "python"):
+        exec(compile(block, "docs/objectives.md", "exec"), space)
+        args = space.get("args")
+        if args is not None:
+            named.add(args.objective)
+            find_objective(args.objective, OBJECTIVES, args.objective_args)
+    assert named == {"mixture", "stability", "consistency", "macer", "smoothadv", "smoothmix", "cat-rs"}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, "docs/objectives.md", "docs/pretraining_study.md", "model_cards/README.md", "CONTRIBUTING.md"]
+)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
     assert links or page != "README.md"
     for link in links:
         path, _, heading = link.partition("#")
-        target = (ROOT / page).parent / path
+        target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), link
         headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE) if heading else []
         assert not heading or heading in [
