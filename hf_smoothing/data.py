@@ -48,6 +48,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
             self._reader.image_column,
             self._reader.label_column,
         )
+        self.names = self._reader.names
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -63,7 +64,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
             item = self[index]
             pixels[index] = item["pixel_values"]
             labels[index] = item.get("labels", -1)
-        return DecodedPixels(pixels, labels if self.label_column is not None else None)
+        return DecodedPixels(pixels, labels if self.label_column is not None else None, self.names)
 
 
 class PixelStream(IterableDataset[dict[str, Any]]):
@@ -105,11 +106,13 @@ class DecodedPixels(Dataset[dict[str, Any]]):
     Args:
         pixels: uint8 (N, channels, height, width).
         labels: int64 (N,), or None.
+        names: of the classes in the order of the labels, or None where they are not known.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor | None = None) -> None:
+    def __init__(self, pixels: Tensor, labels: Tensor | None = None, names: Sequence[str] | None = None) -> None:
         self.pixels = pixels
         self.labels = labels
+        self.names = names
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -143,6 +146,7 @@ class _Reader:
         names = class_names(dataset, self.label_column)
         self.num_labels = len(id2label) if id2label else (len(names) if names else None)
         self._to_model = align_labels(names, id2label)
+        self.names = [id2label[k] for k in sorted(id2label)] if id2label else names
         self._processor = NoisyImageProcessorPil(
             size={"height": height, "width": width}, do_rescale=False, do_normalize=False
         )

@@ -47,35 +47,44 @@ def keep_records(
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def keep_figures(file: Path, scale: str, figures: dict[str, Any]) -> None:
-    """Put the figures of one scale into a JSON file beside those of others; nan is no JSON."""
-    known = read_json(file) or {}
-    file.write_text(json.dumps(known | {scale: figures}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def markdown_table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     """A table, or a line that says there is nothing yet."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
     return "\n".join(lines) if rows else "*Not measured yet.*"
 
 
-def fill_markers(page: Path, scale: str, texts: dict[str, str]) -> list[str]:
-    """Replace what stands between `<!-- table SCALE NAME -->` and `<!-- end -->` in a Markdown page.
+def publish(
+    scale: str, texts: dict[str, str], figures: dict[str, Any], page: Path, summary: Path, elsewhere: Path
+) -> None:
+    """Put tables between `<!-- table SCALE NAME -->` and `<!-- end -->` of a Markdown page, and figures into a JSON file beside those of other scales.
+
+    What the page has no place for goes to `report.md` in another folder; so does `figures.json`, if it has no place at all.
 
     Args:
-        page: the file.
         scale: of the study, such as "cpu".
-        texts: by name.
-
-    Returns:
-        names that no marker asks for.
+        texts: tables by name.
+        figures: plain values; nan is no JSON.
+        page: the Markdown file.
+        summary: the JSON file.
+        elsewhere: the folder.
     """
-    text = page.read_text(encoding="utf-8")
-    unused = []
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    left = dict(texts)
     for name, body in texts.items():
         pattern = rf"(<!-- table {re.escape(scale)} {re.escape(name)} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda found, body=body: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
-        if not count:
-            unused.append(name)
-    page.write_text(text, encoding="utf-8")
-    return unused
+        if count:
+            del left[name]
+    if len(left) < len(texts):
+        page.write_text(text, encoding="utf-8")
+    else:
+        summary = elsewhere / "figures.json"
+    summary.parent.mkdir(parents=True, exist_ok=True)
+    known = read_json(summary) or {}
+    summary.write_text(json.dumps(known | {scale: figures}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if left:
+        elsewhere.mkdir(parents=True, exist_ok=True)
+        shown = "\n\n".join(f"## {name}\n\n{body}" for name, body in left.items())
+        (elsewhere / "report.md").write_text(shown + "\n", encoding="utf-8")
+    where = f"{', '.join(left)}, now in {elsewhere / 'report.md'}" if left else "none"
+    print(f"Tables without a place in {page.name}: {where}")

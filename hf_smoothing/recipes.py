@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 
 from hf_smoothing.data import DecodedPixels, PixelDataset
 from hf_smoothing.models import SmoothedClassifier
+from hf_smoothing.stages import Stage
 from hf_smoothing.training import RobustTrainer, RobustTrainingArguments
+from hf_smoothing.training.objectives import OBJECTIVES, find_objective
 
 
 @cache
@@ -80,6 +84,31 @@ def pixel_statistics(data: DecodedPixels) -> tuple[list[float], list[float]]:
     return [round(x, 4) for x in values.mean((0, 2, 3)).tolist()], [
         round(x, 4) for x in values.std((0, 2, 3)).tolist()
     ]
+
+
+def check_trainings(stages: Sequence[Stage]) -> None:
+    """Refuse training arguments, objectives and noise that could only fail hours later.
+
+    Args:
+        stages: those whose settings hold "arguments" and, there or beside them, "noise".
+
+    Raises:
+        SystemExit: naming the first stage with such settings.
+    """
+    seen = set()
+    for stage in stages:
+        found = stage.settings.get("arguments")
+        if not isinstance(found, dict):
+            continue
+        arguments: dict[str, Any] = {"noise": stage.settings.get("noise")} | found
+        key = json.dumps(arguments, sort_keys=True)
+        if key not in seen:
+            seen.add(key)
+            try:
+                args = RobustTrainingArguments("nowhere", **arguments)
+                find_objective(args.objective, OBJECTIVES, args.objective_args)  # type: ignore[arg-type]  # a dict by now
+            except (TypeError, ValueError) as error:
+                raise SystemExit(f"{stage.name}: {error}") from error
 
 
 def make_trainer(

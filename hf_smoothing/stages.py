@@ -6,6 +6,7 @@ For studies of hours: stop and start them at any time, and start them several ti
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -50,9 +51,14 @@ def run_stages(
         only: stages whose name starts so, with all that they need.
 
     Raises:
-        SystemExit: naming the first stage that failed; the others were done.
+        SystemExit: naming the first stage that failed, the others were done; or if no stage has such a name, or a stage that was done
+            before was made from something else than what is there now.
     """
     wanted = _with_needs(stages, only)
+    if not wanted:
+        raise SystemExit(
+            f"No stage starts with {only!r}. There are: {', '.join(sorted({s.name.split('/')[0] for s in stages}))}/..."
+        )
     failed: dict[str, None] = {}  # in order
     while missing := [stage for stage in wanted if stage.name not in failed and not _done(stage, output)]:
         ready = [stage for stage in missing if not failed.keys() & set(stage.needs)]
@@ -63,6 +69,7 @@ def run_stages(
         raise SystemExit(
             f"{len(failed)} stages failed, or need one that did; the first: {next(iter(failed))}. Mend the cause and run again."
         )
+    check_settings(wanted, output)
 
 
 def _with_needs(stages: Sequence[Stage], only: str) -> list[Stage]:
@@ -91,19 +98,24 @@ def _try(
         with FileLock(folder / ".lock", timeout=0):
             check_settings([stage], output)  # another process may have begun it with another configuration
             if not _done(stage, output):
-                write_json(folder / "settings.json", stage.settings)
+                made_from = {name: _digest(output, name) for name in stage.needs}
+                write_json(folder / "settings.json", stage.settings | {"needs": made_from})
                 print(f"{time.strftime('%H:%M:%S')} {stage.name}", flush=True)
                 write_json(folder / "result.json", work(stage, needs))
     except Timeout:
         return False
     except Exception:  # the other stages can still be done
         traceback.print_exc()
+        if {path.name for path in folder.iterdir()} <= {".lock", "settings.json"}:
+            (folder / "settings.json").unlink(
+                missing_ok=True
+            )  # nothing was made with these settings, so they may be mended
         failed[stage.name] = None
     return True
 
 
 def check_settings(stages: Sequence[Stage], output: Path) -> None:
-    """Refuse a configuration that differs from that of stages already begun.
+    """Refuse a configuration that differs from that of stages already begun, and results made from others than those that are there.
 
     Raises:
         SystemExit: naming each such stage and what differs.
@@ -111,7 +123,15 @@ def check_settings(stages: Sequence[Stage], output: Path) -> None:
     changed = []
     for stage in stages:
         before = read_json(output / stage.name / "settings.json")
-        if before is not None and before != stage.settings:
+        if before is None:
+            continue
+        made_from = before.pop("needs", {name: _digest(output, name) for name in stage.needs})
+        for name in sorted(made_from.keys() ^ set(stage.needs)):
+            changed.append(f"  {stage.name}: it was made {'with' if name in made_from else 'without'} {name}")
+        for name in made_from.keys() & set(stage.needs):
+            if made_from[name] != _digest(output, name):
+                changed.append(f"  {stage.name}: it was made from a result of {name} that is no longer there")
+        if before != stage.settings:
             was, now = _flat(before), _flat(stage.settings)
             keys = sorted(key for key in was | now if was.get(key) != now.get(key))
             changed += [f"  {stage.name}: {key} was {was.get(key)!r}, is {now.get(key)!r}" for key in keys]
@@ -120,6 +140,12 @@ def check_settings(stages: Sequence[Stage], output: Path) -> None:
             f"The configuration has changed since these stages of {output} were begun:\n" + "\n".join(changed) +
             "\nRestore it, use another --output_dir, or delete those stages and all that need them."
         )  # fmt: skip
+
+
+def _digest(output: Path, name: str) -> str | None:
+    """Of a stage's result, or None where there is none."""
+    file = output / name / "result.json"
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.exists() else None
 
 
 def _flat(settings: Any, above: str = "") -> dict[str, Any]:
@@ -189,17 +215,28 @@ def command_line(
     parser.add_argument("--only", default="", help="Stages whose name starts with this.")
     parser.add_argument("--docs", type=Path, default=docs, help="Where the report lies.")
     args = parser.parse_args(arguments)
-    config = json.loads(args.config.read_text())
-    stages = plan(config)
-    check_settings(stages, args.output_dir)
+    try:
+        config = json.loads(args.config.read_text())
+        stages = plan(config)
+    except (OSError, json.JSONDecodeError) as error:
+        parser.error(f"{args.config} cannot be read: {error}")
+    except KeyError as error:
+        parser.error(f"{args.config} lacks {error}. Compare it with cpu.json.")
+    except ValueError as error:
+        parser.error(f"{args.config}: {error}")
     given = Command(config, args.config.stem, stages, args.output_dir, args.data, args.docs)
     if args.command == "status":
         print(status(stages, args.output_dir))
-    elif args.command == "report":
+    check_settings(stages, args.output_dir)
+    if args.command == "report":
         report(given)
-    elif args.data is None:
-        parser.error("`run` needs --data, the folder that holds the data sets.")
-    else:
+    elif args.command == "run":
+        names = sorted({stage.settings["data"] for stage in stages if "data" in stage.settings})
+        missing = [name for name in names if args.data is None or not (args.data / name).is_dir()]
+        if missing:
+            parser.error(
+                f"`run` needs --data, a folder that holds {', '.join(names)}; got {args.data}, without {', '.join(missing)}."
+            )
         run_stages(stages, args.output_dir, work(given), args.only)
 
 

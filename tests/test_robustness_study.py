@@ -103,7 +103,7 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     text = page.read_text()
     assert "old" not in text
     assert "Not measured yet" not in text
-    assert "Tables without a place in the page: none" in capsys.readouterr().out
+    assert "Tables without a place in robustness_transfer.md: none" in capsys.readouterr().out
     assert (tmp_path / "out/analyse/target/mixture/plain/report.html").exists()
     figures = json.loads((docs / "results" / "robustness_transfer.json").read_text())["small"]
     assert figures["brittle-target"]["mixture"]["seeds"] == [0]

@@ -57,14 +57,28 @@ class Comparisons:
                 kept = paired_ratio(light.images, full.images)
                 above = paired_difference(light.images, floor.images)
                 texts = [side.text(measure) for side in (light, full, floor)]
+                texts.append(", ".join(self._same_way(architecture, sigma, measure)))
                 floor_text = value(self.one_class(sigma, measure), measure)
                 rows.append([sigma, measure, *texts, floor_text, ratio(kept), difference(above, measure), p_value(above.p_value), len(seeds)])  # fmt: skip
                 figures.setdefault(str(sigma), {})[measure] = {
                     "ratio": kept.value, "low": kept.low, "high": kept.high, "seeds": seeds, "one_class": self.one_class(sigma, measure),
                     **{name: side[measure].images.mean() for name, side in zip(cells, sides, strict=True)},
                 }  # fmt: skip
-        head = ["sigma", "measure", "mixture → clean", "mixture → mixture", "clean → clean", "one class for all", "first / second", "first - third", "p", "seeds"]  # fmt: skip
+        head = ["sigma", "measure", "mixture → clean", "mixture → mixture", "clean → clean", "clean → clean, by the way of the first (seed 0)", "one class for all", "first / second", "first - third", "p", "seeds"]  # fmt: skip
         return markdown_table(head, rows), figures
+
+    def _same_way(self, architecture: str, sigma: float, measure: str) -> list[str]:
+        """Clean pretraining finetuned as the mixture backbone was in its chosen candidate, if another was chosen for it."""
+        first = self.records.cell(architecture, "mixture", "clean", sigma)
+        way = first.model.split("/")[4] if first is not None else ""
+        cell = self.records.cell(architecture, "clean", "clean", sigma, extra=way)
+        own = self.records.cell(architecture, "clean", "clean", sigma)
+        if cell is None and own is not None and own.model.split("/")[4] == way:
+            return ["the same"]
+        if cell is None:
+            return []
+        found = cell.acr if measure == "ACR" else float((cell.radii >= float(measure.removeprefix("r = "))).mean())
+        return [value(found, measure) + ("†" if cell.collapsed else "")]
 
     def claims_two_and_three(self, architecture: str) -> Table:
         """One mixture model against the matched single-sigma pipeline at each sigma."""

@@ -18,6 +18,8 @@ SINGLE = ("0.25", "0.5", "1.0")
 
 def plan(config: dict[str, Any]) -> list[Stage]:
     """All stages of a study; every need comes before the stage that has it."""
+    if not config["sigmas"] or not config["seeds"]:
+        raise ValueError("A study needs at least one sigma to certify at and one seed.")
     builders = [_Architecture(config, name, about) for name, about in config["architectures"].items()]
     full = [builder for builder in builders if builder.about["grid"] == "full"]
     rest = [builder for builder in builders if builder.about["grid"] != "full"]
@@ -37,8 +39,10 @@ def plan(config: dict[str, Any]) -> list[Stage]:
     for builder in builders:
         if builder.about["protocols"]:
             ways = [*builder.about["protocols"], *builder.about["clean_candidates"]]
-            order += [builder.protocol(name) for name in ways]
+            order += [builder.protocol("mixture", name) for name in ways]
     order += claims(shipped, [first]) + claims(full, others) + claims(shipped, others) + claims(rest, [first])
+    for builder in builders:
+        order += [builder.protocol("clean", name) for name in builder.about.get("clean_protocols", [])]
     order += [builder.headline(*cell) for builder in full for cell in config["headline"]["cells"]]
     order += [builder.cell(*cell, first) for builder in full for cell in builder.grid()]
     order += [
@@ -153,11 +157,11 @@ class _Architecture:
         alone = seed != first and finetuning in SINGLE
         yield from self._certify(where, seed, needs, "certification", [float(finetuning)] if alone else None)
 
-    def protocol(self, name: str) -> Iterator[Stage]:
-        """Clean finetuning of the mixture backbone by one more protocol."""
-        made = list(self.finetune("mixture", "clean", name, self.config["seeds"][0]))
+    def protocol(self, pretraining: str, name: str) -> Iterator[Stage]:
+        """Clean finetuning of the mixture (or clean) backbone by one protocol, whatever is chosen."""
+        made = list(self.finetune(pretraining, "clean", name, self.config["seeds"][0]))
         yield from made
-        where = f"{self.name}/mixture/clean/{folder(name)}"
+        where = f"{self.name}/{pretraining}/clean/{folder(name)}"
         yield from self._certify(where, self.config["seeds"][0], (made[-1].name,), "certification")
 
     def ablation(self, name: str, finetuning: str) -> Iterator[Stage]:

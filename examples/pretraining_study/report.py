@@ -12,10 +12,12 @@ import torch
 from cells import Records
 from tables import Tables
 
-from hf_smoothing.pages import fill_markers, keep_figures
+from hf_smoothing.pages import publish
 
 
-def build(config: dict[str, Any], scale: str, file: Path, page: Path, pictures: Path, summary: Path) -> list[str]:
+def build(
+    config: dict[str, Any], scale: str, file: Path, page: Path, pictures: Path, summary: Path, elsewhere: Path
+) -> None:
     """Fill the page.
 
     Args:
@@ -25,9 +27,7 @@ def build(config: dict[str, Any], scale: str, file: Path, page: Path, pictures: 
         page: Markdown in which `<!-- table SCALE NAME -->` ... `<!-- end -->` enclose what is generated.
         pictures: folder of the figures.
         summary: JSON file to write.
-
-    Returns:
-        names of the tables that no marker asks for.
+        elsewhere: folder for what the page has no place for.
     """
     records = Records(file)
     tables = Tables(config, records)
@@ -36,19 +36,16 @@ def build(config: dict[str, Any], scale: str, file: Path, page: Path, pictures: 
         name: table if name.startswith("compute") else f"*{tables.scale(name)}*\n\n{table}"
         for name, (table, _) in made.items()
     }
-    unused = fill_markers(page, scale, texts)
+    values = _plain({"scale": tables.scale("")} | {name: value for name, (_, value) in made.items()})
+    publish(scale, texts, values, page, summary, elsewhere)
     for architecture in config["architectures"]:
         figures.curves(config, records, architecture, pictures / f"curves-{architecture}.png")
         figures.heat_map(config, records, architecture, pictures / f"grid-{architecture}.png")
-    keep_figures(
-        summary, scale, _plain({"scale": tables.scale("")} | {name: value for name, (_, value) in made.items()})
-    )
-    return unused
 
 
 @torch.inference_mode()
 def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count: int = 8) -> None:
-    """Noisy test images with the predictions of the clean and the mixture model, each finetuned on clean images."""
+    """Noisy test images with the predictions of the clean and the mixture model, each finetuned on clean images; needs the networks."""
     from stages import Study
 
     from hf_smoothing import SmoothedClassifier

@@ -10,12 +10,13 @@ import torch
 from plan import rule
 from transformers import set_seed
 
-from hf_smoothing import NoiseMixture, SmoothedClassifier, certify_dataset
+from hf_smoothing import SmoothedClassifier, certify_dataset
 from hf_smoothing.certification import certify, make_rule
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.recipes import (
     accuracy,
+    check_trainings,
     class_names,
     decoded,
     fit,
@@ -50,13 +51,15 @@ class Study:
         """Refuse what could only fail hours later.
 
         Raises:
-            ValueError: on a rule or training noise that is not valid.
+            SystemExit: naming the stage whose training or rule is not valid.
         """
+        check_trainings(stages)
         for stage in stages:
             if stage.kind == "certify":
-                make_rule(**rule(stage.settings))
-            elif "noise" in stage.settings:
-                NoiseMixture.parse(stage.settings["noise"])
+                try:
+                    make_rule(**rule(stage.settings))
+                except ValueError as error:
+                    raise SystemExit(f"{stage.name}: {error}") from error
 
     def run(self, stage: Stage, needs: Results) -> dict[str, Any]:
         """Do a stage.

@@ -42,10 +42,10 @@ def report(given: Command) -> None:
     pictures = given.docs / "figures" / "pretraining_study" / given.scale
     collect(given.stages, given.output, records)
     page, summary = given.docs / "pretraining_study.md", given.docs / "results" / "pretraining_study.json"
-    unused = build(given.config, given.scale, records, page, pictures, summary)
-    if given.data is not None:
+    build(given.config, given.scale, records, page, pictures, summary, given.output)
+    if given.data is not None and given.output.exists():
         gallery(given.config, given.output, given.data, pictures / "gallery.png")
-    print(status(given.stages, given.output), f"Tables without a place in the report: {unused or 'none'}", sep="\n")
+    print(status(given.stages, given.output))
 
 
 if __name__ == "__main__":

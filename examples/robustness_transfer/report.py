@@ -10,7 +10,7 @@ import numpy as np
 from curves import Records, matched_difference
 from plan import NONE, folder
 
-from hf_smoothing.pages import fill_markers, keep_figures, keep_records, markdown_table
+from hf_smoothing.pages import keep_records, markdown_table, publish
 from hf_smoothing.stages import Stage
 from hf_smoothing.statistics import Paired, paired_difference
 from hf_smoothing.transfer import area_under_curve, decline_ratio
@@ -36,9 +36,9 @@ def build(config: dict[str, Any], scale: str, stages: list[Stage], output: Path,
         key = f"sweep-{folder(name)}"
         rows, figures[key] = sweep_rows(records, name)
         texts[key] = f"*{records.scale(sweep['target'])}; seed {config['seeds'][0]}*\n\n{markdown_table(*rows)}"
-    unused = fill_markers(docs / "robustness_transfer.md", scale, texts)
-    keep_figures(docs / "results" / "robustness_transfer.json", scale, figures)
-    print(f"Tables without a place in the page: {unused or 'none'}")
+    publish(
+        scale, texts, figures, docs / "robustness_transfer.md", docs / "results" / "robustness_transfer.json", output
+    )
 
 
 def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:

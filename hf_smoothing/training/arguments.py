@@ -121,6 +121,10 @@ class RobustTrainingArguments(TrainingArguments):
         if isinstance(self.objective_args, str):
             self.objective_args = _read_settings(self.objective_args)
         self._settle_protocol()
+        if not 0.0 <= self.label_smoothing_factor < 1.0:
+            raise ValueError(
+                f"`label_smoothing_factor` must be in [0, 1), e.g. 0.1, got {self.label_smoothing_factor}."
+            )
         if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"`ema_decay` must be in [0, 1), e.g. 0.999, got {self.ema_decay}.")
         if self.body_learning_rate is not None and not 0.0 <= self.body_learning_rate < math.inf:

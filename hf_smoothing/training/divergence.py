@@ -51,10 +51,12 @@ class FiniteWatch:
         names = ("the loss", "a weight", "a batch-norm statistic")
         bad = next((name for name, finite in zip(names, found, strict=True) if not finite), None)
         if bad:
-            kept = f"The last good checkpoint is {checkpoint}" if checkpoint else "No checkpoint had been saved"
+            kept = (
+                f"The last checkpoint, all finite, is {checkpoint}" if checkpoint else "No checkpoint had been saved"
+            )
             raise DivergedError(
                 f"Training diverged: by step {step} {bad} was no longer finite, so training was stopped and nothing more was saved. {kept}. "
-                "Start again with a smaller learning_rate, a longer warm-up (warmup_steps), or a smaller max_grad_norm."
+                "Start again with a smaller learning_rate, a longer warm-up (warmup_steps), or gradients clipped more (max_grad_norm; 0 clips nothing)."
             )
 
 

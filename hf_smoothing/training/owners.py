@@ -45,6 +45,23 @@ def check_request(
         )
 
 
+def check_classes(model: PreTrainedModel, dataset: Any) -> None:
+    """Refuse to train a head on classes that it names otherwise; nothing is checked where either has no names.
+
+    Raises:
+        ValueError: showing both.
+    """
+    names, known = getattr(dataset, "names", None), dict(model.config.id2label or {})
+    own = [str(known[k]) for k in sorted(known)]
+    if names is None or all(name.startswith("LABEL_") for name in own) or list(names) == own:
+        return
+    raise ValueError(
+        f"The data set has the classes {list(names)[:4]}... ({len(names)}), but the head is for {own[:4]}... ({len(own)}). For a new head load the model with "
+        "id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)} and ignore_mismatched_sizes=True; to keep the head pass "
+        "id2label=model.config.id2label to PixelDataset, which orders the labels as the model does."
+    )
+
+
 def check_optimizer(trainer: Any, rates_by_depth: bool) -> None:
     """Refuse what does not go with an optimizer of one's own, or with split tensors.
 
@@ -110,6 +127,11 @@ def find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, pr
     if isinstance(model, SmoothedClassifier) or args.noise_owner == "processor":
         return None
     if args.image_mean is not None and args.image_std is not None:
+        channels = getattr(model.config, "num_channels", None)
+        if channels not in (None, len(args.image_mean)):
+            raise ValueError(
+                f"`image_mean` and `image_std` need one value a channel, {channels} for this {type(model).__name__}, got {len(args.image_mean)}."
+            )
         return Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
     if processor is not None:
         known = processor_pixels(processor)

@@ -25,6 +25,7 @@ from hf_smoothing.training.divergence import FiniteWatch
 from hf_smoothing.training.layers import last_blocks, split_by_depth
 from hf_smoothing.training.objectives import OBJECTIVES, Batch, Network, Objective, ObjectiveState, find_objective
 from hf_smoothing.training.owners import (
+    check_classes,
     check_one_owner,
     check_optimizer,
     check_request,
@@ -93,6 +94,8 @@ class RobustTrainer(WholeCheckpoints):
         self._last_checkpoint: str | None = None
         self.average: WeightAverage | None = None
         train_dataset = kwargs.pop("train_dataset", None)
+        if self._labels is not None:
+            check_classes(model, train_dataset)
         if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
             where = args.device if args.data_on_device else torch.device("cpu")
             train_dataset = ResidentPixels(train_dataset, where, self._labels)

@@ -61,7 +61,9 @@ def assert_only_good_checkpoints(folder, steps):
 def test_a_loss_that_is_nan_stops_training(kind, settings, tmp_path):
     model, objective = any_model(kind), Breaks(6)
     loop = trainer(model, tmp_path, **EVERY_TWO, **settings, objective=objective)
-    with pytest.raises(DivergedError, match="by step 6 the loss was no longer finite.*last good .*checkpoint-4"):
+    with pytest.raises(
+        DivergedError, match="by step 6 the loss was no longer finite.*last checkpoint, all finite, is .*checkpoint-4"
+    ):
         loop.train()
     assert objective.calls == 6
     assert_only_good_checkpoints(tmp_path, [2, 4])
@@ -139,7 +141,9 @@ def test_a_diverged_loss_is_not_logged(tmp_path):
 def test_weights_that_are_nan_are_not_saved(kind, settings, tmp_path):
     model = any_model(kind)
     loop = trainer(model, tmp_path, **EVERY_TWO, **settings, objective=BreaksWeights(4))
-    with pytest.raises(DivergedError, match="by step 4 a weight was no longer finite.*last good .*checkpoint-2"):
+    with pytest.raises(
+        DivergedError, match="by step 4 a weight was no longer finite.*last checkpoint, all finite, is .*checkpoint-2"
+    ):
         loop.train()
     assert not all_finite(tensors(model))  # else the test above would be of something else
     assert_only_good_checkpoints(tmp_path, [2])
@@ -168,7 +172,7 @@ class Poison(TrainerCallback):
 @pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5}])
 def test_batch_norm_statistics_that_are_not_finite_are_not_saved(settings, tmp_path):
     loop = trainer(plain(), tmp_path, **EVERY_TWO, **settings, callbacks=[Poison(4)])
-    with pytest.raises(DivergedError, match="last good .*checkpoint-2"):
+    with pytest.raises(DivergedError, match="last checkpoint, all finite, is .*checkpoint-2"):
         loop.train()
     assert_only_good_checkpoints(tmp_path, [2])
 
@@ -182,7 +186,7 @@ def test_it_says_so_if_there_is_no_checkpoint(objective, tmp_path):
 
 def test_a_checkpoint_of_an_earlier_run_is_not_called_the_last_good_one(tmp_path):
     trainer(plain("vit"), tmp_path, **EVERY_TWO).train()  # leaves checkpoint-8 in the folder
-    with pytest.raises(DivergedError, match="by step 4 .*last good .*checkpoint-2"):
+    with pytest.raises(DivergedError, match="by step 4 .*last checkpoint, all finite, is .*checkpoint-2"):
         trainer(plain("vit"), tmp_path, **EVERY_TWO, objective=Breaks(4)).train()
 
 
@@ -209,7 +213,9 @@ def test_the_watch_on_its_own():
     watch.check(3, None, torch.nn.Linear(2, 2))
     broken = torch.nn.Linear(2, 2)
     torch.nn.init.constant_(broken.bias, float("inf"))
-    with pytest.raises(DivergedError, match="by step 3 a weight .*The last good checkpoint is here/checkpoint-1"):
+    with pytest.raises(
+        DivergedError, match="by step 3 a weight .*The last checkpoint, all finite, is here/checkpoint-1"
+    ):
         watch.check(3, "here/checkpoint-1", broken)
     watch.see(torch.tensor(float("nan")))
     watch.see(torch.tensor(1.0))

@@ -138,3 +138,30 @@ def test_a_processor_of_another_resolution_than_the_wrapper_is_refused(tmp_path)
 def test_half_precision_weights_are_not_trained(tmp_path):
     with pytest.raises(ValueError, match=r"float16.*dtype=torch\.float32"):
         RobustTrainer(smoothed().half(), arguments(tmp_path), train_dataset=data())
+
+
+def test_a_head_for_other_classes_is_refused(tmp_path):
+    from tiny import image_dataset, smoothed
+
+    from hf_smoothing import PixelDataset
+
+    images = image_dataset(names=("eel", "dog", "cat"))
+    for decode in (True, False):
+        data = PixelDataset(images, 16)
+        with pytest.raises(
+            ValueError, match=r"has the classes \['eel', 'dog', 'cat'\].*the head is for \['cat', 'dog', 'eel'\]"
+        ):
+            trainer(smoothed(), tmp_path, train_dataset=data.decode(progress=False) if decode else data)
+    aligned = PixelDataset(images, 16, id2label={0: "cat", 1: "dog", 2: "eel"})
+    trainer(smoothed(), tmp_path, train_dataset=aligned.decode(progress=False)).train()
+
+
+def test_one_value_a_channel(tmp_path):
+    with pytest.raises(ValueError, match="need one value a channel, 3 for this ResNetForImageClassification, got 2"):
+        trainer(plain(), tmp_path, image_mean=[0.5] * 2, image_std=[0.5] * 2)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])
+def test_label_smoothing_out_of_range(tmp_path, value):
+    with pytest.raises(ValueError, match=r"`label_smoothing_factor` must be in \[0, 1\)"):
+        trainer(plain(), tmp_path, label_smoothing_factor=value)
