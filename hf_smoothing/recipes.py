@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -14,6 +15,7 @@ from datasets import load_dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
+from hf_smoothing.certification import certify_dataset
 from hf_smoothing.data import DecodedPixels, PixelDataset
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.stages import Stage
@@ -147,6 +149,31 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end: the trainer's state comes last."""
     whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def certify_stage(
+    model: SmoothedClassifier, test: DecodedPixels, settings: dict[str, Any], folder: Path, name: str
+) -> dict[str, Any]:
+    """Certified radii of every so-many-th test image, resumable in `folder`/run.
+
+    Args:
+        model: in eval mode.
+        test: the whole test split.
+        settings: "data", "stride", and the rule: "sigma", "n", "alpha", "label_aware", "radii".
+        folder: of the stage.
+        name: of the stage that trained the model.
+
+    Returns:
+        {"radii": of each image, -1 where the true class was not certified, "draws": of all images together}.
+    """
+    rule = {key: settings[key] for key in ("sigma", "n", "alpha", "label_aware", "radii")}
+    run = certify_dataset(
+        model, test, folder / "run", **rule, indices=range(0, len(test), settings["stride"]), dtype="bfloat16", channels_last=True, progress=False,
+        description={"model": {"id": name}, "dataset": {"id": settings["data"], "split": "test"}},
+    )  # fmt: skip
+    rows = [run.rows[index] for index in sorted(run.rows)]
+    radii = [math.floor(1e6 * r["radius"]) / 1e6 if r["prediction"] == r["label"] else -1 for r in rows]
+    return {"radii": radii, "draws": sum(row["draws"] for row in rows)}
 
 
 @torch.inference_mode()

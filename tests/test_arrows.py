@@ -35,7 +35,7 @@ ARROWS = {
     "transfer": {"attacks", "certification", "models", "pixels", "records", "stages", "statistics", "training"},
     "stages": set(),
     "pages": {"stages"},
-    "recipes": {"data", "models", "stages", "training"},
+    "recipes": {"certification", "data", "models", "stages", "training"},
     "training": {"attacks", "certification", "data", "models", "noise", "pixels", "preprocessing", "statistics"},
 }
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from hf_smoothing import SmoothedClassifier, certify_dataset
+from hf_smoothing import SmoothedClassifier
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.recipes import (
     accuracy,
+    certify_stage,
     class_names,
     decoded,
     fit,
@@ -101,14 +102,7 @@ class Work:
         """Certified radii of some test images."""
         settings = stage.settings
         model = SmoothedClassifier.from_pretrained(self.output / needs[0] / "model").eval()
-        test = self._split(settings, "test")
-        rule = {key: settings[key] for key in ("sigma", "n", "alpha", "label_aware", "radii")}
-        run = certify_dataset(
-            model, test, folder / "run", **rule, indices=range(0, len(test), settings["stride"]), dtype="bfloat16",
-            channels_last=True, progress=False, description={"model": {"id": needs[0]}, "dataset": {"id": settings["data"], "split": "test"}},
-        )  # fmt: skip
-        rows = [run.rows[index] for index in sorted(run.rows)]
-        return {"radii": [round(r["radius"], 6) if r["prediction"] == r["label"] else -1 for r in rows]}
+        return certify_stage(model, self._split(settings, "test"), settings, folder, needs[0])
 
     def analyse(self, stage: Stage, folder: Path, needs: list[str]) -> dict[str, Any]:
         """The whole analysis of one triple of networks, with its page."""

@@ -16,7 +16,11 @@ from hf_smoothing.training.objectives import Batch, ObjectiveState
 
 
 SMALLEST = 1e-6
-"""Radius that every image gets at least while the regularisers are on, whose ratio of widths would be 0/0."""
+"""Radius that every image gets at least while the regularisers are on, whose ratio of widths would be 0/0; a smaller cap is none."""
+
+
+TINY = 1e-12
+"""Widths below this are rounding: they keep ratios, and their gradients, finite."""
 
 
 def adaptive_interval(
@@ -54,11 +58,13 @@ def adaptive_interval(
     """
     check_settings(largest, kappa, clean_share, ramp_share, state)
     cap = cap_schedule(state.progress, largest, clean_share, ramp_share)
+    if cap < SMALLEST:
+        cap = 0.0
     warm_up = cap < largest
     if adaptive:
         radii = _own_radii(model, batch, cap)
         if warm_up and cap > 0.0:
-            radii = radii.clamp(min=min(SMALLEST, cap))
+            radii = radii.clamp(min=SMALLEST)
     else:
         radii = torch.full_like(batch.labels, cap, dtype=torch.float32)
     trace = Trace()
@@ -139,7 +145,7 @@ def warm_up_regularisers(first: Box, layers: list[Box]) -> tuple[Tensor, Tensor]
     tight, balance = [], []
     for box in layers:
         centre, half = box.centre, box.radius
-        tight.append(F.relu(tolerance - first.radius.mean() / half.mean()) / tolerance)
+        tight.append(F.relu(tolerance - first.radius.mean() / half.mean().clamp_min(TINY)) / tolerance)
         on, off = box.lower > 0, box.upper < 0
         mean = _ratio((centre * on).mean(), -(centre * off).mean())
         spread = (centre - centre.mean()) ** 2
@@ -151,7 +157,7 @@ def warm_up_regularisers(first: Box, layers: list[Box]) -> tuple[Tensor, Tensor]
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
     """min(a / b, b / a) for two sums of one sign; 1 where both are 0, so that nothing is asked of them."""
     low, high = torch.minimum(a, b), torch.maximum(a, b)
-    return torch.where(high > 0, low / high.clamp(min=1e-12), torch.ones_like(low))
+    return torch.where(high > 0, low / high.clamp(min=TINY), torch.ones_like(low))
 
 
 def _bounds(model: Any, batch: Batch, radii: Tensor, trace: Trace) -> tuple[Margins, Box]:

@@ -168,3 +168,22 @@ def test_it_trains_certified_radii_through_the_trainer(adaptive, tmp_path):
     after = linf_certificates(trainer.model.eval(), data(24).pixels, largest=0.01)[1].mean()
     assert after > 20 * before
     assert {"standard", "robust", "radius", "cap"} <= trainer.state.log_history[0].keys()
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("cap", [1e-12, 1e-9, 1e-7, 2e-6, 1e-4])
+def test_gradients_are_finite_where_the_cap_begins_to_grow(cap, adaptive):
+    """Boxes narrower than the resolution of float32 have no width of which a ratio could be taken."""
+    model, x = network("max pool").float().train(), images(6).float()
+    slope = 0.25**3 * (0.25 + 4 * 0.75)
+    progress = (cap * slope / LARGEST) ** 0.25  # where the quartic beginning of the ramp has this cap
+    assert cap_schedule(progress, LARGEST, 0.0, 1.0) == pytest.approx(cap)
+    with torch.no_grad():
+        labels = model(x).argmax(1)
+    loss, logs = adaptive_interval(
+        model, Batch(x, labels), state(progress), largest=LARGEST, adaptive=adaptive, clean_share=0.0, ramp_share=1.0
+    )
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+    assert ("tight" in logs) == (cap >= 1e-6)
