@@ -14,6 +14,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import load_dataset
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,6 +32,7 @@ from hf_smoothing import (
 )
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
+from hf_smoothing.pages import publish
 from hf_smoothing.report import columns
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 
@@ -65,8 +67,15 @@ class Arguments:
     ramp_share: float = field(default=0.4, metadata={"help": "Share of the training in which it grows to e_max."})
     held_out: int = field(default=1_000, metadata={"help": "Training images by which the checkpoint is chosen."})
     published: str | None = field(default=None, metadata={"help": "Draw the published points: 'cifar10'."})
-    results: Path | None = field(
-        default=None, metadata={"help": "JSON file to keep the figures in, under the name of the output folder."}
+    compare_at: list[float] = field(
+        default_factory=list,
+        metadata={"help": "Accuracies in % at which ACR with adaptive and with fixed radii are compared."},
+    )
+    docs: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Folder whose interval.md and results/interval.json take table and figures, under the name of the output folder."
+        },
     )
 
 
@@ -90,23 +99,34 @@ def main() -> None:
                     description={"model": {"id": folder.name}, "dataset": {"id": Path(args.dataset).name, "split": "test"}},
                 )  # fmt: skip
                 results.append({"kind": kind, "kappa": kappa, "seed": seed, **figures(run, args.largest, args.radii)})
-                keep(results, args)
-    print(table(results))
+    compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
+    print(
+        table(results),
+        *(f"At {k}% accuracy ACR is {v} times that of fixed radii." for k, v in compared.items()),
+        sep="\n",
+    )
     plot(results, args.output_dir / "tradeoff.png", args.published)
+    keep(results, compared, args)
 
 
-def keep(results: list[dict], args: Arguments) -> None:
+def keep(results: list[dict], compared: dict, args: Arguments) -> None:
     """Write the figures with what is needed to repeat them."""
     about = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(args).items()
-        if key not in ("output_dir", "dataset", "results")
+        if key not in ("output_dir", "dataset", "docs")
     }
-    found = {"dataset": Path(args.dataset).name, "arguments": about, "torch": torch.__version__, "networks": results}
+    found = {
+        "dataset": Path(args.dataset).name, "arguments": about, "torch": torch.__version__, "acr_over_that_of_fixed_at_accuracy": compared,
+        "networks": results,
+    }  # fmt: skip
     (args.output_dir / "results.json").write_text(json.dumps(found, indent=1) + "\n")
-    if args.results is not None:
-        known = json.loads(args.results.read_text()) if args.results.exists() else {}
-        args.results.write_text(json.dumps(known | {args.output_dir.name: found}, indent=1) + "\n")
+    if args.docs is not None:
+        name, page = args.output_dir.name, args.docs / "interval.md"
+        plot(results, args.docs / "figures" / "interval" / f"{name}.png", args.published)
+        publish(
+            name, {"networks": table(results)}, found, page, args.docs / "results" / "interval.json", args.output_dir
+        )
 
 
 def train_one(
@@ -183,6 +203,22 @@ def table(results: list[dict]) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
+def ratio_at(results: list[dict], accuracy: float) -> float | None:
+    """ACR with adaptive over ACR with fixed radii at one accuracy in %: each mean over seeds, straight lines between the kappas; None outside."""
+    found = []
+    for kind in ("adaptive", "fixed"):
+        kappas = sorted({r["kappa"] for r in results if r["kind"] == kind})
+        chosen = [[r for r in results if r["kind"] == kind and r["kappa"] == kappa] for kappa in kappas]
+        points = sorted(
+            (sum(r["accuracy"][0] for r in some) / len(some), sum(r["acr_percent"] for r in some) / len(some))
+            for some in chosen
+        )
+        if not points or not points[0][0] <= accuracy <= points[-1][0]:
+            return None
+        found.append(float(np.interp(accuracy, *zip(*points, strict=True))))
+    return round(found[0] / found[1], 2) if found[1] else None
+
+
 PUBLISHED = {
     "cifar10": {
         "adaptive, published (17M parameters)": [(0.6, 86.9), (1.9, 84.5), (20.3, 75.7), (28.0, 73.1), (31.8, 70.8), (38.0, 67.9), (41.2, 64.6), (41.8, 62.2)],
@@ -217,6 +253,7 @@ def plot(results: list[dict], path: Path, published: str | None = None) -> None:
     axes.set(xlabel="ACR, % of the largest radius", ylabel="accuracy, %", title="Numbers: kappa")
     axes.legend()
     axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 

@@ -57,8 +57,10 @@ def test_pretrain_finetune_certify(folder, tmp_path):
 def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     arguments = [
         "adaptive_certified_training.py", "--dataset", folder, "--size", "16", "--largest", "0.01", "--radii", "0.005", "--width", "2", "--epochs", "1",
-        "--kappas", "0.5", "--batch_size", "8", "--held_out", "8", "--published", "cifar10", "--results", "all.json",
+        "--kappas", "0.5", "--batch_size", "8", "--held_out", "8", "--published", "cifar10", "--compare_at", "50", "--docs", "docs",
     ]  # fmt: skip
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "interval.md").write_text("<!-- table linf networks -->\nold\n<!-- end -->\n")
     run(*arguments, "--output_dir", "linf", "--kinds", "adaptive", cwd=tmp_path)
     model = tmp_path / "linf" / "adaptive-kappa0.5-seed0" / "model" / "model.safetensors"
     before = model.stat().st_mtime_ns
@@ -67,9 +69,12 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     rows = [line.split(" | ")[0].strip("| ") for line in out.splitlines() if line.startswith("|")]
     assert rows == ["training", "---", "adaptive", "fixed"]
     assert "certified at 0.005" in out
-    kept = json.loads((tmp_path / "all.json").read_text())["linf"]
+    kept = json.loads((tmp_path / "docs" / "results" / "interval.json").read_text())["linf"]
+    assert "| adaptive | 0.5 | 0 |" in (tmp_path / "docs" / "interval.md").read_text()
+    assert "At 50% accuracy ACR is" in out
+    assert kept["acr_over_that_of_fixed_at_accuracy"].keys() == {"50"}
     assert [network["kind"] for network in kept["networks"]] == ["adaptive", "fixed"]
-    assert (tmp_path / "linf" / "tradeoff.png").stat().st_size > 1000
+    assert (tmp_path / "docs" / "figures" / "interval" / "linf.png").stat().st_size > 1000
 
 
 def test_accelerate_loop(folder, tmp_path):
@@ -84,3 +89,22 @@ def test_quickstart(tmp_path):
     out = run("quickstart.py", "--images", "2", "--n", "20", "--epochs", "0.1", "--output-dir", "demo", cwd=tmp_path)
     assert "noise-mixture backbone" in out
     assert (tmp_path / "demo" / "certified_accuracy.png").stat().st_size > 1000
+
+
+def test_acr_at_equal_accuracy():
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        from adaptive_certified_training import ratio_at
+    finally:
+        sys.path.remove(str(ROOT / "examples"))
+
+    def network(kind, kappa, accuracy, acr):
+        return {"kind": kind, "kappa": kappa, "accuracy": [accuracy], "acr_percent": acr}
+
+    results = [
+        network("fixed", 0, 60.0, 40.0), network("fixed", 1, 80.0, 4.0), network("fixed", 1, 80.0, 6.0),
+        network("adaptive", 0, 65.0, 45.0), network("adaptive", 1, 85.0, 5.0),
+    ]  # fmt: skip
+    assert ratio_at(results, 70.0) == round(35.0 / 22.5, 2)
+    assert ratio_at(results, 62.0) is None
+    assert ratio_at(results[:3], 70.0) is None
