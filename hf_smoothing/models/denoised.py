@@ -151,6 +151,11 @@ def denoised_classifier(
             f"The denoiser is for images of {expected} px, but this classifier is certified at {tuple(classifier.config.size)}. Wrap it for the "
             f"denoiser's size: SmoothedClassifier.from_base_pretrained(..., size={expected}); its model_size may differ."
         )
+    channels = settings.get("unet", {}).get("in_channels", settings.get("channels"))
+    if channels not in (None, len(classifier.config.image_mean)):
+        raise ValueError(
+            f"The denoiser is for {channels} channels, but this classifier takes {len(classifier.config.image_mean)}. Choose one for the same images."
+        )
     config = DenoisedClassifierConfig(
         denoiser=settings,
         base_config=classifier.config.base_config,

@@ -41,7 +41,7 @@ class ResidualDenoiser(nn.Module):
 
 
 class DiffusionDenoiser(nn.Module):
-    """One step of a `diffusers` UNet2DModel that was trained to predict the noise of [-1, 1] pixels.
+    """One step of a `diffusers` UNet2DModel that was trained to predict the noise of [-1, 1] pixels (and perhaps, in further channels, its variance).
 
     Args:
         unet: configuration of the UNet2DModel.
@@ -49,6 +49,7 @@ class DiffusionDenoiser(nn.Module):
 
     Raises:
         ModuleNotFoundError: without diffusers.
+        ValueError: if it predicts something else, or for a class that it wants to be told.
 
     Source: Carlini et al. (2023), arXiv 2206.10550.
     """
@@ -62,6 +63,15 @@ class DiffusionDenoiser(nn.Module):
                 "Diffusion denoising needs diffusers: pip install hf_smoothing[diffusion]"
             ) from error
         self.unet = UNet2DModel.from_config(unet)
+        inside, outside = self.unet.config.in_channels, self.unet.config.out_channels
+        if outside not in (inside, 2 * inside):
+            raise ValueError(
+                f"The UNet must give the noise of its {inside} channels, alone or with a variance each, got {outside} output channels."
+            )
+        if self.unet.class_embedding is not None:
+            raise ValueError(
+                "The UNet wants to be told the class of the image, which is what is asked. Take an unconditional model."
+            )
         with torch.device("cpu"):  # from_pretrained builds models on the meta device, where numbers are lost
             made = DDPMScheduler.from_config(
                 scheduler or {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
@@ -89,7 +99,8 @@ class DiffusionDenoiser(nn.Module):
         t = self.timestep(sigma)
         kept = self.kept[t]
         noisy = math.sqrt(kept) * (2.0 * pixels - 1.0)
-        noise: Tensor = self.unet(noisy.to(self.unet.dtype), t).sample.to(pixels.dtype)
+        output: Tensor = self.unet(noisy.to(self.unet.dtype), t).sample.to(pixels.dtype)
+        noise = output[:, : pixels.shape[1]]
         cleaned = (noisy - math.sqrt(1.0 - kept) * noise) / math.sqrt(kept)
         estimate: Tensor = (cleaned.clamp(-1.0, 1.0) + 1.0) / 2.0
         return estimate

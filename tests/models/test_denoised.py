@@ -57,6 +57,23 @@ def test_timesteps_are_the_published_ones():
         denoiser.timestep(1000.0)
 
 
+def test_unets_that_say_more_or_less_than_the_noise():
+    pytest.importorskip("diffusers", reason="diffusers is not installed, so its UNets were NOT checked")
+    torch.manual_seed(0)
+    both = DiffusionDenoiser(UNET | {"out_channels": 6}).eval()
+    with torch.no_grad():
+        t = both.timestep(0.25)
+        kept = both.kept[t]
+        noisy = math.sqrt(kept) * (2 * PIXELS - 1)
+        noise = both.unet(noisy, t).sample[:, :3]
+        expected = ((noisy - math.sqrt(1 - kept) * noise) / math.sqrt(kept)).clamp(-1, 1) / 2 + 0.5
+        torch.testing.assert_close(both(PIXELS, 0.25), expected)
+    with pytest.raises(ValueError, match="got 4 output channels"):
+        DiffusionDenoiser(UNET | {"out_channels": 4})
+    with pytest.raises(ValueError, match="Take an unconditional model"):
+        DiffusionDenoiser(UNET | {"num_class_embeds": 10})
+
+
 def test_a_perfect_diffusion_model_gives_the_clean_image_back():
     pytest.importorskip("diffusers", reason="diffusers is not installed, so diffusion denoising was NOT tested")
     denoiser, sigma = DiffusionDenoiser(UNET), 0.5
@@ -133,6 +150,7 @@ def test_the_losses_are_those_of_the_formula():
         (lambda: make_denoiser({"kind": "residual", "colour": 3}), ValueError, "does not take these settings"),
         (lambda: ResidualDenoiser(depth=1), ValueError, "at least 2 convolutions"),
         (lambda: denoised_classifier(smoothed(), sigma=0.25, denoiser={"kind": "diffusion", "unet": {"sample_size": 32}}), ValueError, "is for images of 32 px, but this classifier is certified at"),
+        (lambda: denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL | {"channels": 1}), ValueError, "is for 1 channels, but this classifier takes 3"),
         (lambda: denoising(Network(smoothed(), None), Batch(PIXELS, torch.zeros(4).long()), ObjectiveState(NoiseMixture((0.3,)), torch.Generator())), TypeError, "a classifier with a denoiser, got ResNet"),
         (lambda: denoising(Network(smoothed(), None), Batch(PIXELS, torch.zeros(4).long()), ObjectiveState(None, torch.Generator()), mse=0.0), ValueError, "one of them positive"),
     ],
