@@ -146,7 +146,7 @@ class _Reader:
         names = class_names(dataset, self.label_column)
         self.num_labels = len(id2label) if id2label else (len(names) if names else None)
         self._to_model = align_labels(names, id2label)
-        self.names = [id2label[k] for k in sorted(id2label)] if id2label else names
+        self.names = [str(id2label[k]) for k in sorted(id2label, key=int)] if id2label else names
         self._processor = NoisyImageProcessorPil(
             size={"height": height, "width": width}, do_rescale=False, do_normalize=False
         )

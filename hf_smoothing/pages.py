@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,14 +19,14 @@ def keep_records(
 
     Args:
         stages: of the study.
-        output: its results folder; where there is none, the file is read as it is.
+        output: its results folder; where it holds no results, the file is read as it is.
         file: JSON lines, one a stage: its "stage" (name), "kind", "settings" and "result".
         more: further entries of a stage's line.
 
     Raises:
-        SystemExit: if there is neither folder nor file, or fewer stages are finished than the file has.
+        SystemExit: if there are neither results nor file, fewer stages are finished than the file has, or it holds stages with other settings.
     """
-    if output.exists():
+    if any((output / stage.name / "result.json").exists() for stage in stages):
         lines = []
         for stage in stages:
             result = read_json(output / stage.name / "result.json")
@@ -33,7 +34,7 @@ def keep_records(
                 line = {"stage": stage.name, "kind": stage.kind, "settings": stage.settings, "result": result}
                 lines.append(json.dumps(line | (more(stage) if more else {})))
         before = len(file.read_text().splitlines()) if file.exists() else 0
-        if not lines or len(lines) < before:
+        if len(lines) < before:
             raise SystemExit(
                 f"{output} holds {len(lines)} finished stages and {file} {before}: nothing was overwritten. Delete the file to start it anew, or leave "
                 "--output_dir pointing nowhere to build from the file alone."
@@ -44,7 +45,14 @@ def keep_records(
         partial.replace(file)
     elif not file.exists():
         raise SystemExit(f"There is nothing to report: neither {output} nor {file} exists. Run the study first.")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    planned = {stage.name: stage.settings for stage in stages}
+    other = [line["stage"] for line in found if line["settings"] != planned.get(line["stage"], line["settings"])]
+    if other:
+        raise SystemExit(
+            f"{file} holds {len(other)} stages that were done with other settings than the configuration has now, first {other[0]}. Restore it, or run them anew."
+        )
+    return found
 
 
 def markdown_table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
@@ -63,11 +71,13 @@ def publish(
     Args:
         scale: of the study, such as "cpu".
         texts: tables by name.
-        figures: plain values; nan is no JSON.
+        figures: plain values; nan becomes null.
         page: the Markdown file.
         summary: the JSON file.
         elsewhere: the folder.
     """
+    figures = _without_nan(figures)
+    json.dumps(figures)  # fails before anything is written
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     left = dict(texts)
     for name, body in texts.items():
@@ -88,3 +98,11 @@ def publish(
         (elsewhere / "report.md").write_text(shown + "\n", encoding="utf-8")
     where = f"{', '.join(left)}, now in {elsewhere / 'report.md'}" if left else "none"
     print(f"Tables without a place in {page.name}: {where}")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -101,15 +101,17 @@ def _try(
                 made_from = {name: _digest(output, name) for name in stage.needs}
                 write_json(folder / "settings.json", stage.settings | {"needs": made_from})
                 print(f"{time.strftime('%H:%M:%S')} {stage.name}", flush=True)
-                write_json(folder / "result.json", work(stage, needs))
+                try:
+                    write_json(folder / "result.json", work(stage, needs))
+                except Exception:
+                    if {path.name for path in folder.iterdir()} <= {".lock", "settings.json"}:
+                        # Nothing was made with these settings, so they may be mended.
+                        (folder / "settings.json").unlink()
+                    raise
     except Timeout:
         return False
     except Exception:  # the other stages can still be done
         traceback.print_exc()
-        if {path.name for path in folder.iterdir()} <= {".lock", "settings.json"}:
-            (folder / "settings.json").unlink(
-                missing_ok=True
-            )  # nothing was made with these settings, so they may be mended
         failed[stage.name] = None
     return True
 

@@ -227,13 +227,3 @@ def test_only_takes_what_its_stages_need(small):
     study(folder, "run", "--data", str(folder / "data"), "--only", "finetune/resnet/clean/clean/last-stage/seed0")
     done = {path.parent.relative_to(folder / "out").as_posix() for path in (folder / "out").rglob("result.json")}
     assert done == {"pretrain/resnet/clean/seed0", "finetune/resnet/clean/clean/last-stage/seed0"}
-
-
-def test_records_are_not_overwritten_by_fewer(tmp_path):
-    from cells import collect
-
-    file = tmp_path / "records.jsonl"
-    file.write_text('{"stage": "a"}\n')
-    with pytest.raises(SystemExit, match="holds 0 finished stages and .* 1: nothing was overwritten"):
-        collect([], tmp_path, file)
-    assert file.read_text() == '{"stage": "a"}\n'

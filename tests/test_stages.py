@@ -148,3 +148,31 @@ def test_records_outlive_the_folder(tmp_path):
     assert keep_records(chain(), tmp_path / "nowhere", file) == kept
     with pytest.raises(SystemExit, match="There is nothing to report"):
         keep_records(chain(), tmp_path / "nowhere", tmp_path / "none.jsonl")
+
+
+def test_records_are_not_overwritten_by_fewer(tmp_path):
+    file = tmp_path / "records.jsonl"
+    run_stages(chain(), tmp_path / "out", Counting())
+    keep_records(chain(), tmp_path / "out", file)
+    before = file.read_text()
+    (tmp_path / "out/certify/a/result.json").unlink()
+    with pytest.raises(SystemExit, match="holds 2 finished stages and .* 3: nothing was overwritten"):
+        keep_records(chain(), tmp_path / "out", file)
+    assert file.read_text() == before
+    (tmp_path / "empty").mkdir()
+    assert len(keep_records(chain(), tmp_path / "empty", file)) == 3  # a folder without results is none
+
+
+def test_records_of_another_configuration_are_refused(tmp_path):
+    file = tmp_path / "records.jsonl"
+    run_stages(chain(), tmp_path / "out", Counting())
+    keep_records(chain(), tmp_path / "out", file)
+    with pytest.raises(SystemExit, match="1 stages that were done with other settings .* first pretrain/a"):
+        keep_records(chain(0.2), tmp_path / "nowhere", file)
+
+
+def test_nan_is_null(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table cpu one -->\n<!-- end -->\n")
+    publish("cpu", {"one": "x"}, {"a": [float("nan"), 1.0]}, page, tmp_path / "f.json", tmp_path)
+    assert json.loads((tmp_path / "f.json").read_text()) == {"cpu": {"a": [None, 1.0]}}

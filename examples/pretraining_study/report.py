@@ -40,7 +40,8 @@ def build(
     publish(scale, texts, values, page, summary, elsewhere)
     for architecture in config["architectures"]:
         figures.curves(config, records, architecture, pictures / f"curves-{architecture}.png")
-        figures.heat_map(config, records, architecture, pictures / f"grid-{architecture}.png")
+        if config["architectures"][architecture]["grid"] == "full":
+            figures.heat_map(config, records, architecture, pictures / f"grid-{architecture}.png")
 
 
 @torch.inference_mode()

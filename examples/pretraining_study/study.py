@@ -43,7 +43,7 @@ def report(given: Command) -> None:
     collect(given.stages, given.output, records)
     page, summary = given.docs / "pretraining_study.md", given.docs / "results" / "pretraining_study.json"
     build(given.config, given.scale, records, page, pictures, summary, given.output)
-    if given.data is not None and given.output.exists():
+    if given.data is not None and any(given.output.glob("certify/*")):
         gallery(given.config, given.output, given.data, pictures / "gallery.png")
     print(status(given.stages, given.output))
 

@@ -35,6 +35,9 @@ from hf_smoothing.transfer.plan import Plan
 from hf_smoothing.transfer.robustness import attack_curve
 
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Work:
     """Args: output: the results folder. data: the folder that holds the data sets."""
 
@@ -87,12 +90,12 @@ class Work:
     def attack(self, stage: Stage, folder: Path, needs: list[str]) -> dict[str, Any]:
         """Which test images survive an attack of each radius."""
         settings = stage.settings
-        model = SmoothedClassifier.from_pretrained(self.output / needs[0] / "model").eval()
+        model = SmoothedClassifier.from_pretrained(self.output / needs[0] / "model").eval().to(DEVICE)
         test = self._some(settings)
         found: dict[str, Any] = {}
         for norm, epsilons in settings["epsilons"].items():
             right = attack_curve(
-                model.classify, test.pixels.float() / 255, test.labels, attack=settings["attack"], norm=norm, epsilons=epsilons,
+                model.classify, test.pixels.to(DEVICE).float() / 255, test.labels.to(DEVICE), attack=settings["attack"], norm=norm, epsilons=epsilons,
                 steps=settings["steps"],
             )  # fmt: skip
             found[norm] = [bits(row) for row in right]
@@ -101,7 +104,7 @@ class Work:
     def certify(self, stage: Stage, folder: Path, needs: list[str]) -> dict[str, Any]:
         """Certified radii of some test images."""
         settings = stage.settings
-        model = SmoothedClassifier.from_pretrained(self.output / needs[0] / "model").eval()
+        model = SmoothedClassifier.from_pretrained(self.output / needs[0] / "model").eval().to(DEVICE)
         return certify_stage(model, self._split(settings, "test"), settings, folder, needs[0])
 
     def analyse(self, stage: Stage, folder: Path, needs: list[str]) -> dict[str, Any]:
@@ -111,7 +114,7 @@ class Work:
             load = (
                 SmoothedClassifier.from_base_pretrained if role == "pretrained" else SmoothedClassifier.from_pretrained
             )
-            models[role] = load(str(self.output / name / "model"), sigma=0.25).eval()
+            models[role] = load(str(self.output / name / "model"), sigma=0.25).eval().to(DEVICE)
         test = self._some(stage.settings)
         about = {
             "paths": dict(zip(models, needs, strict=True)),

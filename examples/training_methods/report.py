@@ -42,38 +42,46 @@ def build(given: Command) -> None:
     )
 
 
-def _seeds(config: dict[str, Any], kept: dict[str, Any], name: str, sigma: float) -> list[NDArray[np.float64]]:
+def _seeds(config: dict[str, Any], kept: dict[str, Any], name: str, sigma: float) -> dict[int, NDArray[np.float64]]:
     """Radii of every seed that is done."""
     where = f"certify/{name.replace(' ', '-')}/sigma{sigma}/seed"
-    lines = [kept.get(f"{where}{seed}") for seed in range(config["methods"][name].get("seeds", 1))]
-    return [np.array(line["result"]["radii"]) for line in lines if line is not None]
+    lines = {seed: kept.get(f"{where}{seed}") for seed in range(config["methods"][name].get("seeds", 1))}
+    return {seed: np.array(line["result"]["radii"]) for seed, line in lines.items() if line is not None}
 
 
 def _rows(
-    config: dict[str, Any], found: dict[str, list[NDArray[np.float64]]], kept: dict[str, Any], sigma: float
+    config: dict[str, Any], found: dict[str, dict[int, NDArray[np.float64]]], kept: dict[str, Any], sigma: float
 ) -> tuple[str, dict[str, Any]]:
-    """A row a method: certified accuracy of the first seed with its exact interval, ACR of every seed, and ACR minus that of plain noise."""
+    """A row a method: certified accuracy of the first seed that is done with its exact interval, ACR of every seed, and ACR minus that of plain noise."""
     radii = [round(sigma * k, 6) for k in (0, 0.5, 1, 1.5, 2)]
     rows: list[list[Any]] = []
     figures: dict[str, Any] = {}
     baseline = found.get(config["baseline"])
     for name, seeds in found.items():
-        first, count = seeds[0], len(seeds[0])
+        shown_seed = min(seeds)
+        first, count = seeds[shown_seed], len(seeds[shown_seed])
         shown = []
         for radius in radii:
             successes = int((first >= radius).sum())
             low, high = interval([successes], count, 0.95)
             shown.append(f"{100 * successes / count:.1f} ({100 * low[0]:.1f}-{100 * high[0]:.1f})")
-        acr = [float(np.maximum(one, 0.0).mean()) for one in seeds]
+        acr = [float(np.maximum(one, 0.0).mean()) for one in seeds.values()]
         difference = ""
-        figures[name] = {"acr": acr, "certified": {str(r): [float((one >= r).mean()) for one in seeds] for r in radii}}
+        figures[name] = {
+            "acr": acr,
+            "certified": {str(r): [float((one >= r).mean()) for one in seeds.values()] for r in radii},
+            "seeds": list(seeds),
+        }
         if baseline and name != config["baseline"]:
-            common = min(len(baseline), len(seeds))
-            sides = [np.mean([np.maximum(one, 0.0) for one in side[:common]], axis=0) for side in (seeds, baseline)]
-            gain = paired_difference(*sides)
-            difference = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
-            figures[name]["acr_minus_baseline"] = [gain.value, gain.low, gain.high]
-        trained = kept[f"train/{name.replace(' ', '-')}/sigma{sigma}/seed0"]["result"]
+            common = sorted(baseline.keys() & seeds.keys())
+            if common:
+                sides = [
+                    np.mean([np.maximum(side[seed], 0.0) for seed in common], axis=0) for side in (seeds, baseline)
+                ]
+                gain = paired_difference(*sides)
+                difference = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+                figures[name]["acr_minus_baseline"] = [gain.value, gain.low, gain.high]
+        trained = kept[f"train/{name.replace(' ', '-')}/sigma{sigma}/seed{shown_seed}"]["result"]
         rows.append(
             [
                 name,
@@ -99,14 +107,14 @@ def _scale(config: dict[str, Any], sigma: float) -> str:
     )
 
 
-def curves(config: dict[str, Any], found: dict[str, list[NDArray[np.float64]]], sigma: float, file: Path) -> None:
+def curves(config: dict[str, Any], found: dict[str, dict[int, NDArray[np.float64]]], sigma: float, file: Path) -> None:
     """Certified accuracy against the radius, a line a method, mean over its seeds."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     radii = [sigma * k / 2 for k in range(config["certification"]["up_to"] * 2 + 1)]
     for name, seeds in found.items():
-        share = np.mean([[(one >= r - 1e-9).mean() for r in radii] for one in seeds], axis=0)
+        share = np.mean([[(one >= r - 1e-9).mean() for r in radii] for one in seeds.values()], axis=0)
         axes.plot(radii, 100 * share, ".-", label=name)
     axes.set(xlabel="l2 radius, [0, 1] pixels", ylabel="certified accuracy, %", title=f"sigma {sigma}", ylim=(0, None))
     axes.grid(alpha=0.3)

@@ -151,8 +151,8 @@ def denoised_classifier(
             f"The denoiser is for images of {expected} px, but this classifier is certified at {tuple(classifier.config.size)}. Wrap it for the "
             f"denoiser's size: SmoothedClassifier.from_base_pretrained(..., size={expected}); its model_size may differ."
         )
-    channels = settings.get("unet", {}).get("in_channels", settings.get("channels"))
-    if channels not in (None, len(classifier.config.image_mean)):
+    channels = settings["unet"].get("in_channels", 3) if "unet" in settings else settings.get("channels", 3)
+    if channels != len(classifier.config.image_mean):
         raise ValueError(
             f"The denoiser is for {channels} channels, but this classifier takes {len(classifier.config.image_mean)}. Choose one for the same images."
         )

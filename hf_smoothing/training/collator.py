@@ -47,7 +47,7 @@ class PixelCollator:
         if batch["pixel_values"].dtype != torch.uint8 and not self.ready:
             batch["pixel_values"] = to_unit_pixels(batch["pixel_values"], "pixel_values")
         key = next((name for name in ("labels", "label") if name in items[0]), None)
-        if key is not None:
+        if key is not None and self.num_labels is not None:
             if any(item.get(key) is None for item in items):
                 raise ValueError(f"Some items of the batch have {key!r} and others none: drop the unlabelled images.")
             labels = torch.as_tensor([check_whole(item[key], key) for item in items])

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from hf_smoothing.models.activations import blocks_of
 
 
-def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torch.Generator]) -> None:
+def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torch.Generator]) -> list[RemovableHandle]:
     """Let the blocks of a transformer drop out, image by image; what is kept is scaled so that means stay.
 
     Block k of K is skipped with probability rate * k / (K - 1), in train mode only. (Its two branches go together; the authors of DMAE
@@ -22,6 +23,9 @@ def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torc
         rate: of the last block, in (0, 1).
         generator: gives the source of randomness of this forward pass, on the device of the activations.
 
+    Returns:
+        the hooks, to be removed when training ends.
+
     Raises:
         ValueError: if the model has no blocks, or, in the first forward pass, if a block changes the shape of what it gets.
 
@@ -31,10 +35,12 @@ def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torc
     if place is None:
         raise ValueError(f"`drop_path` skips blocks, but {type(model).__name__} has no list of them. Leave it out.")
     blocks = list(model.get_submodule(place).children())
-    for number, block in enumerate(blocks):
-        probability = rate * number / max(len(blocks) - 1, 1)
-        if probability:
-            block.register_forward_hook(_skipping(probability, generator))
+    rates = [rate * number / max(len(blocks) - 1, 1) for number in range(len(blocks))]
+    return [
+        block.register_forward_hook(_skipping(probability, generator))
+        for block, probability in zip(blocks, rates, strict=True)
+        if probability
+    ]
 
 
 def _skipping(probability: float, generator: Callable[[], torch.Generator]) -> Callable[..., Any]:

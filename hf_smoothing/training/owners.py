@@ -43,6 +43,10 @@ def check_request(
             f"objective={args.objective!r} needs a classifier, got {type(model).__name__}. Set objective='masked-denoising', or hand its encoder on "
             "with classifier_from_autoencoder first."
         )
+    elif args.noise_owner != "trainer":
+        raise ValueError(
+            f"An autoencoder rebuilds the clean image, so noise must be added here, got noise_owner={args.noise_owner!r}. Leave it at 'trainer'."
+        )
 
 
 def check_classes(model: PreTrainedModel, dataset: Any) -> None:
@@ -173,4 +177,6 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
                 f"`trainable` names {pattern!r}, which no parameter has. There are: {', '.join(children[:30])}"
             )
     for name, parameter in model.named_parameters():
+        if is_autoencoder(model) and "pos" in name and not parameter.requires_grad:
+            continue  # a table of sines, fixed by design
         parameter.requires_grad_(any(f".{pattern}." in f".{name}." for pattern in patterns))

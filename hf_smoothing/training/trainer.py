@@ -112,8 +112,6 @@ class RobustTrainer(WholeCheckpoints):
             processing_class=processing_class,
             **kwargs,
         )
-        if args.drop_path:
-            stochastic_depth(model, args.drop_path, lambda: self._generator)
         self._rates_by_depth = args.body_learning_rate is not None or args.layer_decay < 1.0
         check_optimizer(self, self._rates_by_depth)
         if args.ema_decay is not None:
@@ -143,7 +141,13 @@ class RobustTrainer(WholeCheckpoints):
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in train(): the loop starts again with a smaller batch after running out of memory.
         self._forward_pass = (-1, 0)
-        return super()._inner_training_loop(*args, **kwargs)
+        rate = self.args.drop_path
+        hooks = stochastic_depth(self.model, rate, lambda: self._generator) if rate else []
+        try:
+            return super()._inner_training_loop(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent, with a learning rate for each depth where one is asked for."""
@@ -211,9 +215,9 @@ class RobustTrainer(WholeCheckpoints):
         # Looking at the values makes the host wait for the device, so only the first batch is looked at.
         looked_at, self._pixels_checked = self._pixels_checked, True
         pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")
-        self._note_pixels(tuple(pixels.shape[-2:]))
         if not augment:
             return pixels
+        self._note_pixels(tuple(pixels.shape[-2:]))
         if self.args.crop_padding:
             pixels = random_crop(pixels, self.args.crop_padding, generator)
         return random_flip(pixels, generator) if self.args.horizontal_flip else pixels

@@ -55,9 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model = SmoothedClassifier.from_base_pretrained(
-        NETWORKS["resnet-small"](), sigma=0.25, size=32, model_size=64, image_mean=[0.5] * 3, image_std=[0.25] * 3
-    ).train()
+    model = NETWORKS["resnet-small"]().train()
     settings = cards()
     objectives = {name: find_objective(name, OBJECTIVES, own) for name, own in settings.items()}
     ratios: dict[str, list[float]] = {name: [] for name in objectives}

@@ -85,3 +85,11 @@ def test_mixup_that_makes_no_sense():
             ObjectiveState(None, torch.Generator()),
             mixup=-1.0,
         )
+
+
+def test_blocks_drop_out_only_while_their_trainer_trains(tmp_path):
+    model = plain("vit", num_hidden_layers=2)
+    first = trainer(model, tmp_path, train_dataset=data(), drop_path=0.5)
+    trainer(model, tmp_path, train_dataset=data()).train()  # the first trainer, which never trained, adds nothing
+    first.train()
+    assert all(not layer._forward_hooks for layer in model.vit.layers)

@@ -116,5 +116,32 @@ def test_what_does_not_go_together(tmp_path):
     plain("vit").save_pretrained(tmp_path / "vit")
     with pytest.raises(TypeError, match="is no ViTMAEForPreTraining"):
         classifier_from_autoencoder(tmp_path / "vit")
+    with pytest.raises(ValueError, match="rebuilds the clean image, so noise must be added here"):
+        trainer(autoencoder(), tmp_path, train_dataset=data(), objective="masked-denoising", noise_owner="processor")
     with pytest.raises(ValueError, match="needs a classifier"):
         trainer(autoencoder(), tmp_path, train_dataset=data(), noise="0.25", **PIXELS)
+
+
+def test_evaluation_leaves_the_note_and_the_sines_alone(tmp_path):
+    made = trainer(autoencoder(), tmp_path, train_dataset=data(), eval_dataset=data(), **SETTINGS)
+    made.train()
+    noted = made.model.config.hf_smoothing["noise"]
+    again = trainer(
+        made.model,
+        tmp_path,
+        train_dataset=data(),
+        eval_dataset=data(),
+        objective="masked-denoising",
+        noise="clean",
+        **PIXELS,
+    )
+    again.evaluate()
+    assert made.model.config.hf_smoothing["noise"] == noted is not None
+    trainer(made.model, tmp_path, train_dataset=data(), trainable=["vit", "decoder"], **SETTINGS)
+    frozen = {name for name, p in made.model.named_parameters() if not p.requires_grad}
+    assert frozen == {"vit.embeddings.position_embeddings", "decoder.decoder_pos_embed"}
+
+
+def test_unlabelled_items_are_welcome(tmp_path):
+    items = [{"pixel_values": image, "label": None} for image in data(8).pixels]
+    trainer(autoencoder(), tmp_path, train_dataset=items, **SETTINGS).train()

@@ -165,3 +165,13 @@ def test_one_value_a_channel(tmp_path):
 def test_label_smoothing_out_of_range(tmp_path, value):
     with pytest.raises(ValueError, match=r"`label_smoothing_factor` must be in \[0, 1\)"):
         trainer(plain(), tmp_path, label_smoothing_factor=value)
+
+
+def test_names_are_in_the_order_of_numbers_that_are_text():
+    from tiny import image_dataset
+
+    from hf_smoothing import PixelDataset
+
+    names = tuple(f"class {k}" for k in range(12))
+    images = image_dataset(count=12, names=names)
+    assert PixelDataset(images, 16, id2label={str(k): name for k, name in enumerate(names)}).names == list(names)

@@ -36,13 +36,12 @@ def masked_denoising(
             "classifier_from_autoencoder, and finetune that with another objective."
         )
     clean = network.prepare(batch.pixels)
-    config = autoencoder.config
     noisy = batch.pixels if state.noise is None else state.noise.add(batch.pixels, state.generator)[0]
-    patches = (config.image_size // config.patch_size) ** 2
+    patches = autoencoder.vit.embeddings.patch_embeddings.num_patches
     order = torch.rand(len(noisy), patches, generator=state.generator, device=noisy.device)
     rebuilt = network(noisy, noise=order).float()
     target = autoencoder.patchify(clean).float()
-    if config.norm_pix_loss:
+    if autoencoder.config.norm_pix_loss:
         variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
         target = (target - mean) / (variance + 1e-6).sqrt()
     return (rebuilt - target).square().mean(), {}
