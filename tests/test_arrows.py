@@ -34,6 +34,7 @@ ARROWS = {
     "data": {"models", "preprocessing", "pixels"},
     "transfer": {"attacks", "certification", "models", "pixels", "records", "stages", "statistics", "training"},
     "stages": set(),
+    "studies": {"stages"},
     "pages": {"stages"},
     "recipes": {"certification", "data", "models", "stages", "training"},
     "training": {"attacks", "certification", "data", "models", "noise", "pixels", "preprocessing", "statistics"},

@@ -9,7 +9,8 @@ import pytest
 
 from hf_smoothing.pages import keep_records, publish
 from hf_smoothing.recipes import check_trainings
-from hf_smoothing.stages import Stage, check_settings, command_line, run_stages
+from hf_smoothing.stages import Stage, check_settings, run_stages
+from hf_smoothing.studies import command_line
 
 
 def chain(rate: float = 0.1, also: tuple[str, ...] = ()) -> list[Stage]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from plan import plan
 
-from hf_smoothing.stages import Command, command_line, status
+from hf_smoothing.stages import status
+from hf_smoothing.studies import Command, command_line
 
 
 def main(arguments: list[str] | None = None) -> None:

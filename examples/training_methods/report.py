@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hf_smoothing.pages import keep_records, markdown_table, publish
-from hf_smoothing.stages import Command
 from hf_smoothing.statistics import interval, paired_difference
+from hf_smoothing.studies import Command
 
 
 def build(given: Command) -> None:
