@@ -82,7 +82,7 @@ class Arguments:
 def main() -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     dataset = load_dataset(args.dataset)
-    train = PixelDataset(dataset["train"], args.size).decode()
+    train: DecodedPixels | None = None  # decoded when the first network is to be trained
     test = PixelDataset(dataset["test"], args.size)
     names = dataset["train"].features["label"].names
     results = []
@@ -91,6 +91,7 @@ def main() -> None:
             for kind in args.kinds:
                 folder = args.output_dir / f"{kind}-kappa{kappa:g}-seed{seed}"
                 if not (folder / "model" / "config.json").exists():
+                    train = train or PixelDataset(dataset["train"], args.size).decode()
                     train_one(args, train, names, kappa, kind == "adaptive", seed, folder)
                 model = SmoothedClassifier.from_pretrained(folder / "model").eval()
                 model.to("cuda" if torch.cuda.is_available() else "cpu")
