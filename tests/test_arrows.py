@@ -37,6 +37,7 @@ ARROWS = {
     "studies": {"stages"},
     "pages": {"stages"},
     "recipes": {"certification", "data", "models", "stages", "training"},
+    "worker": {"data", "models", "recipes", "stages", "studies"},
     "training": {"attacks", "certification", "data", "models", "noise", "pixels", "preprocessing", "statistics"},
 }
 

@@ -202,7 +202,7 @@ class _Architecture:
     def _common(self, seed: int) -> dict[str, Any]:
         return {
             "seed": seed,
-            "config": self.about["config"],
+            "network": self.about["config"],
             "size": self.config["size"],
             "model_size": self.about["model_size"],
             "held_out_seed": self.config["held_out"]["seed"],

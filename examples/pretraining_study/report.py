@@ -47,10 +47,9 @@ def build(
 @torch.inference_mode()
 def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count: int = 8) -> None:
     """Noisy test images with the predictions of the clean and the mixture model, each finetuned on clean images; needs the networks."""
-    from stages import Study
-
     from hf_smoothing import SmoothedClassifier
     from hf_smoothing.noise import NoiseMixture
+    from hf_smoothing.recipes import decoded
 
     records = json.loads((output / "certify/resnet/mixture/clean/seed0/sigma0.25/result.json").read_text())
     other = json.loads((output / "certify/resnet/clean/clean/seed0/sigma0.25/result.json").read_text())
@@ -58,7 +57,7 @@ def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count:
         name: SmoothedClassifier.from_pretrained(output / result["model"] / "model").eval()
         for name, result in (("clean", other), ("mixture", records))
     }
-    test = Study(output, data).test_images(config["data"]["target"], config["size"])
+    test = decoded(output, data, config["data"]["target"], "test", config["size"])
     chosen = torch.arange(0, len(test), len(test) // count)[:count]
     pixels, labels = test.pixels[chosen].float() / 255, test.labels[chosen].tolist()
     names = models["mixture"].config.id2label

@@ -25,13 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def work(given: Command) -> Callable[..., dict[str, Any]]:
-    """What does a stage; the data is looked at first."""
     from stages import Study
 
-    assert given.data is not None
-    study = Study(given.output, given.data)
-    study.check(given.stages)
-    return study.run
+    return Study(given)
 
 
 def report(given: Command) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,22 +10,24 @@ from curves import Records, matched_difference
 from plan import NONE, folder
 
 from hf_smoothing.pages import keep_records, markdown_table, publish
-from hf_smoothing.stages import Stage
 from hf_smoothing.statistics import Paired, paired_difference
+from hf_smoothing.studies import Command
 from hf_smoothing.transfer import area_under_curve, decline_ratio
 
 
 Line = list[Any]
 
 
-def build(config: dict[str, Any], scale: str, stages: list[Stage], output: Path, docs: Path) -> None:
+def build(given: Command) -> None:
     """Gather the results into one file of records, if their folder is there, and rebuild everything from it.
 
     Raises:
         SystemExit: if there is nothing to report, or less than before.
     """
-    file = docs / "results" / f"robustness_transfer-{scale}.jsonl"
-    records = Records(config, keep_records(stages, output, file))
+    config, results = given.config, given.docs / "results"
+    records = Records(
+        config, keep_records(given.stages, given.output, results / f"robustness_transfer-{given.scale}.jsonl")
+    )
     texts, figures = {}, {}
     for target in config["targets"]:
         for name, made in (("brittle", brittle), ("mended", mended), ("mixture", mixture), ("inherited", inherited)):
@@ -36,9 +37,8 @@ def build(config: dict[str, Any], scale: str, stages: list[Stage], output: Path,
         key = f"sweep-{folder(name)}"
         rows, figures[key] = sweep_rows(records, name)
         texts[key] = f"*{records.scale(sweep['target'])}; seed {config['seeds'][0]}*\n\n{markdown_table(*rows)}"
-    publish(
-        scale, texts, figures, docs / "robustness_transfer.md", docs / "results" / "robustness_transfer.json", output
-    )
+    page = given.docs / "robustness_transfer.md"
+    publish(given.scale, texts, figures, page, results / "robustness_transfer.json", given.output)
 
 
 def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:

@@ -24,17 +24,13 @@ def main(arguments: list[str] | None = None) -> None:
 def work(given: Command) -> Callable[..., dict[str, Any]]:
     from work import Work
 
-    from hf_smoothing.recipes import check_trainings
-
-    assert given.data is not None
-    check_trainings(given.stages)
-    return Work(given.output, given.data)
+    return Work(given)
 
 
 def report(given: Command) -> None:
     from report import build
 
-    build(given.config, given.scale, given.stages, given.output, given.docs)
+    build(given)
 
 
 if __name__ == "__main__":

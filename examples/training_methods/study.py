@@ -22,13 +22,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def work(given: Command) -> Callable[..., dict[str, Any]]:
-    from work import Work
+    from hf_smoothing.worker import Worker
 
-    from hf_smoothing.recipes import check_trainings
-
-    assert given.data is not None
-    check_trainings(given.stages)
-    return Work(given.output, given.data)
+    return Worker(given)
 
 
 def report(given: Command) -> None:

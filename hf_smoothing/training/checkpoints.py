@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.training.averaging import OWN_WEIGHTS, WeightAverage
+from hf_smoothing.training.divergence import FiniteWatch
 
 
 class WholeCheckpoints(Trainer):
@@ -19,13 +21,20 @@ class WholeCheckpoints(Trainer):
     args: Any
     model: Any
     average: WeightAverage | None
+    _watch: FiniteWatch
     _last_checkpoint: str | None
 
-    def _averaged(self) -> AbstractContextManager[dict[str, Tensor] | None]:
-        raise NotImplementedError
+    @contextmanager
+    def _averaged(self) -> Iterator[dict[str, Tensor] | None]:
+        """The model with its averaged weights for a while; yields those it trains."""
+        if self.average is None:
+            yield None
+            return
+        with self.average.applied(self.model) as own:
+            yield own
 
     def _check_finite(self, model: nn.Module | None = None) -> None:
-        raise NotImplementedError
+        self._watch.check(self.state.global_step, self._last_checkpoint, model, self.args.world_size)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_finite(self.model)

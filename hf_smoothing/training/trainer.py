@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -240,15 +238,6 @@ class RobustTrainer(WholeCheckpoints):
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         return metrics
 
-    @contextmanager
-    def _averaged(self) -> Iterator[dict[str, Tensor] | None]:
-        """The model with its averaged weights for a while; yields those it trains."""
-        if self.average is None:
-            yield None
-            return
-        with self.average.applied(self.model) as own:
-            yield own
-
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; batches are numbered, so that votes do not depend on their size."""
         self._evaluated = 0
@@ -286,9 +275,6 @@ class RobustTrainer(WholeCheckpoints):
             logs = {**logs, **{name: float(total) / count for name, (total, count) in self._logs.items()}}
             self._logs = {}
         super().log(logs, *args, **kwargs)
-
-    def _check_finite(self, model: nn.Module | None = None) -> None:
-        self._watch.check(self.state.global_step, self._last_checkpoint, model, self.args.world_size)
 
     def _note_pixels(self, size: tuple[int, ...]) -> None:
         """Leave in a plain backbone's configuration what its pixels are, for `SmoothedClassifier.from_base_pretrained`."""
