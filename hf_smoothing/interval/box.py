@@ -90,20 +90,51 @@ class Box:
     __iter__ = None  # a box is no sequence, although it can be indexed
 
     def __init__(self, lower: Tensor, upper: Tensor, value: Tensor | None = None, trace: Trace | None = None) -> None:
-        self.lower, self.upper, self.value = lower, upper, value
+        self._ends: tuple[Tensor, Tensor] | None = (lower, upper)
+        self._middle: tuple[Tensor, Tensor] | None = None
+        self.value = value
         self.trace = trace or Trace()
         self.origin: Origin | None = None
         self.number = next(_NUMBERS)
 
+    @classmethod
+    def around(cls, centre: Tensor, radius: Tensor, value: Tensor | None, trace: Trace) -> Box:
+        """The box centre - radius <= x <= centre + radius; its ends are computed when somebody asks for them."""
+        box = cls(centre, centre, value, trace)
+        box._ends, box._middle = None, (centre, radius)
+        return box
+
+    @property
+    def lower(self) -> Tensor:
+        """The lower end."""
+        return self._both_ends()[0]
+
+    @property
+    def upper(self) -> Tensor:
+        """The upper end."""
+        return self._both_ends()[1]
+
+    def _both_ends(self) -> tuple[Tensor, Tensor]:
+        if self._ends is None:
+            assert self._middle is not None
+            centre, radius = self._middle
+            self._ends = centre - radius, centre + radius
+        return self._ends
+
     @property
     def centre(self) -> Tensor:
         """Midpoint."""
-        return (self.lower + self.upper) / 2
+        return self._middle[0] if self._middle else (self.lower + self.upper) / 2
 
     @property
     def radius(self) -> Tensor:
         """Half the width."""
-        return (self.upper - self.lower) / 2
+        return self._middle[1] if self._middle else (self.upper - self.lower) / 2
+
+    @property
+    def _any(self) -> Tensor:
+        """A tensor of the shape, dtype and device of both ends."""
+        return self._middle[0] if self._middle else self.lower
 
     @property
     def largest(self) -> Tensor:
@@ -113,33 +144,33 @@ class Box:
     @property
     def shape(self) -> torch.Size:
         """Of each end."""
-        return self.lower.shape
+        return self._any.shape
 
     def __len__(self) -> int:
-        return len(self.lower)
+        return len(self._any)
 
     @property
     def dtype(self) -> torch.dtype:
         """Of each end."""
-        return self.lower.dtype
+        return self._any.dtype
 
     @property
     def device(self) -> torch.device:
         """Of each end."""
-        return self.lower.device
+        return self._any.device
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
-        return self.lower.ndim
+        return self._any.ndim
 
     def size(self, dim: int | None = None) -> Any:
         """As `Tensor.size`."""
-        return self.lower.size() if dim is None else self.lower.size(dim)
+        return self._any.size() if dim is None else self._any.size(dim)
 
     def dim(self) -> int:
         """As `Tensor.dim`."""
-        return self.lower.dim()
+        return self._any.dim()
 
     def is_floating_point(self) -> bool:
         """As `Tensor.is_floating_point`."""

@@ -146,10 +146,10 @@ def warm_up_regularisers(first: Box, layers: list[Box]) -> tuple[Tensor, Tensor]
     for box in layers:
         centre, half = box.centre, box.radius
         tight.append(F.relu(tolerance - first.radius.mean() / half.mean().clamp_min(TINY)) / tolerance)
-        on, off = box.lower > 0, box.upper < 0
-        mean = _ratio((centre * on).mean(), -(centre * off).mean())
-        spread = (centre - centre.mean()) ** 2
-        variance = _ratio((spread * on).sum(), (spread * off).sum())
+        on, off = (sign.flatten().to(centre.dtype) for sign in (box.lower > 0, box.upper < 0))
+        mean = _ratio(centre.flatten() @ on, -centre.flatten() @ off)
+        spread = (centre - centre.mean()).flatten().square()
+        variance = _ratio(spread @ on, spread @ off)
         balance.append((F.relu(tolerance - mean) + F.relu(tolerance - variance)) / tolerance)
     return torch.stack(tight).mean(), torch.stack(balance).mean()
 

@@ -14,7 +14,7 @@ from tiny import arguments, data, smoothed
 from torch import nn
 
 from hf_smoothing import NoiseMixture, RobustTrainer
-from hf_smoothing.interval import box_around, linf_certificates, margin_bounds
+from hf_smoothing.interval import Box, box_around, linf_certificates, margin_bounds
 from hf_smoothing.interval.objective import adaptive_interval, cap_schedule, warm_up_regularisers
 from hf_smoothing.training import Batch, ObjectiveState
 
@@ -98,13 +98,11 @@ def test_the_cap_grows_smoothly_from_nothing_to_the_largest():
 def test_regularisers_are_zero_for_tight_balanced_layers_and_positive_for_exploding_ones():
     x = images(16)
     first = box_around(x, 0.01)
-    balanced = box_around(torch.cat([x, -x]), 0.0)
-    balanced.lower, balanced.upper = torch.cat([x, -x]) - 1e-4, torch.cat([x, -x]) + 1e-4
+    balanced = Box(torch.cat([x, -x]) - 1e-4, torch.cat([x, -x]) + 1e-4)
     tight, balance = warm_up_regularisers(first, [balanced])
     assert float(tight) == 0.0
     assert float(balance) == pytest.approx(0.0, abs=1e-6)
-    wide = box_around(x, 0.0)
-    wide.lower, wide.upper = x + 0.1, x + 2.1
+    wide = Box(x + 0.1, x + 2.1)
     tight, balance = warm_up_regularisers(first, [wide])
     assert 0.9 < float(tight) <= 1.0  # (0.5 - 0.01 / 1) / 0.5
     assert float(balance) == pytest.approx(2.0)  # all units on, none off

@@ -82,7 +82,7 @@ def _monotone(name: str, widen: Callable[[Box, Box, Callable[[Tensor], Tensor]],
 
 def _elementwise(before: Box, after: Box, function: Any) -> Box:
     """Elementwise functions are taken to be right to 8 units in the last place of what goes in and comes out."""
-    return widened(after, terms=16, sizes=before.largest + after.largest)
+    return widened(after, terms=16, sizes=before.largest + after.largest) if after.trace.outward else after
 
 
 def _average(before: Box, after: Box, function: Callable[[Tensor], Tensor]) -> Box:
