@@ -54,6 +54,10 @@ class Arguments:
     )
     epochs: int = field(default=10, metadata={"help": "Passes over the training images."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak of the one-cycle schedule (Adam)."})
+    three_phases: bool = field(
+        default=True,
+        metadata={"help": "As published; in two, the learning rate falls in all that is left after the rise."},
+    )
     batch_size: int = field(default=128, metadata={"help": "Training images a step."})
     crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels a side."})
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
@@ -69,7 +73,7 @@ class Arguments:
     published: str | None = field(default=None, metadata={"help": "Draw the published points: 'cifar10'."})
     compare_at: list[float] = field(
         default_factory=list,
-        metadata={"help": "Accuracies in % at which ACR with adaptive and with fixed radii are compared."},
+        metadata={"help": "Accuracies in percent at which ACR with adaptive and with fixed radii are compared."},
     )
     docs: Path | None = field(
         default=None,
@@ -154,7 +158,7 @@ def train_one(
     steps = args.epochs * -(-len(train) // args.batch_size)
     optimizer = torch.optim.Adam(model.parameters(), args.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.learning_rate, total_steps=steps + 1, three_phase=True
+        optimizer, args.learning_rate, total_steps=steps + 1, three_phase=args.three_phases
     )
     arguments = RobustTrainingArguments(
         str(folder), noise="clean", objective="adaptive-interval",

@@ -39,7 +39,14 @@ def test_every_need_comes_first_and_every_network_sees_the_same_images(config):
             budget = settings["arguments"]["num_train_epochs"], settings["train_images"]
             budgets.setdefault((stage.kind, settings["data"]), set()).add(budget)
     assert all(len(found) == 1 for found in budgets.values())
-    assert sum(name.startswith("train/") for name in names) == 2 * 4 * 2 * 3
+    ways = {name.split("/")[3] for name in names if name.startswith("train/")}
+    assert (
+        sum(name.startswith("train/") and name.split("/")[3] in ("plain", "discrepancy-mitigation") for name in names)
+        == 2 * 4 * 2 * 3
+    )
+    assert ways == {"plain", "discrepancy-mitigation", "adversarial-training", "TRADES", "feature-distillation"}
+    compared = [name for name in names if name.startswith("train/") and "/TRADES/" in name]
+    assert compared == ["train/cifar10/clean/TRADES/seed0"]
 
 
 @pytest.mark.parametrize("scale", ["cpu", "gpu"])
@@ -76,6 +83,11 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     config["pretraining"]["arguments"]["num_train_epochs"] = 1
     config["pretraining"]["kinds"].pop("adversarial")
     config["targets"] = {"target": {"train_images": 32, "arguments": {"num_train_epochs": 2, "learning_rate": 0.05}}}
+    taught = {"target": ["target"], "pretraining": ["mixture"], "seed": [0]}
+    config["ways"] = {
+        name: config["ways"][name] for name in ("plain", "discrepancy mitigation", "feature distillation")
+    }
+    config["ways"]["feature distillation"]["only"] = taught
     config["attack"] |= {"images": 24, "steps": 2, "epsilons": {"linf": [0, 0.02, 0.2], "l2": [0, 0.2]}}
     config["certification"] |= {"stride": 6, "n": 400, "radii": [0, 0.1]}
     config["analysis"]["images"] = 16
@@ -98,7 +110,7 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     common = ["--config", str(tmp_path / "small.json"), "--output_dir", str(tmp_path / "out")]
     study.main(["run", *common, "--data", str(tmp_path / "data")])
     study.main(["status", *common])
-    assert "train: 13 of 13 done" in capsys.readouterr().out
+    assert "train: 14 of 14 done" in capsys.readouterr().out
     study.main(["report", *common, "--docs", str(docs)])
     text = page.read_text()
     assert "old" not in text
@@ -108,5 +120,8 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     figures = json.loads((docs / "results" / "robustness_transfer.json").read_text())["small"]
     assert figures["brittle-target"]["mixture"]["seeds"] == [0]
     assert set(figures["sweep-factors"]) == set(points)
+    assert "feature distillation/mixture" in figures["mended-target"]
+    kept = json.loads((tmp_path / "out/train/target/mixture/feature-distillation/seed0/settings.json").read_text())
+    assert kept["arguments"]["objective_args"] == {"teacher": "backbone"}  # no path of this machine
     study.main(["report", *[*common[:3], str(tmp_path / "nowhere")], "--docs", str(docs)])  # from the records alone
     assert page.read_text() == text

@@ -25,6 +25,8 @@ def plan(config: dict[str, Any]) -> list[Stage]:
             for pretraining in [NONE, *config["pretraining"]["kinds"]]:
                 backbone = () if pretraining == NONE else (add(pretrain(config, pretraining, seed)),)
                 for way in config["ways"]:
+                    if not _wanted(config["ways"][way], target=target, pretraining=pretraining, seed=seed):
+                        continue
                     models[pretraining, way] = add(train(config, target, pretraining, way, seed, backbone))
             for (pretraining, way), model in models.items():
                 where = f"{target}/{pretraining}/{folder(way)}/seed{seed}"
@@ -34,7 +36,7 @@ def plan(config: dict[str, Any]) -> list[Stage]:
             if seed == config["seeds"][0]:
                 standard = models[NONE, "plain"]
                 for (pretraining, way), model in models.items():
-                    if pretraining != NONE:
+                    if pretraining != NONE and "only" not in config["ways"][way]:
                         needs = (f"pretrain/{pretraining}/seed{seed}", model, standard)
                         settings = {"data": target, "size": config["size"], "corruption": None, **config["analysis"]}
                         add(Stage(f"analyse/{target}/{pretraining}/{folder(way)}", "analyse", settings, needs))
@@ -43,6 +45,11 @@ def plan(config: dict[str, Any]) -> list[Stage]:
             for stage in sweep_point(config, name, point):
                 add(stage)
     return list(stages.values())
+
+
+def _wanted(way: dict[str, Any], **cell: Any) -> bool:
+    """Whether a way of finetuning is asked for here: its "only" names the targets, pretrainings and seeds, each all by default."""
+    return all(value in way.get("only", {}).get(key, [value]) for key, value in cell.items())
 
 
 def sweep_point(config: dict[str, Any], sweep: str, point: str) -> list[Stage]:
@@ -99,12 +106,13 @@ def train(
 ) -> Stage:
     """A classifier of the target, from a backbone or from scratch: the same images and steps for all."""
     about = config["targets"][target]
+    objective = {key: value for key, value in config["ways"][way].items() if key != "only"}
     settings = _common(config, seed) | {
         "data": target,
         "held_out": config["held_out"]["target"],
         "train_images": about["train_images"],
         "corruption": None,
-        "arguments": config["arguments"] | about["arguments"] | config["ways"][way],
+        "arguments": config["arguments"] | about["arguments"] | objective,
     }
     return Stage(f"train/{target}/{pretraining}/{folder(way)}/seed{seed}", "train", settings, backbone)
 

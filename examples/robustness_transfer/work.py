@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,16 @@ from hf_smoothing.worker import Worker
 
 class Work(Worker):
     """Attacks and analyses, beside what every study does."""
+
+    def train(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
+        """As in every study; a teacher called "backbone" is the one that this stage needs."""
+        arguments = stage.settings["arguments"]
+        objective_args = arguments.get("objective_args", {})
+        if objective_args.get("teacher") == "backbone":
+            (backbone,) = needs
+            taught = objective_args | {"teacher": str(self.output / backbone / "model")}
+            stage = replace(stage, settings=stage.settings | {"arguments": arguments | {"objective_args": taught}})
+        return super().train(stage, folder, needs)
 
     def attack(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
         """Which test images survive an attack of each radius."""
