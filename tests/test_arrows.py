@@ -38,7 +38,17 @@ ARROWS = {
     "pages": {"stages"},
     "recipes": {"certification", "data", "models", "stages", "training"},
     "worker": {"data", "models", "recipes", "stages", "studies"},
-    "training": {"attacks", "certification", "data", "models", "noise", "pixels", "preprocessing", "statistics"},
+    "training": {
+        "attacks",
+        "certification",
+        "data",
+        "loading",
+        "models",
+        "noise",
+        "pixels",
+        "preprocessing",
+        "statistics",
+    },
 }
 
 

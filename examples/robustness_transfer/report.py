@@ -53,17 +53,17 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         if not seeds:
             continue
         accuracies = np.mean([records.curve(target, *model, s, "linf").mean(1) for s in seeds], axis=0)  # type: ignore[union-attr]
-        found, other = (
-            [
-                matched_difference(epsilons, *(records.curve(target, *one, s, norm) for one in (model, standard)))
+        differences = {
+            norm: [
+                matched_difference(radii, *(records.curve(target, *one, s, norm) for one in (model, standard)))
                 for s in seeds
             ]
-            for norm, epsilons in records.config["attack"]["epsilons"].items()
-        )
+            for norm, radii in records.config["attack"]["epsilons"].items()
+        }
         shown = (
             ""
             if pretraining == NONE
-            else ", ".join("none matched" if one is None else _interval(one) for one in found)
+            else ", ".join("none matched" if one is None else _interval(one) for one in differences["linf"])
         )
         rows.append([
             pretraining, *(f"{100 * a:.1f}" for a in accuracies), f"{100 * decline_ratio(accuracies[0], accuracies[-1]):.0f}%",
@@ -71,7 +71,7 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         ])  # fmt: skip
         figures[pretraining] = {
             "accuracy": accuracies.tolist(),
-            "area_difference_matched": {"linf": _plain(found), "l2": _plain(other)},
+            "area_difference_matched": {norm: _plain(found) for norm, found in differences.items()},
             "seeds": seeds,
         }
     head = [

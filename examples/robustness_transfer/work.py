@@ -60,7 +60,8 @@ class Work(Worker):
             "paths": dict(zip(models, needs, strict=True)),
             "dataset": {"id": stage.settings["data"], "split": "test"},
         }
-        Analysis(models, test.pixels, test.labels, folder, Plan(), about).run(progress=False)
+        plan = Plan(attacks=tuple(stage.settings["attacks"]))
+        Analysis(models, test.pixels, test.labels, folder, plan, about).run(progress=False)
         write_page(folder)
         _, records = read_analysis(folder)
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -77,11 +78,13 @@ def ascend(
         radius = per_image(epsilon, clean, "epsilon")
         stride = 2.5 * radius / steps if step_size is None else per_image(step_size, clean, "step_size")
         best, best_loss = clean, torch.full((len(clean),), -torch.inf, dtype=torch.float64, device=clean.device)
-        for _ in range(restarts):
+        for restart in range(restarts):
             point = inside(clean, _start(clean, radius, norm, start, generator), radius, norm)
             past = torch.zeros((), dtype=torch.float64, device=clean.device)
-            for _ in range(steps):
-                loss, gradient = _climb(losses_of, point)
+            for number in range(steps):
+                loss, gradient = climb(losses_of, point)
+                if restart == number == 0:
+                    _warn_if_flat(loss, gradient)
                 best, best_loss = _better(point, loss, best, best_loss)
                 if momentum:
                     gradient = gradient.double()
@@ -112,8 +115,16 @@ def _start(
     return float(start) * noise.to(clean.device)
 
 
-def _climb(losses_of: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor, Tensor]:
-    """The losses (batch,) and their gradient, 0 where the loss is infinite."""
+def climb(losses_of: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses (batch,) and the gradient of their sum, 0 where the loss is infinite.
+
+    Args:
+        losses_of: as for `ascend`.
+        point: where; an image each, or one that all have in common.
+
+    Raises:
+        ValueError: if there is no gradient, or it is nan or infinite.
+    """
     point = point.requires_grad_()
     losses = losses_of(point)
     if not losses.requires_grad:
@@ -124,13 +135,24 @@ def _climb(losses_of: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor
     (gradient,) = torch.autograd.grad(losses.sum(), point)
     point.requires_grad_(False)
     losses = losses.detach()
-    if not bool(torch.isfinite(gradient[~torch.isinf(losses)]).all()) or bool(torch.isnan(losses).any()):
+    decisive = gradient[~torch.isinf(losses)] if len(gradient) == len(losses) else gradient
+    if not bool(torch.isfinite(decisive).all()) or bool(torch.isnan(losses).any()):
         raise ValueError(
             "The classifier must have finite gradients, got nan or infinite ones, or a loss that is nan: the attack would not move, and prove "
             "nothing. Look for a square root or logarithm at 0, and run in float32."
         )
     # Where the loss is infinite already there is nothing left to climb.
     return losses, gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _warn_if_flat(losses: Tensor, gradient: Tensor) -> None:
+    # A loss of almost 0 may have no gradient left in floating point.
+    if not bool(gradient.any()) and float(losses.max()) > 1e-6:
+        warnings.warn(
+            "The gradient of the loss is exactly 0 for every pixel of every image, so the attack does not move, and proves nothing. Does the "
+            "preprocessing round, or the network answer the same to everything?",
+            stacklevel=3,
+        )
 
 
 def _better(point: Tensor, loss: Tensor, best: Tensor, best_loss: Tensor) -> tuple[Tensor, Tensor]:

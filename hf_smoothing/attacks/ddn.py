@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.attacks.ascent import check_positive
+from hf_smoothing.attacks.ascent import check_positive, climb
 from hf_smoothing.attacks.balls import inside, norms, per_image
 from hf_smoothing.attacks.losses import check_labels, cross_entropies, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
@@ -52,11 +52,14 @@ def ddn(
         point = clean
         for step in range(steps):
             length = 0.01 + 0.99 * (1.0 + math.cos(math.pi * step / steps)) / 2.0
-            point = point.detach().requires_grad_()
-            logits = logits_of_batch(logits_of, point)
-            losses = cross_entropies(lambda _, found=logits: found, point, labels)
-            (gradient,) = torch.autograd.grad(losses.sum(), point)
-            fools = logits.argmax(1) != labels
+            answers: list[Tensor] = []
+
+            def losses_of(x: Tensor, answers: list[Tensor] = answers) -> Tensor:
+                answers.append(logits_of_batch(logits_of, x))
+                return cross_entropies(lambda _: answers[0], x, labels)
+
+            _, gradient = climb(losses_of, point.detach())
+            fools = answers[0].argmax(1) != labels
             how_far = norms(point.detach().double() - clean.double(), "l2")
             better = fools & (how_far < best_length).flatten()
             best = torch.where(better[:, None, None, None], point.detach(), best)

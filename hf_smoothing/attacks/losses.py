@@ -32,10 +32,7 @@ def logits_of_batch(classifier: Any, pixels: Tensor) -> Tensor:
 def cross_entropies(logits_of: Any, point: Tensor, labels: Tensor) -> Tensor:
     """The cross entropy of each image; in float64, where those of a confident classifier still differ."""
     logits = logits_of_batch(logits_of, point)
-    if int(labels.max()) >= logits.shape[1]:
-        raise ValueError(
-            f"`labels` must be below the number of classes, {logits.shape[1]}, got {int(labels.max())}. Count from 0."
-        )
+    _check_below(labels, logits.shape[1])
     losses = F.cross_entropy(logits.double(), labels.to(logits.device), reduction="none").to(point.device)
     if bool(torch.isnan(losses).any()):
         raise ValueError(
@@ -43,6 +40,24 @@ def cross_entropies(logits_of: Any, point: Tensor, labels: Tensor) -> Tensor:
             "nothing. Check the weights, and run in float32."
         )
     return losses
+
+
+def check_answers(logits: Tensor, labels: Tensor) -> None:
+    """Refuse logits that are nan, which would count as wrong answers, and labels that no answer can be.
+
+    Raises:
+        ValueError: naming them.
+    """
+    _check_below(labels, logits.shape[1])
+    if bool(torch.isnan(logits).any()):
+        raise ValueError("The classifier must return logits that are no nan. Check the weights, and run in float32.")
+
+
+def _check_below(labels: Tensor, classes: int) -> None:
+    if int(labels.max()) >= classes:
+        raise ValueError(
+            f"`labels` must be below the number of classes, {classes}, got {int(labels.max())}. Count from 0."
+        )
 
 
 def log_mean_softmax(logits: Tensor, dim: int = 0) -> Tensor:

@@ -102,12 +102,15 @@ def bim(
 def fgsm(
     logits_of: Any, pixels: Tensor, labels: Tensor, *, epsilon: float | Tensor, steps: int = 1, **kwargs: Any
 ) -> Tensor:
-    """`bim` with one step of length epsilon, whatever `steps` says. Source: Goodfellow et al. (2015), arXiv 1412.6572."""
+    """`bim` with one step of length epsilon, whatever `steps` says; takes neither `step_size` nor `keep`. Source: Goodfellow et al. (2015), arXiv 1412.6572."""
     return bim(logits_of, pixels, labels, epsilon=epsilon, steps=1, step_size=epsilon, keep="last", **kwargs)
 
 
 def mi_fgsm(logits_of: Any, pixels: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
-    """`bim` with momentum 1, which transfers better between models. Source: Dong et al. (2018), arXiv 1710.06081."""
+    """`bim` with momentum 1, which transfers better between models; steps as in `pgd`, where the paper takes epsilon / steps.
+
+    Source: Dong et al. (2018), arXiv 1710.06081.
+    """
     return bim(logits_of, pixels, labels, **{"momentum": 1.0} | kwargs)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.attacks.ascent import check_positive
+from hf_smoothing.attacks.ascent import check_positive, climb
 from hf_smoothing.attacks.balls import Norm, check_norm, norms, per_image
 from hf_smoothing.attacks.losses import check_labels, cross_entropies, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
@@ -55,6 +55,8 @@ def universal_perturbation(
         check_positive(epochs, "epochs"),
         check_positive(batch_size, "batch_size"),
     )
+    if not clip_loss > 0.0:
+        raise ValueError(f"`clip_loss` must be > 0, got {clip_loss}: no image would count.")
     with torch.inference_mode(False), torch.enable_grad():
         clean = to_unit_pixels(pixels, "pixels").detach()
         if labels is None:
@@ -69,14 +71,12 @@ def universal_perturbation(
         for _ in range(epochs):
             order = torch.randperm(len(clean), generator=generator, device=device).to(clean.device)
             for chosen in order.split(batch_size):
-                shift = delta.clone().requires_grad_()
-                point = (clean[chosen] + shift).clamp(0.0, 1.0)
-                losses = cross_entropies(logits_of, point, labels[chosen]).clamp_max(clip_loss)
-                (gradient,) = torch.autograd.grad(losses.sum(), shift)
-                if not bool(torch.isfinite(gradient).all()):
-                    raise ValueError(
-                        "The classifier must have finite gradients, got nan or infinite ones. Run in float32."
-                    )
+
+                def losses_of(shift: Tensor, images: Tensor = clean[chosen], truth: Tensor = labels[chosen]) -> Tensor:
+                    moved = (images + shift).clamp(0.0, 1.0)
+                    return cross_entropies(logits_of, moved, truth).clamp_max(clip_loss)
+
+                _, gradient = climb(losses_of, delta.clone())
                 step = gradient.sign() if norm == "linf" else gradient / norms(gradient, norm).clamp_min(1e-300)
                 delta = _project(delta.double() + stride * step, radius, norm)
     return delta[0]
@@ -97,7 +97,14 @@ def fooling_rate(logits_of: Any, pixels: Tensor, perturbation: Tensor, batch_siz
         logits_of, pixels: as for `universal_perturbation`.
         perturbation: (channels, height, width).
         batch_size: images a forward pass.
+
+    Raises:
+        ValueError: on a perturbation of another shape than the images.
     """
+    if perturbation.shape != pixels.shape[1:]:
+        raise ValueError(
+            f"`perturbation` must have the shape of an image, {tuple(pixels.shape[1:])}, got {tuple(perturbation.shape)}."
+        )
     changed = 0
     with torch.no_grad():
         for part in to_unit_pixels(pixels, "pixels").split(batch_size):

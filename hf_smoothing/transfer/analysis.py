@@ -23,9 +23,9 @@ from hf_smoothing.models.activations import Network, layers_of, recorded
 from hf_smoothing.records import RunError
 from hf_smoothing.stages import write_json
 from hf_smoothing.transfer.frequency import frequency_curve
-from hf_smoothing.transfer.keeping import bits
+from hf_smoothing.transfer.keeping import bits, read_record
 from hf_smoothing.transfer.plan import ROLES, Plan, check_models, same_classes
-from hf_smoothing.transfer.robustness import attack_curve
+from hf_smoothing.transfer.robustness import attack_curve, check_epsilons
 from hf_smoothing.transfer.similarity import MinibatchCKA, pooled, svcca
 
 
@@ -63,8 +63,10 @@ class Analysis:
             raise ValueError(f"A comparison needs at least 8 images, got {len(pixels)}. Raise --max-images.")
         self.plan, self.output = plan or Plan(), Path(output)
         device = models["finetuned"].device
-        self.pixels = pixels.to(device).float() / (255 if pixels.dtype == torch.uint8 else 1)
-        self.labels = labels.to(device)
+        # In random order: a data set sorted by class would have perturbations crafted on some classes and judged on the others.
+        order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.plan.seed))
+        self.pixels = pixels[order].to(device).float() / (255 if pixels.dtype == torch.uint8 else 1)
+        self.labels = labels[order].to(device)
         self.networks = {role: Network(models[role].eval(), models[role].classify) for role in ROLES}
         self.settings = {
             "models": {role: classifier_identity(models[role]) for role in ROLES},
@@ -77,6 +79,11 @@ class Analysis:
             ).hexdigest(),
             **json.loads(json.dumps(asdict(self.plan))),
         }
+        for norm, radii in (
+            *self.plan.epsilons.items(),
+            *((n, (radius,)) for n, radius in self.plan.universal.items()),
+        ):
+            check_epsilons(radii, norm, pixels[0].numel())
         for role in ROLES:
             self._layers(role)  # refuse before hours of attacks
         self._open(about or {})
@@ -85,7 +92,7 @@ class Analysis:
         (self.output / "records").mkdir(parents=True, exist_ok=True)
         file = self.output / "transfer.json"
         if file.exists():
-            known = json.loads(file.read_text())["settings"]
+            known = read_record(file).get("settings", {})
             differing = [key for key in self.settings if known.get(key) != self.settings[key]]
             if differing:
                 raise RunError(
@@ -100,9 +107,16 @@ class Analysis:
         with tqdm(work.items(), desc="Measuring", unit="record", disable=not progress) as bar:
             for name, measure in bar:
                 bar.set_postfix_str(name)
-                file = self.output / "records" / f"{name}.json"
-                if not file.exists():
-                    write_json(file, measure())
+                if not self._measured(name):
+                    write_json(self.output / "records" / f"{name}.json", measure())
+
+    def _measured(self, name: str) -> bool:
+        file = self.output / "records" / f"{name}.json"
+        crafted = name.startswith("universal-") and not file.with_suffix(".safetensors").exists()
+        if not file.exists() or crafted:
+            return False
+        read_record(file)  # refuse a damaged one before measuring the others
+        return True
 
     def work(self) -> dict[str, Callable[[], dict[str, Any]]]:
         """Name -> what makes the record, in order: later ones may read earlier ones."""
@@ -152,9 +166,7 @@ class Analysis:
         modules = {role: self._layers(role) for role in ROLES}
         cka = {pair: MinibatchCKA() for pair in PAIRS}
         kept: dict[str, list[list[Tensor]]] = {role: [] for role in ROLES}
-        for number, images in enumerate(self.pixels.split(self.plan.batch_size)):
-            if len(images) < 4:
-                continue
+        for number, images in enumerate(self.pixels.tensor_split(self._equal_batches)):
             points = self._inputs(images, kind, number)
             seen = {}
             for role in ROLES:
@@ -167,6 +179,7 @@ class Analysis:
         columns = {role: [torch.cat(parts) for parts in zip(*kept[role], strict=True)] for role in ROLES}
         return {
             f"{first}-{second}": {
+                "images": len(self.pixels),
                 "rows": found.rows,
                 "columns": found.columns,
                 "cka": found.values().tolist(),
@@ -197,10 +210,15 @@ class Analysis:
             file = self.output / "records" / f"universal-pretrained-{norm}.safetensors"
             return (images + load_file(file)["perturbation"].to(images.device)).clamp(0.0, 1.0)
         generator = torch.Generator(images.device).manual_seed(self.plan.seed + number)
-        answers = self._clean_answers["finetuned"].split(self.plan.batch_size)[number]
+        answers = self._clean_answers["finetuned"].tensor_split(self._equal_batches)[number]
         return pgd(
             self.networks["finetuned"], images, answers, epsilon=self.plan.epsilons[norm][-1], norm=norm, steps=self.plan.steps, generator=generator,
         )  # fmt: skip
+
+    @property
+    def _equal_batches(self) -> int:
+        """A number of batches, about equally large, of at least 4 images: similarity from a small last batch is noise."""
+        return min(-(-len(self.pixels) // self.plan.batch_size), len(self.pixels) // 4)
 
     @cached_property
     def _clean_answers(self) -> dict[str, Tensor]:

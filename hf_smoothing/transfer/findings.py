@@ -20,7 +20,9 @@ Records = Mapping[str, dict[str, Any]]
 CKA_DIFFERENCE = 0.05
 """Differences of CKA below this are called none: it has no interval here."""
 FEW = 30
-"""Fewer matched images than this give no verdict."""
+"""Fewer images than this give no verdict."""
+FEW_FOR_CKA = 100
+"""The same for CKA, which has no interval here."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,17 @@ class Robustness:
 
     @property
     def verdict(self) -> str:
-        """ "less", "more" or "as": how robust the finetuned network is beside the standard one, at matched accuracy."""
-        if self.difference is None or self.matched_images < FEW or not self.difference.p_value < 0.05:
-            return "as"
-        return "less" if self.difference.high < 0.0 else "more"
+        """ "less", "more", "as" or "few": how robust the finetuned network is beside the standard one, at matched accuracy."""
+        return told_apart(self.difference)
+
+
+def told_apart(difference: Paired | None) -> str:
+    """ "less" or "more" where p < 0.05, "as" where the two are not told apart, "few" where there are too few images to say."""
+    if difference is None or difference.num_images < FEW:
+        return "few"
+    if not difference.p_value < 0.05:
+        return "as"
+    return "less" if difference.value < 0.0 else "more"
 
 
 def robustness(records: Records) -> list[Robustness]:
@@ -147,24 +156,29 @@ def sentences(records: Records) -> dict[str, str]:
     said: dict[str, str] = {}
     tested = robustness(records)
     if tested:
-        words = {"less": "less robust than", "more": "more robust than", "as": "not told apart from"}
+        words = {
+            "less": "less robust than the standard one",
+            "more": "more robust than the standard one",
+            "as": "not told apart from the standard one",
+            "few": f"not judged, for want of {FEW} such images,",
+        }
         groups: dict[str, list[str]] = {}
         for one in tested:
             groups.setdefault(one.verdict, []).append(f"{one.attack} ({one.norm})")
-        parts = [f"{words[verdict]} the standard one under {', '.join(names)}" for verdict, names in groups.items()]
+        parts = [f"{words[verdict]} under {', '.join(names)}" for verdict, names in groups.items()]
         said["robustness"] = (
             "At matched accuracy, that is on the images which both get right without an attack, the finetuned network is "
             + "; ".join(parts)
-            + f". Criterion: the paired difference of the areas under the two curves has p < 0.05, on at least {FEW} images; each attack is one of "
+            + ". Criterion: the paired difference of the areas under the two curves has p < 0.05; each attack is one of "
             f"{len(tested)} comparisons, uncorrected."
         )
     for fooled in universal(records):
-        if fooled.carried.low > 0:
-            verdict = "fools the finetuned network more often than the standard one: a sign that it has kept what fools the pretrained network"
-        elif fooled.carried.high < 0:
-            verdict = "fools the finetuned network less often than the standard one"
-        else:
-            verdict = "is not told apart in how often it fools the finetuned and the standard network"
+        verdict = {
+            "more": "fools the finetuned network more often than the standard one: a sign that it has kept what fools the pretrained network",
+            "less": "fools the finetuned network less often than the standard one",
+            "as": "is not told apart in how often it fools the finetuned and the standard network",
+            "few": f"is not judged on fewer than {FEW} images in how often it fools the finetuned and the standard network",
+        }[told_apart(fooled.carried)]
         said[f"universal {fooled.norm}"] = (
             f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {fooled.epsilon:.4g}) {verdict}, over and above what a random one of "
             f"its size does (difference {100 * fooled.carried.value:+.1f} points, 95% interval {100 * fooled.carried.low:+.1f} to "
@@ -174,7 +188,10 @@ def sentences(records: Records) -> dict[str, str]:
     near, far = curves.get(("pretrained", "finetuned"), []), curves.get(("pretrained", "standard"), [])
     closeness = np.array([x - y for x, y in zip(near, far, strict=False)])  # networks may differ in depth
     closeness = closeness[np.isfinite(closeness)]
-    if len(closeness):
+    images = min((record.get("images", 0) for record in records.get("similarity-clean", {}).values()), default=0)
+    if len(closeness) and images < FEW_FOR_CKA:
+        said["similarity"] = f"CKA of {images} images is too noisy for a verdict, which takes at least {FEW_FOR_CKA}."
+    elif len(closeness):
         said["similarity"] = (
             f"In {int((closeness > CKA_DIFFERENCE).sum())} of {len(closeness)} layers the finetuned network sees clean images more as the pretrained one does "
             f"than the standard network (CKA higher by more than {CKA_DIFFERENCE}; the largest difference is {closeness[np.abs(closeness).argmax()]:+.2f})."
@@ -183,16 +200,19 @@ def sentences(records: Records) -> dict[str, str]:
     texts = []
     for part, gap in gaps.items():
         if gap is not None:
-            word = (
-                "as often as" if gap.low <= 0.0 <= gap.high else ("more" if gap.value > 0 else "less") + " often than"
-            )
+            word = {
+                "more": "right more often than",
+                "less": "right less often than",
+                "as": "not told apart in how often it is right from",
+                "few": f"not judged, on fewer than {FEW} images, against",
+            }[told_apart(gap)]
             texts.append(
-                f"on {part} frequencies alone the finetuned network is right {word} the standard one ({100 * gap.value:+.1f} points, 95% interval "
+                f"on {part} frequencies alone the finetuned network is {word} the standard one ({100 * gap.value:+.1f} points, 95% interval "
                 f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
             )
     if texts:
         said["frequency"] = (
-            f"Mean over the radii: {'; '.join(texts)}. A difference counts if its interval, paired over images, leaves out 0."
+            f"Mean over the radii: {'; '.join(texts)}. A difference counts if p < 0.05, paired over images."
         )
     return said
 

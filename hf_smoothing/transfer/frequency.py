@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hf_smoothing.attacks.losses import check_answers, logits_of_batch
 from hf_smoothing.pixels import check_image_batch
 from hf_smoothing.transfer.keeping import bits
 
@@ -18,7 +19,8 @@ def radial_filter(pixels: Tensor, radius: float, keep: Literal["low", "high"]) -
     Args:
         pixels: float (batch, channels, height, width) in [0, 1].
         radius: in cycles per image side (the shorter one).
-        keep: "low" or "high". Low and high part add up to the image plus its mean.
+        keep: "low" or "high". Before they are clamped, which changes images with much black or white, low and
+            high part add up to the image plus its mean.
 
     Returns:
         the same shape, clamped to [0, 1].
@@ -70,7 +72,9 @@ def frequency_curve(
             right: list[bool] = []
             confidence = 0.0
             for images, truth in zip(pixels.split(batch_size), labels.split(batch_size), strict=True):
-                shares = classify(radial_filter(images, radius, part)).float().softmax(1)
+                logits = logits_of_batch(classify, radial_filter(images, radius, part))
+                check_answers(logits, truth)
+                shares = logits.float().softmax(1)
                 right += (shares.argmax(1) == truth.to(shares.device)).tolist()
                 confidence += float(shares.amax(1).sum())
             found[part].append({"radius": float(radius), "right": bits(right), "confidence": confidence / len(pixels)})

@@ -19,8 +19,25 @@ def read_analysis(output: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     folder = Path(output)
     if not (folder / "transfer.json").exists():
         raise RunError(f"{folder} holds no transfer analysis. Make one with `hf-smoothing transfer`.")
-    records = {file.stem: json.loads(file.read_text()) for file in sorted((folder / "records").glob("*.json"))}
-    return json.loads((folder / "transfer.json").read_text()), records
+    records = {file.stem: read_record(file) for file in sorted((folder / "records").glob("*.json"))}
+    return read_record(folder / "transfer.json"), records
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """A JSON object of an analysis.
+
+    Raises:
+        RunError: if it is none, naming the file.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{file} is damaged or not of an analysis ({error}). Delete it, and it is measured again."
+        ) from error
+    if not isinstance(found, dict):
+        raise RunError(f"{file} is not of an analysis: it holds no JSON object. Delete it, and it is measured again.")
+    return found
 
 
 def bits(flags: Any) -> str:

@@ -88,7 +88,12 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
             matched = f"{100 * one.matched[role][-1]:.1f} ({one.matched_images})" if role in one.matched else ""
             verdict = difference = ""
             if role == "finetuned" and one.difference is not None:
-                verdict = {"less": "less robust", "more": "more robust", "as": "not told apart"}[one.verdict]
+                verdict = {
+                    "less": "less robust",
+                    "more": "more robust",
+                    "as": "not told apart",
+                    "few": "too few images",
+                }[one.verdict]
                 d = one.difference
                 difference = f"{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
             rows.append(

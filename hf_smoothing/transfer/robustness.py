@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_smoothing.attacks import ATTACKS, Norm, distance
+from hf_smoothing.attacks.ascent import check_positive
+from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
 
 
 Right = NDArray[np.bool_]
@@ -56,8 +58,11 @@ def attack_curve(
     """
     if attack not in ATTACKS:
         raise ValueError(f"`attack` must be one of {', '.join(ATTACKS)}, got {attack!r}.")
-    check_epsilons(epsilons, norm)
-    classify = getattr(classify, "classify", classify)
+    check_epsilons(epsilons, norm, pixels[0].numel() if len(pixels) else None)
+    check_positive(batch_size, "batch_size")
+    if not len(pixels):
+        raise ValueError("A curve needs at least one image, got none.")
+    labels = check_labels(labels, pixels)
     generator = torch.Generator(pixels.device).manual_seed(seed)
     right = np.zeros((len(epsilons), len(pixels)), dtype=bool)
     for first in range(0, len(pixels), batch_size):
@@ -75,7 +80,9 @@ def attack_curve(
                     1
                 ).all(1)
                 with torch.no_grad():
-                    kept = (classify(points).argmax(1) == truth[alive]) | ~within
+                    logits = logits_of_batch(classify, points)
+                check_answers(logits, truth)
+                kept = (logits.argmax(1) == truth[alive]) | ~within
                 alive = alive[kept]
             right[row, first + alive.cpu().numpy()] = True
         if progress is not None:
@@ -83,20 +90,26 @@ def attack_curve(
     return right
 
 
-def check_epsilons(epsilons: Sequence[float], norm: Norm) -> None:
+def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = None) -> None:
     """Refuse radii that make no sense.
 
+    Args:
+        epsilons: growing.
+        norm: "linf" or "l2".
+        entries: of an image, if they are known.
+
     Raises:
-        ValueError: if there are none, they do not grow or are not finite, or an l-infinity radius is above 1, as figures in 0..255
-            units are.
+        ValueError: if there are none, they do not grow or are not finite, or one is above the diameter of the pixel cube (1, or
+            the root of the number of entries), as figures in 0..255 units are.
     """
     values = list(epsilons)
     grow = all(b > a for a, b in itertools.pairwise(values))
     if not values or not grow or not values[0] >= 0.0 or not np.isfinite(values).all():
         raise ValueError(f"Radii must be finite and grow from 0 or above, got {values}.")
-    if norm == "linf" and values[-1] > 1.0:
+    largest = 1.0 if norm == "linf" else np.inf if entries is None else entries**0.5
+    if values[-1] > largest:
         raise ValueError(
-            f"l-infinity radii are in [0, 1] pixel units, got {values}, which look like steps of 0..255. Divide them by 255."
+            f"{norm} radii are in [0, 1] pixel units, at most {largest:.4g}, got {values}, which look like steps of 0..255. Divide them by 255."
         )
 
 

@@ -28,8 +28,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 class MinibatchCKA:
     """Linear CKA of every layer of one network with every layer of another, added up batch by batch.
 
-    The unbiased HSIC of each batch is averaged over batches before it is divided, so that the result does not drift with the batch
-    size (Nguyen et al. 2021).
+    The unbiased HSIC of each batch is averaged over batches, weighted by their sizes, before it is divided, so that the result does
+    not drift with the batch size (Nguyen et al. 2021). Of a few images it is very noisy: make batches about equally large.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,8 @@ class MinibatchCKA:
             )
         grams = [torch.stack([_gram(x) for x in side.values()]) for side in (first, second)]
         cross = torch.stack([torch.stack([_hsic(k, other) for other in grams[1]]) for k in grams[0]])
-        own = [torch.stack([_hsic(k, k) for k in side]) for side in grams]
+        own = [torch.stack([_hsic(k, k) for k in side]) * min(sizes) for side in grams]
+        cross = cross * min(sizes)
         if self._cross is None or self._own is None:
             self.rows, self.columns = list(first), list(second)
             self._cross, self._own = cross, (own[0], own[1])
@@ -110,8 +111,9 @@ def svcca(x: Tensor, y: Tensor, keep: float = 0.99) -> float:
         )
     if not 0.0 < keep <= 1.0:
         raise ValueError(f"`keep` must be a share of the variance in (0, 1], got {keep}.")
-    if not all(float((side - side.mean(0)).abs().max()) > 0 for side in (x, y)):
-        return float("nan")
+    for side in (x.double(), y.double()):  # what is left of equal numbers is rounding
+        if not float((side - side.mean(0)).abs().max()) > 1e-12 * float(side.abs().max()):
+            return float("nan")
     correlations = torch.linalg.svdvals(_directions(x, keep).T @ _directions(y, keep))
     return float(correlations.clamp(0.0, 1.0).mean())
 

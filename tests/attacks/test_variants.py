@@ -165,3 +165,12 @@ def test_one_perturbation_fools_most_images_and_stays_in_its_ball(norm, epsilon,
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_gradient_of_nought_everywhere_is_told():
+
+    def rounded(x):
+        return waves((x * 255).round() / 255)
+
+    with pytest.warns(UserWarning, match="exactly 0 for every pixel of every image"):
+        bim(rounded, pictures(3), torch.tensor([0, 1, 2]), epsilon=0.02)

@@ -144,3 +144,28 @@ def test_what_is_carried_over_is_paired():
     assert found.carried.low > 0
     assert "more often than the standard one" in sentences(records)["universal linf"]
     assert json.dumps(records)
+
+
+def test_few_images_give_no_verdict():
+    rng = np.random.default_rng(0)
+    records = {
+        "attack-finetuned-pgd-linf": record(rng, (1.0, 0.0, 0.0), count=20),
+        "attack-standard-pgd-linf": record(rng, (1.0, 1.0, 1.0), count=20),
+        **{
+            f"universal-{source}-linf": {"epsilon": 0.03, "changed": {"finetuned": a, "standard": "0000"}}
+            for source, a in (("pretrained", "1111"), ("random", "0000"))
+        },
+        "similarity-clean": {
+            pair: {"images": 16, "cka": [[value]]}
+            for pair, value in (("pretrained-finetuned", 0.9), ("pretrained-standard", 0.1))
+        },
+        **{
+            f"frequency-{role}": {part: [{"right": bits([role == "standard"] * 4)}] for part in ("low", "high")}
+            for role in ("finetuned", "standard")
+        },
+    }
+    said = sentences(records)
+    assert "not judged, for want of 30 such images, under pgd (linf)" in said["robustness"]
+    assert "is not judged on fewer than 30 images" in said["universal linf"]
+    assert said["similarity"].startswith("CKA of 16 images is too noisy")
+    assert "not judged, on fewer than 30 images" in said["frequency"]

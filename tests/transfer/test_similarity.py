@@ -89,6 +89,7 @@ def test_svcca_equals_a_plain_twin(keep):
 
 def test_a_layer_that_gives_all_images_the_same_is_told_apart():
     assert np.isnan(svcca(torch.zeros(20, 3), features(20, 3)))
+    assert np.isnan(svcca(torch.full((40, 7), 0.1), features(40, 7)))  # its mean is not quite 0.1
     assert np.isnan(linear_cka(torch.zeros(20, 3), features(20, 3)))
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks import feature_pgd
+from hf_smoothing.loading import load_classifier
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.activations import Network
 from hf_smoothing.training.objectives.adversarial import check_attack
@@ -96,6 +97,6 @@ def feature_distillation(
 @functools.lru_cache(maxsize=2)
 def _teacher(path: str) -> SmoothedClassifier:
     # Kept for the process: a teacher does not change while it teaches.
-    model = SmoothedClassifier.from_base_pretrained(path, sigma=0.25)
+    model: SmoothedClassifier = load_classifier(path, sigma=0.25, device="cpu")
     model.requires_grad_(False)
     return model

@@ -1,0 +1,67 @@
+"""The measurements of three networks and the folder they are kept in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import SIZE, smoothed
+
+from hf_smoothing.records import RunError
+from hf_smoothing.transfer.analysis import Analysis
+from hf_smoothing.transfer.keeping import read_analysis
+from hf_smoothing.transfer.plan import ROLES, Plan
+
+
+@pytest.fixture
+def networks():
+    return {role: smoothed("resnet", seed).eval() for seed, role in enumerate(ROLES)}
+
+
+def analysis(networks, folder, count=45, batch_size=8, **plan):
+    pixels = torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    some = Plan(
+        attacks=("fgsm",), epsilons={"linf": (0.0, 0.01)}, universal={"linf": 0.1}, batch_size=batch_size, **plan
+    )
+    return Analysis(networks, pixels, torch.arange(count).sort().values % 3, folder, some)
+
+
+def test_similarity_hardly_depends_on_how_the_images_are_divided(networks, tmp_path):
+    whole = analysis(networks, tmp_path / "a", batch_size=45).similarity("clean")
+    parted = analysis(networks, tmp_path / "b", batch_size=40).similarity("clean")  # 40 and 5, if taken as they come
+    for pair, record in whole.items():
+        assert np.allclose(np.diagonal(record["cka"]), np.diagonal(parted[pair]["cka"]), atol=0.1)
+
+
+def test_images_are_shuffled_by_the_seed(networks, tmp_path):
+    first, again, other = (analysis(networks, tmp_path / str(k), seed=seed) for k, seed in enumerate((0, 0, 1)))
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.labels, other.labels)
+    assert torch.equal(first.labels.sort().values, other.labels.sort().values)
+
+
+def test_a_damaged_record_is_named_and_a_lost_perturbation_made_again(networks, tmp_path):
+    analysis(networks, tmp_path).run(progress=False)
+    lost = tmp_path / "records" / "universal-pretrained-linf.safetensors"
+    before = lost.read_bytes()
+    lost.unlink()
+    analysis(networks, tmp_path).run(progress=False)
+    assert lost.read_bytes() == before
+    record = tmp_path / "records" / "frequency-standard.json"
+    record.write_text("{")
+    with pytest.raises(RunError, match="frequency-standard.json is damaged"):
+        analysis(networks, tmp_path).run(progress=False)
+    record.write_text("[]")
+    with pytest.raises(RunError, match="frequency-standard.json is not of an analysis"):
+        read_analysis(tmp_path)
+
+
+def test_l2_radii_in_other_units_are_refused(networks, tmp_path):
+    with pytest.raises(ValueError, match=r"at most 27.71, .* Divide them by 255"):
+        Analysis(
+            networks,
+            torch.rand(8, 3, SIZE, SIZE),
+            torch.zeros(8).long(),
+            tmp_path,
+            Plan(epsilons={"l2": (0.0, 128.0)}),
+        )
