@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import HfArgumentParser, set_seed
@@ -30,7 +30,6 @@ from hf_smoothing import (
     RobustTrainingArguments,
     SmoothedClassifier,
 )
-from hf_smoothing.data import DecodedPixels
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
 from hf_smoothing.pages import publish
 from hf_smoothing.report import columns
@@ -86,24 +85,24 @@ class Arguments:
 def main() -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     dataset = load_dataset(args.dataset)
-    train: DecodedPixels | None = None  # decoded when the first network is to be trained
     test = PixelDataset(dataset["test"], args.size)
-    names = dataset["train"].features["label"].names
-    results = []
     for seed in args.seeds:
         for kappa in args.kappas:
             for kind in args.kinds:
                 folder = args.output_dir / f"{kind}-kappa{kappa:g}-seed{seed}"
+                check_settings(args, folder)
                 if not (folder / "model" / "config.json").exists():
-                    train = train or PixelDataset(dataset["train"], args.size).decode()
-                    train_one(args, train, names, kappa, kind == "adaptive", seed, folder)
-                model = SmoothedClassifier.from_pretrained(folder / "model").eval()
-                model.to("cuda" if torch.cuda.is_available() else "cpu")
-                run = certify_dataset_linf(
-                    model, test, folder / "run", largest=args.largest, indices=range(min(args.max_test_images, len(test))),
-                    description={"model": {"id": folder.name}, "dataset": {"id": Path(args.dataset).name, "split": "test"}},
-                )  # fmt: skip
-                results.append({"kind": kind, "kappa": kappa, "seed": seed, **figures(run, args.largest, args.radii)})
+                    train_one(args, dataset["train"], kappa, kind == "adaptive", seed, folder)
+    results = []
+    for kind, kappa, seed, folder in networks(args.output_dir):  # also those of earlier commands
+        check_settings(args, folder)
+        model = SmoothedClassifier.from_pretrained(folder / "model").eval()
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        run = certify_dataset_linf(
+            model, test, folder / "run", largest=args.largest, indices=range(min(args.max_test_images, len(test))),
+            description={"model": {"id": folder.name}, "dataset": {"id": Path(args.dataset).name, "split": "test"}},
+        )  # fmt: skip
+        results.append({"kind": kind, "kappa": kappa, "seed": seed, **figures(run, args.largest, args.radii)})
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
     print(
         table(results),
@@ -134,15 +133,53 @@ def keep(results: list[dict], compared: dict, args: Arguments) -> None:
         )
 
 
-def train_one(
-    args: Arguments, data: DecodedPixels, names: list[str], kappa: float, adaptive: bool, seed: int, folder: Path
-) -> None:
+def networks(output: Path) -> list[tuple[str, float, int, Path]]:
+    """(kind, kappa, seed, folder) of those that are trained, by seed and kappa."""
+    found = []
+    for folder in output.glob("*-kappa*-seed*"):
+        if (folder / "model" / "config.json").exists():
+            kind, kappa, seed = folder.name.split("-")
+            found.append((kind, float(kappa.removeprefix("kappa")), int(seed.removeprefix("seed")), folder))
+    return sorted(found, key=lambda one: (one[2], one[1], one[0]))
+
+
+REPORTED = {
+    "output_dir",
+    "dataset",
+    "docs",
+    "kappas",
+    "seeds",
+    "kinds",
+    "radii",
+    "published",
+    "compare_at",
+    "max_test_images",
+}
+"""Arguments that do not change what a network learns; the others do."""
+
+
+def check_settings(args: Arguments, folder: Path) -> None:
+    """Keep what a network is trained with, and refuse one that was trained with something else.
+
+    Raises:
+        SystemExit: naming what differs.
+    """
+    file, now = folder / "settings.json", {key: value for key, value in asdict(args).items() if key not in REPORTED}
+    before = json.loads(file.read_text()) if file.exists() else now
+    differing = [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
+    if differing:
+        raise SystemExit(f"{folder} was trained otherwise: {'; '.join(differing)}. Use another --output_dir.")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(now, indent=1) + "\n")
+
+
+def train_one(args: Arguments, data: Dataset, kappa: float, adaptive: bool, seed: int, folder: Path) -> None:
     """One network, the checkpoint chosen on held-out training images."""
     set_seed(seed)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     held_out, rest = order[: args.held_out], order[args.held_out :][: args.max_train_images]
-    train = DecodedPixels(data.pixels[rest], data.labels[rest])
-    validation = DecodedPixels(data.pixels[held_out], data.labels[held_out])
+    train, validation = (PixelDataset(data.select(some), args.size).decode() for some in (rest, held_out))
+    names = data.features["label"].names
 
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
     network = CnnSevenForImageClassification(CnnSevenConfig(width=args.width, image_size=args.size, **labels))

@@ -24,14 +24,15 @@ def folder(tmp_path_factory):
     return str(path)
 
 
-def run(program: str, *arguments: str, cwd: Path) -> str:
+def run(program: str, *arguments: str, cwd: Path, fails: bool = False) -> str:
+    """What an example prints; what it complains of, where it should fail."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / program), *arguments],
         cwd=cwd, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    assert (done.returncode != 0) == fails, done.stderr[-3000:]
+    return done.stderr if fails else done.stdout
 
 
 def test_pretrain_finetune_certify(folder, tmp_path):
@@ -75,6 +76,8 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     assert kept["acr_over_that_of_fixed_at_accuracy"].keys() == {"50"}
     assert [network["kind"] for network in kept["networks"]] == ["adaptive", "fixed"]
     assert (tmp_path / "docs" / "figures" / "interval" / "linf.png").stat().st_size > 1000
+    out = run(*arguments, "--output_dir", "linf", "--epochs", "2", cwd=tmp_path, fails=True)
+    assert "was trained otherwise: epochs was 1, is 2" in out
 
 
 def test_accelerate_loop(folder, tmp_path):

@@ -5,75 +5,16 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hf_smoothing.interval.trace import Linear, Origin, Trace
+
 
 class UnsupportedOperationError(TypeError):
     """An operation of the network for which there is no sound bound here."""
-
-
-@dataclass
-class Trace:
-    """What is noted down while a box travels.
-
-    Attributes:
-        outward: whether every result is widened by a bound on its rounding error.
-        statistics: batch mean and variance of each batch norm in train mode, in the order of the calls. A box with a value writes
-            them, one without reads them.
-        update_running: whether a batch norm in train mode updates its running statistics.
-        read: how many of `statistics` have been read.
-        before_activations: the boxes that entered an activation.
-        weights: of the linear layers and convolutions passed.
-        last_linear: weight, bias, input and output of the last linear layer passed.
-        origins: whether each box remembers where it came from, for backward bounds.
-    """
-
-    outward: bool = False
-    statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    update_running: bool = True
-    read: int = 0
-    before_activations: list[Box] = field(default_factory=list)
-    weights: list[Tensor] = field(default_factory=list)
-    last_linear: tuple[Tensor, Tensor | None, Box, Box] | None = None
-    origins: bool = False
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One input of an affine step.
-
-    Attributes:
-        source: the box that went in.
-        function: the linear map of a tensor of the shape of `source`, without its constant part.
-        absolute: the same with the absolute values of its weights.
-        terms: numbers summed for one entry at most.
-    """
-
-    source: Box
-    function: Callable[[Tensor], Tensor]
-    absolute: Callable[[Tensor], Tensor]
-    terms: int
-
-
-@dataclass(frozen=True)
-class Origin:
-    """How a box came to be: y = sum of linear maps + shift, or between two lines over one box (see `crown`).
-
-    Attributes:
-        parts: the linear maps; empty for an activation.
-        shift: constant part of the affine map, of a shape that broadcasts to the box.
-        shift_sizes: the sum of the absolute values that the shift was made of, which bounds its rounding.
-        activation: the box before a ReLU.
-    """
-
-    parts: tuple[Linear, ...] = ()
-    shift: Tensor | float = 0.0
-    shift_sizes: Tensor | float = 0.0
-    activation: Box | None = None
 
 
 class Box:
@@ -94,6 +35,7 @@ class Box:
         self._middle: tuple[Tensor, Tensor] | None = None
         self.value = value
         self.trace = trace or Trace()
+        self.spent = False  # an operation in place has put another box in its place
         self.origin: Origin | None = None
         self.number = next(_NUMBERS)
 
@@ -187,18 +129,36 @@ class Box:
     ) -> Any:
         from hf_smoothing.interval.rules import RULES
 
-        rule = RULES.get(function)
+        rule, name = RULES.get(function), getattr(function, "__name__", str(function))
         if rule is None:
-            name = getattr(function, "__name__", str(function))
             raise UnsupportedOperationError(
                 f"There is no sound bound for {name!r}. Interval bounds are for networks of linear layers, convolutions, batch norm, monotone "
                 f"activations, pooling, additions and reshapes.{_REASONS.get(name, '')}"
             )
-        return rule(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        for box in _boxes_in(args):
+            box.check_unspent()
+        result = rule(*args, **kwargs)
+        in_place = (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace")
+        if in_place and result is not args[0]:
+            args[0].spent = True
+        return result
+
+    def check_unspent(self) -> None:
+        """Refuse a box that was changed in place since, as the tensor in its place would be a changed one.
+
+        Raises:
+            UnsupportedOperationError: saying so.
+        """
+        if self.spent:
+            raise UnsupportedOperationError(
+                "The network uses a tensor again after it was changed in place, which boxes do not follow. Take the operation that is not in place, "
+                "such as ReLU(inplace=False), x = x + 1 or x = x.relu()."
+            )
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(torch.Tensor, name, None)
-        if name.startswith("__") or method is None:
+        if name.startswith("__") or not callable(method):  # a property of tensors may mean nothing for a box
             raise AttributeError(f"A box has no attribute {name!r}.")
         return functools.partial(_apply, method, self)
 
@@ -230,13 +190,32 @@ class Box:
     def __neg__(self) -> Any:
         return _apply(torch.mul, self, -1.0)
 
-    # Never in place: the box may also travel another way, as in a residual connection.
-    __iadd__ = __radd__ = __add__
-    __isub__ = __sub__
-    __imul__ = __rmul__ = __mul__
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __rsub__(self, other: Any) -> Any:
+        return _apply(torch.add, _apply(torch.mul, self, -1.0), other)
+
+    def __iadd__(self, other: Any) -> Any:
+        return _apply(torch.Tensor.add_, self, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return _apply(torch.Tensor.sub_, self, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return _apply(torch.Tensor.mul_, self, other)
+
+    def __eq__(self, other: object) -> bool:
+        raise UnsupportedOperationError("There is no sound bound for a comparison of a box.")
+
+    __hash__ = object.__hash__
 
 
 _NUMBERS = itertools.count()
+
+
+def _boxes_in(args: tuple[Any, ...]) -> list[Box]:
+    found = [arg for arg in args if isinstance(arg, Box)]
+    return found + [part for arg in args if isinstance(arg, (list, tuple)) for part in arg if isinstance(part, Box)]
 
 
 def _apply(function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.interval.box import Trace
 from hf_smoothing.interval.margins import box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii, check_largest
+from hf_smoothing.interval.trace import Trace
 from hf_smoothing.preprocessing import Preprocessing
 
 
@@ -70,7 +70,7 @@ def linf_certificates(
 
     Raises:
         UnsupportedOperationError: naming an operation of the network without a bound.
-        ValueError: in train mode, with weights that are not finite, or a `largest` outside (0, 1].
+        ValueError: in train mode, with weights that are not finite, a `largest` outside (0, 1], or pixels outside [0, 1].
     """
     classify = exact_classifier(classifier, largest)
     return certificates_of(
@@ -97,7 +97,11 @@ def certificates_of(
     """`linf_certificates` of a network that is checked and in float64 already; arguments and result as there."""
     images = pixels.double() / 255 if pixels.dtype == torch.uint8 else pixels.double()
     output = classify(images)
-    classes = getattr(output, "logits", output).argmax(dim=1)
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"The network must return logits, or an output that has them, got {type(logits).__name__}.")
+    classes = logits.argmax(dim=1)
+    _check_followed(classify, images, logits)
 
     def violation(which: Tensor, radii: Tensor) -> Tensor:
         box = box_around(images[which], radii, Trace(outward=True, origins=backward))
@@ -112,6 +116,21 @@ def certificates_of(
         tolerance=tolerance,
         iterations=iterations,
     )
+
+
+def _check_followed(classify: Callable[[Any], Any], images: Tensor, logits: Tensor) -> None:
+    """Refuse a network of which boxes take another way than tensors, as changes in place of a shared tensor can make them.
+
+    Raises:
+        ValueError: if the logits of the images themselves are outside their own bounds.
+    """
+    output = classify(box_around(images, 0.0, Trace(outward=True)))
+    box = getattr(output, "logits", output)
+    if bool(((logits < box.lower) | (logits > box.upper)).any()):
+        raise ValueError(
+            "The logits of the images are outside their own bounds, so these bounds are for another function. Does the network change tensors in "
+            "place, or depend on more than its input?"
+        )
 
 
 def check_certifiable(classifier: nn.Module, largest: float) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from hf_smoothing.interval.box import Box, Linear
+from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.trace import Linear
 
 
 class _Account:

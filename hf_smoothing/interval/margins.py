@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.interval.box import Box, Trace
+from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.crown import backward_margins
 from hf_smoothing.interval.rounding import widened
+from hf_smoothing.interval.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,18 @@ def box_around(pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = No
         epsilon: radius in [0, 1] pixel units, one number or one an image.
         trace: of the journey to come.
         value: whether the images themselves travel with the box.
+
+    Raises:
+        ValueError: if an image leaves [0, 1], or a radius is negative or nan: there would be no such ball.
     """
+    if not bool(((pixels >= 0.0) & (pixels <= 1.0)).all()):
+        raise ValueError(
+            f"A ball within [0, 1] needs an image in [0, 1], got pixels from {float(pixels.min()):.6g} to {float(pixels.max()):.6g}. Pass pixels before "
+            "normalisation, divided by 255, and clamped."
+        )
     radius = torch.as_tensor(epsilon, dtype=pixels.dtype, device=pixels.device)
+    if not bool((radius >= 0.0).all()):
+        raise ValueError(f"A radius must be >= 0, got {float(radius.min())}.")
     if radius.ndim:
         radius = radius.view(-1, *(1,) * (pixels.ndim - 1))
     box = Box((pixels - radius).clamp(min=0.0), (pixels + radius).clamp(max=1.0), pixels if value else None, trace)
@@ -64,6 +75,7 @@ def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> M
     """
     output = classify(box)
     logits: Box = getattr(output, "logits", output)
+    logits.check_unspent()
     chosen = torch.arange(len(labels), device=labels.device), labels
     last = logits.trace.last_linear
     if last is not None and last[3] is logits:

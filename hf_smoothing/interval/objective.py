@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from hf_smoothing.interval.box import Box, Trace
+from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii, check_largest
+from hf_smoothing.interval.trace import Trace
 from hf_smoothing.training.objectives import Batch, ObjectiveState
 
 
@@ -48,7 +51,7 @@ def adaptive_interval(
         kappa: weight of clean accuracy against robustness, in [0, 1]. It traces the tradeoff.
         adaptive: each image at its own radius.
         clean_share, ramp_share: of the training: first the cap is 0, then it grows to e_max.
-        regularisation: w, of the two regularisers of the warm-up.
+        regularisation: w, of the two regularisers, from when the cap begins to grow until it is e_max.
         l1: lambda.
 
     Raises:
@@ -62,7 +65,8 @@ def adaptive_interval(
         cap = 0.0
     warm_up = cap < largest
     if adaptive:
-        radii = _own_radii(model, batch, cap)
+        with _batches_uncounted(model):
+            radii = _own_radii(model, batch, cap)
         if warm_up and cap > 0.0:
             radii = radii.clamp(min=SMALLEST)
     else:
@@ -100,6 +104,10 @@ def check_settings(largest: float, kappa: float, clean_share: float, ramp_share:
     if clean_share < 0.0 or ramp_share < 0.0 or clean_share + ramp_share > 1.0:
         raise ValueError(
             f"`clean_share` and `ramp_share` must be shares of the training, got {clean_share} and {ramp_share}."
+        )
+    if largest < SMALLEST:
+        raise ValueError(
+            f"`largest` must be at least {SMALLEST:g} for training, got {largest}: plain cross-entropy would be left."
         )
     if state.noise is not None:
         raise ValueError(
@@ -163,6 +171,23 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 def _bounds(model: Any, batch: Batch, radii: Tensor, trace: Trace) -> tuple[Margins, Box]:
     box = box_around(batch.pixels, radii, trace, value=True)
     return margin_bounds(model, box, batch.labels), box
+
+
+@contextmanager
+def _batches_uncounted(model: Any) -> Iterator[None]:
+    """Batch norms with momentum=None average over the batches they have counted: a search must not count."""
+    module = getattr(model, "module", None)
+    counters = [
+        norm.num_batches_tracked
+        for norm in (module.modules() if isinstance(module, nn.Module) else ())
+        if isinstance(norm, _BatchNorm) and norm.num_batches_tracked is not None
+    ]
+    counted = [counter.clone() for counter in counters]
+    try:
+        yield
+    finally:
+        for counter, count in zip(counters, counted, strict=True):
+            counter.copy_(count)
 
 
 @torch.no_grad()

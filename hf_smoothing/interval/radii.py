@@ -38,12 +38,14 @@ def certified_radii(
         at_zero, at_largest: (count,): what `violation` says there, where it is known already.
 
     Raises:
-        ValueError: if `largest` is not positive.
+        ValueError: if `largest`, `tolerance` or `iterations` is not positive.
 
     Source: Chandrupatla (1997), *A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function without
     using derivatives*, Advances in Engineering Software 28(3).
     """
     check_largest(largest)
+    if not tolerance > 0.0 or iterations < 0:
+        raise ValueError(f"`tolerance` must be > 0 and `iterations` at least 0, got {tolerance} and {iterations}.")
     radii = torch.zeros(count, device=device, dtype=dtype)
     everyone = torch.arange(count, device=device)
     if at_zero is None:
@@ -66,6 +68,7 @@ def certified_radii(
             break
         x = a + step * (b - a)
         fx = violation(image, x).to(dtype)
+        fx = torch.where(fx.isnan(), torch.inf, fx)  # a bound that is nan certifies nothing
         same = (fx > 0.0) == (fa > 0.0)
         c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
         b, fb = torch.where(same, b, a), torch.where(same, fb, fa)

@@ -19,11 +19,18 @@ def widened(box: Box, *, terms: int, sizes: Tensor | None = None) -> Box:
         box: made by an operation; unchanged unless its trace rounds outward.
         terms: n.
         sizes: the sums of absolute values; by default the larger end.
+
+    Raises:
+        ValueError: where n is too large for the dtype.
     """
     if not box.trace.outward:
         return box
     info = torch.finfo(box.dtype)
     unit = info.eps / 2
     sizes = box.largest if sizes is None else sizes
+    if 4 * terms * unit > 1:
+        raise ValueError(
+            f"Sums of {terms:,} numbers have no useful bound on their rounding in {box.dtype}. Bound in float64."
+        )
     slack = 2 * (terms * unit / (1 - terms * unit)) * sizes + 2 * info.tiny
     return Box(box.lower - slack, box.upper + slack, box.value, box.trace)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hf_smoothing.certification import process_state
@@ -58,6 +58,8 @@ def certify_dataset_linf(
         UnsupportedOperationError: naming an operation of the network without a bound.
         ValueError: on an empty selection, bad pixels, train mode, weights that are not finite, or a folder that holds another run.
     """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     if is_stream(dataset):
         raise ValueError("Interval certification reads a data set by index, got a stream. Pass PixelDataset instead.")
     classify = exact_classifier(classifier, largest)
@@ -77,7 +79,7 @@ def certify_dataset_linf(
         bar = tqdm(total=len(mine), desc="Bounding", unit="image", disable=not (progress and state.is_main_process))
         for start in range(0, len(mine), batch_size):
             items = list(checked_items(dataset, mine[start : start + batch_size]))
-            pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for _, item in items])
+            pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
             began = time.perf_counter()
             classes, radii = certificates_of(
                 classify, pixels.to(device), largest=largest, backward=backward, tolerance=tolerance
@@ -99,6 +101,12 @@ def certify_dataset_linf(
         bar.close()
         state.wait_for_everyone()
     return read_run(output_dir)
+
+
+def _exact_pixels(image: Tensor) -> Tensor:
+    """float64 in [0, 1]; k / 255 for 8-bit images, which float32 would move."""
+    checked = to_unit_pixels(image)
+    return image.double() / 255 if image.dtype == torch.uint8 else checked.double().clamp(0.0, 1.0)
 
 
 def _settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_smoothing.interval.box import Box, Linear, Origin
+from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.rounding import widened
 from hf_smoothing.interval.rules.registry import register
+from hf_smoothing.interval.trace import Linear, Origin
 
 
 _EXACT = ("relu", "relu_", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d", "threshold")  # fmt: skip
@@ -20,7 +22,6 @@ _ELEMENTWISE = (
     "tanh",
     "elu",
     "selu",
-    "softplus",
     "hardsigmoid",
     "logsigmoid",
     "celu",
@@ -48,20 +49,34 @@ ACTIVATIONS = {
 }
 
 
+_MONOTONE_IF: dict[str, Callable[..., bool]] = {
+    "leaky_relu": lambda negative_slope=0.01: negative_slope >= 0.0,
+    "elu": lambda alpha=1.0, *rest: alpha >= 0.0 and all(number >= 0.0 for number in rest),
+    "threshold": lambda threshold, value: value <= threshold,
+    "avg_pool2d": lambda *args, divisor_override=None, **kwargs: (
+        ([*args, *[None] * 6][5] or divisor_override or 1) > 0
+    ),
+    "avg_pool3d": lambda *args, divisor_override=None, **kwargs: (
+        ([*args, *[None] * 6][5] or divisor_override or 1) > 0
+    ),
+    "interpolate": lambda *args, mode="nearest", **kwargs: "bicubic" not in (mode, *args),
+}
+"""By name: whether a function with these arguments, after its input, is non-decreasing; the others are with any."""
+
+
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return ", ".join([*map(str, args), *(f"{key}={value}" for key, value in kwargs.items())])
+
+
 def _monotone(name: str, widen: Callable[[Box, Box, Callable[[Tensor], Tensor]], Box] | None) -> Callable[..., Box]:
     plain = getattr(F, name, None) or getattr(torch, name)
 
     def rule(box: Box, *args: Any, **kwargs: Any) -> Box:
         kwargs.pop("inplace", None)
-        if name in ("leaky_relu", "elu", "celu") and (args[0] if args else kwargs.get("negative_slope", 0.01)) < 0.0:
-            raise ValueError(f"{name} with a negative slope is not monotone, so there is no bound for it here.")
-        if name == "threshold" and args[1] > args[0]:
+        if name in _MONOTONE_IF and not _MONOTONE_IF[name](*args, **kwargs):
             raise ValueError(
-                "threshold with a value above the threshold is not monotone, so there is no bound for it here."
-            )
-        if name == "interpolate" and kwargs.get("mode", "nearest") == "bicubic":
-            raise ValueError(
-                "Bicubic weights are partly negative, so there is no bound for it here. Resize with mode='bilinear'."
+                f"{name} with these arguments is not monotone, so there is no bound for it here: {_given(args, kwargs)}. Negative slopes, a value above the "
+                "threshold, a negative divisor and bicubic weights (take mode='bilinear') make it so."
             )
         if name in ACTIVATIONS:
             box.trace.before_activations.append(box)
@@ -92,10 +107,19 @@ def _average(before: Box, after: Box, function: Callable[[Tensor], Tensor]) -> B
     return result.came_from(Linear(before, function, function, terms))
 
 
+def _softplus(box: Box, beta: float = 1.0, threshold: float = 20.0) -> Box:
+    """It jumps down at the threshold, where torch takes x itself, by log(1 + exp(-threshold)) / beta."""
+    after = _plain_softplus(box, beta, threshold)
+    jump = math.log1p(math.exp(-threshold)) / abs(beta)
+    return Box(after.lower - jump, after.upper + jump, after.value, after.trace)
+
+
 for _name in _EXACT:
     register(_monotone(_name, None), _name)
 for _name in _ELEMENTWISE:
     register(_monotone(_name, _elementwise), _name)
+_plain_softplus = _monotone("softplus", _elementwise)
+register(_softplus, "softplus")
 for _name in _AVERAGES:
     register(_monotone(_name, _average), _name)
 

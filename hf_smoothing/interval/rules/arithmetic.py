@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from hf_smoothing.interval.box import Box, Linear
+from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.rounding import widened
 from hf_smoothing.interval.rules.registry import register, same
+from hf_smoothing.interval.trace import Linear
 
 
 def _add(first: Any, second: Any, *, alpha: float = 1.0) -> Box:
@@ -18,9 +19,22 @@ def _add(first: Any, second: Any, *, alpha: float = 1.0) -> Box:
         values = (first.value, second.value)
         value = None if values[0] is None or values[1] is None else values[0] + values[1]
         result = widened(Box(first.lower + second.lower, first.upper + second.upper, value, first.trace), terms=2)
-        return result.came_from(*(Linear(box, same, same, 1) for box in (first, second)))
+        return result.came_from(*(_spread(box, result) for box in (first, second)))
     box, constant = (first, second) if isinstance(first, Box) else (second, first)
-    return widened(box.map(lambda x: x + constant), terms=2).came_from(Linear(box, same, same, 1), shift=constant)
+    result = widened(box.map(lambda x: x + constant), terms=2)
+    return result.came_from(_spread(box, result), shift=constant)
+
+
+def _spread(box: Box, result: Box) -> Linear:
+    """A summand, as large as the sum: where it was broadcast, one entry goes to several."""
+    if box.shape == result.shape:
+        return Linear(box, same, same, 1)
+    whole = result.shape
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x.expand(whole)
+
+    return Linear(box, function, function, 2)
 
 
 def _sub(first: Any, second: Any, *, alpha: float = 1.0) -> Box:

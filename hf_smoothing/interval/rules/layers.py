@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_smoothing.interval.box import Box, Linear
+from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.rounding import widened
 from hf_smoothing.interval.rules.registry import register
+from hf_smoothing.interval.trace import Linear
 
 
 def _weighted(name: str) -> Callable[..., Box]:
@@ -20,7 +21,7 @@ def _weighted(name: str) -> Callable[..., Box]:
     def rule(box: Any, weight: Any, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Box:
         if not isinstance(box, Box) or isinstance(weight, Box):
             raise TypeError(f"{name} is bounded for a box times fixed weights, got a box among the weights.")
-        # The weights are halved in place of the box, which is exact as well and spares passes over the larger tensors.
+        # The weights are halved in place of the box, which is exact as well (but for the least subnormals, which the slack covers) and spares passes over the larger tensors.
         centre = plain(box.lower + box.upper, weight / 2, bias, *args, **kwargs)
         radius = plain(box.upper - box.lower, weight.abs() / 2, None, *args, **kwargs)
         value = None if box.value is None else plain(box.value, weight, bias, *args, **kwargs)
@@ -65,7 +66,8 @@ def _batch_norm(
     elif training:
         if trace.read >= len(trace.statistics):
             raise ValueError(
-                "A batch norm is in train mode, where its output depends on the other images: bounds would certify nothing. Call model.eval()."
+                "A batch norm is in train mode or keeps no running statistics, so that its output depends on the other images: bounds would certify "
+                "nothing. Call model.eval(), and train with track_running_stats=True."
             )
         mean, variance = trace.statistics[trace.read]
         trace.read += 1

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.interval.box import Box, Linear
+from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.rounding import widened
 from hf_smoothing.interval.rules.registry import register, same
+from hf_smoothing.interval.trace import Linear
 
 
 _MOVES = (
@@ -63,5 +64,5 @@ def _cat(parts: Any, dim: int = 0) -> Box:
     return Box(torch.cat(ends[0], dim), torch.cat(ends[1], dim), value, boxes[0].trace)
 
 
-register(_dropout, "dropout", "dropout2d")
+register(_dropout, "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 register(_cat, "cat", "concat")
