@@ -7,6 +7,16 @@ from pathlib import Path
 from typing import Any
 
 
+OWN = {
+    "smoothing": (
+        "sigma", "mode", "radii", "n", "n0", "alpha", "spending", "bound", "label_aware", "noise", "seed", "dtype", "channels_last", "compile",
+        "streaming",
+    ),
+    "interval": ("largest", "backward"),
+}  # fmt: skip
+"""Options that one method has and the other would ignore."""
+
+
 def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
     c = commands.add_parser(
@@ -75,7 +85,7 @@ def add(commands: Any) -> None:
     )
     c.add_argument("--device", help="e.g. cpu or cuda; by default a GPU if there is one")
     c.add_argument("--output-dir", required=True, type=Path, help="the run folder")
-    c.set_defaults(run=run)
+    c.set_defaults(run=run, defaults={name: c.get_default(name) for names in OWN.values() for name in names})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,6 +95,11 @@ def run(args: argparse.Namespace) -> int:
     missing = {"smoothing": "sigma", "interval": "largest"}[args.method]
     if getattr(args, missing) is None:
         raise ValueError(f"--method {args.method} needs --{missing}.")
+    other = {"smoothing": "interval", "interval": "smoothing"}[args.method]
+    if unused := [name for name in OWN[other] if getattr(args, name) != args.defaults[name]]:
+        flags = ", ".join("--" + name.replace("_", "-") for name in unused)
+        why = "makes no draws and has no noise" if other == "smoothing" else "draws noise"
+        raise ValueError(f"--method {args.method} {why}: leave {flags} out.")
     return {"smoothing": _certify_smoothing, "interval": _certify_interval}[args.method](args)
 
 
@@ -117,12 +132,6 @@ def _certify_smoothing(args: argparse.Namespace) -> int:
 def _certify_interval(args: argparse.Namespace) -> int:
     from hf_smoothing.interval import certify_dataset_linf
 
-    given = {
-        "--sigma": args.sigma, "--radii": args.radii, "--n0": args.n0, "--spending": args.spending, "--label-aware": args.label_aware,
-        "--streaming": args.streaming, "--compile": args.compile, "--channels-last": args.channels_last,
-    }  # fmt: skip
-    if unused := [name for name, value in given.items() if value]:
-        raise ValueError(f"--method interval makes no draws and has no noise: leave {', '.join(unused)} out.")
     model, dataset, indices, description = _model_and_images(args)
     run = certify_dataset_linf(
         model,

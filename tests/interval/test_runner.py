@@ -96,6 +96,15 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "--method interval needs --largest" in capsys.readouterr().err
     assert main([*command, "--largest", "0.04", "--sigma", "0.5"]) == 1
     assert "leave --sigma out" in capsys.readouterr().err
+    assert main([*command, "--largest", "0.04", "--n", "17", "--alpha", "0.5", "--noise", "grid", "--seed", "3"]) == 1
+    assert "makes no draws and has no noise: leave --n, --alpha, --noise, --seed out" in capsys.readouterr().err
+    assert (
+        main(
+            [*command[:3], "--sigma", "0.5", "--largest", "0.3", "--backward", "--output-dir", str(tmp_path / "other")]
+        )
+        == 1
+    )
+    assert "draws noise: leave --largest, --backward out" in capsys.readouterr().err
     assert main([*command, "--largest", "0.04"]) == 0
     out = capsys.readouterr().out
     assert "deterministic" in out
