@@ -131,7 +131,12 @@ def default_radii(runs: Iterable[Run]) -> list[float]:
     """What a table shows by default: all target radii of the runs, quarters of the largest radius looked for, or the usual ones."""
     rules = [run.settings.get("rule", {}) for run in runs]
     targets = {float(r) for rule in rules for r in rule.get("radii", ())}
-    targets |= {rule["largest"] * k / 4 for rule in rules if "largest" in rule for k in range(5)}
+    targets |= {
+        rule["largest"] if k == 4 else float(f"{rule['largest'] * k / 4:.10g}")
+        for rule in rules
+        if "largest" in rule
+        for k in range(5)
+    }
     return sorted(targets) or list(DEFAULT_RADII)
 
 
@@ -174,7 +179,8 @@ def table(measured: Sequence[Measured]) -> str:
             str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
         )
         targets = "radii" in m.settings.get("rule", {})
-        acr = statistics.round_down(m.average_radius) + ("†" if targets else "")
+        digits = 3 if m.settings.get("norm", "l2") == "l2" else 5  # l-infinity radii are small
+        acr = statistics.round_down(m.average_radius, digits) + ("†" if targets else "")
         abstained = "-" if m.settings.get("label_aware") else f"{100 * m.abstention:.1f}"
         rows.append([m.name, _sigma_text(m.settings), *cells, acr, abstained, images])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
