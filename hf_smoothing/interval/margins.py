@@ -72,10 +72,17 @@ def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> M
 
     Raises:
         UnsupportedOperationError: naming an operation without a bound.
+        ValueError: on labels out of range.
     """
     output = classify(box)
     logits: Box = getattr(output, "logits", output)
     logits.check_unspent()
+    classes = logits.shape[1]
+    if bool(((labels < 0) | (labels >= classes)).any()):
+        raise ValueError(
+            f"`labels` must be classes from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}. Count from 0, and leave out images "
+            "without a label."
+        )
     chosen = torch.arange(len(labels), device=labels.device), labels
     last = logits.trace.last_linear
     if last is not None and last[3] is logits:

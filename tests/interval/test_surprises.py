@@ -100,6 +100,13 @@ def test_pixels_outside_the_range_are_no_certificate(change, message):
         margin_bounds(model, box_around(change(images(2)).float(), 0.1), torch.zeros(2).long())
 
 
+@pytest.mark.parametrize("label", [-1, 4])
+def test_labels_out_of_range(label):
+    model = Steps(torch.relu).eval().double()
+    with pytest.raises(ValueError, match="classes from 0 to 3, got"):
+        margin_bounds(model, box_around(images(2), 0.1), torch.tensor([0, label]))
+
+
 def test_negative_radii_are_refused():
     with pytest.raises(ValueError, match="radius must be >= 0"):
         box_around(images(2), -0.1)
