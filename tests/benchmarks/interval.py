@@ -11,6 +11,7 @@ import copy
 import statistics
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from datasets import load_dataset
@@ -55,7 +56,7 @@ def main() -> None:
         load_dataset(args.dataset, split="test").select(range(args.images)), model.config.size
     ).decode()
     pixels, labels = data.pixels.float() / 255, data.labels
-    command = f"python tests/benchmarks/interval.py {args.model} --dataset {args.dataset} --largest {args.largest} --steps {args.steps} --pairs {args.pairs} --images {args.images} --threads {args.threads}"  # fmt: skip
+    command = f"python tests/benchmarks/interval.py {args.model} --dataset path/to/{Path(args.dataset).name} --largest {args.largest} --steps {args.steps} --pairs {args.pairs} --images {args.images} --threads {args.threads}"  # fmt: skip
 
     ratios = []
     for _ in range(args.pairs + 1):
