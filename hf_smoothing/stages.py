@@ -132,15 +132,23 @@ def check_settings(stages: Sequence[Stage], output: Path) -> None:
         for name in made_from.keys() & set(stage.needs):
             if made_from[name] != _digest(output, name):
                 changed.append(f"  {stage.name}: it was made from a result of {name} that is no longer there")
-        if before != stage.settings:
-            was, now = _flat(before), _flat(stage.settings)
-            keys = sorted(key for key in was | now if was.get(key) != now.get(key))
-            changed += [f"  {stage.name}: {key} was {was.get(key)!r}, is {now.get(key)!r}" for key in keys]
+        changed += [f"  {stage.name}: {difference}" for difference in differences(before, stage.settings)]
     if changed:
         raise SystemExit(
             f"The configuration has changed since these stages of {output} were begun:\n" + "\n".join(changed) +
             "\nRestore it, use another --output_dir, or delete those stages and all that need them."
         )  # fmt: skip
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What two settings disagree about, in words.
+
+    >>> differences({"epochs": 1, "noise": {"sigma": 0.5}}, {"epochs": 2, "noise": {"sigma": 0.5}})
+    ['epochs was 1, is 2']
+    """
+    was, is_ = _flat(before), _flat(now)
+    keys = sorted(key for key in was | is_ if was.get(key) != is_.get(key))
+    return [f"{key} was {was.get(key)!r}, is {is_.get(key)!r}" for key in keys]
 
 
 def _digest(output: Path, name: str) -> str | None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.interval.margins import box_around, margin_bounds
+from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.margins import box_around, logits_of, margins_of
 from hf_smoothing.interval.radii import certified_radii, check_largest
 from hf_smoothing.interval.trace import Trace
 from hf_smoothing.preprocessing import Preprocessing
@@ -95,17 +96,21 @@ def certificates_of(
     iterations: int = 100,
 ) -> tuple[Tensor, Tensor]:
     """`linf_certificates` of a network that is checked and in float64 already; arguments and result as there."""
-    images = pixels.double() / 255 if pixels.dtype == torch.uint8 else pixels.double()
-    output = classify(images)
-    logits = getattr(output, "logits", output)
+    images = exact_pixels(pixels)
+    logits = logits_of(classify, images)
     if not isinstance(logits, Tensor):
         raise TypeError(f"The network must return logits, or an output that has them, got {type(logits).__name__}.")
     classes = logits.argmax(dim=1)
-    _check_followed(classify, images, logits)
+
+    def bounds(which: Tensor, radii: Tensor | float) -> Box:
+        box: Box = logits_of(classify, box_around(images[which], radii, Trace(outward=True, origins=backward)))
+        return box
+
+    at_zero = bounds(torch.arange(len(images), device=images.device), 0.0)
+    _check_followed(at_zero, logits)
 
     def violation(which: Tensor, radii: Tensor) -> Tensor:
-        box = box_around(images[which], radii, Trace(outward=True, origins=backward))
-        return -margin_bounds(classify, box, classes[which]).worst
+        return -margins_of(bounds(which, radii), classes[which]).worst
 
     return classes, certified_radii(
         violation,
@@ -115,17 +120,21 @@ def certificates_of(
         dtype=images.dtype,
         tolerance=tolerance,
         iterations=iterations,
+        at_zero=-margins_of(at_zero, classes).worst,
     )
 
 
-def _check_followed(classify: Callable[[Any], Any], images: Tensor, logits: Tensor) -> None:
+def exact_pixels(pixels: Tensor) -> Tensor:
+    """float64; k / 255 for 8-bit images, which float32 would move."""
+    return pixels.double() / 255 if pixels.dtype == torch.uint8 else pixels.double()
+
+
+def _check_followed(box: Box, logits: Tensor) -> None:
     """Refuse a network of which boxes take another way than tensors, as changes in place of a shared tensor can make them.
 
     Raises:
         ValueError: if the logits of the images themselves are outside their own bounds.
     """
-    output = classify(box_around(images, 0.0, Trace(outward=True)))
-    box = getattr(output, "logits", output)
     if bool(((logits < box.lower) | (logits > box.upper)).any()):
         raise ValueError(
             "The logits of the images are outside their own bounds, so these bounds are for another function. Does the network change tensors in "

@@ -60,10 +60,7 @@ def box_around(pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = No
 
 
 def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> Margins:
-    """Send a box through a classifier and bound the margins of the labels.
-
-    Where the logits come out of a linear layer, the differences f_y - f_t are merged into it, which is tighter than bounding both.
-    With a trace that keeps origins the bounds are the better of these and backward linear ones (`crown`), entry by entry.
+    """Send a box through a classifier and bound the margins of the labels: `margins_of` what comes out.
 
     Args:
         classify: box -> box of logits, or an output with `logits`.
@@ -74,8 +71,29 @@ def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> M
         UnsupportedOperationError: naming an operation without a bound.
         ValueError: on labels out of range.
     """
-    output = classify(box)
-    logits: Box = getattr(output, "logits", output)
+    return margins_of(logits_of(classify, box), labels)
+
+
+def logits_of(classify: Callable[[Any], Any], given: Any) -> Any:
+    """What a classifier makes of pixels or of a box of them: the same, of logits, also out of an output with `logits`."""
+    output = classify(given)
+    return getattr(output, "logits", output)
+
+
+def margins_of(logits: Box, labels: Tensor) -> Margins:
+    """Bound the margins of the labels.
+
+    Where the logits come out of a linear layer, the differences f_y - f_t are merged into it, which is tighter than bounding both.
+    With a trace that keeps origins the bounds are the better of these and backward linear ones (`crown`), entry by entry.
+
+    Args:
+        logits: out of a network.
+        labels: int64 (batch,).
+
+    Raises:
+        UnsupportedOperationError: if the network changed the box after it was used.
+        ValueError: on labels out of range.
+    """
     logits.check_unspent()
     classes = logits.shape[1]
     if bool(((labels < 0) | (labels >= classes)).any()):

@@ -19,7 +19,7 @@ from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import check_selection, checked_items, is_stream, survey
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import versions_of, with_description
-from hf_smoothing.interval.certificates import certificates_of, exact_classifier
+from hf_smoothing.interval.certificates import certificates_of, exact_classifier, exact_pixels
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Run, RunWriter, read_run
 
@@ -104,9 +104,9 @@ def certify_dataset_linf(
 
 
 def _exact_pixels(image: Tensor) -> Tensor:
-    """float64 in [0, 1]; k / 255 for 8-bit images, which float32 would move."""
-    checked = to_unit_pixels(image)
-    return image.double() / 255 if image.dtype == torch.uint8 else checked.double().clamp(0.0, 1.0)
+    """Checked, float64, and without the tolerance above 1 and below 0 that images may have elsewhere."""
+    to_unit_pixels(image)
+    return exact_pixels(image).clamp(0.0, 1.0)
 
 
 def _settings(

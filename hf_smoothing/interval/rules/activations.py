@@ -49,16 +49,25 @@ ACTIVATIONS = {
 }
 
 
+def _divides_by_positive(
+    size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    **others: Any,
+) -> bool:
+    """Of the arguments of avg_pool2d and avg_pool3d."""
+    return divisor_override is None or divisor_override > 0
+
+
 _MONOTONE_IF: dict[str, Callable[..., bool]] = {
     "leaky_relu": lambda negative_slope=0.01: negative_slope >= 0.0,
     "elu": lambda alpha=1.0, *rest: alpha >= 0.0 and all(number >= 0.0 for number in rest),
     "threshold": lambda threshold, value: value <= threshold,
-    "avg_pool2d": lambda *args, divisor_override=None, **kwargs: (
-        ([*args, *[None] * 6][5] or divisor_override or 1) > 0
-    ),
-    "avg_pool3d": lambda *args, divisor_override=None, **kwargs: (
-        ([*args, *[None] * 6][5] or divisor_override or 1) > 0
-    ),
+    "avg_pool2d": _divides_by_positive,
+    "avg_pool3d": _divides_by_positive,
     "interpolate": lambda *args, mode="nearest", **kwargs: "bicubic" not in (mode, *args),
 }
 """By name: whether a function with these arguments, after its input, is non-decreasing; the others are with any."""
