@@ -10,7 +10,6 @@ the plot. A run that was cut off goes on with the same command. For CIFAR-10 as 
 --max_test_images 10000 (a GPU needs tens of minutes a network).
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from datasets import Dataset, load_dataset
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_smoothing import (
     CnnSevenConfig,
@@ -31,8 +29,10 @@ from hf_smoothing import (
     SmoothedClassifier,
 )
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
-from hf_smoothing.pages import publish
+from hf_smoothing.pages import markdown_table, publish
+from hf_smoothing.recipes import fit, label_maps, pixel_statistics
 from hf_smoothing.report import columns
+from hf_smoothing.stages import differences, read_json, write_json
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 
 
@@ -124,7 +124,7 @@ def keep(results: list[dict], compared: dict, args: Arguments) -> None:
         "dataset": Path(args.dataset).name, "arguments": about, "torch": torch.__version__, "acr_over_that_of_fixed_at_accuracy": compared,
         "networks": results,
     }  # fmt: skip
-    (args.output_dir / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args.output_dir / "results.json", found)
     if args.docs is not None:
         name, page = args.output_dir.name, args.docs / "interval.md"
         plot(results, args.docs / "figures" / "interval" / f"{name}.png", args.published)
@@ -165,12 +165,11 @@ def check_settings(args: Arguments, folder: Path) -> None:
         SystemExit: naming what differs.
     """
     file, now = folder / "settings.json", {key: value for key, value in asdict(args).items() if key not in REPORTED}
-    before = json.loads(file.read_text()) if file.exists() else now
-    differing = [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
+    differing = differences(read_json(file) or now, now)
     if differing:
         raise SystemExit(f"{folder} was trained otherwise: {'; '.join(differing)}. Use another --output_dir.")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(now, indent=1) + "\n")
+    write_json(file, now)
 
 
 def train_one(args: Arguments, data: Dataset, kappa: float, adaptive: bool, seed: int, folder: Path) -> None:
@@ -181,15 +180,12 @@ def train_one(args: Arguments, data: Dataset, kappa: float, adaptive: bool, seed
     train, validation = (PixelDataset(data.select(some), args.size).decode() for some in (rest, held_out))
     names = data.features["label"].names
 
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    network = CnnSevenForImageClassification(CnnSevenConfig(width=args.width, image_size=args.size, **labels))
+    network = CnnSevenForImageClassification(
+        CnnSevenConfig(width=args.width, image_size=args.size, **label_maps(names))
+    )
     initialise_for_intervals(network)
-    values = train.pixels[:10_000].float() / 255
-    pixels = {
-        "size": args.size,
-        "image_mean": values.mean((0, 2, 3)).tolist(),
-        "image_std": values.std((0, 2, 3)).tolist(),
-    }
+    mean, std = pixel_statistics(train)
+    pixels = {"size": args.size, "image_mean": mean, "image_std": std}
     model = SmoothedClassifier.from_base_pretrained(network, sigma=0.25, num_samples=1, **pixels)
 
     steps = args.epochs * -(-len(train) // args.batch_size)
@@ -217,7 +213,7 @@ def train_one(args: Arguments, data: Dataset, kappa: float, adaptive: bool, seed
     )
     watch = IntervalRadiusCallback(trainer, validation, largest=args.largest, indices=range(len(validation)))
     trainer.add_callback(watch)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+    fit(trainer)
     trainer.model.save_pretrained(folder / "model")
 
 
@@ -242,7 +238,7 @@ def table(results: list[dict]) -> str:
         [r["kind"], f"{r['kappa']:g}", r["seed"], *(f"{r[n][0]:.1f} ({r[n][1]:.1f}-{r[n][2]:.1f})" for n in names), f"{r['acr_percent']:.1f}", r["images"]]
         for r in results
     ]  # fmt: skip
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows))
+    return markdown_table(head, rows)
 
 
 def ratio_at(results: list[dict], accuracy: float) -> float | None:
@@ -272,28 +268,21 @@ PUBLISHED = {
 
 def plot(results: list[dict], path: Path, published: str | None = None) -> None:
     """Accuracy against ACR, a point a network, and the published curves in grey."""
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    figure = Figure(figsize=(8.0, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for (name, points), marker in zip(PUBLISHED.get(published or "", {}).items(), ("o-", "s--"), strict=False):
         axes.plot(*zip(*points, strict=True), marker, color="grey", alpha=0.6, markersize=4, label=name)
+    kappas = sorted({r["kappa"] for r in results})
+    shapes = dict(zip(kappas, "os^Dv<>Ph*", strict=False))
     for kind, colour in (("adaptive", "tab:blue"), ("fixed", "tab:orange")):
-        chosen = [r for r in results if r["kind"] == kind]
-        if not chosen:
-            continue
-        axes.scatter(
-            [r["acr_percent"] for r in chosen], [r["accuracy"][0] for r in chosen], color=colour, label=f"{kind} radii"
-        )
-        for r in chosen:
-            axes.annotate(
-                f"{r['kappa']:g}",
-                (r["acr_percent"], r["accuracy"][0]),
-                textcoords="offset points",
-                xytext=(4, 4),
-                fontsize=7,
-            )
-    axes.set(xlabel="ACR, % of the largest radius", ylabel="accuracy, %", title="Numbers: kappa")
-    axes.legend()
+        for r in (r for r in results if r["kind"] == kind):
+            axes.scatter(r["acr_percent"], r["accuracy"][0], color=colour, marker=shapes.get(r["kappa"], "x"))
+        axes.plot([], [], color=colour, linewidth=6, label=f"{kind} radii")
+    for kappa in kappas:
+        axes.plot([], [], shapes.get(kappa, "x"), color="black", label=f"kappa {kappa:g}")
+    axes.set(xlabel="ACR, % of the largest radius", ylabel="accuracy, %")
+    figure.legend(loc="outside right upper", fontsize=8)
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
