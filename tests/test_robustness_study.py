@@ -40,11 +40,10 @@ def test_every_need_comes_first_and_every_network_sees_the_same_images(config):
             budgets.setdefault((stage.kind, settings["data"]), set()).add(budget)
     assert all(len(found) == 1 for found in budgets.values())
     ways = {name.split("/")[3] for name in names if name.startswith("train/")}
-    assert (
-        sum(name.startswith("train/") and name.split("/")[3] in ("plain", "discrepancy-mitigation") for name in names)
-        == 2 * 4 * 2 * 3
-    )
-    assert ways == {"plain", "discrepancy-mitigation", "adversarial-training", "TRADES", "feature-distillation"}
+    assert ways == {name.replace(" ", "-") for name in config["ways"]}
+    for way, pretrainings in (("plain", 4), ("hundredfold-mitigation", 3)):
+        trained = [name for name in names if name.startswith("train/") and name.split("/")[3] == way]
+        assert len(trained) == 2 * pretrainings * 3  # targets, pretrainings, seeds
     compared = [name for name in names if name.startswith("train/") and "/TRADES/" in name]
     assert compared == ["train/cifar10/clean/TRADES/seed0"]
 
@@ -67,6 +66,15 @@ def test_a_sweep_changes_one_thing(scale):
     assert stages["attack/shift/blur-of-1-pixel/none"].settings["corruption"] == blurred.settings["corruption"]
     assert {k for k in plain if alone.settings[k] != plain[k]} == {"arguments"}
     assert stages["attack/frozen-depth/the-head-alone-trained/none"].needs == ("train/cifar10/none/plain/seed0",)
+    if scale == "cpu":
+        weights = stages["attack/weight-of-mitigation/50,000/clean"]
+        assert weights.needs == ("train/cifar10/clean/hundredfold-mitigation/seed0",)
+        assert weights.settings["held_out"] == stages[weights.needs[0]].settings["held_out"]
+        assert weights.settings["held_out_seed"] == stages[weights.needs[0]].settings["held_out_seed"]
+        tested = [name for name in names if name.startswith("attack/") and "held_out" not in stages[name].settings]
+        assert all(
+            name.startswith("attack/weight-of-mitigation/") for name in set(names) - set(tested) if "attack" in name
+        )
     deep = stages["train/network/twice-as-deep/clean"]
     assert stages[deep.needs[0]].settings["network"] == deep.settings["network"] != plain["network"]
 
@@ -88,19 +96,24 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
         name: config["ways"][name] for name in ("plain", "discrepancy mitigation", "feature distillation")
     }
     config["ways"]["feature distillation"]["only"] = taught
-    config["attack"] |= {"images": 24, "steps": 2, "epsilons": {"linf": [0, 0.02, 0.2], "l2": [0, 0.2]}}
+    config["attack"] |= {"steps": 2, "epsilons": {"linf": [0, 0.02, 0.2], "l2": [0, 0.2]}}
     config["certification"] |= {"stride": 6, "n": 400, "radii": [0, 0.1]}
     config["analysis"]["images"] = 16
     points = {"half": {"train_images": 16}, "head": {"arguments": {"trainable": ["classifier"]}}}
     points["blur"] = {"corruption": {"kind": "gaussian-blur", "strength": 1.0}}
     points["wide"] = {"network": config["network"] | {"hidden_sizes": [8, 16]}}
-    config["sweeps"] = {"factors": {"target": "target", "pretraining": "clean", "points": points}}
+    ways = {"plain": {}, "mitigation": {"way": "discrepancy mitigation"}}
+    config["sweeps"] = {
+        "factors": {"target": "target", "pretraining": "clean", "points": points},
+        "choice": {"target": "target", "pretraining": "clean", "held_out": True, "points": ways},
+    }
+    config["attack"]["images"] = 8
     (tmp_path / "small.json").write_text(json.dumps(config))
     docs = tmp_path / "docs"
     docs.mkdir()
     page = docs / "robustness_transfer.md"
     page.write_text(
-        "<!-- table small sweep-factors -->\nold\n<!-- end -->\n"
+        "<!-- table small sweep-factors -->\nold\n<!-- end -->\n<!-- table small sweep-choice -->\nold\n<!-- end -->\n"
         + "".join(
             f"<!-- table small {name}-target -->\nold\n<!-- end -->\n"
             for name in ("brittle", "mended", "mixture", "inherited")
@@ -120,6 +133,8 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     figures = json.loads((docs / "results" / "robustness_transfer.json").read_text())["small"]
     assert figures["brittle-target"]["mixture"]["seeds"] == [0]
     assert set(figures["sweep-factors"]) == set(points)
+    assert set(figures["sweep-choice"]) == set(ways)
+    assert "on 8 held-out images; seed 0" in text
     assert "feature distillation/mixture" in figures["mended-target"]
     kept = json.loads((tmp_path / "out/train/target/mixture/feature-distillation/seed0/settings.json").read_text())
     assert kept["arguments"]["objective_args"] == {"teacher": "backbone"}  # no path of this machine

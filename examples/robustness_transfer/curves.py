@@ -42,12 +42,12 @@ class Records:
             if all(self.curve(target, *model, s, "linf") is not None for model in models)
         ]
 
-    def scale(self, target: str) -> str:
+    def scale(self, target: str, images: str = "test") -> str:
         """What the caption of a table says."""
         about, attack = self.config["targets"][target], self.config["attack"]
         return (
             f"Scale: {self.config['scale']}; {target}, {about['train_images']:,} training images, {about['arguments']['num_train_epochs']} epochs; "
-            f"{attack['attack']} of {attack['steps']} steps on {attack['images']:,} test images"
+            f"{attack['attack']} of {attack['steps']} steps on {attack['images']:,} {images} images"
         )
 
 

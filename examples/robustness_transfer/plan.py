@@ -36,7 +36,7 @@ def plan(config: dict[str, Any]) -> list[Stage]:
             if seed == config["seeds"][0]:
                 standard = models[NONE, "plain"]
                 for (pretraining, way), model in models.items():
-                    if pretraining != NONE and "only" not in config["ways"][way]:
+                    if pretraining != NONE and way in config["analysed"]:
                         needs = (f"pretrain/{pretraining}/seed{seed}", model, standard)
                         settings = {"data": target, "size": config["size"], "corruption": None, **config["analysis"]}
                         add(Stage(f"analyse/{target}/{pretraining}/{folder(way)}", "analyse", settings, needs))
@@ -53,15 +53,17 @@ def _wanted(way: dict[str, Any], **cell: Any) -> bool:
 
 
 def sweep_point(config: dict[str, Any], sweep: str, point: str) -> list[Stage]:
-    """The finetuned and the standard network of one point of a factor sweep, attacked; the first seed, finetuned plainly.
+    """The finetuned and the standard network of one point of a factor sweep, attacked; the first seed.
 
     A point changes "network" (of the backbone too), "train_images", "corruption" (of all images of the target) for both networks, and
-    "arguments" for the finetuned one alone.
+    "arguments" or the "way", plain by default, for the finetuned one alone. Where the sweep says "held_out", held-out images are attacked:
+    for choices, which test images must not make.
     """
     about = config["sweeps"][sweep]
     changes, target, seed = about["points"][point], about["target"], config["seeds"][0]
-    shared = {key: value for key, value in changes.items() if key != "arguments"}
+    shared = {key: value for key, value in changes.items() if key not in ("arguments", "way")}
     stages, where = [], f"{folder(sweep)}/{folder(point)}"
+    held_out = {"held_out": config["held_out"]["target"], "held_out_seed": config["held_out"]["seed"]}
     for pretraining in (NONE, about["pretraining"]):
         backbone: tuple[str, ...] = ()
         if pretraining != NONE:
@@ -69,7 +71,8 @@ def sweep_point(config: dict[str, Any], sweep: str, point: str) -> list[Stage]:
             if "network" in changes:
                 stages[-1] = _changed(stages[-1], f"pretrain/{where}", {"network": changes["network"]})
             backbone = (stages[-1].name,)
-        trained = train(config, target, pretraining, "plain", seed, backbone)
+        way = changes.get("way", "plain") if backbone else "plain"
+        trained = train(config, target, pretraining, way, seed, backbone)
         own = dict(shared)
         if backbone and "arguments" in changes:
             own["arguments"] = trained.settings["arguments"] | changes["arguments"]
@@ -79,6 +82,7 @@ def sweep_point(config: dict[str, Any], sweep: str, point: str) -> list[Stage]:
             "size": config["size"],
             "corruption": changes.get("corruption"),
             **config["attack"],
+            **(held_out if about.get("held_out") else {}),
         }
         stages.append(Stage(f"attack/{where}/{pretraining}", "attack", settings, (stages[-1].name,)))
     return stages

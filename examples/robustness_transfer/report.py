@@ -36,7 +36,10 @@ def build(given: Command) -> None:
     for name, sweep in config.get("sweeps", {}).items():
         key = f"sweep-{folder(name)}"
         rows, figures[key] = sweep_rows(records, name)
-        texts[key] = f"*{records.scale(sweep['target'])}; seed {config['seeds'][0]}*\n\n{markdown_table(*rows)}"
+        images = "held-out" if sweep.get("held_out") else "test"
+        texts[key] = (
+            f"*{records.scale(sweep['target'], images)}; seed {config['seeds'][0]}*\n\n{markdown_table(*rows)}"
+        )
     page = given.docs / "robustness_transfer.md"
     publish(given.scale, texts, figures, page, results / "robustness_transfer.json", given.output)
 

@@ -36,7 +36,7 @@ class Work(Worker):
         return super().train(stage, folder, needs)
 
     def attack(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
-        """Which test images survive an attack of each radius."""
+        """Which images survive an attack of each radius."""
         settings = stage.settings
         (trained,) = needs
         model, test = self.trained(trained), self._some(settings)
@@ -77,7 +77,7 @@ class Work(Worker):
         return DecodedPixels(corrupted(data.pixels, **how), data.labels) if how else data
 
     def _some(self, settings: dict[str, Any]) -> DecodedPixels:
-        """So many test images, spread over the set."""
-        test = self.split(settings, "test")
+        """So many test images, or held-out ones, spread over the set."""
+        test = self.training_images(settings)[1] if "held_out" in settings else self.split(settings, "test")
         chosen = torch.arange(settings["images"]) * len(test) // settings["images"]
         return DecodedPixels(test.pixels[chosen], test.labels[chosen])
