@@ -52,7 +52,14 @@ def run_stages(
     Raises:
         SystemExit: naming the first stage that failed, the others were done; or if no stage has such a name, or a stage that was done
             before was made from something else than what is there now.
+        ValueError: if a stage needs one that is not among the stages.
     """
+    names = {stage.name for stage in stages}
+    for stage in stages:
+        if missing_needs := sorted(set(stage.needs) - names):
+            raise ValueError(
+                f"{stage.name} needs {missing_needs[0]}, which is not among the stages: it would wait forever."
+            )
     wanted = _with_needs(stages, only)
     if not wanted:
         raise SystemExit(

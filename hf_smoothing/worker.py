@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, set_seed
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models import SmoothedClassifier
+from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.recipes import (
     accuracy,
     certify_stage,
@@ -54,6 +55,14 @@ class Worker:
         seconds = round(time.perf_counter() - start, 1)
         return result | {"seconds": seconds, "threads": torch.get_num_threads(), "resumed": resumed}
 
+    root = Path()
+    """Where relative paths of backbones that are there already start."""
+
+    def adopt(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
+        """A backbone that is there already."""
+        load_base_classifier(self.root / stage.settings["backbone"]).save_pretrained(folder / "model")
+        return {"images": 0}
+
     def pretrain(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
         """A plain backbone from scratch."""
         settings = stage.settings
@@ -74,6 +83,17 @@ class Worker:
         train, held_out, names = self.training_images(settings)
         set_seed(settings["seed"])
         model = self.classifier(settings, train, names, next(iter(needs), None))
+        return self.taught(model, settings, folder, train, held_out)
+
+    def taught(
+        self,
+        model: SmoothedClassifier,
+        settings: dict[str, Any],
+        folder: Path,
+        train: DecodedPixels,
+        held_out: DecodedPixels,
+    ) -> dict[str, Any]:
+        """Train a classifier, keep it, and measure it without noise."""
         images = fit(make_trainer(model, folder, self.arguments(settings), train))
         model.eval().save_pretrained(folder / "model")
         test = self.split(settings, "test")

@@ -177,3 +177,8 @@ def test_nan_is_null(tmp_path):
     page.write_text("<!-- table cpu one -->\n<!-- end -->\n")
     publish("cpu", {"one": "x"}, {"a": [float("nan"), 1.0]}, page, tmp_path / "f.json", tmp_path)
     assert json.loads((tmp_path / "f.json").read_text()) == {"cpu": {"a": [None, 1.0]}}
+
+
+def test_a_need_that_is_no_stage_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="b needs a, which is not among the stages"):
+        run_stages([Stage("b", "x", {}, ("a",))], tmp_path, lambda stage, needs: {})

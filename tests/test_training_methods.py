@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_pretraining_study import image_folder
+from transformers import AutoConfig, AutoModelForImageClassification
 
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "training_methods"
@@ -31,7 +32,7 @@ def test_all_methods_compute_alike(scale):
     stages = plan(config)
     check_trainings([stage for stage in stages if stage.kind == "train" and scale == "cpu"])
     for stage in stages:
-        if stage.kind == "train":
+        if stage.kind == "train" and "seed" in stage.name:
             arguments = stage.settings["arguments"]
             own = arguments["objective_args"]
             passes = {
@@ -50,13 +51,59 @@ def test_all_methods_compute_alike(scale):
         plan(config)
 
 
+def tiny_backbone(network, path):
+    """A network that knows its pixels, in a folder."""
+    settings = dict(network)
+    model = AutoModelForImageClassification.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+    model.config.hf_smoothing = {
+        "size": [8, 8],
+        "model_size": [16, 16],
+        "image_mean": [0.5] * 3,
+        "image_std": [0.25] * 3,
+    }
+    model.save_pretrained(path)
+    return str(path)
+
+
+def small_routes(routes, backbone):
+    routes["the classifier alone"]["steps"][0]["backbone"] = backbone
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    decoder = {f"decoder_{key}": value for key, value in sizes.items()}
+    for name in ("masked denoising", "the same transformer from scratch"):
+        for step in routes[name]["steps"]:
+            step["arguments"]["num_train_epochs"] = 1
+    routes["masked denoising"]["steps"][0]["settings"]["autoencoder"] |= sizes | decoder
+    routes["the same transformer from scratch"]["steps"][0]["settings"]["network"] |= sizes | {"image_size": 8}
+
+
+def test_routes_start_where_others_end_and_are_certified_at_their_noise():
+    from plan import plan
+
+    stages = {stage.name: stage for stage in plan(json.loads((FOLDER / "cpu.json").read_text()))}
+    assert stages["denoiser/denoiser-then-stability/sigma0.5"].needs == ("denoiser/denoiser-MSE/sigma0.5",)
+    assert stages["denoiser/denoiser-MSE/sigma0.5"].needs == ("train/the-classifier-alone",)
+    assert stages["lora/LoRA/sigma0.25"].needs == ("train/the-classifier-alone",)
+    assert stages["train/the-classifier-alone"].settings["arguments"]["noise"] == "clean"
+    assert len(stages["ensemble/ensemble/sigma0.25"].needs) == 3
+    for name, stage in stages.items():
+        if name.startswith("certify/"):
+            trained = stages[stage.needs[0]]
+            noise = trained.settings.get("arguments", {}).get("noise", str(trained.settings.get("sigma")))
+            assert noise in ("clean", str(stage.settings["sigma"]))
+    scratch = stages["train/the-same-transformer-from-scratch/sigma0.25"].settings["network"]
+    encoder = stages["autoencoder/masked-denoising/sigma0.25"].settings["autoencoder"]
+    assert all(encoder[key] == scratch[key] for key in ("patch_size", "hidden_size", "num_hidden_layers"))
+
+
 def test_a_small_comparison_from_start_to_report(tmp_path, capsys):
     import study
 
     config = json.loads((FOLDER / "cpu.json").read_text())
     image_folder(tmp_path / "data" / "target", ["x", "y"], 60)
-    config |= {"data": "target", "size": 8, "model_size": 16, "held_out": 8, "sigmas": [0.25]}
+    config |= {"data": "target", "size": 8, "model_size": 16, "held_out": 8, "train_images": 50, "sigmas": [0.25]}
     config["network"] |= {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}
+    small_routes(config["routes"], tiny_backbone(config["network"], tmp_path / "backbone"))
+    config["backbone"] = str(tmp_path / "backbone")
     config["arguments"] |= {"per_device_train_batch_size": 16, "channels_last": False}
     config["certification"] |= {"stride": 5, "n": 500, "up_to": 2}
     config["methods"]["noise"]["seeds"] = config["methods"]["consistency"]["seeds"] = 2
@@ -64,15 +111,20 @@ def test_a_small_comparison_from_start_to_report(tmp_path, capsys):
     docs = tmp_path / "docs"
     docs.mkdir()
     page = docs / "training_methods.md"
-    page.write_text("<!-- table small sigma-0.25 -->\nold\n<!-- end -->\n")
+    page.write_text("".join(f"<!-- table small {name}-0.25 -->\nold\n<!-- end -->\n" for name in ("sigma", "routes")))
     common = ["--config", str(tmp_path / "small.json"), "--output_dir", str(tmp_path / "out"), "--docs", str(docs)]
     study.main(["run", *common, "--data", str(tmp_path / "data")])
     study.main(["report", *common])
     text = page.read_text()
     assert "Tables without a place in training_methods.md: none" in capsys.readouterr().out
-    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][2:]
-    assert rows == list(config["methods"])
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert rows == ["method", "---", *config["methods"], "route", "---", *config["routes"]]
     figures = json.loads((docs / "results" / "training_methods.json").read_text())["small"]["0.25"]
-    assert len(figures["noise"]["acr"]) == 2
-    assert "acr_minus_baseline" in figures["CAT-RS"]
+    methods, routes = figures["methods"], figures["routes"]
+    assert len(methods["noise"]["acr"]) == 2
+    assert "acr_minus_baseline" in methods["CAT-RS"]
+    assert list(routes) == list(config["routes"])
+    assert routes["ensemble"]["minutes"] == 0.0
+    lora = json.loads((tmp_path / "out/lora/LoRA/sigma0.25/result.json").read_text())
+    assert 0.0 < lora["share_trained"] < 1.0
     assert (docs / "figures" / "training_methods" / "small" / "sigma0.25.png").stat().st_size > 10_000

@@ -11,16 +11,12 @@ from transformers import set_seed
 from hf_smoothing import SmoothedClassifier, certify_dataset
 from hf_smoothing.certification import certify, make_rule
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.recipes import accuracy, fit, make_trainer
 from hf_smoothing.stages import Results, Stage
 from hf_smoothing.statistics import certified_accuracy
 from hf_smoothing.studies import Command
 from hf_smoothing.training.divergence import DivergedError
 from hf_smoothing.worker import Worker
-
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Study(Worker):
@@ -30,6 +26,8 @@ class Study(Worker):
         SystemExit: naming the stage whose training or rule is not valid.
     """
 
+    root = Path(__file__).resolve().parents[2]
+
     def __init__(self, given: Command) -> None:
         super().__init__(given)
         for stage in given.stages:
@@ -38,12 +36,6 @@ class Study(Worker):
                     make_rule(**rule(stage.settings))
                 except ValueError as error:
                     raise SystemExit(f"{stage.name}: {error}") from error
-
-    def adopt(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
-        """A backbone of the repository."""
-        model = load_base_classifier(ROOT / stage.settings["backbone"])
-        model.save_pretrained(folder / "model")
-        return {"images": 0}
 
     def finetune(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
         """A backbone, or none, on the target data; measured on held-out training images."""

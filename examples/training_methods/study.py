@@ -22,9 +22,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def work(given: Command) -> Callable[..., dict[str, Any]]:
-    from hf_smoothing.worker import Worker
+    from work import Work
 
-    return Worker(given)
+    return Work(given)
 
 
 def report(given: Command) -> None:
