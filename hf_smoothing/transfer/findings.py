@@ -151,6 +151,15 @@ def alike(records: Records, kind: str) -> dict[tuple[str, str], list[float]]:
     return {tuple(pair.split("-")): np.diagonal(np.array(record["cka"])).tolist() for pair, record in pairs.items()}  # type: ignore[misc]
 
 
+def radius_text(norm: str, epsilon: float) -> str:
+    """As people write it: l-infinity radii in steps of 255.
+
+    >>> radius_text("linf", 0.5 / 255), radius_text("l2", 1.5)
+    ('0.5/255', '1.5')
+    """
+    return f"{255 * epsilon:.4g}/255" if norm == "linf" else f"{epsilon:.4g}"
+
+
 def sentences(records: Records) -> dict[str, str]:
     """A paragraph a section: what was found, by which threshold."""
     said: dict[str, str] = {}
@@ -180,7 +189,7 @@ def sentences(records: Records) -> dict[str, str]:
             "few": f"is not judged on fewer than {FEW} images in how often it fools the finetuned and the standard network",
         }[told_apart(fooled.carried)]
         said[f"universal {fooled.norm}"] = (
-            f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {fooled.epsilon:.4g}) {verdict}, over and above what a random one of "
+            f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {radius_text(fooled.norm, fooled.epsilon)}) {verdict}, over and above what a random one of "
             f"its size does (difference {100 * fooled.carried.value:+.1f} points, 95% interval {100 * fooled.carried.low:+.1f} to "
             f"{100 * fooled.carried.high:+.1f}). A network that is fooled more easily by anything would show the same: compare the other rows."
         )

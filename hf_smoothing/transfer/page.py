@@ -12,7 +12,15 @@ from typing import Any
 
 from hf_smoothing.transfer import drawing
 from hf_smoothing.transfer.drawing import COLOURS, KINDS
-from hf_smoothing.transfer.findings import Records, Robustness, Universal, robustness, sentences, universal
+from hf_smoothing.transfer.findings import (
+    Records,
+    Robustness,
+    Universal,
+    radius_text,
+    robustness,
+    sentences,
+    universal,
+)
 from hf_smoothing.transfer.keeping import read_analysis
 
 
@@ -79,7 +87,7 @@ def _head(about: dict[str, Any], said: dict[str, str]) -> str:
 def _robustness_table(found: Sequence[Robustness]) -> str:
     rows = []
     for one in found:
-        radius = f"{255 * one.epsilons[-1]:.4g}/255" if one.norm == "linf" else f"{one.epsilons[-1]:.4g}"
+        radius = radius_text(one.norm, one.epsilons[-1])
         for role in one.accuracy:
             shown = [
                 f"{100 * a:.1f} ({100 * low:.1f}-{100 * high:.1f})"
@@ -125,7 +133,11 @@ def _universal_table(one: Universal) -> str:
             cells.append(f"{100 * rate:.1f} ({100 * low:.1f}-{100 * high:.1f})")
         rows.append(["random" if source == "random" else f"crafted on {source}", *cells])
     return _table(
-        [f"{one.norm}, radius {one.epsilon:.4g}: answers changed, %", *(f"of {role}" for role in roles)], rows
+        [
+            f"{one.norm}, radius {radius_text(one.norm, one.epsilon)}: answers changed, %",
+            *(f"of {role}" for role in roles),
+        ],
+        rows,
     )
 
 
