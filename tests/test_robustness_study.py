@@ -14,10 +14,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "examples" / "robustness_transfer
 @pytest.fixture(autouse=True)
 def modules(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("plan", "study", "work", "report", "curves"):
+    for name in ("plan", "study", "work", "report", "curves", "figures"):
         sys.modules.pop(name, None)
     yield
-    for name in ("plan", "study", "work", "report", "curves"):
+    for name in ("plan", "study", "work", "report", "curves", "figures"):
         sys.modules.pop(name, None)
 
 
@@ -136,6 +136,7 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     assert set(figures["sweep-choice"]) == set(ways)
     assert "on 8 held-out images; seed 0" in text
     assert "feature distillation/mixture" in figures["mended-target"]
+    assert (docs / "figures/robustness_transfer/small/target.png").stat().st_size > 10_000
     kept = json.loads((tmp_path / "out/train/target/mixture/feature-distillation/seed0/settings.json").read_text())
     assert kept["arguments"]["objective_args"] == {"teacher": "backbone"}  # no path of this machine
     study.main(["report", *[*common[:3], str(tmp_path / "nowhere")], "--docs", str(docs)])  # from the records alone

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from curves import Records, matched_difference
+from figures import draw
 from plan import NONE, folder
 
 from hf_smoothing.pages import keep_records, markdown_table, publish
@@ -33,6 +34,8 @@ def build(given: Command) -> None:
         for name, made in (("brittle", brittle), ("mended", mended), ("mixture", mixture), ("inherited", inherited)):
             rows, figures[f"{name}-{target}"] = made(records, target)
             texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{markdown_table(*rows)}"
+        drawn = [way for way, about in config["ways"].items() if "target" not in about.get("only", {})]
+        draw(records, target, drawn, given.docs / "figures" / "robustness_transfer" / given.scale / f"{target}.png")
     for name, sweep in config.get("sweeps", {}).items():
         key = f"sweep-{folder(name)}"
         rows, figures[key] = sweep_rows(records, name)
