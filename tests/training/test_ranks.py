@@ -49,6 +49,13 @@ def test_objectives_that_attack_train_the_ranks_alike(objective, ranks):
     assert not all(torch.equal(first[name], value) for name, value in tensors(any_model("smoothed-resnet")).items())
 
 
+@pytest.mark.parametrize("objective", ["denoising", "stability"])
+def test_a_denoiser_is_trained_by_all_ranks(objective, ranks):
+    first, second = (rank[objective]["weights"] for rank in ranks)
+    assert_same_tensors(first, second)
+    assert all(torch.isfinite(value).all() for value in first.values())
+
+
 @pytest.mark.parametrize("kind", ["vit", "smoothed-resnet"])
 def test_ranks_steps_and_micro_steps_have_noise_of_their_own(kind, ranks, tmp_path):
     seen = [rank[kind]["seen"] for rank in ranks]

@@ -7,11 +7,14 @@ from pathlib import Path
 import torch
 from tiny import any_model, assert_same_tensors, data, tensors, trainer
 
-from hf_smoothing import CertifiedAccuracyCallback
+from hf_smoothing import CertifiedAccuracyCallback, denoised_classifier
 
 
 ATTACKING = ("smoothadv", "cat-rs", "adversarial")
 """Objectives that run the network in eval mode as well."""
+
+DENOISING = {"denoising": {}, "stability": {"mse": 0.0, "stability": 1.0}}
+"""Settings of the objective that trains a part of the model."""
 
 
 def watched(kind, folder, **kwargs):
@@ -50,6 +53,19 @@ def main(folder: Path) -> None:
         loop.train()
         record[name] = {"weights": tensors(model)}
         hook.remove()
+
+    for name, weights in DENOISING.items():
+        model = denoised_classifier(
+            any_model("smoothed-resnet"), sigma=0.25, denoiser={"kind": "residual", "width": 4, "depth": 3}
+        )
+        before = tensors(model.base_classifier.classifier)
+        loop = trainer(
+            model, folder / name, train_dataset=data(8), per_device_train_batch_size=2, noise="0.25", objective="denoising",
+            objective_args=weights, trainable=["denoiser"], max_steps=2,
+        )  # fmt: skip
+        loop.train()
+        assert_same_tensors(tensors(model.base_classifier.classifier), before)
+        record[name] = {"weights": tensors(model.base_classifier.denoiser)}
 
     loop, model, seen, hook = watched(
         "smoothed-resnet", folder / "history", max_steps=2, eval_strategy="steps", eval_steps=1, eval_dataset=data(4)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_smoothing.models.activations import recorded
 from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of, noisy_copies
 
 
@@ -39,29 +40,34 @@ def denoising(
         raise ValueError(
             f"Denoising needs weights >= 0, one of them positive, got mse={mse} and stability={stability}."
         )
-    module: Any = network_of(model, "Denoising").module
+    network = network_of(model, "Denoising")
+    module: Any = network.module
     inner = getattr(module, "base_classifier", module)
     if not hasattr(inner, "denoise"):
         raise TypeError(
             f"Denoising trains a classifier with a denoiser, got {type(inner).__name__}. Make one with denoised_classifier(path, sigma=...)."
         )
-    if (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    ):
-        raise ValueError(
-            "Denoising trains a part of the model, whose gradients would not be shared between ranks. Use one process."
-        )
     noise, _ = noisy_copies(batch, state, 1, "Denoising")
-    cleaned = inner.denoise(batch.pixels + noise[0])
+    noisy = batch.pixels + noise[0]
+    if stability or ranks() > 1:
+        inner.classifier.eval()  # it is what it was, batch-norm statistics included
+        # Through the whole model, which is what shares gradients between ranks.
+        with recorded({"cleaned": inner.denoiser}) as seen:
+            logits = network(noisy)
+        cleaned = seen["cleaned"]
+    else:
+        cleaned = inner.denoise(noisy)
     error = F.mse_loss(cleaned.float(), batch.pixels)
     loss, logs = mse * error, {"mse": error}
     if stability:
-        inner.classifier.eval()  # it is what it was, batch-norm statistics included
-        prepare = inner.config.preprocessing()
         with torch.no_grad():
-            answers = inner.classifier(pixel_values=prepare(batch.pixels)).logits.argmax(1)
-        stable = F.cross_entropy(inner.classifier(pixel_values=prepare(cleaned)).logits.float(), answers)
+            answers = inner.classifier(pixel_values=inner.config.preprocessing()(batch.pixels)).logits.argmax(1)
+        stable = F.cross_entropy(logits.float(), answers)
         loss, logs = loss + stability * stable, logs | {"stability": stable}
     return loss, logs
+
+
+def ranks() -> int:
+    """How many processes train together."""
+    known = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if known else 1
