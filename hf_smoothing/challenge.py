@@ -113,12 +113,14 @@ def attack_run(
         )
     sizes = {
         "copies": copies,
+        "n": n,
         "images_per_batch": images_per_batch,
         "max_images": 1 if max_images is None else max_images,
     }
     for name, value in sizes.items():
         if check_whole(value, name) < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    check_alpha(alpha)
     chosen = [index for index in sorted(run.rows) if run.rows[index]["radius"] > 0]
     if not chosen:
         raise RunError(f"{run.path} has no certificate with a positive radius, so there is nothing to attack.")

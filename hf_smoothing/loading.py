@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from hf_smoothing.certification.runner import process_state
@@ -17,18 +19,21 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
     """A `SmoothedClassifier` in eval mode on the device, from its own checkpoint or around a plain one.
 
     Raises:
-        ValueError: if the checkpoint is neither, or a pickle.
+        ValueError: if the checkpoint is neither, a pickle or damaged, or holds weights that are not finite.
     """
     try:
         config = AutoConfig.from_pretrained(path)
     except OSError as error:
         raise _not_found("model", path, error) from error
-    if isinstance(config, SmoothedClassifierConfig):
-        if size is not None and [size, size] != list(config.size):
-            raise ValueError(f"{path} is certified at {tuple(config.size)}; leave --size out.")
-        model = SmoothedClassifier.from_pretrained(path, use_safetensors=True)
-    else:
-        model = SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size)
+    try:
+        model = _load(path, config, sigma, size)
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {path} are damaged ({error}). Download or save them again.") from error
+    bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if bad:
+        raise ValueError(
+            f"The weights of {path} must be finite, but {bad[0]} holds nan or inf. Did its training diverge?"
+        )
     target = device or process_state().device
     try:
         return model.to(target).eval()
@@ -36,6 +41,14 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
         raise ValueError(
             f"The device {str(target)!r} cannot be used here ({str(error).splitlines()[0]}). Try --device cpu."
         ) from error
+
+
+def _load(path: str, config: Any, sigma: float, size: int | None) -> Any:
+    if isinstance(config, SmoothedClassifierConfig):
+        if size is not None and [size, size] != list(config.size):
+            raise ValueError(f"{path} is certified at {tuple(config.size)}; leave --size out.")
+        return SmoothedClassifier.from_pretrained(path, use_safetensors=True)
+    return SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size)
 
 
 def load_split(path: str, split: str, streaming: bool = False) -> Any:
@@ -48,7 +61,7 @@ def load_split(path: str, split: str, streaming: bool = False) -> Any:
         return load_dataset(path, split=split, streaming=streaming)
     except OSError as error:
         raise _not_found("data set", path, error) from error
-    except DatasetGenerationError as error:
+    except (DatasetGenerationError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read as a data set of images ({error}). Pass a Hub id, or a folder of images or parquet files."
         ) from error
@@ -61,5 +74,8 @@ def load_split(path: str, split: str, streaming: bool = False) -> Any:
 
 
 def _not_found(kind: str, path: str, error: OSError) -> ValueError:
-    place = "is a folder without one" if Path(path).is_dir() else "is no folder here, and was not found on the Hub"
+    here = Path(path)
+    place = "is a folder without one" if here.is_dir() else "is no folder here, and was not found on the Hub"
+    if here.is_file():
+        place = "is a file, where its folder is wanted"
     return ValueError(f"No {kind} could be read from {path!r}: it {place} ({str(error).strip().splitlines()[0]}).")

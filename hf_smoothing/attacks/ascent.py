@@ -76,6 +76,7 @@ def ascend(
         if momentum < 0.0:
             raise ValueError(f"`momentum` must be >= 0, got {momentum}. 0 is plain gradient ascent.")
         radius = per_image(epsilon, clean, "epsilon")
+        check_units(radius, norm)
         stride = 2.5 * radius / steps if step_size is None else per_image(step_size, clean, "step_size")
         best, best_loss = clean, torch.full((len(clean),), -torch.inf, dtype=torch.float64, device=clean.device)
         for restart in range(restarts):
@@ -147,7 +148,7 @@ def climb(losses_of: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor,
 
 def _warn_if_flat(losses: Tensor, gradient: Tensor) -> None:
     # A loss of almost 0 may have no gradient left in floating point.
-    if not bool(gradient.any()) and float(losses.max()) > 1e-6:
+    if not bool(gradient.any()) and float(losses.abs().max()) > 1e-6:
         warnings.warn(
             "The gradient of the loss is exactly 0 for every pixel of every image, so the attack does not move, and proves nothing. Does the "
             "preprocessing round, or the network answer the same to everything?",
@@ -158,6 +159,18 @@ def _warn_if_flat(losses: Tensor, gradient: Tensor) -> None:
 def _better(point: Tensor, loss: Tensor, best: Tensor, best_loss: Tensor) -> tuple[Tensor, Tensor]:
     higher = loss > best_loss
     return torch.where(higher[:, None, None, None], point, best), torch.where(higher, loss, best_loss)
+
+
+def check_units(radius: Tensor, norm: Norm) -> None:
+    """Refuse l-infinity radii above 1, the width of the pixel range.
+
+    Raises:
+        ValueError: naming the largest.
+    """
+    if norm == "linf" and len(radius) and float(radius.max()) > 1.0:
+        raise ValueError(
+            f"`epsilon` is in [0, 1] pixel units, at most 1 for linf, got {float(radius.max()):g}, which looks like steps of 0..255. Divide it by 255."
+        )
 
 
 def check_positive(value: int, name: str) -> int:

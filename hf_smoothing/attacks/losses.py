@@ -33,13 +33,30 @@ def cross_entropies(logits_of: Any, point: Tensor, labels: Tensor) -> Tensor:
     """The cross entropy of each image; in float64, where those of a confident classifier still differ."""
     logits = logits_of_batch(logits_of, point)
     _check_below(labels, logits.shape[1])
-    losses = F.cross_entropy(logits.double(), labels.to(logits.device), reduction="none").to(point.device)
+    return _no_nan(F.cross_entropy(logits.double(), labels.to(logits.device), reduction="none").to(point.device))
+
+
+def _no_nan(losses: Tensor) -> Tensor:
     if bool(torch.isnan(losses).any()):
         raise ValueError(
             "The classifier must return logits that are no nan, got nan in the loss: the attack would not move, and prove "
             "nothing. Check the weights, and run in float32."
         )
     return losses
+
+
+def log_odds(logits_of: Any, point: Tensor, labels: Tensor) -> Tensor:
+    """log((1 - p_y) / p_y) of each image, in float64.
+
+    It grows with the cross-entropy log(1 / p_y), and its gradient points the same way, but does not vanish where the classifier is sure:
+    steps along the sign or the normalised gradient are those of the cross-entropy, whatever the scale of the logits.
+    """
+    logits = logits_of_batch(logits_of, point).double()
+    _check_below(labels, logits.shape[1])
+    classes = labels.to(logits.device)[:, None]
+    # Not -inf: a table of a single class would have no gradient but nan.
+    others = logits.scatter(1, classes, torch.finfo(torch.float64).min).logsumexp(1)
+    return _no_nan((others - logits.gather(1, classes)[:, 0]).to(point.device))
 
 
 def check_answers(logits: Tensor, labels: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_smoothing.attacks.ascent import ascend
 from hf_smoothing.attacks.balls import Norm
 from hf_smoothing.attacks.diversity import diverse_inputs
-from hf_smoothing.attacks.losses import check_labels, cross_entropies
+from hf_smoothing.attacks.losses import check_labels, log_odds
 from hf_smoothing.pixels import to_unit_pixels
 
 
@@ -33,7 +33,8 @@ def pgd(
 ) -> Tensor:
     """Images in [0, 1] within distance `epsilon` of `pixels`, measured in float64, that raise the cross entropy of `labels`.
 
-    Modules stay in the mode they are in, and their parameters' `.grad` is left alone. It works under `torch.no_grad()`.
+    The ascent is of the log-odds against the label, which has the cross entropy's direction and order, but not its vanishing gradient where
+    the classifier is sure. Modules stay in the mode they are in, and their parameters' `.grad` is left alone. It works under `torch.no_grad()`.
 
     Args:
         logits_of: callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`. It must be
@@ -78,7 +79,7 @@ def pgd(
             )
         logits_of, keep = diverse_inputs(logits_of, diversity, generator), "last"
     return ascend(
-        lambda point: cross_entropies(logits_of, point, classes),
+        lambda point: log_odds(logits_of, point, classes),
         clean,
         epsilon=epsilon,
         norm=norm,

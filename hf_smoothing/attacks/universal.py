@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.attacks.ascent import check_positive, climb
+from hf_smoothing.attacks.ascent import check_positive, check_units, climb
 from hf_smoothing.attacks.balls import Norm, check_norm, norms, per_image
 from hf_smoothing.attacks.losses import check_labels, cross_entropies, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
@@ -65,6 +65,7 @@ def universal_perturbation(
         labels = check_labels(labels, clean)
         zero = torch.zeros_like(clean[:1])
         radius = per_image(epsilon, zero, "epsilon")
+        check_units(radius, norm)
         stride = radius / 4 if step_size is None else per_image(step_size, zero, "step_size")
         delta = zero
         device = "cpu" if generator is None else generator.device

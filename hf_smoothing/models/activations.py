@@ -65,7 +65,7 @@ def head_of(model: nn.Module) -> nn.Linear:
     ]
     if not found:
         raise ValueError(
-            f"{type(model).__name__} has no linear layer with {count} outputs, so its penultimate features are not known. "
+            f"{type(model).__name__} has no linear layer{'' if count is None else f' with {count} outputs'}, so its penultimate features are not known. "
             "Give it a linear head."
         )
     return found[-1]
@@ -125,7 +125,7 @@ def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str,
     """
     known = dict(model.named_modules())
     if names is not None:
-        missing = [name for name in names if name not in known]
+        missing = [name for name in names if not name or name not in known]
         if missing:
             raise ValueError(
                 f"There is no module {missing[0]!r}. There are: {', '.join(n for n in known if n)[:600]}."

@@ -23,7 +23,7 @@ from hf_smoothing.models.activations import Network, layers_of, recorded
 from hf_smoothing.records import RunError
 from hf_smoothing.stages import write_json
 from hf_smoothing.transfer.frequency import frequency_curve
-from hf_smoothing.transfer.keeping import bits, read_record
+from hf_smoothing.transfer.keeping import SETTINGS, bits, read_record
 from hf_smoothing.transfer.plan import ROLES, Plan, check_models, same_classes
 from hf_smoothing.transfer.robustness import attack_curve, check_epsilons
 from hf_smoothing.transfer.similarity import MinibatchCKA, pooled, svcca
@@ -89,8 +89,8 @@ class Analysis:
         self._open(about or {})
 
     def _open(self, about: Mapping[str, Any]) -> None:
-        (self.output / "records").mkdir(parents=True, exist_ok=True)
-        file = self.output / "transfer.json"
+        records, file = self.output / "records", self.output / SETTINGS
+        records.mkdir(parents=True, exist_ok=True)
         if file.exists():
             known = read_record(file).get("settings", {})
             differing = [key for key in self.settings if known.get(key) != self.settings[key]]
@@ -99,6 +99,10 @@ class Analysis:
                     f"{self.output} holds the records of another analysis: {', '.join(differing)} differ. Use another --output-dir."
                 )
             return
+        if any(records.iterdir()):
+            raise RunError(
+                f"{self.output} holds records, but not what they are of ({SETTINGS} is missing). Delete the folder, or use another --output-dir."
+            )
         write_json(file, {"settings": self.settings, "about": dict(about)})
 
     def run(self, progress: bool = True) -> None:
@@ -162,7 +166,7 @@ class Analysis:
         return {"epsilon": epsilon, "changed": changed}
 
     def similarity(self, kind: str) -> dict[str, Any]:
-        """For each pair, CKA of all layers, and SVCCA of those of equal depth, on clean, attacked or universally perturbed images."""
+        """For each pair, CKA of all layers, and SVCCA of those of equal number from the front, on clean, attacked or universally perturbed images."""
         modules = {role: self._layers(role) for role in ROLES}
         cka = {pair: MinibatchCKA() for pair in PAIRS}
         kept: dict[str, list[list[Tensor]]] = {role: [] for role in ROLES}

@@ -146,7 +146,7 @@ def universal(records: Records) -> list[Universal]:
 
 
 def alike(records: Records, kind: str) -> dict[tuple[str, str], list[float]]:
-    """CKA of layers of equal depth, for each pair of networks, on one kind of image."""
+    """CKA of layers of the same number from the front, for each pair of networks, on one kind of image."""
     pairs = records.get(f"similarity-{kind}", {})
     return {tuple(pair.split("-")): np.diagonal(np.array(record["cka"])).tolist() for pair, record in pairs.items()}  # type: ignore[misc]
 
@@ -186,7 +186,7 @@ def sentences(records: Records) -> dict[str, str]:
             "more": "fools the finetuned network more often than the standard one: a sign that it has kept what fools the pretrained network",
             "less": "fools the finetuned network less often than the standard one",
             "as": "is not told apart in how often it fools the finetuned and the standard network",
-            "few": f"is not judged on fewer than {FEW} images in how often it fools the finetuned and the standard network",
+            "few": f"was tried on too few images (fewer than {FEW}) to say whether it fools the finetuned network more often than the standard one",
         }[told_apart(fooled.carried)]
         said[f"universal {fooled.norm}"] = (
             f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {radius_text(fooled.norm, fooled.epsilon)}) {verdict}, over and above what a random one of "

@@ -26,11 +26,13 @@ def radial_filter(pixels: Tensor, radius: float, keep: Literal["low", "high"]) -
         the same shape, clamped to [0, 1].
 
     Raises:
-        ValueError: on a negative radius.
+        ValueError: on a negative radius, or something else to keep.
 
     Source: the radial mask of the discrete Fourier transform in arXiv 2106.10989 (radius 16 at 80 px).
     """
     check_image_batch(pixels, "pixels")
+    if keep not in ("low", "high"):
+        raise ValueError(f"`keep` must be 'low' or 'high', got {keep!r}.")
     if not radius >= 0.0:
         raise ValueError(f"`radius` must be >= 0 cycles per image, got {radius}.")
     height, width = pixels.shape[2:]

@@ -10,6 +10,9 @@ from typing import Any
 from hf_smoothing.records import RunError
 
 
+SETTINGS = "transfer.json"
+
+
 def read_analysis(output: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The settings (with "about") and the records by name.
 
@@ -17,10 +20,10 @@ def read_analysis(output: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         RunError: if there are none.
     """
     folder = Path(output)
-    if not (folder / "transfer.json").exists():
+    if not (folder / SETTINGS).exists():
         raise RunError(f"{folder} holds no transfer analysis. Make one with `hf-smoothing transfer`.")
     records = {file.stem: read_record(file) for file in sorted((folder / "records").glob("*.json"))}
-    return read_record(folder / "transfer.json"), records
+    return read_record(folder / SETTINGS), records
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -29,14 +32,15 @@ def read_record(file: Path) -> dict[str, Any]:
     Raises:
         RunError: if it is none, naming the file.
     """
+    cure = "Delete it, and it is measured again."
+    if file.name == SETTINGS:  # without it nobody knows what the records are of
+        cure = f"Delete the folder {file.parent}, or use another --output-dir."
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(
-            f"{file} is damaged or not of an analysis ({error}). Delete it, and it is measured again."
-        ) from error
+        raise RunError(f"{file} is damaged or not of an analysis ({error}). {cure}") from error
     if not isinstance(found, dict):
-        raise RunError(f"{file} is not of an analysis: it holds no JSON object. Delete it, and it is measured again.")
+        raise RunError(f"{file} is not of an analysis: it holds no JSON object. {cure}")
     return found
 
 

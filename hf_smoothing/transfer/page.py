@@ -150,7 +150,11 @@ def _svcca_table(records: Records) -> str:
                 [pair.replace("-", ", "), images, *(f"{value:.2f} ({chance:.2f})" for value, chance in values)]
             )
     depth = max((len(row) - 2 for row in rows), default=0)
-    head = ["SVCCA of layers of equal depth (of shuffled images)", "images", *(f"layer {k}" for k in range(depth))]
+    head = [
+        "SVCCA of layers of the same number from the front (of shuffled images)",
+        "images",
+        *(f"layer {k}" for k in range(depth)),
+    ]
     return _table(head, rows)
 
 

@@ -73,14 +73,18 @@ def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
     sizes = {role: tuple(models[role].config.size) for role in ROLES}
     if len(set(sizes.values())) > 1:
         raise ValueError(
-            f"The models must take images of one size, got {sizes}. Wrap each with SmoothedClassifier.from_base_pretrained(..., size=, model_size=), "
-            "which resizes inside."
+            f"The models must take images of one size, got {sizes}. Plain checkpoints take --size; otherwise wrap each with "
+            "SmoothedClassifier.from_base_pretrained(..., size=, model_size=), which resizes inside."
         )
     classes = [dict(models[role].config.id2label) for role in ("finetuned", "standard")]
     if classes[0] != classes[1]:
+        first = next(
+            (k for k in sorted(classes[0] | classes[1], key=int) if classes[0].get(k) != classes[1].get(k)), None
+        )
         raise ValueError(
-            f"The finetuned and the standard model must have the same classes in the same order, got {list(classes[0].values())[:5]} and "
-            f"{list(classes[1].values())[:5]}. Train the standard one on the finetuning data."
+            f"The finetuned and the standard model must have the same classes in the same order, got {len(classes[0])} and {len(classes[1])} classes; "
+            f"class {first} is {classes[0].get(first)!r} and {classes[1].get(first)!r}. Train the standard one on the finetuning data, or set "
+            "id2label where only the names differ."
         )
 
 

@@ -134,8 +134,8 @@ def matched(curves: Sequence[Right]) -> list[Right]:
 def area_under_curve(epsilons: Sequence[float], accuracies: Sequence[float]) -> float:
     """Mean accuracy over radii from the first to the last, by the trapezoidal rule."""
     x, y = np.asarray(epsilons, dtype=float), np.asarray(accuracies, dtype=float)
-    if len(x) < 2:
-        raise ValueError(f"An area needs at least two radii, got {len(x)}.")
+    if len(x) < 2 or len(x) != len(y):
+        raise ValueError(f"An area needs at least two radii and an accuracy at each, got {len(x)} and {len(y)}.")
     return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)) / (x[-1] - x[0]))
 
 

@@ -130,7 +130,15 @@ def _directions(x: Tensor, keep: float) -> Tensor:
 
 
 def pooled(activation: Tensor) -> Tensor:
-    """(batch, channels): mean over space of a convolution's maps, or over the tokens of a transformer."""
+    """(batch, channels): mean over space of a convolution's maps, or over the tokens of a transformer.
+
+    Raises:
+        ValueError: if the module gives something else.
+    """
+    if not isinstance(activation, Tensor) or activation.ndim < 2:
+        raise ValueError(
+            f"A layer to compare must give a tensor (batch, ...), got {type(activation).__name__}. Name modules inside it: --layers, or layers=[...]."
+        )
     if activation.ndim == 4:
         return activation.mean((2, 3))
     return activation.mean(1) if activation.ndim == 3 else activation.flatten(1)

@@ -12,6 +12,7 @@ from hf_smoothing.attacks import (
     ATTACKS,
     ascend,
     bim,
+    di_fgsm,
     distance,
     diverse_inputs,
     feature_pgd,
@@ -44,6 +45,7 @@ def pictures(count, seed=0):
     steps=st.integers(1, 3),
 )
 def test_all_outputs_are_in_the_ball_and_in_the_range(name, seed, epsilon, norm, steps):
+    epsilon = min(epsilon, 1.0) if norm == "linf" else epsilon
     clean = pictures(2, seed).round(decimals=seed % 3)  # with pixels on the border
     generator = torch.Generator().manual_seed(seed)
     moved = ATTACKS[name](
@@ -174,3 +176,31 @@ def test_a_gradient_of_nought_everywhere_is_told():
 
     with pytest.warns(UserWarning, match="exactly 0 for every pixel of every image"):
         bim(rounded, pictures(3), torch.tensor([0, 1, 2]), epsilon=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 300.0, 1e30])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_attack_does_not_depend_on_the_scale_of_the_logits(norm, scale):
+    """A sure classifier has no cross-entropy left to climb, but it is no more robust for that."""
+    clean = pictures(8)
+
+    def network(x):  # of two classes: among more the scale decides which of the others an attack goes for
+        return waves(x)[:, :2]
+
+    arguments = {"epsilon": 0.05 if norm == "linf" else 0.3, "norm": norm, "steps": 5}
+    answers = network(clean).argmax(1)
+    plain = bim(network, clean, answers, **arguments)
+    scaled = bim(lambda x: scale * network(x), clean, answers, **arguments)
+    torch.testing.assert_close(network(scaled), network(plain), rtol=0, atol=1e-3)
+    assert int((network(scaled).argmax(1) != answers).sum()) == int((network(plain).argmax(1) != answers).sum()) > 0
+
+
+@pytest.mark.parametrize("attack", [pgd, bim, fgsm, mi_fgsm, di_fgsm])
+@pytest.mark.parametrize("epsilon", [8, torch.tensor([0.1, 255.0])])
+def test_radii_in_steps_of_255_are_refused(attack, epsilon):
+    with pytest.raises(ValueError, match="looks like steps of 0..255. Divide it by 255"):
+        attack(waves, pictures(2), torch.tensor([0, 1]), epsilon=epsilon, norm="linf")
+    with pytest.raises(ValueError, match="Divide it by 255"):
+        feature_pgd(waves, pictures(2), epsilon=8)
+    with pytest.raises(ValueError, match="Divide it by 255"):
+        universal_perturbation(waves, pictures(2), epsilon=8)

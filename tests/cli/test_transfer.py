@@ -7,6 +7,7 @@ import json
 import datasets
 import numpy as np
 import pytest
+import torch
 from tiny import label_maps, parquet_folder, smoothed
 
 from hf_smoothing.cli import main
@@ -81,7 +82,9 @@ def test_three_checkpoints_to_one_page_and_on_again(folder, capsys):
 def test_what_is_refused(folder, capsys, tmp_path):
     smoothed("resnet", 1, base=label_maps(("cat", "eel", "dog"))).save_pretrained(tmp_path / "other")
     assert transfer(folder, standard=tmp_path / "other") == 1
-    assert "must have the same classes in the same order" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "must have the same classes in the same order, got 3 and 3 classes; class 1 is" in told
+    assert "set id2label where only the names differ" in told
     smoothed("resnet", 1, size=20).save_pretrained(tmp_path / "large")
     assert transfer(folder, pretrained=tmp_path / "large") == 1
     assert "must take images of one size, got {'pretrained': (20, 20)" in capsys.readouterr().err
@@ -93,6 +96,18 @@ def test_what_is_refused(folder, capsys, tmp_path):
     assert "--attacks knows fgsm, bim" in capsys.readouterr().err
     assert transfer(folder, "--layers", "nowhere") == 1
     assert "There is no module 'nowhere'" in capsys.readouterr().err
+    assert transfer(folder, "--layers", "") == 1
+    assert "There is no module ''" in capsys.readouterr().err
+    assert transfer(folder, "--max-images", "12", "--layers", "base_classifier") == 1
+    assert "A layer to compare must give a tensor" in capsys.readouterr().err
+    spoilt = smoothed("resnet", 1)
+    next(spoilt.parameters()).data.fill_(torch.nan)
+    spoilt.save_pretrained(tmp_path / "nan")
+    assert transfer(folder, standard=tmp_path / "nan") == 1
+    assert f"The weights of {tmp_path / 'nan'} must be finite" in capsys.readouterr().err
+    (tmp_path / "nan" / "model.safetensors").write_bytes(b"no weights")
+    assert transfer(folder, standard=tmp_path / "nan") == 1
+    assert f"The weights of {tmp_path / 'nan'} are damaged" in capsys.readouterr().err
 
 
 def record(rng, accuracies, count=400):
@@ -166,6 +181,6 @@ def test_few_images_give_no_verdict():
     }
     said = sentences(records)
     assert "not judged, for want of 30 such images, under pgd (linf)" in said["robustness"]
-    assert "is not judged on fewer than 30 images" in said["universal linf"]
+    assert "was tried on too few images (fewer than 30) to say" in said["universal linf"]
     assert said["similarity"].startswith("CKA of 16 images is too noisy")
     assert "not judged, on fewer than 30 images" in said["frequency"]

@@ -56,6 +56,17 @@ def test_a_damaged_record_is_named_and_a_lost_perturbation_made_again(networks, 
         read_analysis(tmp_path)
 
 
+def test_records_without_their_settings_are_never_taken_for_others(networks, tmp_path):
+    analysis(networks, tmp_path).run(progress=False)
+    settings = tmp_path / "transfer.json"
+    settings.write_text("")
+    with pytest.raises(RunError, match="transfer.json is damaged .* Delete the folder"):
+        analysis(networks, tmp_path)
+    settings.unlink()
+    with pytest.raises(RunError, match="holds records, but not what they are of"):
+        analysis(networks, tmp_path)
+
+
 def test_l2_radii_in_other_units_are_refused(networks, tmp_path):
     with pytest.raises(ValueError, match=r"at most 27.71, .* Divide them by 255"):
         Analysis(

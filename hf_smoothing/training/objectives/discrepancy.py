@@ -38,12 +38,14 @@ def discrepancy_mitigation(
         beta: weight.
 
     Raises:
-        ValueError: with training noise.
+        ValueError: with training noise, or on a weight or radius out of range.
 
     Source: arXiv 2106.10989.
     """
     network = network_of(model, "Discrepancy mitigation")
     check_attack(state, "Discrepancy mitigation", epsilon, "linf")
+    if not 0.0 <= beta < float("inf"):
+        raise ValueError(f"Discrepancy mitigation needs a weight `beta` >= 0, got {beta}. 0 is plain training.")
     with network.evaluating():
         moved = feature_pgd(network.features, batch.pixels, epsilon=epsilon, steps=steps, generator=state.generator)
     logits, clean = network.with_features(batch.pixels)
