@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_pretraining_study import image_folder
 
@@ -77,6 +78,32 @@ def test_a_sweep_changes_one_thing(scale):
         )
     deep = stages["train/network/twice-as-deep/clean"]
     assert stages[deep.needs[0]].settings["network"] == deep.settings["network"] != plain["network"]
+
+
+def test_seeds_of_one_image_belong_together():
+    from curves import matched_difference, mean_matched_difference
+
+    rng = np.random.default_rng(0)
+
+    def curve(shares):
+        return rng.random(300) < np.array(shares)[:, None]
+
+    def falling(shares):
+        return np.logical_and.accumulate(curve(shares), axis=0)
+
+    first, second, third, fourth = (falling(shares) for shares in ((0.9, 0.6, 0.3), (0.8, 0.8, 0.7)) * 2)
+    epsilons = [0.0, 0.1, 0.3]
+    alone = matched_difference(epsilons, first, second)
+    once = mean_matched_difference(epsilons, [(first, second)])
+    assert once.value == pytest.approx(alone.value)
+    assert once.high - once.low == pytest.approx(alone.high - alone.low, rel=0.01)
+    # The same networks again say nothing new; others do.
+    thrice = mean_matched_difference(epsilons, [(first, second)] * 3)
+    assert (thrice.low, thrice.high) == (pytest.approx(once.low), pytest.approx(once.high))
+    both = mean_matched_difference(epsilons, [(first, second), (third, fourth)])
+    assert both.value == pytest.approx((alone.value + matched_difference(epsilons, third, fourth).value) / 2)
+    assert both.high - both.low < 0.85 * (once.high - once.low)
+    assert mean_matched_difference(epsilons, [(first, ~first)]) is None
 
 
 def test_a_small_study_from_start_to_report(config, tmp_path, capsys):

@@ -51,6 +51,30 @@ class Records:
         )
 
 
+def mean_matched_difference(
+    epsilons: list[float], pairs: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]
+) -> Paired | None:
+    """Mean over seeds of `matched_difference`, its interval over images: those of an image belong together, whatever the seed.
+
+    Args:
+        epsilons: of the rows.
+        pairs: (first, second) of each seed, on the same images.
+
+    Returns:
+        None if a seed has fewer than two images that both get right.
+    """
+    influence: NDArray[np.float64] = np.zeros(pairs[0][0].shape[1])
+    means = []
+    for first, second in pairs:
+        both = first[0] & second[0]
+        if both.sum() < 2:
+            return None
+        apart = area_of_each(epsilons, first) - area_of_each(epsilons, second)
+        means.append(apart[both].mean())
+        influence[both] += (apart[both] - means[-1]) / both.mean() / len(pairs)
+    return paired_difference(np.mean(means) + influence, np.zeros(len(influence)))
+
+
 def matched_difference(
     epsilons: list[float], first: NDArray[np.bool_] | None, second: NDArray[np.bool_] | None
 ) -> Paired | None:
