@@ -199,7 +199,11 @@ def sweep_rows(records: Records, sweep: str) -> tuple[tuple[Line, list[Line]], d
         if curves[0] is None or curves[1] is None:
             continue
         found = matched_difference(epsilons, *curves)
-        shown = [f"{100 * curve[k].mean():.1f}" for curve in curves for k in (0, -1)]  # type: ignore[index]
+        shown = [
+            f"{100 * value:.1f}"
+            for curve in curves
+            for value in (*curve[[0, -1]].mean(1), area_under_curve(epsilons, curve.mean(1)))  # type: ignore[index,union-attr]
+        ]
         rows.append([point, *shown, "none matched" if found is None else _interval(found)])
         figures[point] = {
             "finetuned": curves[0].mean(1).tolist(), "standard": curves[1].mean(1).tolist(), "area_difference_matched": _plain([found])[0],
@@ -209,8 +213,10 @@ def sweep_rows(records: Records, sweep: str) -> tuple[tuple[Line, list[Line]], d
         sweep,
         "finetuned: clean, %",
         last,
+        "area, %",
         "standard: clean, %",
         last,
+        "area, %",
         "finetuned - standard, area at matched accuracy, points",
     ]
     return (head, rows), figures
