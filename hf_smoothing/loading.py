@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from safetensors import SafetensorError
 from transformers import AutoConfig
 
+from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.certification.runner import process_state
 from hf_smoothing.models import SmoothedClassifier, SmoothedClassifierConfig
 
@@ -29,11 +29,7 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
         model = _load(path, config, sigma, size)
     except SafetensorError as error:
         raise ValueError(f"The weights of {path} are damaged ({error}). Download or save them again.") from error
-    bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
-    if bad:
-        raise ValueError(
-            f"The weights of {path} must be finite, but {bad[0]} holds nan or inf. Did its training diverge?"
-        )
+    check_finite(model, f"The weights of {path}")
     target = device or process_state().device
     try:
         return model.to(target).eval()

@@ -42,24 +42,24 @@ class Work(Worker):
 
     def denoiser(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
         """A denoiser before the classifier, which stays as it is; or further training of one that is there."""
-        (before,) = needs
-        settings = stage.settings
-        train, held_out, _ = self.training_images(settings)
-        set_seed(settings["seed"])
-        model = self.trained(before)
+        model, settings = self._from(needs, stage), stage.settings
         if not hasattr(model.base_classifier, "denoise"):
             model = denoised_classifier(model, sigma=settings["sigma"], denoiser=settings["denoiser"])
+        train, held_out, _ = self.training_images(settings)
         return self.taught(model, settings, folder, train, held_out)
 
     def lora(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
         """Low-rank updates of a classifier."""
+        model = self._from(needs, stage)
+        share = add_lora(model, **stage.settings["lora"])
+        train, held_out, _ = self.training_images(stage.settings)
+        return self.taught(model, stage.settings, folder, train, held_out) | {"share_trained": share}
+
+    def _from(self, needs: Results, stage: Stage) -> SmoothedClassifier:
+        """The classifier that a stage goes on from; what is added to it is drawn by the stage's seed."""
         (before,) = needs
-        settings = stage.settings
-        train, held_out, _ = self.training_images(settings)
-        set_seed(settings["seed"])
-        model = self.trained(before)
-        share = add_lora(model, **settings["lora"])
-        return self.taught(model, settings, folder, train, held_out) | {"share_trained": share}
+        set_seed(stage.settings["seed"])
+        return self.trained(before)
 
     def ensemble(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
         """The mean of classifiers; nothing is trained."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_smoothing.attacks.ascent import check_positive, climb
 from hf_smoothing.attacks.balls import inside, norms, per_image
-from hf_smoothing.attacks.losses import check_labels, cross_entropies, logits_of_batch
+from hf_smoothing.attacks.losses import check_labels, log_odds, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
 
 
@@ -56,7 +56,7 @@ def ddn(
 
             def losses_of(x: Tensor, answers: list[Tensor] = answers) -> Tensor:
                 answers.append(logits_of_batch(logits_of, x))
-                return cross_entropies(lambda _: answers[0], x, labels)
+                return log_odds(lambda _: answers[0], x, labels)
 
             _, gradient = climb(losses_of, point.detach())
             fools = answers[0].argmax(1) != labels

@@ -39,6 +39,17 @@ def resolve_classifier(classifier: Any) -> Classifier:
     return resolved
 
 
+def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
+    """Refuse weights and statistics that are nan or infinite.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, value in classifier.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{whose} must be finite, but {name} holds nan or inf. Did training diverge?")
+
+
 def classifier_device(classifier: Any) -> torch.device:
     """The device of a module's parameters; the CPU for a plain callable or a module without any."""
     module = module_of(classifier)

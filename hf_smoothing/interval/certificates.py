@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.margins import box_around, logits_of, margins_of
 from hf_smoothing.interval.radii import certified_radii, check_largest
@@ -155,6 +156,4 @@ def check_certifiable(classifier: nn.Module, largest: float) -> None:
         raise ValueError(
             "The network is in train mode, where its output is random or depends on the batch. Call eval() first."
         )
-    bad = [name for name, value in classifier.state_dict().items() if not torch.isfinite(value).all()]
-    if bad:
-        raise ValueError(f"Weights must be finite, but {bad[0]} holds nan or inf. Did training diverge?")
+    check_finite(classifier)
