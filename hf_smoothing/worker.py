@@ -131,7 +131,7 @@ class Worker:
         network: PreTrainedModel | str
         if backbone is not None:
             network = str(self.output / backbone / "model")
-            about = {"ignore_mismatched_sizes": True, **label_maps(names)}
+            about = {"ignore_mismatched_sizes": True, "model_size": settings["model_size"], **label_maps(names)}
         else:
             network = from_scratch(settings["network"], names)
             mean, std = pixel_statistics(train)

@@ -90,10 +90,14 @@ def adopted(path: str) -> Stage:
     return Stage(f"backbone/{path.rpartition('/')[2]}", "adopt", {"backbone": path})
 
 
+def targets(config: dict[str, Any], sigma: float) -> list[float]:
+    """The radii that are certified: every sigma / 2 up to "up_to" of the sigmas."""
+    return [round(sigma * k / 2, 6) for k in range(int(config["certification"]["up_to"] * 2) + 1)]
+
+
 def _certified(config: dict[str, Any], where: str, sigma: float, trained: str) -> Stage:
-    radii = [round(sigma * k / 2, 6) for k in range(config["certification"]["up_to"] * 2 + 1)]
     rule = {key: value for key, value in config["certification"].items() if key != "up_to"}
-    settings = {"data": config["data"], "size": config["size"], "sigma": sigma, "radii": radii} | rule
+    settings = {"data": config["data"], "size": config["size"], "sigma": sigma, "radii": targets(config, sigma)} | rule
     return Stage(f"certify/{where}", "certify", settings, (trained,))
 
 

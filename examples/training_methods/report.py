@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from plan import folder
+from plan import folder, targets
 
 from hf_smoothing.pages import keep_records, markdown_table, publish
 from hf_smoothing.statistics import interval, paired_difference
@@ -137,9 +137,9 @@ def curves(config: dict[str, Any], found: dict[str, dict[int, NDArray[np.float64
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    radii = [sigma * k / 2 for k in range(config["certification"]["up_to"] * 2 + 1)]
+    radii = targets(config, sigma)
     for name, seeds in found.items():
-        share = np.mean([[(one >= r - 1e-9).mean() for r in radii] for one in seeds.values()], axis=0)
+        share = np.mean([[(one >= r).mean() for r in radii] for one in seeds.values()], axis=0)
         axes.plot(radii, 100 * share, ".-", label=name)
     axes.set(xlabel="l2 radius, [0, 1] pixels", ylabel="certified accuracy, %", title=f"sigma {sigma}", ylim=(0, None))
     axes.grid(alpha=0.3)

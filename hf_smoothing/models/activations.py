@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,12 +16,17 @@ class Network:
         module: whose head and modes are meant.
         classify: pixels (and further inputs of the module, by name) -> logits.
         prepare: pixels -> what the module takes.
+        precision: makes the context of mixed precision in which a part of the module is called by itself, as `classify` calls the whole.
     """
 
     def __init__(
-        self, module: nn.Module, classify: Callable[..., Tensor], prepare: Callable[[Tensor], Tensor] = lambda x: x
+        self,
+        module: nn.Module,
+        classify: Callable[..., Tensor],
+        prepare: Callable[[Tensor], Tensor] = lambda x: x,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self.module, self._classify, self.prepare = module, classify, prepare
+        self.module, self._classify, self.prepare, self.precision = module, classify, prepare, precision
 
     def __call__(self, pixels: Tensor, **inputs: Any) -> Tensor:
         """Logits (batch, num_labels); of an autoencoder, the patches that it rebuilds."""

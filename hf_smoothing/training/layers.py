@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from hf_smoothing.models.activations import backbone_of, blocks_of
+from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification
+from hf_smoothing.models.ensemble import EnsembleForImageClassification
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,11 @@ def parameter_depths(model: nn.Module) -> Depths:
     The blocks are the items of the backbone's largest outermost `ModuleList`: stages of a ResNet, layers of a ViT.
 
     Raises:
-        ValueError: if the model has no backbone of its own, or no list of blocks.
+        ValueError: if the model is made of several networks, has no backbone of its own, or no list of blocks.
     """
+    inner = getattr(model, "base_classifier", model)
+    if isinstance(inner, (DenoisedClassifierForImageClassification, EnsembleForImageClassification)):
+        raise ValueError(f"{type(inner).__name__} is made of several networks, so it has no depth of its own. {_CURE}")
     found = backbone_of(model)
     if found is None:
         raise ValueError(

@@ -165,7 +165,9 @@ class RobustTrainer(WholeCheckpoints):
         """Logits of the model in training for [0, 1] pixels (noise allowed): the base classifier of the theory. `inputs` are for the model."""
         target = self.model if model is None else model
         if isinstance(self.model, SmoothedClassifier) and not self.model.training:
-            return self.model.classify(pixels)  # not through DDP, which would run the voting forward
+            # Not through DDP, which would run the voting forward; so not through the `forward` that mixed precision wraps either.
+            with self.accelerator.autocast():
+                return self.model.classify(pixels)
         logits: Tensor = target(pixel_values=self._model_pixels(pixels), **inputs).logits
         return logits
 
@@ -198,7 +200,12 @@ class RobustTrainer(WholeCheckpoints):
             progress=self.state.global_step / max(self.state.max_steps, 1),
             label_smoothing=self.args.label_smoothing_factor,
         )
-        network = Network(self.model, lambda x, **inputs: self.classify(x, model, **inputs), self._model_pixels)
+        network = Network(
+            self.model,
+            lambda x, **inputs: self.classify(x, model, **inputs),
+            self._model_pixels,
+            self.accelerator.autocast,
+        )
         loss, logs = self.objective(network, Batch(pixels, labels), state)
         if model.training:
             self._watch.see(loss)

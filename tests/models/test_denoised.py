@@ -27,6 +27,11 @@ UNET = {
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
 }  # fmt: skip
 PIXELS = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+BATCH = Batch(PIXELS, torch.tensor([0, 1, 2, 0]))
+
+
+def state():
+    return ObjectiveState(NoiseMixture((0.3,)), torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("denoiser", [SMALL, {"kind": "diffusion", "unet": UNET}])
@@ -127,9 +132,8 @@ def test_the_small_denoiser_learns_to_denoise_and_leaves_the_classifier_alone(tm
 def test_the_losses_are_those_of_the_formula():
     torch.manual_seed(0)
     model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL).eval()
-    batch = Batch(PIXELS, torch.tensor([0, 1, 2, 0]))
-    state = ObjectiveState(NoiseMixture((0.3,)), torch.Generator().manual_seed(0))
-    loss, logs = denoising(Network(model, model.classify), batch, state, mse=0.5, stability=2.0)
+    model.base_classifier.classifier.requires_grad_(False)
+    loss, logs = denoising(Network(model, model.classify), BATCH, state(), mse=0.5, stability=2.0)
     generator = torch.Generator().manual_seed(0)
     sigma = NoiseMixture((0.3,)).sample_sigmas(4, generator)
     noisy, _ = NoiseMixture((0.3,)).add(PIXELS, generator, sigma)
@@ -141,6 +145,36 @@ def test_the_losses_are_those_of_the_formula():
     stable = -sum(shares[i, answers[i]] for i in range(4)) / 4
     torch.testing.assert_close(loss, 0.5 * (cleaned - PIXELS).square().mean() + 2.0 * stable)
     assert logs.keys() == {"mse", "stability"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"mse": 0.0, "stability": 1.0}])
+def test_the_losses_run_in_the_precision_of_the_weights_and_of_the_training(settings):
+    model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL).eval()
+    model.base_classifier.classifier.requires_grad_(False)
+    expected, _ = denoising(Network(model, model.classify), BATCH, state(), **settings)
+    seen = []
+    model.base_classifier.denoiser.noise[0].register_forward_hook(lambda *given: seen.append(given[-1].dtype))
+
+    def mixed():
+        return torch.autocast("cpu", torch.bfloat16)
+
+    def classify(pixels):
+        with mixed():
+            return model.classify(pixels)
+
+    loss, _ = denoising(Network(model, classify, precision=mixed), BATCH, state(), **settings)
+    half = model.to(torch.bfloat16)
+    again, _ = denoising(Network(half, half.classify), BATCH, state(), **settings)
+    assert seen == [torch.bfloat16] * 2
+    assert loss.dtype == again.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=0.05, atol=0)
+    torch.testing.assert_close(again, expected, rtol=0.05, atol=0)
+
+
+def test_a_classifier_that_would_follow_its_own_answers_is_refused():
+    model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL)
+    with pytest.raises(ValueError, match=r"needs a frozen classifier .* Set trainable=\['denoiser'\]"):
+        denoising(Network(model, model.classify), BATCH, state(), stability=1.0)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tiny import smoothed as tiny_smoothed
 from torch import nn
 from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
 
-from hf_smoothing import RobustTrainingArguments
+from hf_smoothing import RobustTrainingArguments, denoised_classifier, smoothed_ensemble
 from hf_smoothing.training.layers import last_blocks, learning_rates, parameter_depths
 from hf_smoothing.training.protocols import PROTOCOLS
 
@@ -166,6 +166,8 @@ class Headless(nn.Module):
         (nn.Linear(2, 2), "Linear has no backbone apart from its head"),
         (Headless(backbone=False), "Headless has no backbone apart from its head"),
         (Headless(backbone=True), "Linear has no list of blocks"),
+        (denoised_classifier(tiny_smoothed(), sigma=0.25), "DenoisedClassifier.* made of several networks"),
+        (smoothed_ensemble([tiny_smoothed(), tiny_smoothed()], sigma=0.25), "Ensemble.* made of several networks"),
     ],
 )
 def test_a_model_without_blocks_teaches_what_to_do(model, message):

@@ -8,13 +8,21 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm as normal
-from tiny import plain, small_network, trainer
+from tiny import any_model, plain, small_network, trainer
 
 from hf_smoothing import NoiseMixture
 from hf_smoothing.attacks import ddn, distance
 from hf_smoothing.models.activations import Network
 from hf_smoothing.training import Batch, ObjectiveState
-from hf_smoothing.training.objectives import cat_rs, macer, smoothadv, smoothmix, stability
+from hf_smoothing.training.objectives import (
+    cat_rs,
+    consistency,
+    macer,
+    mixture_cross_entropy,
+    smoothadv,
+    smoothmix,
+    stability,
+)
 from hf_smoothing.training.objectives.base import noisy_copies
 
 
@@ -99,6 +107,53 @@ def test_smoothadv_with_ddn_raises_the_loss(network):
             for e in (0.0, 1.0)
         ]
     assert losses[1] > losses[0]
+
+
+@pytest.mark.parametrize("attack", ["pgd", "ddn"])
+def test_smoothadv_uses_its_radius_where_nothing_fools(attack, monkeypatch):
+    weight = torch.ones(48, 3)
+    weight[:, 0] = 2.0  # of three classes, the first wins by far, whatever an attack does
+    seen = []
+
+    def linear(x):
+        seen.append(x.detach())
+        return x.flatten(1) @ weight
+
+    module = small_network()
+    batch = Batch(torch.full((2, 3, 4, 4), 0.5), torch.zeros(2, dtype=torch.int64))
+    smoothadv(
+        Network(module, linear),
+        batch,
+        state(noise=NoiseMixture((0.0,))),
+        epsilon=1.5,
+        steps=2,
+        copies=1,
+        attack=attack,
+    )
+    torch.testing.assert_close(
+        distance(seen[-1], batch.pixels, "l2"), torch.full((2,), 1.5).double(), rtol=1e-4, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    "objective", [mixture_cross_entropy, smoothadv, smoothmix, cat_rs, macer, stability, consistency]
+)
+def test_losses_are_float32_whatever_the_weights_are(objective):
+    module = small_network().to(torch.bfloat16)
+    network = Network(module, lambda x: module(x.to(torch.bfloat16)))
+    assert objective(network, BATCH, state())[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-resnet"])
+def test_attacks_run_in_the_precision_of_the_training(kind, tmp_path):
+    model, seen = any_model(kind), []
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda *given: seen.append(given[-1].dtype))
+    settings = {"steps": 2, "warm_up": 0.0}
+    trainer(
+        model, tmp_path, noise="0.25", objective="smoothadv", objective_args=settings, bf16=True, max_steps=1
+    ).train()
+    assert seen == [torch.bfloat16] * 3
 
 
 @pytest.mark.parametrize("one_step", [False, True])

@@ -31,7 +31,7 @@ def denoising(
         stability: weight of the stability loss.
 
     Raises:
-        ValueError: without noise, or on weights out of range.
+        ValueError: without noise, on weights out of range, or with a stability loss and a classifier that is not frozen.
         TypeError: if the model has no denoiser.
 
     Source: Salman et al. (2020), arXiv 2003.01908, section 3.
@@ -47,6 +47,12 @@ def denoising(
         raise TypeError(
             f"Denoising trains a classifier with a denoiser, got {type(inner).__name__}. Make one with denoised_classifier(path, sigma=...)."
         )
+    if stability and any(p.requires_grad for p in inner.classifier.parameters()):
+        # Its own answers are the target, so a constant classifier would be the best one.
+        raise ValueError(
+            "The stability loss needs a frozen classifier behind the denoiser, got one that is trained too. Set trainable=['denoiser'] in "
+            "RobustTrainingArguments, or freeze it: model.base_classifier.classifier.requires_grad_(False)."
+        )
     noise, _ = noisy_copies(batch, state, 1, "Denoising")
     noisy = batch.pixels + noise[0]
     if stability or ranks() > 1:
@@ -56,12 +62,14 @@ def denoising(
             logits = network(noisy)
         cleaned = seen["cleaned"]
     else:
-        cleaned = inner.denoise(noisy)
+        with network.precision():
+            cleaned = inner.denoise(noisy.to(inner.dtype))
     error = F.mse_loss(cleaned.float(), batch.pixels)
     loss, logs = mse * error, {"mse": error}
     if stability:
-        with torch.no_grad():
-            answers = inner.classifier(pixel_values=inner.config.preprocessing()(batch.pixels)).logits.argmax(1)
+        with torch.no_grad(), network.precision():
+            clean = inner.config.preprocessing()(batch.pixels).to(inner.classifier.dtype)
+            answers = inner.classifier(pixel_values=clean).logits.argmax(1)
         stable = F.cross_entropy(logits.float(), answers)
         loss, logs = loss + stability * stable, logs | {"stability": stable}
     return loss, logs

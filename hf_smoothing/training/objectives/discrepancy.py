@@ -29,7 +29,8 @@ def discrepancy_mitigation(
     """CE(h(phi(x)), y) + beta / B * MSE(phi(x'), phi(x)), phi the penultimate features and h the head.
 
     x' is found within l-infinity distance epsilon by ascent of that MSE (network in eval mode meanwhile); the MSE is a mean over
-    batch and features, B the batch size, and gradients flow through both sides.
+    batch and features, B the images of this forward pass (so accumulating gradients, or
+    more ranks, raises the weight), and gradients flow through both sides.
 
     Args:
         model, batch, state: as for every objective; the model is a `Network`.

@@ -38,7 +38,7 @@ def mixture_cross_entropy(
         pixels = share * pixels + (1.0 - share) * pixels.flip(0)
     if state.noise is not None:
         pixels, _ = state.noise.add(pixels, state.generator)
-    logits = model(pixels)
+    logits = model(pixels).float()
     loss = F.cross_entropy(logits, batch.labels, label_smoothing=state.label_smoothing)
     if mixup:
         other = F.cross_entropy(logits, batch.labels.flip(0), label_smoothing=state.label_smoothing)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks import ascend, ddn
-from hf_smoothing.attacks.losses import divergence, log_mean_softmax
+from hf_smoothing.attacks.losses import divergence, log_mean_softmax, log_odds
 from hf_smoothing.models.activations import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
@@ -45,7 +45,8 @@ def smoothadv(
         steps: of the attack.
         copies: noisy copies, m.
         warm_up: share of the training in which the radius grows from 0.
-        attack: "pgd", steps of 2 epsilon / steps from the image; or "ddn", which looks for the smallest perturbation that fools.
+        attack: "pgd", steps of 2 epsilon / steps from the image; or "ddn", which looks for the smallest perturbation that fools, from the
+            whole radius on. Both climb the log-odds of the mean, whose gradient points where that of its logarithm does.
 
     Raises:
         ValueError: without noise, or on settings out of range.
@@ -72,10 +73,10 @@ def smoothadv(
 
     with network.evaluating():
         if attack == "ddn":
-            moved = ddn(logits_of, batch.pixels, batch.labels, largest=radius, steps=steps)
+            moved = ddn(logits_of, batch.pixels, batch.labels, largest=radius, steps=steps, start=radius)
         else:
             moved = ascend(
-                lambda x: F.nll_loss(logits_of(x), batch.labels, reduction="none"), batch.pixels, epsilon=radius, norm="l2", steps=steps,
+                lambda x: log_odds(logits_of, x, batch.labels), batch.pixels, epsilon=radius, norm="l2", steps=steps,
                 step_size=2.0 * radius / steps, start="clean", keep="last",
             )  # fmt: skip
     logits = _logits(network, moved, noise)
@@ -132,7 +133,7 @@ def smoothmix(
 
     def climb(pixels: Tensor, count: int) -> Tensor:
         return ascend(
-            lambda x: F.nll_loss(log_mean_softmax(_logits(network, x, noise)), batch.labels, reduction="none"),
+            lambda x: log_odds(lambda at: log_mean_softmax(_logits(network, at, noise)), x, batch.labels),
             pixels, epsilon=FAR, norm="l2", steps=count, step_size=step_size, start="clean", keep="last",
         )  # fmt: skip
 
@@ -156,7 +157,7 @@ def smoothmix(
     share = 0.5 * torch.rand(len(pixels), generator=state.generator, device=pixels.device).clamp_min(1e-12)
     mixed = pixels + share[:, None, None, None] * (far - pixels)
     target = mean + share[:, None] * (1.0 / classes - mean)
-    log_q = F.log_softmax(_logits(network, mixed, noise).float(), dim=-1)
+    log_q = F.log_softmax(_logits(network, mixed, noise), dim=-1)
     right = (mean.argmax(1) == batch.labels).float()
     robust = (right * divergence(target.log(), log_q).mean(0)).mean()
     return standard + weight * grown * robust, {"standard": standard, "mix": robust}
@@ -165,5 +166,5 @@ def smoothmix(
 def _logits(network: Network, pixels: Tensor, noise: Tensor) -> Tensor:
     """(copies, batch, classes)."""
     noisy = pixels + noise
-    logits: Tensor = network(noisy.flatten(0, 1)).unflatten(0, noise.shape[:2])
+    logits: Tensor = network(noisy.flatten(0, 1)).float().unflatten(0, noise.shape[:2])
     return logits
