@@ -43,7 +43,9 @@ def _load(path: str, config: Any, sigma: float, size: int | None) -> Any:
     if isinstance(config, SmoothedClassifierConfig):
         if size is not None and [size, size] != list(config.size):
             raise ValueError(f"{path} is certified at {tuple(config.size)}; leave --size out.")
-        return SmoothedClassifier.from_pretrained(path, use_safetensors=True)
+        model = SmoothedClassifier.from_pretrained(path, use_safetensors=True)
+        model.noise_level(sigma)  # warns where the noise is another than it is made for
+        return model
     return SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hf_smoothing.models.activations import head_of
+from hf_smoothing.statistics import check_whole
 
 
 USUAL = ("q_proj", "v_proj", "query", "value", "qkv")
@@ -44,30 +46,48 @@ def add_lora(
 
     Raises:
         ModuleNotFoundError: without peft.
+        TypeError: if it is no `SmoothedClassifier`.
         ValueError: if there are adapters already, a number makes no sense, or no layer has such a name.
 
     Source: Hu et al. (2022), arXiv 2106.09685.
     """
+    if getattr(getattr(model, "config", None), "model_type", None) != "smoothed_classifier":
+        raise TypeError(
+            f"add_lora needs a SmoothedClassifier, got {type(model).__name__}. Wrap it: SmoothedClassifier.from_base_pretrained(model, sigma=...)."
+        )
     if model.config.lora is not None:
         raise ValueError("This classifier has LoRA adapters already. Merge them first: merge_lora(model).")
-    if rank < 1 or not 0.0 <= dropout < 1.0:
-        raise ValueError(f"LoRA needs rank >= 1 and a dropout in [0, 1), got {rank} and {dropout}.")
+    rank = check_whole(rank, "rank")
+    alpha = 2.0 * rank if alpha is None else alpha
+    numbers = all(isinstance(value, int | float) for value in (alpha, dropout))
+    if rank < 1 or not numbers or not 0.0 < alpha < math.inf or not 0.0 <= dropout < 1.0:
+        raise ValueError(
+            f"LoRA needs rank >= 1, a finite alpha > 0 and a dropout in [0, 1), got {rank}, {alpha!r} and {dropout!r}."
+        )
     if isinstance(target_modules, str):
         target_modules = [target_modules]
-    linear = {
-        name.rsplit(".", 1)[-1]
+    if target_modules is not None and not target_modules:
+        raise ValueError("`target_modules` is empty, so nothing would be adapted. Name layers, or leave it out.")
+    layers = [
+        (name.rsplit(".", 1)[-1], module.weight.flatten(1).shape)
         for name, module in model.base_classifier.named_modules()
         if isinstance(module, (nn.Linear, nn.Conv2d))
-    }
+    ]
+    linear = {name for name, _ in layers}
     wanted = [name for name in USUAL if name in linear] if target_modules is None else list(target_modules)
     missing = [name for name in wanted if name not in linear]
     if missing or not wanted:
         raise ValueError(
             f"There is no layer called {missing[0] if missing else ' or '.join(USUAL)} to adapt. Give target_modules out of: {', '.join(sorted(linear))}."
         )
+    largest = max(min(shape) for name, shape in layers if name in wanted)
+    if rank > largest:
+        raise ValueError(
+            f"No layer to adapt has a rank above {largest}, got rank={rank}. Take a small one, such as 8."
+        )
     settings = {
         "rank": rank,
-        "alpha": 2.0 * rank if alpha is None else alpha,
+        "alpha": alpha,
         "dropout": dropout,
         "target_modules": wanted,
     }

@@ -16,12 +16,15 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: if the checkpoint is a pickle, which could execute code, or its head is for other classes than are asked for.
+        ValueError: if the checkpoint is a pickle, which could execute code, its head is for other classes than are asked for, or it has
+            LoRA adapters of which its configuration says nothing.
     """
     # Checkpoints are often stored in half precision; computing in it must be asked for.
     try:
-        return from_safetensors(
-            AutoModelForImageClassification.from_pretrained, path, {"dtype": torch.float32} | kwargs
+        model, info = from_safetensors(
+            AutoModelForImageClassification.from_pretrained,
+            path,
+            {"dtype": torch.float32} | kwargs | {"output_loading_info": True},
         )
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
@@ -30,16 +33,22 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
             f"{path} has weights of other shapes than were asked for, most likely a head for other classes. To finetune it pass "
             "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
         ) from error
+    if any(".lora_" in name for name in info["unexpected_keys"]):
+        raise ValueError(
+            f"{path} has LoRA adapters that a plain checkpoint cannot hold. Save the SmoothedClassifier around it, or call merge_lora(model) first."
+        )
+    plain: PreTrainedModel = model
+    return plain
 
 
-def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any], *args: Any) -> PreTrainedModel:
+def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any], *args: Any) -> Any:
     """Call a `from_pretrained` so that it reads safetensors only.
 
     Raises:
         ValueError: if the checkpoint is a pickle, which could execute code.
     """
     try:
-        model: PreTrainedModel = load(path, *args, **kwargs | {"use_safetensors": True})
+        return load(path, *args, **kwargs | {"use_safetensors": True})
     except OSError as error:
         if "safetensors" not in str(error):
             raise
@@ -47,7 +56,6 @@ def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any]
             f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once in an "
             "environment you trust: model.save_pretrained(new_path)."
         ) from error
-    return model
 
 
 def pixel_settings(model: PreTrainedModel, source: str, **hub: Any) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel
 
@@ -12,26 +13,59 @@ from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
 
-def part(source: str | os.PathLike[str] | SmoothedClassifier, sigma: float, **pixels: Any) -> SmoothedClassifier:
+Source: TypeAlias = str | os.PathLike[str] | PreTrainedModel
+"""Folder or Hub id of an image classifier, or the model."""
+PIXELS = ("size", "model_size", "image_mean", "image_std")
+OWN = ("num_samples", "n0", "n", "alpha", "noise", "noise_owner")
+
+
+def split_arguments(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(those of the wrapper around the whole, those for loading a part).
+
+    Raises:
+        TypeError: on pixels, which go together in an argument of their own.
+    """
+    misplaced = [name for name in PIXELS if name in kwargs]
+    if misplaced:
+        raise TypeError(
+            f"{misplaced[0]} says what the parts take: pass pixels={{{misplaced[0]!r}: {kwargs[misplaced[0]]!r}}}."
+        )
+    own = {name: value for name, value in kwargs.items() if name in OWN}
+    return own, {name: value for name, value in kwargs.items() if name not in OWN}
+
+
+def part(
+    source: Source, sigma: float, pixels: Mapping[str, Any] | None, loading: Mapping[str, Any]
+) -> SmoothedClassifier:
     """A classifier to build on.
 
     Args:
-        source: a `SmoothedClassifier`, or the folder or Hub id of one or of a plain image classifier.
+        source: a `SmoothedClassifier` or a plain image classifier, or the folder or Hub id of one.
         sigma: for a plain one, which has none.
         pixels: size, model_size, image_mean or image_std, where a plain checkpoint does not say them.
+        loading: arguments of `from_pretrained` for a checkpoint, such as num_labels and ignore_mismatched_sizes.
 
     Raises:
         ValueError: if its pixels are not known, or it has LoRA adapters, which would be lost.
+        TypeError: on arguments for loading what is loaded, or other pixels than there are.
     """
-    if isinstance(source, SmoothedClassifier):
-        found = source
-    else:
-        model = load_base_classifier(source)
-        found = (
-            model
-            if isinstance(model, SmoothedClassifier)
-            else SmoothedClassifier.from_base_pretrained(source, sigma=sigma, **pixels)
+    pixels = dict(pixels or {})
+    unknown = [name for name in pixels if name not in PIXELS]
+    if unknown:
+        raise TypeError(f"`pixels` may hold {', '.join(PIXELS)}, got {unknown[0]!r}.")
+    model = source
+    if not isinstance(source, PreTrainedModel):
+        model = load_base_classifier(source, **loading)
+    elif loading:
+        raise TypeError(
+            f"{', '.join(loading)}: only a checkpoint is loaded with these, got a {type(source).__name__}."
         )
+    if isinstance(model, SmoothedClassifier):
+        if pixels:
+            raise ValueError("A SmoothedClassifier says its pixels itself. Leave `pixels` out.")
+        found = model
+    else:
+        found = SmoothedClassifier.from_base_pretrained(model, sigma=sigma, **pixels)
     check_merged(found.base_classifier)
     return found
 

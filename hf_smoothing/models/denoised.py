@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
-from hf_smoothing.models.composites import on_unit_pixels, part
+from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.denoisers import make_denoiser
 from hf_smoothing.models.outputs import Output, classifier_output
@@ -57,8 +56,14 @@ class DenoisedClassifierConfig(PreTrainedConfig):
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
         self.model_size = None if self.model_size is None else list(parse_size(self.model_size, "model_size") or ())
         self.preprocessing()
-        self.id2label, self.label2id = dict(self.base_config.id2label), dict(self.base_config.label2id)
+        self.id2label = dict(self.base_config.id2label)
+        self.label2id = {label: index for index, label in self.id2label.items()}
         super().__post_init__(**kwargs)
+
+    @property
+    def only_sigma(self) -> float | None:
+        """The noise level that a diffusion model takes out, at one timestep; None for a denoiser that is not told it."""
+        return self.sigma if self.denoiser.get("kind") == "diffusion" else None
 
     def preprocessing(self) -> Preprocessing:
         """What happens between the denoised pixels and the classifier."""
@@ -118,7 +123,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
 
 
 def denoised_classifier(
-    classifier: str | os.PathLike[str] | SmoothedClassifier,
+    classifier: Source,
     *,
     sigma: float,
     denoiser: dict[str, Any] | tuple[dict[str, Any], torch.nn.Module] | None = None,
@@ -128,23 +133,33 @@ def denoised_classifier(
     """A `SmoothedClassifier` whose base classifier is a denoiser before a classifier.
 
     Args:
-        classifier: folder or Hub id of an image classifier, or a `SmoothedClassifier` (whose base classifier is taken).
+        classifier: folder or Hub id of an image classifier, or the model itself; of a `SmoothedClassifier` the base classifier is taken.
         sigma: noise level to take out, and to certify at by default.
         denoiser: configuration of a new denoiser ({"kind": "residual", "width": 32, "depth": 8} by default), or that and a trained
             one, as `diffusion_from_pretrained` returns.
         pixels: size (the certified resolution, at which the denoiser works), model_size, image_mean and image_std, where a plain checkpoint does not
             say them.
-        kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`.
+        kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`: its n, n0, alpha and so on, or how to load a checkpoint.
 
     Raises:
-        ValueError: if the resolution or normalisation of the classifier is not known, or the denoiser is for images of another size.
+        ValueError: if the resolution or normalisation of the classifier is not known, it has a denoiser already, or the denoiser is for
+            images of another size.
+        TypeError: on a denoiser of another kind.
     """
-    classifier = part(classifier, sigma, **pixels or {})
-    settings, trained = (
-        denoiser
-        if isinstance(denoiser, tuple)
-        else (denoiser or {"kind": "residual", "channels": len(classifier.config.image_mean)}, None)
-    )
+    own, loading = split_arguments(kwargs)
+    classifier = part(classifier, sigma, pixels, loading)
+    if isinstance(classifier.base_classifier, DenoisedClassifierForImageClassification):
+        raise ValueError(
+            "This classifier has a denoiser already. Pass what stands behind it: model.base_classifier.classifier."
+        )
+    if denoiser is None:
+        denoiser = {"kind": "residual", "channels": len(classifier.config.image_mean)}
+    settings, trained = denoiser if isinstance(denoiser, tuple) and len(denoiser) == 2 else (denoiser, None)
+    if not isinstance(settings, dict):
+        raise TypeError(
+            "`denoiser` must be a configuration such as {'kind': 'residual', 'width': 32, 'depth': 8}, or that and a trained one as a pair, got "
+            f"{type(settings).__name__}."
+        )
     expected = settings.get("unet", {}).get("sample_size")
     if expected is not None and parse_size(expected) != tuple(classifier.config.size):
         raise ValueError(
@@ -166,4 +181,4 @@ def denoised_classifier(
     model.classifier.load_state_dict(classifier.base_classifier.state_dict())
     if trained is not None:
         model.denoiser.load_state_dict(trained.state_dict())
-    return on_unit_pixels(model, classifier, sigma, **kwargs)
+    return on_unit_pixels(model, classifier, sigma, **own)

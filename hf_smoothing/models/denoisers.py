@@ -25,9 +25,13 @@ class ResidualDenoiser(nn.Module):
 
     def __init__(self, width: int = 32, depth: int = 8, channels: int = 3) -> None:
         super().__init__()
-        if min(width, channels) < 1 or depth < 2:
+        if (
+            not all(isinstance(value, int) for value in (width, depth, channels))
+            or min(width, channels) < 1
+            or depth < 2
+        ):
             raise ValueError(
-                f"A denoiser needs positive widths and at least 2 convolutions, got width={width}, depth={depth}, channels={channels}."
+                f"A denoiser needs whole numbers, positive widths and at least 2 convolutions, got width={width!r}, depth={depth!r}, channels={channels!r}."
             )
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
         for _ in range(depth - 2):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
-from hf_smoothing.models.composites import on_unit_pixels, part
+from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -113,7 +113,7 @@ class EnsembleForImageClassification(PreTrainedModel):
 
 
 def smoothed_ensemble(
-    members: Sequence[str | os.PathLike[str] | SmoothedClassifier],
+    members: Sequence[Source],
     *,
     sigma: float,
     pixels: Mapping[str, Any] | None = None,
@@ -123,17 +123,26 @@ def smoothed_ensemble(
 
     Args:
         members: folders or Hub ids of `SmoothedClassifier`s or of plain image classifiers that say their pixels, or
-            `SmoothedClassifier`s themselves; of one certified resolution and with the same classes.
+            the models themselves; of one certified resolution and with the same classes.
         sigma: default noise level.
         pixels: size, model_size, image_mean and image_std of the plain members that do not say them.
-        kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`.
+        kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`: its n, n0, alpha and so on, or how to load checkpoints.
 
     Raises:
-        ValueError: without members, or if they differ in resolution or classes.
+        ValueError: without members, or if they differ in resolution, channels or classes.
+        TypeError: on a single one.
     """
+    if isinstance(members, str | os.PathLike | PreTrainedModel):
+        raise TypeError(
+            f"`members` must be a list of classifiers, got {type(members).__name__}. Write [...] around it."
+        )
     if not members:
         raise ValueError("An ensemble needs at least one member, got none.")
-    wrapped = [part(member, sigma, **pixels or {}) for member in members]
+    own, loading = split_arguments(kwargs)
+    wrapped = [part(member, sigma, pixels, loading) for member in members]
+    channels = {len(member.config.image_mean) for member in wrapped}
+    if len(channels) > 1:
+        raise ValueError(f"All members must take images of as many channels, got {sorted(channels)}.")
     sizes = {tuple(member.config.size) for member in wrapped}
     if len(sizes) > 1:
         raise ValueError(
@@ -146,6 +155,6 @@ def smoothed_ensemble(
         ]
     )
     ensemble = EnsembleForImageClassification(config)
-    for own, member in zip(ensemble.members, wrapped, strict=True):
-        own.load_state_dict(member.base_classifier.state_dict())
-    return on_unit_pixels(ensemble, wrapped[0], sigma, **kwargs)
+    for copy, member in zip(ensemble.members, wrapped, strict=True):
+        copy.load_state_dict(member.base_classifier.state_dict())
+    return on_unit_pixels(ensemble, wrapped[0], sigma, **own)

@@ -31,7 +31,7 @@ def classifier_from_autoencoder(
 
     Args:
         source: `ViTMAEForPreTraining`, or the folder or Hub id of one.
-        kwargs: of `ViTConfig`: num_labels, or id2label and label2id.
+        kwargs: of `ViTConfig`: num_labels or id2label.
 
     Returns:
         in float32; it knows its pixels if the autoencoder was trained by `RobustTrainer`.
@@ -48,6 +48,8 @@ def classifier_from_autoencoder(
     if not is_autoencoder(source):
         raise TypeError(f"Only a ViTMAEForPreTraining has an encoder to hand on here, got {type(source).__name__}.")
     known = {name: getattr(source.config, name) for name in SHARED}
+    if "id2label" in kwargs:
+        kwargs = {"label2id": {name: index for index, name in kwargs["id2label"].items()}} | kwargs
     model = ViTForImageClassification(ViTConfig(**known | kwargs))
     encoder = source.vit.state_dict()
     model.vit.load_state_dict(encoder)  # strict: every tensor, or an error

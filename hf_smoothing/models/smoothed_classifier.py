@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -100,8 +101,13 @@ class SmoothedClassifier(PreTrainedModel):
         Raises:
             ValueError: if the certified resolution or the normalisation is not known and not given, the head is not for
                 single-label classification, or the checkpoint is a pickle.
+            TypeError: on `model_kwargs` for a model that is there already.
         """
         if isinstance(base, PreTrainedModel):
+            if model_kwargs:
+                raise TypeError(
+                    f"{', '.join(model_kwargs)}: only a checkpoint is loaded with these, got a {type(base).__name__}."
+                )
             source, model = base.config._name_or_path, base
         else:
             source, model = os.fspath(base), load_base_classifier(base, **model_kwargs)
@@ -221,7 +227,9 @@ class SmoothedClassifier(PreTrainedModel):
             self,
             pixels,
             [Draws(slot, first_index + slot, 0, count) for slot in range(len(pixels))],
-            stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device, sigma=self._sigma(None)),
+            stream=GaussianStream(
+                fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device, sigma=self.noise_level(None)
+            ),
         )
         return torch.log((torch.from_numpy(votes).to(pixels.device, torch.float32) + 0.5) / (count + classes / 2))
 
@@ -230,7 +238,7 @@ class SmoothedClassifier(PreTrainedModel):
     ) -> list[Prediction]:
         """The smoothed classifier's answers; see `hf_smoothing.predict` for arguments. Defaults come from the configuration."""
         return predict(
-            self, images, sigma=self._sigma(sigma), alpha=self.config.alpha if alpha is None else alpha, **kwargs
+            self, images, sigma=self.noise_level(sigma), alpha=self.config.alpha if alpha is None else alpha, **kwargs
         )
 
     def certify(
@@ -247,12 +255,21 @@ class SmoothedClassifier(PreTrainedModel):
         return certify(
             self,
             images,
-            sigma=self._sigma(sigma),
+            sigma=self.noise_level(sigma),
             n0=self.config.n0 if n0 is None else n0,
             n=self.config.n if n is None else n,
             alpha=self.config.alpha if alpha is None else alpha,
             **kwargs,
         )
 
-    def _sigma(self, sigma: float | None) -> float:
-        return float(self.config.sigma if sigma is None else sigma)  # type: ignore[arg-type]  # the config requires it
+    def noise_level(self, sigma: float | None = None) -> float:
+        """`sigma`, or that of the configuration; with a warning if the base classifier is for another one."""
+        level = float(self.config.sigma if sigma is None else sigma)  # type: ignore[arg-type]  # the config requires it
+        expected = getattr(self.config.base_config, "only_sigma", None)
+        if expected not in (None, level):
+            warnings.warn(
+                f"The denoiser takes out noise of sigma {expected}, but this is sigma {level}: the certificate is true, but smaller than it could be. "
+                f"Make the classifier anew: denoised_classifier(..., sigma={level}).",
+                stacklevel=3,
+            )
+        return level

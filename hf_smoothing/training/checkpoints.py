@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.training.averaging import OWN_WEIGHTS, WeightAverage
+from hf_smoothing.training.card import differences
 from hf_smoothing.training.divergence import FiniteWatch
 
 
@@ -21,6 +23,7 @@ class WholeCheckpoints(Trainer):
     args: Any
     model: Any
     average: WeightAverage | None
+    note: dict[str, Any]
     _watch: FiniteWatch
     _last_checkpoint: str | None
 
@@ -74,6 +77,8 @@ class WholeCheckpoints(Trainer):
         if not os.path.isfile(os.path.join(checkpoint, "config.json")):
             return False
         saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True)
+        if other := differences(getattr(saved.config, "hf_smoothing", None), self.note):
+            warnings.warn(f"{checkpoint} was trained otherwise: {other}.", stacklevel=2)
         model.load_state_dict(saved.state_dict())  # strict: every tensor, or an error
         if hasattr(saved.config, "hf_smoothing"):  # a run that is complete sees no batch to note it from
             model.config.hf_smoothing = saved.config.hf_smoothing

@@ -36,6 +36,15 @@ def check_request(
         raise ValueError("RobustTrainer needs the model itself: pass `model`, not `model_init`.")
     if more.get("compute_loss_func") is not None:
         raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
+    if objective is not None and args.objective != "mixture":
+        raise ValueError(
+            f"There are two objectives: one of your own and objective={args.objective!r} in the arguments. Leave one out."
+        )
+    if getattr(model.config, "lora", None) is not None and (args.trainable is not None or args.train_last is not None):
+        raise ValueError(
+            "add_lora has settled what is trained: its updates and the head. Leave `trainable`, `train_last` and a `protocol` that sets it out, "
+            f"got {args.trainable} and {args.train_last}."
+        )
     if not is_autoencoder(model):
         check_head(model.config)
     elif objective is None and args.objective != "masked-denoising":

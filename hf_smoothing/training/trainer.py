@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +17,21 @@ from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
 from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
+from hf_smoothing.training.card import add_to_card, objective_note
 from hf_smoothing.training.checkpoints import WholeCheckpoints
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.depth import stochastic_depth
 from hf_smoothing.training.divergence import FiniteWatch
 from hf_smoothing.training.layers import last_blocks, split_by_depth
-from hf_smoothing.training.objectives import OBJECTIVES, Batch, Network, Objective, ObjectiveState, find_objective
+from hf_smoothing.training.objectives import (
+    OBJECTIVES,
+    UNLABELLED,
+    Batch,
+    Network,
+    Objective,
+    ObjectiveState,
+    find_objective,
+)
 from hf_smoothing.training.owners import (
     check_classes,
     check_one_owner,
@@ -74,7 +84,13 @@ class RobustTrainer(WholeCheckpoints):
         check_one_owner(model, args, processing_class)
         if isinstance(model, SmoothedClassifier):
             model.config.noise_owner = args.noise_owner  # what the saved configuration says should be what was done
-        self.objective = find_objective(objective or args.objective, OBJECTIVES, args.objective_args)  # type: ignore[arg-type]
+        asked = objective or args.objective
+        self.objective = find_objective(asked, OBJECTIVES, args.objective_args)  # type: ignore[arg-type]
+        name = asked if isinstance(asked, str) else getattr(asked, "__name__", type(asked).__name__)
+        mixture = args.mixture()
+        noise = getattr(model.config, "noise", None) if mixture is None else mixture.to_dict()
+        self.note = {"noise": noise, "objective": objective_note(self.objective, name)}
+        self._unlabelled = asked in UNLABELLED
         self.preprocessing = find_preprocessing(model, args, processing_class)
         if args.trainable is not None:
             train_only(model, args.trainable)
@@ -186,7 +202,7 @@ class RobustTrainer(WholeCheckpoints):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         for norm in self._frozen_norms:
             norm.eval()
-        if "labels" not in inputs and self._labels is not None:
+        if "labels" not in inputs and not self._unlabelled:
             raise ValueError(
                 f"Training needs 'labels' beside 'pixel_values', got {sorted(inputs)}. Which column holds them?"
             )
@@ -208,6 +224,10 @@ class RobustTrainer(WholeCheckpoints):
         )
         loss, logs = self.objective(network, Batch(pixels, labels), state)
         if model.training:
+            if not loss.requires_grad:
+                raise ValueError(
+                    f"Nothing that is trained changes the loss of {self.note['objective']['name']!r}. Name other modules in `trainable`, or leave it out."
+                )
             self._watch.see(loss)
             for name, value in logs.items():
                 total, count = self._logs.get(name, (0.0, 0))
@@ -222,7 +242,7 @@ class RobustTrainer(WholeCheckpoints):
         pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")
         if not augment:
             return pixels
-        self._note_pixels(tuple(pixels.shape[-2:]))
+        self._leave_note(tuple(pixels.shape[-2:]))
         if self.args.crop_padding:
             pixels = random_crop(pixels, self.args.crop_padding, generator)
         return random_flip(pixels, generator) if self.args.horizontal_flip else pixels
@@ -283,9 +303,13 @@ class RobustTrainer(WholeCheckpoints):
             self._logs = {}
         super().log(logs, *args, **kwargs)
 
-    def _note_pixels(self, size: tuple[int, ...]) -> None:
-        """Leave in a plain backbone's configuration what its pixels are, for `SmoothedClassifier.from_base_pretrained`."""
-        if self.preprocessing is not None:
-            mixture = self.args.mixture()
-            noise = None if mixture is None else mixture.to_dict()
-            self.model.config.hf_smoothing = {"size": list(size), **self.preprocessing.to_dict(), "noise": noise}
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """As the parent, with the noise and the objective."""
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            add_to_card(Path(self.args.output_dir) / "README.md", self.note)
+
+    def _leave_note(self, size: tuple[int, ...]) -> None:
+        """Leave in the configuration how it was trained, and of a plain backbone its pixels, for `SmoothedClassifier.from_base_pretrained`."""
+        pixels = {} if self.preprocessing is None else {"size": list(size), **self.preprocessing.to_dict()}
+        self.model.config.hf_smoothing = pixels | self.note

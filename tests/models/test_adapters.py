@@ -46,6 +46,21 @@ def test_only_updates_and_head_are_trained(kind, more, tmp_path):
     assert not torch.allclose(logits(model), untouched)
 
 
+@pytest.mark.parametrize("more", [{"protocol": "last-stage"}, {"train_last": 0}, {"trainable": ["classifier"]}])
+def test_nobody_else_settles_what_is_trained(more, tmp_path):
+    model = smoothed("vit")
+    add_lora(model, rank=2)
+    with pytest.raises(ValueError, match="add_lora has settled what is trained"):
+        trainer(model, tmp_path, noise="0.25", **more)
+
+
+def test_a_plain_checkpoint_with_adapters_is_refused(tmp_path):
+    model, _ = trained(tmp_path / "run")
+    model.base_classifier.save_pretrained(tmp_path / "plain")
+    with pytest.raises(ValueError, match="has LoRA adapters that a plain checkpoint cannot hold"):
+        SmoothedClassifier.from_base_pretrained(tmp_path / "plain", sigma=0.25, size=16)
+
+
 def test_saved_loaded_and_merged_it_answers_the_same(tmp_path):
     model, _ = trained(tmp_path / "run")
     expected = logits(model)
@@ -109,6 +124,18 @@ def test_what_is_refused(tmp_path):
         add_lora(smoothed("vit"), target_modules=["nowhere"])
     with pytest.raises(ValueError, match=r"Give target_modules out of: .*convolution"):
         add_lora(smoothed("resnet"))
+    for wrong in ({"alpha": -1.0}, {"alpha": float("nan")}, {"alpha": "8"}, {"dropout": 1.0}, {"rank": 0}):
+        with pytest.raises(ValueError, match="a finite alpha > 0 and a dropout in"):
+            add_lora(smoothed("vit"), **wrong)
+    for wrong in ("4", 2.5, True):
+        with pytest.raises(ValueError, match="`rank` must be a whole number"):
+            add_lora(smoothed("vit"), rank=wrong)
+    with pytest.raises(ValueError, match="No layer to adapt has a rank above 16, got rank=17"):
+        add_lora(smoothed("vit"), rank=17)
+    with pytest.raises(ValueError, match="`target_modules` is empty"):
+        add_lora(smoothed("vit"), target_modules=[])
+    with pytest.raises(TypeError, match="needs a SmoothedClassifier, got ViTForImageClassification"):
+        add_lora(smoothed("vit").base_classifier)
     with pytest.raises(ValueError, match="rank >= 1"):
         add_lora(smoothed("vit"), rank=0)
     for call in (merge_lora, lambda m: save_adapters(m, tmp_path / "x"), lambda m: load_adapters(m, tmp_path / "x")):

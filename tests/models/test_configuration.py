@@ -12,6 +12,12 @@ def config(**kwargs):
     return SmoothedClassifierConfig(**(values | kwargs))
 
 
+def test_classes_without_their_inverse_do():
+    base = resnet_config(label2id=None)
+    base.label2id = None  # as transformers leaves it where only id2label is given
+    assert config(base_config=base).label2id == {name: index for index, name in enumerate(NAMES)}
+
+
 @pytest.mark.parametrize("name", ["base_config", "sigma", "size", "image_mean", "image_std"])
 def test_required_values_are_required_and_the_message_names_the_cure(name):
     with pytest.raises(ValueError, match=f"needs `{name}`.*from_base_pretrained"):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny import data, smoothed, trainer
+from tiny import MEAN, STD, data, plain, smoothed, trainer
 from torch import nn
 
 from hf_smoothing import (
@@ -14,7 +14,9 @@ from hf_smoothing import (
     NoiseMixture,
     SmoothedClassifier,
     denoised_classifier,
+    smoothed_ensemble,
 )
+from hf_smoothing.loading import load_classifier
 from hf_smoothing.models.activations import Network
 from hf_smoothing.models.denoisers import DiffusionDenoiser, ResidualDenoiser, diffusion_from_pretrained, make_denoiser
 from hf_smoothing.training import Batch, ObjectiveState
@@ -171,6 +173,52 @@ def test_the_losses_run_in_the_precision_of_the_weights_and_of_the_training(sett
     torch.testing.assert_close(again, expected, rtol=0.05, atol=0)
 
 
+def test_parts_are_loaded_as_they_are_asked_to_be(tmp_path):
+    plain(hidden_sizes=[8, 16]).save_pretrained(tmp_path / "part")
+    new = {"id2label": {0: "ant", 1: "bee"}, "label2id": {"ant": 0, "bee": 1}, "ignore_mismatched_sizes": True}
+    pixels = {"size": 16, "image_mean": MEAN, "image_std": STD}
+    for make in (
+        lambda **more: denoised_classifier(tmp_path / "part", sigma=0.25, denoiser=SMALL, pixels=pixels, **more),
+        lambda **more: smoothed_ensemble([tmp_path / "part"] * 2, sigma=0.25, pixels=pixels, **more),
+    ):
+        model = make(n=777, **new)
+        assert (model.config.id2label, model.config.n) == (new["id2label"], 777)
+        with pytest.raises(TypeError, match="bogus"):
+            make(bogus=3)
+        with pytest.raises(TypeError, match=r"pass pixels=\{'size': 20\}"):
+            make(size=20)
+
+
+def test_parts_may_be_plain_models(tmp_path):
+    model = plain()
+    pixels = {"size": 16, "image_mean": MEAN, "image_std": STD}
+    made = denoised_classifier(model, sigma=0.25, denoiser=SMALL, pixels=pixels)
+    assert torch.equal(made.base_classifier.classifier.classifier[1].weight, model.classifier[1].weight)
+    with pytest.raises(TypeError, match="num_labels: only a checkpoint is loaded with these, got a ResNet"):
+        denoised_classifier(model, sigma=0.25, pixels=pixels, num_labels=3)
+    with pytest.raises(TypeError, match=r"`pixels` may hold size, .* got 'sise'"):
+        denoised_classifier(model, sigma=0.25, pixels={"sise": 16})
+
+
+@pytest.mark.parametrize("load", [SmoothedClassifier.from_pretrained, load_classifier])
+def test_a_diffusion_model_says_that_it_is_for_one_noise_level(load, tmp_path):
+    pytest.importorskip("diffusers", reason="diffusers is not installed, so diffusion denoising was NOT tested")
+    denoised_classifier(smoothed(), sigma=0.25, denoiser={"kind": "diffusion", "unet": UNET}).save_pretrained(tmp_path)
+    message = r"takes out noise of sigma 0\.25, but this is sigma 1\.0"
+    with pytest.warns(UserWarning, match=message):
+        load(str(tmp_path), sigma=1.0).noise_level()
+    model = SmoothedClassifier.from_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=message):
+        model.certify(PIXELS[:1], sigma=1.0, n=10, n0=5)
+
+
+def test_the_noise_level_that_it_is_for_passes_silently():
+    pytest.importorskip("diffusers", reason="diffusers is not installed, so diffusion denoising was NOT tested")
+    diffusion = denoised_classifier(smoothed(), sigma=0.25, denoiser={"kind": "diffusion", "unet": UNET})
+    assert diffusion.noise_level(0.25) == 0.25
+    assert denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL).noise_level(1.0) == 1.0
+
+
 def test_a_classifier_that_would_follow_its_own_answers_is_refused():
     model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL)
     with pytest.raises(ValueError, match=r"needs a frozen classifier .* Set trainable=\['denoiser'\]"):
@@ -183,6 +231,11 @@ def test_a_classifier_that_would_follow_its_own_answers_is_refused():
         (lambda: make_denoiser({"kind": "median"}), ValueError, "'kind' must be one of residual, diffusion, got 'median'"),
         (lambda: make_denoiser({"kind": "residual", "colour": 3}), ValueError, "does not take these settings"),
         (lambda: ResidualDenoiser(depth=1), ValueError, "at least 2 convolutions"),
+        (lambda: ResidualDenoiser(width=1.5), ValueError, "needs whole numbers.*width=1.5"),
+        (lambda: denoised_classifier(smoothed(), sigma=0.25, denoiser="residual"), TypeError, "must be a configuration such as .* got str"),
+        (lambda: denoised_classifier(smoothed(), sigma=0.25, denoiser=nn.Identity()), TypeError, "got Identity"),
+        (lambda: denoised_classifier(smoothed(), sigma=0.25, pixels={"size": 16}), ValueError, "says its pixels itself"),
+        (lambda: denoised_classifier(denoised_classifier(smoothed(), sigma=0.25), sigma=0.25), ValueError, "has a denoiser already"),
         (lambda: denoised_classifier(smoothed(), sigma=0.25, denoiser={"kind": "diffusion", "unet": {"sample_size": 32}}), ValueError, "is for images of 32 px, but this classifier is certified at"),
         (lambda: denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL | {"channels": 1}), ValueError, "is for 1 channels, but this classifier takes 3"),
         (lambda: denoising(Network(smoothed(), None), Batch(PIXELS, torch.zeros(4).long()), ObjectiveState(NoiseMixture((0.3,)), torch.Generator())), TypeError, "a classifier with a denoiser, got ResNet"),

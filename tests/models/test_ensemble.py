@@ -71,5 +71,10 @@ def test_what_is_refused(members):
         smoothed_ensemble([members[0], other], sigma=0.25)
     with pytest.raises(ValueError, match=r"one resolution, got \[\(16, 16\), \(20, 20\)\]"):
         smoothed_ensemble([members[0], smoothed("resnet", 0, size=20)], sigma=0.25)
+    grey = smoothed("resnet", 0, base={"num_channels": 1}, image_mean=[0.5], image_std=[0.5])
+    with pytest.raises(ValueError, match=r"images of as many channels, got \[1, 3\]"):
+        smoothed_ensemble([members[0], grey], sigma=0.25)
+    with pytest.raises(TypeError, match=r"must be a list of classifiers, got str\. Write \[\.\.\.\] around it"):
+        smoothed_ensemble("runs/one", sigma=0.25)
     with pytest.raises(ValueError, match="EnsembleConfig needs `members`"):
         type(smoothed_ensemble(members, sigma=0.25).base_classifier.config)()

@@ -1,10 +1,11 @@
 """What a trained plain network says about its pixels (`config.hf_smoothing`), and who believes it."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from tiny import MEAN, SIZE, STD, arguments, data, pixels, plain, smoothed, tensors, trainer
+from tiny import MEAN, SIZE, STD, any_model, arguments, data, pixels, plain, smoothed, tensors, trainer
 from transformers import AutoModelForImageClassification
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier
@@ -33,7 +34,50 @@ def test_the_note_is_saved(pretrained):
         "image_mean": MEAN,
         "image_std": STD,
         "noise": noise,
+        "objective": {"name": "mixture", "mixup": 0.0},
     }
+
+
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-resnet"])
+def test_the_objective_is_in_the_configuration_and_in_the_model_card(kind, tmp_path):
+    settings = {"copies": 3}
+    loop = trainer(any_model(kind), tmp_path, noise="0.5", objective="consistency", objective_args=settings)
+    loop.train()
+    loop.save_model(str(tmp_path / "saved"))
+    assert note(tmp_path / "saved")["objective"] == {
+        "name": "consistency",
+        "copies": 3,
+        "weight": 10.0,
+        "entropy": 0.5,
+    }
+    assert note(tmp_path / "saved")["noise"]["sigmas"] == [0.5]
+    loop.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert '- objective: `consistency` with `{"copies": 3, "weight": 10.0, "entropy": 0.5}`' in card
+    assert '- noise, sigma in [0, 1] pixel units: `{"sigmas": [0.5]' in card
+    assert card.startswith("---\n")  # the stock card's own head
+
+
+def test_an_objective_of_ones_own_is_noted_by_its_name(tmp_path):
+    def own(model, batch, state, *, teacher=Path("somewhere"), weight=2.0):
+        return model(batch.pixels).square().mean(), {}
+
+    loop = trainer(plain(), tmp_path, objective=own)
+    loop.create_model_card()
+    assert loop.note["objective"] == {"name": "own", "teacher": "PosixPath", "weight": 2.0}
+    assert "- noise, sigma in [0, 1] pixel units: none\n" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-resnet"])
+def test_resuming_a_run_that_was_another_is_told(kind, tmp_path):
+    trainer(any_model(kind), tmp_path, noise="0.5", save_strategy="steps", save_steps=2).train()
+    checkpoint = str(tmp_path / "checkpoint-2")
+    loop = trainer(any_model(kind), tmp_path, noise="0.25", objective="consistency", max_steps=3)
+    with pytest.warns(
+        UserWarning,
+        match=r"was trained otherwise: noise .*0\.5.* there and .*0\.25.* here, objective .*mixture.* there",
+    ):
+        loop.train(resume_from_checkpoint=checkpoint)
 
 
 def test_checkpoints_have_it_too(tmp_path):
@@ -95,10 +139,10 @@ def test_what_the_processor_says_is_noted(tmp_path):
     assert (tmp_path / "saved" / "preprocessor_config.json").is_file()
 
 
-def test_a_wrapper_needs_no_note(tmp_path):
+def test_a_wrapper_needs_no_note_of_its_pixels(tmp_path):
     model = smoothed()
     trainer(model, tmp_path).train()
-    assert not hasattr(model.config, "hf_smoothing")
+    assert model.config.hf_smoothing.keys() == {"noise", "objective"}
     assert not hasattr(model.base_classifier.config, "hf_smoothing")
 
 

@@ -1,11 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 import torch
-from tiny import KINDS, MEAN, STD, any_model, arguments, data, plain, trainer
+from tiny import KINDS, MEAN, STD, any_model, arguments, data, plain, smoothed, tensors, trainer
 from transformers import HfArgumentParser
 
-from hf_smoothing import NoiseMixture, RobustTrainer, RobustTrainingArguments
+from hf_smoothing import NoiseMixture, RobustTrainer, RobustTrainingArguments, denoised_classifier
+from hf_smoothing.data import DecodedPixels
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import OBJECTIVES, find_objective, mixture_cross_entropy
 
@@ -101,6 +103,55 @@ def test_an_objective_of_another_room_is_found_by_name_and_must_be_told_what_it_
     assert found.keywords == {"largest": 0.1}
     with pytest.raises(ValueError, match="needs 'largest': give it in `objective_args`"):
         trainer(plain(), tmp_path, objective="adaptive-interval", objective_args={"kappa": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("stability", {"weight": "2"}, "a finite number for 'weight', such as 2.0, got '2'"),
+        ("smoothadv", {"epsilon": float("inf")}, "a finite number for 'epsilon', such as 0.5, got inf"),
+        ("macer", {"copies": "16"}, "a whole number for 'copies', such as 16, got '16'"),
+        ("consistency", {"copies": 2.0}, "a whole number for 'copies', such as 2, got 2.0"),
+        ("mixture", {"mixup": None}, "a finite number for 'mixup', such as 0.0, got None"),
+        ("smoothmix", {"one_step": 1}, "true or false for 'one_step', such as False, got 1"),
+        ("smoothadv", {"attack": 2}, "a name for 'attack', such as 'pgd', got 2"),
+        ("denoising", {"mse": True}, "a finite number for 'mse', such as 1.0, got True"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused_before_training(name, settings, message, tmp_path):
+    with pytest.raises(ValueError, match=f"`objective_args` must give {message}"):
+        trainer(plain(), tmp_path, noise="0.25", objective=name, objective_args=settings)
+
+
+def test_whole_numbers_do_for_any():
+    assert find_objective("macer", OBJECTIVES, {"weight": 12, "copies": np.int64(4)}).keywords["weight"] == 12
+
+
+def test_two_objectives_are_refused(tmp_path):
+    args = arguments(tmp_path, objective="macer", noise="0.25", image_mean=MEAN, image_std=STD)
+    with pytest.raises(ValueError, match="one of your own and objective='macer' in the arguments"):
+        RobustTrainer(plain(), args, objective=tempered, train_dataset=data())
+
+
+def test_a_loss_that_nothing_trained_changes_is_refused(tmp_path):
+    model = denoised_classifier(smoothed(), sigma=0.25)
+    loop = trainer(model, tmp_path, noise="0.25", objective="denoising", trainable=["classifier"])
+    with pytest.raises(ValueError, match=r"Nothing that is trained changes the loss of 'denoising'.*`trainable`"):
+        loop.train()
+
+
+def test_a_denoiser_needs_no_labels(tmp_path):
+    model = denoised_classifier(smoothed(), sigma=0.25)
+    before = tensors(model)
+    images = DecodedPixels(data().pixels, None)
+    loop = trainer(model, tmp_path, noise="0.25", objective="denoising", trainable=["denoiser"], train_dataset=images)
+    loop.train()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all("denoiser" in name for name in changed)
+    other = trainer(smoothed(), tmp_path / "b", noise="0.25", train_dataset=images)
+    with pytest.raises(ValueError, match="Training needs 'labels'"):
+        other.train()
 
 
 @pytest.mark.parametrize("as_text", [False, True])

@@ -17,7 +17,9 @@ from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import (
     cat_rs,
     consistency,
+    denoising,
     macer,
+    masked_denoising,
     mixture_cross_entropy,
     smoothadv,
     smoothmix,
@@ -322,7 +324,7 @@ def test_bad_settings(objective, wrong, message, network):
         objective(Network(network, network), BATCH, state(), **wrong)
 
 
-@pytest.mark.parametrize("objective", [macer, cat_rs])
+@pytest.mark.parametrize("objective", [macer, cat_rs, denoising, masked_denoising])
 def test_label_smoothing_is_refused_where_it_has_no_place(objective, network):
     smoothed = ObjectiveState(MIXTURE, torch.Generator(), label_smoothing=0.1)
     with pytest.raises(ValueError, match="has no label smoothing, got 0.1"):

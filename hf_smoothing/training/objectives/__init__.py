@@ -31,9 +31,12 @@ OBJECTIVES: dict[str, Loss | str] = {
     "trades": trades,
 }
 """By the name that `RobustTrainingArguments.objective` takes; a path where a room that builds on this one holds it."""
+UNLABELLED = ("denoising", "masked-denoising")
+"""Those that need no labels."""
 
 __all__ = [
     "OBJECTIVES",
+    "UNLABELLED",
     "Batch",
     "Loss",
     "Network",

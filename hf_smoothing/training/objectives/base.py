@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from numbers import Integral, Real
 from typing import Any, Protocol, cast
 
 import torch
@@ -109,29 +111,29 @@ Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
 def find_objective(
-    objective: str | Objective, known: Mapping[str, Loss | str], settings: Mapping[str, Any] | None = None
+    asked: str | Objective, known: Mapping[str, Loss | str], settings: Mapping[str, Any] | None = None
 ) -> Objective:
     """The objective itself, or the one of that name, with its settings filled in.
 
     Args:
-        objective: a name or a callable.
+        asked: a name or a callable.
         known: objectives, or "module:function", by name.
         settings: keyword arguments of the objective, such as {"copies": 2}.
 
     Raises:
-        ValueError: if there is none of that name, it has no such setting, or one that it needs is missing.
+        ValueError: if there is none of that name, it has no such setting, one of another kind, or one that it needs is missing.
     """
-    if isinstance(objective, str):
-        if objective not in known:
-            raise ValueError(
-                f"`objective` must be one of {', '.join(sorted(known))}, or a callable, got {objective!r}."
-            )
-        found = known[objective]
+    if isinstance(asked, str):
+        if asked not in known:
+            raise ValueError(f"`objective` must be one of {', '.join(sorted(known))}, or a callable, got {asked!r}.")
+        found = known[asked]
         if isinstance(found, str):
             module, _, name = found.partition(":")
-            found = cast(Objective, getattr(import_module(module), name))
-        objective = found
-    settings = settings or {}
+            found = getattr(import_module(module), name)
+        objective = cast(Objective, found)
+    else:
+        objective = asked
+    named, settings = isinstance(asked, str), settings or {}
     parameters = inspect.signature(objective).parameters
     accepted = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     unknown = sorted(set(settings) - set(accepted))
@@ -144,4 +146,25 @@ def find_objective(
         raise ValueError(
             f"This objective needs {', '.join(map(repr, missing))}: give it in `objective_args`, such as {{{missing[0]!r}: ...}}."
         )
+    if named:
+        for name, value in settings.items():
+            _check_kind(name, value, accepted[name].default)
     return functools.partial(objective, **settings) if settings else objective
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuse a setting of another kind than its default; ranges are the objective's affair.
+
+    Raises:
+        ValueError: naming it.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    kinds = {
+        bool: ("true or false", isinstance(value, bool)),
+        int: ("a whole number", number and isinstance(value, Integral)),
+        float: ("a finite number", number and math.isfinite(value)),
+        str: ("a name", isinstance(value, str)),
+    }
+    kind, right = kinds.get(type(default), ("", True))
+    if not right:
+        raise ValueError(f"`objective_args` must give {kind} for {name!r}, such as {default!r}, got {value!r}.")

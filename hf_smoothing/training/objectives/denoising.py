@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.models.activations import recorded
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of, noisy_copies
+from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of, no_smoothing, noisy_copies
 
 
 def denoising(
@@ -41,6 +41,7 @@ def denoising(
             f"Denoising needs weights >= 0, one of them positive, got mse={mse} and stability={stability}."
         )
     network = network_of(model, "Denoising")
+    no_smoothing(state, "Denoising")
     module: Any = network.module
     inner = getattr(module, "base_classifier", module)
     if not hasattr(inner, "denoise"):

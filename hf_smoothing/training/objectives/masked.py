@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.models.masked import is_autoencoder
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of
+from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of, no_smoothing
 
 
 def masked_denoising(
@@ -29,6 +29,7 @@ def masked_denoising(
     Source: DMAE, Wu et al. (2023), arXiv 2210.06983, equation 5; He et al. (2022), arXiv 2111.06377.
     """
     network = network_of(model, "Masked denoising")
+    no_smoothing(state, "Masked denoising")
     autoencoder: Any = network.module
     if not is_autoencoder(autoencoder):
         raise TypeError(
