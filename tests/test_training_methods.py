@@ -127,4 +127,6 @@ def test_a_small_comparison_from_start_to_report(tmp_path, capsys):
     assert routes["ensemble"]["minutes"] == 0.0
     lora = json.loads((tmp_path / "out/lora/LoRA/sigma0.25/result.json").read_text())
     assert 0.0 < lora["share_trained"] < 1.0
+    for made in ("train/noise/sigma0.25/seed0", "train/the-classifier-alone"):  # not the size of the backbone
+        assert json.loads((tmp_path / "out" / made / "model" / "config.json").read_text())["model_size"] == [16, 16]
     assert (docs / "figures" / "training_methods" / "small" / "sigma0.25.png").stat().st_size > 10_000

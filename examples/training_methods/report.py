@@ -124,11 +124,12 @@ def _routes(given: Command, kept: dict[str, Any], sigma: float) -> tuple[str, di
 
 def _scale(config: dict[str, Any], sigma: float) -> str:
     about = config["certification"]
-    images = f" of {config['train_images']:,}" if config.get("train_images") else ""
+    images = f"{config['train_images']:,}" if config.get("train_images") else "the"
     return (
         f"Scale: {config['scale']}; {config['data']}, {10_000 // about['stride']} test images (every {about['stride']}th), n at most {about['n']:,}, alpha {about['alpha']}"
         f"{', label-aware' if about['label_aware'] else ''}, one-sided, grid noise, bfloat16; targets every sigma/2 up to {about['up_to']} sigma; sigma {sigma}; "
-        f"methods: {config['passes']} passes over{images or ' the'} training images{' from ' + config['backbone'].rpartition('/')[2] if 'backbone' in config else ' from scratch'}"
+        f"methods: {config['passes']} passes over {images} training images{' from ' + config['backbone'].rpartition('/')[2] if 'backbone' in config else ' from scratch'}, "
+        f"resized to {config['model_size']} px inside the model"
     )
 
 
