@@ -57,7 +57,7 @@ def tiny_backbone(network, path):
     model = AutoModelForImageClassification.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
     model.config.hf_smoothing = {
         "size": [8, 8],
-        "model_size": [16, 16],
+        "model_size": [24, 24],
         "image_mean": [0.5] * 3,
         "image_std": [0.25] * 3,
     }
