@@ -74,9 +74,9 @@ def test_the_last_good_checkpoint_can_be_resumed(kind, tmp_path):
     with pytest.raises(DivergedError):
         trainer(any_model(kind), tmp_path, **EVERY_TWO, objective=Breaks(6)).train()
     model = any_model(kind, seed=1)
-    trainer(model, tmp_path, **EVERY_TWO, objective=cross_entropy).train(
-        resume_from_checkpoint=str(tmp_path / "checkpoint-4")
-    )
+    loop = trainer(model, tmp_path, **EVERY_TWO, objective=cross_entropy)
+    with pytest.warns(UserWarning, match="objective {'name': 'Breaks'} there and {'name': 'cross_entropy'} here"):
+        loop.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     whole = any_model(kind)
     trainer(whole, tmp_path / "whole", **EVERY_TWO, objective=cross_entropy).train()
     assert all(torch.equal(value, tensors(whole)[name]) for name, value in tensors(model).items())
