@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -39,6 +39,16 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
         )
     plain: PreTrainedModel = model
     return plain
+
+
+def check_nothing_to_load(model: PreTrainedModel, loading: Mapping[str, Any]) -> None:
+    """Refuse arguments of `from_pretrained` for a model that is there already.
+
+    Raises:
+        TypeError: naming them.
+    """
+    if loading:
+        raise TypeError(f"{', '.join(loading)}: only a checkpoint is loaded with these, got a {type(model).__name__}.")
 
 
 def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any], *args: Any) -> Any:

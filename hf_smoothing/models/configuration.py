@@ -88,7 +88,6 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         # One label map: the base classifier's, unless the caller gives another, which is then pushed down.
         if self.id2label is None and "num_labels" not in kwargs:
             self.id2label = dict(self.base_config.id2label)
-            self.label2id = {label: index for index, label in self.id2label.items()}
         super().__post_init__(**kwargs)
         self.base_config.id2label = dict(self.id2label or {})
         self.base_config.label2id = {label: index for index, label in self.base_config.id2label.items()}

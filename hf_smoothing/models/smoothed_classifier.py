@@ -12,7 +12,12 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
 from hf_smoothing.models.adapters import check_merged, inject_lora, train_adapters_only
-from hf_smoothing.models.checkpoints import from_safetensors, load_base_classifier, pixel_settings
+from hf_smoothing.models.checkpoints import (
+    check_nothing_to_load,
+    from_safetensors,
+    load_base_classifier,
+    pixel_settings,
+)
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.image_processing import NoisyImageProcessor
 from hf_smoothing.models.outputs import Output, classifier_output
@@ -104,10 +109,7 @@ class SmoothedClassifier(PreTrainedModel):
             TypeError: on `model_kwargs` for a model that is there already.
         """
         if isinstance(base, PreTrainedModel):
-            if model_kwargs:
-                raise TypeError(
-                    f"{', '.join(model_kwargs)}: only a checkpoint is loaded with these, got a {type(base).__name__}."
-                )
+            check_nothing_to_load(base, model_kwargs)
             source, model = base.config._name_or_path, base
         else:
             source, model = os.fspath(base), load_base_classifier(base, **model_kwargs)
@@ -227,9 +229,7 @@ class SmoothedClassifier(PreTrainedModel):
             self,
             pixels,
             [Draws(slot, first_index + slot, 0, count) for slot in range(len(pixels))],
-            stream=GaussianStream(
-                fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device, sigma=self.noise_level(None)
-            ),
+            stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device, sigma=self.noise_level()),
         )
         return torch.log((torch.from_numpy(votes).to(pixels.device, torch.float32) + 0.5) / (count + classes / 2))
 
