@@ -1,5 +1,6 @@
 """`transformers` classes: the smoothed classifier, CNN-7, ensembles, denoised classifiers, and the image processor that adds noise."""
 
+from hf_smoothing.data import NoisyImageProcessor, NoisyImageProcessorPil
 from hf_smoothing.models.adapters import add_lora, load_adapters, merge_lora, save_adapters
 from hf_smoothing.models.cnn_seven import CnnSevenConfig, CnnSevenForImageClassification
 from hf_smoothing.models.configuration import SmoothedClassifierConfig
@@ -9,7 +10,6 @@ from hf_smoothing.models.denoised import (
     denoised_classifier,
 )
 from hf_smoothing.models.ensemble import EnsembleConfig, EnsembleForImageClassification, smoothed_ensemble
-from hf_smoothing.models.image_processing import NoisyImageProcessor, NoisyImageProcessorPil
 from hf_smoothing.models.masked import classifier_from_autoencoder
 from hf_smoothing.models.pipeline import TASK, CertifiedImageClassificationPipeline
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier

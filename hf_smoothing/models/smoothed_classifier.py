@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
+from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.models.adapters import check_merged, inject_lora, train_adapters_only
 from hf_smoothing.models.checkpoints import (
     check_nothing_to_load,
@@ -19,7 +20,6 @@ from hf_smoothing.models.checkpoints import (
     pixel_settings,
 )
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
-from hf_smoothing.models.image_processing import NoisyImageProcessor
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
-from hf_smoothing.models.image_processing import NoisyImageProcessorPil
+from hf_smoothing.data.columns import find_column
+from hf_smoothing.data.image_processing import NoisyImageProcessorPil
+from hf_smoothing.data.labels import align_labels, class_names
 from hf_smoothing.preprocessing import parse_size
 
 
@@ -141,8 +143,8 @@ class _Reader:
                 "PixelDataset needs `size`, the certified resolution: a number of pixels or (height, width)."
             )
         self.size = height, width = parsed
-        self.image_column = _find_column(dataset, image_column, "image", required=True)
-        self.label_column = _find_column(dataset, label_column, "label", required=False)
+        self.image_column = find_column(dataset, image_column, "image", required=True)
+        self.label_column = find_column(dataset, label_column, "label", required=False)
         names = class_names(dataset, self.label_column)
         self.num_labels = len(id2label) if id2label else (len(names) if names else None)
         self._to_model = align_labels(names, id2label)
@@ -195,69 +197,3 @@ class _Reader:
                 )
             )
         return label if self._to_model is None else self._to_model[label]
-
-
-def class_names(dataset: Any, label_column: str | None) -> list[str] | None:
-    """The names of a ClassLabel column in order, or None."""
-    feature = (getattr(dataset, "features", None) or {}).get(label_column)
-    names = getattr(feature, "names", None)
-    return None if names is None else list(names)
-
-
-def align_labels(names: Sequence[str] | None, id2label: Mapping[int, str] | None) -> list[int] | None:
-    """For each class of a data set its number in the model, matched by name; None if no translation is needed.
-
-    Args:
-        names: class names of the data set in order, if it has any.
-        id2label: the model's label map, if there is one. Maps of the kind LABEL_0, LABEL_1, ... have no names to match.
-
-    Raises:
-        ValueError: if the number of classes differs, or the names do.
-    """
-    if names is None or id2label is None:
-        return None
-    by_number = {int(index): str(name) for index, name in id2label.items()}  # JSON keeps the numbers as text
-    model_names = [by_number[index] for index in sorted(by_number)]
-    if len(names) != len(model_names):
-        raise ValueError(
-            f"The data set has {len(names)} classes and the model {len(model_names)}. "
-            "Use the data set the model was finetuned on, or finetune it with num_labels set to the data set's."
-        )
-    if all(name == f"LABEL_{index}" for index, name in enumerate(model_names)):
-        return None
-    ours, theirs = [_plain(name) for name in names], [_plain(name) for name in model_names]
-    if sorted(ours) != sorted(theirs) or len(set(theirs)) != len(theirs):
-        missing = [name for name, plain in zip(names, ours, strict=True) if plain not in theirs]
-        raise ValueError(
-            f"Class names of the data set do not match the model's: {missing[:5] or names[:5]} are not among "
-            f"{model_names[:5]}{'...' if len(model_names) > 5 else ''}. Rename them, or pass id2label=None to take the numbers as they are."
-        )
-    mapping = [theirs.index(name) for name in ours]
-    return None if mapping == list(range(len(mapping))) else mapping
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", " ")
-
-
-def _find_column(dataset: Any, name: str | None, kind: str, required: bool) -> str | None:
-    columns: list[str] = list(getattr(dataset, "column_names", None) or next(iter(dataset), {}).keys())
-    if not columns:
-        raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
-    if name is not None:
-        if name not in columns:
-            raise ValueError(f"The data set has no column {name!r}; it has {columns}. Pass {kind}_column=...")
-        return name
-    if kind in columns:
-        return kind
-    features = getattr(dataset, "features", None) or {}
-    wanted = {"image": "Image", "label": "ClassLabel"}[kind]
-    found: list[str] = [column for column in columns if type(features.get(column)).__name__ == wanted]
-    if len(found) == 1:
-        return found[0]
-    if required or found:
-        raise ValueError(
-            f"The {kind} column is not clear: the data set has {columns}, of which {found or 'none'} hold {wanted} data. "
-            f"Pass {kind}_column=..."
-        )
-    return None
