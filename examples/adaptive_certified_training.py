@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, load_dataset
+from hf_smoothing.pages import markdown_table, publish
+from hf_smoothing.recipes import fit, label_maps, pixel_statistics
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import HfArgumentParser, set_seed
@@ -29,10 +31,8 @@ from hf_smoothing import (
     SmoothedClassifier,
 )
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
-from hf_smoothing.pages import markdown_table, publish
-from hf_smoothing.recipes import fit, label_maps, pixel_statistics
+from hf_smoothing.records import differences, read_json, write_json
 from hf_smoothing.report import columns
-from hf_smoothing.stages import differences, read_json, write_json
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 
 

@@ -121,11 +121,10 @@ class RunWriter:
     def _settle(self, settings: dict[str, Any]) -> None:
         file = self.path / RUN_FILE
         if file.exists():
-            differences = list(_differences(_read_settings(self.path), settings))
-            if differences:
+            if differing := differences(_deciding(_read_settings(self.path)), _deciding(settings)):
                 raise RunError(
                     f"{self.path} holds a run with other settings, so it cannot be resumed with these: "
-                    f"{'; '.join(differences)}. Use the same settings, or another output folder."
+                    f"{'; '.join(differing)}. Use the same settings, or another output folder."
                 )
         elif self.rank == 0:
             if any(self.path.glob(ROW_PATTERN)):
@@ -250,12 +249,36 @@ def _same_result(first: Row, second: Row) -> bool:
     return {**first, "seconds": None} == {**second, "seconds": None}
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in sorted(before.keys() | now.keys()):
-        if not prefix and key in INFORMATIVE:
-            continue
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield f"{prefix}{key} was {old!r}, is {new!r}"
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in INFORMATIVE}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two settings disagree about, in words.
+
+    >>> differences({"epochs": 1, "noise": {"sigma": 0.5}}, {"epochs": 2, "noise": {"sigma": 0.5}})
+    ['epochs was 1, is 2']
+    """
+    was, is_ = dict(_flat(before)), dict(_flat(now))
+    keys = sorted(key for key in was | is_ if was.get(key) != is_.get(key))
+    return [f"{key} was {was.get(key)!r}, is {is_.get(key)!r}" for key in keys]
+
+
+def _flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(settings, Mapping) and settings:
+        for key, value in settings.items():
+            yield from _flat(value, f"{above}.{key}".lstrip("."))
+    else:
+        yield above, settings
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, or None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A whole file or none."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -32,12 +32,7 @@ ARROWS = {
     "interval": {"certification", "pixels", "preprocessing", "records", "statistics", "training"},
     "report": {"statistics", "records", "published"},
     "data": {"noise", "preprocessing", "pixels"},
-    "transfer": {"attacks", "certification", "models", "pixels", "records", "stages", "statistics", "training"},
-    "stages": set(),
-    "studies": {"stages"},
-    "pages": {"stages"},
-    "recipes": {"certification", "data", "models", "stages", "training"},
-    "worker": {"data", "models", "recipes", "stages", "studies"},
+    "transfer": {"attacks", "certification", "models", "pixels", "records", "statistics", "training"},
     "training": {
         "attacks",
         "certification",

@@ -57,7 +57,7 @@ def test_the_cards_of_the_objectives_run(root):
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, "docs/objectives.md", "docs/pretraining_study.md", "model_cards/README.md", "CONTRIBUTING.md"]
+    "page", [*PAGES, "docs/objectives.md", "docs/smoothing_transfer.md", "model_cards/README.md", "CONTRIBUTING.md"]
 )
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -20,8 +20,7 @@ from hf_smoothing.attacks import Norm, pgd, universal_perturbation
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.activations import Network, layers_of, recorded
-from hf_smoothing.records import RunError
-from hf_smoothing.stages import write_json
+from hf_smoothing.records import RunError, write_json
 from hf_smoothing.transfer.frequency import frequency_curve
 from hf_smoothing.transfer.keeping import SETTINGS, bits, read_record
 from hf_smoothing.transfer.plan import ROLES, Plan, check_models, same_classes

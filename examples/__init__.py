@@ -1,0 +1,1 @@
+"""Programs to read and to start from; not part of the wheel."""

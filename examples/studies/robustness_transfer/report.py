@@ -1,0 +1,231 @@
+"""From the results to the page: tables between its markers, and the JSON file of figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from examples.studies.command import Command
+from examples.studies.pages import keep_records, markdown_table, publish
+from examples.studies.robustness_transfer.curves import Records, matched_difference, mean_matched_difference
+from examples.studies.robustness_transfer.figures import draw
+from examples.studies.robustness_transfer.plan import NONE, folder
+from hf_smoothing.statistics import Paired, paired_difference
+from hf_smoothing.transfer import area_under_curve, decline_ratio
+
+
+Line = list[Any]
+
+
+def build(given: Command) -> None:
+    """Gather the results into one file of records, if their folder is there, and rebuild everything from it.
+
+    Raises:
+        SystemExit: if there is nothing to report, or less than before.
+    """
+    config, results = given.config, given.docs / "results"
+    records = Records(
+        config, keep_records(given.stages, given.output, results / f"robustness_transfer-{given.scale}.jsonl")
+    )
+    texts, figures = {}, {}
+    for target in config["targets"]:
+        for name, made in (("brittle", brittle), ("mended", mended), ("mixture", mixture), ("inherited", inherited)):
+            rows, figures[f"{name}-{target}"] = made(records, target)
+            texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{markdown_table(*rows)}"
+        drawn = [way for way, about in config["ways"].items() if "target" not in about.get("only", {})]
+        draw(records, target, drawn, given.docs / "figures" / "robustness_transfer" / given.scale / f"{target}.png")
+    for name, sweep in config.get("sweeps", {}).items():
+        key = f"sweep-{folder(name)}"
+        rows, figures[key] = sweep_rows(records, name)
+        images = "held-out" if sweep.get("held_out") else "test"
+        texts[key] = (
+            f"*{records.scale(sweep['target'], images)}; seed {config['seeds'][0]}*\n\n{markdown_table(*rows)}"
+        )
+    page = given.docs / "robustness_transfer.md"
+    publish(given.scale, texts, figures, page, results / "robustness_transfer.json", given.output)
+
+
+def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
+    """Every plainly finetuned network beside the standard one."""
+    rows: list[Line] = []
+    figures: dict[str, Any] = {}
+    epsilons = records.config["attack"]["epsilons"]["linf"]
+    standard = (NONE, "plain")
+    for pretraining in [NONE, *records.config["pretraining"]["kinds"]]:
+        model = (pretraining, "plain")
+        seeds = records.seeds(model, standard, target=target)
+        if not seeds:
+            continue
+        accuracies = np.mean([records.curve(target, *model, s, "linf").mean(1) for s in seeds], axis=0)  # type: ignore[union-attr]
+        differences = {
+            norm: [
+                matched_difference(radii, *(records.curve(target, *one, s, norm) for one in (model, standard)))
+                for s in seeds
+            ]
+            for norm, radii in records.config["attack"]["epsilons"].items()
+        }
+        pairs = [tuple(records.curve(target, *one, seed, "linf") for one in (model, standard)) for seed in seeds]
+        pooled = None if pretraining == NONE else mean_matched_difference(epsilons, pairs)  # type: ignore[arg-type]
+        shown = (
+            ""
+            if pretraining == NONE
+            else ", ".join("none matched" if one is None else _interval(one) for one in differences["linf"])
+        )
+        rows.append([
+            pretraining, *(f"{100 * a:.1f}" for a in accuracies), f"{100 * decline_ratio(accuracies[0], accuracies[-1]):.0f}%",
+            f"{100 * area_under_curve(epsilons, accuracies):.1f}", _interval(pooled) if pooled else "", shown, len(seeds),
+        ])  # fmt: skip
+        figures[pretraining] = {
+            "accuracy": accuracies.tolist(),
+            "area_difference_matched_mean": _plain([pooled])[0],
+            "area_difference_matched": {norm: _plain(found) for norm, found in differences.items()},
+            "seeds": seeds,
+        }
+    head = [
+        "pretrained on", *("clean, %" if not e else f"{255 * e:.2g}/255" for e in epsilons), "decline ratio", "area, %",
+        "area - standard's at matched accuracy, points", "each seed", "seeds",
+    ]  # fmt: skip
+    return (head, rows), figures
+
+
+def mended(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
+    """Discrepancy mitigation minus plain finetuning from the same backbone, paired over images, mean over seeds."""
+    rows: list[Line] = []
+    figures: dict[str, Any] = {}
+    epsilons = records.config["attack"]["epsilons"]["linf"]
+    for way in [way for way in records.config["ways"] if way != "plain"]:
+        for pretraining in [NONE, *records.config["pretraining"]["kinds"]]:
+            seeds = records.seeds((pretraining, way), (pretraining, "plain"), target=target)
+            if not seeds:
+                continue
+            sides = [
+                np.mean([records.curve(target, pretraining, w, s, "linf") for s in seeds], axis=0)
+                for w in (way, "plain")
+            ]
+            found = [paired_difference(a, b) for a, b in zip(*sides, strict=True)]
+            rows.append([way, pretraining, *(_interval(one) for one in found), len(seeds)])
+            figures[f"{way}/{pretraining}"] = {"differences": _plain(found), "seeds": seeds}
+    head = ["way", "pretrained on", *("clean, points" if not e else f"{255 * e:.2g}/255" for e in epsilons), "seeds"]
+    return (head, rows), figures
+
+
+def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
+    """Other backbones minus the clean one: under attack, and certified."""
+    rows: list[Line] = []
+    figures: dict[str, Any] = {}
+    for way in records.config["ways"]:
+        for pretraining in [kind for kind in records.config["pretraining"]["kinds"] if kind != "clean"]:
+            seeds = [
+                seed
+                for seed in records.seeds((pretraining, way), ("clean", way), target=target)
+                if all(records.gains(target, p, way, seed) is not None for p in (pretraining, "clean"))
+            ]
+            if not seeds:
+                continue
+            gains = [[records.gains(target, p, way, s) for s in seeds] for p in (pretraining, "clean")]
+            sides = [
+                np.mean([records.curve(target, p, way, s, "linf") for s in seeds], axis=0)
+                for p in (pretraining, "clean")
+            ]
+            at = [paired_difference(sides[0][k], sides[1][k]) for k in (0, -1)]
+            means = [np.mean(side, axis=0) for side in gains]
+            certified = paired_difference(*means)
+            rows.append(
+                [
+                    way,
+                    f"{pretraining} - clean",
+                    _interval(at[0]),
+                    _interval(at[1]),
+                    f"{means[0].mean():.3f}",
+                    f"{means[1].mean():.3f}",
+                    _interval(certified, 1),
+                    len(seeds),
+                ]
+            )
+            figures[f"{way}/{pretraining}"] = {
+                "clean": asdict(at[0]),
+                "attacked": asdict(at[1]),
+                "acr": asdict(certified),
+                "seeds": seeds,
+            }
+    last = 255 * records.config["attack"]["epsilons"]["linf"][-1]
+    head = [
+        "finetuned",
+        "backbones",
+        "clean, points",
+        f"{last:.2g}/255, points",
+        "ACR",
+        "ACR from clean",
+        "difference of ACR",
+        "seeds",
+    ]
+    return (head, rows), figures
+
+
+def inherited(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
+    """What the analyses of the first seed say the finetuned network has kept of the pretrained one."""
+    rows: list[Line] = []
+    figures: dict[str, Any] = {}
+    for way in records.config["ways"]:
+        for pretraining in records.config["pretraining"]["kinds"]:
+            result = records.stages.get(f"analyse/{target}/{pretraining}/{folder(way)}")
+            if result is None:
+                continue
+            near, far = (result["cka"]["clean"].get(f"pretrained-{role}", []) for role in ("finetuned", "standard"))
+            cka = [f"{a:.2f} / {b:.2f}" for a, b in zip(near, far, strict=False)]
+            rows.append([
+                pretraining, way, *(_interval(Paired(**result["carried"][norm])) for norm in ("linf", "l2")), ", ".join(cka),
+                *(_interval(Paired(**result["frequency"][part])) for part in ("low", "high")),
+            ])  # fmt: skip
+            figures[f"{way}/{pretraining}"] = result | {"sentences": None}
+    head = [
+        "pretrained on", "finetuned", "universal perturbations carried, l-inf, points", "l2, points",
+        "CKA with the pretrained network, layer by layer: finetuned / standard", "low frequencies, points", "high frequencies, points",
+    ]  # fmt: skip
+    return (head, rows), figures
+
+
+def sweep_rows(records: Records, sweep: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
+    """The finetuned beside the standard network at every point of a factor."""
+    about = records.config["sweeps"][sweep]
+    epsilons = records.config["attack"]["epsilons"]["linf"]
+    rows: list[Line] = []
+    figures: dict[str, Any] = {}
+    for point in about["points"]:
+        where = f"attack/{folder(sweep)}/{folder(point)}"
+        curves = [records.attacked(f"{where}/{pretraining}", "linf") for pretraining in (about["pretraining"], NONE)]
+        if curves[0] is None or curves[1] is None:
+            continue
+        found = matched_difference(epsilons, *curves)
+        shown = [
+            f"{100 * value:.1f}"
+            for curve in curves
+            for value in (*curve[[0, -1]].mean(1), area_under_curve(epsilons, curve.mean(1)))  # type: ignore[index,union-attr]
+        ]
+        rows.append([point, *shown, "none matched" if found is None else _interval(found)])
+        figures[point] = {
+            "finetuned": curves[0].mean(1).tolist(), "standard": curves[1].mean(1).tolist(), "area_difference_matched": _plain([found])[0],
+        }  # fmt: skip
+    last = f"{255 * epsilons[-1]:.2g}/255, %"
+    head = [
+        sweep,
+        "finetuned: clean, %",
+        last,
+        "area, %",
+        "standard: clean, %",
+        last,
+        "area, %",
+        "finetuned - standard, area at matched accuracy, points",
+    ]
+    return (head, rows), figures
+
+
+def _plain(found: list[Paired | None]) -> list[dict[str, Any] | None]:
+    return [one and asdict(one) for one in found]
+
+
+def _interval(found: Paired, factor: float = 100.0) -> str:
+    digits = 1 if factor == 100.0 else 3
+    return f"{factor * found.value:+.{digits}f} [{factor * found.low:+.{digits}f}, {factor * found.high:+.{digits}f}]"

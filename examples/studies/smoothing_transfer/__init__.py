@@ -1,0 +1,1 @@
+"""Does smoothing transfer? Pretraining x finetuning x certification noise, from scratch to tables."""

@@ -1,0 +1,1 @@
+"""Every training method with the same network, images and number of passes: which certifies most?"""
