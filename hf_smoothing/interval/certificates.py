@@ -30,7 +30,7 @@ def classify_function(classifier: nn.Module) -> Callable[[Any], Any]:
     """
     if not isinstance(classifier, nn.Module):
         raise TypeError(f"Certification needs a module, whose weights it can read, got {type(classifier).__name__}.")
-    if hasattr(classifier, "base_classifier"):
+    if hasattr(classifier, "base_network"):
         return classifier.classify  # type: ignore[return-value]
     if not hasattr(classifier, "config"):
         return classifier

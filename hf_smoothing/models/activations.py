@@ -152,8 +152,8 @@ def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str,
 def backbone_of(model: nn.Module) -> tuple[str, nn.Module] | None:
     """Name and module of all but the head, or None."""
     prefix, classifier = "", model
-    while isinstance(getattr(classifier, "base_classifier", None), nn.Module):
-        prefix, classifier = f"{prefix}base_classifier.", classifier.base_classifier  # type: ignore[assignment]
+    while isinstance(getattr(classifier, "base_network", None), nn.Module):
+        prefix, classifier = f"{prefix}base_network.", classifier.base_network  # type: ignore[assignment]
     name = getattr(classifier, "base_model_prefix", "")
     backbone = getattr(classifier, name, None) if name else None
     return (f"{prefix}{name}", backbone) if isinstance(backbone, nn.Module) else None

@@ -70,7 +70,7 @@ def add_lora(
         raise ValueError("`target_modules` is empty, so nothing would be adapted. Name layers, or leave it out.")
     layers = [
         (name.rsplit(".", 1)[-1], module.weight.flatten(1).shape)
-        for name, module in model.base_classifier.named_modules()
+        for name, module in model.base_network.named_modules()
         if isinstance(module, (nn.Linear, nn.Conv2d))
     ]
     linear = {name for name, _ in layers}
@@ -91,7 +91,7 @@ def add_lora(
         "dropout": dropout,
         "target_modules": wanted,
     }
-    inject_lora(model.base_classifier, settings)
+    inject_lora(model.base_network, settings)
     train_adapters_only(model)
     model.config.lora = settings
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
@@ -146,11 +146,11 @@ def merge_lora(model: Any) -> None:
     _check(model)
     from peft.tuners.lora import LoraLayer
 
-    layers = [(name, m) for name, m in model.base_classifier.named_modules() if isinstance(m, LoraLayer)]
+    layers = [(name, m) for name, m in model.base_network.named_modules() if isinstance(m, LoraLayer)]
     for name, layer in layers:
         layer.merge(safe_merge=True)
         place, _, last = name.rpartition(".")
-        setattr(model.base_classifier.get_submodule(place), last, layer.get_base_layer())
+        setattr(model.base_network.get_submodule(place), last, layer.get_base_layer())
     model.config.lora = None
     model.requires_grad_(True)
 

@@ -64,7 +64,7 @@ def part(
         found = model
     else:
         found = SmoothedClassifier.from_base_pretrained(model, sigma=sigma, **pixels)
-    check_merged(found.base_classifier)
+    check_merged(found.base_network)
     return found
 
 

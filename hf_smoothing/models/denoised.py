@@ -81,7 +81,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
 
     config_class = DenoisedClassifierConfig
     config: DenoisedClassifierConfig
-    base_model_prefix = "classifier"
+    base_model_prefix = "network"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     accepts_loss_kwargs = False
@@ -90,7 +90,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
     def __init__(self, config: DenoisedClassifierConfig) -> None:
         super().__init__(config)
         self.denoiser = make_denoiser(config.denoiser)
-        self.classifier = AutoModelForImageClassification.from_config(config.base_config)
+        self.network = AutoModelForImageClassification.from_config(config.base_config)
         self.num_labels = config.num_labels
         self.loss_type = "ForImageClassification"
         self.post_init()
@@ -118,7 +118,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         prepared = self.config.preprocessing()(self.denoise(pixels))
-        logits = self.classifier(pixel_values=prepared.to(self.classifier.dtype)).logits
+        logits = self.network(pixel_values=prepared.to(self.network.dtype)).logits
         return classifier_output(self, logits, labels, return_dict)
 
 
@@ -148,9 +148,9 @@ def denoised_classifier(
     """
     own, loading = split_arguments(kwargs)
     classifier = part(classifier, sigma, pixels, loading)
-    if isinstance(classifier.base_classifier, DenoisedClassifierForImageClassification):
+    if isinstance(classifier.base_network, DenoisedClassifierForImageClassification):
         raise ValueError(
-            "This classifier has a denoiser already. Pass what stands behind it: model.base_classifier.classifier."
+            "This classifier has a denoiser already. Pass what stands behind it: model.base_network.network."
         )
     if denoiser is None:
         denoiser = {"kind": "residual", "channels": len(classifier.config.image_mean)}
@@ -178,7 +178,7 @@ def denoised_classifier(
         **classifier.config.preprocessing().to_dict(),
     )
     model = DenoisedClassifierForImageClassification(config)
-    model.classifier.load_state_dict(classifier.base_classifier.state_dict())
+    model.network.load_state_dict(classifier.base_network.state_dict())
     if trained is not None:
         model.denoiser.load_state_dict(trained.state_dict())
     return on_unit_pixels(model, classifier, sigma, **own)

@@ -156,5 +156,5 @@ def smoothed_ensemble(
     )
     ensemble = EnsembleForImageClassification(config)
     for copy, member in zip(ensemble.members, wrapped, strict=True):
-        copy.load_state_dict(member.base_classifier.state_dict())
+        copy.load_state_dict(member.base_network.state_dict())
     return on_unit_pixels(ensemble, wrapped[0], sigma, **own)

@@ -39,7 +39,7 @@ class SmoothedClassifier(PreTrainedModel):
 
     config_class = SmoothedClassifierConfig
     config: SmoothedClassifierConfig
-    base_model_prefix = "base_classifier"
+    base_model_prefix = "base_network"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     # Our loss is a mean over the batch, so Trainer must scale it when it accumulates gradients.
@@ -51,11 +51,11 @@ class SmoothedClassifier(PreTrainedModel):
 
     def __init__(self, config: SmoothedClassifierConfig) -> None:
         super().__init__(config)
-        self.base_classifier = AutoModelForImageClassification.from_config(config.base_config)
+        self.base_network = AutoModelForImageClassification.from_config(config.base_config)
         if config.lora is not None:
-            inject_lora(self.base_classifier, config.lora)
-        self.supports_gradient_checkpointing = self.base_classifier.supports_gradient_checkpointing
-        self._no_split_modules = self.base_classifier._no_split_modules
+            inject_lora(self.base_network, config.lora)
+        self.supports_gradient_checkpointing = self.base_network.supports_gradient_checkpointing
+        self._no_split_modules = self.base_network._no_split_modules
         self.num_labels = config.num_labels
         self.loss_type = "ForImageClassification"
         self.post_init()
@@ -115,7 +115,7 @@ class SmoothedClassifier(PreTrainedModel):
             source, model = os.fspath(base), load_base_classifier(base, **model_kwargs)
         if isinstance(model, SmoothedClassifier):
             raise ValueError(
-                "`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_classifier."
+                "`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_network."
             )
         check_head(model.config)
         check_merged(model)
@@ -141,7 +141,7 @@ class SmoothedClassifier(PreTrainedModel):
             noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,
         )  # fmt: skip
         wrapper: SmoothedClassifier = cls(config)
-        wrapper.base_classifier = model
+        wrapper.base_network = model
         wrapper.config._name_or_path = str(source)
         wrapper.eval()
         return wrapper
@@ -186,7 +186,7 @@ class SmoothedClassifier(PreTrainedModel):
                 "Resize images before noise is added, with NoisyImageProcessor."
             )
         prepared = self.config.preprocessing()(pixels)
-        return self.base_classifier(pixel_values=prepared.to(self.base_classifier.dtype), return_dict=True, **kwargs)
+        return self.base_network(pixel_values=prepared.to(self.base_network.dtype), return_dict=True, **kwargs)
 
     def forward(
         self,

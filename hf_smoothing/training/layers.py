@@ -36,13 +36,13 @@ def parameter_depths(model: nn.Module) -> Depths:
     Raises:
         ValueError: if the model is made of several networks, has no backbone of its own, or no list of blocks.
     """
-    inner = getattr(model, "base_classifier", model)
+    inner = getattr(model, "base_network", model)
     if isinstance(inner, (DenoisedClassifierForImageClassification, EnsembleForImageClassification)):
         raise ValueError(f"{type(inner).__name__} is made of several networks, so it has no depth of its own. {_CURE}")
     found = backbone_of(model)
     if found is None:
         raise ValueError(
-            f"{type(getattr(model, 'base_classifier', model)).__name__} has no backbone apart from its head. {_CURE}"
+            f"{type(getattr(model, 'base_network', model)).__name__} has no backbone apart from its head. {_CURE}"
         )
     place = blocks_of(model)
     if place is None:

@@ -55,7 +55,7 @@ def cases(settings: dict[str, dict]) -> dict[str, Case]:
         find_objective("smoothadv", OBJECTIVES, settings["smoothadv"] | {"attack": "ddn"}), of(model)
     )
     denoised = denoised_classifier(small(), sigma=0.25).train()
-    denoised.base_classifier.classifier.requires_grad_(False)
+    denoised.base_network.network.requires_grad_(False)
     for name, own in (("denoising", {}), ("denoising-stability", {"mse": 0.0, "stability": 1.0})):
         found[name] = Case(find_objective("denoising", OBJECTIVES, own), of(denoised))
     adapted = small()

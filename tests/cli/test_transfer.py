@@ -98,7 +98,7 @@ def test_what_is_refused(folder, capsys, tmp_path):
     assert "There is no module 'nowhere'" in capsys.readouterr().err
     assert transfer(folder, "--layers", "") == 1
     assert "There is no module ''" in capsys.readouterr().err
-    assert transfer(folder, "--max-images", "12", "--layers", "base_classifier") == 1
+    assert transfer(folder, "--max-images", "12", "--layers", "base_network") == 1
     assert "A layer to compare must give a tensor" in capsys.readouterr().err
     spoilt = smoothed("resnet", 1)
     next(spoilt.parameters()).data.fill_(torch.nan)

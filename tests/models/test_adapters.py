@@ -56,7 +56,7 @@ def test_nobody_else_settles_what_is_trained(more, tmp_path):
 
 def test_a_plain_checkpoint_with_adapters_is_refused(tmp_path):
     model, _ = trained(tmp_path / "run")
-    model.base_classifier.save_pretrained(tmp_path / "plain")
+    model.base_network.save_pretrained(tmp_path / "plain")
     with pytest.raises(ValueError, match="has LoRA adapters that a plain checkpoint cannot hold"):
         SmoothedClassifier.from_base_pretrained(tmp_path / "plain", sigma=0.25, size=16)
 
@@ -111,7 +111,7 @@ def test_wrapping_a_base_classifier_with_adapters_is_refused():
     for wrap in (
         lambda: smoothed_ensemble([model], sigma=0.25),
         lambda: denoised_classifier(model, sigma=0.25),
-        lambda: SmoothedClassifier.from_base_pretrained(model.base_classifier, sigma=0.25, size=16),
+        lambda: SmoothedClassifier.from_base_pretrained(model.base_network, sigma=0.25, size=16),
     ):
         with pytest.raises(ValueError, match=r"which would be lost\. Call merge_lora\(model\) first"):
             wrap()
@@ -135,7 +135,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`target_modules` is empty"):
         add_lora(smoothed("vit"), target_modules=[])
     with pytest.raises(TypeError, match="needs a SmoothedClassifier, got ViTForImageClassification"):
-        add_lora(smoothed("vit").base_classifier)
+        add_lora(smoothed("vit").base_network)
     with pytest.raises(ValueError, match="rank >= 1"):
         add_lora(smoothed("vit"), rank=0)
     for call in (merge_lora, lambda m: save_adapters(m, tmp_path / "x"), lambda m: load_adapters(m, tmp_path / "x")):

@@ -46,8 +46,8 @@ def test_a_plain_checkpoint_is_wrapped_with_every_tensor(kind, tmp_path):
     base = perturbed(plain(kind))
     base.save_pretrained(tmp_path)
     model = SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, **NORMALISATION)
-    assert_same_tensors(tensors(base), tensors(model.base_classifier))
-    assert not model.training and not model.base_classifier.training
+    assert_same_tensors(tensors(base), tensors(model.base_network))
+    assert not model.training and not model.base_network.training
     assert model.config.noise_owner == "trainer"
 
 
@@ -102,7 +102,7 @@ def test_a_new_head_is_made_for_other_classes(tmp_path):
     model = SmoothedClassifier.from_base_pretrained(
         tmp_path, sigma=0.25, size=SIZE, ignore_mismatched_sizes=True, **label_maps(names), **NORMALISATION
     )
-    assert model.base_classifier.classifier.out_features == model.num_labels == model.config.num_labels == 5
+    assert model.base_network.classifier.out_features == model.num_labels == model.config.num_labels == 5
     assert model(pixels()).logits.shape == (4, 5)
     model.save_pretrained(tmp_path / "new")
     assert SmoothedClassifier.from_pretrained(tmp_path / "new").config.id2label == dict(enumerate(names))

@@ -45,12 +45,12 @@ def test_it_denoises_and_classifies_and_is_saved_and_loaded(denoiser, tmp_path):
     model = denoised_classifier(own, sigma=0.25, denoiser=denoiser)
     model.eval()
     with torch.no_grad():
-        cleaned = model.base_classifier.denoise(PIXELS)
+        cleaned = model.base_network.denoise(PIXELS)
         assert cleaned.shape == PIXELS.shape
         torch.testing.assert_close(model.classify(PIXELS), own.classify(cleaned))
     model.save_pretrained(tmp_path / "model")
     again = SmoothedClassifier.from_pretrained(tmp_path / "model").eval()
-    assert isinstance(again.base_classifier, DenoisedClassifierForImageClassification)
+    assert isinstance(again.base_network, DenoisedClassifierForImageClassification)
     with torch.no_grad():
         torch.testing.assert_close(again.classify(PIXELS), model.classify(PIXELS))
     assert len(again.certify(PIXELS[:1], n=20, n0=5, seed=0)) == 1
@@ -110,13 +110,13 @@ def test_a_diffusers_folder_is_read(tmp_path):
     model = denoised_classifier(smoothed(), sigma=0.25, denoiser=(config, denoiser)).eval()
     denoiser.eval()
     with torch.no_grad():
-        torch.testing.assert_close(model.base_classifier.denoise(PIXELS), denoiser(PIXELS, 0.25))
+        torch.testing.assert_close(model.base_network.denoise(PIXELS), denoiser(PIXELS, 0.25))
 
 
 def test_the_small_denoiser_learns_to_denoise_and_leaves_the_classifier_alone(tmp_path):
     torch.manual_seed(0)
     model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL)
-    before = {name: value.clone() for name, value in model.base_classifier.classifier.state_dict().items()}
+    before = {name: value.clone() for name, value in model.base_network.network.state_dict().items()}
     made = trainer(
         model, tmp_path, objective="denoising", objective_args={"stability": 0.01}, noise="0.25", trainable=["denoiser"], max_steps=60, learning_rate=0.01, train_dataset=data(64),
     )  # fmt: skip
@@ -125,25 +125,25 @@ def test_the_small_denoiser_learns_to_denoise_and_leaves_the_classifier_alone(tm
     made.train()
     model.eval()
     with torch.no_grad():
-        error = (model.base_classifier.denoise(noisy) - clean).square().mean()
+        error = (model.base_network.denoise(noisy) - clean).square().mean()
     assert float(error) < 0.6 * 0.25**2
-    after = model.base_classifier.classifier.state_dict()
+    after = model.base_network.network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_the_losses_are_those_of_the_formula():
     torch.manual_seed(0)
     model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL).eval()
-    model.base_classifier.classifier.requires_grad_(False)
+    model.base_network.network.requires_grad_(False)
     loss, logs = denoising(Network(model, model.classify), BATCH, state(), mse=0.5, stability=2.0)
     generator = torch.Generator().manual_seed(0)
     sigma = NoiseMixture((0.3,)).sample_sigmas(4, generator)
     noisy, _ = NoiseMixture((0.3,)).add(PIXELS, generator, sigma)
-    inner = model.base_classifier
+    inner = model.base_network
     cleaned = inner.denoise(noisy)
     prepare = inner.config.preprocessing()
-    answers = inner.classifier(pixel_values=prepare(PIXELS)).logits.argmax(1)
-    shares = inner.classifier(pixel_values=prepare(cleaned)).logits.log_softmax(1)
+    answers = inner.network(pixel_values=prepare(PIXELS)).logits.argmax(1)
+    shares = inner.network(pixel_values=prepare(cleaned)).logits.log_softmax(1)
     stable = -sum(shares[i, answers[i]] for i in range(4)) / 4
     torch.testing.assert_close(loss, 0.5 * (cleaned - PIXELS).square().mean() + 2.0 * stable)
     assert logs.keys() == {"mse", "stability"}
@@ -152,10 +152,10 @@ def test_the_losses_are_those_of_the_formula():
 @pytest.mark.parametrize("settings", [{}, {"mse": 0.0, "stability": 1.0}])
 def test_the_losses_run_in_the_precision_of_the_weights_and_of_the_training(settings):
     model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL).eval()
-    model.base_classifier.classifier.requires_grad_(False)
+    model.base_network.network.requires_grad_(False)
     expected, _ = denoising(Network(model, model.classify), BATCH, state(), **settings)
     seen = []
-    model.base_classifier.denoiser.noise[0].register_forward_hook(lambda *given: seen.append(given[-1].dtype))
+    model.base_network.denoiser.noise[0].register_forward_hook(lambda *given: seen.append(given[-1].dtype))
 
     def mixed():
         return torch.autocast("cpu", torch.bfloat16)
@@ -193,7 +193,7 @@ def test_parts_may_be_plain_models(tmp_path):
     model = plain()
     pixels = {"size": 16, "image_mean": MEAN, "image_std": STD}
     made = denoised_classifier(model, sigma=0.25, denoiser=SMALL, pixels=pixels)
-    assert torch.equal(made.base_classifier.classifier.classifier[1].weight, model.classifier[1].weight)
+    assert torch.equal(made.base_network.network.classifier[1].weight, model.classifier[1].weight)
     with pytest.raises(TypeError, match="num_labels: only a checkpoint is loaded with these, got a ResNet"):
         denoised_classifier(model, sigma=0.25, pixels=pixels, num_labels=3)
     with pytest.raises(TypeError, match=r"`pixels` may hold size, .* got 'sise'"):

@@ -31,7 +31,7 @@ def test_it_is_saved_and_loaded_and_certifies(members, tmp_path):
     ensemble = smoothed_ensemble(members, sigma=0.25)
     ensemble.save_pretrained(tmp_path / "ensemble")
     again = SmoothedClassifier.from_pretrained(tmp_path / "ensemble").eval()
-    assert isinstance(again.base_classifier, EnsembleForImageClassification)
+    assert isinstance(again.base_network, EnsembleForImageClassification)
     with torch.no_grad():
         torch.testing.assert_close(again.classify(PIXELS), ensemble.classify(PIXELS))
     first, second = (model.certify(PIXELS[:2], n=50, n0=10, seed=0) for model in (ensemble, again))
@@ -52,7 +52,7 @@ def test_members_are_checkpoints_of_either_kind(tmp_path):
             }
         model.save_pretrained(tmp_path / kind)
         paths.append(tmp_path / kind)
-    assert len(smoothed_ensemble(paths, sigma=0.25).base_classifier.members) == len(KINDS)
+    assert len(smoothed_ensemble(paths, sigma=0.25).base_network.members) == len(KINDS)
 
 
 def test_the_members_stay_as_they_are(members):
@@ -77,4 +77,4 @@ def test_what_is_refused(members):
     with pytest.raises(TypeError, match=r"must be a list of classifiers, got str\. Write \[\.\.\.\] around it"):
         smoothed_ensemble("runs/one", sigma=0.25)
     with pytest.raises(ValueError, match="EnsembleConfig needs `members`"):
-        type(smoothed_ensemble(members, sigma=0.25).base_classifier.config)()
+        type(smoothed_ensemble(members, sigma=0.25).base_network.config)()

@@ -61,7 +61,7 @@ def test_attention_can_be_chosen_and_half_precision_must_be(tmp_path):
     )
     model.to(torch.float16).save_pretrained(tmp_path)
     loaded = SmoothedClassifier.from_pretrained(tmp_path, attn_implementation="sdpa")
-    assert loaded.base_classifier.config._attn_implementation == "sdpa"
+    assert loaded.base_network.config._attn_implementation == "sdpa"
     assert loaded.dtype == torch.float32
     assert SmoothedClassifier.from_pretrained(tmp_path, dtype=torch.float16).dtype == torch.float16
 

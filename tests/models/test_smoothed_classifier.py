@@ -187,8 +187,8 @@ def test_a_sigma_of_zero_is_not_replaced_by_the_default(wrong):
 def test_a_confident_backbone_reaches_the_ceiling_and_an_undecided_one_abstains():
     model = smoothed("vit", sigma=0.25)
     with torch.no_grad():
-        model.base_classifier.classifier.weight.zero_()
-        model.base_classifier.classifier.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+        model.base_network.classifier.weight.zero_()
+        model.base_network.classifier.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
     lost = GridStream(0, (3, SIZE, SIZE), sigma=0.25).total_variation
     for noise, slack in (("gaussian", 0.0), ("grid", lost)):
         certificate = model.certify(pixels(1), mode="fixed", noise=noise, n=100, seed=0)[0]

@@ -24,7 +24,7 @@ def stock(model, folder, train, **kwargs):
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
 def test_the_stock_trainer_trains_a_wrapper_that_owns_its_noise(kind, tmp_path):
     model = smoothed(kind, noise=0.5)
-    before, seen = tensors(model), watch(model.base_classifier)
+    before, seen = tensors(model), watch(model.base_network)
     examples = data(8)
     # The same image in every row: what differs between rows is noise.
     examples.pixels[:] = examples.pixels[0]
@@ -36,7 +36,7 @@ def test_the_stock_trainer_trains_a_wrapper_that_owns_its_noise(kind, tmp_path):
         assert 0.45 < noise.std() < 0.55
         assert torch.cdist(noise.flatten(1), noise.flatten(1)).fill_diagonal_(9.0).min() > 1.0
     assert not torch.allclose(seen[0], seen[1])
-    weight = f"base_classifier.classifier.{'1.' if kind == 'resnet' else ''}weight"
+    weight = f"base_network.classifier.{'1.' if kind == 'resnet' else ''}weight"
     assert not torch.equal(before[weight], model.state_dict()[weight])
 
 

@@ -15,7 +15,7 @@ def floats():
 def test_noise_of_the_model_is_added_in_train_mode_and_only_there(floats):
     model = smoothed("vit", noise=0.5).train()
     seen = []
-    model.base_classifier.register_forward_pre_hook(
+    model.base_network.register_forward_pre_hook(
         lambda _m, _a, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True
     )
     model(pixels())
@@ -50,7 +50,7 @@ def test_a_copy_works_like_the_original():
     twin = copy.deepcopy(model)
     loss = twin(pixels(), labels=torch.tensor([0, 1, 2, 0])).loss
     loss.backward()
-    assert all(parameter.grad is not None for parameter in twin.base_classifier.classifier.parameters())
+    assert all(parameter.grad is not None for parameter in twin.base_network.classifier.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(model.eval()(pixels(), seed=0).logits, twin.eval()(pixels(), seed=0).logits)
 
@@ -79,7 +79,7 @@ def test_gradient_checkpointing_does_not_change_gradients():
 def test_bfloat16_weights_still_get_float32_noise():
     model = smoothed("vit").to(torch.bfloat16)
     seen = []
-    model.base_classifier.register_forward_pre_hook(
+    model.base_network.register_forward_pre_hook(
         lambda _m, _a, kwargs: seen.append(kwargs["pixel_values"].dtype), with_kwargs=True
     )
     assert torch.isfinite(model(pixels(), seed=0).logits).all()

@@ -229,7 +229,7 @@ def test_the_clean_pixels_are_not_changed_in_place(noise):
 @pytest.mark.parametrize("kind", ["resnet", "smoothed-resnet"])
 def test_training_with_it(kind, tmp_path):
     model, counts = any_model(kind), []
-    backbone = model.base_classifier if "-" in kind else model
+    backbone = model.base_network if "-" in kind else model
     backbone.register_forward_pre_hook(
         lambda _m, _a, kwargs: counts.append(len(kwargs["pixel_values"])), with_kwargs=True
     )

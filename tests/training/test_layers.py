@@ -119,8 +119,8 @@ def test_the_head_is_the_classifier(name):
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
 def test_a_wrapper_changes_no_depth(kind):
     bare, wrapped = parameter_depths(deep(kind)), parameter_depths(deep(f"smoothed-{kind}"))
-    assert wrapped.of == {f"base_classifier.{name}": depth for name, depth in bare.of.items()}
-    assert wrapped.head == {f"base_classifier.{name}" for name in bare.head}
+    assert wrapped.of == {f"base_network.{name}": depth for name, depth in bare.of.items()}
+    assert wrapped.head == {f"base_network.{name}" for name in bare.head}
     assert wrapped.blocks == bare.blocks == BLOCKS
 
 

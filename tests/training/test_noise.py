@@ -33,7 +33,7 @@ def distances(draws):
 
 def train(kind, folder, **kwargs):
     model = any_model(kind)
-    seen = capture(model.base_classifier if "-" in kind else model)
+    seen = capture(model.base_network if "-" in kind else model)
     loop = trainer(model, folder, **({"noise": "0.5", "train_dataset": flat_images(), "max_steps": 3} | kwargs))
     loop.train()
     return seen, loop
@@ -150,7 +150,7 @@ def test_images_of_the_processor_are_taken_as_they_come(tmp_path):
 
 def test_the_noise_of_the_model_is_added_once(tmp_path):
     model = smoothed("vit", noise=0.5)
-    seen = capture(model.base_classifier)
+    seen = capture(model.base_network)
     trainer(model, tmp_path, noise_owner="model", train_dataset=flat_images()).train()
     draws = noise_of(seen)
     assert float(torch.cat(draws).std()) == pytest.approx(0.5, rel=0.04)

@@ -143,7 +143,7 @@ def test_a_wrapper_needs_no_note_of_its_pixels(tmp_path):
     model = smoothed()
     trainer(model, tmp_path).train()
     assert model.config.hf_smoothing.keys() == {"noise", "objective"}
-    assert not hasattr(model.base_classifier.config, "hf_smoothing")
+    assert not hasattr(model.base_network.config, "hf_smoothing")
 
 
 def test_a_trained_wrapper_is_saved_whole(tmp_path):

@@ -34,8 +34,8 @@ def test_patterns(patterns, starts):
 def test_patterns_reach_into_a_wrapper():
     model = smoothed()
     train_only(model, ["classifier"])
-    # "classifier" is the head and does not match inside "base_classifier".
-    assert trained(model) == names(model, "base_classifier.classifier")
+    # "classifier" is the head and does not match inside "base_network".
+    assert trained(model) == names(model, "base_network.classifier")
 
 
 def test_a_number_is_not_the_start_of_another():

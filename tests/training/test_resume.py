@@ -82,7 +82,7 @@ def test_a_resumed_run_does_not_repeat_the_noise_that_the_model_drew(tmp_path):
     def noise(folder, resume=None):
         model = smoothed("vit", noise=0.5)
         seen = []
-        model.base_classifier.register_forward_pre_hook(
+        model.base_network.register_forward_pre_hook(
             lambda _m, _a, kwargs: seen.append(kwargs["pixel_values"].detach().clone()), with_kwargs=True
         )
         grey = DecodedPixels(torch.full((4, 3, SIZE, SIZE), 128, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))

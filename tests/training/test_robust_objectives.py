@@ -123,10 +123,10 @@ def test_features_stay_near_the_teacher_s():
     loss, _ = feature_distillation(network, batch, state(), teacher=teacher, weight=0.3)
     student.zero_grad()
     pooled = [
-        m.base_classifier.resnet(m.config.preprocessing()(batch.pixels)).pooler_output.flatten(1)
+        m.base_network.resnet(m.config.preprocessing()(batch.pixels)).pooler_output.flatten(1)
         for m in (student, teacher)
     ]
-    logits = student.base_classifier.classifier(pooled[0])
+    logits = student.base_network.classifier(pooled[0])
     expected = F.cross_entropy(logits, batch.labels) + 0.3 * (pooled[0] - pooled[1].detach()).norm(dim=1).mean()
     torch.testing.assert_close(loss, expected)
     loss.backward()

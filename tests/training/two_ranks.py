@@ -20,7 +20,7 @@ DENOISING = {"denoising": {}, "stability": {"mse": 0.0, "stability": 1.0}}
 def watched(kind, folder, **kwargs):
     model = any_model(kind)
     seen = []
-    target = model.base_classifier if "-" in kind else model
+    target = model.base_network if "-" in kind else model
     hook = target.register_forward_pre_hook(
         lambda _m, _a, inputs: seen.append(inputs["pixel_values"].detach().clone()) if model.training else None,
         with_kwargs=True,
@@ -58,14 +58,14 @@ def main(folder: Path) -> None:
         model = denoised_classifier(
             any_model("smoothed-resnet"), sigma=0.25, denoiser={"kind": "residual", "width": 4, "depth": 3}
         )
-        before = tensors(model.base_classifier.classifier)
+        before = tensors(model.base_network.network)
         loop = trainer(
             model, folder / name, train_dataset=data(8), per_device_train_batch_size=2, noise="0.25", objective="denoising",
             objective_args=weights, trainable=["denoiser"], max_steps=2,
         )  # fmt: skip
         loop.train()
-        assert_same_tensors(tensors(model.base_classifier.classifier), before)
-        record[name] = {"weights": tensors(model.base_classifier.denoiser)}
+        assert_same_tensors(tensors(model.base_network.network), before)
+        record[name] = {"weights": tensors(model.base_network.denoiser)}
 
     loop, model, seen, hook = watched(
         "smoothed-resnet", folder / "history", max_steps=2, eval_strategy="steps", eval_steps=1, eval_dataset=data(4)

@@ -41,7 +41,7 @@ class Work(Worker):
     def denoiser(self, stage: Stage, folder: Path, needs: Results) -> dict[str, Any]:
         """A denoiser before the classifier, which stays as it is; or further training of one that is there."""
         model, settings = self._from(needs, stage), stage.settings
-        if not hasattr(model.base_classifier, "denoise"):
+        if not hasattr(model.base_network, "denoise"):
             model = denoised_classifier(model, sigma=settings["sigma"], denoiser=settings["denoiser"])
         train, held_out, _ = self.training_images(settings)
         return self.taught(model, settings, folder, train, held_out)

@@ -43,21 +43,21 @@ def denoising(
     network = network_of(model, "Denoising")
     no_smoothing(state, "Denoising")
     module: Any = network.module
-    inner = getattr(module, "base_classifier", module)
+    inner = getattr(module, "base_network", module)
     if not hasattr(inner, "denoise"):
         raise TypeError(
             f"Denoising trains a classifier with a denoiser, got {type(inner).__name__}. Make one with denoised_classifier(path, sigma=...)."
         )
-    if stability and any(p.requires_grad for p in inner.classifier.parameters()):
+    if stability and any(p.requires_grad for p in inner.network.parameters()):
         # Its own answers are the target, so a constant classifier would be the best one.
         raise ValueError(
             "The stability loss needs a frozen classifier behind the denoiser, got one that is trained too. Set trainable=['denoiser'] in "
-            "RobustTrainingArguments, or freeze it: model.base_classifier.classifier.requires_grad_(False)."
+            "RobustTrainingArguments, or freeze it: model.base_network.network.requires_grad_(False)."
         )
     noise, _ = noisy_copies(batch, state, 1, "Denoising")
     noisy = batch.pixels + noise[0]
     if stability or ranks() > 1:
-        inner.classifier.eval()  # it is what it was, batch-norm statistics included
+        inner.network.eval()  # it is what it was, batch-norm statistics included
         # Through the whole model, which is what shares gradients between ranks.
         with recorded({"cleaned": inner.denoiser}) as seen:
             logits = network(noisy)
@@ -69,8 +69,8 @@ def denoising(
     loss, logs = mse * error, {"mse": error}
     if stability:
         with torch.no_grad(), network.precision():
-            clean = inner.config.preprocessing()(batch.pixels).to(inner.classifier.dtype)
-            answers = inner.classifier(pixel_values=clean).logits.argmax(1)
+            clean = inner.config.preprocessing()(batch.pixels).to(inner.network.dtype)
+            answers = inner.network(pixel_values=clean).logits.argmax(1)
         stable = F.cross_entropy(logits.float(), answers)
         loss, logs = loss + stability * stable, logs | {"stability": stable}
     return loss, logs
