@@ -34,7 +34,7 @@ def test_patterns(patterns, starts):
 def test_patterns_reach_into_a_wrapper():
     model = smoothed()
     train_only(model, ["classifier"])
-    # "classifier" is the head and does not match inside "base_network".
+    # The head alone: patterns are whole components of a name.
     assert trained(model) == names(model, "base_network.classifier")
 
 
