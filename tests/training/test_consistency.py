@@ -10,7 +10,7 @@ from tiny import any_model, data, plain, trainer
 
 from hf_smoothing import NoiseMixture
 from hf_smoothing.training import Batch, ObjectiveState
-from hf_smoothing.training.objectives import consistency
+from hf_smoothing.training.objectives import OBJECTIVES, consistency, find_objective
 
 
 CLASSES = 5
@@ -41,10 +41,11 @@ def copies_of(noisy, count):
     return found
 
 
-def slow_consistency(weight, noisy, labels, copies, divergence_weight, entropy_weight, smoothing):
+def slow_consistency(weight, noisy, labels, copies, divergence_weights, entropy_weight, smoothing):
     """mean_i CE(F_i, y) + lambda mean_i KL(F || F_i) + eta H(F), image by image, copy by copy, class by class, in float64."""
     total = {"cross_entropy": 0.0, "divergence": 0.0, "entropy": 0.0}
-    for own, label in zip(copies_of(noisy, len(labels)), labels.tolist(), strict=True):
+    weighted = 0.0
+    for own, label, own_weight in zip(copies_of(noisy, len(labels)), labels.tolist(), divergence_weights, strict=True):
         assert len(own) == copies
         softmaxes = []
         for copy in own:
@@ -56,11 +57,12 @@ def slow_consistency(weight, noisy, labels, copies, divergence_weight, entropy_w
             for k in range(CLASSES):
                 target = (1 - smoothing) * (k == label) + smoothing / CLASSES
                 total["cross_entropy"] = total["cross_entropy"] - target * softmax[k].log() / copies
-                total["divergence"] = total["divergence"] + mean[k] * (mean[k] / softmax[k]).log() / copies
+                apart = mean[k] * (mean[k] / softmax[k]).log() / copies
+                total["divergence"], weighted = total["divergence"] + apart, weighted + own_weight * apart
         for k in range(CLASSES):
             total["entropy"] = total["entropy"] - mean[k] * mean[k].log()
     parts = {name: value / len(labels) for name, value in total.items()}
-    loss = parts["cross_entropy"] + divergence_weight * parts["divergence"] + entropy_weight * parts["entropy"]
+    loss = parts["cross_entropy"] + weighted / len(labels) + entropy_weight * parts["entropy"]
     return loss, parts
 
 
@@ -102,7 +104,7 @@ def test_loss_and_gradient_equal_their_slow_twins(copies, weight, entropy, smoot
         copies=copies, weight=weight, entropy=entropy,
     )  # fmt: skip
     (noisy,) = seen  # one forward pass
-    expected, parts = slow_consistency(slow, noisy, labels, copies, weight, entropy, smoothing)
+    expected, parts = slow_consistency(slow, noisy, labels, copies, [weight] * count, entropy, smoothing)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
     assert {name: value.item() for name, value in logs.items()} == {
         name: pytest.approx(value.item(), rel=1e-5, abs=1e-6) for name, value in parts.items()
@@ -110,6 +112,49 @@ def test_loss_and_gradient_equal_their_slow_twins(copies, weight, entropy, smoot
     loss.backward()
     expected.backward()
     torch.testing.assert_close(fast.grad, slow.grad, rtol=1e-4, atol=1e-5 * float(slow.grad.abs().max()) + 1e-9)
+
+
+@pytest.mark.parametrize("clean", [0.0, 0.4])
+def test_each_sigma_may_have_its_own_weight(clean):
+    noise, weights, count = NoiseMixture((0.25, 0.5, 1.0), clean), {0.0: 2.0, 0.25: 2.0, 0.5: 5.0, 1.0: 10.0}, 14
+    sigmas = noise.sample_sigmas(count, torch.Generator().manual_seed(7)).tolist()
+    assert len(set(sigmas)) > 2
+    seen, fast, slow, labels = [], random_weight(), random_weight(), torch.arange(count) % CLASSES
+
+    def model(x):
+        seen.append(x)
+        return x.double().flatten(1) @ fast
+
+    loss, _ = consistency(model, Batch(images(count), labels), state(noise, 7), weight=[2.0, 5.0, 10.0])
+    own = [weights[sigma] for sigma in sigmas]
+    expected, _ = slow_consistency(slow, seen[0], labels, 2, own, 0.5, 0.0)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(fast.grad, slow.grad, rtol=1e-4, atol=1e-5 * float(slow.grad.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("noise", "weight", "message"),
+    [
+        (NoiseMixture((0.25, 0.5)), [1.0], r"one number for each sigma of the mixture, \[0.25, 0.5\], got \[1.0\]"),
+        (NoiseMixture((0.1, 1.0), 0.0, "uniform"), [1.0, 2.0], "which has no list of them"),
+        (NoiseMixture((0.25, 0.5)), [1.0, -2.0], "must be >= 0, or a list"),
+        (NOISE, -1.0, "must be >= 0, or a list"),
+        (NOISE, ["a"], "must be >= 0, or a list"),
+    ],
+)
+def test_weights_that_do_not_fit_the_mixture_are_refused(noise, weight, message):
+    with pytest.raises(ValueError, match=message):
+        consistency(lambda x: x.flatten(1), Batch(images(2), torch.arange(2)), state(noise), weight=weight)
+
+
+def test_a_list_of_weights_comes_from_the_arguments():
+    assert find_objective("consistency", OBJECTIVES, {"weight": [2.0, 5]}).keywords == {"weight": [2.0, 5]}
+    with pytest.raises(ValueError, match="must give a finite number for 'weight'"):
+        find_objective("consistency", OBJECTIVES, {"weight": [2.0, "five"]})
+    with pytest.raises(ValueError, match="must give a finite number for 'entropy'"):
+        find_objective("consistency", OBJECTIVES, {"entropy": [0.5]})
 
 
 def test_every_part_has_a_gradient_of_its_own():
@@ -202,11 +247,9 @@ def test_half_precision_logits_are_read_in_float32():
     assert float(half) == pytest.approx(float(exact), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"copies": 1}, {"copies": 0}, {"weight": -0.1}, {"entropy": -1.0}, {"copies": 1, "weight": -1.0}]
-)
+@pytest.mark.parametrize("wrong", [{"copies": 1}, {"copies": 0}, {"entropy": -1.0}, {"copies": 1, "weight": -1.0}])
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match="a whole number of at least 2 copies and weights >= 0, got"):
+    with pytest.raises(ValueError, match="a whole number of at least 2 copies and an entropy weight >= 0, got"):
         consistency(lambda x: x.flatten(1), Batch(images(2), torch.arange(2)), state(), **wrong)
 
 

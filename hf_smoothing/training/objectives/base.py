@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from numbers import Integral, Real
@@ -86,6 +86,37 @@ def noisy_copies(batch: Batch, state: ObjectiveState, copies: int, name: str) ->
     return noise.view(copies, *batch.pixels.shape), sigma
 
 
+def for_each_image(
+    setting: float | Sequence[float], name: str, noise: NoiseMixture | None, sigma: Tensor
+) -> float | Tensor:
+    """A setting of an objective, given once or for each sigma of the mixture, as it is for each image.
+
+    Args:
+        setting: one number >= 0, or one for each entry of `noise.sigmas`, in their order. Clean images have the first.
+        name: of the setting, for errors.
+        noise: the mixture.
+        sigma: float32 (batch,), drawn from it.
+
+    Returns:
+        The number, or float32 (batch,).
+
+    Raises:
+        ValueError: if a number is negative, or there are several and not one for each sigma of a list.
+    """
+    levels = [setting] if isinstance(setting, (int, float)) else list(setting)
+    if not all(isinstance(level, (int, float)) and level >= 0.0 for level in levels):
+        raise ValueError(f"`{name}` must be >= 0, or a list of such numbers, got {setting!r}.")
+    if isinstance(setting, (int, float)):
+        return float(setting)
+    sigmas = () if noise is None or noise.distribution != "list" else noise.sigmas
+    if len(levels) != len(sigmas):
+        raise ValueError(
+            f"`{name}` needs one number for each sigma of the mixture, {list(sigmas) or 'which has no list of them'}, got {levels}. Give as many, or one for all."
+        )
+    apart = (sigma[:, None] - torch.tensor(sigmas, device=sigma.device)).abs()
+    return torch.tensor(levels, device=sigma.device)[apart.argmin(dim=1)]
+
+
 def no_smoothing(state: ObjectiveState, name: str) -> None:
     """Refuse label smoothing where an objective has no place for it.
 
@@ -148,7 +179,10 @@ def find_objective(
         )
     if named:
         for name, value in settings.items():
-            _check_kind(name, value, accepted[name].default)
+            # A list where the objective takes one number or several; which fit is its own affair.
+            several = isinstance(value, (list, tuple)) and "Sequence[float]" in str(accepted[name].annotation)
+            for one in value if several else [value]:
+                _check_kind(name, one, accepted[name].default)
     return functools.partial(objective, **settings) if settings else objective
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks.losses import divergence, log_mean_softmax
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, noisy_copies
+from hf_smoothing.training.objectives.base import Batch, ObjectiveState, for_each_image, noisy_copies
 
 
 def consistency(
@@ -17,7 +17,7 @@ def consistency(
     state: ObjectiveState,
     *,
     copies: int = 2,
-    weight: float = 10.0,
+    weight: float | Sequence[float] = 10.0,
     entropy: float = 0.5,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """mean_i CE(F_i, y) + weight * mean_i KL(F || F_i) + entropy * H(F), F being the mean of the softmax F_i of `copies` noisy copies.
@@ -27,19 +27,21 @@ def consistency(
     Args:
         model, batch, state: as for every objective.
         copies: noisy copies of each image, m.
-        weight: of the divergence, lambda. The paper takes 20 at sigma .25 and 10 above.
+        weight: of the divergence, lambda: one number, or one for each sigma of a mixture with a list of them. The paper takes 20 at
+            sigma .25 and 10 above, each for a network of its own.
         entropy: weight of the entropy of the mean, eta.
 
     Raises:
-        ValueError: without noise, or with fewer than two copies.
+        ValueError: without noise, with fewer than two copies, or with weights that do not fit the mixture.
 
     Source: Jeong and Shin, arXiv 2006.04062.
     """
-    if not isinstance(copies, int) or copies < 2 or not weight >= 0.0 or not entropy >= 0.0:
+    if not isinstance(copies, int) or copies < 2 or not entropy >= 0.0:
         raise ValueError(
-            f"Consistency needs a whole number of at least 2 copies and weights >= 0, got copies={copies}, weight={weight}, entropy={entropy}."
+            f"Consistency needs a whole number of at least 2 copies and an entropy weight >= 0, got copies={copies}, entropy={entropy}."
         )
-    noise, _ = noisy_copies(batch, state, copies, "Consistency")
+    noise, sigma = noisy_copies(batch, state, copies, "Consistency")
+    weights = for_each_image(weight, "weight", state.noise, sigma)
     count = len(batch.pixels)
     noisy = (batch.pixels + noise).flatten(0, 1)
     logits = model(noisy).float().view(copies, count, -1)
@@ -47,7 +49,7 @@ def consistency(
     losses = F.nll_loss(log_p.flatten(0, 1), batch.labels.repeat(copies))
     if state.label_smoothing:
         losses = (1.0 - state.label_smoothing) * losses - state.label_smoothing * log_p.mean()
-    apart = divergence(log_mean, log_p).mean()
+    apart = divergence(log_mean, log_p).mean(0)  # of each image
     uncertainty = -(log_mean.exp() * log_mean).sum(-1).mean()
-    loss = losses + weight * apart + entropy * uncertainty
-    return loss, {"cross_entropy": losses, "divergence": apart, "entropy": uncertainty}
+    loss = losses + (weights * apart).mean() + entropy * uncertainty
+    return loss, {"cross_entropy": losses, "divergence": apart.mean(), "entropy": uncertainty}
