@@ -32,7 +32,7 @@ ARROWS = {
     "interval": {"certification", "pixels", "preprocessing", "records", "statistics", "training"},
     "report": {"statistics", "records", "published"},
     "data": {"noise", "preprocessing", "pixels"},
-    "transfer": {"attacks", "certification", "models", "pixels", "records", "statistics", "training"},
+    "robustness_transfer": {"attacks", "certification", "models", "pixels", "records", "statistics", "training"},
     "training": {
         "attacks",
         "certification",

@@ -1,4 +1,4 @@
-"""`hf-smoothing certify | report | attack | transfer`."""
+"""`hf-smoothing certify | report | attack | robustness-transfer`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from hf_smoothing import __version__
-from hf_smoothing.cli import attack, certify, report, transfer
+from hf_smoothing.cli import attack, certify, report, robustness_transfer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +40,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (certify, report, attack, transfer):
+    for command in (certify, report, attack, robustness_transfer):
         command.add(commands)
     return parser

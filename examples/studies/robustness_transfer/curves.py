@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.studies.robustness_transfer.plan import folder
+from hf_smoothing.robustness_transfer import area_of_each, matched
+from hf_smoothing.robustness_transfer.records import from_bits
 from hf_smoothing.statistics import Paired, paired_difference
-from hf_smoothing.transfer import area_of_each, matched
-from hf_smoothing.transfer.keeping import from_bits
 
 
 class Records:

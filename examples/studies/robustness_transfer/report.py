@@ -12,8 +12,8 @@ from examples.studies.pages import keep_records, markdown_table, publish
 from examples.studies.robustness_transfer.curves import Records, matched_difference, mean_matched_difference
 from examples.studies.robustness_transfer.figures import draw
 from examples.studies.robustness_transfer.plan import NONE, folder
+from hf_smoothing.robustness_transfer import area_under_curve, decline_ratio
 from hf_smoothing.statistics import Paired, paired_difference
-from hf_smoothing.transfer import area_under_curve, decline_ratio
 
 
 Line = list[Any]

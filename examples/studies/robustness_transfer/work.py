@@ -13,13 +13,13 @@ from examples.studies.stages import Results, Stage
 from examples.studies.worker import Worker
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.transfer.analysis import Analysis
-from hf_smoothing.transfer.drawing import KINDS
-from hf_smoothing.transfer.findings import alike, frequency_gap, sentences, universal
-from hf_smoothing.transfer.keeping import bits, read_analysis
-from hf_smoothing.transfer.page import write_page
-from hf_smoothing.transfer.plan import Plan
-from hf_smoothing.transfer.robustness import attack_curve
+from hf_smoothing.robustness_transfer.analysis import Analysis
+from hf_smoothing.robustness_transfer.figures import KINDS
+from hf_smoothing.robustness_transfer.findings import alike, frequency_gap, sentences, universal
+from hf_smoothing.robustness_transfer.page import write_page
+from hf_smoothing.robustness_transfer.records import bits, read_analysis
+from hf_smoothing.robustness_transfer.robustness import attack_curve
+from hf_smoothing.robustness_transfer.settings import AnalysisSettings
 
 
 class Work(Worker):
@@ -60,7 +60,7 @@ class Work(Worker):
             "paths": dict(zip(models, needs, strict=True)),
             "dataset": {"id": stage.settings["data"], "split": "test"},
         }
-        plan = Plan(attacks=tuple(stage.settings["attacks"]))
+        plan = AnalysisSettings(attacks=tuple(stage.settings["attacks"]))
         Analysis(models, test.pixels, test.labels, folder, plan, about).run(progress=False)
         write_page(folder)
         _, records = read_analysis(folder)

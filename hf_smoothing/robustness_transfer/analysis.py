@@ -1,4 +1,4 @@
-"""Three models, one data set: everything that is measured about what pretraining has handed on, kept in a folder of records."""
+"""Three models, one data set: everything that is measured about robustness transfer, kept in a folder of records."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.activations import Network, layers_of, recorded
 from hf_smoothing.records import RunError, write_json
-from hf_smoothing.transfer.frequency import frequency_curve
-from hf_smoothing.transfer.keeping import SETTINGS, bits, read_record
-from hf_smoothing.transfer.plan import ROLES, Plan, check_models, same_classes
-from hf_smoothing.transfer.robustness import attack_curve, check_epsilons
-from hf_smoothing.transfer.similarity import MinibatchCKA, pooled, svcca
+from hf_smoothing.robustness_transfer.frequency import frequency_curve
+from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, read_record
+from hf_smoothing.robustness_transfer.robustness import attack_curve, check_epsilons
+from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings, check_models, same_classes
+from hf_smoothing.robustness_transfer.similarity import MinibatchCKA, pooled, svcca
 
 
 PAIRS = (("pretrained", "finetuned"), ("pretrained", "standard"), ("standard", "finetuned"))
@@ -40,7 +40,7 @@ class Analysis:
         pixels: uint8 or float (images, channels, height, width) in [0, 1].
         labels: int64 (images,).
         output: folder of the records; a run that was cut off goes on.
-        plan: what is measured.
+        settings: what is measured.
         about: further facts to keep.
 
     Raises:
@@ -54,20 +54,20 @@ class Analysis:
         pixels: Tensor,
         labels: Tensor,
         output: str | os.PathLike[str],
-        plan: Plan | None = None,
+        settings: AnalysisSettings | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         check_models(models)
         if len(pixels) < 8:
-            raise ValueError(f"A comparison needs at least 8 images, got {len(pixels)}. Raise --max-images.")
-        self.plan, self.output = plan or Plan(), Path(output)
+            raise ValueError(f"A comparison needs at least 8 images, got {len(pixels)}. Take more images.")
+        self.settings, self.output = settings or AnalysisSettings(), Path(output)
         device = models["finetuned"].device
         # In random order: a data set sorted by class would have perturbations crafted on some classes and judged on the others.
-        order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.plan.seed))
+        order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.settings.seed))
         self.pixels = pixels[order].to(device).float() / (255 if pixels.dtype == torch.uint8 else 1)
         self.labels = labels[order].to(device)
         self.networks = {role: Network(models[role].eval(), models[role].classify) for role in ROLES}
-        self.settings = {
+        self.facts = {
             "models": {role: classifier_identity(models[role]) for role in ROLES},
             "parameters": {role: sum(p.numel() for p in models[role].parameters()) for role in ROLES},
             "same_classes": same_classes(models["pretrained"], models["finetuned"]),
@@ -76,11 +76,11 @@ class Analysis:
             "data_sha256": hashlib.sha256(
                 (self.pixels * 255).round().byte().cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
             ).hexdigest(),
-            **json.loads(json.dumps(asdict(self.plan))),
+            **json.loads(json.dumps(asdict(self.settings))),
         }
         for norm, radii in (
-            *self.plan.epsilons.items(),
-            *((n, (radius,)) for n, radius in self.plan.universal.items()),
+            *self.settings.epsilons.items(),
+            *((n, (radius,)) for n, radius in self.settings.universal.items()),
         ):
             check_epsilons(radii, norm, pixels[0].numel())
         for role in ROLES:
@@ -92,73 +92,76 @@ class Analysis:
         records.mkdir(parents=True, exist_ok=True)
         if file.exists():
             known = read_record(file).get("settings", {})
-            differing = [key for key in self.settings if known.get(key) != self.settings[key]]
+            differing = [key for key in self.facts if known.get(key) != self.facts[key]]
             if differing:
                 raise RunError(
-                    f"{self.output} holds the records of another analysis: {', '.join(differing)} differ. Use another --output-dir."
+                    f"{self.output} holds the records of another analysis: {', '.join(differing)} differ. Use another output folder."
                 )
             return
         if any(records.iterdir()):
             raise RunError(
-                f"{self.output} holds records, but not what they are of ({SETTINGS} is missing). Delete the folder, or use another --output-dir."
+                f"{self.output} holds records, but not what they are of ({SETTINGS} is missing). Delete the folder, or use another output folder."
             )
-        write_json(file, {"settings": self.settings, "about": dict(about)})
+        write_json(file, {"settings": self.facts, "about": dict(about)})
 
     def run(self, progress: bool = True) -> None:
         """Do what is missing."""
         work = self.work()
         with tqdm(work.items(), desc="Measuring", unit="record", disable=not progress) as bar:
-            for name, measure in bar:
-                bar.set_postfix_str(name)
-                if not self._measured(name):
-                    write_json(self.output / "records" / f"{name}.json", measure())
+            for key, measure in bar:
+                bar.set_postfix_str(str(key))
+                if not self._measured(key):
+                    write_json(self._file(key), measure())
 
-    def _measured(self, name: str) -> bool:
-        file = self.output / "records" / f"{name}.json"
-        crafted = name.startswith("universal-") and not file.with_suffix(".safetensors").exists()
+    def _file(self, key: Key, suffix: str = ".json") -> Path:
+        return self.output / "records" / f"{key}{suffix}"
+
+    def _measured(self, key: Key) -> bool:
+        file = self._file(key)
+        crafted = key.kind == "universal" and not self._file(key, ".safetensors").exists()
         if not file.exists() or crafted:
             return False
         read_record(file)  # refuse a damaged one before measuring the others
         return True
 
-    def work(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        """Name -> what makes the record, in order: later ones may read earlier ones."""
-        todo: dict[str, Callable[[], dict[str, Any]]] = {}
-        judged = [role for role in ROLES if role != "pretrained" or self.settings["same_classes"]]
-        for norm in self.plan.epsilons:
-            for attack in self.plan.attacks:
+    def work(self) -> dict[Key, Callable[[], dict[str, Any]]]:
+        """Key -> what makes the record, in order: later ones may read earlier ones."""
+        todo: dict[Key, Callable[[], dict[str, Any]]] = {}
+        judged = [role for role in ROLES if role != "pretrained" or self.facts["same_classes"]]
+        for norm in self.settings.epsilons:
+            for attack in self.settings.attacks:
                 for role in judged:
-                    todo[f"attack-{role}-{attack}-{norm}"] = lambda r=role, a=attack, n=norm: self.attack(r, a, n)  # type: ignore[misc]
-        for norm in self.plan.universal:
+                    todo[Key("attack", role, attack, norm)] = lambda r=role, a=attack, n=norm: self.attack(r, a, n)  # type: ignore[misc]
+        for norm in self.settings.universal:
             for role in (*ROLES, "random"):
-                todo[f"universal-{role}-{norm}"] = lambda r=role, n=norm: self.universal(r, n)  # type: ignore[misc]
+                todo[Key("universal", role, norm=norm)] = lambda r=role, n=norm: self.universal(r, n)  # type: ignore[misc]
         for kind in ("clean", "attacked", "universal"):
-            todo[f"similarity-{kind}"] = lambda k=kind: self.similarity(k)  # type: ignore[misc]
+            todo[Key("similarity", kind)] = lambda k=kind: self.similarity(k)  # type: ignore[misc]
         for role in judged:
-            todo[f"frequency-{role}"] = lambda r=role: self.frequency(r)  # type: ignore[misc]
+            todo[Key("frequency", role)] = lambda r=role: self.frequency(r)  # type: ignore[misc]
         return todo
 
     def attack(self, role: str, attack: str, norm: Norm) -> dict[str, Any]:
         """Which images a network still gets right under an attack of each radius."""
-        epsilons = self.plan.epsilons[norm]
+        epsilons = self.settings.epsilons[norm]
         right = attack_curve(
-            self.networks[role], self.pixels, self.labels, attack=attack, norm=norm, epsilons=epsilons, steps=self.plan.steps,
-            batch_size=self.plan.batch_size, seed=self.plan.seed,
+            self.networks[role], self.pixels, self.labels, attack=attack, norm=norm, epsilons=epsilons, steps=self.settings.steps,
+            batch_size=self.settings.batch_size, seed=self.settings.seed,
         )  # fmt: skip
         return {"epsilons": list(epsilons), "right": [bits(row) for row in right]}
 
     def universal(self, source: str, norm: Norm) -> dict[str, Any]:
         """What a perturbation crafted on the first half of the images on one network, or a random one, does to all three, on the second half."""
-        epsilon, half = self.plan.universal[norm], len(self.pixels) // 2
-        generator = torch.Generator(self.pixels.device).manual_seed(self.plan.seed)
+        epsilon, half = self.settings.universal[norm], len(self.pixels) // 2
+        generator = torch.Generator(self.pixels.device).manual_seed(self.settings.seed)
         if source == "random":
             found = random_perturbation(self.pixels[0], epsilon, norm, generator)
         else:
             found = universal_perturbation(
-                self.networks[source], self.pixels[:half], epsilon=epsilon, norm=norm, batch_size=min(self.plan.batch_size, max(half // 4, 1)),
+                self.networks[source], self.pixels[:half], epsilon=epsilon, norm=norm, batch_size=min(self.settings.batch_size, max(half // 4, 1)),
                 generator=generator,
             )  # fmt: skip
-        save_file({"perturbation": found.cpu()}, self.output / "records" / f"universal-{source}-{norm}.safetensors")
+        save_file({"perturbation": found.cpu()}, self._file(Key("universal", source, norm=norm), ".safetensors"))
         changed = {}
         for target, before in self._clean_answers.items():
             changed[target] = bits(before[half:] != self._answers(target, self.pixels[half:], found))
@@ -196,32 +199,34 @@ class Analysis:
 
     def frequency(self, role: str) -> dict[str, Any]:
         """Accuracy and confidence on low and high frequencies."""
-        side = self.settings["side"]
-        radii = self.plan.radii or tuple(side * share for share in (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8))
-        return frequency_curve(self.networks[role], self.pixels, self.labels, radii, batch_size=self.plan.batch_size)
+        side = self.facts["side"]
+        radii = self.settings.radii or tuple(side * share for share in (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8))
+        return frequency_curve(
+            self.networks[role], self.pixels, self.labels, radii, batch_size=self.settings.batch_size
+        )
 
     def _layers(self, role: str) -> dict[str, torch.nn.Module]:
-        return layers_of(self.networks[role].module, (self.plan.layers or {}).get(role))
+        return layers_of(self.networks[role].module, (self.settings.layers or {}).get(role))
 
     def _inputs(self, images: Tensor, kind: str, number: int) -> Tensor:
         """The same for every network: attacks are made on the finetuned network, universal ones on the pretrained."""
         if kind == "clean":
             return images
-        norm = next(iter(self.plan.epsilons))
+        norm = next(iter(self.settings.epsilons))
         if kind == "universal":
-            norm = next(iter(self.plan.universal))
-            file = self.output / "records" / f"universal-pretrained-{norm}.safetensors"
+            norm = next(iter(self.settings.universal))
+            file = self._file(Key("universal", "pretrained", norm=norm), ".safetensors")
             return (images + load_file(file)["perturbation"].to(images.device)).clamp(0.0, 1.0)
-        generator = torch.Generator(images.device).manual_seed(self.plan.seed + number)
+        generator = torch.Generator(images.device).manual_seed(self.settings.seed + number)
         answers = self._clean_answers["finetuned"].tensor_split(self._equal_batches)[number]
         return pgd(
-            self.networks["finetuned"], images, answers, epsilon=self.plan.epsilons[norm][-1], norm=norm, steps=self.plan.steps, generator=generator,
+            self.networks["finetuned"], images, answers, epsilon=self.settings.epsilons[norm][-1], norm=norm, steps=self.settings.steps, generator=generator,
         )  # fmt: skip
 
     @property
     def _equal_batches(self) -> int:
         """A number of batches, about equally large, of at least 4 images: similarity from a small last batch is noise."""
-        return min(-(-len(self.pixels) // self.plan.batch_size), len(self.pixels) // 4)
+        return min(-(-len(self.pixels) // self.settings.batch_size), len(self.pixels) // 4)
 
     @cached_property
     def _clean_answers(self) -> dict[str, Tensor]:
@@ -229,7 +234,7 @@ class Analysis:
 
     @torch.no_grad()
     def _answers(self, role: str, pixels: Tensor, shift: Tensor | float = 0.0) -> Tensor:
-        parts = pixels.split(self.plan.batch_size)
+        parts = pixels.split(self.settings.batch_size)
         return torch.cat([self.networks[role]((part + shift).clamp(0.0, 1.0)).argmax(1) for part in parts])
 
 

@@ -8,9 +8,9 @@ import torch
 from tiny import SIZE, smoothed
 
 from hf_smoothing.records import RunError
-from hf_smoothing.transfer.analysis import Analysis
-from hf_smoothing.transfer.keeping import read_analysis
-from hf_smoothing.transfer.plan import ROLES, Plan
+from hf_smoothing.robustness_transfer.analysis import Analysis
+from hf_smoothing.robustness_transfer.records import read_analysis
+from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def networks():
 
 def analysis(networks, folder, count=45, batch_size=8, **plan):
     pixels = torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    some = Plan(
+    some = AnalysisSettings(
         attacks=("fgsm",), epsilons={"linf": (0.0, 0.01)}, universal={"linf": 0.1}, batch_size=batch_size, **plan
     )
     return Analysis(networks, pixels, torch.arange(count).sort().values % 3, folder, some)
@@ -58,9 +58,9 @@ def test_a_damaged_record_is_named_and_a_lost_perturbation_made_again(networks, 
 
 def test_records_without_their_settings_are_never_taken_for_others(networks, tmp_path):
     analysis(networks, tmp_path).run(progress=False)
-    settings = tmp_path / "transfer.json"
+    settings = tmp_path / "analysis.json"
     settings.write_text("")
-    with pytest.raises(RunError, match="transfer.json is damaged .* Delete the folder"):
+    with pytest.raises(RunError, match="analysis.json is damaged .* Delete the folder"):
         analysis(networks, tmp_path)
     settings.unlink()
     with pytest.raises(RunError, match="holds records, but not what they are of"):
@@ -74,5 +74,5 @@ def test_l2_radii_in_other_units_are_refused(networks, tmp_path):
             torch.rand(8, 3, SIZE, SIZE),
             torch.zeros(8).long(),
             tmp_path,
-            Plan(epsilons={"l2": (0.0, 128.0)}),
+            AnalysisSettings(epsilons={"l2": (0.0, 128.0)}),
         )

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_smoothing.transfer import drawing
-from hf_smoothing.transfer.drawing import COLOURS, KINDS
-from hf_smoothing.transfer.findings import (
-    Records,
+from hf_smoothing.robustness_transfer import figures
+from hf_smoothing.robustness_transfer.figures import COLOURS, KINDS
+from hf_smoothing.robustness_transfer.findings import (
     Robustness,
     Universal,
     radius_text,
@@ -21,7 +20,7 @@ from hf_smoothing.transfer.findings import (
     sentences,
     universal,
 )
-from hf_smoothing.transfer.keeping import read_analysis
+from hf_smoothing.robustness_transfer.records import Key, Records, read_analysis
 
 
 SIMILARITY = (
@@ -45,23 +44,23 @@ def write_page(output: str | os.PathLike[str]) -> Path:
         parts += [
             "<h2>Accuracy under attack</h2>",
             _p(said.get("robustness")),
-            _picture(drawing.robustness(found), "Accuracy under attack against the radius, with 95% intervals"),
+            _picture(figures.robustness(found), "Accuracy under attack against the radius, with 95% intervals"),
             _robustness_table(found),
         ]
     perturbed = universal(records)
     if perturbed:
         parts += ["<h2>Universal perturbations</h2>"]
         parts += [_p(said.get(f"universal {one.norm}")) + _universal_table(one) for one in perturbed]
-    if any(name.startswith("similarity-") for name in records):
+    if any(key.kind == "similarity" for key in records):
         parts += [
             "<h2>Representation similarity</h2>",
             _p(said.get("similarity")),
-            _picture(drawing.similarity(records), SIMILARITY),
+            _picture(figures.similarity(records), SIMILARITY),
             _svcca_table(records),
         ]
-    if any(name.startswith("frequency-") for name in records):
-        parts += ["<h2>What the networks listen to</h2>", _p(said.get("frequency"))]
-        parts += [_picture(drawing.frequency(records), "Accuracy and confidence on low and high frequencies")]
+    if any(key.kind == "frequency" for key in records):
+        parts += ["<h2>Low and high frequencies</h2>", _p(said.get("frequency"))]
+        parts += [_picture(figures.frequency(records), "Accuracy and confidence on low and high frequencies")]
     file = Path(output) / "report.html"
     file.write_text(_PAGE.format(body="\n".join(parts)), encoding="utf-8")
     return file
@@ -73,7 +72,7 @@ def _head(about: dict[str, Any], said: dict[str, str]) -> str:
     data = facts.get("dataset", {})
     summary = "".join(f"<li>{html.escape(text)}</li>" for text in said.values())
     return (
-        "<h1>What pretraining hands on</h1>"
+        "<h1>Robustness transfer</h1>"
         + f"<ul class='summary'>{summary}</ul>"
         + _table(["role", "model", "parameters"], rows)
         + _p(
@@ -99,7 +98,7 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
                 verdict = {
                     "less": "less robust",
                     "more": "more robust",
-                    "as": "not told apart",
+                    "as": "no significant difference",
                     "few": "too few images",
                 }[one.verdict]
                 d = one.difference
@@ -144,7 +143,7 @@ def _universal_table(one: Universal) -> str:
 def _svcca_table(records: Records) -> str:
     rows = []
     for kind, images in KINDS.items():
-        for pair, record in records.get(f"similarity-{kind}", {}).items():
+        for pair, record in records.get(Key("similarity", kind), {}).items():
             values = zip(record["svcca"], record["svcca_shuffled"], strict=True)
             rows.append(
                 [pair.replace("-", ", "), images, *(f"{value:.2f} ({chance:.2f})" for value, chance in values)]
@@ -177,7 +176,7 @@ def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
 
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>What pretraining hands on</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Robustness transfer</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
 h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #ddd; }}

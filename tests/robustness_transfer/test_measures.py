@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_smoothing.transfer import (
+from hf_smoothing.robustness_transfer import (
     area_under_curve,
     attack_curve,
     decline_ratio,
@@ -59,7 +59,7 @@ def test_the_curve_falls_and_does_not_depend_on_gradients_being_off():
 
 
 def test_success_outside_the_ball_does_not_count(monkeypatch):
-    from hf_smoothing.transfer import robustness
+    from hf_smoothing.robustness_transfer import robustness
 
     cheat = {"pgd": lambda classify, pixels, labels, epsilon, **how: 1.0 - pixels}
     monkeypatch.setattr(robustness, "ATTACKS", cheat)

@@ -1,4 +1,4 @@
-"""`hf-smoothing transfer`: three models and a data set in, records and one HTML report out."""
+"""`hf-smoothing robustness-transfer`: three models and a data set in, records and one HTML report out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
     t = commands.add_parser(
-        "transfer",
+        "robustness-transfer",
         help="did pretraining make a finetuned model brittle? attacks, similarity, frequencies; one HTML report",
     )
     for role, what in (
@@ -32,34 +32,34 @@ def add(commands: Any) -> None:
         "--epsilons", type=float, nargs="+", help="l-infinity radii in [0, 1] pixel units, from 0 (0 to 2/255)"
     )
     t.add_argument("--epsilons-l2", type=float, nargs="+", help="l2 radii, from 0 (0 to 0.4)")
-    t.add_argument("--steps", type=int, default=10, help="of the attacks (%(default)s)")
+    t.add_argument("--steps", type=int, default=10, help="number of attack steps (%(default)s)")
     t.add_argument(
         "--layers", nargs="+", help="modules to compare, in all three models; by default the stem and the blocks"
     )
-    t.add_argument("--batch-size", type=int, default=250, help="images a pass (%(default)s)")
-    t.add_argument("--seed", type=int, default=0, help="of the attacks (%(default)s)")
+    t.add_argument("--batch-size", type=int, default=250, help="images per forward pass (%(default)s)")
+    t.add_argument("--seed", type=int, default=0, help="seed of the attacks (%(default)s)")
     t.add_argument("--device", help="e.g. cpu or cuda; by default a GPU if there is one")
     t.add_argument("--output-dir", required=True, type=Path, help="records and report.html; goes on if it exists")
     t.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """`hf-smoothing transfer`."""
+    """`hf-smoothing robustness-transfer`."""
     from hf_smoothing.attacks import ATTACKS
     from hf_smoothing.data import PixelDataset
     from hf_smoothing.loading import load_classifier, load_split
-    from hf_smoothing.transfer.analysis import Analysis
-    from hf_smoothing.transfer.findings import sentences
-    from hf_smoothing.transfer.keeping import read_analysis
-    from hf_smoothing.transfer.page import write_page
-    from hf_smoothing.transfer.plan import ROLES, Plan, check_models
+    from hf_smoothing.robustness_transfer.analysis import Analysis
+    from hf_smoothing.robustness_transfer.findings import sentences
+    from hf_smoothing.robustness_transfer.page import write_page
+    from hf_smoothing.robustness_transfer.records import read_analysis
+    from hf_smoothing.robustness_transfer.settings import ROLES, check_models
 
     if args.max_images < 8:
         raise ValueError(f"--max-images must be at least 8 for a comparison, got {args.max_images}.")
     unknown = [name for name in args.attacks or [] if name not in ATTACKS]
     if unknown:
         raise ValueError(f"--attacks knows {', '.join(ATTACKS)}, got {', '.join(unknown)}.")
-    plan = _plan(args, Plan())
+    settings = _settings(args)
     paths = {role: getattr(args, role) for role in ROLES}
     models = {
         role: load_classifier(path, sigma=0.25, size=args.size, device=args.device) for role, path in paths.items()
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     decoded = data.decode(progress=False)
     assert decoded.labels is not None
     about = {"paths": paths, "dataset": {"id": args.dataset, "split": args.split}}
-    Analysis(models, decoded.pixels, decoded.labels, args.output_dir, plan, about).run()
+    Analysis(models, decoded.pixels, decoded.labels, args.output_dir, settings, about).run()
     page = write_page(args.output_dir)
     for text in sentences(read_analysis(args.output_dir)[1]).values():
         print(f"- {text}")
@@ -85,22 +85,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(args: argparse.Namespace, default: Any) -> Any:
-    from hf_smoothing.transfer.plan import Plan
+def _settings(args: argparse.Namespace) -> Any:
+    from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings
 
+    default = AnalysisSettings()
     given = {"linf": args.epsilons, "l2": args.epsilons_l2}
     epsilons = dict(default.epsilons)
     for norm, values in given.items():
         if values is not None:
-            epsilons[norm] = tuple(values if values[0] == 0.0 else [0.0, *values])
-    layers = (
-        None if args.layers is None else dict.fromkeys(("pretrained", "finetuned", "standard"), tuple(args.layers))
-    )
-    return Plan(
+            epsilons[norm] = tuple(values if values[0] == 0.0 else [0.0, *values])  # type: ignore[index]
+    return AnalysisSettings(
         attacks=tuple(args.attacks or default.attacks),
         epsilons=epsilons,
         steps=args.steps,
-        layers=layers,
+        layers=None if args.layers is None else dict.fromkeys(ROLES, tuple(args.layers)),
         batch_size=args.batch_size,
         seed=args.seed,
     )

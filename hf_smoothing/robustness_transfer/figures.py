@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_smoothing.transfer.findings import Records, Robustness
+from hf_smoothing.robustness_transfer.findings import Robustness
+from hf_smoothing.robustness_transfer.records import Key, Records
 
 
 COLOURS = {"pretrained": "tab:green", "finetuned": "tab:blue", "standard": "tab:orange"}
@@ -15,7 +16,7 @@ KINDS = {"clean": "clean images", "attacked": "attacked images", "universal": "u
 
 
 def robustness(found: Sequence[Robustness]) -> Any:
-    """Accuracy against the radius, a row a norm and a column an attack."""
+    """Accuracy against the radius, one row per norm and one column per attack."""
     norms = list(dict.fromkeys(one.norm for one in found))
     attacks = list(dict.fromkeys(one.attack for one in found))
     figure, axes = _figure(len(norms), len(attacks))
@@ -39,12 +40,12 @@ def robustness(found: Sequence[Robustness]) -> Any:
 
 
 def similarity(records: Records) -> Any:
-    """Linear CKA between the layers of each pair of networks, a row a pair and a column a kind of images."""
-    pairs = list(dict.fromkeys(pair for kind in KINDS for pair in records.get(f"similarity-{kind}", {})))
+    """Linear CKA between the layers of each pair of networks, one row per pair and one column per kind of images."""
+    pairs = list(dict.fromkeys(pair for kind in KINDS for pair in records.get(Key("similarity", kind), {})))
     figure, axes = _figure(len(pairs), len(KINDS), width=3.4, height=3.2)
     for i, pair in enumerate(pairs):
         for j, kind in enumerate(KINDS):
-            ax, record = axes[i][j], records.get(f"similarity-{kind}", {}).get(pair)
+            ax, record = axes[i][j], records.get(Key("similarity", kind), {}).get(pair)
             if record is None:
                 ax.set_axis_off()
                 continue
@@ -67,7 +68,7 @@ def frequency(records: Records) -> Any:
     """Accuracy and confidence on low and high frequencies."""
     figure, axes = _figure(2, 2, width=4.2)
     for role in COLOURS:
-        record = records.get(f"frequency-{role}")
+        record = records.get(Key("frequency", role))
         if record is None:
             continue
         for j, part in enumerate(("low", "high")):
@@ -82,7 +83,7 @@ def frequency(records: Records) -> Any:
                 side = "up to" if part == "low" else "above"
                 axes[i][j].set(
                     title=f"{part} frequencies",
-                    xlabel=f"kept: {side} so many cycles per image",
+                    xlabel=f"kept: {side} this many cycles per image",
                     ylabel=("accuracy, %", "confidence, %")[i],
                     ylim=(0, 100),
                 )

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from hf_smoothing.attacks import Norm
 from hf_smoothing.models import SmoothedClassifier
-from hf_smoothing.transfer.robustness import check_epsilons
+from hf_smoothing.robustness_transfer.robustness import check_epsilons
 
 
 ROLES = ("pretrained", "finetuned", "standard")
 
 
 @dataclass(frozen=True)
-class Plan:
+class AnalysisSettings:
     """What is measured.
 
     Attributes:
@@ -24,8 +24,8 @@ class Plan:
         universal: norm -> radius of the universal perturbations.
         radii: of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
         layers: role -> names of modules to compare; by default the stem and the blocks.
-        batch_size: images a pass.
-        seed: of attacks and perturbations.
+        batch_size: Images per forward pass.
+        seed: Seed of attacks and perturbations.
     """
 
     attacks: tuple[str, ...] = ("fgsm", "pgd", "mi-fgsm", "di-fgsm")
@@ -45,7 +45,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.epsilons or not self.universal or not self.attacks:
             raise ValueError(
-                "A plan needs attacks, and radii for attacks and universal perturbations, of at least one norm."
+                "An analysis needs attacks, and radii for attacks and universal perturbations, of at least one norm."
             )
         for norm, values in self.epsilons.items():
             check_epsilons(values, norm)
@@ -73,7 +73,7 @@ def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
     sizes = {role: tuple(models[role].config.size) for role in ROLES}
     if len(set(sizes.values())) > 1:
         raise ValueError(
-            f"The models must take images of one size, got {sizes}. Plain checkpoints take --size; otherwise wrap each with "
+            f"The models must take images of one size, got {sizes}. Wrap each with "
             "SmoothedClassifier.from_base_pretrained(..., size=, model_size=), which resizes inside."
         )
     classes = [dict(models[role].config.id2label) for role in ("finetuned", "standard")]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_smoothing.attacks.losses import check_answers, logits_of_batch
 from hf_smoothing.pixels import check_image_batch
-from hf_smoothing.transfer.keeping import bits
+from hf_smoothing.robustness_transfer.records import bits
 
 
 def radial_filter(pixels: Tensor, radius: float, keep: Literal["low", "high"]) -> Tensor:

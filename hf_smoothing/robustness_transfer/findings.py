@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_smoothing.attacks import ATTACKS
+from hf_smoothing.robustness_transfer.records import Key, Records, from_bits
+from hf_smoothing.robustness_transfer.robustness import area_of_each, area_under_curve, decline_ratio, matched
 from hf_smoothing.statistics import Paired, interval, paired_difference
-from hf_smoothing.transfer.keeping import from_bits
-from hf_smoothing.transfer.robustness import area_of_each, area_under_curve, decline_ratio, matched
 
-
-Records = Mapping[str, dict[str, Any]]
 
 CKA_DIFFERENCE = 0.05
 """Differences of CKA below this are called none: it has no interval here."""
@@ -52,11 +49,11 @@ class Robustness:
     @property
     def verdict(self) -> str:
         """ "less", "more", "as" or "few": how robust the finetuned network is beside the standard one, at matched accuracy."""
-        return told_apart(self.difference)
+        return verdict_of(self.difference)
 
 
-def told_apart(difference: Paired | None) -> str:
-    """ "less" or "more" where p < 0.05, "as" where the two are not told apart, "few" where there are too few images to say."""
+def verdict_of(difference: Paired | None) -> str:
+    """ "less" or "more" where p < 0.05, "as" where there is no significant difference, "few" where there are too few images to say."""
     if difference is None or difference.num_images < FEW:
         return "few"
     if not difference.p_value < 0.05:
@@ -65,19 +62,16 @@ def told_apart(difference: Paired | None) -> str:
 
 
 def robustness(records: Records) -> list[Robustness]:
-    """One entry an attack and norm, from the records of the finetuned and the standard network (and the pretrained, if it is there)."""
+    """One entry per attack and norm, from the records of the finetuned and the standard network (and the pretrained, if it is there)."""
     found = []
-    norms = [norm for norm in ("linf", "l2") if any(name.endswith(f"-{norm}") for name in records)]
-    wanted = [f"attack-finetuned-{attack}-{norm}" for norm in norms for attack in ATTACKS]
-    for name in [name for name in wanted if name in records]:
-        attack, norm = name.removeprefix("attack-finetuned-").rsplit("-", 1)
-        curves = {
-            role: _curve(records, f"attack-{role}-{attack}-{norm}") for role in ("pretrained", "finetuned", "standard")
-        }
+    attacked = {(key.norm, key.attack) for key in records if key.kind == "attack" and key.subject == "finetuned"}
+    for norm, attack in [pair for pair in itertools.product(("linf", "l2"), ATTACKS) if pair in attacked]:
+        keys = {role: Key("attack", role, attack, norm) for role in ("pretrained", "finetuned", "standard")}
+        curves = {role: _curve(records, key) for role, key in keys.items()}
         known = {role: curve for role, curve in curves.items() if curve is not None}
         if "standard" not in known:
             continue
-        epsilons = records[name]["epsilons"]
+        epsilons = records[keys["finetuned"]]["epsilons"]
         pair = matched([known["finetuned"], known["standard"]])
         areas = [area_of_each(epsilons, curve) for curve in pair]
         accuracy = {role: [share(row) for row in curve] for role, curve in known.items()}
@@ -94,8 +88,8 @@ def robustness(records: Records) -> list[Robustness]:
     return found
 
 
-def _curve(records: Records, name: str) -> NDArray[np.bool_] | None:
-    return np.array([from_bits(row) for row in records[name]["right"]]) if name in records else None
+def _curve(records: Records, key: Key) -> NDArray[np.bool_] | None:
+    return np.array([from_bits(row) for row in records[key]["right"]]) if key in records else None
 
 
 def share(flags: NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -122,13 +116,12 @@ class Universal:
 
 
 def universal(records: Records) -> list[Universal]:
-    """One entry a norm."""
+    """One entry per norm."""
     found = []
-    for name in sorted((n for n in records if n.startswith("universal-pretrained-")), reverse=True):
-        norm = name.rsplit("-", 1)[1]
+    for norm in ("linf", "l2"):
         sources = ("pretrained", "finetuned", "standard", "random")
-        rows = {role: records.get(f"universal-{role}-{norm}") for role in sources}
-        if rows["random"] is None:
+        rows = {role: records.get(Key("universal", role, norm=norm)) for role in sources}
+        if rows["random"] is None or rows["pretrained"] is None:
             continue
         flags = {
             (source, target): np.array(from_bits(text))
@@ -140,14 +133,16 @@ def universal(records: Records) -> list[Universal]:
         ]
         carried = paired_difference(*gains)
         found.append(
-            Universal(norm, records[name]["epsilon"], {pair: share(values) for pair, values in flags.items()}, carried)
+            Universal(
+                norm, rows["pretrained"]["epsilon"], {pair: share(values) for pair, values in flags.items()}, carried
+            )
         )
     return found
 
 
 def alike(records: Records, kind: str) -> dict[tuple[str, str], list[float]]:
     """CKA of layers of the same number from the front, for each pair of networks, on one kind of image."""
-    pairs = records.get(f"similarity-{kind}", {})
+    pairs = records.get(Key("similarity", kind), {})
     return {tuple(pair.split("-")): np.diagonal(np.array(record["cka"])).tolist() for pair, record in pairs.items()}  # type: ignore[misc]
 
 
@@ -161,15 +156,15 @@ def radius_text(norm: str, epsilon: float) -> str:
 
 
 def sentences(records: Records) -> dict[str, str]:
-    """A paragraph a section: what was found, by which threshold."""
+    """One paragraph per section: what was found, by which criterion."""
     said: dict[str, str] = {}
     tested = robustness(records)
     if tested:
         words = {
             "less": "less robust than the standard one",
             "more": "more robust than the standard one",
-            "as": "not told apart from the standard one",
-            "few": f"not judged, for want of {FEW} such images,",
+            "as": "not significantly different from the standard one",
+            "few": f"not judged, with fewer than {FEW} such images,",
         }
         groups: dict[str, list[str]] = {}
         for one in tested:
@@ -185,9 +180,9 @@ def sentences(records: Records) -> dict[str, str]:
         verdict = {
             "more": "fools the finetuned network more often than the standard one: a sign that it has kept what fools the pretrained network",
             "less": "fools the finetuned network less often than the standard one",
-            "as": "is not told apart in how often it fools the finetuned and the standard network",
+            "as": "shows no significant difference in how often it fools the finetuned and the standard network",
             "few": f"was tried on too few images (fewer than {FEW}) to say whether it fools the finetuned network more often than the standard one",
-        }[told_apart(fooled.carried)]
+        }[verdict_of(fooled.carried)]
         said[f"universal {fooled.norm}"] = (
             f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {radius_text(fooled.norm, fooled.epsilon)}) {verdict}, over and above what a random one of "
             f"its size does (difference {100 * fooled.carried.value:+.1f} points, 95% interval {100 * fooled.carried.low:+.1f} to "
@@ -197,7 +192,9 @@ def sentences(records: Records) -> dict[str, str]:
     near, far = curves.get(("pretrained", "finetuned"), []), curves.get(("pretrained", "standard"), [])
     closeness = np.array([x - y for x, y in zip(near, far, strict=False)])  # networks may differ in depth
     closeness = closeness[np.isfinite(closeness)]
-    images = min((record.get("images", 0) for record in records.get("similarity-clean", {}).values()), default=0)
+    images = min(
+        (record.get("images", 0) for record in records.get(Key("similarity", "clean"), {}).values()), default=0
+    )
     if len(closeness) and images < FEW_FOR_CKA:
         said["similarity"] = f"CKA of {images} images is too noisy for a verdict, which takes at least {FEW_FOR_CKA}."
     elif len(closeness):
@@ -212,9 +209,9 @@ def sentences(records: Records) -> dict[str, str]:
             word = {
                 "more": "right more often than",
                 "less": "right less often than",
-                "as": "not told apart in how often it is right from",
+                "as": "not significantly more or less often right than",
                 "few": f"not judged, on fewer than {FEW} images, against",
-            }[told_apart(gap)]
+            }[verdict_of(gap)]
             texts.append(
                 f"on {part} frequencies alone the finetuned network is {word} the standard one ({100 * gap.value:+.1f} points, 95% interval "
                 f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
@@ -228,7 +225,7 @@ def sentences(records: Records) -> dict[str, str]:
 
 def frequency_gap(records: Records, part: str) -> Paired | None:
     """Finetuned - standard of the accuracy on the "low" or the "high" part of the spectrum, mean over the radii, paired over images."""
-    sides = [records.get(f"frequency-{role}") for role in ("finetuned", "standard")]
+    sides = [records.get(Key("frequency", role)) for role in ("finetuned", "standard")]
     if None in sides:
         return None
     means = [np.mean([from_bits(entry["right"]) for entry in side[part]], axis=0) for side in sides]  # type: ignore[index]

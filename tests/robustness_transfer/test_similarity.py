@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_smoothing.transfer import MinibatchCKA, linear_cka, svcca
-from hf_smoothing.transfer.similarity import pooled
+from hf_smoothing.robustness_transfer import MinibatchCKA, linear_cka, svcca
+from hf_smoothing.robustness_transfer.similarity import pooled
 
 
 def features(count=60, width=8, seed=0):

@@ -1,0 +1,93 @@
+"""The folder of an analysis: `analysis.json` with its settings, and one JSON record per measurement."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_smoothing.records import RunError
+
+
+SETTINGS = "analysis.json"
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which measurement a record is of; its text is the name of the record's file.
+
+    Attributes:
+        kind: "attack", "universal", "similarity" or "frequency".
+        subject: the network's role; of similarity the kind of images.
+        attack: its name, of an attack.
+        norm: "linf" or "l2", of an attack or a universal perturbation.
+
+    >>> str(Key("attack", "finetuned", "mi-fgsm", "linf"))
+    'attack-finetuned-mi-fgsm-linf'
+    >>> Key.parse("attack-finetuned-mi-fgsm-linf").attack
+    'mi-fgsm'
+    """
+
+    kind: str
+    subject: str
+    attack: str = ""
+    norm: str = ""
+
+    def __str__(self) -> str:
+        return "-".join(part for part in (self.kind, self.subject, self.attack, self.norm) if part)
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """The key of which this is the text."""
+        kind, subject, *rest = text.split("-")
+        norm = rest.pop() if rest else ""
+        return cls(kind, subject, "-".join(rest), norm)
+
+
+Records = Mapping[Key, dict[str, Any]]
+
+
+def read_analysis(output: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[Key, dict[str, Any]]]:
+    """The settings (with "about") and the records by their keys.
+
+    Raises:
+        RunError: if there are none.
+    """
+    folder = Path(output)
+    if not (folder / SETTINGS).exists():
+        raise RunError(
+            f"{folder} holds no analysis of robustness transfer. Make one with `Analysis(..., output).run()`."
+        )
+    records = {Key.parse(file.stem): read_record(file) for file in sorted((folder / "records").glob("*.json"))}
+    return read_record(folder / SETTINGS), records
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """A JSON object of an analysis.
+
+    Raises:
+        RunError: if it is none, naming the file.
+    """
+    cure = "Delete it, and it is measured again."
+    if file.name == SETTINGS:  # without it nobody knows what the records are of
+        cure = f"Delete the folder {file.parent}, or use another output folder."
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{file} is damaged or not of an analysis ({error}). {cure}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{file} is not of an analysis: it holds no JSON object. {cure}")
+    return found
+
+
+def bits(flags: Any) -> str:
+    """Flags as a string of 0 and 1."""
+    return "".join("1" if flag else "0" for flag in (flags.tolist() if hasattr(flags, "tolist") else flags))
+
+
+def from_bits(text: str) -> list[bool]:
+    """Back from a record's string of 0 and 1."""
+    return [character == "1" for character in text]

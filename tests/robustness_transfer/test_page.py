@@ -1,0 +1,65 @@
+"""The page and the pictures of an analysis, from records that are made by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from hf_smoothing.records import RunError, write_json
+from hf_smoothing.robustness_transfer import figures
+from hf_smoothing.robustness_transfer.findings import robustness
+from hf_smoothing.robustness_transfer.page import write_page
+from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, read_analysis
+from hf_smoothing.robustness_transfer.settings import ROLES
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An analysis of 100 images in which the finetuned network survives half as many attacks as the standard one."""
+    (tmp_path / "records").mkdir()
+    survivors = {"pretrained": (90, 40, 10), "finetuned": (90, 30, 10), "standard": (90, 60, 20)}
+    for role, counts in survivors.items():
+        right = [bits(np.arange(100) < count) for count in counts]
+        record = {"epsilons": [0.0, 1 / 255, 2 / 255], "right": right}
+        write_json(tmp_path / "records" / f"{Key('attack', role, 'pgd', 'linf')}.json", record)
+    facts = {"parameters": dict.fromkeys(ROLES, 1234), "images": 100, "steps": 10, "seed": 0}
+    about = {"paths": {"pretrained": "<b>bold</b>"}, "dataset": {"id": "pictures", "split": "test"}}
+    write_json(tmp_path / SETTINGS, {"settings": facts, "about": about})
+    return tmp_path
+
+
+def test_the_page_says_what_the_records_say_and_needs_no_other_file(folder):
+    text = write_page(folder).read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") == 1
+    assert re.search(r"less robust than the standard one under pgd \(linf\)", text)
+    assert "90.0 (82.4-95.1)" in text  # Clopper-Pearson of 90 of 100
+    assert "&lt;b&gt;bold&lt;/b&gt;" in text and "<b>bold" not in text
+    assert "Representation similarity" not in text  # not measured
+    assert "http" not in text
+
+
+def test_each_network_has_its_line_and_its_interval(folder):
+    _, records = read_analysis(folder)
+    figure = figures.robustness(robustness(records))
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == list(ROLES)
+    assert lines["standard"].get_xdata() == pytest.approx([0.0, 1.0, 2.0])  # in steps of 255
+    assert lines["standard"].get_ydata() == pytest.approx([90.0, 60.0, 20.0])
+    assert len(axes.collections) == len(ROLES)
+
+
+def test_a_folder_without_an_analysis_is_refused(tmp_path):
+    with pytest.raises(RunError, match="holds no analysis of robustness transfer"):
+        write_page(tmp_path)
+
+
+def test_a_page_of_nothing_measured_yet_is_still_a_page(folder):
+    for file in (folder / "records").iterdir():
+        file.unlink()
+    text = write_page(folder).read_text(encoding="utf-8")
+    assert "pictures" in text and "<h2>" not in text
+    assert json.loads((folder / SETTINGS).read_text())["settings"]["images"] == 100
