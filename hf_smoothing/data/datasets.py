@@ -13,9 +13,10 @@ from torch.utils.data import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from hf_smoothing.data.columns import find_column
+from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
 from hf_smoothing.data.labels import align_labels, class_names
-from hf_smoothing.preprocessing import parse_size
+from hf_smoothing.data.processors import framing_of
 
 
 class PixelDataset(Dataset[dict[str, Any]]):
@@ -23,8 +24,9 @@ class PixelDataset(Dataset[dict[str, Any]]):
 
     Args:
         dataset: a `datasets.Dataset`, or any sequence of mappings, with an image column (PIL images or arrays) and maybe labels.
-            Grey and RGBA images are converted to RGB as `transformers` does.
-        size: the certified resolution, an int or (height, width).
+            Images of other kinds are converted to RGB as `transformers` does, or to grey for a network with one channel.
+        size: whose pixels they are to be: a `SmoothedClassifier`, a backbone that `RobustTrainer` trained, or an image processor; images are resized
+            and cropped as for it. Or a `Framing`, or the certified resolution alone, an int or (height, width), to which whole images are resized.
         image_column, label_column: names; found by their type if not given.
         id2label: the label map of the model, to check and align the data set's class names; None takes labels as they are.
 
@@ -35,7 +37,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
     def __init__(
         self,
         dataset: Any,
-        size: int | Sequence[int] | Mapping[str, int],
+        size: Any,
         *,
         image_column: str | None = None,
         label_column: str | None = None,
@@ -45,8 +47,9 @@ class PixelDataset(Dataset[dict[str, Any]]):
             raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
         self.dataset = dataset
         self._reader = _Reader(dataset, size, image_column, label_column, id2label)
+        self.framing = self._reader.framing
         self.size, self.image_column, self.label_column = (
-            self._reader.size,
+            self.framing.size,
             self._reader.image_column,
             self._reader.label_column,
         )
@@ -60,13 +63,13 @@ class PixelDataset(Dataset[dict[str, Any]]):
 
     def decode(self, progress: bool = True) -> DecodedPixels:
         """All images at once, in memory: 3 KB an image at 32 px, 150 KB at 224 px."""
-        pixels = torch.empty((len(self), 3, *self.size), dtype=torch.uint8)
+        pixels = torch.empty((len(self), self.framing.channels, *self.size), dtype=torch.uint8)
         labels = torch.full((len(self),), -1, dtype=torch.int64)
         for index in tqdm(range(len(self)), desc="Decoding", unit="image", disable=not progress):
             item = self[index]
             pixels[index] = item["pixel_values"]
             labels[index] = item.get("labels", -1)
-        return DecodedPixels(pixels, labels if self.label_column is not None else None, self.names)
+        return DecodedPixels(pixels, labels if self.label_column is not None else None, self.names, self.framing)
 
 
 class PixelStream(IterableDataset[dict[str, Any]]):
@@ -78,7 +81,7 @@ class PixelStream(IterableDataset[dict[str, Any]]):
     def __init__(
         self,
         dataset: Any,
-        size: int | Sequence[int] | Mapping[str, int],
+        size: Any,
         *,
         image_column: str | None = None,
         label_column: str | None = None,
@@ -91,8 +94,9 @@ class PixelStream(IterableDataset[dict[str, Any]]):
             )
         self.dataset = dataset
         self._reader = _Reader(dataset, size, image_column, label_column, id2label)
+        self.framing = self._reader.framing
         self.size, self.image_column, self.label_column = (
-            self._reader.size,
+            self.framing.size,
             self._reader.image_column,
             self._reader.label_column,
         )
@@ -109,12 +113,20 @@ class DecodedPixels(Dataset[dict[str, Any]]):
         pixels: uint8 (N, channels, height, width).
         labels: int64 (N,), or None.
         names: of the classes in the order of the labels, or None where they are not known.
+        framing: how images became these pixels, where that is known.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor | None = None, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        pixels: Tensor,
+        labels: Tensor | None = None,
+        names: Sequence[str] | None = None,
+        framing: Framing | None = None,
+    ) -> None:
         self.pixels = pixels
         self.labels = labels
         self.names = names
+        self.framing = framing
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -137,12 +149,7 @@ class _Reader:
         label_column: str | None,
         id2label: Mapping[int, str] | None,
     ) -> None:
-        parsed = parse_size(size)
-        if parsed is None:
-            raise ValueError(
-                "PixelDataset needs `size`, the certified resolution: a number of pixels or (height, width)."
-            )
-        self.size = height, width = parsed
+        self.framing = framing_of(size)
         self.image_column = find_column(dataset, image_column, "image", required=True)
         self.label_column = find_column(dataset, label_column, "label", required=False)
         names = class_names(dataset, self.label_column)
@@ -150,7 +157,7 @@ class _Reader:
         self._to_model = align_labels(names, id2label)
         self.names = [str(id2label[k]) for k in sorted(id2label, key=int)] if id2label else names
         self._processor = NoisyImageProcessorPil(
-            size={"height": height, "width": width}, do_rescale=False, do_normalize=False
+            **self.framing.processor_settings(), do_rescale=False, do_normalize=False
         )
 
     def item(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import ImageOps
 from PIL.Image import Image
 from torch import Tensor
 from transformers.image_processing_backends import PilBackend
@@ -14,6 +15,7 @@ from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import is_torchvision_available
 
+from hf_smoothing.data.framing import Framing, framing_of_settings
 from hf_smoothing.noise import NoiseMixture, process_generator
 from hf_smoothing.pixels import RANGE_TOLERANCE
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -25,6 +27,7 @@ class NoisyImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
     do_noise: bool | None
     noise: Any
     model_size: Any
+    num_channels: int | None
 
 
 class _NoiseMixin:
@@ -42,6 +45,7 @@ class _NoiseMixin:
     do_noise = False
     noise: Any = None
     model_size: Any = None
+    num_channels = 3
 
     def __init__(self, **kwargs: Any) -> None:
         mixture = NoiseMixture.parse(kwargs.pop("noise", None))
@@ -54,13 +58,14 @@ class _NoiseMixin:
                 "do_noise=True needs a mixture: pass e.g. noise={'sigmas': [0, 1], 'clean': 0.25, 'distribution': 'uniform'}."
             )
 
-    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> Any:
-        """As the backend, but refuse images with more than 8 bits a channel, which conversion to RGB would clip to white."""
-        if isinstance(image, Image) and image.mode[:1] in "IF":
-            raise ValueError(
-                f"Images must have 8 bits a channel, got PIL mode {image.mode!r}. Scale to 0..255 first, e.g. "
-                "Image.fromarray((255 * values / values.max()).astype('uint8'))."
-            )
+    def framing(self) -> Framing:
+        """How an image becomes the pixels to which noise is added."""
+        return framing_of_settings(self)
+
+    def process_image(self, image: Any, *args: Any, num_channels: int | None = None, **kwargs: Any) -> Any:
+        """As the backend, but turned as its EXIF orientation says, in grey where that is asked for, and with 8 bits a channel."""
+        if isinstance(image, Image):
+            image = eight_bit_image(image, grey=num_channels == 1)
         return super().process_image(image, *args, **kwargs)  # type: ignore[misc]  # the other base is an image backend
 
     def _preprocess(
@@ -74,6 +79,7 @@ class _NoiseMixin:
         do_noise: bool | None = None,
         noise: Any = None,
         model_size: Any = None,
+        num_channels: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         plain = super()._preprocess(  # type: ignore[misc]  # the other base is an image backend
@@ -118,6 +124,22 @@ class _NoiseMixin:
         return pixels
 
 
+def eight_bit_image(image: Image, grey: bool = False) -> Image:
+    """The image upright, in grey if asked for.
+
+    Raises:
+        ValueError: if it has more than 8 bits a channel, which conversion to RGB would clip to white.
+    """
+    if image.mode[:1] in "IF":
+        raise ValueError(
+            f"Images must have 8 bits a channel, got PIL mode {image.mode!r}. Scale to 0..255 first, e.g. "
+            "Image.fromarray((255 * values / values.max()).astype('uint8'))."
+        )
+    # As `datasets` and the pipelines do, so that one file gives the same pixels whichever way it comes.
+    upright: Image = ImageOps.exif_transpose(image)
+    return upright.convert("L") if grey else upright
+
+
 class NoisyImageProcessorPil(_NoiseMixin, PilBackend):
     """Images to `pixel_values`, with noise when asked for; PIL backend, no torchvision needed.
 
@@ -125,10 +147,12 @@ class NoisyImageProcessorPil(_NoiseMixin, PilBackend):
     `processor(images, do_noise=True, return_tensors="pt")`.
 
     Args:
-        size: the certified resolution, {"height": h, "width": w} or an int; noise is added at this size.
+        size: the certified resolution, {"height": h, "width": w} or an int; noise is added at this size. With do_center_crop it is what
+            images are resized to before the crop, {"shortest_edge": s} too, and `crop_size` is the certified resolution.
         model_size: what the backbone sees, or None for `size`.
         noise: a mixture as `NoiseMixture.parse` reads it.
         do_noise: add it; False by default.
+        num_channels: 3 for RGB, 1 for grey images.
         do_normalize: False for `SmoothedClassifier` and `RobustTrainer`, which normalise themselves.
         image_mean, image_std: in [0, 1] pixel units.
         kwargs: everything else that image processors of `transformers` take.

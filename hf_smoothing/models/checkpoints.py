@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 
-from hf_smoothing.preprocessing import parse_size
+from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
+from hf_smoothing.models.configuration import input_channels
 
 
 def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -68,52 +69,78 @@ def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any]
         ) from error
 
 
-def pixel_settings(model: PreTrainedModel, source: str, **hub: Any) -> dict[str, Any]:
-    """What a checkpoint says of the pixels that its model takes: size, model_size, image_mean, image_std, where known.
+def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any], **hub: Any) -> dict[str, Any]:
+    """What a checkpoint says of the pixels that its model takes: size (a `Framing`), model_size, image_mean, image_std, where known.
 
     Args:
         model: the classifier; `RobustTrainer` leaves a note in its configuration.
         source: where it came from, to look for an image processor; may be empty.
+        given: what the caller says of them, which is not asked of the checkpoint.
         hub: revision, subfolder, token and the like, as the weights were loaded with.
 
     Raises:
-        ValueError: if the image processor does what `Preprocessing` cannot.
+        ValueError: if the image processor does what a framing and `Preprocessing` cannot, or says otherwise than the note.
     """
-    noted = getattr(model.config, "hf_smoothing", None)
-    if isinstance(noted, dict):
-        settings = {key: noted.get(key) for key in ("size", "model_size", "image_mean", "image_std")}
-        # The backbone was trained at one size: another certified resolution is resized to it.
-        return settings | {"model_size": settings["model_size"] or settings["size"]}
-    if not source:
-        return {}
+    noted, processor = noted_pixels(model.config), _processor(source, hub)
+    if processor is None:
+        return _settings(noted)
     try:
-        processor = AutoImageProcessor.from_pretrained(source, **hub)
-    except (OSError, ValueError):
-        return {}
-    return processor_pixels(processor)
+        found = read_processor(processor, input_channels(model.config))
+    except ValueError:
+        if {"size", "image_mean", "image_std"} <= given.keys():
+            return _settings(noted)
+        raise
+    if noted is None:
+        return _settings(found)
+    check_same_pixels(noted, found, f"{source}: `hf_smoothing` in config.json", "preprocessor_config.json", given)
+    return _settings(noted)
 
 
-def processor_pixels(processor: Any) -> dict[str, Any]:
-    """What an image processor does to pixels, as size, model_size, image_mean and image_std for [0, 1] pixels.
+def check_same_pixels(
+    first: ProcessorPixels, second: ProcessorPixels, one: str, other: str, given: Iterable[str] = ()
+) -> None:
+    """Refuse two statements about one network that differ in what it sees.
+
+    Args:
+        first, second: the statements.
+        one, other: how they are called.
+        given: names that the caller has settled.
 
     Raises:
-        ValueError: if it reorders channels, which no normalisation can express.
+        ValueError: naming the values of both.
     """
-    if getattr(processor, "do_flip_channel_order", False):
-        raise ValueError(
-            f"{type(processor).__name__} turns RGB into BGR, which cannot be expressed by a resize and a normalisation. Reorder the first "
-            "convolution's input channels, save the model with a processor that keeps RGB, and load that."
-        )
-    cropped = getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None)
-    size = parse_size(cropped or processor.size)
-    channels = len(processor.image_mean) if processor.image_mean else 3
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if getattr(processor, "do_normalize", True):
-        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-    # From 0..255 the processor goes to its own range before it normalises; from [0, 1] that is this factor.
-    scale = 255.0 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0
-    if abs(scale - 1.0) > 1e-6:
-        mean, std = tuple(m / scale for m in mean), tuple(s / scale for s in std)
-    # The certified resolution is what the backbone sees, unless the processor resizes once more.
-    model_size = parse_size(getattr(processor, "model_size", None), "model_size") or size
-    return {"size": size, "model_size": model_size, "image_mean": mean, "image_std": std}
+    said = [_seen(pixels) for pixels in (first, second)]
+    for name, tolerance in (("image_mean", 1e-4), ("image_std", 1e-4), ("model_size", 0.0)):
+        a, b = (values[name] for values in said)
+        same = len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
+        if name not in given and not same:
+            raise ValueError(
+                f"{one} and {other} disagree: {name} is {list(a)} in the first and {list(b)} in the second. Only one can be what the network "
+                f"was trained on: correct or remove the other, or say which by passing {name}={list(a)}."
+            )
+
+
+def _seen(pixels: ProcessorPixels) -> dict[str, tuple[float, ...]]:
+    ready = pixels.preprocessing
+    return {
+        "image_mean": ready.image_mean,
+        "image_std": ready.image_std,
+        "model_size": ready.model_size or pixels.framing.size,
+    }
+
+
+def _settings(known: ProcessorPixels | None) -> dict[str, Any]:
+    if known is None:
+        return {}
+    # The backbone was trained at one size: another certified resolution is resized to it.
+    size = known.preprocessing.model_size or known.framing.size
+    return {"size": known.framing, **known.preprocessing.to_dict(), "model_size": size}
+
+
+def _processor(source: str, hub: Mapping[str, Any]) -> Any:
+    if not source:
+        return None
+    try:
+        return AutoImageProcessor.from_pretrained(source, **hub)
+    except (OSError, ValueError):
+        return None

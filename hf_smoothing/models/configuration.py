@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule
+from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 
 
 NOISE_OWNERS = ("trainer", "model", "processor")
 _OWN = (
-    "sigma", "size", "model_size", "image_mean", "image_std", "num_samples", "n0", "n", "alpha", "noise", "noise_owner", "id2label",
+    "sigma", "size", "resize", "resample", "model_size", "image_mean", "image_std", "num_samples", "n0", "n", "alpha", "noise", "noise_owner", "id2label",
 )  # fmt: skip
 
 
@@ -26,7 +28,8 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         base_config: configuration of the base classifier, any `AutoModelForImageClassification` with at least two classes.
             Required.
         sigma: default noise level of `forward`, `predict` and `certify`, in [0, 1] pixel units. Required.
-        size: (height, width) of the certified resolution, at which noise is added. Required.
+        size: (height, width) of the certified resolution, at which noise is added; or a `Framing`, which has what follows in it. Required.
+        resize, resample: how images get to `size`, as in `Framing`; None for a resize of the whole image, bilinear.
         model_size: (height, width) that the base classifier sees, or None for `size`.
         image_mean, image_std: normalisation, one number a channel, in [0, 1] pixel units. Required.
         num_samples: noisy copies an image in `forward` in eval mode.
@@ -47,6 +50,8 @@ class SmoothedClassifierConfig(PreTrainedConfig):
     base_config: Any = None
     sigma: float | None = None
     size: Any = None
+    resize: Any = None
+    resample: Any = None
     model_size: Any = None
     image_mean: Any = None
     image_std: Any = None
@@ -71,10 +76,18 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         check_head(self.base_config)
         self.sigma = statistics.check_sigma(self.sigma)  # type: ignore[arg-type]  # None was refused above
         FixedRule(sigma=self.sigma, n0=self.n0, n=self.n, alpha=self.alpha)
-        self.size = list(parse_size(self.size) or ())
         self.model_size = None if self.model_size is None else list(parse_size(self.model_size, "model_size") or ())
-        self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
+        channels = input_channels(self.base_config)
+        self.image_mean, self.image_std = (_per_channel(x, channels) for x in (self.image_mean, self.image_std))
         self.preprocessing()
+        if channels not in (None, len(self.image_mean)):
+            raise ValueError(
+                f"`image_mean` and `image_std` need one value a channel, {channels} for this {self.base_config.model_type!r} network, got "
+                f"{len(self.image_mean)}."
+            )
+        framing = self.framing()
+        self.size, self.resample = FramedSize(framing), framing.resample
+        self.resize = None if framing.plain else framing.to_dict()["resize"]
         if statistics.check_whole(self.num_samples, "num_samples") < 1:
             raise ValueError(f"`num_samples` must be at least 1, got {self.num_samples}.")
         mixture = NoiseMixture.parse(self.noise)
@@ -97,7 +110,22 @@ class SmoothedClassifierConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As the parent, but values that override the checkpoint's (`from_pretrained(path, sigma=0.5)`) are checked like any."""
         overrides = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
+        if "size" in overrides and "resize" not in overrides and config_dict.get("resize") is not None:
+            # The same part of the image at another resolution.
+            known = Framing(config_dict["size"], config_dict["resize"], config_dict["resample"])
+            given = overrides["size"]
+            overrides["size"] = (
+                parse_framing(given) if isinstance(given, Framing | FramedSize) else known.scaled(given)
+            )
         return super().from_dict({**config_dict, **overrides}, **kwargs)
+
+    def framing(self) -> Framing:
+        """How an image becomes the pixels that noise is added to."""
+        if isinstance(self.size, Framing | FramedSize):
+            framing = parse_framing(self.size)
+        else:
+            framing = Framing(self.size, self.resize, self.resample or "bilinear")
+        return replace(framing, channels=len(self.image_mean))
 
     def preprocessing(self) -> Preprocessing:
         """What happens between noisy pixels and the base classifier."""
@@ -135,6 +163,19 @@ def check_head(config: PreTrainedConfig) -> None:
             f"problem_type={config.problem_type!r} with {config.num_labels} label(s). "
             "Finetune with problem_type='single_label_classification' first."
         )
+
+
+def input_channels(config: PreTrainedConfig) -> int | None:
+    """How many channels the images of a network have, where its configuration says."""
+    channels = getattr(config, "num_channels", None) or getattr(
+        getattr(config, "vision_config", None), "num_channels", None
+    )
+    return int(channels) if isinstance(channels, int) else None
+
+
+def _per_channel(values: Any, channels: int | None) -> list[float]:
+    every = [values] if isinstance(values, int | float) else list(values)
+    return every * channels if len(every) == 1 and channels else every
 
 
 def check_noise_owner(owner: str) -> str:

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
 from hf_smoothing.data import NoisyImageProcessor
+from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
 from hf_smoothing.models.adapters import check_merged, inject_lora, train_adapters_only
 from hf_smoothing.models.checkpoints import (
     check_nothing_to_load,
@@ -21,6 +22,7 @@ from hf_smoothing.models.checkpoints import (
 )
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.outputs import Output, classifier_output
+from hf_smoothing.models.probes import check_forward
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.preprocessing import parse_size
@@ -96,7 +98,9 @@ class SmoothedClassifier(PreTrainedModel):
 
         Args:
             base: path or Hub id of any image classifier, or the model itself.
-            sigma, size, model_size, image_mean, image_std, num_samples, n0, n, alpha, noise: as in `SmoothedClassifierConfig`.
+            size: certified resolution; another one than the checkpoint's gets the same part of each image, which is resized for the backbone
+                after the noise. A `Framing` says how images are resized and cropped as well.
+            sigma, model_size, image_mean, image_std, num_samples, n0, n, alpha, noise: as in `SmoothedClassifierConfig`.
             noise_owner: as there; "model" by default if `noise` is given, else "trainer".
             model_kwargs: for `AutoModelForImageClassification.from_pretrained`, e.g. num_labels, ignore_mismatched_sizes.
 
@@ -104,8 +108,9 @@ class SmoothedClassifier(PreTrainedModel):
             the wrapper, in eval mode.
 
         Raises:
-            ValueError: if the certified resolution or the normalisation is not known and not given, the head is not for
-                single-label classification, or the checkpoint is a pickle.
+            ValueError: if the certified resolution or the normalisation is not known and not given, two places in the checkpoint disagree
+                about them, its image processor does what cannot be expressed, the network gives no logits for its labels, the head is not
+                for single-label classification, or the checkpoint is a pickle.
             TypeError: on `model_kwargs` for a model that is there already.
         """
         if isinstance(base, PreTrainedModel):
@@ -120,9 +125,12 @@ class SmoothedClassifier(PreTrainedModel):
         check_head(model.config)
         check_merged(model)
         hub = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
-        known = pixel_settings(model, source, **{key: model_kwargs[key] for key in hub if key in model_kwargs})
-        given = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
-        settings = known | {key: value for key, value in given.items() if value is not None}
+        values = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
+        given = {key: value for key, value in values.items() if value is not None}
+        known = pixel_settings(model, source, given, **{key: model_kwargs[key] for key in hub if key in model_kwargs})
+        if "size" in given and "size" in known and not isinstance(size, Framing | FramedSize):
+            given["size"] = known["size"].scaled(size)
+        settings = known | given
         if settings.get("size") is None:
             raise ValueError(
                 f"The certified resolution of {source or 'this model'} is not known. Pass size=(height, width), the resolution "
@@ -134,7 +142,7 @@ class SmoothedClassifier(PreTrainedModel):
                 "image_std in [0, 1] pixel units, e.g. image_mean=[0.5] * 3, image_std=[0.5] * 3; for a command line, save its image processor beside it: "
                 "processor.save_pretrained(path)."
             )
-        if parse_size(settings.get("model_size"), "model_size") == parse_size(settings["size"]):
+        if parse_size(settings.get("model_size"), "model_size") == parse_framing(settings["size"]).size:
             settings["model_size"] = None
         config = SmoothedClassifierConfig(
             base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
@@ -144,13 +152,15 @@ class SmoothedClassifier(PreTrainedModel):
         wrapper.base_network = model
         wrapper.config._name_or_path = str(source)
         wrapper.eval()
+        check_forward(
+            wrapper, wrapper.classify, config.framing(), config.num_labels, str(source) or type(model).__name__
+        )
         return wrapper
 
     def image_processor(self) -> NoisyImageProcessor:
         """Images to the [0, 1] pixels that this model takes; saved with it, for `pipeline` and `AutoImageProcessor`."""
-        height, width = self.config.size
         return NoisyImageProcessor(
-            size={"height": height, "width": width},
+            **self.config.framing().processor_settings(),
             image_mean=self.config.image_mean,
             image_std=self.config.image_std,
             do_normalize=False,

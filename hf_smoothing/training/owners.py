@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_smoothing.models.checkpoints import processor_pixels
-from hf_smoothing.models.configuration import check_head
+from hf_smoothing.data.framing import Framing
+from hf_smoothing.data.processors import ProcessorPixels, framing_of, noted_pixels, read_processor
+from hf_smoothing.models.checkpoints import check_same_pixels
+from hf_smoothing.models.configuration import check_head, input_channels
 from hf_smoothing.models.masked import is_autoencoder
+from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
@@ -114,10 +118,10 @@ def check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, proce
             "A SmoothedClassifier normalises itself, so its image processor must not: pass model.image_processor(), or one with "
             "do_normalize=False."
         )
-    if wrapped and processor is not None and parse_size(processor.size) != tuple(model.config.size):
+    if wrapped and processor is not None and framing_of(processor) != model.config.framing():
         raise ValueError(
-            f"The image processor resizes to {parse_size(processor.size)}, but the SmoothedClassifier is certified at "
-            f"{tuple(model.config.size)}. Pass model.image_processor(), or leave it out: the model saves its own."
+            f"The image processor makes pixels as {framing_of(processor)}, but the SmoothedClassifier is certified at {model.config.framing()}. "
+            "Pass model.image_processor(), or leave it out: the model saves its own."
         )
     if any(parameter.dtype == torch.float16 for parameter in model.parameters()):
         raise ValueError(
@@ -136,32 +140,79 @@ def check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, proce
 
 
 def find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> Preprocessing | None:
-    """Resize and normalisation of a plain backbone; None where the model or the processor does it."""
+    """Resize and normalisation of a plain backbone; None where the model or the processor does it.
+
+    Raises:
+        ValueError: if they are not known, the processor's cannot be expressed, or the arguments say otherwise than it, since it is saved
+            beside the model.
+    """
     if isinstance(model, SmoothedClassifier) or args.noise_owner == "processor":
         return None
+    asked = None
     if args.image_mean is not None and args.image_std is not None:
-        channels = getattr(model.config, "num_channels", None)
+        channels = input_channels(model.config)
         if channels not in (None, len(args.image_mean)):
             raise ValueError(
                 f"`image_mean` and `image_std` need one value a channel, {channels} for this {type(model).__name__}, got {len(args.image_mean)}."
             )
-        return Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
+        asked = Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
     if processor is not None:
-        known = processor_pixels(processor)
-        return Preprocessing(
-            known["image_mean"], known["image_std"], parse_size(args.model_size or known["model_size"])
+        known = read_processor(processor, input_channels(model.config))
+        size = parse_size(args.model_size) or known.preprocessing.model_size or known.framing.size
+        used = replace(asked or known.preprocessing, model_size=size)
+        check_same_pixels(ProcessorPixels(known.framing, used), known, "The arguments", "the image processor")
+        if not is_autoencoder(model):
+            _check_backbone(model, used, known.framing)
+        return used
+    noted = noted_pixels(model.config)
+    if asked is None and noted is not None:
+        size = parse_size(args.model_size) or noted.preprocessing.model_size or noted.framing.size
+        return replace(noted.preprocessing, model_size=size)
+    if asked is None:
+        raise ValueError(
+            f"The normalisation of this {type(model).__name__} is not known. Pass its image processor as processing_class, or image_mean and "
+            "image_std (and model_size, if images are resized for it) in RobustTrainingArguments."
         )
-    noted = getattr(model.config, "hf_smoothing", None)
-    if isinstance(noted, dict):
-        return Preprocessing(
-            tuple(noted["image_mean"]),
-            tuple(noted["image_std"]),
-            parse_size(args.model_size or noted["model_size"] or noted["size"]),
-        )
-    raise ValueError(
-        f"The normalisation of this {type(model).__name__} is not known. Pass its image processor as processing_class, or image_mean and "
-        "image_std (and model_size, if images are resized for it) in RobustTrainingArguments."
-    )
+    return asked
+
+
+def _check_backbone(model: PreTrainedModel, preprocessing: Preprocessing, framing: Framing) -> None:
+    def classify(pixels: Tensor) -> Any:
+        return model(pixel_values=preprocessing(pixels).to(model.dtype)).logits
+
+    check_forward(model, classify, framing, model.config.num_labels, type(model).__name__)
+
+
+def pixels_note(
+    model: PreTrainedModel,
+    args: RobustTrainingArguments,
+    processor: Any,
+    preprocessing: Preprocessing | None,
+    framing: Framing | None,
+    size: Sequence[int],
+) -> dict[str, Any]:
+    """What to note of the pixels that a plain backbone is trained on; nothing of a `SmoothedClassifier`, which says it, or where it is not known.
+
+    Args:
+        model, args, processor: as `RobustTrainer` gets them.
+        preprocessing: that of `find_preprocessing`.
+        framing: of the training images, where their data set says it.
+        size: (height, width) of a batch: the certified resolution, but with noise_owner="processor", where it is what the model sees.
+    """
+    if isinstance(model, SmoothedClassifier):
+        return {}
+    known = None if processor is None else read_processor(processor, input_channels(model.config))
+    if args.noise_owner == "processor":
+        if known is None:
+            return {}
+        framing, preprocessing = known.framing, known.preprocessing
+    elif framing is None and known is not None:
+        framing = known.framing
+    assert preprocessing is not None
+    if framing is None or (args.noise_owner != "processor" and framing.size != tuple(size)):
+        return {"size": list(size), **preprocessing.to_dict()}  # how images got there is not known
+    how = framing.to_dict()
+    return {key: how[key] for key in ("size", "resize", "resample")} | preprocessing.to_dict()
 
 
 def train_only(model: nn.Module, patterns: Sequence[str]) -> None:

@@ -38,6 +38,7 @@ from hf_smoothing.training.owners import (
     check_optimizer,
     check_request,
     find_preprocessing,
+    pixels_note,
     train_only,
 )
 from hf_smoothing.training.resident import ResidentPixels
@@ -102,12 +103,14 @@ class RobustTrainer(WholeCheckpoints):
         self._frozen_norms = norms if args.freeze_batch_norm else []
         self._forward_pass = (-1, 0)  # (global step, micro-step)
         self._pixels_checked = False
+        self._noted_size: tuple[int, ...] | None = None
         self._evaluated = 0
         self._logs: dict[str, tuple[Tensor, int]] = {}
         self._watch = FiniteWatch()
         self._last_checkpoint: str | None = None
         self.average: WeightAverage | None = None
         train_dataset = kwargs.pop("train_dataset", None)
+        self._framing = getattr(train_dataset, "framing", None)
         if self._labels is not None:
             check_classes(model, train_dataset)
         if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
@@ -236,7 +239,9 @@ class RobustTrainer(WholeCheckpoints):
 
     def _training_pixels(self, values: Tensor, generator: torch.Generator, augment: bool = True) -> Tensor:
         if self.args.noise_owner == "processor":
-            return check_image_batch(values, "pixel_values")
+            pixels = check_image_batch(values, "pixel_values")
+            self._leave_note(tuple(pixels.shape[-2:]))
+            return pixels
         # Looking at the values makes the host wait for the device, so only the first batch is looked at.
         looked_at, self._pixels_checked = self._pixels_checked, True
         pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")
@@ -311,5 +316,8 @@ class RobustTrainer(WholeCheckpoints):
 
     def _leave_note(self, size: tuple[int, ...]) -> None:
         """Leave in the configuration how it was trained, and of a plain backbone its pixels, for `SmoothedClassifier.from_base_pretrained`."""
-        pixels = {} if self.preprocessing is None else {"size": list(size), **self.preprocessing.to_dict()}
-        self.model.config.hf_smoothing = pixels | self.note
+        if size != self._noted_size:
+            self._noted_size = size
+            args = (self.args, self.processing_class, self.preprocessing, self._framing)
+            self._pixels_note = pixels_note(self.model, *args, size)
+        self.model.config.hf_smoothing = self._pixels_note | self.note

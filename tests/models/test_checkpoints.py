@@ -206,8 +206,25 @@ def with_note(folder, **note):
 
 def test_pixels_are_read_from_the_note_of_the_trainer_first(tmp_path):
     with_note(tmp_path, model_size=[32, 32])
-    ViTImageProcessor(size={"height": 224, "width": 224}).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}, **NORMALISATION).save_pretrained(tmp_path)
     assert read(tmp_path) == ([16, 16], [32, 32], MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "values"),
+    [
+        ({"image_mean": [0.5] * 3}, "image_mean", r"\[0\.4, 0\.5, 0\.6\] in the first and \[0\.5, 0\.5, 0\.5\]"),
+        ({"image_std": [0.5] * 3}, "image_std", r"in the first and \[0\.5, 0\.5, 0\.5\] in the second"),
+        ({"size": {"height": 64, "width": 64}}, "model_size", r"\[32, 32\] in the first and \[64, 64\] in the second"),
+    ],
+)
+def test_a_note_and_a_processor_that_disagree_are_refused(change, name, values, tmp_path):
+    with_note(tmp_path, model_size=[32, 32])
+    ViTImageProcessor(**({"size": {"height": 32, "width": 32}, **NORMALISATION} | change)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"disagree: {name} is .*{values}.*passing {name}="):
+        read(tmp_path)
+    given = {"image_mean": MEAN, "image_std": STD, "model_size": [32, 32]}[name]
+    assert read(tmp_path, **{name: given}) == ([16, 16], [32, 32], MEAN, STD)
 
 
 def test_what_is_given_beats_the_note(tmp_path):

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from tiny import plain
 from transformers import ViTImageProcessor
 
-from hf_smoothing import NoisyImageProcessor, Preprocessing, SmoothedClassifier
-from hf_smoothing.models.checkpoints import processor_pixels
-
-
-def processor(**changes):
-    values = {
-        "size": {"height": 32, "width": 32},
-        "image_mean": [0.4, 0.5, 0.6],
-        "image_std": [0.2, 0.3, 0.4],
-        "do_normalize": True,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-    }
-    return SimpleNamespace(**{**values, **changes})
+from hf_smoothing import NoisyImageProcessor, SmoothedClassifier
+from hf_smoothing.data.processors import read_processor
 
 
 @pytest.mark.parametrize("factor", [1 / 255, 1 / 127.5])
@@ -31,20 +17,8 @@ def test_the_normalisation_is_that_of_the_processor_whatever_its_range(factor):
         size={"height": 8, "width": 8}, rescale_factor=factor, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4]
     )
     image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    known = processor_pixels(theirs)
-    ours = Preprocessing(known["image_mean"], known["image_std"])(image[None].float() / 255)
+    ours = read_processor(theirs).preprocessing(image[None].float() / 255)
     torch.testing.assert_close(theirs(image, return_tensors="pt")["pixel_values"], ours)
-
-
-def test_a_crop_counts_only_if_it_is_done():
-    crop = {"crop_size": {"height": 16, "width": 16}}
-    assert processor_pixels(processor(**crop, do_center_crop=True))["size"] == (16, 16)
-    assert processor_pixels(processor(**crop, do_center_crop=False))["size"] == (32, 32)
-
-
-def test_reordered_channels_are_refused():
-    with pytest.raises(ValueError, match="RGB into BGR"):
-        processor_pixels(processor(do_flip_channel_order=True))
 
 
 def test_the_processor_comes_from_where_the_weights_come_from(tmp_path):

@@ -1,0 +1,262 @@
+"""What an image processor makes of an image, in the terms of this package; proven on probe images, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hf_smoothing.data.framing import Framing, framing_of_settings, parse_filter, parse_framing
+from hf_smoothing.data.image_processing import NoisyImageProcessorPil
+from hf_smoothing.preprocessing import Preprocessing
+
+
+LARGEST, MEAN = 2.5 / 255, 0.5 / 255
+"""By how much two ways to the same pixels may differ, in [0, 1] pixel units: at one pixel, and on average.
+
+PIL and torchvision round to 8 bits between and after their two passes in other ways, which moves a pixel by a level or two and the mean by
+less than half of one. Another filter, crop or normalisation moves the pixels of the probe images by tens of levels."""
+
+_CURE = (
+    "To certify this network on images prepared otherwise than its processor does, say all of it: size, image_mean and image_std "
+    "(and model_size). Or save a processor that only resizes, crops and normalises: processor.save_pretrained(path)."
+)
+
+
+@dataclass(frozen=True)
+class ProcessorPixels:
+    """What an image processor does: an image to pixels (`framing`), and those to what the network takes (`preprocessing`)."""
+
+    framing: Framing
+    preprocessing: Preprocessing
+
+
+def framing_of(source: Any) -> Framing:
+    """How images become the pixels of a classifier, from whatever says it.
+
+    Args:
+        source: a `SmoothedClassifier`, a backbone with a note of `RobustTrainer`, the configuration of either, an image processor, a `Framing`,
+            its dictionary, or a size alone: then whole RGB images are resized to it.
+
+    Raises:
+        ValueError: if it does not say, or its image processor does what cannot be expressed.
+    """
+    config = getattr(source, "config", source)
+    if callable(getattr(config, "framing", None)):
+        return config.framing()  # type: ignore[no-any-return]  # of a SmoothedClassifierConfig or NoisyImageProcessor
+    if callable(getattr(source, "preprocess", None)):
+        return read_processor(source).framing
+    if not hasattr(config, "model_type"):
+        return parse_framing(source)
+    noted = noted_pixels(config)
+    if noted is None:
+        raise ValueError(
+            f"This {type(source).__name__} does not say how images become its pixels. Pass its image processor, or the size: a number of pixels or "
+            "(height, width)."
+        )
+    return noted.framing
+
+
+def noted_pixels(config: Any) -> ProcessorPixels | None:
+    """What `RobustTrainer` has noted of the pixels in the configuration of a plain backbone."""
+    noted = getattr(config, "hf_smoothing", None)
+    if not isinstance(noted, dict) or noted.get("image_mean") is None or noted.get("size") is None:
+        return None
+    mean, std = tuple(noted["image_mean"]), tuple(noted["image_std"])
+    framing = Framing(noted["size"], noted.get("resize"), noted.get("resample") or "bilinear", len(mean))
+    return ProcessorPixels(framing, Preprocessing(mean, std, noted.get("model_size")))
+
+
+def probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
+    """Two 8-bit images of noise over a slope, the same ones every time: wide and larger than `size` (height, width); tall and smaller."""
+    draw = np.random.default_rng(0)
+    images = []
+    for high, wide in ((1.21, 1.83), (0.87, 0.53)):
+        height, width = max(int(size[0] * high) + 1, 9), max(int(size[1] * wide) + 2, 7)
+        slope = np.linspace(0, 160, width)[None, :, None] * np.linspace(0.3, 1.0, height)[:, None, None]
+        values = (slope + draw.integers(0, 96, (height, width, channels))).astype(np.uint8)
+        images.append(Image.fromarray(values[..., 0] if channels == 1 else values))
+    return images
+
+
+def frame(framing: Framing, images: Sequence[Image.Image]) -> Tensor:
+    """uint8 (images, channels, *framing.size), as `PixelDataset` makes them."""
+    processor = NoisyImageProcessorPil(**framing.processor_settings(), do_rescale=False, do_normalize=False)
+    return torch.stack([torch.from_numpy(np.ascontiguousarray(x)) for x in processor(list(images))["pixel_values"]])
+
+
+def read_processor(processor: Any, channels: int | None = None) -> ProcessorPixels:
+    """What an image processor does, checked: our pixels of two probe images are its own, within `LARGEST` and `MEAN`.
+
+    Args:
+        processor: of any class of `transformers`, or one with its attributes and call.
+        channels: that the network takes; by default as many as there are means.
+
+    Raises:
+        ValueError: if it does what a resize, a centre crop and a normalisation cannot express; with the difference.
+    """
+    mean = getattr(processor, "image_mean", None)
+    channels = channels or (len(mean) if isinstance(mean, Sequence) and len(mean) == 1 else 3)
+    name = type(processor).__name__
+    if callable(getattr(processor, "framing", None)):
+        framing = processor.framing()
+        images = probe_images(framing.size, framing.channels)
+        theirs = _outputs(processor, images)
+        found = ProcessorPixels(framing, _normalisation(processor, framing.channels, theirs.shape[-2:]))
+        if not _agree(_difference(found, images, theirs)):
+            raise ValueError(_refusal(name, found, images, theirs))
+        return found
+    shape = _outputs(processor, probe_images((64, 64), channels)).shape
+    if shape[1] != channels:
+        raise ValueError(f"{name} makes images of {shape[1]} channel(s), but the network takes {channels}. {_CURE}")
+    size = (int(shape[-2]), int(shape[-1]))
+    images = probe_images(size, channels)
+    theirs = _outputs(processor, images)
+    preprocessing = _normalisation(processor, channels, size)
+    best: tuple[tuple[float, float], ProcessorPixels] | None = None
+    for framing in _candidates(processor, size, channels):
+        found = ProcessorPixels(framing, preprocessing)
+        difference = _difference(found, images, theirs)
+        if _agree(difference):
+            return found
+        if best is None or difference < best[0]:
+            best = difference, found
+    assert best is not None
+    turned = (ProcessorPixels(way, preprocessing) for way in _candidates(processor, size, channels))
+    if any(_agree(_difference(found, images, theirs.flip(1))) for found in turned):
+        raise ValueError(
+            f"{name} turns RGB into BGR, which cannot be expressed by a resize, a crop and a normalisation. Reorder the first convolution's "
+            "input channels, save the model with a processor that keeps RGB, and load that."
+        )
+    raise ValueError(_refusal(name, best[1], images, theirs))
+
+
+def _candidates(processor: Any, size: tuple[int, int], channels: int) -> Iterator[Framing]:
+    """Ways to images of this size, the ones that the processor's settings suggest first."""
+    resample = getattr(processor, "resample", None)
+    filters = "bilinear" if resample is None else parse_filter(getattr(resample, "value", resample))
+    try:
+        said = replace(framing_of_settings(processor), channels=channels)
+        if said.size == size:
+            yield said
+    except ValueError:
+        pass
+    yield Framing(size, None, filters, channels)
+    if getattr(processor, "do_resize", True) is False:
+        yield Framing(size, False, filters, channels)
+    # Some classes resize to more than their `size` says before they crop, each by a rule of its own: the length is found by trying.
+    elif getattr(processor.size, "shortest_edge", None):
+        for edge in range(max(size), 2 * max(size)):
+            yield Framing(size, edge, filters, channels)
+
+
+def _outputs(processor: Any, images: Sequence[Image.Image]) -> Tensor:
+    """What the processor makes of the images, float (images, channels, height, width).
+
+    Raises:
+        ValueError: if it is no tensor of pixels, or a failure of its own.
+    """
+    name = type(processor).__name__
+    options = {"do_noise": False} if isinstance(processor, NoisyImageProcessorPil) else {}
+    values = []
+    for image in images:
+        try:
+            made = processor(image, return_tensors="pt", **options)
+        except Exception as error:
+            raise ValueError(f"{name} fails on an 8-bit image of mode {image.mode}: {error}. {_CURE}") from error
+        pixels = made.get("pixel_values")
+        if not isinstance(pixels, Tensor) or pixels.ndim != 4 or pixels.shape[0] != 1:
+            what = {key: tuple(getattr(value, "shape", ())) for key, value in made.items()}
+            raise ValueError(
+                f"{name} does not make pixels (1, channels, height, width) of an image, but {what}. Networks that take patches, colour "
+                "numbers or several crops cannot be certified in pixels."
+            )
+        values.append(pixels[0].float())
+    if len(shapes := {tuple(value.shape) for value in values}) > 1:
+        raise ValueError(
+            f"{name} gives images in different shapes, {sorted(shapes)}, but a certificate needs one. {_CURE}"
+        )
+    return torch.stack(values)
+
+
+def _normalisation(processor: Any, channels: int, size: Sequence[int]) -> Preprocessing:
+    """Mean and standard deviation that give what black and white images become: offsets and repeated normalisation are in it."""
+    ends = [Image.new("L", (int(size[1]), int(size[0])), level) for level in (0, 255)]
+    images = [end if channels == 1 else end.convert("RGB") for end in ends]
+    black, white = _outputs(processor, images).double().mean((-2, -1))
+    span = white - black
+    if not bool((span > 1e-6).all()):
+        raise ValueError(
+            f"{type(processor).__name__} makes black {black.tolist()} and white {white.tolist()}, which no mean and standard deviation "
+            f"in [0, 1] pixel units give. {_CURE}"
+        )
+    measured = Preprocessing(tuple((-black / span).tolist()), tuple((1.0 / span).tolist()), _model_size(processor))
+    said = _said(processor, channels)
+    if said is None or not _close(said, measured):
+        return measured
+    return replace(measured, image_mean=said[0], image_std=said[1])  # the same, without rounding
+
+
+def _said(processor: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation for [0, 1] pixels, from the settings that all classes have."""
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    if getattr(processor, "do_normalize", True):
+        mean, std = (_per_channel(getattr(processor, f"image_{name}"), channels) for name in ("mean", "std"))
+    if not len(mean) == len(std) == channels:
+        return None
+    # From 0..255 the processor goes to its own range before it normalises; from [0, 1] that is this factor.
+    scale = 255.0 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0
+    if abs(scale - 1.0) > 1e-6:
+        mean, std = tuple(m / scale for m in mean), tuple(s / scale for s in std)
+    return mean, std
+
+
+def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
+    return (float(value),) * channels if isinstance(value, int | float) else tuple(value or ())
+
+
+def _close(said: tuple[tuple[float, ...], tuple[float, ...]], measured: Preprocessing) -> bool:
+    pairs = zip(said[0] + said[1], measured.image_mean + measured.image_std, strict=True)
+    return all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in pairs)
+
+
+def _model_size(processor: Any) -> Any:
+    size = getattr(processor, "model_size", None)
+    return None if size is None else (size["height"], size["width"])
+
+
+def _pixels(found: ProcessorPixels, normalised: Tensor) -> Tensor:
+    """Back in [0, 1] pixel units."""
+    mean, std = (
+        torch.tensor(values)[:, None, None]
+        for values in (found.preprocessing.image_mean, found.preprocessing.image_std)
+    )
+    return normalised * std + mean
+
+
+def _difference(found: ProcessorPixels, images: Sequence[Image.Image], theirs: Tensor) -> tuple[float, float]:
+    """(at most, on average), in [0, 1] pixel units."""
+    ours = found.preprocessing(frame(found.framing, images).float() / 255)
+    if ours.shape != theirs.shape:
+        return float("inf"), float("inf")
+    gap = _pixels(found, ours - theirs) - _pixels(found, torch.zeros_like(theirs))
+    return float(gap.abs().max()), float(gap.abs().mean())
+
+
+def _agree(difference: tuple[float, float]) -> bool:
+    return difference[0] <= LARGEST and difference[1] <= MEAN
+
+
+def _refusal(name: str, found: ProcessorPixels, images: Sequence[Image.Image], theirs: Tensor) -> str:
+    ours = found.preprocessing(frame(found.framing, images).float() / 255)
+    largest, mean = _difference(found, images, theirs)
+    return (
+        f"{name} does what a resize, a centre crop and a normalisation cannot express: for two probe images its pixels differ from the closest "
+        f"that we can make by {largest:.3g} of the pixel range at most and {mean:.3g} on average (allowed: {LARGEST:.2g} and {MEAN:.2g}); standard "
+        f"deviation {float(theirs.std()):.3g}, ours {float(ours.std()):.3g}. {_CURE}"
+    )

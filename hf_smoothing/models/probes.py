@@ -1,0 +1,52 @@
+"""One forward pass before anything is certified or trained: does the network take these pixels and answer with its labels?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_smoothing.data.framing import Framing
+from hf_smoothing.data.processors import frame, probe_images
+
+
+def check_forward(
+    network: nn.Module, classify: Callable[[Tensor], Any], framing: Framing, num_labels: int, name: str
+) -> None:
+    """Refuse a network that does not give logits (batch, num_labels) for two probe images.
+
+    Args:
+        network: whose mode is eval meanwhile; on its device.
+        classify: float pixels in [0, 1], (batch, channels, height, width), to logits.
+        framing: of the pixels.
+        num_labels: classes that it should know.
+        name: how to call it.
+
+    Raises:
+        ValueError: naming what came instead.
+    """
+    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    if device.type == "meta":
+        return  # there is nothing to run yet
+    pixels = frame(framing, probe_images(framing.size, framing.channels)).float() / 255
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = classify(pixels.to(device))
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot classify pixels of shape {tuple(pixels.shape)}: {type(error).__name__}: {error}. It must take `pixel_values` (batch, "
+            "channels, height, width); pass the `size` or `model_size` and the number of channels that it is made for."
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(pixels), num_labels):
+        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"{name} must give logits of shape {(len(pixels), num_labels)} for {len(pixels)} images and its {num_labels} labels, got {what}. "
+            "Load it with the head that it was trained with."
+        )
