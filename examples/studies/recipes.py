@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from datasets import load_dataset
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from examples.studies.stages import Stage
@@ -37,10 +38,9 @@ def decoded(output: Path, data: Path, name: str, split: str, size: int) -> Decod
     file = output / "cache" / f"{name}-{split}-{size}.safetensors"
     if not file.exists():
         made = PixelDataset(load_dataset(str(data / name), split=split), size).decode(progress=False)
-        assert made.labels is not None
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{time.time_ns()}")
-        save_file({"pixels": made.pixels, "labels": made.labels}, partial)
+        save_file({"pixels": made.pixels, "labels": labels_of(made)}, partial)
         partial.rename(file)
     tensors = load_file(file)
     return DecodedPixels(tensors["pixels"], tensors["labels"])
@@ -54,12 +54,24 @@ def class_names(data: Path, name: str) -> list[str]:
 
 def split_off(data: DecodedPixels, held_out: int, seed: int) -> tuple[DecodedPixels, DecodedPixels]:
     """(all but `held_out` images, these), drawn by a seed."""
-    assert data.labels is not None
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    first, second = order[held_out:], order[:held_out]
-    return DecodedPixels(data.pixels[first], data.labels[first]), DecodedPixels(
-        data.pixels[second], data.labels[second]
-    )
+    return some(data, order[held_out:]), some(data, order[:held_out])
+
+
+def some(data: DecodedPixels, chosen: Tensor) -> DecodedPixels:
+    """The images of these indices."""
+    return DecodedPixels(data.pixels[chosen], labels_of(data)[chosen])
+
+
+def labels_of(data: DecodedPixels) -> Tensor:
+    """The labels, which every data set of a study has.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if data.labels is None:
+        raise ValueError("A study needs labelled images, got a data set without labels.")
+    return data.labels
 
 
 def label_maps(names: list[str]) -> dict[str, Any]:
@@ -179,8 +191,7 @@ def certify_stage(
 @torch.inference_mode()
 def accuracy(model: SmoothedClassifier, data: DecodedPixels) -> float:
     """Of the base classifier on clean images."""
-    assert data.labels is not None
     right = 0
-    for pixels, labels in zip(data.pixels.split(250), data.labels.split(250), strict=True):
+    for pixels, labels in zip(data.pixels.split(250), labels_of(data).split(250), strict=True):
         right += int((model.classify(pixels.to(model.device).float() / 255).argmax(-1).cpu() == labels).sum())
     return right / len(data)

@@ -22,6 +22,7 @@ from examples.studies.recipes import (
     last_checkpoint,
     make_trainer,
     pixel_statistics,
+    some,
     split_off,
 )
 from examples.studies.stages import Results, Stage
@@ -119,9 +120,7 @@ class Worker:
         """(images to train on, held-out ones, names of the classes)."""
         seed = settings.get("held_out_seed", 0)
         train, held_out = split_off(self.split(settings, "train"), settings["held_out"], seed)
-        assert train.labels is not None
-        count = settings.get("train_images")
-        train = DecodedPixels(train.pixels[:count], train.labels[:count])
+        train = some(train, torch.arange(len(train))[: settings.get("train_images")])
         return train, held_out, class_names(self.data, settings["data"])
 
     def classifier(

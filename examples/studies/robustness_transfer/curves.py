@@ -24,6 +24,18 @@ class Records:
         """(radii, images): what survives, or None where it is missing."""
         return self.attacked(f"attack/{target}/{pretraining}/{folder(way)}/seed{seed}", norm)
 
+    def known(self, target: str, model: tuple[str, str], seed: int, norm: str = "linf") -> NDArray[np.bool_]:
+        """The curve of a model that has one.
+
+        Raises:
+            KeyError: if it has none.
+        """
+        pretraining, way = model
+        curve = self.curve(target, pretraining, way, seed, norm)
+        if curve is None:
+            raise KeyError(f"{target}/{pretraining}/{way}/seed{seed}")
+        return curve
+
     def attacked(self, stage: str, norm: str) -> NDArray[np.bool_] | None:
         """The same by the name of the stage."""
         result = self.stages.get(stage)
@@ -81,5 +93,5 @@ def matched_difference(
     """First - second of the area under the curve, on the images that both get right without an attack; None for fewer than two."""
     if first is None or second is None:
         return None
-    areas = [area_of_each(epsilons, curve) for curve in matched([first, second])]
-    return paired_difference(*areas) if len(areas[0]) > 1 else None
+    one, other = (area_of_each(epsilons, curve) for curve in matched([first, second]))
+    return paired_difference(one, other) if len(one) > 1 else None

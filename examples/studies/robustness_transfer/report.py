@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -58,16 +59,18 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         seeds = records.seeds(model, standard, target=target)
         if not seeds:
             continue
-        accuracies = np.mean([records.curve(target, *model, s, "linf").mean(1) for s in seeds], axis=0)  # type: ignore[union-attr]
+        accuracies = np.mean([records.known(target, model, s).mean(1) for s in seeds], axis=0)
         differences = {
             norm: [
-                matched_difference(radii, *(records.curve(target, *one, s, norm) for one in (model, standard)))
+                matched_difference(
+                    radii, records.known(target, model, s, norm), records.known(target, standard, s, norm)
+                )
                 for s in seeds
             ]
             for norm, radii in records.config["attack"]["epsilons"].items()
         }
-        pairs = [tuple(records.curve(target, *one, seed, "linf") for one in (model, standard)) for seed in seeds]
-        pooled = None if pretraining == NONE else mean_matched_difference(epsilons, pairs)  # type: ignore[arg-type]
+        pairs = [(records.known(target, model, seed), records.known(target, standard, seed)) for seed in seeds]
+        pooled = None if pretraining == NONE else mean_matched_difference(epsilons, pairs)
         shown = (
             ""
             if pretraining == NONE
@@ -101,8 +104,7 @@ def mended(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict
             if not seeds:
                 continue
             sides = [
-                np.mean([records.curve(target, pretraining, w, s, "linf") for s in seeds], axis=0)
-                for w in (way, "plain")
+                np.mean([records.known(target, (pretraining, w), s) for s in seeds], axis=0) for w in (way, "plain")
             ]
             found = [paired_difference(a, b) for a, b in zip(*sides, strict=True)]
             rows.append([way, pretraining, *(_interval(one) for one in found), len(seeds)])
@@ -124,14 +126,15 @@ def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
             ]
             if not seeds:
                 continue
-            gains = [[records.gains(target, p, way, s) for s in seeds] for p in (pretraining, "clean")]
-            sides = [
-                np.mean([records.curve(target, p, way, s, "linf") for s in seeds], axis=0)
+            gains = [
+                [gain for s in seeds if (gain := records.gains(target, p, way, s)) is not None]
                 for p in (pretraining, "clean")
             ]
+            sides = [
+                np.mean([records.known(target, (p, way), s) for s in seeds], axis=0) for p in (pretraining, "clean")
+            ]
             at = [paired_difference(sides[0][k], sides[1][k]) for k in (0, -1)]
-            means = [np.mean(side, axis=0) for side in gains]
-            certified = paired_difference(*means)
+            certified = paired_difference(np.mean(gains[0], axis=0), np.mean(gains[1], axis=0))
             rows.append(
                 [
                     way,
@@ -222,8 +225,8 @@ def sweep_rows(records: Records, sweep: str) -> tuple[tuple[Line, list[Line]], d
     return (head, rows), figures
 
 
-def _plain(found: list[Paired | None]) -> list[dict[str, Any] | None]:
-    return [one and asdict(one) for one in found]
+def _plain(found: Sequence[Paired | None]) -> list[dict[str, Any] | None]:
+    return [None if one is None else asdict(one) for one in found]
 
 
 def _interval(found: Paired, factor: float = 100.0) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from examples.studies.corruptions import corrupted
+from examples.studies.recipes import labels_of, some
 from examples.studies.stages import Results, Stage
 from examples.studies.worker import Worker
-from hf_smoothing import SmoothedClassifier
 from hf_smoothing.data import DecodedPixels
+from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.robustness_transfer.analysis import Analysis
 from hf_smoothing.robustness_transfer.figures import KINDS
 from hf_smoothing.robustness_transfer.findings import alike, frequency_gap, sentences, universal
@@ -43,7 +44,7 @@ class Work(Worker):
         found: dict[str, Any] = {}
         for norm, epsilons in settings["epsilons"].items():
             right = attack_curve(
-                model.classify, test.pixels.to(model.device).float() / 255, test.labels.to(model.device), attack=settings["attack"], norm=norm, epsilons=epsilons,
+                model.classify, test.pixels.to(model.device).float() / 255, labels_of(test).to(model.device), attack=settings["attack"], norm=norm, epsilons=epsilons,
                 steps=settings["steps"],
             )  # fmt: skip
             found[norm] = [bits(row) for row in right]
@@ -60,8 +61,8 @@ class Work(Worker):
             "paths": dict(zip(models, needs, strict=True)),
             "dataset": {"id": stage.settings["data"], "split": "test"},
         }
-        plan = AnalysisSettings(attacks=tuple(stage.settings["attacks"]))
-        Analysis(models, test.pixels, test.labels, folder, plan, about).run(progress=False)
+        measured = AnalysisSettings(attacks=tuple(stage.settings["attacks"]))
+        Analysis(models, test.pixels, labels_of(test), folder, measured, about).run(progress=False)
         write_page(folder)
         _, records = read_analysis(folder)
         return {
@@ -80,4 +81,4 @@ class Work(Worker):
         """So many test images, or held-out ones, spread over the set."""
         test = self.training_images(settings)[1] if "held_out" in settings else self.split(settings, "test")
         chosen = torch.arange(settings["images"]) * len(test) // settings["images"]
-        return DecodedPixels(test.pixels[chosen], test.labels[chosen])
+        return some(test, chosen)

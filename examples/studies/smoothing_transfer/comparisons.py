@@ -142,4 +142,4 @@ class Comparisons:
             radius = float(l2_radius(p_lower, sigma))
             if radius >= settings["radii"][-1]:
                 return share * radius
-        return share * settings["radii"][-1]
+        return share * float(settings["radii"][-1])

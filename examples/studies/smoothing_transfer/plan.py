@@ -28,7 +28,7 @@ def plan(config: dict[str, Any]) -> list[Stage]:
 
     def claims(some: list[_Architecture], seeds: list[int]) -> list[Iterator[Stage]]:
         return [
-            builder.cell(*cell, seed)
+            builder.cell(cell[0], cell[1], seed)
             for seed in seeds
             for builder in some
             if seed in builder.seeds

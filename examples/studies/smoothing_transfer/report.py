@@ -46,8 +46,8 @@ def build(given: Command) -> None:
 @torch.inference_mode()
 def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count: int = 8) -> None:
     """Noisy test images with the predictions of the clean and the mixture model, each finetuned on clean images; needs the networks."""
-    from examples.studies.recipes import decoded
-    from hf_smoothing import SmoothedClassifier
+    from examples.studies.recipes import decoded, labels_of
+    from hf_smoothing.models import SmoothedClassifier
     from hf_smoothing.noise import NoiseMixture
 
     records = json.loads((output / "certify/resnet/mixture/clean/seed0/sigma0.25/result.json").read_text())
@@ -58,9 +58,10 @@ def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count:
     }
     test = decoded(output, data, config["data"]["target"], "test", config["size"])
     chosen = torch.arange(0, len(test), len(test) // count)[:count]
-    pixels, labels = test.pixels[chosen].float() / 255, test.labels[chosen].tolist()
+    pixels, labels = test.pixels[chosen].float() / 255, labels_of(test)[chosen].tolist()
     names = models["mixture"].config.id2label
-    noisy, seen = [], {name: [] for name in models}
+    noisy = []
+    seen: dict[str, list[list[str]]] = {name: [] for name in models}
     sigmas = [0.0, *config["sigmas"]]
     for sigma in sigmas:
         x, _ = NoiseMixture((sigma,)).add(pixels, torch.Generator().manual_seed(0))

@@ -8,13 +8,13 @@ from typing import Any
 from transformers import set_seed
 
 from examples.studies.command import Command
-from examples.studies.recipes import accuracy, fit, make_trainer
+from examples.studies.recipes import accuracy, fit, labels_of, make_trainer
 from examples.studies.smoothing_transfer.plan import rule
 from examples.studies.stages import Results, Stage
 from examples.studies.worker import Worker
-from hf_smoothing import SmoothedClassifier, certify_dataset
-from hf_smoothing.certification import certify, make_rule
+from hf_smoothing.certification import certify, certify_dataset, make_rule
 from hf_smoothing.data import DecodedPixels
+from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.statistics import certified_accuracy
 from hf_smoothing.training.divergence import DivergedError
 
@@ -93,7 +93,7 @@ def choose(candidates: Results) -> str:
 
 def _selection(model: SmoothedClassifier, held_out: DecodedPixels, about: dict[str, Any], sigma: float) -> float:
     """Certified accuracy at a radius in proportion to sigma, of the first held-out images, from few draws."""
-    pixels, labels = held_out.pixels[: about["images"]].float() / 255, held_out.labels[: about["images"]].tolist()
+    pixels, labels = held_out.pixels[: about["images"]].float() / 255, labels_of(held_out)[: about["images"]].tolist()
     found = certify(
         model,
         pixels.to(model.device),

@@ -10,8 +10,13 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining, set_seed
 from examples.studies.recipes import fit, label_maps, make_trainer, pixel_statistics
 from examples.studies.stages import Results, Stage
 from examples.studies.worker import Worker
-from hf_smoothing import SmoothedClassifier, classifier_from_autoencoder, denoised_classifier, smoothed_ensemble
-from hf_smoothing.models import add_lora
+from hf_smoothing.models import (
+    SmoothedClassifier,
+    add_lora,
+    classifier_from_autoencoder,
+    denoised_classifier,
+    smoothed_ensemble,
+)
 
 
 class Work(Worker):
