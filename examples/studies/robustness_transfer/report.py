@@ -134,7 +134,8 @@ def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
                 np.mean([records.known(target, (p, way), s) for s in seeds], axis=0) for p in (pretraining, "clean")
             ]
             at = [paired_difference(sides[0][k], sides[1][k]) for k in (0, -1)]
-            certified = paired_difference(np.mean(gains[0], axis=0), np.mean(gains[1], axis=0))
+            means = [np.mean(side, axis=0) for side in gains]
+            certified = paired_difference(means[0], means[1])
             rows.append(
                 [
                     way,
