@@ -5,11 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hf_smoothing.registration import register as _register
+
 
 __version__ = "0.1.0.dev0"
 
 # The table of contents: public name -> the module it lives in. Imported on first use, since torch and transformers
-# take seconds. Model names register themselves with the Auto classes when they are imported.
+# take seconds.
 _CONTENTS = {
     "ABSTAIN": "hf_smoothing.statistics",
     "Certificate": "hf_smoothing.certification",
@@ -42,12 +44,7 @@ _CONTENTS = {
     "smoothed_ensemble": "hf_smoothing.models",
 }
 
-__all__ = ["__version__", "register", *_CONTENTS]
-
-
-def register() -> None:
-    """Make the Auto classes of `transformers` know this package's models; any access to a model name does it too."""
-    import_module("hf_smoothing.models").register()
+__all__ = ["__version__", *_CONTENTS]
 
 
 def __getattr__(name: str) -> Any:
@@ -87,3 +84,5 @@ if TYPE_CHECKING:
     from hf_smoothing.records import read_run
     from hf_smoothing.statistics import ABSTAIN
     from hf_smoothing.training import CertifiedAccuracyCallback, RobustTrainer, RobustTrainingArguments
+
+_register()

@@ -14,7 +14,7 @@ import torch
 from datasets import load_dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig, ViTImageProcessor
 
-import hf_smoothing
+import hf_smoothing  # noqa: F401  makes Auto classes know its models
 from hf_smoothing import PixelDataset, SmoothedClassifier
 
 
@@ -41,7 +41,6 @@ def main() -> None:
     )  # fmt: skip
     args = parser.parse_args()
 
-    hf_smoothing.register()
     model = AutoModelForImageClassification.from_pretrained(args.trained, dtype=getattr(torch, args.dtype))
     model.config.dtype = getattr(torch, args.dtype)
     model.save_pretrained(args.card)

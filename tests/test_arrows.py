@@ -32,6 +32,7 @@ ARROWS = {
     "interval": {"certification", "pixels", "preprocessing", "records", "statistics", "training"},
     "report": {"statistics", "records", "published"},
     "data": {"noise", "preprocessing", "pixels"},
+    "registration": set(),
     "robustness_transfer": {"attacks", "certification", "models", "pixels", "records", "statistics", "training"},
     "training": {
         "attacks",

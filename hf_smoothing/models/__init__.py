@@ -32,17 +32,13 @@ __all__ = [
     "denoised_classifier",
     "load_adapters",
     "merge_lora",
-    "register",
     "save_adapters",
     "smoothed_ensemble",
 ]
 
 
-def register() -> None:
-    """Make the Auto classes and `pipeline` know the models, the image processor and the task of this package.
-
-    Runs on the first access to any model name of `hf_smoothing`; calling it again changes nothing.
-    """
+def _register() -> None:
+    # For models that are here already; `hf_smoothing.registration` has this module imported when a checkpoint asks for one.
     from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
     from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -66,4 +62,4 @@ def register() -> None:
         )
 
 
-register()
+_register()

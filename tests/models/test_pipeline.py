@@ -8,7 +8,6 @@ from classifiers import Constant, Ranges, Watched
 from tiny import NAMES, SIZE, pil_images, pixels, plain, smoothed
 from transformers import pipeline
 
-import hf_smoothing
 from hf_smoothing.models import TASK, CertifiedImageClassificationPipeline, NoisyImageProcessor
 
 
@@ -18,7 +17,6 @@ KEYS = {"label", "radius", "draws", "alpha", "sigma"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    hf_smoothing.register()
     where = tmp_path_factory.mktemp("pipeline") / "model"
     smoothed("resnet").save_pretrained(where)
     return where

@@ -1,17 +1,12 @@
 import subprocess
 import sys
-import textwrap
 
 import pytest
 from tiny import plain, smoothed
 from transformers import AutoConfig, AutoModelForImageClassification, ResNetForImageClassification
 
 import hf_smoothing
-
-
-def test_register_can_be_called_again():
-    hf_smoothing.register()
-    hf_smoothing.register()
+from hf_smoothing import models, registration
 
 
 def test_plain_models_are_not_touched(tmp_path):
@@ -24,17 +19,94 @@ def test_a_model_is_made_from_its_configuration():
     assert type(AutoModelForImageClassification.from_config(config)) is hf_smoothing.SmoothedClassifier
 
 
-def test_one_access_makes_a_fresh_process_know_the_models(tmp_path):
-    smoothed().save_pretrained(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("smoothed")
+    smoothed().save_pretrained(path)
+    return path
+
+
+USES = {
+    "configuration": ("from transformers import AutoConfig as used", "used.from_pretrained(FOLDER)"),
+    "model": (
+        "from transformers import AutoModelForImageClassification as used",
+        "used.from_pretrained(FOLDER, local_files_only=True)",
+    ),
+    "processor": ("from transformers import AutoImageProcessor as used", "used.from_pretrained(FOLDER)"),
+    "plain pipeline": (
+        "from transformers import pipeline as used",
+        "used('image-classification', model=FOLDER).model",
+    ),
+    "our task": (
+        "from transformers import pipeline as used",
+        "used('certified-image-classification', model=FOLDER).model",
+    ),
+    "list of tasks": (
+        "from transformers.pipelines import PIPELINE_REGISTRY as used",
+        "used.supported_tasks['certified-image-classification']['impl']",
+    ),
+}
+
+
+@pytest.mark.parametrize("first", ["hf_smoothing", "transformers"])
+@pytest.mark.parametrize("use", USES)
+def test_importing_both_is_enough_in_either_order(use, first, folder):
+    imports, expression = USES[use]
+    lines = [imports, "import hf_smoothing"][:: 1 if first == "transformers" else -1]
+    script = "\n".join([*lines, f"print({expression.replace('FOLDER', repr(str(folder)))})"])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert any(word in done.stdout for word in ("smoothed_classifier", "SmoothedClassifier", "hf_smoothing", "Noisy"))
+
+
+@pytest.mark.parametrize("room", ["statistics", "records", "certification", "data"])
+def test_any_room_is_enough_and_nothing_is_imported_before_it_is_asked_for(room, folder):
     script = f"""
-        import hf_smoothing
-        hf_smoothing.SmoothedClassifier
-        from transformers import AutoConfig
-        config = AutoConfig.from_pretrained({str(tmp_path)!r})
-        print(type(config).__name__, config.base_config.model_type)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["SmoothedClassifierConfig", "resnet"]
+import sys
+import hf_smoothing.{room}
+from transformers import AutoConfig
+print('hf_smoothing.models' in sys.modules, AutoConfig.from_pretrained({str(folder)!r}).model_type)
+print('hf_smoothing.models' in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "smoothed_classifier", "True"]
+
+
+def test_the_tables_name_every_model_and_processor():
+    configs = [getattr(hf_smoothing, name) for name in hf_smoothing.__all__ if name.endswith("Config")]
+    assert {config.model_type: config.__name__ for config in configs} == registration.CONFIGURATIONS
+    for names in registration.IMAGE_PROCESSORS.values():
+        for name in names.values():
+            assert name in models.__all__
+
+
+def test_the_package_waits_for_modules_once(folder):
+    script = """
+import sys
+import hf_smoothing
+waiting = [finder for finder in sys.meta_path if "registration" in type(finder).__module__]
+import transformers.pipelines
+left = [finder for finder in sys.meta_path if "registration" in type(finder).__module__]
+print(len(waiting), len(left))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "0"]
+
+
+def test_a_module_that_cannot_be_imported_is_waited_for_again(tmp_path, monkeypatch):
+    (tmp_path / "late.py").write_text("import os\nif os.environ.get('BROKEN'): raise ImportError('not now')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = []
+    monkeypatch.setitem(registration._AFTER_IMPORT, "late", seen.append)
+    watcher = registration._Watcher({"late"})
+    monkeypatch.setattr(sys, "meta_path", [watcher, *sys.meta_path])
+    monkeypatch.setenv("BROKEN", "1")
+    with pytest.raises(ImportError, match="not now"):
+        __import__("late")
+    monkeypatch.delenv("BROKEN")
+    late = __import__("late")
+    assert seen == [late] and watcher not in sys.meta_path
+    monkeypatch.delitem(sys.modules, "late")
 
 
 def test_the_configuration_is_known_by_its_type():
