@@ -12,6 +12,23 @@ from torch import Tensor
 RANGE_TOLERANCE = 1e-3
 
 
+class UnreadableImageError(ValueError):
+    """An image that is damaged or missing, named by its index and, where it has one, its file.
+
+    Args:
+        index: of the image in its data set.
+        file: its path, or None.
+        message: what is wrong, and what to do.
+    """
+
+    def __init__(self, index: int, file: str | None, message: str) -> None:
+        super().__init__(index, file, message)
+        self.index, self.file, self.message = index, file, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def check_image_batch(images: Any, name: str = "images") -> Tensor:
     """Return `images` if it is one tensor of shape (batch, channels, height, width).
 

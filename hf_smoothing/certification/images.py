@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_smoothing import statistics
 from hf_smoothing.noise import MAX_IMAGES, on_grid
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 
 
 Item = Mapping[str, Any]
@@ -92,19 +92,31 @@ def checked_items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[
 def _items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[int, Any]]:
     if not is_stream(dataset):
         for index in chosen or ():
-            yield index, dataset[index]
+            try:
+                item = dataset[index]
+            except UnreadableImageError:
+                if not getattr(dataset, "skip_unreadable", False):
+                    raise
+                continue
+            yield index, item
         return
     wanted = None if chosen is None else set(chosen)
     position = -1
-    for position, item in enumerate(dataset):
+    # One that leaves out what it cannot read numbers its images itself.
+    for position, item in dataset.numbered() if hasattr(dataset, "numbered") else enumerate(dataset):
         if position >= MAX_IMAGES:
             raise ValueError(
                 f"A run has at most {MAX_IMAGES} images, but the stream goes on. Pass `indices`, or split it."
             )
+        if wanted is not None and position > max(wanted):
+            return
         if wanted is None or position in wanted:
             yield position, item
-        if wanted is not None and position >= max(wanted):
+        if wanted is not None and position == max(wanted):
             return
+    left_out = max(getattr(dataset, "unreadable", None) or {}, default=-1)
+    if wanted is not None and left_out >= max(wanted):
+        return
     if wanted is not None or position < 0:
         raise ValueError(
             f"The stream ended after {position + 1} images, "
@@ -122,6 +134,9 @@ class Survey:
         labelled: whether all have a label; of a stream, whether the first has.
         sha256: of all indices, pixels and labels; of a stream, of the indices that were chosen from it.
         streamed: whether it is a stream.
+        pixels_sha256: of all indices and pixels alone; None of a stream.
+        indices: of the images that could be read; None of a stream.
+        facts: what the data set says of its labels, for the record.
     """
 
     resolution: tuple[int, ...]
@@ -129,6 +144,17 @@ class Survey:
     labelled: bool
     sha256: str
     streamed: bool
+    pixels_sha256: str | None = None
+    indices: list[int] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def hashes(self) -> dict[str, Any]:
+        """What identifies the images, for the record."""
+        return (
+            {"stream_sha256": self.sha256}
+            if self.streamed
+            else {"sha256": self.sha256, "pixels_sha256": self.pixels_sha256}
+        )
 
 
 def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
@@ -138,22 +164,33 @@ def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
         ValueError, TypeError: as `checked_items`: a folder must not be left by a call that cannot succeed.
     """
     items = checked_items(dataset, chosen)
-    first = next(items)
+    first = next(items, None)
+    if first is None:
+        raise ValueError(f"There is no image to certify: none of those chosen can be read. {_first_reason(dataset)}")
     resolution = tuple(first[1]["pixel_values"].shape)
+    facts = dataset.facts() if hasattr(dataset, "facts") else {}
     if is_stream(dataset):
         text = "all" if chosen is None else ",".join(map(str, chosen))
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return Survey(resolution, _fits_grid(first[1]), first[1].get("labels") is not None, digest, streamed=True)
-    fits, labelled = True, True
+        labelled = first[1].get("labels") is not None
+        return Survey(resolution, _fits_grid(first[1]), labelled, digest, streamed=True, facts=facts)
+    fits, labelled, indices = True, True, []
+    whole, alone = hashlib.sha256(), hashlib.sha256()
+    for index, item in itertools.chain([first], items):
+        fits, labelled = fits and _fits_grid(item), labelled and item.get("labels") is not None
+        indices.append(index)
+        values = raw_bytes(item["pixel_values"])
+        for digest_so_far, label in ((whole, item.get("labels")), (alone, None)):
+            digest_so_far.update(_heading(index, item, label))
+            digest_so_far.update(values)
+    return Survey(
+        resolution, fits, labelled, whole.hexdigest(), streamed=False, pixels_sha256=alone.hexdigest(), indices=indices, facts=facts,
+    )  # fmt: skip
 
-    def watched() -> Iterator[tuple[int, Item]]:
-        nonlocal fits, labelled
-        for index, item in itertools.chain([first], items):
-            fits, labelled = fits and _fits_grid(item), labelled and item.get("labels") is not None
-            yield index, item
 
-    digest = images_sha256(watched())
-    return Survey(resolution, fits, labelled, digest, streamed=False)
+def _first_reason(dataset: Any) -> str:
+    reasons: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
+    return next(iter(reasons.values()), "")
 
 
 def _fits_grid(item: Item) -> bool:
@@ -169,10 +206,14 @@ def images_sha256(items: Iterable[tuple[int, Item]]) -> str:
     """
     digest = hashlib.sha256()
     for index, item in items:
-        pixels = item["pixel_values"]
-        digest.update(f"{index} {pixels.dtype} {tuple(pixels.shape)} {item.get('labels')}\n".encode())
-        digest.update(raw_bytes(pixels))
+        digest.update(_heading(index, item, item.get("labels")))
+        digest.update(raw_bytes(item["pixel_values"]))
     return digest.hexdigest()
+
+
+def _heading(index: int, item: Item, label: Any) -> bytes:
+    pixels = item["pixel_values"]
+    return f"{index} {pixels.dtype} {tuple(pixels.shape)} {label}\n".encode()
 
 
 def raw_bytes(tensor: Tensor) -> bytes:

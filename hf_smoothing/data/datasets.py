@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,11 @@ from tqdm.auto import tqdm
 from hf_smoothing.data.columns import find_column
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
-from hf_smoothing.data.labels import align_labels, class_names
+from hf_smoothing.data.image_reading import ImageReader
+from hf_smoothing.data.label_reading import LabelReader
+from hf_smoothing.data.labels import Labels
 from hf_smoothing.data.processors import framing_of
+from hf_smoothing.pixels import UnreadableImageError
 
 
 class PixelDataset(Dataset[dict[str, Any]]):
@@ -27,11 +29,18 @@ class PixelDataset(Dataset[dict[str, Any]]):
             Images of other kinds are converted to RGB as `transformers` does, or to grey for a network with one channel.
         size: whose pixels they are to be: a `SmoothedClassifier`, a backbone that `RobustTrainer` trained, or an image processor; images are resized
             and cropped as for it. Or a `Framing`, or the certified resolution alone, an int or (height, width), to which whole images are resized.
-        image_column, label_column: names; found by their type if not given.
+        image_column, label_column: names; found by their type, or a usual name, if not given.
         id2label: the label map of the model, to check and align the data set's class names; None takes labels as they are.
+        labels, label_map: how classes are matched, as in `class_map`.
+        skip_unreadable: leave damaged and missing images out where the data set is gone through; otherwise they are errors.
+
+    Attributes:
+        class_map: which class of the model each class of the data set is.
+        unreadable: index -> message of each image that could not be read so far.
 
     Raises:
-        ValueError: on an empty data set, missing columns, or class names or numbers that do not match the model's.
+        ValueError: on an empty data set, several splits together, missing columns, or class names or numbers that do not match the model's.
+        UnreadableImageError: on reading an image that is damaged or missing.
     """
 
     def __init__(
@@ -42,34 +51,69 @@ class PixelDataset(Dataset[dict[str, Any]]):
         image_column: str | None = None,
         label_column: str | None = None,
         id2label: Mapping[int, str] | None = None,
+        labels: Labels | None = None,
+        label_map: Mapping[Any, Any] | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
-        if len(dataset) == 0:
+        if not isinstance(dataset, Mapping) and len(dataset) == 0:
             raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
         self.dataset = dataset
-        self._reader = _Reader(dataset, size, image_column, label_column, id2label)
+        self._reader = _Reader(
+            dataset, size, image_column, LabelReader(dataset, label_column, id2label, labels, label_map)
+        )
+        self.class_map, self.skip_unreadable = self._reader.labels.class_map, skip_unreadable
+        self.unreadable: dict[int, str] = {}
         self.framing = self._reader.framing
         self.size, self.image_column, self.label_column = (
             self.framing.size,
             self._reader.image_column,
             self._reader.label_column,
         )
-        self.names = self._reader.names
+        self.names = self._reader.labels.names
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._reader.item(self.dataset[int(index)], int(index))
+        try:
+            return self._reader.item(self._reader.images.row(int(index)), int(index))
+        except UnreadableImageError as error:
+            self.unreadable[error.index] = str(error)
+            raise
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says about the labels, as plain JSON values; empty without labels."""
+        return self._reader.facts()
+
+    def check_labels(self) -> None:
+        """Read all labels, where that needs no image.
+
+        Raises:
+            ValueError: naming the first image whose label is no class of the model.
+        """
+        self._reader.labels.check()
 
     def decode(self, progress: bool = True) -> DecodedPixels:
-        """All images at once, in memory: 3 KB an image at 32 px, 150 KB at 224 px."""
+        """All images at once, in memory: 3 KB an image at 32 px, 150 KB at 224 px.
+
+        Raises:
+            UnreadableImageError: on an image that is damaged or missing, unless these are left out; if there is no other.
+        """
         pixels = torch.empty((len(self), self.framing.channels, *self.size), dtype=torch.uint8)
         labels = torch.full((len(self),), -1, dtype=torch.int64)
+        count = 0
         for index in tqdm(range(len(self)), desc="Decoding", unit="image", disable=not progress):
-            item = self[index]
-            pixels[index] = item["pixel_values"]
-            labels[index] = item.get("labels", -1)
-        return DecodedPixels(pixels, labels if self.label_column is not None else None, self.names, self.framing)
+            try:
+                item = self[index]
+            except UnreadableImageError:
+                if not self.skip_unreadable or (count == 0 and index == len(self) - 1):
+                    raise
+                continue
+            pixels[count] = item["pixel_values"]
+            labels[count] = item.get("labels", -1)
+            count += 1
+        known = labels[:count] if self.label_column is not None else None
+        return DecodedPixels(pixels[:count], known, self.names, self.framing)
 
 
 class PixelStream(IterableDataset[dict[str, Any]]):
@@ -86,6 +130,9 @@ class PixelStream(IterableDataset[dict[str, Any]]):
         image_column: str | None = None,
         label_column: str | None = None,
         id2label: Mapping[int, str] | None = None,
+        labels: Labels | None = None,
+        label_map: Mapping[Any, Any] | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
         if isinstance(dataset, Iterator):
             raise ValueError(
@@ -93,7 +140,11 @@ class PixelStream(IterableDataset[dict[str, Any]]):
                 "a datasets.IterableDataset, e.g. IterableDataset.from_generator(function)."
             )
         self.dataset = dataset
-        self._reader = _Reader(dataset, size, image_column, label_column, id2label)
+        self._reader = _Reader(
+            dataset, size, image_column, LabelReader(dataset, label_column, id2label, labels, label_map)
+        )
+        self.class_map, self.skip_unreadable = self._reader.labels.class_map, skip_unreadable
+        self.unreadable: dict[int, str] = {}
         self.framing = self._reader.framing
         self.size, self.image_column, self.label_column = (
             self.framing.size,
@@ -102,8 +153,23 @@ class PixelStream(IterableDataset[dict[str, Any]]):
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for index, row in enumerate(self.dataset):
-            yield self._reader.item(row, index)
+        return (item for _, item in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(index, item) of the images in order. One that is left out as unreadable keeps its number."""
+        for index, row in enumerate(self._reader.images.rows()):
+            try:
+                item = self._reader.item(row, index)
+            except UnreadableImageError as error:
+                self.unreadable[index] = str(error)
+                if not self.skip_unreadable:
+                    raise
+                continue
+            yield index, item
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says about the labels, as plain JSON values; empty without labels."""
+        return self._reader.facts()
 
 
 class DecodedPixels(Dataset[dict[str, Any]]):
@@ -146,26 +212,28 @@ class _Reader:
         dataset: Any,
         size: Any,
         image_column: str | None,
-        label_column: str | None,
-        id2label: Mapping[int, str] | None,
+        labels: LabelReader,
     ) -> None:
         self.framing = framing_of(size)
         self.image_column = find_column(dataset, image_column, "image", required=True)
-        self.label_column = find_column(dataset, label_column, "label", required=False)
-        names = class_names(dataset, self.label_column)
-        self.num_labels = len(id2label) if id2label else (len(names) if names else None)
-        self._to_model = align_labels(names, id2label)
-        self.names = [str(id2label[k]) for k in sorted(id2label, key=int)] if id2label else names
+        self.labels, self.label_column = labels, labels.column
+        self.images = ImageReader(dataset, str(self.image_column))
         self._processor = NoisyImageProcessorPil(
             **self.framing.processor_settings(), do_rescale=False, do_normalize=False
         )
 
     def item(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
         """Pixels and, where there is one, label of a row."""
-        item: dict[str, Any] = {"pixel_values": self._pixels(row[str(self.image_column)], index)}
+        item: dict[str, Any] = {"pixel_values": self._pixels(self.images.image(row, index), index)}
         if self.label_column is not None:
-            item["labels"] = self._label(row[self.label_column], index)
+            item["labels"] = self.labels.label(row.get(self.label_column), index)
         return item
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says about the labels."""
+        if self.label_column is None:
+            return {}
+        return {"labels": {"column": self.label_column, **self.labels.class_map.to_dict()}}
 
     def _pixels(self, image: Any, index: int) -> Tensor:
         # Before anything converts it: floats that happen to be whole would pass for 0..255.
@@ -185,22 +253,3 @@ class _Reader:
                 "repeat the grey channel three times."
             )
         return torch.from_numpy(np.ascontiguousarray(values))
-
-    def _label(self, value: Any, index: int) -> int:
-        try:
-            label = operator.index(value)
-        except TypeError as error:
-            raise ValueError(
-                f"Label of image {index} must be an integer class, got {value!r}. Drop unlabelled images, and map names to numbers "
-                "with a ClassLabel feature (dataset.class_encode_column)."
-            ) from error
-        if label < 0 or (self.num_labels is not None and label >= self.num_labels):
-            raise ValueError(
-                f"Label of image {index} must be a class in [0, {self.num_labels}), got {label}. "
-                + (
-                    "-1 marks unlabelled splits: use another split."
-                    if label == -1
-                    else "Is this the model's data set?"
-                )
-            )
-        return label if self._to_model is None else self._to_model[label]

@@ -2,8 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hf_smoothing.data.spelling import match_names, number_of, numbers_of, plain
+
+
+Labels = Literal["by-name", "by-number"]
+LABELS: tuple[Labels, ...] = ("by-name", "by-number")
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Which class of a model each class of a data set is.
+
+    Attributes:
+        names: of the data set's classes, in the order of their numbers; None where it has numbers alone.
+        model_names: of the model's classes, in order; None where there is no model.
+        to_model: for each class of the data set its number in the model, or None for one that no image has and the model lacks;
+            None as a whole where the numbers are taken as they are.
+        how: for each class "by name", "by position", "by number" or "by hand"; where classes are met one by one, how all of them are matched.
+    """
+
+    names: tuple[str, ...] | None
+    model_names: tuple[str, ...] | None
+    to_model: tuple[int | None, ...] | None = None
+    how: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: how many classes were matched which way and, where it is not the identity, the map."""
+        counts = self._counts()
+        facts: dict[str, Any] = {
+            "matched": next(iter(counts)) if len(counts) == 1 else counts or (*self.how, "by number")[0]
+        }
+        if self.to_model is not None and self.to_model != tuple(range(len(self.model_names or ()))):
+            facts["to_model"] = list(self.to_model)
+        return facts
+
+    def describe(self, most: int = 8) -> str:
+        """For a person: one line, and a line for each pair whose names or numbers differ.
+
+        Args:
+            most: pairs to show.
+        """
+        total = len(self.model_names or ())
+        if self.names is None or self.to_model is None:
+            return f"Classes: {self.how[0] if self.how else 'by number'}, as they are{f'; the model has {total}' if total else ''}."
+        counts = self._counts()
+        used = sum(counts.values())
+        ways = ", ".join(f"{count:,} {way}" for way, count in counts.items())
+        of = "" if used == total else f" (the model has {total:,})"
+        text = f"Classes: {ways}{of}."
+        pairs = [pair for number in range(len(self.names)) if (pair := self._pair(number))]
+        more = [f"  ... and {len(pairs) - most:,} more"] if len(pairs) > most else []
+        return "\n".join([text, *pairs[:most], *more])
+
+    def _counts(self) -> dict[str, int]:
+        ways = [way for way, target in zip(self.how, self.to_model or (), strict=False) if target is not None]
+        return {way: ways.count(way) for way in dict.fromkeys(ways)}
+
+    def _pair(self, number: int) -> str | None:
+        """A line for a class whose name or number is another in the model."""
+        assert self.names is not None and self.to_model is not None and self.model_names is not None
+        target = self.to_model[number]
+        if target is None:
+            return f"  {number} {self.names[number]!r} -> none (no image has it)"
+        name = self.model_names[target]
+        if target == number and self.how[number] == "by name" and plain(name) == plain(self.names[number]):
+            return None
+        return f"  {number} {self.names[number]!r} -> {target} {name!r}, {self.how[number]}"
 
 
 def class_names(dataset: Any, label_column: str | None) -> list[str] | None:
@@ -13,37 +82,174 @@ def class_names(dataset: Any, label_column: str | None) -> list[str] | None:
     return None if names is None else list(names)
 
 
-def align_labels(names: Sequence[str] | None, id2label: Mapping[int, str] | None) -> list[int] | None:
-    """For each class of a data set its number in the model, matched by name; None if no translation is needed.
+def align_labels(
+    names: Sequence[str] | None,
+    id2label: Mapping[int, str] | None,
+    *,
+    labels: Labels | None = None,
+    label_map: Mapping[Any, Any] | None = None,
+) -> list[int] | None:
+    """For each class of a data set its number in the model, as `class_map`; None where the numbers are taken as they are."""
+    made = class_map(names, id2label, labels=labels, label_map=label_map)
+    if made.to_model is None or (set(made.how) == {"by number"} and not label_map):
+        return None
+    return [operator.index(number) for number in made.to_model]  # type: ignore[arg-type]  # all are present, so none is None
+
+
+def class_map(
+    names: Sequence[str] | None,
+    id2label: Mapping[int, str] | None,
+    *,
+    labels: Labels | None = None,
+    label_map: Mapping[Any, Any] | None = None,
+    present: Collection[int] | None = None,
+    ordered: bool = True,
+) -> ClassMap:
+    """Match the classes of a data set with those of a model.
+
+    By name, where the model has names: spelling (case, Unicode form, spaces, hyphens and underscores), numbers before names and lists of
+    synonyms do not matter as long as one class alone fits. Where the model has a name twice, and both have as many classes, the classes
+    left over are matched by position. The data set may have fewer classes than the model.
 
     Args:
         names: class names of the data set in order, if it has any.
         id2label: the model's label map, if there is one. Maps of the kind LABEL_0, LABEL_1, ... have no names to match.
+        labels: "by-name", or "by-number" to take the data set's numbers as the model's; by default by name where the model has names.
+        label_map: by hand: class name or number in the data set -> class name or number in the model. Classes that it does not
+            name are matched as `labels` says.
+        present: numbers of the classes that images have, where that is known. Other classes may be missing in the model.
+        ordered: whether the order of `names` means anything; without, nothing is matched by position or number.
 
     Raises:
-        ValueError: if the number of classes differs, or the names do.
+        ValueError: if a class has no place in the model or several, or it is not clear which numbers are meant.
     """
-    if names is None or id2label is None:
-        return None
+    if labels is not None and labels not in LABELS:
+        raise ValueError(f"`labels` must be 'by-name' or 'by-number', got {labels!r}.")
+    if id2label is None:
+        if label_map:
+            raise ValueError(
+                "`label_map` leads to the classes of a model, which are not known. Pass id2label as well."
+            )
+        return ClassMap(None if names is None else tuple(names), None)
+    model_names = _model_names(id2label)
+    hand = _by_hand(label_map or {}, names, model_names)
+    if names is None:
+        return _numbers_alone(model_names, hand)
+    rest = [number for number in range(len(names)) if number not in hand]
+    way = labels or (_way(names, model_names, rest) if ordered else "by-name")
+    found = {number: (target, "by hand") for number, target in hand.items()}
+    if way == "by-number":
+        found |= {number: (number, "by number") for number in rest if number < len(model_names)}
+    else:
+        found |= match_names(names, model_names, rest, hand.values() if ordered else None)
+    _check_all(names, model_names, [n for n in rest if n not in found and (present is None or n in present)], way)
+    pairs = [found.get(number, (None, "by name")) for number in range(len(names))]
+    return ClassMap(tuple(names), model_names, tuple(target for target, _ in pairs), tuple(how for _, how in pairs))
+
+
+def _model_names(id2label: Mapping[int, str]) -> tuple[str, ...]:
     by_number = {int(index): str(name) for index, name in id2label.items()}  # JSON keeps the numbers as text
-    model_names = [by_number[index] for index in sorted(by_number)]
-    if len(names) != len(model_names):
+    if sorted(by_number) != list(range(len(by_number))):
         raise ValueError(
-            f"The data set has {len(names)} classes and the model {len(model_names)}. "
-            "Use the data set the model was finetuned on, or finetune it with num_labels set to the data set's."
+            f"`id2label` must name the classes 0 to {len(by_number) - 1}, got the numbers {sorted(by_number)[:5]} ..."
         )
-    if all(name == f"LABEL_{index}" for index, name in enumerate(model_names)):
-        return None
-    ours, theirs = [_plain(name) for name in names], [_plain(name) for name in model_names]
-    if sorted(ours) != sorted(theirs) or len(set(theirs)) != len(theirs):
-        missing = [name for name, plain in zip(names, ours, strict=True) if plain not in theirs]
-        raise ValueError(
-            f"Class names of the data set do not match the model's: {missing[:5] or names[:5]} are not among "
-            f"{model_names[:5]}{'...' if len(model_names) > 5 else ''}. Rename them, or pass id2label=None to take the numbers as they are."
-        )
-    mapping = [theirs.index(name) for name in ours]
-    return None if mapping == list(range(len(mapping))) else mapping
+    return tuple(by_number[index] for index in range(len(by_number)))
 
 
-def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", " ")
+def _numbers_alone(model_names: tuple[str, ...], hand: Mapping[int, int]) -> ClassMap:
+    if not hand:
+        return ClassMap(None, model_names)
+    count = max(len(model_names), max(hand) + 1)
+    targets = tuple(hand.get(number, number if number < len(model_names) else None) for number in range(count))
+    how = tuple("by hand" if number in hand else "by number" for number in range(count))
+    return ClassMap(tuple(map(str, range(count))), model_names, targets, how)
+
+
+def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) -> Labels:
+    """By name or by number, where the caller does not say.
+
+    Raises:
+        ValueError: if the model has no names, and numbers in the data set's names are not its numbers.
+    """
+    if any(name != f"LABEL_{index}" for index, name in enumerate(model_names)) or not rest:
+        return "by-name"
+    numbers = numbers_of(names)
+    bare = numbers is not None and all(number_of(name) is not None for name in names)
+    if numbers is not None and (numbers != sorted(numbers) or (bare and numbers != list(range(len(names))))):
+        example = next(index for index, number in enumerate(numbers) if number != index)
+        raise ValueError(
+            f"It is not clear which class of the model a class of the data set is: class {example} of the data set is called {names[example]!r} "
+            f"(its classes are {_few(names)}), and the model's classes have no names ({_few(model_names)}). Pass labels='by-name' to take "
+            f"{names[example]!r} for LABEL_{numbers[example]}, or labels='by-number' to take it for LABEL_{example}."
+        )
+    if not bare and len(names) != len(model_names):
+        raise ValueError(
+            f"The data set has {len(names)} classes and the model {len(model_names)}, and the model's classes have no names to match "
+            f"({_few(model_names)}). Pass labels='by-number' to take the numbers as they are, or label_map={{...}}."
+        )
+    return "by-number"
+
+
+def _by_hand(label_map: Mapping[Any, Any], names: Sequence[str] | None, model_names: Sequence[str]) -> dict[int, int]:
+    """Numbers of the data set -> numbers of the model.
+
+    Raises:
+        ValueError: if a class is in neither, or stands there twice.
+    """
+    if not isinstance(label_map, Mapping):
+        raise ValueError(
+            f"`label_map` must be a mapping from classes of the data set to classes of the model, got {label_map!r}."
+        )
+    found: dict[int, int] = {}
+    for key, value in label_map.items():
+        number = _class_number(key, names, "data set")
+        if number in found:
+            raise ValueError(f"`label_map` names class {number} of the data set twice, the second time as {key!r}.")
+        found[number] = _class_number(value, model_names, "model")
+    return found
+
+
+def _class_number(value: Any, names: Sequence[str] | None, whose: str) -> int:
+    if isinstance(value, str) and names is not None:
+        same = [index for index, name in enumerate(names) if name == value]
+        same = same or [index for index, name in enumerate(names) if plain(name) == plain(value)]
+        if len(same) == 1:
+            return same[0]
+        if len(same) > 1:
+            raise ValueError(
+                f"`label_map` says {value!r}, but classes {same} of the {whose} are called so. Give the number."
+            )
+    number = value if isinstance(value, int) and not isinstance(value, bool) else number_of(str(value))
+    if number is None or number < 0 or (names is not None and number >= len(names)):
+        known = (
+            f"its classes are 0 to {len(names) - 1}: {_few(names)}" if names is not None else "its classes are numbers"
+        )
+        raise ValueError(f"`label_map` says {value!r}, but the {whose} has no such class; {known}.")
+    return number
+
+
+def _check_all(names: Sequence[str], model_names: Sequence[str], lost: Sequence[int], way: Labels) -> None:
+    if not lost:
+        return
+    missing = [names[number] for number in lost]
+    against = f"({len(names)} classes in the data set, {len(model_names)} in the model)"
+    if way == "by-number":
+        raise ValueError(
+            f"The model has {len(model_names)} classes, so there is none for {_few(missing)} {against}. Pass label_map={{...}}, or use the data "
+            "set that the model was trained on."
+        )
+    twice = [name for name in missing if sum(plain(name) == plain(other) for other in model_names) > 1]
+    if len(twice) == len(missing):
+        raise ValueError(
+            f"Class names of the data set do not match the model's: {_few(twice)} stand several times in the model {against}. Pass "
+            "label_map={...} with the numbers of the model's classes, or labels='by-number' to take the data set's numbers as they are."
+        )
+    raise ValueError(
+        f"Class names of the data set do not match the model's: {_few(missing)} are not among {_few(model_names)} {against}. Pass "
+        "label_map={...} from the data set's classes to the model's, labels='by-number' to take the numbers as they are, or use the data set "
+        "that the model was trained on."
+    )
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    return f"{list(names[:most])}{f' and {len(names) - most} more' if len(names) > most else ''}"

@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     wrapped.config.save_pretrained(folder / "smoothed-pickle")
     torch.save(wrapped.state_dict(), folder / "smoothed-pickle" / "pytorch_model.bin")
     parquet_folder(folder / "images", count=3)
-    parquet_folder(folder / "two-classes", count=3, names=("cat", "dog"))
+    parquet_folder(folder / "four-classes", count=4, names=("cat", "dog", "eel", "fox"))
     parquet_folder(folder / "other-names", count=3, names=("cat", "dog", "elk"))
     (folder / "empty").mkdir()
     (folder / "file").write_text("in the way")
@@ -83,7 +83,7 @@ def certify(place, tmp_path, model="model", images="images", output=None, **opti
         ({"model": "smoothed-pickle"}, ["safetensors"]),
         ({"images": "nowhere"}, ["nowhere"]),
         ({"images": "empty"}, ["empty"]),
-        ({"images": "two-classes"}, ["2 classes and the model 3"]),
+        ({"images": "four-classes"}, ["['fox'] are not among", "4 classes in the data set, 3 in the model"]),
         ({"images": "other-names"}, ["['elk'] are not among"]),
     ],
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",

@@ -1,0 +1,50 @@
+"""Which images of a data set are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def spread(count: int, total: int) -> list[int]:
+    """At most `count` of the numbers below `total`, evenly spread: data sets are often sorted by class, so the first are no sample.
+
+    >>> spread(4, 10)
+    [0, 2, 5, 7]
+    """
+    if count >= total:
+        return list(range(total))
+    return [place * total // count for place in range(count)]
+
+
+def select_images(total: int, *, stride: int = 1, max_images: int | None = None) -> list[int]:
+    """Indices of the images to take: every `stride`-th, and of these at most `max_images`, spread over all of them.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+    check_selection_options(stride, max_images)
+    every = range(0, total, stride)
+    return list(every) if max_images is None else [every[place] for place in spread(max_images, len(every))]
+
+
+def select_from_stream(*, stride: int = 1, max_images: int | None = None) -> Sequence[int] | None:
+    """As `select_images` for a stream, whose length is not known before its end: the first ones, or None for all.
+
+    Raises:
+        ValueError: if a number is below 1, or a stride has no end.
+    """
+    check_selection_options(stride, max_images)
+    if max_images is None and stride > 1:
+        raise ValueError("Of a stream, whose length is not known, `stride` needs `max_images` as well.")
+    return None if max_images is None else range(0, stride * max_images, stride)
+
+
+def check_selection_options(stride: int, max_images: int | None) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, value in (("stride", stride), ("max_images", max_images)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")

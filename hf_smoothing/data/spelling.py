@@ -1,0 +1,142 @@
+"""Which of two lists of class names mean the same, however they are spelt."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+
+def plain(name: str) -> str:
+    """A name without what spelling adds: Unicode form, case, underscores, hyphens and repeated spaces.
+
+    >>> plain(" Polar_Bear") == plain("polar-bear")
+    True
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(re.sub(r"[_\-\u2010-\u2015]", " ", folded).split())
+
+
+def number_of(name: str) -> int | None:
+    """The whole number that a name is, or None.
+
+    >>> number_of("007"), number_of("LABEL_7"), number_of("7 up")
+    (7, None, None)
+    """
+    text = name.strip()
+    return int(text) if re.fullmatch(r"[0-9]+", text) else None
+
+
+def numbers_of(names: Sequence[str]) -> list[int] | None:
+    """The numbers at the end of names that differ in nothing else, or None.
+
+    >>> numbers_of(["class 0", "class 10", "class 2"])
+    [0, 10, 2]
+    """
+    parts = [re.fullmatch(r"(.*?)([0-9]+)", name.strip()) for name in names]
+    if len({part and part[1] for part in parts}) != 1 or parts[0] is None:
+        return None
+    return [int(part[2]) for part in parts if part is not None]
+
+
+def aliases(name: str) -> list[str]:
+    """What a class is called, plainly: the name, its synonyms, and what stands behind a number or WordNet id; the main ones first.
+
+    >>> aliases("n01440764 tench, Tinca tinca")
+    ['n01440764 tench, tinca tinca', 'tench', 'n01440764', 'tinca tinca']
+    >>> aliases("LABEL_3"), aliases("001.Black_footed_Albatross")
+    (['label 3', '3'], ['001.black footed albatross', 'black footed albatross', '1'])
+    """
+    whole = plain(name)
+    first, *others = [part.strip() for part in whole.split(",")]
+    main = [whole, first]
+    if coded := re.fullmatch(r"(n[0-9]{8}|[0-9]+)[ .:]+(.*\D.*)", first):
+        main = [whole, coded[2].strip(), _code(coded[1])]
+    elif labelled := re.fullmatch(r"label ([0-9]+)", first):
+        main = [whole, _code(labelled[1])]
+    elif number_of(first) is not None:
+        main = [whole, _code(first)]
+    return list(dict.fromkeys(alias for alias in [*main, *others] if alias))
+
+
+def _code(text: str) -> str:
+    return str(int(text)) if text.isdecimal() else text
+
+
+def match_names(
+    names: Sequence[str], model_names: Sequence[str], rest: Collection[int], taken: Collection[int] | None = ()
+) -> dict[int, tuple[int, str]]:
+    """For classes of a data set their number in the model and how it was found; classes without a clear one are left out.
+
+    As they stand first, then plainly, then by synonyms: the main name of one among all names of the other. At each step a class is
+    matched only if one class of the model fits, and fits no other class that is still open.
+
+    Args:
+        names: of all classes of the data set.
+        model_names: of all classes of the model.
+        rest: numbers in the data set that are to be matched.
+        taken: numbers in the model that are no longer free for a match by position; None where positions mean nothing.
+    """
+    found: dict[int, tuple[int, str]] = {}
+    for fitting in (_same(names, model_names, str), _same(names, model_names, plain), _synonyms(names, model_names)):
+        left = [number for number in rest if number not in found]
+        used = {target for target, _ in found.values()}
+        fits = {number: fitting(number) for number in left}
+        wanted = Counter(target for targets in fits.values() for target in targets)
+        for number, targets in fits.items():
+            if len(targets) == 1 and wanted[target := next(iter(targets))] == 1 and target not in used:
+                found[number] = (target, "by name")
+    if taken is not None and len(names) == len(model_names):
+        used = {target for target, _ in found.values()} | set(taken)
+        found |= _by_position(names, model_names, [number for number in rest if number not in found], used)
+    return found
+
+
+Fitting = Callable[[int], set[int]]
+"""Number in the data set -> the numbers in the model that fit."""
+
+
+def _same(names: Sequence[str], model_names: Sequence[str], spelt: Callable[[str], str]) -> Fitting:
+    places = _places([[spelt(unicodedata.normalize("NFC", name))] for name in model_names])
+    return lambda number: places.get(spelt(unicodedata.normalize("NFC", names[number])), set())
+
+
+def _synonyms(names: Sequence[str], model_names: Sequence[str]) -> Fitting:
+    theirs = [aliases(name) for name in model_names]
+    every, main = _places(theirs), _places([_main(called) for called in theirs])
+
+    def fitting(number: int) -> set[int]:
+        ours = aliases(names[number])
+        by_ours = [every.get(alias, set()) for alias in _main(ours)]
+        return set().union(*by_ours, *(main.get(alias, set()) for alias in ours))
+
+    return fitting
+
+
+def _main(called: Sequence[str]) -> Sequence[str]:
+    # The whole name and the first synonym; of "001.name" or "n01440764 name" the code as well. Never a lesser synonym of both.
+    return [alias for place, alias in enumerate(called) if place < 2 or re.fullmatch(r"n?[0-9]+", alias)]
+
+
+def _places(called: Sequence[Sequence[str]]) -> dict[str, set[int]]:
+    places: dict[str, set[int]] = {}
+    for number, names in enumerate(called):
+        for name in names:
+            places.setdefault(name, set()).add(number)
+    return places
+
+
+def _by_position(
+    names: Sequence[str], model_names: Sequence[str], left: Sequence[int], taken: Collection[int]
+) -> dict[int, tuple[int, str]]:
+    """Classes that the model names alike, where the same positions are left over in both and the names agree but for a number at the end."""
+    if set(left) != set(range(len(model_names))) - set(taken):
+        return {}
+    theirs = [set(aliases(name)) for name in model_names]
+    for number in left:
+        twin = any(theirs[number] & other for place, other in enumerate(theirs) if place != number)
+        ours = {alias for name in aliases(names[number]) for alias in (name, re.sub(r"[ (]*[0-9]+\)?$", "", name))}
+        if not twin or not ours & theirs[number]:
+            return {}
+    return {number: (number, "by position") for number in left}
