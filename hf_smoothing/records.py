@@ -194,6 +194,37 @@ class RunWriter:
         self.close()
 
 
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a run folder.
+
+    Raises:
+        RunError: if one is doing so.
+    """
+    lock = _take_lock(folder, 0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out, without making the folder, whether a run could be written to it.
+
+    Raises:
+        OSError: if it could not, with the cure.
+    """
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    trouble = errno.ENOTDIR if not place.is_dir() else None if os.access(place, os.W_OK | os.X_OK) else errno.EACCES
+    if trouble is not None:
+        raise OSError(
+            trouble,
+            f"The output folder {path} cannot be written ({os.strerror(trouble)}: {place}). Choose another one.",
+        )
+
+
 def _take_lock(folder: Path, rank: int) -> FileLock:
     # One a rank: that of rank 0 guards the folder, the others their own file against a process left over from before.
     lock = FileLock(folder / f".lock-{rank}")

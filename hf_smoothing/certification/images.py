@@ -148,13 +148,9 @@ class Survey:
     indices: list[int] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def hashes(self) -> dict[str, Any]:
-        """What identifies the images, for the record."""
-        return (
-            {"stream_sha256": self.sha256}
-            if self.streamed
-            else {"sha256": self.sha256, "pixels_sha256": self.pixels_sha256}
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """What a record says of the data set."""
+        return {**self.facts, "stream_sha256" if self.streamed else "sha256": self.sha256}
 
 
 def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
@@ -186,6 +182,13 @@ def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
     return Survey(
         resolution, fits, labelled, whole.hexdigest(), streamed=False, pixels_sha256=alone.hexdigest(), indices=indices, facts=facts,
     )  # fmt: skip
+
+
+def left_out_facts(dataset: Any, chosen: Sequence[int] | None) -> dict[str, Any]:
+    """Which of the images a data set has left out so far since they cannot be read, for the record; empty if none."""
+    unreadable: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
+    found = sorted(unreadable.keys() if chosen is None else unreadable.keys() & set(chosen))
+    return {"unreadable": found} if found else {}
 
 
 def _first_reason(dataset: Any) -> str:

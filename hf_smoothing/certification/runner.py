@@ -18,15 +18,16 @@ from hf_smoothing.certification.certificates import Votes
 from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import classifier_identity
-from hf_smoothing.certification.images import check_selection, checked_items, is_stream, survey
+from hf_smoothing.certification.images import check_selection, checked_items, is_stream, left_out_facts, survey
+from hf_smoothing.certification.labels import adopt_labels, amend_informative
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
 from hf_smoothing.certification.rounds import RankError, Ranks, vote_in_rounds
 from hf_smoothing.certification.rows import RowKeeper, restored_votes
 from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.certification.settings import run_settings
 from hf_smoothing.noise import on_grid
-from hf_smoothing.pixels import to_unit_pixels
-from hf_smoothing.records import Run, RunError, RunWriter, read_run
+from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
+from hf_smoothing.records import Run, RunError, RunWriter, check_writable, read_run
 from hf_smoothing.statistics import ABSTAIN, check_whole, exact_text
 
 
@@ -97,31 +98,36 @@ def certify_dataset(
     execution = Execution(dtype, channels_last, compiled, batch_size)
     chosen = check_selection(dataset, indices)
     check_whole(seed, "seed")
+    check_writable(output_dir)
     state = process_state(cpu=device.type == "cpu")
     facts: list[Any] = [None]
     if state.is_main_process:
+        if label_aware:  # found on the first image where it is there, before all are gone through
+            _, first = next(checked_items(dataset, chosen), (None, {"labels": 0}))
+            _check_labelled(first.get("labels") is not None)
         seen = survey(dataset, chosen)
-        if label_aware and not seen.labelled:
-            raise ValueError(
-                "Label-aware measuring needs the true class of every image, but there are images without 'labels'. Use a labelled split, or "
-                "leave label_aware out."
-            )
+        if label_aware:
+            _check_labelled(seen.labelled)
         kind = choose_noise(noise, seen.on_grid)
         stream = make_stream(kind, seed=seed, shape=seen.resolution, device=device, sigma=rule.sigma)
         speeds: dict[str, int] = {}
         if chosen is None or len(chosen) * rule.bounds[-1] >= PROBE_DRAWS:
             execution, speeds = probe_batch_size(classifier, stream.shape, execution)
         rule = replace(rule, slack=stream.total_variation)
-        trial = {"images_per_second_by_batch_size": speeds} if speeds else {}
+        trial: dict[str, Any] = {"images_per_second_by_batch_size": speeds} if speeds else {}
+        trial |= left_out_facts(dataset, chosen)
+        chosen = chosen if seen.indices is None else seen.indices
         settings = run_settings(
             classifier, seen, chosen, rule, stream, execution, description=description, informative=trial
         )
+        if seen.labelled:
+            adopt_labels(output_dir, settings, seen, dataset)
         writer = RunWriter(output_dir, settings)
-        facts = [(settings, kind, stream.shape, execution)]
+        facts = [(settings, kind, stream.shape, execution, chosen)]
     if state.num_processes > 1:
         broadcast_object_list(facts)
     if not state.is_main_process:
-        settings, kind, shape, execution = facts[0]
+        settings, kind, shape, execution, chosen = facts[0]
         stream = make_stream(kind, seed=seed, shape=shape, device=device, sigma=rule.sigma)
         _check_same(classifier, stream, settings)
         rule = replace(rule, slack=stream.total_variation)
@@ -152,10 +158,22 @@ def certify_dataset(
             raise KeyboardInterrupt(f"Interrupted: {_kept(output_dir, total)}") from None
         except RankError as error:
             raise RankError(f"{error} {_kept(output_dir, total)}") from error
+        except UnreadableImageError as error:
+            raise UnreadableImageError(error.index, error.file, f"{error} {_kept(output_dir, total)}") from error
         finally:
             bar.close()
+    if state.is_main_process and is_stream(dataset) and (left_out := left_out_facts(dataset, chosen)):
+        amend_informative(output_dir, **left_out)
     state.wait_for_everyone()
     return read_run(output_dir)
+
+
+def _check_labelled(labelled: bool) -> None:
+    if not labelled:
+        raise ValueError(
+            "Label-aware measuring needs the true class of every image, but there are images without 'labels'. Use a labelled split, or "
+            "leave label_aware out."
+        )
 
 
 def _kept(output_dir: Any, total: int | str) -> str:

@@ -40,7 +40,7 @@ def run_settings(
         "seed": stream.seed,
         "num_images": None if chosen is None else len(chosen),
         "model": classifier_identity(classifier),
-        "dataset": {"stream_sha256" if seen.streamed else "sha256": seen.sha256},
+        "dataset": seen.to_dict(),
         "versions": versions_of("hf_smoothing", "torch"),
         "informative": {
             "python": platform.python_version(),

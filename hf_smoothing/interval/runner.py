@@ -16,12 +16,20 @@ from tqdm.auto import tqdm
 from hf_smoothing.certification import process_state
 from hf_smoothing.certification.classifiers import classifier_device
 from hf_smoothing.certification.identity import classifier_identity
-from hf_smoothing.certification.images import check_selection, checked_items, is_stream, survey
+from hf_smoothing.certification.images import (
+    Survey,
+    check_selection,
+    checked_items,
+    is_stream,
+    left_out_facts,
+    survey,
+)
+from hf_smoothing.certification.labels import adopt_labels
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import versions_of, with_description
 from hf_smoothing.interval.certificates import certificates_of, exact_classifier, exact_pixels
 from hf_smoothing.pixels import to_unit_pixels
-from hf_smoothing.records import Run, RunWriter, read_run
+from hf_smoothing.records import Run, RunWriter, check_writable, read_run
 
 
 def certify_dataset_linf(
@@ -68,7 +76,13 @@ def certify_dataset_linf(
     state = process_state(cpu=device.type == "cpu")
     name = "interval bounds and backward linear bounds" if backward else "interval bounds"
     rule = {"name": name, "largest": largest, "tolerance": tolerance}
-    settings = _settings(classifier, dataset, chosen, rule, description)
+    check_writable(output_dir)
+    seen = survey(dataset, chosen)
+    left_out = left_out_facts(dataset, chosen)
+    chosen = seen.indices or chosen
+    settings = _settings(classifier, seen, chosen, rule, description, left_out)
+    if seen.labelled and state.is_main_process:
+        adopt_labels(output_dir, settings, seen, dataset)
     if not state.is_main_process:
         state.wait_for_everyone()  # rank 0 creates the folder
     with RunWriter(output_dir, settings, rank=state.process_index) as writer:
@@ -110,9 +124,13 @@ def _exact_pixels(image: Tensor) -> Tensor:
 
 
 def _settings(
-    classifier: nn.Module, dataset: Any, chosen: Sequence[int], rule: dict[str, Any], description: Any
+    classifier: nn.Module,
+    seen: Survey,
+    chosen: Sequence[int],
+    rule: dict[str, Any],
+    description: Any,
+    left_out: dict[str, Any],
 ) -> dict[str, Any]:
-    seen = survey(dataset, chosen)
     settings = {
         "method": "interval-bounds",
         "norm": "linf",
@@ -123,9 +141,13 @@ def _settings(
         "resolution": list(seen.resolution),
         "num_images": len(chosen),
         "model": classifier_identity(classifier),
-        "dataset": {"sha256": seen.sha256},
+        "dataset": seen.to_dict(),
         "versions": versions_of("hf_smoothing", "torch"),
-        "informative": {"python": platform.python_version(), "versions": versions_of("transformers", "numpy")},
+        "informative": {
+            "python": platform.python_version(),
+            "versions": versions_of("transformers", "numpy"),
+            **left_out,
+        },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     return with_description(settings, description)

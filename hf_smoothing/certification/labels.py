@@ -1,0 +1,120 @@
+"""Labels for a run whose images are certified already: a certificate does not depend on them, so no draw is made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_smoothing.certification.images import Survey, checked_items
+from hf_smoothing.certification.rows import image_hash
+from hf_smoothing.records import INFORMATIVE, ROW_PATTERN, RUN_FILE, Row, Run, lock_folder, read_run
+
+
+LABEL_FACTS = ("sha256", "labels")
+"""What `run.json` says of a data set that depends on its labels."""
+
+
+def adopt_labels(output_dir: str | os.PathLike[str], settings: Mapping[str, Any], seen: Survey, dataset: Any) -> int:
+    """Give the rows of a run that has no labels those that its data set has now, if all else about the run is the same.
+
+    Killed halfway, it can be called again. Rows and hashes become those of a run that had these labels from the start.
+
+    Args:
+        output_dir: the run folder; nothing is done if there is no run yet.
+        settings: of the run as it is asked for now.
+        seen: from `survey`.
+        dataset: with labels.
+
+    Returns:
+        the number of rows that have a label now and had none.
+
+    Raises:
+        RunError: if the folder is in use by another process, or is damaged.
+    """
+    folder = Path(output_dir)
+    if not (folder / RUN_FILE).exists() or settings.get("label_aware"):
+        return 0
+    with lock_folder(folder):
+        run = read_run(folder)
+        now = json.loads(json.dumps(dict(settings)))
+        if _without_labels(run.settings) != _without_labels(now):
+            return 0
+        old = run.settings["dataset"]
+        # The hash of images without labels is that of their pixels alone. A stream has none: its rows are compared.
+        if not seen.streamed and old["sha256"] not in (seen.sha256, seen.pixels_sha256):
+            return 0
+        gains = _first_gains(run, dataset) if seen.streamed else old["sha256"] != seen.sha256
+        changed = _relabel(run, dataset, seen.streamed) if gains else 0
+        if changed is None:
+            return 0
+        facts = {key: now["dataset"][key] for key in LABEL_FACTS if key in now["dataset"]}
+        dataset_now = {key: value for key, value in old.items() if key not in LABEL_FACTS} | facts
+        if dataset_now != old:
+            _replace(folder / RUN_FILE, json.dumps({**run.settings, "dataset": dataset_now}, indent=2) + "\n")
+        return changed
+
+
+def amend_informative(output_dir: str | os.PathLike[str], **facts: Any) -> None:
+    """Add to `run.json` what a run came to know and what does not decide its rows."""
+    file = Path(output_dir) / RUN_FILE
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["informative"] = {**settings.get("informative", {}), **facts}
+    _replace(file, json.dumps(settings, indent=2) + "\n")
+
+
+def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
+    others = {key: value for key, value in settings.items() if key not in INFORMATIVE}
+    dataset = {key: value for key, value in settings.get("dataset", {}).items() if key not in LABEL_FACTS}
+    return {**others, "dataset": dataset}
+
+
+def _first_gains(run: Run, dataset: Any) -> bool:
+    """Whether the first image that a run has of a stream has no label there and one now; only then is the stream gone through once more."""
+    if not run.rows:
+        return bool(run.partials)
+    first = min(run.rows)
+    _, item = next(checked_items(dataset, [first]), (first, {}))
+    return run.rows[first].get("label") is None and item.get("labels") is not None
+
+
+def _relabel(run: Run, dataset: Any, streamed: bool) -> int | None:
+    """Rewrite the rows with their labels; None, and nothing is written, if they have others or are of other images."""
+    recorded = sorted(run.rows.keys() | run.partials.keys())
+    new: dict[int, tuple[int | None, str]] = {}
+    for index, item in checked_items(dataset, recorded) if recorded else ():
+        label, row = item.get("labels"), run.rows.get(index, run.partials.get(index, {}))
+        if row.get("label") not in (None, label):
+            return None
+        # A partial row does not say with which label it was made.
+        before = [row["label"]] if "label" in row else [None, label]
+        if streamed and row.get("image_sha256") not in [image_hash(index, {**item, "labels": one}) for one in before]:
+            return None
+        new[index] = (None if label is None else int(label), image_hash(index, item))
+    if len(new) < len(recorded):
+        return None
+    for file in sorted(run.path.glob(ROW_PATTERN)):
+        _replace(file, "".join(json.dumps(row) + "\n" for row in _labelled_rows(file, new)))
+    return len([index for index in run.rows if run.rows[index].get("label") != new[index][0]])
+
+
+def _labelled_rows(file: Path, new: Mapping[int, tuple[int | None, str]]) -> Iterator[Row]:
+    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            return  # torn by a kill
+        row: Row = json.loads(line)
+        label, digest = new[row["index"]]
+        if "label" in row:
+            row["label"] = label
+        if "image_sha256" in row:
+            row["image_sha256"] = digest
+        yield row
+
+
+def _replace(file: Path, text: str) -> None:
+    # Written aside and renamed: a kill leaves the old file or the new one.
+    draft = file.with_suffix(".tmp")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, file)

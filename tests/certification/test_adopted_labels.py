@@ -1,0 +1,133 @@
+"""A run that was made without labels gains them without a draw, and becomes the run that had them from the start."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
+from tiny import data, smoothed
+
+from hf_smoothing.certification import certify_dataset, rows
+from hf_smoothing.data import DecodedPixels
+from hf_smoothing.interval import certify_dataset_linf
+from hf_smoothing.records import RunError, lock_folder, read_run
+from hf_smoothing.report import columns
+
+
+DATASET = random_dataset(6)
+UNLABELLED = [{"pixel_values": item["pixel_values"]} for item in DATASET]
+
+
+class Stream:
+    def __init__(self, items) -> None:
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+class AskedError(AssertionError):
+    """A draw was made where none is needed."""
+
+
+@pytest.fixture(params=["fixed", "targets"])
+def kind(request):
+    return (Ranges(), RUN) if request.param == "fixed" else (Linear(), SEQUENTIAL)
+
+
+def settings(run):
+    return {key: value for key, value in run.settings.items() if key not in ("created", "informative")}
+
+
+@pytest.mark.parametrize("made", [list, Stream], ids=["list", "stream"])
+def test_labels_are_added_without_a_draw(tmp_path, kind, made):
+    classifier, arguments = kind
+    labelled = certify_dataset(classifier, made(DATASET), tmp_path / "labelled", **arguments)
+    certify_dataset(classifier, made(UNLABELLED), tmp_path / "run", **arguments)
+    run = certify_dataset(Failing(classifier, 0, AskedError), made(DATASET), tmp_path / "run", **arguments)
+    assert results(run) == results(labelled)
+    assert settings(run) == settings(labelled)
+    assert columns(run)[1] == [item["labels"] for item in DATASET]
+
+
+@pytest.mark.parametrize("made", [list, Stream], ids=["list", "stream"])
+def test_a_run_that_was_cut_off_gains_labels_where_it_goes_on(tmp_path, kind, made, monkeypatch):
+    classifier, arguments = kind
+    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)  # keep all votes
+    labelled = certify_dataset(classifier, made(DATASET), tmp_path / "labelled", **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(classifier, 30), made(UNLABELLED), tmp_path / "run", **arguments)
+    before = read_run(tmp_path / "run")
+    assert before.partials
+    run = certify_dataset(classifier, made(DATASET), tmp_path / "run", **arguments)
+    assert results(run) == results(labelled)
+
+
+def test_interval_certificates_gain_labels(tmp_path):
+    model, images = smoothed("resnet"), data(5)
+    options = {"largest": 0.05, "progress": False}
+    labelled = certify_dataset_linf(model, images, tmp_path / "labelled", **options)
+    certify_dataset_linf(model, DecodedPixels(images.pixels), tmp_path / "run", **options)
+    before = (tmp_path / "run" / "certificates-0.jsonl").read_text()
+    run = certify_dataset_linf(model, images, tmp_path / "run", **options)
+    assert results(run) == results(labelled) and settings(run) == settings(labelled)
+    seconds = [json.loads(line)["seconds"] for line in before.splitlines()]
+    assert [row["seconds"] for row in run.rows.values()] == seconds  # the same rows, not new ones
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"dataset": random_dataset(6, seed=1)},
+        {"sigma": 0.25},
+        {"n": 200},
+        {"label_aware": True, "n0": None, "mode": "targets"},
+        {"indices": [0, 1, 2]},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+@pytest.mark.parametrize("made", [list, Stream], ids=["list", "stream"])
+def test_labels_are_not_added_to_another_run(tmp_path, changed, made):
+    certify_dataset(Ranges(), made(UNLABELLED), tmp_path, **RUN)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    values = {"dataset": DATASET, **RUN, **changed}
+    values["dataset"] = made(values["dataset"])
+    with pytest.raises(RunError):
+        certify_dataset(Ranges(), output_dir=tmp_path, **values)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_labels_that_a_run_has_are_never_replaced(tmp_path):
+    certify_dataset(Ranges(), DATASET, tmp_path, **RUN)
+    others = [{**item, "labels": 4} for item in DATASET]
+    with pytest.raises(RunError, match="dataset.sha256 was"):
+        certify_dataset(Ranges(), others, tmp_path, **RUN)
+    assert [row["label"] for row in read_run(tmp_path).rows.values()] == [item["labels"] for item in DATASET]
+
+
+def test_a_kill_between_the_files_is_made_good(tmp_path, kind, monkeypatch):
+    from hf_smoothing.certification import labels
+
+    classifier, arguments = kind
+    labelled = certify_dataset(classifier, DATASET, tmp_path / "labelled", **arguments)
+    certify_dataset(classifier, UNLABELLED, tmp_path / "run", **arguments)
+    replace = labels._replace
+
+    def killed(file, text):
+        if file.name == "run.json":
+            raise KeyboardInterrupt
+        replace(file, text)
+
+    monkeypatch.setattr(labels, "_replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(classifier, DATASET, tmp_path / "run", **arguments)
+    monkeypatch.undo()
+    run = certify_dataset(Failing(classifier, 0, AskedError), DATASET, tmp_path / "run", **arguments)
+    assert results(run) == results(labelled) and settings(run) == settings(labelled)
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    certify_dataset(Ranges(), UNLABELLED, tmp_path, **RUN)
+    with lock_folder(tmp_path), pytest.raises(RunError, match="Another process is writing"):
+        certify_dataset(Ranges(), DATASET, tmp_path, **RUN)
