@@ -61,19 +61,24 @@ def head_of(model: nn.Module) -> nn.Linear:
     Raises:
         ValueError: if it has none.
     """
-    config: Any = getattr(model, "config", None)
-    count = None if config is None else config.num_labels
-    found = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and count in (None, module.out_features) and "lora_" not in name
-    ]
+    found = _heads(model)
     if not found:
+        count = getattr(getattr(model, "config", None), "num_labels", None)
         raise ValueError(
             f"{type(model).__name__} has no linear layer{'' if count is None else f' with {count} outputs'}, so its penultimate features are not known. "
             "Give it a linear head."
         )
-    return found[-1]
+    return list(found.values())[-1]
+
+
+def _heads(model: nn.Module) -> dict[str, nn.Linear]:
+    """By name, the linear layers with as many outputs as there are classes."""
+    count = getattr(getattr(model, "config", None), "num_labels", None)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and count in (None, module.out_features) and "lora_" not in name
+    }
 
 
 def with_features(model: nn.Module, call: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,30 +154,55 @@ def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str,
     }
 
 
-def backbone_of(model: nn.Module) -> tuple[str, nn.Module] | None:
-    """Name and module of all but the head, or None."""
-    prefix, classifier = "", model
-    while isinstance(getattr(classifier, "base_network", None), nn.Module):
-        prefix, classifier = f"{prefix}base_network.", classifier.base_network  # type: ignore[assignment]
+def classifier_inside(model: nn.Module) -> tuple[str, nn.Module]:
+    """(prefix of its parameters' names, classifier) behind the wrapper and the denoiser, where there are any."""
+    prefix = ""
+    for name in ("base_network", "network"):
+        inner = getattr(model, name, None)
+        if isinstance(inner, nn.Module):
+            prefix, model = f"{prefix}{name}.", inner
+    return prefix, model
+
+
+def backbone_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that are all but the head; empty if there are none.
+
+    `base_model_prefix` names the backbone of most classifiers. Those of CLIP and its kin have a tower of another name, and some have their
+    parts beside each other: there it is what comes before the module that makes the logits.
+    """
+    prefix, classifier = classifier_inside(model)
     name = getattr(classifier, "base_model_prefix", "")
-    backbone = getattr(classifier, name, None) if name else None
-    return (f"{prefix}{name}", backbone) if isinstance(backbone, nn.Module) else None
+    if name and isinstance(getattr(classifier, name, None), nn.Module):
+        parts = [name]
+    else:
+        children = [child for child, _ in classifier.named_children()]
+        heads = [where for where in _heads(classifier) if where]
+        parts = children[: children.index(heads[-1].split(".")[0])] if heads else []
+    return tuple(f"{prefix}{part}" for part in parts)
+
+
+def is_inside(name: str, modules: Sequence[str]) -> bool:
+    """Whether a parameter or module belongs to one of some modules, all by name."""
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def head_parameters(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters outside the backbone; none if there is no backbone, or the head is inside."""
+    parts, (prefix, _) = backbone_of(model), classifier_inside(model)
+    names = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
+    return frozenset(name for name in names if parts and not is_inside(name, parts))
 
 
 def blocks_of(model: nn.Module) -> str | None:
     """Name of the list of the backbone's blocks: its largest outermost `ModuleList` or `Sequential`, or None."""
-    found = backbone_of(model)
-    if found is None:
-        return None
-    name, backbone = found
+    parts = backbone_of(model)
     lists = [
         (where, module)
-        for where, module in backbone.named_modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module)
+        for where, module in model.named_modules()
+        if is_inside(f"{where}.", parts) and isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module)
     ]
     lists = [pair for pair in lists if len(pair[1]) > 1] or lists  # a network of a single block has a list of one
     outermost = [pair for pair in lists if not any(pair[0].startswith(f"{other}.") for other, _ in lists)]
     if not outermost:
         return None
-    place = max(outermost, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))[0]
-    return f"{name}.{place}" if place else name
+    return max(outermost, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))[0]

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hf_smoothing.models.activations import head_of
+from hf_smoothing.models.activations import head_of, head_parameters
 from hf_smoothing.statistics import check_whole
 
 
@@ -119,39 +119,79 @@ def inject_lora(classifier: nn.Module, settings: dict[str, Any]) -> None:
 
 def train_adapters_only(model: Any) -> None:
     """Make the updates and the head trainable, and nothing else."""
+    head = _head(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".lora_" in name)
-    head_of(model).requires_grad_(True)
+        parameter.requires_grad_(".lora_" in name or name in head)
 
 
-def check_merged(classifier: nn.Module) -> None:
-    """Refuse a base classifier with adapters, whose configuration does not know of them.
+def _head(model: Any) -> set[str]:
+    """Names of what makes logits of the backbone's features; of a network that is no backbone and head, its last linear layer."""
+    last = {id(parameter) for parameter in head_of(model).parameters()}
+    return set(head_parameters(model)) or {name for name, p in model.named_parameters() if id(p) in last}
+
+
+def check_merged(model: Any) -> None:
+    """Refuse what has adapters of peft that its configuration does not know of, so that they would be lost.
+
+    Args:
+        model: a network, or a wrapper; what `add_lora` made passes.
 
     Raises:
-        ValueError: if it has any.
+        TypeError: if it is a `PeftModel`.
+        ValueError: if there are adapters inside.
     """
-    if any(".lora_" in name for name, _ in classifier.named_parameters()):
-        raise ValueError("This base classifier has LoRA adapters, which would be lost. Call merge_lora(model) first.")
+    cure = (
+        "Merge them first: model = model.merge_and_unload() of a PeftModel, merge_lora(model) of a network to which they were added. Or leave them out, "
+        "wrap the network, and call add_lora(wrapper): its updates are trained by RobustTrainer, saved and loaded."
+    )
+    if _of_peft(model):
+        raise TypeError(f"A {type(model).__name__} has adapters of peft, which would be lost. {cure}")
+    if getattr(getattr(model, "config", None), "lora", None) is None and any(map(_of_peft, _modules(model))):
+        raise ValueError(f"This {type(model).__name__} has adapters of peft, which would be lost. {cure}")
+
+
+def _modules(model: Any) -> list[nn.Module]:
+    return list(model.modules()) if isinstance(model, nn.Module) else []
+
+
+def _of_peft(module: Any) -> bool:
+    return type(module).__module__.split(".")[0] == "peft"  # without importing it, which takes seconds
 
 
 def merge_lora(model: Any) -> None:
     """Add the updates to the weights that they update and drop them; the answers stay the same up to rounding, and all is trainable.
 
     Args:
-        model: a `SmoothedClassifier`, changed in place.
+        model: a `SmoothedClassifier`, or any network to which adapters of peft were added (add_adapter); changed in place.
 
     Raises:
+        TypeError: if it is a `PeftModel`, which merges itself.
         ValueError: without adapters.
     """
-    _check(model)
-    from peft.tuners.lora import LoraLayer
+    if _of_peft(model):
+        raise TypeError("A PeftModel merges itself: model = model.merge_and_unload().")
+    if not any(map(_of_peft, _modules(model))):
+        _check(model)
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
-    layers = [(name, m) for name, m in model.base_network.named_modules() if isinstance(m, LoraLayer)]
-    for name, layer in layers:
-        layer.merge(safe_merge=True)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            if not layer.disable_adapters:
+                layer.merge(safe_merge=True)
+            plain = layer.get_base_layer()
+        elif isinstance(layer, ModulesToSaveWrapper):
+            chosen = layer.active_adapters[0] if layer.active_adapters else None
+            plain = layer.original_module if layer.disable_adapters or not chosen else layer.modules_to_save[chosen]
+        else:
+            continue
         place, _, last = name.rpartition(".")
-        setattr(model.base_network.get_submodule(place), last, layer.get_base_layer())
-    model.config.lora = None
+        setattr(model.get_submodule(place), last, plain)
+    if getattr(model, "_hf_peft_config_loaded", False):  # what add_adapter of transformers leaves
+        model._hf_peft_config_loaded = False
+        del model.peft_config
+    if getattr(model.config, "lora", None) is not None:
+        model.config.lora = None
     model.requires_grad_(True)
 
 
@@ -200,11 +240,11 @@ def load_adapters(model: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _adapters(model: Any) -> dict[str, torch.Tensor]:
-    head = {id(parameter) for parameter in head_of(model).parameters()}
-    trained = {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name or id(p) in head}
+    head = _head(model)
+    trained = {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name or name in head}
     return trained | dict(model.named_buffers())
 
 
 def _check(model: Any) -> None:
-    if model.config.lora is None:
+    if getattr(getattr(model, "config", None), "lora", None) is None:
         raise ValueError("This classifier has no LoRA adapters. Add them with add_lora(model).")

@@ -3,70 +3,56 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
+from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.configuration import input_channels
+from hf_smoothing.models.weights import load_whole
 
 
 def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: if the checkpoint is a pickle, which could execute code, its head is for other classes than are asked for, or it has
-            LoRA adapters of which its configuration says nothing.
+        ValueError: see `load_whole`.
     """
     # Checkpoints are often stored in half precision; computing in it must be asked for.
-    try:
-        model, info = from_safetensors(
-            AutoModelForImageClassification.from_pretrained,
-            path,
-            {"dtype": torch.float32} | kwargs | {"output_loading_info": True},
-        )
-    except RuntimeError as error:
-        if "ignore_mismatched_sizes" not in str(error):
-            raise
-        raise ValueError(
-            f"{path} has weights of other shapes than were asked for, most likely a head for other classes. To finetune it pass "
-            "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
-        ) from error
-    if any(".lora_" in name for name in info["unexpected_keys"]):
-        raise ValueError(
-            f"{path} has LoRA adapters that a plain checkpoint cannot hold. Save the SmoothedClassifier around it, or call merge_lora(model) first."
-        )
-    plain: PreTrainedModel = model
-    return plain
+    kwargs = {"dtype": torch.float32} | kwargs
+    model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, kwargs)
+    return model
 
 
-def check_nothing_to_load(model: PreTrainedModel, loading: Mapping[str, Any]) -> None:
-    """Refuse arguments of `from_pretrained` for a model that is there already.
+def find_network(base: str | os.PathLike[str] | PreTrainedModel, loading: Mapping[str, Any]) -> PreTrainedModel:
+    """The network itself, or the one of a checkpoint.
+
+    Args:
+        base: folder or Hub id of an image classifier, or the model.
+        loading: arguments of `from_pretrained`, for a checkpoint.
 
     Raises:
-        TypeError: naming them.
+        TypeError: if it is neither, a `PeftModel`, or there are arguments for a model that is there already.
+        ValueError: if the checkpoint is refused, see `load_whole`, or the network has adapters, which would be lost.
     """
-    if loading:
-        raise TypeError(f"{', '.join(loading)}: only a checkpoint is loaded with these, got a {type(model).__name__}.")
-
-
-def from_safetensors(load: Callable[..., Any], path: Any, kwargs: dict[str, Any], *args: Any) -> Any:
-    """Call a `from_pretrained` so that it reads safetensors only.
-
-    Raises:
-        ValueError: if the checkpoint is a pickle, which could execute code.
-    """
-    try:
-        return load(path, *args, **kwargs | {"use_safetensors": True})
-    except OSError as error:
-        if "safetensors" not in str(error):
-            raise
-        raise ValueError(
-            f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once in an "
-            "environment you trust: model.save_pretrained(new_path)."
-        ) from error
+    check_merged(base)
+    if isinstance(base, PreTrainedModel):
+        if loading:
+            raise TypeError(
+                f"{', '.join(loading)}: only a checkpoint is loaded with these, got a {type(base).__name__}."
+            )
+        return base
+    if not isinstance(base, str | os.PathLike):
+        raise TypeError(
+            f"What is wrapped must be a folder, a Hub id or a model of transformers, got {type(base).__name__}. Any module of [0, 1] pixels can be "
+            "certified without: hf_smoothing.certify(module, images, sigma=...)."
+        )
+    model = load_base_classifier(base, **loading)
+    check_merged(model)  # a folder with an adapter beside the network
+    return model
 
 
 def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any], **hub: Any) -> dict[str, Any]:

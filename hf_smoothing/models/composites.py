@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from transformers import PreTrainedModel
 
 from hf_smoothing.models.adapters import check_merged
-from hf_smoothing.models.checkpoints import check_nothing_to_load, load_base_classifier
+from hf_smoothing.models.checkpoints import find_network
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
 
@@ -53,11 +53,7 @@ def part(
     unknown = [name for name in pixels if name not in PIXELS]
     if unknown:
         raise TypeError(f"`pixels` may hold {', '.join(PIXELS)}, got {unknown[0]!r}.")
-    if isinstance(source, PreTrainedModel):
-        check_nothing_to_load(source, loading)
-        model = source
-    else:
-        model = load_base_classifier(source, **loading)
+    model = find_network(source, loading)
     if isinstance(model, SmoothedClassifier):
         if pixels:
             raise ValueError("A SmoothedClassifier says its pixels itself. Leave `pixels` out.")

@@ -100,9 +100,11 @@ class SmoothedClassifierConfig(PreTrainedConfig):
             )
         # One label map: the base classifier's, unless the caller gives another, which is then pushed down.
         if self.id2label is None and "num_labels" not in kwargs:
-            self.id2label = dict(self.base_config.id2label)
+            names = {k: f"LABEL_{k}" for k in range(self.base_config.num_labels)}
+            self.id2label = dict(self.base_config.id2label or names)
         super().__post_init__(**kwargs)
         self.base_config.id2label = dict(self.id2label or {})
+        self.base_config.num_labels = len(self.base_config.id2label)  # of a PvtConfig it is a number beside its names
         self.base_config.label2id = {label: index for index, label in self.base_config.id2label.items()}
         self.label2id = dict(self.base_config.label2id)
 
@@ -133,7 +135,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
 
 
 def as_config(value: Any) -> PreTrainedConfig:
-    """A configuration of its own, from one or from its dictionary.
+    """A configuration of its own, from one or from its dictionary; it does not say where it came from, which may be a private path.
 
     Raises:
         TypeError, ValueError: if it is neither, or does not say its model type.
@@ -142,13 +144,16 @@ def as_config(value: Any) -> PreTrainedConfig:
         values = dict(value)
         if "model_type" not in values:
             raise ValueError("`base_config` needs a 'model_type', such as 'resnet' or 'vit'.")
-        return AutoConfig.for_model(values.pop("model_type"), **values)
-    if not isinstance(value, PreTrainedConfig):
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+    elif isinstance(value, PreTrainedConfig):
+        # A copy: the outer configuration sets attributes such as _attn_implementation on its parts.
+        config = copy.deepcopy(value)
+    else:
         raise TypeError(
             f"`base_config` must be a transformers configuration or its dictionary, got {type(value).__name__}."
         )
-    # A copy: the outer configuration sets attributes such as _attn_implementation on its parts.
-    return copy.deepcopy(value)
+    config._name_or_path = ""
+    return config
 
 
 def check_head(config: PreTrainedConfig) -> None:

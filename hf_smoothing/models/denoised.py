@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.denoisers import make_denoiser
 from hf_smoothing.models.outputs import Output, classifier_output
+from hf_smoothing.models.reloading import as_it_is, build_network
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.pixels import check_image_batch
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -87,10 +89,10 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
     accepts_loss_kwargs = False
     _supports_sdpa = True
 
-    def __init__(self, config: DenoisedClassifierConfig) -> None:
+    def __init__(self, config: DenoisedClassifierConfig, network: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         self.denoiser = make_denoiser(config.denoiser)
-        self.network = AutoModelForImageClassification.from_config(config.base_config)
+        self.network = build_network(config.base_config) if network is None else network
         self.num_labels = config.num_labels
         self.loss_type = "ForImageClassification"
         self.post_init()
@@ -177,8 +179,7 @@ def denoised_classifier(
         sigma=sigma,
         **classifier.config.preprocessing().to_dict(),
     )
-    model = DenoisedClassifierForImageClassification(config)
-    model.network.load_state_dict(classifier.base_network.state_dict())
+    model = DenoisedClassifierForImageClassification(config, as_it_is(copy.deepcopy(classifier.base_network)))
     if trained is not None:
         model.denoiser.load_state_dict(trained.state_dict())
     return on_unit_pixels(model, classifier, sigma, **own)

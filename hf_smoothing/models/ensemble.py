@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.outputs import Output, classifier_output
+from hf_smoothing.models.reloading import as_it_is, build_network
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.pixels import check_image_batch
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -80,10 +82,10 @@ class EnsembleForImageClassification(PreTrainedModel):
     accepts_loss_kwargs = False
     _supports_sdpa = True
 
-    def __init__(self, config: EnsembleConfig) -> None:
+    def __init__(self, config: EnsembleConfig, members: Sequence[PreTrainedModel] | None = None) -> None:
         super().__init__(config)
         self.members = nn.ModuleList(
-            AutoModelForImageClassification.from_config(as_config(member["base_config"])) for member in config.members
+            members or [build_network(as_config(member["base_config"])) for member in config.members]
         )
         self.num_labels = config.num_labels
         self.loss_type = "ForImageClassification"
@@ -154,7 +156,7 @@ def smoothed_ensemble(
             for member in wrapped
         ]
     )
-    ensemble = EnsembleForImageClassification(config)
-    for copy, member in zip(ensemble.members, wrapped, strict=True):
-        copy.load_state_dict(member.base_network.state_dict())
+    ensemble = EnsembleForImageClassification(
+        config, [as_it_is(copy.deepcopy(member.base_network)) for member in wrapped]
+    )
     return on_unit_pixels(ensemble, wrapped[0], sigma, **own)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
-from hf_smoothing.models.checkpoints import from_safetensors
+from hf_smoothing.models.weights import load_whole
 
 
 SHARED = (
@@ -37,14 +37,14 @@ def classifier_from_autoencoder(
         in float32; it knows its pixels if the autoencoder was trained by `RobustTrainer`.
 
     Raises:
-        ValueError: if the checkpoint is a pickle.
+        ValueError: if the checkpoint is a pickle, or not whole.
         TypeError: if it is no masked autoencoder.
     """
     if isinstance(source, str | os.PathLike):
         kind = AutoConfig.from_pretrained(source).model_type
         if kind != ViTMAEConfig.model_type:
             raise TypeError(f"{os.fspath(source)} is no ViTMAEForPreTraining but a {kind!r}.")
-        source = from_safetensors(ViTMAEForPreTraining.from_pretrained, source, {"dtype": torch.float32})
+        source = load_whole(ViTMAEForPreTraining.from_pretrained, source, {"dtype": torch.float32})
     if not is_autoencoder(source):
         raise TypeError(f"Only a ViTMAEForPreTraining has an encoder to hand on here, got {type(source).__name__}.")
     known = {name: getattr(source.config, name) for name in SHARED}

@@ -8,21 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
-from hf_smoothing.models.adapters import check_merged, inject_lora, train_adapters_only
-from hf_smoothing.models.checkpoints import (
-    check_nothing_to_load,
-    from_safetensors,
-    load_base_classifier,
-    pixel_settings,
-)
+from hf_smoothing.models.adapters import inject_lora, train_adapters_only
+from hf_smoothing.models.checkpoints import find_network, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.probes import check_forward
+from hf_smoothing.models.reloading import as_it_is, build_network, check_reloadable, why_not_reloadable
+from hf_smoothing.models.weights import load_whole
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.preprocessing import parse_size
@@ -51,9 +48,10 @@ class SmoothedClassifier(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
 
-    def __init__(self, config: SmoothedClassifierConfig) -> None:
+    def __init__(self, config: SmoothedClassifierConfig, base_network: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        self.base_network = AutoModelForImageClassification.from_config(config.base_config)
+        self.base_network = build_network(config.base_config) if base_network is None else as_it_is(base_network)
+        config.base_config.architectures = [type(self.base_network).__name__]  # some types have several classes
         if config.lora is not None:
             inject_lora(self.base_network, config.lora)
         self.supports_gradient_checkpointing = self.base_network.supports_gradient_checkpointing
@@ -64,10 +62,10 @@ class SmoothedClassifier(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, in float32 unless `dtype` is given, and from safetensors only: a pickle could execute
-        code, and is a ValueError."""
+        """As `PreTrainedModel.from_pretrained`, in float32 unless `dtype` is given, and as `load_whole` has it: safetensors only, and every
+        tensor, or a ValueError."""
         kwargs = {"dtype": torch.float32} | kwargs
-        loaded: Any = from_safetensors(super().from_pretrained, pretrained_model_name_or_path, kwargs, *args)
+        loaded: Any = load_whole(super().from_pretrained, pretrained_model_name_or_path, kwargs, *args)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         if model.config.lora is not None:
             train_adapters_only(model)
@@ -113,17 +111,13 @@ class SmoothedClassifier(PreTrainedModel):
                 for single-label classification, or the checkpoint is a pickle.
             TypeError: on `model_kwargs` for a model that is there already.
         """
-        if isinstance(base, PreTrainedModel):
-            check_nothing_to_load(base, model_kwargs)
-            source, model = base.config._name_or_path, base
-        else:
-            source, model = os.fspath(base), load_base_classifier(base, **model_kwargs)
+        model = find_network(base, model_kwargs)
+        source = model.config._name_or_path if isinstance(base, PreTrainedModel) else os.fspath(base)
         if isinstance(model, SmoothedClassifier):
             raise ValueError(
                 "`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_network."
             )
         check_head(model.config)
-        check_merged(model)
         hub = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
         values = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
         given = {key: value for key, value in values.items() if value is not None}
@@ -148,8 +142,9 @@ class SmoothedClassifier(PreTrainedModel):
             base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
             noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,
         )  # fmt: skip
-        wrapper: SmoothedClassifier = cls(config)
-        wrapper.base_network = model
+        if reason := why_not_reloadable(model):
+            warnings.warn(f"This classifier can be certified, but not saved. {reason}", stacklevel=2)
+        wrapper: SmoothedClassifier = cls(config, model)
         wrapper.config._name_or_path = str(source)
         wrapper.eval()
         check_forward(
@@ -169,8 +164,13 @@ class SmoothedClassifier(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
     ) -> None:
-        """Save weights, configuration and image processor; arguments as in `PreTrainedModel.save_pretrained`."""
-        if is_main_process:  # first, so that push_to_hub=True uploads it with the rest
+        """Save weights, configuration and image processor; arguments as in `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            ValueError: if it could not be loaded again, or only as another network.
+        """
+        if is_main_process:  # the processor first, so that push_to_hub=True uploads it with the rest
+            check_reloadable(self, kwargs.get("state_dict"))
             self.image_processor().save_pretrained(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 

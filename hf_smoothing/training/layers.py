@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from hf_smoothing.models.activations import backbone_of, blocks_of
+from hf_smoothing.models.activations import blocks_of, head_parameters
 from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification
 from hf_smoothing.models.ensemble import EnsembleForImageClassification
 
@@ -37,17 +37,16 @@ def parameter_depths(model: nn.Module) -> Depths:
         ValueError: if the model is made of several networks, has no backbone of its own, or no list of blocks.
     """
     inner = getattr(model, "base_network", model)
+    kind = type(inner).__name__
     if isinstance(inner, (DenoisedClassifierForImageClassification, EnsembleForImageClassification)):
-        raise ValueError(f"{type(inner).__name__} is made of several networks, so it has no depth of its own. {_CURE}")
-    found = backbone_of(model)
-    if found is None:
-        raise ValueError(
-            f"{type(getattr(model, 'base_network', model)).__name__} has no backbone apart from its head. {_CURE}"
-        )
+        raise ValueError(f"{kind} is made of several networks, so it has no depth of its own. {_CURE}")
+    head = head_parameters(model)
+    if not head:
+        raise ValueError(f"{kind} has no backbone apart from its head. {_CURE}")
     place = blocks_of(model)
     if place is None:
-        raise ValueError(f"{type(found[1]).__name__} has no list of blocks. {_CURE}")
-    inside, start = f"{found[0]}.", f"{place}."
+        raise ValueError(f"The backbone of {kind} has no list of blocks. {_CURE}")
+    start = f"{place}."
     count = len(list(model.get_submodule(place).children()))
     of: dict[str, int] = {}
     passed = False
@@ -57,7 +56,7 @@ def parameter_depths(model: nn.Module) -> Depths:
             of[parameter] = int(parameter[len(start) :].split(".")[0]) + 1
         else:
             of[parameter] = count + 1 if passed else 0
-    return Depths(of, frozenset(name for name in of if not name.startswith(inside)), count)
+    return Depths(of, head, count)
 
 
 def last_blocks(model: nn.Module, count: int) -> list[str]:

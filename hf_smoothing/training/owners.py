@@ -12,10 +12,12 @@ from transformers import PreTrainedModel
 
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.processors import ProcessorPixels, framing_of, noted_pixels, read_processor
+from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.checkpoints import check_same_pixels
 from hf_smoothing.models.configuration import check_head, input_channels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.probes import check_forward
+from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
@@ -31,9 +33,10 @@ def check_request(
         more: keyword arguments of the stock Trainer.
 
     Raises:
-        TypeError: on arguments of another class.
+        TypeError: on arguments of another class, or a `PeftModel`.
         ValueError: naming what does not go.
     """
+    check_merged(model)
     if not isinstance(args, RobustTrainingArguments):
         raise TypeError(f"`args` must be RobustTrainingArguments, got {type(args).__name__}.")
     if more.get("model_init") is not None:
@@ -49,6 +52,8 @@ def check_request(
             "add_lora has settled what is trained: its updates and the head. Leave `trainable`, `train_last` and a `protocol` that sets it out, "
             f"got {args.trainable} and {args.train_last}."
         )
+    if isinstance(model, SmoothedClassifier) and getattr(args.save_strategy, "value", args.save_strategy) != "no":
+        check_reloadable(model)  # not after the first hours
     if not is_autoencoder(model):
         check_head(model.config)
     elif objective is None and args.objective != "masked-denoising":

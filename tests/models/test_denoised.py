@@ -118,7 +118,7 @@ def test_the_small_denoiser_learns_to_denoise_and_leaves_the_classifier_alone(tm
     model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL)
     before = {name: value.clone() for name, value in model.base_network.network.state_dict().items()}
     made = trainer(
-        model, tmp_path, objective="denoising", objective_args={"stability": 0.01}, noise="0.25", trainable=["denoiser"], max_steps=60, learning_rate=0.01, train_dataset=data(64),
+        model, tmp_path, objective="denoising", objective_args={"stability": 0.01}, noise="0.25", trainable=["denoiser"], max_steps=90, learning_rate=0.01, train_dataset=data(64),
     )  # fmt: skip
     clean = data(16).pixels.float() / 255
     noisy = clean + 0.25 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))

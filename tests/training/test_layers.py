@@ -165,7 +165,7 @@ class Headless(nn.Module):
     [
         (nn.Linear(2, 2), "Linear has no backbone apart from its head"),
         (Headless(backbone=False), "Headless has no backbone apart from its head"),
-        (Headless(backbone=True), "Linear has no list of blocks"),
+        (Headless(backbone=True), "The backbone of Headless has no list of blocks"),
         (denoised_classifier(tiny_smoothed(), sigma=0.25), "DenoisedClassifier.* made of several networks"),
         (smoothed_ensemble([tiny_smoothed(), tiny_smoothed()], sigma=0.25), "Ensemble.* made of several networks"),
     ],

@@ -1,0 +1,125 @@
+"""Weights from safetensors, whole: every tensor that a network needs and none that it does not know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from hf_smoothing.models.activations import head_parameters
+
+
+def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *args: Any) -> Any:
+    """Call a `from_pretrained`, from safetensors only, and refuse a network that did not get all its tensors, or not all of the file's.
+
+    A new head is made where it is asked for: with ignore_mismatched_sizes=True and num_labels or id2label. What belongs to no part of the
+    network, such as a text tower or a pretraining head, may then be left over as well.
+
+    Args:
+        load: such as `AutoModelForImageClassification.from_pretrained`.
+        path: folder or Hub id.
+        kwargs, args: its other arguments.
+
+    Returns:
+        the model, or with output_loading_info=True the pair that `from_pretrained` returns.
+
+    Raises:
+        ValueError: naming the missing, unexpected or mismatched tensors; or if the weights are a pickle, which could execute code,
+            damaged, incomplete, or those of an adapter.
+    """
+    check_no_adapter(path)
+    try:
+        model, info = load(path, *args, **{**kwargs, "use_safetensors": True, "output_loading_info": True})
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {path} are damaged ({error}). Download or save them again.") from error
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is incomplete ({error}). Download or save it again.") from error
+    except OSError as error:
+        if "safetensors" not in str(error):
+            raise
+        raise ValueError(
+            f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once in an "
+            "environment you trust: model.save_pretrained(new_path)."
+        ) from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            f"{path} has weights of other shapes than were asked for, most likely a head for other classes. To finetune it pass "
+            "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
+        ) from error
+    check_complete(path, model, info, new_head=_new_head_asked(kwargs))
+    return (model, info) if kwargs.get("output_loading_info") else model
+
+
+def _new_head_asked(kwargs: Mapping[str, Any]) -> bool:
+    classes = any(kwargs.get(name) is not None for name in ("num_labels", "id2label", "config"))
+    return bool(kwargs.get("ignore_mismatched_sizes")) and classes
+
+
+def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool = False) -> None:
+    """Refuse a network of which some tensors are random, or that is another than the one that was saved.
+
+    Args:
+        path: for the message.
+        model: what was loaded.
+        info: what `from_pretrained` says of it: missing_keys, unexpected_keys and mismatched_keys, without those that the class of
+            the model ignores.
+        new_head: whether the head (and a pooler before it) may be new.
+
+    Raises:
+        ValueError: naming the tensors.
+    """
+    # Batch norm with a momentum does not use its counter, which the oldest checkpoints lack.
+    missing = {name for name in info["missing_keys"] if not name.endswith("num_batches_tracked")}
+    mismatched = {found[0] for found in info["mismatched_keys"]}
+    # Buffers that are not saved any more: the network computes them itself.
+    unexpected = set(info["unexpected_keys"]) - {name for name, _ in model.named_buffers()}
+    head = head_parameters(model)
+    made = {name for name in missing | mismatched if name in head or "pooler" in name.split(".")}
+    if new_head:
+        missing, mismatched = missing - made, mismatched - made
+        unexpected = {name for name in unexpected if _inside(name, model)}
+    if any(".lora_" in name for name in unexpected):
+        raise ValueError(
+            f"{path} has LoRA adapters that a plain checkpoint cannot hold. Save the SmoothedClassifier around it, or call merge_lora(model) first."
+        )
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
+    if any(wrong.values()):
+        said = "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names)
+        cure = (
+            "It has no head for these classes: finetune it first, with ignore_mismatched_sizes=True and id2label={0: ..., 1: ...} for a new head."
+            if not new_head and not unexpected and made >= missing | mismatched
+            else "Download or save the whole checkpoint again, or load it with the library and the class that it was saved with."
+        )
+        raise ValueError(f"The weights of {path} are not those of {type(model).__name__}, tensors are {said}. {cure}")
+
+
+def check_no_adapter(path: Any) -> None:
+    """Refuse a folder that holds nothing but an adapter of peft.
+
+    Raises:
+        ValueError: with the cure.
+    """
+    folder = Path(os.fspath(path))
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{path} holds an adapter of peft, not a network. Merge it into its network and save that: "
+            "PeftModel.from_pretrained(network, path).merge_and_unload().save_pretrained(new_path)."
+        )
+
+
+def _inside(name: str, model: PreTrainedModel) -> bool:
+    """Whether a tensor is of a layer that the network has, or of an adapter of one."""
+    layers = {place for place, module in model.named_modules() if place and module._parameters}
+    parts = name.split(".")
+    return any(".".join(parts[:count]) in layers for count in range(1, len(parts)))
+
+
+def _some(names: Collection[str]) -> str:
+    first = sorted(names)
+    return ", ".join(first[:6]) + (f" and {len(first) - 6} more" if len(first) > 6 else "")
