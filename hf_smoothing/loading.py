@@ -7,28 +7,27 @@ from typing import Any
 
 from datasets import get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError
-from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.certification.runner import process_state
 from hf_smoothing.models import SmoothedClassifier, SmoothedClassifierConfig
+from hf_smoothing.models.weights import check_no_adapter
 
 
 def load_classifier(path: str, *, sigma: float, size: int | None = None, device: str | None = None) -> Any:
     """A `SmoothedClassifier` in eval mode on the device, from its own checkpoint or around a plain one.
 
     Raises:
-        ValueError: if the checkpoint is neither, a pickle or damaged, or holds weights that are not finite.
+        ValueError: if the checkpoint is neither, an adapter, a pickle or damaged, lacks tensors or has others than its network, or holds
+            weights that are not finite.
     """
+    check_no_adapter(path)
     try:
         config = AutoConfig.from_pretrained(path)
     except OSError as error:
         raise _not_found("model", path, error) from error
-    try:
-        model = _load(path, config, sigma, size)
-    except SafetensorError as error:
-        raise ValueError(f"The weights of {path} are damaged ({error}). Download or save them again.") from error
+    model = _load(path, config, sigma, size)
     check_finite(model, f"The weights of {path}")
     target = device or process_state().device
     try:
@@ -43,7 +42,7 @@ def _load(path: str, config: Any, sigma: float, size: int | None) -> Any:
     if isinstance(config, SmoothedClassifierConfig):
         if size is not None and [size, size] != list(config.size):
             raise ValueError(f"{path} is certified at {tuple(config.size)}; leave --size out.")
-        model = SmoothedClassifier.from_pretrained(path, use_safetensors=True)
+        model = SmoothedClassifier.from_pretrained(path)
         model.noise_level(sigma)  # warns where the noise is another than it is made for
         return model
     return SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size)

@@ -205,4 +205,5 @@ def blocks_of(model: nn.Module) -> str | None:
     outermost = [pair for pair in lists if not any(pair[0].startswith(f"{other}.") for other, _ in lists)]
     if not outermost:
         return None
-    return max(outermost, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))[0]
+    place: str = max(outermost, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))[0]
+    return place

@@ -28,7 +28,7 @@ def build_network(config: PreTrainedConfig) -> PreTrainedModel:
 def as_it_is(network: PreTrainedModel) -> PreTrainedModel:
     """The network, marked so that becoming a part of another model does not initialise it anew."""
     for module in network.modules():
-        module._is_hf_initialized = True  # type: ignore[assignment]
+        module._is_hf_initialized = True
     return network
 
 

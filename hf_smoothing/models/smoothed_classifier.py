@@ -142,14 +142,13 @@ class SmoothedClassifier(PreTrainedModel):
             base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
             noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,
         )  # fmt: skip
-        if reason := why_not_reloadable(model):
-            warnings.warn(f"This classifier can be certified, but not saved. {reason}", stacklevel=2)
         wrapper: SmoothedClassifier = cls(config, model)
         wrapper.config._name_or_path = str(source)
         wrapper.eval()
-        check_forward(
-            wrapper, wrapper.classify, config.framing(), config.num_labels, str(source) or type(model).__name__
-        )
+        name = f"{type(model).__name__}{f' of {source}' if source else ''}"
+        check_forward(wrapper, wrapper.classify, config.framing(), config.num_labels, name)
+        if reason := why_not_reloadable(model):
+            warnings.warn(f"This classifier can be certified, but not saved. {reason}", stacklevel=2)
         return wrapper
 
     def image_processor(self) -> NoisyImageProcessor:
@@ -169,6 +168,9 @@ class SmoothedClassifier(PreTrainedModel):
         Raises:
             ValueError: if it could not be loaded again, or only as another network.
         """
+        if getattr(self, "_hf_peft_config_loaded", False):  # add_adapter of transformers: the adapter alone is saved
+            super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+            return
         if is_main_process:  # the processor first, so that push_to_hub=True uploads it with the rest
             check_reloadable(self, kwargs.get("state_dict"))
             self.image_processor().save_pretrained(save_directory)
@@ -186,17 +188,18 @@ class SmoothedClassifier(PreTrainedModel):
         Raises:
             ValueError: if the pixels are not at the certified resolution.
         """
-        logits: Tensor = self._base_outputs(pixels).logits
-        return logits
+        return self._base_logits(pixels)
 
-    def _base_outputs(self, pixels: Tensor, **kwargs: Any) -> Any:
+    def _base_logits(self, pixels: Tensor, **kwargs: Any) -> Tensor:
         if tuple(check_image_batch(pixels, "pixels").shape[-2:]) != tuple(self.config.size):
             raise ValueError(
                 f"`pixels` must be at the certified resolution {tuple(self.config.size)}, got {tuple(pixels.shape[-2:])}. "
                 "Resize images before noise is added, with NoisyImageProcessor."
             )
         prepared = self.config.preprocessing()(pixels)
-        return self.base_network(pixel_values=prepared.to(self.base_network.dtype), return_dict=True, **kwargs)
+        outputs = self.base_network(pixel_values=prepared.to(self.base_network.dtype), return_dict=True, **kwargs)
+        logits: Tensor = getattr(outputs, "logits", outputs)  # what is no classifier is refused when it is wrapped
+        return logits
 
     def forward(
         self,
@@ -220,7 +223,7 @@ class SmoothedClassifier(PreTrainedModel):
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         if self.training:
-            logits = self._base_outputs(self._training_pixels(pixels), **kwargs).logits
+            logits = self._base_logits(self._training_pixels(pixels), **kwargs)
         else:
             logits = self._vote_log_shares(pixels, seed, first_index)
         return classifier_output(self, logits, labels, return_dict)

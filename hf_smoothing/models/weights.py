@@ -83,7 +83,8 @@ def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], n
     made = {name for name in missing | mismatched if name in head or "pooler" in name.split(".")}
     if new_head:
         missing, mismatched = missing - made, mismatched - made
-        unexpected = {name for name in unexpected if _inside(name, model)}
+        # A mask token stands in for hidden patches while an autoencoder is pretrained.
+        unexpected = {name for name in unexpected if _inside(name, model) and not name.endswith(".mask_token")}
     if any(".lora_" in name for name in unexpected):
         raise ValueError(
             f"{path} has LoRA adapters that a plain checkpoint cannot hold. Save the SmoothedClassifier around it, or call merge_lora(model) first."
@@ -93,7 +94,7 @@ def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], n
         said = "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names)
         cure = (
             "It has no head for these classes: finetune it first, with ignore_mismatched_sizes=True and id2label={0: ..., 1: ...} for a new head."
-            if not new_head and not unexpected and made >= missing | mismatched
+            if not new_head and not unexpected and head and head <= made and made >= missing | mismatched
             else "Download or save the whole checkpoint again, or load it with the library and the class that it was saved with."
         )
         raise ValueError(f"The weights of {path} are not those of {type(model).__name__}, tensors are {said}. {cure}")

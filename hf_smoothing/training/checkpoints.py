@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
+from hf_smoothing.models.weights import load_whole
 from hf_smoothing.training.averaging import OWN_WEIGHTS, WeightAverage
 from hf_smoothing.training.card import differences
 from hf_smoothing.training.divergence import FiniteWatch
@@ -76,7 +77,7 @@ class WholeCheckpoints(Trainer):
             return False
         if not os.path.isfile(os.path.join(checkpoint, "config.json")):
             return False
-        saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, use_safetensors=True)
+        saved = load_whole(type(model).from_pretrained, checkpoint, {"dtype": model.dtype})
         if other := differences(getattr(saved.config, "hf_smoothing", None), self.note):
             warnings.warn(f"{checkpoint} was trained otherwise: {other}.", stacklevel=2)
         model.load_state_dict(saved.state_dict())  # strict: every tensor, or an error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import smoothed, trainer
+from tiny import plain, smoothed, trainer, trainer_values
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, Trainer, TrainingArguments
 
 from hf_smoothing import SmoothedClassifier, denoised_classifier, smoothed_ensemble
 from hf_smoothing.certification.identity import classifier_identity
@@ -13,6 +14,8 @@ from hf_smoothing.models.activations import head_of
 
 
 pytest.importorskip("peft", reason="peft is not installed, so LoRA was NOT tested: pip install hf_smoothing[peft]")
+# peft 0.21 asks transformers 5.23 for it.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 PIXELS = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
@@ -113,7 +116,7 @@ def test_wrapping_a_base_classifier_with_adapters_is_refused():
         lambda: denoised_classifier(model, sigma=0.25),
         lambda: SmoothedClassifier.from_base_pretrained(model.base_network, sigma=0.25, size=16),
     ):
-        with pytest.raises(ValueError, match=r"which would be lost\. Call merge_lora\(model\) first"):
+        with pytest.raises(ValueError, match=r"which would be lost\. Merge them first: .*merge_lora\(model\)"):
             wrap()
 
 
@@ -152,6 +155,146 @@ def test_what_is_refused(tmp_path):
         ValueError, match="holds other adapters than this classifier has: made with .*2.*, but here are .*3"
     ):
         load_adapters(other, tmp_path / "two")
+
+
+def of_peft(model, **kwargs):
+    from peft import LoraConfig, get_peft_model
+
+    values = {"target_modules": ["q_proj", "v_proj"], "r": 2, "modules_to_save": ["classifier"]}
+    return get_peft_model(model, LoraConfig(**values | kwargs))
+
+
+def disturbed(model):
+    """Every trainable parameter moved, as by training."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize("make", [smoothed, lambda kind: denoised_classifier(smoothed(kind), sigma=0.25)])
+def test_the_recipe_of_peft_trains_updates_and_head_alone_and_comes_back(make, tmp_path):
+    from peft import PeftModel
+
+    torch.manual_seed(0)
+    plain_one = make("vit")
+    plain_one.save_pretrained(tmp_path / "plain")
+    model = of_peft(plain_one)
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names == {n for n, _ in model.named_parameters() if ".lora_" in n or ".modules_to_save." in n}
+    assert sum(p.numel() for n, p in model.named_parameters() if ".modules_to_save." in n) == 16 * 3 + 3  # one head
+    expected = logits(disturbed(model))
+    assert model.certify(PIXELS[:1], n=20, n0=5, seed=0)[0].prediction in (-1, 0, 1, 2)
+    model.save_pretrained(tmp_path / "adapter")
+    again = PeftModel.from_pretrained(SmoothedClassifier.from_pretrained(tmp_path / "plain"), tmp_path / "adapter")
+    assert torch.equal(logits(again), expected)
+    merged = again.merge_and_unload()
+    torch.testing.assert_close(logits(merged), expected)
+    merged.save_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(SmoothedClassifier.from_pretrained(tmp_path / "merged")), expected)
+
+
+def test_the_stock_trainer_trains_a_peft_model_around_a_wrapper(tmp_path):
+    model = of_peft(smoothed("vit", noise="0.25"))
+    values = trainer_values(tmp_path) | {"save_strategy": "steps", "save_steps": 2, "label_names": ["labels"]}
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    rows = [{"pixel_values": image, "labels": k % 3} for k, image in enumerate(PIXELS)]
+    Trainer(model, TrainingArguments(**values), train_dataset=rows).train()
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all(".lora_" in name or ".modules_to_save." in name for name in changed)
+    assert (tmp_path / "checkpoint-2" / "adapter_model.safetensors").is_file()
+
+
+def test_robust_trainer_names_what_it_takes_instead_of_a_peft_model(tmp_path):
+    model = of_peft(smoothed("vit"))
+    with pytest.raises(TypeError, match=r"A PeftModel has adapters .*merge_and_unload\(\).*add_lora\(wrapper\)"):
+        trainer(model, tmp_path, noise="0.25")
+    for inside in (model.get_base_model(), added_to(plain("vit"))):
+        with pytest.raises(ValueError, match=r"has adapters of peft.*add_lora\(wrapper\)"):
+            trainer(inside, tmp_path, noise="0.25")
+
+
+def added_to(model):
+    """`add_adapter` of transformers, instead of a `PeftModel`."""
+    from peft import LoraConfig
+
+    model.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"], r=2, modules_to_save=["classifier"]))
+    return disturbed(model).eval()
+
+
+WRAPS = [
+    lambda network: SmoothedClassifier.from_base_pretrained(
+        network, sigma=0.25, size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ),
+    lambda network: denoised_classifier(network, sigma=0.25),
+    lambda network: smoothed_ensemble([network], sigma=0.25),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_adapters_of_peft_in_what_is_wrapped_are_refused_with_both_cures(wrap, tmp_path):
+    advice = r"merge_and_unload\(\) of a PeftModel, merge_lora\(model\).*add_lora"
+    with pytest.raises(TypeError, match=f"A PeftModel has adapters.*{advice}"):
+        wrap(of_peft(plain("vit")))
+    with pytest.raises(ValueError, match=f"This ViTForImageClassification has adapters.*{advice}"):
+        wrap(added_to(plain("vit")))
+    of_peft(plain("vit")).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"holds an adapter of peft, not a network\. .*merge_and_unload\(\)"):
+        wrap(tmp_path)
+
+
+def test_both_cures_work():
+    first = of_peft(plain("vit"))
+    disturbed(first).eval()
+    with torch.no_grad():
+        expected = first(PIXELS).logits
+    merged = first.merge_and_unload()
+    torch.testing.assert_close(merged(PIXELS).logits, expected)
+    WRAPS[0](merged)
+    second = added_to(plain("vit"))
+    with torch.no_grad():
+        expected = second(PIXELS).logits
+    merge_lora(second)
+    torch.testing.assert_close(second(PIXELS).logits, expected)
+    assert not any("lora" in name or "modules_to_save" in name for name, _ in second.named_modules())
+    assert all(parameter.requires_grad for parameter in second.parameters())
+    WRAPS[0](second)
+    with pytest.raises(TypeError, match=r"merges itself: model = model\.merge_and_unload\(\)"):
+        merge_lora(of_peft(plain("vit")))
+
+
+def test_an_adapter_that_is_switched_off_is_not_merged():
+    model = added_to(plain("vit"))
+    model.disable_adapters()
+    merge_lora(model)
+    assert torch.equal(model(PIXELS).logits, plain("vit")(PIXELS).logits)
+
+
+def test_an_adapter_added_to_the_wrapper_is_saved_alone_and_comes_back(tmp_path):
+    model = added_to(smoothed("vit"))
+    model.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    again = smoothed("vit")
+    again.load_adapter(tmp_path)
+    assert torch.equal(logits(again), logits(model))
+
+
+def test_adapters_inside_a_peft_model_are_not_saved_under_names_that_nothing_loads(tmp_path):
+    inside = of_peft(smoothed("vit")).get_base_model()
+    with pytest.raises(ValueError, match=r"not saved\. .*merge_and_unload\(\) or merge_lora"):
+        inside.save_pretrained(tmp_path)
+
+
+def test_both_heads_of_a_network_with_a_teacher_are_trained():
+    config = DeiTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4
+    )
+    model = WRAPS[0](DeiTForImageClassificationWithTeacher(config).eval())
+    add_lora(model, rank=2)
+    heads = {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name}
+    assert heads == {"cls_classifier", "distillation_classifier"}
 
 
 def test_a_classifier_without_adapters_is_the_one_it_was_before_they_existed():
