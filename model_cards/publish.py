@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from datasets import load_dataset
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedConfig, ViTImageProcessor
+from transformers import AutoModelForImageClassification, PreTrainedConfig, ViTImageProcessor
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 import hf_smoothing  # noqa: F401  makes Auto classes know its models
 from hf_smoothing import PixelDataset, SmoothedClassifier

@@ -39,7 +39,10 @@ __all__ = [
 
 def _register() -> None:
     # For models that are here already; `hf_smoothing.registration` has this module imported when a checkpoint asks for one.
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    # From its own module: transformers 5.11 to 5.16 offer it at the top only where torchvision is, which it does without.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
     from transformers.pipelines import PIPELINE_REGISTRY
 
     AutoConfig.register(SmoothedClassifierConfig.model_type, SmoothedClassifierConfig, exist_ok=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.adapters import check_merged
@@ -22,9 +23,14 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
         ValueError: see `load_whole`.
     """
     # Checkpoints are often stored in half precision; computing in it must be asked for.
-    kwargs = {"dtype": torch.float32} | kwargs
-    model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, kwargs)
+    model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, in_float32(kwargs))
     return model
+
+
+def in_float32(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `from_pretrained`, with float32 where no dtype is given, by its new or old name."""
+    given = "dtype" in loading or "torch_dtype" in loading
+    return dict(loading) if given else {**loading, "dtype": torch.float32}
 
 
 def find_network(base: str | os.PathLike[str] | PreTrainedModel, loading: Mapping[str, Any]) -> PreTrainedModel:

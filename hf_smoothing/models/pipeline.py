@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from transformers import Pipeline
 from transformers.image_utils import load_image
 
-from hf_smoothing.certification import Certificate
+from hf_smoothing.certification import Certificate, certify
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
 
 TASK = "certified-image-classification"
 
-# What `SmoothedClassifier.certify` takes, apart from the images and their numbers.
-_OPTIONS = frozenset(
-    {"sigma", "mode", "radii", "n0", "n", "alpha", "spending", "bound", "noise", "copies_per_batch", "seed", "dtype"}
-)
+# What `certify` takes, apart from the images and their numbers; its batch_size is called otherwise, since a pipeline has one of its own.
+_OPTIONS = {p.name for p in signature(certify).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
+_OPTIONS = _OPTIONS - {"indices", "batch_size"} | {"copies_per_batch"}
 
 
 class CertifiedImageClassificationPipeline(Pipeline):
     """The smoothed classifier's answer for each image, and the l2 radius within which it cannot change.
 
     Takes what the image-classification pipeline takes: PIL images, paths, URLs, lists of them, or a data set of images. Options, when
-    it is made or called: those of `SmoothedClassifier.certify`, e.g. sigma, radii, n, alpha; `copies_per_batch` is its batch_size. The noise is fresh at every call unless a `seed` is given.
+    it is made or called: all of `hf_smoothing.certify`, e.g. sigma, radii, n, alpha, channels_last; `copies_per_batch` is its batch_size. The noise is fresh at every call unless a `seed` is given.
 
     Returns, for each image, a dictionary: "label", its name, or None on an abstention; "radius" in [0, 1] pixel units at the certified
     resolution, rounded by nothing; "draws" made; "alpha", the probability that this is wrong; "sigma".

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from transformers import PreTrainedModel
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
 from hf_smoothing.models.adapters import inject_lora, train_adapters_only
-from hf_smoothing.models.checkpoints import find_network, pixel_settings
+from hf_smoothing.models.checkpoints import find_network, in_float32, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.probes import check_forward
@@ -64,8 +65,7 @@ class SmoothedClassifier(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`, in float32 unless `dtype` is given, and as `load_whole` has it: safetensors only, and every
         tensor, or a ValueError."""
-        kwargs = {"dtype": torch.float32} | kwargs
-        loaded: Any = load_whole(super().from_pretrained, pretrained_model_name_or_path, kwargs, *args)
+        loaded: Any = load_whole(super().from_pretrained, pretrained_model_name_or_path, in_float32(kwargs), *args)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         if model.config.lora is not None:
             train_adapters_only(model)
@@ -207,10 +207,14 @@ class SmoothedClassifier(PreTrainedModel):
         labels: Tensor | None = None,
         seed: int | None = None,
         first_index: int = 0,
+        num_samples: int | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Output:
-        """Logits of the base classifier in train mode; in eval mode log((votes + 1/2) / (num_samples + num_labels / 2)).
+        """Logits of the base classifier in train mode; in eval mode log vote shares.
+
+        A share is (votes + 1 / (2 * num_labels)) / (num_samples + 1/2): half a vote, spread over the classes, keeps the logarithm finite.
+        With 100 copies a unanimous vote has the share 0.995 or more, whatever the number of classes.
 
         Args:
             pixel_values: (batch, channels, *config.size), in [0, 1] (uint8 or float). In train mode noise may already be added
@@ -218,6 +222,7 @@ class SmoothedClassifier(PreTrainedModel):
             labels: int64 (batch,), for the cross-entropy loss.
             seed: of the noise in eval mode; fresh entropy by default.
             first_index: number of the first image within a data set; with `seed` it decides the noise.
+            num_samples: noisy copies of each image in eval mode; `config.num_samples` by default.
             return_dict: False for a tuple.
             kwargs: for the base classifier, in train mode.
         """
@@ -225,26 +230,38 @@ class SmoothedClassifier(PreTrainedModel):
         if self.training:
             logits = self._base_logits(self._training_pixels(pixels), **kwargs)
         else:
-            logits = self._vote_log_shares(pixels, seed, first_index)
+            logits = self._vote_log_shares(pixels, seed, first_index, num_samples)
         return classifier_output(self, logits, labels, return_dict)
 
     def _training_pixels(self, pixels: Tensor) -> Tensor:
-        mixture = NoiseMixture.parse(self.config.noise)
-        if mixture is None:
-            return pixels if pixels.is_floating_point() else to_unit_pixels(pixels, "pixel_values")
-        # A generator for each forward pass: one that is kept would be copied with the model, and not restored on resuming.
-        return mixture.add(to_unit_pixels(pixels, "pixel_values"), process_generator(pixels.device))[0]
+        if self.config.noise is None and pixels.is_floating_point():
+            return pixels
+        return self._checked_training_pixels(pixels)
 
-    def _vote_log_shares(self, images: Tensor, seed: int | None, first_index: int) -> Tensor:
+    # Checks of values and generators are no part of a compiled graph, nor is the voting: `torch.compile` leaves both as they are.
+    # torch.compiler.disable does the same, but imports the compiler here, which takes seconds.
+    @_disable_dynamo
+    def _checked_training_pixels(self, pixels: Tensor) -> Tensor:
+        checked = to_unit_pixels(pixels, "pixel_values")
+        mixture = NoiseMixture.parse(self.config.noise)
+        # A generator for each forward pass: one that is kept would be copied with the model, and not restored on resuming.
+        return checked if mixture is None else mixture.add(checked, process_generator(pixels.device))[0]
+
+    @_disable_dynamo
+    def _vote_log_shares(
+        self, images: Tensor, seed: int | None, first_index: int, num_samples: int | None = None
+    ) -> Tensor:
         pixels = to_unit_pixels(images, "pixel_values").to(self.device)
-        count, classes = self.config.num_samples, self.config.num_labels
+        count = self.config.num_samples if num_samples is None else num_samples
         votes = count_votes(
             self,
             pixels,
             [Draws(slot, first_index + slot, 0, count) for slot in range(len(pixels))],
             stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device, sigma=self.noise_level()),
         )
-        return torch.log((torch.from_numpy(votes).to(pixels.device, torch.float32) + 0.5) / (count + classes / 2))
+        return torch.log(
+            (torch.from_numpy(votes).to(pixels.device, torch.float32) + 0.5 / votes.shape[1]) / (count + 0.5)
+        )
 
     def predict(
         self, images: Tensor, *, sigma: float | None = None, alpha: float | None = None, **kwargs: Any

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from hf_smoothing.models.configuration import check_noise_owner
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import parse_size
+from hf_smoothing.statistics import check_whole
 from hf_smoothing.training.protocols import PROTOCOLS
 
 
@@ -105,6 +106,12 @@ class RobustTrainingArguments(TrainingArguments):
     model_size: int | None = field(
         default=None, metadata={"help": "Size to which a plain backbone's images are resized after the noise."}
     )
+    eval_num_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Noisy copies of each image that vote in the evaluation of a SmoothedClassifier; its num_samples by default."
+        },
+    )
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
@@ -141,6 +148,8 @@ class RobustTrainingArguments(TrainingArguments):
             )
         check_noise_owner(self.noise_owner)
         parse_size(self.model_size, "model_size")
+        if self.eval_num_samples is not None and check_whole(self.eval_num_samples, "eval_num_samples") < 1:
+            raise ValueError(f"`eval_num_samples` must be at least 1, got {self.eval_num_samples}.")
         if self.crop_padding < 0:
             raise ValueError(f"`crop_padding` must be >= 0, got {self.crop_padding}.")
         if (self.image_mean is None) != (self.image_std is None):

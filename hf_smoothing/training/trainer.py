@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.trainer_utils import has_length
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
-from hf_smoothing.noise import MAX_IMAGES, training_generator
+from hf_smoothing.noise import training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
 from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
 from hf_smoothing.training.card import add_to_card, objective_note
-from hf_smoothing.training.checkpoints import WholeCheckpoints
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.depth import stochastic_depth
 from hf_smoothing.training.divergence import FiniteWatch
+from hf_smoothing.training.evaluation import ImageMeans
 from hf_smoothing.training.layers import last_blocks, split_by_depth
 from hf_smoothing.training.objectives import (
     OBJECTIVES,
@@ -42,9 +44,10 @@ from hf_smoothing.training.owners import (
     train_only,
 )
 from hf_smoothing.training.resident import ResidentPixels
+from hf_smoothing.training.small_batches import has_batch_of_one, norms_watched
 
 
-class RobustTrainer(WholeCheckpoints):
+class RobustTrainer(ImageMeans):
     """Trains a `SmoothedClassifier`, any plain image classifier of `transformers` or a masked autoencoder, from scratch or from a checkpoint.
 
     The data are clean [0, 1] (or uint8) pixels at the certified resolution under "pixel_values", and "labels". The trainer augments
@@ -102,9 +105,8 @@ class RobustTrainer(WholeCheckpoints):
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._frozen_norms = norms if args.freeze_batch_norm else []
         self._forward_pass = (-1, 0)  # (global step, micro-step)
-        self._pixels_checked = False
+        self._pixels_checked = self._looked = False
         self._noted_size: tuple[int, ...] | None = None
-        self._evaluated = 0
         self._logs: dict[str, tuple[Tensor, int]] = {}
         self._watch = FiniteWatch()
         self._last_checkpoint: str | None = None
@@ -157,7 +159,7 @@ class RobustTrainer(WholeCheckpoints):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in train(): the loop starts again with a smaller batch after running out of memory.
-        self._forward_pass = (-1, 0)
+        self._forward_pass, self._looked = (-1, 0), False
         rate = self.args.drop_path
         hooks = stochastic_depth(self.model, rate, lambda: self._generator) if rate else []
         try:
@@ -225,7 +227,8 @@ class RobustTrainer(WholeCheckpoints):
             self._model_pixels,
             self.accelerator.autocast,
         )
-        loss, logs = self.objective(network, Batch(pixels, labels), state)
+        with self._first_look(len(pixels)) if model.training else nullcontext():
+            loss, logs = self.objective(network, Batch(pixels, labels), state)
         if model.training:
             if not loss.requires_grad:
                 raise ValueError(
@@ -236,6 +239,20 @@ class RobustTrainer(WholeCheckpoints):
                 total, count = self._logs.get(name, (0.0, 0))
                 self._logs[name] = (total + value.detach(), count + 1)
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _first_look(self, images: int) -> AbstractContextManager[None]:
+        """The first forward pass: refuse a training set whose last batch the network could not take."""
+        first, self._looked = not self._looked, True
+        size = self._train_batch_size
+        if not first or not has_length(self.train_dataset):
+            return nullcontext()
+        count = len(self.train_dataset)
+        if not has_batch_of_one(self.args, count, size, self.state.max_steps):
+            return nullcontext()
+        cure = f"Set dataloader_drop_last=True, or another per_device_train_batch_size: {count} images leave one over after batches of {size}."
+        if size == 1:
+            cure = "Set per_device_train_batch_size to at least 2."
+        return norms_watched(self.model, images, cure)
 
     def _training_pixels(self, values: Tensor, generator: torch.Generator, augment: bool = True) -> Tensor:
         if self.args.noise_owner == "processor":
@@ -263,41 +280,6 @@ class RobustTrainer(WholeCheckpoints):
         self._forward_pass = (self.state.global_step, micro)
         number = self.state.global_step * self.args.gradient_accumulation_steps + micro
         return training_generator(self.args.seed, number, self.args.process_index, self.args.world_size, device)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As the parent, with the averaged weights where there are any."""
-        with self._averaged():
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        return metrics
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent; batches are numbered, so that votes do not depend on their size."""
-        self._evaluated = 0
-        self._share_buffers()
-        return super().evaluation_loop(*args, **kwargs)
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """One evaluation step: clean images; a `SmoothedClassifier` votes with noise seeded by `args.seed`."""
-        inputs = dict(self._prepare_inputs(inputs))
-        if self._labels is None:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                return self.compute_loss(model, inputs).detach(), None, None
-        if isinstance(self.model, SmoothedClassifier):
-            number = self._evaluated * self.args.world_size + self.args.process_index
-            size = self.args.eval_batch_size
-            inputs |= {"seed": self.args.seed, "first_index": number * size % (MAX_IMAGES - size)}
-            self._evaluated += 1
-        elif self.preprocessing is not None:
-            inputs["pixel_values"] = self.preprocessing(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
-        step: tuple[Tensor | None, Tensor | None, Tensor | None]
-        step = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        return step
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the objective's own figures averaged since the last time; stop if training has diverged."""

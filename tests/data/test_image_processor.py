@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import MEAN, STD, data, pil_images, pixels
-from transformers import AutoImageProcessor
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, NoisyImageProcessorPil
 from hf_smoothing.preprocessing import resize

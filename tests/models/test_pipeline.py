@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
+
 import pytest
 import torch
 from classifiers import Constant, Ranges, Watched
 from tiny import NAMES, SIZE, pil_images, pixels, plain, smoothed
 from transformers import pipeline
 
+from hf_smoothing import certify
 from hf_smoothing.models import TASK, CertifiedImageClassificationPipeline, NoisyImageProcessor
 
 
@@ -105,6 +108,19 @@ def test_options_when_made_and_when_called(folder):
     assert make(folder)(image, **fixed) == expected(image, **fixed)
     gaussian = {"seed": 7, "noise": "gaussian", "spending": True, **OPTIONS}
     assert make(folder)(image, **gaussian) == expected(image, **gaussian)
+
+
+def test_every_option_of_certify_is_one_of_the_task(folder):
+    (image,) = pil_images(1)
+    options = {
+        "sigma": 0.5, "mode": "targets", "radii": [0.0, 0.1], "n0": 5, "n": 60, "alpha": 0.01, "spending": True, "bound": "one-sided",
+        "noise": "grid", "seed": 7, "dtype": "bfloat16", "channels_last": True, "compiled": False,
+    }  # fmt: skip
+    known = {p.name for p in signature(certify).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
+    assert known - set(options) == {"batch_size", "indices"}, "a new option of certify: is it one of the task?"
+    assert make(folder)(image, copies_per_batch=3, **options) == expected(image, batch_size=3, **options)
+    by_itself = {name: options[name] for name in ("channels_last", "seed", "n", "n0", "radii")}
+    assert make(folder, **by_itself)(image) == expected(image, **by_itself)
 
 
 def test_defaults_are_those_of_the_model(folder, tmp_path):

@@ -32,7 +32,10 @@ USES = {
         "from transformers import AutoModelForImageClassification as used",
         "used.from_pretrained(FOLDER, local_files_only=True)",
     ),
-    "processor": ("from transformers import AutoImageProcessor as used", "used.from_pretrained(FOLDER)"),
+    "processor": (
+        "from transformers.models.auto.image_processing_auto import AutoImageProcessor as used",
+        "used.from_pretrained(FOLDER)",
+    ),
     "plain pipeline": (
         "from transformers import pipeline as used",
         "used('image-classification', model=FOLDER).model",

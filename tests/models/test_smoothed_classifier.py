@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from classifiers import Constant, Watched
 from tiny import MEAN, SIZE, STD, pixels, plain, smoothed
 
 from hf_smoothing import ABSTAIN, certify, predict
@@ -71,11 +72,31 @@ def test_eval_mode_returns_log_vote_shares(kind):
         model, images / 255, [Draws(slot, slot, 0, count) for slot in range(4)],
         stream=GaussianStream(seed, (3, SIZE, SIZE), sigma=0.5), execution=Execution(batch_size=10),
     )  # fmt: skip
-    expected = [[math.log((vote + 0.5) / (count + 3 / 2)) for vote in row] for row in votes.tolist()]
+    expected = [[math.log((vote + 1 / 6) / (count + 1 / 2)) for vote in row] for row in votes.tolist()]
     logits = model(images, seed=seed).logits
     torch.testing.assert_close(logits, torch.tensor(expected), rtol=1e-5, atol=1e-6)
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(4))
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_a_unanimous_vote_is_nearly_certain_whatever_the_number_of_classes(classes):
+    base = {"id2label": {k: f"c{k}" for k in range(classes)}, "label2id": {f"c{k}": k for k in range(classes)}}
+    model = smoothed("resnet", num_samples=100, base=base)
+    model.classify = Constant(1, classes)
+    logits = model(pixels()).logits
+    shares = logits.exp()
+    assert torch.isfinite(logits).all()
+    torch.testing.assert_close(shares.sum(1), torch.ones(4))
+    assert (shares[:, 1] > 0.995).all() and (shares[:, 1] < 1.0).all()
+
+
+def test_the_number_of_copies_can_be_given():
+    model = smoothed("resnet", num_samples=20)
+    model.classify = watched = Watched(Constant(1))
+    model(pixels(2), num_samples=7)
+    model(pixels(2))
+    assert watched.sizes == [14, 40]
 
 
 def test_eval_mode_is_the_same_under_a_seed_and_fresh_without():

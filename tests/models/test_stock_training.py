@@ -96,7 +96,7 @@ def test_the_pipeline_shows_finite_vote_shares(kind, tmp_path):
         assert {entry["label"] for entry in answer} == set(NAMES)
         assert sum(entry["score"] for entry in answer) == pytest.approx(1.0, abs=1e-5)
         for entry in answer:
-            votes = entry["score"] * (50 + 3 / 2) - 0.5
+            votes = entry["score"] * (50 + 1 / 2) - 1 / 6
             assert votes == pytest.approx(round(votes), abs=1e-3)
 
 

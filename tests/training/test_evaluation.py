@@ -1,12 +1,16 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from classifiers import Watched
 from tiny import MEAN, SIZE, STD, any_model, data, plain, smoothed, trainer
 
 from hf_smoothing import CertifiedAccuracyCallback, certify
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
+from hf_smoothing.training.evaluation import real_images
 
 
 def accuracy(output):
@@ -59,6 +63,96 @@ def test_the_votes_do_not_depend_on_the_batch_size(tmp_path):
         trainer(model, tmp_path, per_device_eval_batch_size=size).predict(data(8)).predictions for size in (2, 8)
     )
     assert np.array_equal(one, all_at_once)
+
+
+def undecided(**kwargs):
+    """A wrapper whose votes differ from its logits, and from image to image."""
+    model = smoothed("vit", sigma=2.0, **kwargs)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20.0)
+    return model
+
+
+@pytest.mark.parametrize("size", [2, 4, 16])
+def test_a_wrapper_reports_both_accuracies_of_all_images(size, tmp_path):
+    model, held_out = undecided(), data(11, seed=1)
+    loop = trainer(model, tmp_path, eval_dataset=held_out, per_device_eval_batch_size=size)
+    metrics = loop.evaluate()
+    votes = model.eval()(held_out.pixels, seed=loop.args.seed).logits
+    clean = model.classify(held_out.pixels / 255).argmax(1)
+    assert metrics["eval_accuracy"] == int((clean == held_out.labels).sum()) / 11
+    assert metrics["eval_smoothed_accuracy"] == int((votes.argmax(1) == held_out.labels).sum()) / 11
+    assert metrics["eval_accuracy"] != metrics["eval_smoothed_accuracy"]
+    # Exactly the mean over the images: the last batch has fewer.
+    assert metrics["eval_loss"] == pytest.approx(float(F.cross_entropy(votes.double(), held_out.labels)), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_the_loss_of_a_plain_network_is_a_mean_over_images(kind, tmp_path):
+    held_out = data(11, seed=1)
+    losses = [
+        trainer(plain(kind), tmp_path, eval_dataset=held_out, per_device_eval_batch_size=size).evaluate()
+        for size in (2, 4, 16)
+    ]
+    for name in ("eval_loss", "eval_accuracy"):
+        assert [metrics[name] for metrics in losses] == pytest.approx([losses[0][name]] * 3, rel=1e-5)
+    assert "eval_smoothed_accuracy" not in losses[0]
+
+
+def test_figures_of_compute_metrics_stay_as_they_are(tmp_path):
+    def mine(output):
+        return {"accuracy": -1.0, "mine": output.predictions.shape[1]}
+
+    loop = trainer(smoothed("vit"), tmp_path, eval_dataset=data(4), compute_metrics=mine)
+    metrics = loop.evaluate()
+    assert (metrics["eval_accuracy"], metrics["eval_mine"]) == (-1.0, 3)
+    assert 0 <= metrics["eval_smoothed_accuracy"] <= 1
+
+
+def test_predicting_measures_too_under_its_own_name(tmp_path):
+    metrics = trainer(smoothed("vit"), tmp_path).predict(data(4)).metrics
+    assert {"test_loss", "test_accuracy", "test_smoothed_accuracy"} <= metrics.keys()
+
+
+@pytest.mark.parametrize(("asked", "copies"), [(None, 20), (7, 7)])
+def test_the_number_of_votes_can_be_set_and_is_said_once(asked, copies, tmp_path, caplog):
+    model = smoothed("vit", num_samples=20)
+    model.classify = watched = Watched(type(model).classify.__get__(model))
+    loop = trainer(model, tmp_path, eval_dataset=data(4), eval_num_samples=asked)
+    loop.evaluate()
+    loop.evaluate()
+    assert watched.sizes == [4, 4 * copies] * 2, "once without noise, and the copies"
+    assert [record.getMessage().split(":")[0] for record in caplog.records if "copies" in record.getMessage()] == [
+        f"Evaluation classifies each image {copies + 1} times"
+    ]
+    assert model.config.num_samples == 20
+
+
+@pytest.mark.parametrize("copies", [0, -1, 2.5])
+def test_a_number_of_votes_that_is_none_is_refused(copies, tmp_path):
+    with pytest.raises((ValueError, TypeError), match="`eval_num_samples` must be"):
+        trainer(smoothed("vit"), tmp_path, eval_num_samples=copies)
+
+
+def test_the_best_checkpoint_can_be_chosen_by_smoothed_accuracy(tmp_path):
+    loop = trainer(
+        smoothed("vit"), tmp_path, noise="0.25", eval_dataset=data(4), eval_strategy="steps", eval_steps=1, save_strategy="steps",
+        save_steps=1, load_best_model_at_end=True, metric_for_best_model="smoothed_accuracy",
+    )  # fmt: skip
+    loop.train()
+    logged = [entry["eval_smoothed_accuracy"] for entry in loop.state.log_history if "eval_loss" in entry]
+    assert len(logged) == 2 and loop.state.best_metric == max(logged)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [((False, 5), [4, 4]), ((True, 5), [4, 1]), ((True, 3), [3, 0]), ((True, -1), [4, 4]), ((True, 0), [4, 4])],
+)
+def test_images_that_fill_up_the_last_batch_are_told_apart(state, expected):
+    loader = SimpleNamespace(end_of_dataloader=state[0], remainder=state[1])
+    assert [real_images(loader, 4, rank, 2) for rank in range(2)] == expected
+    assert real_images(loader, 4, 0, 1) == 4, "one process has none"
 
 
 @pytest.mark.parametrize("kind", ["vit", "smoothed-vit"])

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import any_model, assert_same_tensors, data, tensors, trainer
+from training.two_ranks import RAGGED
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +19,7 @@ def ranks(tmp_path_factory):
     environment = os.environ | {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(script.parent.parent),
+        "PYTHONPATH": os.pathsep.join(map(str, script.parents[1:3])),
     }
     command = [
         sys.executable,
@@ -31,7 +33,7 @@ def ranks(tmp_path_factory):
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 @pytest.mark.parametrize("kind", ["vit", "smoothed-resnet"])
@@ -96,6 +98,18 @@ def test_ranks_measure_the_same_certified_accuracy(ranks):
     # Also while a network with batch norm is trained: the figures choose the best checkpoint, on every rank.
     assert len(ranks[0]["history"]) == 2
     assert ranks[0]["history"] == ranks[1]["history"]
+
+
+@pytest.mark.parametrize(("kind", "count"), RAGGED)
+def test_images_that_fill_up_the_last_batch_do_not_count(kind, count, ranks, tmp_path):
+    (metrics, predictions), again = (rank["ragged", kind, count] for rank in ranks)
+    alone = trainer(any_model(kind), tmp_path, per_device_eval_batch_size=3).predict(data(count, seed=1))
+    names = [name for name in alone.metrics if name.endswith(("loss", "accuracy"))]
+    assert len(names) == (3 if "smoothed" in kind else 2)
+    for name in names:
+        assert metrics[name] == pytest.approx(alone.metrics[name], rel=1e-5)
+        assert again[0][name] == metrics[name]
+    np.testing.assert_allclose(predictions, alone.predictions, rtol=1e-4, atol=1e-5)
 
 
 def test_the_noise_of_a_model_differs_between_ranks(ranks):

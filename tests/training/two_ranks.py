@@ -17,6 +17,10 @@ DENOISING = {"denoising": {}, "stability": {"mse": 0.0, "stability": 1.0}}
 """Settings of the objective that trains a part of the model."""
 
 
+RAGGED = [("vit", 11), ("resnet", 9), ("smoothed-vit", 11), ("smoothed-resnet", 2)]
+"""Models and numbers of images that two ranks cannot share out evenly in batches of four."""
+
+
 def watched(kind, folder, **kwargs):
     model = any_model(kind)
     seen = []
@@ -84,6 +88,11 @@ def main(folder: Path) -> None:
     record["clean"] = {"seen": torch.stack(seen), "weights": tensors(model)}
     hook.remove()
     loop.add_callback(CertifiedAccuracyCallback(loop, data(4), n0=4, n=12))
+    for kind, count in RAGGED:
+        uneven = trainer(any_model(kind), folder / f"ragged-{kind}-{count}", per_device_eval_batch_size=4)
+        output = uneven.predict(data(count, seed=1))
+        record["ragged", kind, count] = (output.metrics, output.predictions)
+        del uneven
     record["metrics"] = {name: value for name, value in loop.evaluate().items() if "certified" in name}
     record["model"] = any_model("smoothed-vit", noise=0.5).train()(data(2).pixels).logits.detach()
 

@@ -1,0 +1,159 @@
+"""What an evaluation reports: means over images, however they are split into batches and ranks."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from typing import Any
+
+import torch
+from accelerate.state import GradientState
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
+from hf_smoothing.noise import MAX_IMAGES
+from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.preprocessing import Preprocessing
+from hf_smoothing.training.checkpoints import WholeCheckpoints
+
+
+_LOG = logging.getLogger(__name__)
+
+
+def real_images(state: GradientState, count: int, rank: int, ranks: int) -> int:
+    """How many of this rank's images are not copies that fill up the last batch: the first so many.
+
+    Args:
+        state: of the accelerator whose loader is being read.
+        count: images of this batch, on each rank.
+        rank, ranks: this process, and how many there are.
+    """
+    left = state.remainder if ranks > 1 and state.end_of_dataloader else -1
+    return count if left <= 0 else min(max(left - rank * count, 0), count)
+
+
+class EvaluationSums:
+    """Sums over the images of one rank, in double precision."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, int] = defaultdict(int)
+        self.totals: dict[str, float] = defaultdict(float)
+
+    def add(self, name: str, total: float, images: int) -> None:
+        """Add the sum of a figure over some images."""
+        self.images[name] += images
+        self.totals[name] += total
+
+    def means(self) -> dict[str, float]:
+        """The means over the images of all ranks; every rank must ask."""
+        ranks = gather_object([(dict(self.images), dict(self.totals))])
+        images: dict[str, int] = defaultdict(int)
+        totals: dict[str, float] = defaultdict(float)
+        for counts, sums in ranks:
+            for name in counts:
+                images[name] += counts[name]
+                totals[name] += sums[name]
+        return {name: totals[name] / count for name, count in images.items() if count}
+
+
+class ImageMeans(WholeCheckpoints):
+    """The stock Trainer's loss is a mean over batches in which the copies that fill up the last one count; here it is one over images."""
+
+    preprocessing: Preprocessing | None
+    _labels: int | None
+    _evaluated = 0
+    _sums = EvaluationSums()
+    _cost_said = False
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the parent, with the averaged weights where there are any."""
+        with self._averaged():
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        return metrics
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """As the parent, but figures are means over the images, and a classifier's accuracy is among them.
+
+        Of a `SmoothedClassifier`, `accuracy` is that of the base classifier on clean images; `smoothed_accuracy` and `loss` (the
+        cross-entropy) are of its vote shares. `predictions`, also those that compute_metrics gets, are the logarithms of the vote
+        shares. A figure of compute_metrics wins over one of the same name here, but not over the loss.
+        """
+        self._evaluated, self._sums = (
+            0,
+            EvaluationSums(),
+        )  # numbered anew, so that votes do not depend on the batch size
+        self._share_buffers()
+        self._say_what_votes_cost()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        for name, mean in self._sums.means().items():
+            key = f"{metric_key_prefix}_{name}"
+            if name == "loss" or key not in output.metrics:
+                output.metrics[key] = mean
+        return output
+
+    def _say_what_votes_cost(self) -> None:
+        if not isinstance(self.model, SmoothedClassifier) or self._cost_said or not self.is_world_process_zero():
+            return
+        self._cost_said = True
+        _LOG.warning(
+            "Evaluation classifies each image %d times: once without noise, and %d noisy copies that vote. Set eval_num_samples for fewer or more.",
+            1 + self._copies, self._copies,
+        )  # fmt: skip
+
+    @property
+    def _copies(self) -> int:
+        asked = self.args.eval_num_samples
+        return int(self.model.config.num_samples) if asked is None else asked
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """One evaluation step: clean images; a `SmoothedClassifier` votes with noise seeded by `args.seed`."""
+        inputs = dict(self._prepare_inputs(inputs))
+        count = len(inputs["pixel_values"])
+        real = real_images(self.accelerator.gradient_state, count, self.args.process_index, self.args.world_size)
+        if self._labels is None:
+            inputs = {name: values[: max(real, 1)] for name, values in inputs.items()}
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = self.compute_loss(model, inputs).detach()
+            self._sums.add("loss", real * float(loss), real)
+            return loss, None, None
+        if real < count and "labels" in inputs:  # the loss ignores these, and gathering drops them
+            inputs["labels"] = torch.cat([inputs["labels"][:real], torch.full_like(inputs["labels"][real:], -100)])
+        clean = None
+        if isinstance(self.model, SmoothedClassifier):
+            if "labels" in inputs:
+                with torch.no_grad():
+                    clean = self.classify(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
+            number = self._evaluated * self.args.world_size + self.args.process_index
+            size = self.args.eval_batch_size
+            inputs |= {"seed": self.args.seed, "first_index": number * size % (MAX_IMAGES - size)}
+            inputs["num_samples"] = self._copies
+            self._evaluated += 1
+        elif self.preprocessing is not None:
+            inputs["pixel_values"] = self.preprocessing(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
+        loss, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
+        if loss is not None and labels is not None and real:
+            self._sums.add("loss", real * float(loss), real)
+            answers = logits[0] if isinstance(logits, tuple) else logits
+            if clean is not None:
+                self._sums.add("smoothed_accuracy", _hits(answers, labels, real), real)
+            self._sums.add("accuracy", _hits(answers if clean is None else clean, labels, real), real)
+        return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
+
+
+def _hits(logits: Tensor, labels: Tensor, count: int) -> int:
+    return int((logits[:count].argmax(dim=1) == labels[:count]).sum())
