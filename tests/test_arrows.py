@@ -25,7 +25,7 @@ ARROWS = {
     "certification": {"statistics", "noise", "records", "pixels"},
     "attacks": {"noise", "pixels", "preprocessing", "statistics"},
     "challenge": {"attacks", "certification", "interval", "noise", "pixels", "records", "statistics"},
-    "loading": {"certification", "models"},
+    "loading": {"certification", "data", "models"},
     "models": {"certification", "data", "noise", "preprocessing", "pixels", "statistics"},
     "metrics": {"statistics"},
     "published": {"statistics", "records"},

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from hf_smoothing import __version__
 from hf_smoothing.cli import attack, certify, report, robustness_transfer
+from hf_smoothing.cli.options import in_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(str(interrupt) or "Interrupted.", file=sys.stderr)
         return 130
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"hf-smoothing {args.command}: {error}", file=sys.stderr)
+        print(f"hf-smoothing {args.command}: {in_flags(str(error))}", file=sys.stderr)
         return 1
 
 

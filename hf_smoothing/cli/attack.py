@@ -6,18 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hf_smoothing.cli.options import add_data_options, data_choice
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
     a = commands.add_parser("attack", help="try to break the certificates of a run: PGD inside each certified radius")
     a.add_argument("certified", metavar="RUN", type=Path, help="run folder")
     a.add_argument("--model", help="Hub id or folder; by default what the run names")
-    a.add_argument("--dataset", help="Hub id or folder; by default what the run names")
-    a.add_argument("--split", help="of the data set; by default what the run names")
-    a.add_argument("--image-column", help="by default the one of type Image")
-    a.add_argument("--label-column", help="by default the one of type ClassLabel")
+    add_data_options(a, leave_out=("stride",), dataset=None, split=None)
     a.add_argument("--size", type=int, help="as for certify")
-    a.add_argument("--max-images", type=int, help="attack so many of the certificates, spread over the run")
     a.add_argument("--steps", type=int, default=20, help="of gradient ascent (%(default)s)")
     a.add_argument("--restarts", type=int, default=1, help="ascents an image, for deterministic runs (%(default)s)")
     a.add_argument("--copies", type=int, default=16, help="noisy copies a gradient (%(default)s)")
@@ -31,8 +29,8 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing attack`."""
     from hf_smoothing.challenge import attack_run, summary, write_summary
-    from hf_smoothing.data import PixelDataset
-    from hf_smoothing.loading import load_classifier, load_split
+    from hf_smoothing.data.opening import open_pixels
+    from hf_smoothing.loading import load_classifier
     from hf_smoothing.records import read_run
 
     run = read_run(args.certified)
@@ -45,14 +43,17 @@ def run(args: argparse.Namespace) -> int:
     model = load_classifier(
         args.model or named["model"], sigma=run.settings.get("sigma", 0.25), size=size, device=args.device
     )
-    split = args.split or run.settings["dataset"].get("split") or "test"
-    dataset = PixelDataset(
-        load_split(args.dataset or named["dataset"], split),
-        model.config.size,
-        image_column=args.image_column,
-        label_column=args.label_column,
-        id2label=model.config.id2label,
-    )
+    known = run.settings.get("dataset", {})
+    choice = data_choice(args)
+    choice.dataset, choice.split = args.dataset or named["dataset"], args.split or known.get("split") or "test"
+    if args.dataset is None:
+        choice.config, choice.image_column = (
+            args.config or known.get("config"),
+            args.image_column or known.get("image_column"),
+        )
+    # An attack needs no labels, so that they need not be matched again; where the caller names them they are.
+    labelled = any(option is not None for option in (choice.label_column, choice.labels, choice.label_map))
+    dataset = open_pixels(choice, model.config.size, model.config.id2label, labelled=labelled)
     how = {
         "steps": args.steps,
         "restarts": args.restarts,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from hf_smoothing.cli.options import add_data_options, data_choice, in_flags
 
 
 OWN = {
@@ -23,7 +26,6 @@ def add(commands: Any) -> None:
         "certify", help="certify the images of a data set into a run folder; resumes it if it exists"
     )
     c.add_argument("model", help="Hub id or folder of a SmoothedClassifier or of any image classifier")
-    c.add_argument("dataset", help="Hub id or folder of an image data set")
     c.add_argument(
         "--method", default="smoothing", choices=["smoothing", "interval"],
         help="l2 radii with probability 1 - alpha, or deterministic l-infinity radii by interval bounds (%(default)s)",
@@ -65,11 +67,7 @@ def add(commands: Any) -> None:
         action="store_true",
         help="with --method interval: backward linear bounds as well; larger radii, slower",
     )
-    c.add_argument("--split", default="test", help="split of the data set (%(default)s)")
-    c.add_argument("--image-column", help="by default the one of type Image")
-    c.add_argument("--label-column", help="by default the one of type ClassLabel")
-    c.add_argument("--max-images", type=int, help="at most so many images")
-    c.add_argument("--stride", type=int, default=1, help="every so many-th image (%(default)s)")
+    add_data_options(c, positional=("dataset",))
     c.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
     c.add_argument(
         "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the network (%(default)s)"
@@ -90,8 +88,6 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing certify`."""
-    if args.stride < 1 or (args.max_images is not None and args.max_images < 1):
-        raise ValueError(f"--stride and --max-images must be at least 1, got {args.stride} and {args.max_images}.")
     missing = {"smoothing": "sigma", "interval": "largest"}[args.method]
     if getattr(args, missing) is None:
         raise ValueError(f"--method {args.method} needs --{missing}.")
@@ -146,43 +142,41 @@ def _certify_interval(args: argparse.Namespace) -> int:
     return _say(args, run, dataset)
 
 
-def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, list[int] | None, dict[str, Any]]:
+def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int] | None, dict[str, Any]]:
     """The classifier, the data set, which of its images, and what to write down about them."""
-    from hf_smoothing.data import PixelDataset, PixelStream
-    from hf_smoothing.loading import load_classifier, load_split
+    from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
+    from hf_smoothing.loading import load_classifier
+    from hf_smoothing.records import check_writable
 
+    choice = data_choice(args)
+    check_writable(args.output_dir)
+    check_apart(choice.dataset, args.output_dir)
     # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
     sigma = 0.25 if args.sigma is None else args.sigma
     model = load_classifier(args.model, sigma=sigma, size=args.size, device=args.device)
-    pixels: Any = PixelStream if args.streaming else PixelDataset
-    dataset = pixels(
-        load_split(args.dataset, args.split, streaming=args.streaming),
-        model.config.size,
-        image_column=args.image_column,
-        label_column=args.label_column,
-        id2label=model.config.id2label,
-    )
-    indices = None
-    if not args.streaming:
-        indices = list(range(0, len(dataset), args.stride))[: args.max_images]
-    elif args.max_images is not None:
-        indices = list(range(0, args.stride * args.max_images, args.stride))
-    elif args.stride > 1:
-        raise ValueError("With --streaming, --stride needs --max-images, since the length of a stream is not known.")
+    dataset = open_pixels(choice, model.config.size, model.config.id2label, streaming=args.streaming)
+    indices = chosen_images(choice, dataset)
+    _tell(in_flags(summary(choice, dataset, indices)))
     description = {
         "model": {"id": args.model, "preprocessing": model.config.preprocessing().to_dict()},
-        "dataset": {"id": args.dataset, "split": args.split, "stride": args.stride},
+        "dataset": choice.to_dict(),
     }
     return model, dataset, indices, description
 
 
-def _say(args: argparse.Namespace, run: Any, dataset: Any) -> int:
+def _tell(text: str) -> None:
     from hf_smoothing.certification.runner import process_state
 
     if process_state().is_main_process:
-        print(f"{len(run.rows)} images are certified in {args.output_dir}.")
-        if dataset.label_column is not None:
-            from hf_smoothing.report import report
+        print(text, flush=True)
 
-            print(report([args.output_dir]))
+
+def _say(args: argparse.Namespace, run: Any, dataset: Any) -> int:
+    left_out = len(run.settings["informative"].get("unreadable", ()))
+    more = f"; {left_out} could not be read and {'is' if left_out == 1 else 'are'} left out" if left_out else ""
+    _tell(f"{len(run.rows)} images are certified in {args.output_dir}{more}.")
+    if dataset.label_column is not None:
+        from hf_smoothing.report import report
+
+        _tell(report([args.output_dir]))
     return 0

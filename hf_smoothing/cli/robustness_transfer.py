@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hf_smoothing.cli.options import add_data_options, data_choice, in_flags
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
@@ -19,13 +21,7 @@ def add(commands: Any) -> None:
         ("standard", "the same network trained on the finetuning data from scratch"),
     ):
         t.add_argument(f"--{role}", required=True, help=f"Hub id or folder of an image classifier: {what}")
-    t.add_argument(
-        "--dataset", required=True, help="Hub id or folder of an image data set with the finetuned model's classes"
-    )
-    t.add_argument("--split", default="test", help="of the data set (%(default)s)")
-    t.add_argument("--image-column", help="by default the one of type Image")
-    t.add_argument("--label-column", help="by default the one of type ClassLabel")
-    t.add_argument("--max-images", type=int, default=1_000, help="images, spread over the split (%(default)s)")
+    add_data_options(t, max_images=1_000)
     t.add_argument("--size", type=int, help="resolution of the images, where a checkpoint does not say")
     t.add_argument("--attacks", nargs="+", help="of fgsm, bim, pgd, mi-fgsm, di-fgsm (fgsm pgd mi-fgsm di-fgsm)")
     t.add_argument(
@@ -46,14 +42,20 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing robustness-transfer`."""
     from hf_smoothing.attacks import ATTACKS
+    from hf_smoothing.certification.images import left_out_facts
     from hf_smoothing.data import PixelDataset
-    from hf_smoothing.loading import load_classifier, load_split
+    from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
+    from hf_smoothing.loading import load_classifier
+    from hf_smoothing.records import check_writable
     from hf_smoothing.robustness_transfer.analysis import Analysis
     from hf_smoothing.robustness_transfer.findings import sentences
     from hf_smoothing.robustness_transfer.page import write_page
     from hf_smoothing.robustness_transfer.records import read_analysis
     from hf_smoothing.robustness_transfer.settings import ROLES, check_models
 
+    choice = data_choice(args)
+    check_writable(args.output_dir)
+    check_apart(choice.dataset, args.output_dir)
     if args.max_images < 8:
         raise ValueError(f"--max-images must be at least 8 for a comparison, got {args.max_images}.")
     unknown = [name for name in args.attacks or [] if name not in ATTACKS]
@@ -65,18 +67,15 @@ def run(args: argparse.Namespace) -> int:
         role: load_classifier(path, sigma=0.25, size=args.size, device=args.device) for role, path in paths.items()
     }
     check_models(models)
-    split = load_split(args.dataset, args.split)
-    count = min(args.max_images, len(split))
-    split = split.select([i * len(split) // count for i in range(count)])
-    data = PixelDataset(
-        split, models["finetuned"].config.size, image_column=args.image_column, label_column=args.label_column,
-        id2label=models["finetuned"].config.id2label,
-    )  # fmt: skip
+    data = open_pixels(choice, models["finetuned"].config.size, models["finetuned"].config.id2label)
+    assert isinstance(data, PixelDataset)
+    indices = chosen_images(choice, data)
     if data.label_column is None:
-        raise ValueError(f"{args.dataset} has no labels, so accuracy cannot be measured. Pass --label-column.")
-    decoded = data.decode(progress=False)
+        raise ValueError(f"Accuracy cannot be measured. {in_flags(summary(choice, data, indices))}")
+    print(in_flags(summary(choice, data, indices)), flush=True)
+    decoded = data.decode(progress=False, indices=indices)
     assert decoded.labels is not None
-    about = {"paths": paths, "dataset": {"id": args.dataset, "split": args.split}}
+    about = {"paths": paths, "dataset": {**choice.to_dict(), **data.facts(), **left_out_facts(data, indices)}}
     Analysis(models, decoded.pixels, decoded.labels, args.output_dir, settings, about).run()
     page = write_page(args.output_dir)
     for text in sentences(read_analysis(args.output_dir)[1]).values():

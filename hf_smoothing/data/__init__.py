@@ -1,20 +1,50 @@
 """From image data sets to pixels at the certified resolution, with the labels of a model."""
 
-from hf_smoothing.data.columns import find_column
-from hf_smoothing.data.datasets import DecodedPixels, PixelDataset, PixelStream
-from hf_smoothing.data.image_processing import NoisyImageProcessor, NoisyImageProcessorPil
-from hf_smoothing.data.labels import ClassMap, align_labels, class_map, class_names
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 
-__all__ = [
-    "ClassMap",
-    "DecodedPixels",
-    "NoisyImageProcessor",
-    "NoisyImageProcessorPil",
-    "PixelDataset",
-    "PixelStream",
-    "align_labels",
-    "class_map",
-    "class_names",
-    "find_column",
-]
+# Imported on first use: the command line reads the options of `DataChoice`, which needs neither torch nor transformers.
+_CONTENTS = {
+    "ClassMap": "labels",
+    "DataChoice": "choice",
+    "DecodedPixels": "datasets",
+    "NoisyImageProcessor": "image_processing",
+    "NoisyImageProcessorPil": "image_processing",
+    "PixelDataset": "datasets",
+    "PixelStream": "datasets",
+    "align_labels": "labels",
+    "class_map": "labels",
+    "class_names": "labels",
+    "find_column": "columns",
+    "load_split": "opening",
+    "open_pixels": "opening",
+}
+
+__all__ = list(_CONTENTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CONTENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_CONTENTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+if TYPE_CHECKING:
+    from hf_smoothing.data.choice import DataChoice as DataChoice
+    from hf_smoothing.data.columns import find_column as find_column
+    from hf_smoothing.data.datasets import DecodedPixels as DecodedPixels
+    from hf_smoothing.data.datasets import PixelDataset as PixelDataset
+    from hf_smoothing.data.datasets import PixelStream as PixelStream
+    from hf_smoothing.data.image_processing import NoisyImageProcessor as NoisyImageProcessor
+    from hf_smoothing.data.image_processing import NoisyImageProcessorPil as NoisyImageProcessorPil
+    from hf_smoothing.data.labels import ClassMap as ClassMap
+    from hf_smoothing.data.labels import align_labels as align_labels
+    from hf_smoothing.data.labels import class_map as class_map
+    from hf_smoothing.data.labels import class_names as class_names
+    from hf_smoothing.data.opening import load_split as load_split
+    from hf_smoothing.data.opening import open_pixels as open_pixels

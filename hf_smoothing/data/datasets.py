@@ -37,6 +37,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
     Attributes:
         class_map: which class of the model each class of the data set is.
         unreadable: index -> message of each image that could not be read so far.
+        unlabelled_column: a label column that was found but marks every image as unlabelled, or None.
 
     Raises:
         ValueError: on an empty data set, several splits together, missing columns, or class names or numbers that do not match the model's.
@@ -62,6 +63,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
             dataset, size, image_column, LabelReader(dataset, label_column, id2label, labels, label_map)
         )
         self.class_map, self.skip_unreadable = self._reader.labels.class_map, skip_unreadable
+        self.unlabelled_column = self._reader.labels.unlabelled_column
         self.unreadable: dict[int, str] = {}
         self.framing = self._reader.framing
         self.size, self.image_column, self.label_column = (
@@ -93,20 +95,25 @@ class PixelDataset(Dataset[dict[str, Any]]):
         """
         self._reader.labels.check()
 
-    def decode(self, progress: bool = True) -> DecodedPixels:
-        """All images at once, in memory: 3 KB an image at 32 px, 150 KB at 224 px.
+    def decode(self, progress: bool = True, indices: Sequence[int] | None = None) -> DecodedPixels:
+        """Images at once, in memory: 3 KB an image at 32 px, 150 KB at 224 px.
+
+        Args:
+            progress: show a bar.
+            indices: which images, in which order; all by default.
 
         Raises:
             UnreadableImageError: on an image that is damaged or missing, unless these are left out; if there is no other.
         """
-        pixels = torch.empty((len(self), self.framing.channels, *self.size), dtype=torch.uint8)
-        labels = torch.full((len(self),), -1, dtype=torch.int64)
+        chosen = range(len(self)) if indices is None else indices
+        pixels = torch.empty((len(chosen), self.framing.channels, *self.size), dtype=torch.uint8)
+        labels = torch.full((len(chosen),), -1, dtype=torch.int64)
         count = 0
-        for index in tqdm(range(len(self)), desc="Decoding", unit="image", disable=not progress):
+        for place, index in enumerate(tqdm(chosen, desc="Decoding", unit="image", disable=not progress)):
             try:
                 item = self[index]
             except UnreadableImageError:
-                if not self.skip_unreadable or (count == 0 and index == len(self) - 1):
+                if not self.skip_unreadable or (count == 0 and place == len(chosen) - 1):
                     raise
                 continue
             pixels[count] = item["pixel_values"]
@@ -144,6 +151,7 @@ class PixelStream(IterableDataset[dict[str, Any]]):
             dataset, size, image_column, LabelReader(dataset, label_column, id2label, labels, label_map)
         )
         self.class_map, self.skip_unreadable = self._reader.labels.class_map, skip_unreadable
+        self.unlabelled_column = self._reader.labels.unlabelled_column
         self.unreadable: dict[int, str] = {}
         self.framing = self._reader.framing
         self.size, self.image_column, self.label_column = (

@@ -1,0 +1,69 @@
+"""Options of the command line that are defined elsewhere, and messages of the library in its words."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import MISSING, fields
+from typing import Any, get_type_hints
+
+from hf_smoothing.data.choice import DataChoice
+
+
+def add_data_options(
+    parser: argparse.ArgumentParser,
+    *,
+    positional: tuple[str, ...] = (),
+    leave_out: tuple[str, ...] = (),
+    **defaults: Any,
+) -> None:
+    """Add an option for each field of `DataChoice`.
+
+    Args:
+        parser: of a command.
+        positional: fields that are arguments by their place.
+        leave_out: fields that mean nothing to the command.
+        defaults: of fields, where the command has others.
+    """
+    hints = get_type_hints(DataChoice)
+    for one in (one for one in fields(DataChoice) if one.name not in leave_out):
+        values: dict[str, Any] = {key: one.metadata[key] for key in ("help", "choices") if key in one.metadata}
+        if one.name in positional:
+            parser.add_argument(one.name, **values)
+            continue
+        default = defaults.get(one.name, None if one.default is MISSING else one.default)
+        if default is None:  # there is nothing to show
+            values["help"] = values["help"].replace(" (%(default)s)", "")
+        if one.default is MISSING and one.name not in defaults:
+            values["required"] = True
+        if hints[one.name] is bool:
+            values["action"] = "store_true"
+        elif hints[one.name] in (int, int | None):
+            values["type"] = int
+        if one.name == "label_map":
+            values["metavar"] = "FILE"
+        parser.add_argument(f"--{one.name.replace('_', '-')}", default=default, **values)
+
+
+def data_choice(args: argparse.Namespace) -> DataChoice:
+    """What the options say."""
+    return DataChoice(**{one.name: getattr(args, one.name) for one in fields(DataChoice) if hasattr(args, one.name)})
+
+
+def in_flags(message: str) -> str:
+    """A message with options of data sets named as on the command line.
+
+    >>> in_flags("`stride` must be at least 1.")
+    '--stride must be at least 1.'
+    >>> in_flags("Pass label_column=... or labels='by-number', label_map={...}, or skip_unreadable=True.")
+    'Pass --label-column ... or --labels by-number, --label-map FILE, or --skip-unreadable.'
+    """
+    names = "|".join(one.name for one in fields(DataChoice))
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        shown = {"True": "", "{...}": " FILE"}.get(value, f" {value.strip(chr(39))}")
+        return f"--{name.replace('_', '-')}{' FILE' if name == 'label_map' else shown}"
+
+    message = re.sub(rf"`({names})`", lambda match: f"--{match[1].replace('_', '-')}", message)
+    return re.sub(rf"\b({names})=('[^']*'|\{{[^}}]*\}}|True|\.\.\.)", flag, message)

@@ -1,0 +1,164 @@
+"""From a `DataChoice` to its data set: one way for the command line and the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from hf_smoothing.data.choice import DataChoice
+from hf_smoothing.data.columns import column_names, column_values, find_column
+from hf_smoothing.data.datasets import PixelDataset, PixelStream
+from hf_smoothing.data.labels import class_names
+from hf_smoothing.data.selection import check_selection_options, select_from_stream, select_images
+
+
+def load_split(path: str, split: str, *, config: str | None = None, streaming: bool = False) -> Any:
+    """One split of a data set on the Hub or in a folder.
+
+    Args:
+        path: Hub id or folder.
+        split: its name; slices such as "test[:10%]" work as well.
+        config: which configuration, where the data set has several.
+        streaming: read it as a stream.
+
+    Raises:
+        ValueError: if there is no such data set, configuration or split, naming those that exist.
+    """
+    try:
+        return load_dataset(path, config, split=split, streaming=streaming)
+    except OSError as error:
+        raise not_found("data set", path, error) from error
+    except (DatasetGenerationError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a data set of images ({error}). Pass a Hub id, or a folder of images or parquet files."
+        ) from error
+    except ValueError as error:
+        text = str(error)
+        if text.startswith(("Config name is missing", "BuilderConfig")):
+            what = "several configurations" if config is None else f"no configuration {config!r}"
+            known = get_dataset_config_names(path)
+            raise ValueError(f"{path} has {what}; choose one of {known}: config={known[0]!r}.") from error
+        if "split" not in text.lower():
+            raise
+        known = get_dataset_split_names(path, config)
+        raise ValueError(f"{path} has no split {split!r}; it has {known}. Pass split=...") from error
+
+
+def not_found(kind: str, path: str, error: OSError) -> ValueError:
+    """The error for something that is neither here nor on the Hub."""
+    here = Path(path)
+    place = "is a folder without one" if here.is_dir() else "is no folder here, and was not found on the Hub"
+    if here.is_file():
+        place = "is a file, where its folder is wanted"
+    return ValueError(f"No {kind} could be read from {path!r}: it {place} ({str(error).strip().splitlines()[0]}).")
+
+
+def open_pixels(
+    choice: DataChoice,
+    size: Any,
+    id2label: Mapping[int, str] | None = None,
+    *,
+    streaming: bool = False,
+    labelled: bool = True,
+) -> PixelDataset | PixelStream:
+    """The images of the chosen split, its labels read and matched as far as that needs no image.
+
+    Args:
+        choice: which data set.
+        size, id2label: as in `PixelDataset`.
+        streaming: read it as a stream.
+        labelled: read labels; otherwise there may be any, or none.
+
+    Raises:
+        ValueError: as `load_split` and `PixelDataset`; naming the first image whose label is no class of the model.
+    """
+    check_selection_options(choice.stride, choice.max_images)
+    options = choice.pixel_options()  # before anything is loaded
+    dataset = load_split(choice.dataset, choice.split, config=choice.config, streaming=streaming)
+    if not labelled:
+        dataset = dataset.select_columns([find_column(dataset, choice.image_column, "image", required=True)])
+    if streaming:
+        return PixelStream(dataset, size, id2label=id2label, **options)
+    pixels = PixelDataset(dataset, size, id2label=id2label, **options)
+    pixels.check_labels()
+    return pixels
+
+
+def chosen_images(choice: DataChoice, pixels: PixelDataset | PixelStream) -> Sequence[int] | None:
+    """The indices to take: spread over a data set, the first of a stream; None for all of a stream.
+
+    Raises:
+        ValueError: if a number is below 1, or a stream is to be taken by a stride without an end.
+    """
+    how = {"stride": choice.stride, "max_images": choice.max_images}
+    return select_from_stream(**how) if isinstance(pixels, PixelStream) else select_images(len(pixels), **how)  # type: ignore[arg-type]
+
+
+def summary(choice: DataChoice, pixels: PixelDataset | PixelStream, indices: Sequence[int] | None) -> str:
+    """What a person should know before the first draw: which images, which labels, which class is which."""
+    of = f"{choice.dataset}{f' ({choice.config})' if choice.config else ''} {choice.split}"
+    if isinstance(pixels, PixelStream):
+        images = (
+            f"all images of {of}, a stream"
+            if indices is None
+            else f"the first {len(indices)} images of {of}, a stream"
+        )
+        if indices is not None and choice.stride > 1:
+            images = f"{len(indices)} images of {of}, a stream, every {choice.stride}th from the first"
+    else:
+        taken = len(indices or ())
+        images = (
+            f"{taken} images of {of}"
+            if taken == len(pixels)
+            else f"{taken} of {len(pixels)} images of {of}, evenly spread"
+        )
+    if pixels.label_column is not None:
+        return f"Data: {images}; labels in {pixels.label_column!r}.\n{pixels.class_map.describe()}"
+    columns = column_names(pixels.dataset)
+    why = f"none of {columns} is clearly a column of labels"
+    if pixels.unlabelled_column is not None:
+        why = f"{pixels.unlabelled_column!r} is -1 for all, which marks unlabelled splits"
+    return (
+        f"Data: {images}; no labels: {why}. Accuracy cannot be measured then; a later call with labels (label_column=...) adds them to the "
+        "finished run without a draw."
+    )
+
+
+def training_split(choice: DataChoice) -> tuple[Any, dict[int, str]]:
+    """The chosen images of a split to train on, and the names of the classes that a model for them has.
+
+    Classes of a ClassLabel column keep their names and numbers; text is sorted; whole numbers are their own names.
+
+    Raises:
+        ValueError: as `load_split`; if there is no clear label column, or no label in it.
+    """
+    check_selection_options(choice.stride, choice.max_images)
+    dataset = load_split(choice.dataset, choice.split, config=choice.config)
+    column = str(find_column(dataset, choice.label_column, "label", required=True))
+    names = class_names(dataset, column)
+    if names is None:
+        values = {value for value in column_values(dataset, column) or () if value is not None}
+        if not values:
+            raise ValueError(f"Column {column!r} of {choice.dataset} has no label to train on. Pass label_column=...")
+        texts = sorted(value for value in values if isinstance(value, str))
+        names = texts or [str(number) for number in range(max(values) + 1)]
+    if choice.stride > 1 or choice.max_images is not None:
+        dataset = dataset.select(select_images(len(dataset), stride=choice.stride, max_images=choice.max_images))
+    return dataset, dict(enumerate(names))
+
+
+def check_apart(dataset: str, output_dir: Any) -> None:
+    """Refuse an output folder inside the folder of the data set, whose files would be read as data next time.
+
+    Raises:
+        ValueError: naming both.
+    """
+    folder, output = Path(dataset), Path(output_dir)
+    if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"The output folder {output} lies in the folder of the data set, {folder}: its files would be taken for data. Choose another one."
+        )
