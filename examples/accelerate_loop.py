@@ -5,17 +5,18 @@ ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -- examples/accelerate_loop.
 """
 
 import gc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from datasets import load_dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from hf_smoothing import NoiseMixture, PixelDataset, SmoothedClassifier, certify_dataset
+from hf_smoothing.data import DataChoice
+from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.noise import training_generator
 from hf_smoothing.report import report
 
@@ -25,30 +26,31 @@ class Arguments:
     """What is finetuned and certified, and how."""
 
     backbone: str = field(metadata={"help": "Hub id or folder of an image classifier."})
-    dataset: str = field(metadata={"help": "Hub id or folder of an image data set with train and test splits."})
     output_dir: str = field(metadata={"help": "Where the model and the run folder go."})
     noise: str = field(default="0.25", metadata={"help": "Training noise: a sigma, 'clean', or a mixture as JSON."})
     sigma: float = field(default=0.25, metadata={"help": "Noise level of the certificates."})
     epochs: int = field(default=2, metadata={"help": "Passes over the training images."})
     batch_size: int = field(default=64, metadata={"help": "Training images a step and rank."})
     learning_rate: float = field(default=0.01, metadata={"help": "Peak of the one-cycle schedule."})
-    max_images: int = field(default=20, metadata={"help": "Test images to certify."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on, all of it."})
     n: int = field(default=1_000, metadata={"help": "Estimation draws an image, at most."})
     seed: int = field(default=0, metadata={"help": "Of initialisation, order and noise."})
 
 
 def main() -> None:
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    parser = HfArgumentParser((Arguments, DataChoice))
+    parser.set_defaults(max_images=20)
+    args, choice = parser.parse_args_into_dataclasses()
     accelerator = Accelerator()
     set_seed(args.seed)
 
-    dataset = load_dataset(args.dataset)
-    names = dataset["train"].features["label"].names
+    dataset, labels = training_split(replace(choice, split=args.train_split, max_images=None, stride=1))
     model = SmoothedClassifier.from_base_pretrained(
         args.backbone, sigma=args.sigma, ignore_mismatched_sizes=True,
-        id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
+        id2label=labels, label2id={name: i for i, name in labels.items()},
     )  # fmt: skip
-    train = PixelDataset(dataset["train"], model.config.size).decode(progress=accelerator.is_main_process)
+    images = PixelDataset(dataset, model.config.size, id2label=labels, **choice.pixel_options())
+    train = images.decode(progress=accelerator.is_main_process)
     loader = DataLoader(train, args.batch_size, shuffle=True, drop_last=True)
     optimizer = torch.optim.SGD(model.parameters(), args.learning_rate, momentum=0.9, weight_decay=5e-4)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
@@ -80,11 +82,13 @@ def main() -> None:
     accelerator.wait_for_everyone()
     # Each rank has batch-norm statistics of its own: all must certify the one model that was saved.
     model = SmoothedClassifier.from_pretrained(args.output_dir).to(accelerator.device).eval()
-    test = PixelDataset(dataset["test"], model.config.size, id2label=model.config.id2label)
+    test = open_pixels(choice, model.config.size, model.config.id2label)
+    indices = chosen_images(choice, test)
+    if accelerator.is_main_process:
+        print(summary(choice, test, indices), flush=True)
     certify_dataset(
-        model, test, f"{args.output_dir}/certified", sigma=args.sigma, n=args.n, seed=args.seed,
-        indices=range(min(args.max_images, len(test))),
-        description={"model": {"id": args.output_dir}, "dataset": {"id": args.dataset, "split": "test"}},
+        model, test, f"{args.output_dir}/certified", sigma=args.sigma, n=args.n, seed=args.seed, indices=indices,
+        description={"model": {"id": args.output_dir}, "dataset": choice.to_dict()},
     )  # fmt: skip
     if accelerator.is_main_process:
         print(report([f"{args.output_dir}/certified"]))

@@ -7,21 +7,21 @@ Each kappa (the weight of clean accuracy) gives one network with adaptive radii 
 `--largest`. Each is trained, chosen on held-out training images, certified on test images by interval bounds, and added to the table and
 the plot. A run that was cut off goes on with the same command. For CIFAR-10 as published: --size 32 --largest 0.0345098
 --radii 0.0078431 0.0313725 --width 64 --epochs 200 --ramp_share 0.4 --learning_rate 0.002 --crop_padding 2 --horizontal_flip --published cifar10
---max_test_images 10000 (a GPU needs tens of minutes a network).
+--max_images 10000 (a GPU needs tens of minutes a network).
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, load_dataset
-from hf_smoothing.pages import markdown_table, publish
-from hf_smoothing.recipes import fit, label_maps, pixel_statistics
+from datasets import Dataset
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import HfArgumentParser, set_seed
 
+from examples.studies.pages import markdown_table, publish
+from examples.studies.recipes import fit, label_maps, pixel_statistics
 from hf_smoothing import (
     CnnSevenConfig,
     CnnSevenForImageClassification,
@@ -30,6 +30,8 @@ from hf_smoothing import (
     RobustTrainingArguments,
     SmoothedClassifier,
 )
+from hf_smoothing.data import DataChoice
+from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
 from hf_smoothing.records import differences, read_json, write_json
 from hf_smoothing.report import columns
@@ -40,7 +42,6 @@ from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 class Arguments:
     """What is trained, on what."""
 
-    dataset: str = field(metadata={"help": "Hub id or folder of an image data set with train and test splits."})
     output_dir: Path = field(metadata={"help": "Where networks, run folders, table and plot go."})
     largest: float = field(metadata={"help": "Largest l-infinity radius, in [0, 1] pixel units: e_max."})
     size: int = field(default=32, metadata={"help": "Resolution."})
@@ -61,7 +62,7 @@ class Arguments:
     crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels a side."})
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
     max_train_images: int | None = field(default=None, metadata={"help": "Train on so many images."})
-    max_test_images: int = field(default=1_000, metadata={"help": "Test images to certify."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
     kinds: list[str] = field(
         default_factory=lambda: ["adaptive", "fixed"], metadata={"help": "Radii in training: adaptive, fixed or both."}
     )
@@ -83,24 +84,28 @@ class Arguments:
 
 
 def main() -> None:
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
-    dataset = load_dataset(args.dataset)
-    test = PixelDataset(dataset["test"], args.size)
+    parser = HfArgumentParser((Arguments, DataChoice))
+    parser.set_defaults(max_images=1_000)
+    args, choice = parser.parse_args_into_dataclasses()
+    dataset, labels = training_split(replace(choice, split=args.train_split, max_images=None, stride=1))
+    test = open_pixels(choice, args.size, labels)
+    indices = chosen_images(choice, test)
+    print(summary(choice, test, indices), flush=True)
     for seed in args.seeds:
         for kappa in args.kappas:
             for kind in args.kinds:
                 folder = args.output_dir / f"{kind}-kappa{kappa:g}-seed{seed}"
                 check_settings(args, folder)
                 if not (folder / "model" / "config.json").exists():
-                    train_one(args, dataset["train"], kappa, kind == "adaptive", seed, folder)
+                    train_one(args, choice, dataset, labels, kappa, kind == "adaptive", seed, folder)
     results = []
     for kind, kappa, seed, folder in networks(args.output_dir):  # also those of earlier commands
         check_settings(args, folder)
         model = SmoothedClassifier.from_pretrained(folder / "model").eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         run = certify_dataset_linf(
-            model, test, folder / "run", largest=args.largest, indices=range(min(args.max_test_images, len(test))),
-            description={"model": {"id": folder.name}, "dataset": {"id": Path(args.dataset).name, "split": "test"}},
+            model, test, folder / "run", largest=args.largest, indices=indices,
+            description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
         )  # fmt: skip
         results.append({"kind": kind, "kappa": kappa, "seed": seed, **figures(run, args.largest, args.radii)})
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
@@ -110,18 +115,18 @@ def main() -> None:
         sep="\n",
     )
     plot(results, args.output_dir / "tradeoff.png", args.published)
-    keep(results, compared, args)
+    keep(results, compared, args, choice)
 
 
-def keep(results: list[dict], compared: dict, args: Arguments) -> None:
+def keep(results: list[dict], compared: dict, args: Arguments, choice: DataChoice) -> None:
     """Write the figures with what is needed to repeat them."""
     about = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(args).items()
-        if key not in ("output_dir", "dataset", "docs")
+        if key not in ("output_dir", "docs")
     }
     found = {
-        "dataset": Path(args.dataset).name, "arguments": about, "torch": torch.__version__, "acr_over_that_of_fixed_at_accuracy": compared,
+        "dataset": Path(choice.dataset).name, "images": choice.to_dict() | {"id": Path(choice.dataset).name}, "arguments": about, "torch": torch.__version__, "acr_over_that_of_fixed_at_accuracy": compared,
         "networks": results,
     }  # fmt: skip
     write_json(args.output_dir / "results.json", found)
@@ -145,7 +150,6 @@ def networks(output: Path) -> list[tuple[str, float, int, Path]]:
 
 REPORTED = {
     "output_dir",
-    "dataset",
     "docs",
     "kappas",
     "seeds",
@@ -153,7 +157,7 @@ REPORTED = {
     "radii",
     "published",
     "compare_at",
-    "max_test_images",
+    "train_split",
 }
 """Arguments that do not change what a network learns; the others do."""
 
@@ -172,16 +176,25 @@ def check_settings(args: Arguments, folder: Path) -> None:
     write_json(file, now)
 
 
-def train_one(args: Arguments, data: Dataset, kappa: float, adaptive: bool, seed: int, folder: Path) -> None:
+def train_one(
+    args: Arguments,
+    choice: DataChoice,
+    data: Dataset,
+    labels: dict[int, str],
+    kappa: float,
+    adaptive: bool,
+    seed: int,
+    folder: Path,
+) -> None:
     """One network, the checkpoint chosen on held-out training images."""
     set_seed(seed)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     held_out, rest = order[: args.held_out], order[args.held_out :][: args.max_train_images]
-    train, validation = (PixelDataset(data.select(some), args.size).decode() for some in (rest, held_out))
-    names = data.features["label"].names
+    options = {"id2label": labels, **choice.pixel_options()}
+    train, validation = (PixelDataset(data.select(some), args.size, **options).decode() for some in (rest, held_out))
 
     network = CnnSevenForImageClassification(
-        CnnSevenConfig(width=args.width, image_size=args.size, **label_maps(names))
+        CnnSevenConfig(width=args.width, image_size=args.size, **label_maps(list(labels.values())))
     )
     initialise_for_intervals(network)
     mean, std = pixel_statistics(train)

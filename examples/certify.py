@@ -9,11 +9,12 @@ under `torchrun` or `accelerate launch` the ranks share the draws.
 from dataclasses import dataclass, field
 
 import evaluate
-from datasets import load_dataset
 from transformers import HfArgumentParser
 
-from hf_smoothing import PixelDataset, SmoothedClassifier, certified_accuracy_path, certify_dataset
+from hf_smoothing import SmoothedClassifier, certified_accuracy_path, certify_dataset
 from hf_smoothing.certification import process_state
+from hf_smoothing.data import DataChoice
+from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
 from hf_smoothing.report import columns
 
 
@@ -22,27 +23,31 @@ class Arguments:
     """What is certified, and how."""
 
     model: str = field(metadata={"help": "Hub id or folder of a SmoothedClassifier."})
-    dataset: str = field(metadata={"help": "Hub id or folder of an image data set with labels."})
     output_dir: str = field(metadata={"help": "The run folder."})
     sigma: float = field(default=0.25, metadata={"help": "Noise standard deviation, [0, 1] pixel units."})
     n: int = field(default=100_000, metadata={"help": "Estimation draws an image, at most."})
     alpha: float = field(default=0.001, metadata={"help": "Failure probability of one certificate."})
-    split: str = field(default="test", metadata={"help": "Split of the data set."})
-    stride: int = field(default=1, metadata={"help": "Every so many-th image."})
     seed: int = field(default=0, metadata={"help": "Of the noise."})
 
 
 def main() -> None:
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    args, choice = HfArgumentParser((Arguments, DataChoice)).parse_args_into_dataclasses()
+    check_apart(choice.dataset, args.output_dir)
     state = process_state()
 
     model = SmoothedClassifier.from_pretrained(args.model).to(state.device).eval()
-    images = load_dataset(args.dataset, split=args.split)
-    pixels = PixelDataset(images, model.config.size, id2label=model.config.id2label)
+    pixels = open_pixels(choice, model.config.size, model.config.id2label)
+    if pixels.label_column is None:
+        raise SystemExit(
+            f"{choice.dataset} has no clear label column, so that nothing can be scored. Pass --label_column."
+        )
+    indices = chosen_images(choice, pixels)
+    if state.is_main_process:
+        print(summary(choice, pixels, indices), flush=True)
     run = certify_dataset(
         model, pixels, args.output_dir,
-        sigma=args.sigma, n=args.n, alpha=args.alpha, seed=args.seed, indices=range(0, len(pixels), args.stride),
-        description={"model": {"id": args.model}, "dataset": {"id": args.dataset, "split": args.split}},
+        sigma=args.sigma, n=args.n, alpha=args.alpha, seed=args.seed, indices=indices,
+        description={"model": {"id": args.model}, "dataset": choice.to_dict()},
     )  # fmt: skip
 
     if state.is_main_process:

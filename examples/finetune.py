@@ -12,7 +12,6 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import load_dataset
 from transformers import HfArgumentParser, set_seed
 
 from hf_smoothing import (
@@ -22,45 +21,47 @@ from hf_smoothing import (
     RobustTrainingArguments,
     SmoothedClassifier,
 )
+from hf_smoothing.data import DataChoice
+from hf_smoothing.data.opening import training_split
 
 
 @dataclass
-class DataAndModel:
-    """What is finetuned, on what."""
+class Finetuning:
+    """What is finetuned."""
 
     backbone: str = field(metadata={"help": "Hub id or folder of an image classifier."})
-    dataset: str = field(metadata={"help": "Hub id or folder of an image data set with labels."})
     sigma: float = field(default=0.25, metadata={"help": "Default noise level of the saved classifier."})
     size: int | None = field(default=None, metadata={"help": "Certified resolution, if the backbone does not say."})
     validation_share: float = field(default=0.1, metadata={"help": "Share of the training images to hold out."})
 
 
 def main() -> None:
-    parser = HfArgumentParser((DataAndModel, RobustTrainingArguments))
+    parser = HfArgumentParser((Finetuning, DataChoice, RobustTrainingArguments))
     parser.set_defaults(
+        split="train",
         protocol="last-stage", crop_padding=4, horizontal_flip=True,
         optim="sgd", optim_args="momentum=0.9", learning_rate=0.02, lr_scheduler_type="cosine", warmup_steps=0.1,
         weight_decay=5e-4, num_train_epochs=8, per_device_train_batch_size=64, save_strategy="epoch", save_total_limit=1,
     )  # fmt: skip
-    choice, args = parser.parse_args_into_dataclasses()
+    wanted, choice, args = parser.parse_args_into_dataclasses()
     set_seed(args.seed)
 
     # 1. The backbone with a new head for the data set's classes, inside the smoothed wrapper.
-    dataset = load_dataset(choice.dataset, split="train")
-    names = dataset.features["label"].names
+    dataset, labels = training_split(choice)
     model = SmoothedClassifier.from_base_pretrained(
-        choice.backbone, sigma=choice.sigma, size=choice.size, ignore_mismatched_sizes=True,
-        id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
+        wanted.backbone, sigma=wanted.sigma, size=wanted.size, ignore_mismatched_sizes=True,
+        id2label=labels, label2id={name: i for i, name in labels.items()},
     )  # fmt: skip
 
     # 2. Data: pixels at the certified resolution, a part of train held out.
-    parts = dataset.train_test_split(choice.validation_share, seed=args.seed)
-    train = PixelDataset(parts["train"], model.config.size).decode()
-    validation = PixelDataset(parts["test"], model.config.size).decode()
+    parts = dataset.train_test_split(wanted.validation_share, seed=args.seed)
+    options = {"id2label": labels, **choice.pixel_options()}
+    train = PixelDataset(parts["train"], model.config.size, **options).decode()
+    validation = PixelDataset(parts["test"], model.config.size, **options).decode()
 
     # 3. Train, watching certified accuracy on the held-out images.
     trainer = RobustTrainer(model, args, train_dataset=train, eval_dataset=validation)
-    trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(choice.sigma,)))
+    trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(wanted.sigma,)))
     trainer.train(
         resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint
     )

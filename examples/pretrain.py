@@ -12,7 +12,6 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import load_dataset
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -23,56 +22,56 @@ from transformers import (
 )
 
 from hf_smoothing import CertifiedAccuracyCallback, PixelDataset, RobustTrainer, RobustTrainingArguments
+from hf_smoothing.data import DataChoice
+from hf_smoothing.data.opening import training_split
+from hf_smoothing.data.selection import spread
 
 
 @dataclass
-class DataAndModel:
-    """What is trained, on what."""
+class Pretraining:
+    """What is trained."""
 
-    dataset: str = field(metadata={"help": "Hub id or folder of an image data set with labels."})
     size: int = field(default=32, metadata={"help": "The resolution at which noise is added."})
     backbone_size: int = field(
         default=64, metadata={"help": "The resolution that the backbone sees, after the noise."}
     )
-    config: str | None = field(
+    network: str | None = field(
         default=None, metadata={"help": "Configuration of the network (path or Hub id); a small ResNet by default."}
     )
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 256], metadata={"help": "Of the small ResNet."})
     blocks: int = field(default=1, metadata={"help": "Basic blocks in each stage of the small ResNet."})
     validation_share: float = field(default=0.02, metadata={"help": "Share of the training images to hold out."})
-    max_images: int | None = field(default=None, metadata={"help": "Train on the first so many (shuffled) images."})
 
 
 def main() -> None:
-    parser = HfArgumentParser((DataAndModel, RobustTrainingArguments))
-    choice, args = parser.parse_args_into_dataclasses()
+    parser = HfArgumentParser((Pretraining, DataChoice, RobustTrainingArguments))
+    parser.set_defaults(split="train")
+    wanted, choice, args = parser.parse_args_into_dataclasses()
     set_seed(args.seed)
 
     # 1. Data: pixels at the certified resolution, a part of train held out.
-    dataset = load_dataset(choice.dataset, split="train").shuffle(seed=args.seed)
-    if choice.max_images is not None:
-        dataset = dataset.select(range(choice.max_images))
-    parts = dataset.train_test_split(choice.validation_share, seed=args.seed)
-    train = PixelDataset(parts["train"], choice.size).decode()
-    validation = PixelDataset(parts["test"], choice.size).decode()
+    dataset, names = training_split(choice)
+    parts = dataset.shuffle(seed=args.seed).train_test_split(wanted.validation_share, seed=args.seed)
+    options = {"id2label": names, **choice.pixel_options()}
+    train = PixelDataset(parts["train"], wanted.size, **options).decode()
+    validation = PixelDataset(parts["test"], wanted.size, **options).decode()
 
     # 2. A network from scratch, and the processor that plain users of the checkpoint will want.
-    names = dataset.features["label"].names
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-    if choice.config is None:
+    labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+    if wanted.network is None:
         config = ResNetConfig(
-            embedding_size=choice.widths[0],
-            hidden_sizes=choice.widths,
-            depths=[choice.blocks] * len(choice.widths),
+            embedding_size=wanted.widths[0],
+            hidden_sizes=wanted.widths,
+            depths=[wanted.blocks] * len(wanted.widths),
             layer_type="basic",
             **labels,
         )
     else:
-        config = AutoConfig.from_pretrained(choice.config, **labels)
+        config = AutoConfig.from_pretrained(wanted.network, **labels)
     model = AutoModelForImageClassification.from_config(config)
     pixels = train.pixels.float() / 255
     processor = ViTImageProcessor(
-        size={"height": choice.backbone_size, "width": choice.backbone_size},
+        size={"height": wanted.backbone_size, "width": wanted.backbone_size},
         image_mean=[round(x, 4) for x in pixels.mean((0, 2, 3)).tolist()],
         image_std=[round(x, 4) for x in pixels.std((0, 2, 3)).tolist()],
     )
@@ -82,7 +81,7 @@ def main() -> None:
         model, args, processing_class=processor, train_dataset=train, eval_dataset=validation,
         compute_metrics=lambda out: {"accuracy": float((out.predictions.argmax(-1) == out.label_ids).mean())},
     )  # fmt: skip
-    few = range(min(200, len(validation)))
+    few = spread(200, len(validation))
     trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(0.25, 0.5), indices=few))
     trainer.train(
         resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint

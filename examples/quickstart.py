@@ -15,6 +15,7 @@ from transformers import AutoModelForImageClassification, set_seed
 from transformers.utils import logging
 
 from hf_smoothing import PixelDataset, RobustTrainer, RobustTrainingArguments, SmoothedClassifier, certify_dataset
+from hf_smoothing.data.selection import spread
 from hf_smoothing.report import report
 
 
@@ -45,7 +46,7 @@ def main() -> None:
     names = data["train"].features["label"].names
     train = PixelDataset(data["train"], 32).decode(progress=False)
     test = PixelDataset(data["test"], 32).decode(progress=False)
-    indices = range(0, len(test), max(1, len(test) // args.images))
+    indices = spread(args.images, len(test))
 
     runs, labels = [], []
     for step, (title, folder) in enumerate(BACKBONES.items(), start=1):

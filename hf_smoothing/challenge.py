@@ -19,6 +19,7 @@ from hf_smoothing.certification.classifiers import classifier_device, resolve_cl
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import is_stream
 from hf_smoothing.certification.rows import image_hash
+from hf_smoothing.data.selection import spread
 from hf_smoothing.noise import fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Run, RunError
@@ -125,7 +126,7 @@ def attack_run(
     if not chosen:
         raise RunError(f"{run.path} has no certificate with a positive radius, so there is nothing to attack.")
     if max_images is not None and max_images < len(chosen):
-        chosen = [chosen[i * len(chosen) // max_images] for i in range(max_images)]
+        chosen = [chosen[place] for place in spread(max_images, len(chosen))]
     images = [_image(dataset, run, index) for index in chosen]
     if restarts != 1 and not settings.get("deterministic"):
         raise ValueError(

@@ -106,7 +106,7 @@ def caption(run: Run) -> str:
         f"{radii}, {s['rounding']}" if "rounding" in s else radii,
         f"{rule.get('name')} ({draws})" if draws else str(rule.get("name")),
         _alpha_text(s),
-        f"{s.get('num_images') or len(run.rows)} images of {_data_text(run)}",
+        f"{_images_asked(run)} images of {_data_text(run)}{_left_out_text(run)}",
     ]
     if "noise" in s:
         parts.append(f"noise {s['noise'].get('kind')} at {'x'.join(map(str, s.get('resolution', [])))}")
@@ -152,6 +152,25 @@ def _data_text(run: Run) -> str:
     return f"{data.get('id') or 'a stream'}{split} ({hashlib.sha256(rows.encode()).hexdigest()[:8]})"
 
 
+def _left_out(run: Run) -> int:
+    return len(run.settings.get("informative", {}).get("unreadable", ()))
+
+
+def _images_asked(run: Run) -> int:
+    """Images that a run is to certify: of a stream it does not know beforehand which cannot be read."""
+    asked = run.settings.get("num_images") or len(run.rows)
+    return (
+        asked - _left_out(run)
+        if "stream_sha256" in run.settings.get("dataset", {}) and asked > len(run.rows)
+        else int(asked)
+    )
+
+
+def _left_out_text(run: Run) -> str:
+    left_out = _left_out(run)
+    return f", {left_out} of {_images_asked(run) + left_out} left out since they cannot be read" if left_out else ""
+
+
 def _sigma_text(settings: dict[str, Any]) -> str:
     if settings.get("deterministic"):
         return "none"
@@ -174,7 +193,7 @@ def table(measured: Sequence[Measured]) -> str:
             f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if _decided(m.run, r) else '†'}"
             for r, a, lo, hi in zip(radii, m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
         ]
-        total = m.settings.get("num_images") or m.curve.num_images
+        total = _images_asked(m.run)
         images = (
             str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from hf_smoothing.data.selection import spread
 from hf_smoothing.interval.certificates import linf_certificates
 from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.statistics import average_certified_radius
@@ -24,7 +25,7 @@ class IntervalRadiusCallback(TrainerCallback):
         trainer: the trainer to watch; add the callback with `trainer.add_callback`.
         dataset: as for `certify_dataset_linf`, with labels.
         largest: as in `linf_certificates`.
-        indices: which images; the first 500 by default.
+        indices: which images; by default 500, spread over the data set.
         batch_size: images bounded at once.
 
     Raises:
@@ -44,9 +45,7 @@ class IntervalRadiusCallback(TrainerCallback):
     ) -> None:
         check_largest(largest)
         self.trainer, self.largest, self.batch_size = trainer, largest, batch_size
-        self.pixels, self.labels = labelled_images(
-            dataset, range(min(500, len(dataset))) if indices is None else indices
-        )
+        self.pixels, self.labels = labelled_images(dataset, spread(500, len(dataset)) if indices is None else indices)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any

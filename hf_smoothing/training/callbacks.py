@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule, certify
 from hf_smoothing.certification.images import check_selection
+from hf_smoothing.data.selection import spread
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
 
@@ -31,7 +32,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
         dataset: as for `certify_dataset`: [0, 1] or uint8 pixels at the certified resolution, with labels.
         sigmas: noise levels.
         radii: at which to measure certified accuracy.
-        indices: which images; the first 100 by default.
+        indices: which images; by default 100, spread over the data set.
         n0, n, alpha: as in `certify`.
         seed: of the noise: the same at every evaluation.
 
@@ -58,9 +59,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
         if not self.radii or min(self.radii) < 0.0:
             raise ValueError(f"`radii` must be a non-empty list of radii >= 0, got {self.radii}.")
         self.draws = {"mode": "fixed", "n0": n0, "n": n, "alpha": alpha, "seed": seed}
-        self.pixels, self.labels = labelled_images(
-            dataset, range(min(100, len(dataset))) if indices is None else indices
-        )
+        self.pixels, self.labels = labelled_images(dataset, spread(100, len(dataset)) if indices is None else indices)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
