@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from hf_smoothing.data.columns import find_column
+from hf_smoothing.data.eight_bit import image_of_array
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
 from hf_smoothing.data.image_reading import ImageReader
@@ -244,20 +246,10 @@ class _Reader:
         return {"labels": {"column": self.label_column, **self.labels.class_map.to_dict()}}
 
     def _pixels(self, image: Any, index: int) -> Tensor:
-        # Before anything converts it: floats that happen to be whole would pass for 0..255.
-        dtype = getattr(image, "dtype", None)
-        if dtype is not None and str(dtype).removeprefix("torch.") != "uint8":
-            raise ValueError(
-                f"Image {index} must be a PIL image or a uint8 array, got values of {dtype}. "
-                "Arrays of floats are not decoded here: pass tensors in [0, 1] to certify() directly."
-            )
         try:
+            if image is not None and not isinstance(image, Image | str):
+                image = image_of_array(image)
             values = self._processor(image)["pixel_values"][0]
         except (ValueError, TypeError) as error:
             raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error
-        if values.shape[0] != 3:
-            raise ValueError(
-                f"Image {index} must be RGB, got an array of shape {np.shape(image)}. Pass a PIL image, which is converted, or "
-                "repeat the grey channel three times."
-            )
         return torch.from_numpy(np.ascontiguousarray(values))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageOps
 from PIL.Image import Image
 from torch import Tensor
 from transformers.image_processing_backends import PilBackend
@@ -15,6 +14,7 @@ from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import is_torchvision_available
 
+from hf_smoothing.data.eight_bit import eight_bit_image
 from hf_smoothing.data.framing import Framing, framing_of_settings
 from hf_smoothing.noise import NoiseMixture, process_generator
 from hf_smoothing.pixels import RANGE_TOLERANCE
@@ -122,22 +122,6 @@ class _NoiseMixin:
 
     def _as_backend(self, pixels: Tensor) -> Any:
         return pixels
-
-
-def eight_bit_image(image: Image, grey: bool = False) -> Image:
-    """The image upright, in grey if asked for.
-
-    Raises:
-        ValueError: if it has more than 8 bits a channel, which conversion to RGB would clip to white.
-    """
-    if image.mode[:1] in "IF":
-        raise ValueError(
-            f"Images must have 8 bits a channel, got PIL mode {image.mode!r}. Scale to 0..255 first, e.g. "
-            "Image.fromarray((255 * values / values.max()).astype('uint8'))."
-        )
-    # As `datasets` and the pipelines do, so that one file gives the same pixels whichever way it comes.
-    upright: Image = ImageOps.exif_transpose(image)
-    return upright.convert("L") if grey else upright
 
 
 class NoisyImageProcessorPil(_NoiseMixin, PilBackend):

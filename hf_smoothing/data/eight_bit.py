@@ -1,0 +1,62 @@
+"""Whatever holds an image, as one upright PIL image with 8 bits a channel: grey or RGB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import Tensor
+
+
+def eight_bit_image(image: Image.Image, grey: bool = False) -> Image.Image:
+    """The image upright, as its EXIF orientation says, and opaque: transparency is laid over white, as `transformers` does.
+
+    Args:
+        image: of any mode.
+        grey: convert it to grey (ITU-R 601 luma).
+
+    Raises:
+        ValueError: if it has more than 8 bits a channel, which conversion to RGB would clip to white.
+    """
+    if image.mode[:1] in "IF":
+        raise ValueError(
+            f"Images must have 8 bits a channel, got PIL mode {image.mode!r}. Scale to 0..255 first, e.g. "
+            "Image.fromarray((255 * values / values.max()).astype('uint8'))."
+        )
+    # As `datasets` and the pipelines do, so that one file gives the same pixels whichever way it comes.
+    upright = ImageOps.exif_transpose(image)
+    if "A" in upright.getbands() or upright.info.get("transparency") is not None:
+        over = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    if not grey or upright.mode == "L":
+        return upright
+    return upright.convert("RGB").convert("L")
+
+
+def image_of_array(values: Any) -> Image.Image:
+    """A PIL image from a uint8 array, tensor or nested list: (height, width), channels first or last; 1 or 3 of them, or 4 with transparency.
+
+    Raises:
+        ValueError: on any other shape, and on values that are not 8-bit.
+    """
+    array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    # `datasets` hands a uint8 column on as lists, or as arrays of int64. Floats that happen to be whole would pass for 0..255.
+    if array.dtype != np.uint8 and not (
+        array.dtype in (np.int32, np.int64) and array.size and array.min() >= 0 and array.max() <= 255
+    ):
+        span = f" from {array.min()} to {array.max()}" if array.dtype.kind in "iuf" and array.size else ""
+        raise ValueError(
+            f"arrays must be uint8, 0 to 255, got {array.dtype}{span}. Floats are not decoded here: pass tensors in [0, 1] to certify() "
+            "directly, or convert with (255 * values).round().astype('uint8')."
+        )
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if 0 in array.shape or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+        raise ValueError(
+            "arrays must have shape (height, width), (height, width, channels) or (channels, height, width) with 1, 3 or 4 channels, "
+            f"got {tuple(np.shape(values))}."
+        )
+    return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
