@@ -49,7 +49,7 @@ def main() -> None:
         args.backbone, sigma=args.sigma, ignore_mismatched_sizes=True,
         id2label=labels, label2id={name: i for i, name in labels.items()},
     )  # fmt: skip
-    images = PixelDataset(dataset, model.config.size, id2label=labels, **choice.pixel_options())
+    images = PixelDataset(dataset, model, id2label=labels, **choice.pixel_options())
     train = images.decode(progress=accelerator.is_main_process)
     loader = DataLoader(train, args.batch_size, shuffle=True, drop_last=True)
     optimizer = torch.optim.SGD(model.parameters(), args.learning_rate, momentum=0.9, weight_decay=5e-4)
@@ -82,7 +82,7 @@ def main() -> None:
     accelerator.wait_for_everyone()
     # Each rank has batch-norm statistics of its own: all must certify the one model that was saved.
     model = SmoothedClassifier.from_pretrained(args.output_dir).to(accelerator.device).eval()
-    test = open_pixels(choice, model.config.size, model.config.id2label)
+    test = open_pixels(choice, model, model.config.id2label)
     indices = chosen_images(choice, test)
     if accelerator.is_main_process:
         print(summary(choice, test, indices), flush=True)

@@ -36,7 +36,7 @@ def main() -> None:
     state = process_state()
 
     model = SmoothedClassifier.from_pretrained(args.model).to(state.device).eval()
-    pixels = open_pixels(choice, model.config.size, model.config.id2label)
+    pixels = open_pixels(choice, model, model.config.id2label)
     if pixels.label_column is None:
         raise SystemExit(
             f"{choice.dataset} has no clear label column, so that nothing can be scored. Pass --label_column."

@@ -56,8 +56,8 @@ def main() -> None:
     # 2. Data: pixels at the certified resolution, a part of train held out.
     parts = dataset.train_test_split(wanted.validation_share, seed=args.seed)
     options = {"id2label": labels, **choice.pixel_options()}
-    train = PixelDataset(parts["train"], model.config.size, **options).decode()
-    validation = PixelDataset(parts["test"], model.config.size, **options).decode()
+    train = PixelDataset(parts["train"], model, **options).decode()
+    validation = PixelDataset(parts["test"], model, **options).decode()
 
     # 3. Train, watching certified accuracy on the held-out images.
     trainer = RobustTrainer(model, args, train_dataset=train, eval_dataset=validation)

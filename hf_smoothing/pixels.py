@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -87,6 +88,22 @@ def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
     if not (low >= -RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE):  # written so that nan fails
         raise ValueError(_range_message(name, pixels, low, high))
     return pixels
+
+
+def warn_other_framing(classifier: Any, dataset: Any) -> None:
+    """Warn if a data set makes its pixels of another part of each image than the classifier is for, where both say which.
+
+    Args:
+        classifier: a `SmoothedClassifier`, or anything.
+        dataset: a `PixelDataset`, or anything.
+    """
+    wanted, made = getattr(getattr(classifier, "config", None), "framing", None), getattr(dataset, "framing", None)
+    if callable(wanted) and made is not None and made.size == wanted().size and made.resize != wanted().resize:
+        warnings.warn(
+            f"The data set resizes images to {made.resize} before it takes the centre {made.size}, but the classifier is for images resized to "
+            f"{wanted().resize}. Pass it the classifier instead of a size: PixelDataset(dataset, model).",
+            stacklevel=3,
+        )
 
 
 def _range_message(name: str, pixels: Tensor, low: float, high: float) -> str:

@@ -45,6 +45,9 @@ def main() -> None:
     model = AutoModelForImageClassification.from_pretrained(args.trained, dtype=getattr(torch, args.dtype))
     model.config.dtype = getattr(torch, args.dtype)
     model.save_pretrained(args.card)
+    # Half precision is for the file: what loads it should compute in float32 unless asked otherwise.
+    model.config.dtype = torch.float32
+    model.config.save_pretrained(args.card)
     if not isinstance(model, SmoothedClassifier):  # which saves its own
         processor(args.trained, model.config).save_pretrained(args.card)
 

@@ -26,7 +26,7 @@ from hf_smoothing.certification.rows import RowKeeper, restored_votes
 from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.certification.settings import run_settings
 from hf_smoothing.noise import on_grid
-from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
+from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels, warn_other_framing
 from hf_smoothing.records import Run, RunError, RunWriter, check_writable, read_run
 from hf_smoothing.statistics import ABSTAIN, check_whole, exact_text
 
@@ -97,6 +97,7 @@ def certify_dataset(
     device = classifier_device(classifier)
     execution = Execution(dtype, channels_last, compiled, batch_size)
     chosen = check_selection(dataset, indices)
+    warn_other_framing(classifier, dataset)
     check_whole(seed, "seed")
     check_writable(output_dir)
     state = process_state(cpu=device.type == "cpu")

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         )
     # An attack needs no labels, so that they need not be matched again; where the caller names them they are.
     labelled = any(option is not None for option in (choice.label_column, choice.labels, choice.label_map))
-    dataset = open_pixels(choice, model.config.size, model.config.id2label, labelled=labelled)
+    dataset = open_pixels(choice, model, model.config.id2label, labelled=labelled)
     how = {
         "steps": args.steps,
         "restarts": args.restarts,

@@ -144,6 +144,7 @@ def _certify_interval(args: argparse.Namespace) -> int:
 
 def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int] | None, dict[str, Any]]:
     """The classifier, the data set, which of its images, and what to write down about them."""
+    from hf_smoothing.cli.resolution import preprocessing_facts, resolution_summary
     from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
     from hf_smoothing.loading import load_classifier
     from hf_smoothing.records import check_writable
@@ -154,11 +155,11 @@ def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int]
     # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
     sigma = 0.25 if args.sigma is None else args.sigma
     model = load_classifier(args.model, sigma=sigma, size=args.size, device=args.device)
-    dataset = open_pixels(choice, model.config.size, model.config.id2label, streaming=args.streaming)
+    dataset = open_pixels(choice, model, model.config.id2label, streaming=args.streaming)
     indices = chosen_images(choice, dataset)
-    _tell(in_flags(summary(choice, dataset, indices)))
+    _tell(f"{resolution_summary(model, dataset)}\n{in_flags(summary(choice, dataset, indices))}")
     description = {
-        "model": {"id": args.model, "preprocessing": model.config.preprocessing().to_dict()},
+        "model": {"id": args.model, "preprocessing": preprocessing_facts(model.config)},
         "dataset": choice.to_dict(),
     }
     return model, dataset, indices, description

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         role: load_classifier(path, sigma=0.25, size=args.size, device=args.device) for role, path in paths.items()
     }
     check_models(models)
-    data = open_pixels(choice, models["finetuned"].config.size, models["finetuned"].config.id2label)
+    data = open_pixels(choice, models["finetuned"], models["finetuned"].config.id2label)
     assert isinstance(data, PixelDataset)
     indices = chosen_images(choice, data)
     if data.label_column is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 
 from hf_smoothing.data.columns import find_column
 from hf_smoothing.data.eight_bit import image_of_array
-from hf_smoothing.data.framing import Framing
+from hf_smoothing.data.framing import Framing, enlargement
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
 from hf_smoothing.data.image_reading import ImageReader
 from hf_smoothing.data.label_reading import LabelReader
@@ -97,6 +98,10 @@ class PixelDataset(Dataset[dict[str, Any]]):
         """
         self._reader.labels.check()
 
+    def original_size(self) -> tuple[int, int] | None:
+        """(height, width) of the first image as it comes, None if it cannot be read. Who has asked is not warned if images are enlarged."""
+        return self._reader.original_size(lambda: self._reader.images.row(0))
+
     def decode(self, progress: bool = True, indices: Sequence[int] | None = None) -> DecodedPixels:
         """Images at once, in memory: 3 KB an image at 32 px, 150 KB at 224 px.
 
@@ -161,6 +166,10 @@ class PixelStream(IterableDataset[dict[str, Any]]):
             self._reader.image_column,
             self._reader.label_column,
         )
+
+    def original_size(self) -> tuple[int, int] | None:
+        """As that of `PixelDataset`; reads the first image of the stream."""
+        return self._reader.original_size(lambda: next(self._reader.images.rows()))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (item for _, item in self.numbered())
@@ -228,6 +237,7 @@ class _Reader:
         self.image_column = find_column(dataset, image_column, "image", required=True)
         self.labels, self.label_column = labels, labels.column
         self.images = ImageReader(dataset, str(self.image_column))
+        self._looked = False
         self._processor = NoisyImageProcessorPil(
             **self.framing.processor_settings(), do_rescale=False, do_normalize=False
         )
@@ -239,6 +249,27 @@ class _Reader:
             item["labels"] = self.labels.label(row.get(self.label_column), index)
         return item
 
+    def original_size(self, first: Callable[[], Mapping[str, Any]]) -> tuple[int, int] | None:
+        """(height, width) of the image of the first row, None if it cannot be read."""
+        self._looked = True
+        try:
+            width, height = _as_image(self.images.image(first(), 0)).size
+        except (ValueError, StopIteration):
+            return None  # the error is that of reading its pixels
+        return height, width
+
+    def _warn_if_enlarged(self, image: Image, index: int) -> None:
+        looked, self._looked = self._looked, True
+        original = (image.height, image.width)
+        factor = None if looked else enlargement(self.framing, original)
+        if factor is not None:
+            warnings.warn(
+                f"Image {index} is {original[0]} x {original[1]}, smaller than the certified resolution {self.framing.size}: it is enlarged before "
+                f"the noise is added, where an l2 distance is about {factor:.2g} times larger. To certify images at their own size wrap the "
+                f"network with size={min(original)}: it resizes them itself, after the noise.",
+                stacklevel=4,
+            )
+
     def facts(self) -> dict[str, Any]:
         """What a record says about the labels."""
         if self.label_column is None:
@@ -247,9 +278,13 @@ class _Reader:
 
     def _pixels(self, image: Any, index: int) -> Tensor:
         try:
-            if image is not None and not isinstance(image, Image | str):
-                image = image_of_array(image)
+            image = _as_image(image)
             values = self._processor(image)["pixel_values"][0]
         except (ValueError, TypeError) as error:
             raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error
+        self._warn_if_enlarged(image, index)
         return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _as_image(image: Any) -> Image:
+    return image if isinstance(image, Image) else image_of_array(image)

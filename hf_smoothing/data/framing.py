@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -100,6 +101,19 @@ class FramedSize(list[int]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FramedSize, (self.framing,)
+
+
+def enlargement(framing: Framing, original: tuple[int, int]) -> float | None:
+    """By how much an l2 distance grows where an image is enlarged; None where it is at least as large as the pixels in one direction.
+
+    Args:
+        original: (height, width) of the image.
+    """
+    if framing.resize is False or any(edge >= wanted for edge, wanted in zip(original, framing.size, strict=True)):
+        return None
+    if isinstance(framing.resize, tuple):
+        return math.sqrt(framing.resize[0] * framing.resize[1] / (original[0] * original[1]))
+    return int(framing.resize or 0) / min(original)
 
 
 def framing_of_settings(processor: Any) -> Framing:

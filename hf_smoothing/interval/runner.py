@@ -28,7 +28,7 @@ from hf_smoothing.certification.labels import adopt_labels
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import versions_of, with_description
 from hf_smoothing.interval.certificates import certificates_of, exact_classifier, exact_pixels
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.records import Run, RunWriter, check_writable, read_run
 
 
@@ -72,6 +72,7 @@ def certify_dataset_linf(
         raise ValueError("Interval certification reads a data set by index, got a stream. Pass PixelDataset instead.")
     classify = exact_classifier(classifier, largest)
     chosen = check_selection(dataset, indices) or []
+    warn_other_framing(classifier, dataset)
     device = classifier_device(classifier)
     state = process_state(cpu=device.type == "cpu")
     name = "interval bounds and backward linear bounds" if backward else "interval bounds"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from inspect import Parameter, signature
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import Pipeline
 from transformers.image_utils import load_image
 
@@ -59,13 +61,12 @@ class CertifiedImageClassificationPipeline(Pipeline):
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, torch.Tensor]:
         """One image to pixels. They stay in float32 whatever the model's dtype: half precision would leave the 8-bit grid."""
-        mode = getattr(image, "mode", "RGB")
-        if mode.startswith(("I", "F")):
-            raise ValueError(
-                f"Images must be 8-bit, got a PIL image of mode {mode!r}, whose values conversion to RGB would cut off. Scale it to 0..255 first."
-            )
-        pixels = self.image_processor(images=load_image(image, timeout=timeout), return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixels}
+        # As `PixelDataset` reads it: `load_image` would cut deep images off at 255 and drop transparency.
+        if isinstance(image, str) and os.path.isfile(image):
+            image = Image.open(image)
+        elif not isinstance(image, Image.Image):
+            image = load_image(image, timeout=timeout)
+        return {"pixel_values": self.image_processor(images=image, return_tensors="pt")["pixel_values"]}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor], **options: Any) -> dict[str, list[Certificate]]:
         pixels = model_inputs["pixel_values"]

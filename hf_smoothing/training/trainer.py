@@ -15,7 +15,7 @@ from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import training_generator
-from hf_smoothing.pixels import check_image_batch, to_unit_pixels
+from hf_smoothing.pixels import check_image_batch, to_unit_pixels, warn_other_framing
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
 from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
@@ -113,6 +113,7 @@ class RobustTrainer(ImageMeans):
         self.average: WeightAverage | None = None
         train_dataset = kwargs.pop("train_dataset", None)
         self._framing = getattr(train_dataset, "framing", None)
+        warn_other_framing(model, train_dataset)
         if self._labels is not None:
             check_classes(model, train_dataset)
         if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:

@@ -207,7 +207,13 @@ def test_a_plain_classifier_with_a_processor(images, tmp_path):
     NoisyImageProcessor(size=SIZE).save_pretrained(tmp_path / "plain")
     assert certify(tmp_path / "plain", images, tmp_path / "run") == 0
     preprocessing = json.loads((tmp_path / "run" / "run.json").read_text())["model"]["preprocessing"]
-    assert preprocessing == {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "model_size": None}
+    framing = {"size": [SIZE, SIZE], "resize": [SIZE, SIZE], "resample": "bilinear", "channels": 3}
+    assert preprocessing == {
+        "framing": framing,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "model_size": None,
+    }
 
 
 def test_the_size_of_a_plain_classifier_can_be_given(images, tmp_path):
