@@ -78,8 +78,9 @@ def probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
     images = []
     for high, wide in ((1.21, 1.83), (0.87, 0.53)):
         height, width = max(int(size[0] * high) + 1, 9), max(int(size[1] * wide) + 2, 7)
-        slope = np.linspace(0, 160, width)[None, :, None] * np.linspace(0.3, 1.0, height)[:, None, None]
-        values = (slope + draw.integers(0, 96, (height, width, channels))).astype(np.uint8)
+        # Far enough from 0 and 255 that no filter overshoots them, where the backends cut off at different times.
+        slope = np.linspace(40, 140, width)[None, :, None] * np.linspace(0.8, 1.0, height)[:, None, None]
+        values = (slope + draw.integers(0, 90, (height, width, channels))).astype(np.uint8)
         images.append(Image.fromarray(values[..., 0] if channels == 1 else values))
     return images
 
