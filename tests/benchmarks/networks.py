@@ -8,9 +8,9 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, 
 from hf_smoothing import SmoothedClassifier
 
 
-def _smoothed(network: torch.nn.Module, model_size: int | None) -> SmoothedClassifier:
+def _smoothed(network: torch.nn.Module, model_size: int | None, size: int = 32) -> SmoothedClassifier:
     return SmoothedClassifier.from_base_pretrained(
-        network, sigma=0.5, size=32, model_size=model_size, image_mean=[0.5] * 3, image_std=[0.25] * 3
+        network, sigma=0.5, size=size, model_size=model_size, image_mean=[0.5] * 3, image_std=[0.25] * 3
     )
 
 
@@ -42,4 +42,17 @@ def vit_tiny() -> SmoothedClassifier:
     return _smoothed(ViTForImageClassification(config), None)
 
 
+def vit_base() -> SmoothedClassifier:
+    """ViT-B/16 at 224 px, 86M parameters."""
+    torch.manual_seed(0)
+    return _smoothed(ViTForImageClassification(ViTConfig(num_labels=1000)), None, 224)
+
+
+def resnet50() -> SmoothedClassifier:
+    """ResNet-50 at 224 px, 26M parameters."""
+    torch.manual_seed(0)
+    return _smoothed(ResNetForImageClassification(ResNetConfig(num_labels=1000)), None, 224)
+
+
 NETWORKS = {"resnet-18": resnet18, "vit-tiny": vit_tiny, "resnet-small": small_resnet}
+LARGE = {"vit-b16": vit_base, "resnet-50": resnet50}

@@ -1,0 +1,80 @@
+"""Folders in pieces of a stated size, for a machine that only takes small files: packed here, put together there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+MANIFEST = "pieces.json"
+
+
+def pack(folders: Mapping[str, Path], output: Path, piece_mib: float = 48.0) -> list[Path]:
+    """Write folders into pieces of at most a size.
+
+    Args:
+        folders: name -> folder; it is called so when it is unpacked.
+        output: where the pieces go, with a manifest of their digests.
+        piece_mib: size of a piece in MiB.
+
+    Returns:
+        the pieces in order.
+
+    Raises:
+        ValueError: if a folder is missing, or the size is no positive number.
+    """
+    missing = [str(folder) for folder in folders.values() if not folder.is_dir()]
+    if missing or not folders:
+        raise ValueError(f"Folders to pack must exist, got {', '.join(missing) or 'none'}.")
+    if not piece_mib > 0.0:
+        raise ValueError(f"`piece_mib` must be a positive number of MiB, got {piece_mib}.")
+    output.mkdir(parents=True, exist_ok=True)
+    archive = output / "all.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name, folder in folders.items():
+            tar.add(folder, arcname=name)
+    pieces, digests = [], {}
+    with archive.open("rb") as whole:
+        while part := whole.read(int(piece_mib * 2**20)):
+            piece = output / f"piece-{len(pieces):03d}"
+            piece.write_bytes(part)
+            pieces.append(piece)
+            digests[piece.name] = hashlib.sha256(part).hexdigest()
+    archive.unlink()
+    (output / MANIFEST).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+    return pieces
+
+
+def unpack(sources: Sequence[Path], output: Path) -> None:
+    """Put the pieces of `pack` together; nothing is done where it has been done.
+
+    Args:
+        sources: folders that hold the pieces, and one of them the manifest.
+        output: where the folders appear.
+
+    Raises:
+        ValueError: if there is no manifest, or a piece is missing or damaged, naming it.
+    """
+    manifests = [source / MANIFEST for source in sources if (source / MANIFEST).exists()]
+    if not manifests:
+        raise ValueError(f"One of the folders must hold {MANIFEST}, got {', '.join(map(str, sources)) or 'none'}.")
+    text = manifests[0].read_text(encoding="utf-8")
+    mark = output / MANIFEST
+    if mark.exists() and mark.read_text(encoding="utf-8") == text:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    archive = output / "all.tar"
+    with archive.open("wb") as whole:
+        for name, digest in json.loads(text).items():
+            found = next((source / name for source in sources if (source / name).exists()), None)
+            part = b"" if found is None else found.read_bytes()
+            if hashlib.sha256(part).hexdigest() != digest:
+                raise ValueError(f"{name} is {'missing' if found is None else 'damaged'}: bring it again.")
+            whole.write(part)
+    with tarfile.open(archive) as tar:
+        tar.extractall(output, filter="data")
+    archive.unlink()
+    mark.write_text(text, encoding="utf-8")

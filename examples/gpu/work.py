@@ -1,0 +1,96 @@
+"""Doing the stages within a budget of minutes: what does not fit is left, what is cut off goes on next time."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.gpu.plan import ROOT
+from examples.studies.stages import Results, Stage, run_stages
+
+
+class OutOfTimeError(Exception):
+    """The budget ended within a stage."""
+
+
+class Budget:
+    """Minutes that run from now.
+
+    Args:
+        minutes: of all stages together.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._end = clock() + 60.0 * minutes
+
+    @property
+    def left(self) -> float:
+        """Minutes that are left."""
+        return max(0.0, (self._end - self._clock()) / 60.0)
+
+
+def spend(stages: Sequence[Stage], output: Path, budget: Budget) -> dict[str, str]:
+    """Do the stages that are not done, in order, while there is time for them.
+
+    Returns:
+        for each stage what became of it, in words.
+    """
+    said: dict[str, str] = {}
+    for stage in stages:
+        least = stage.settings["least_minutes"]
+        if (output / stage.name / "result.json").exists():
+            said[stage.name] = "was done before"
+        elif any(not (output / name / "result.json").exists() for name in stage.needs):
+            said[stage.name] = f"left out: it needs {', '.join(stage.needs)}"
+        elif budget.left < least:
+            said[stage.name] = f"left out: it needs {least:g} minutes, and {budget.left:.1f} are left"
+        else:
+            said[stage.name] = _try(stage, stages, output, budget)
+        print(f"{stage.name}: {said[stage.name]}", flush=True)
+    return said
+
+
+def _try(stage: Stage, stages: Sequence[Stage], output: Path, budget: Budget) -> str:
+    began = time.monotonic()
+
+    def work(stage: Stage, needs: Results) -> dict[str, Any]:
+        return run_command(stage.settings["command"], output / stage.name / "log.txt", budget)
+
+    try:
+        run_stages(stages, output, work, only=stage.name)
+    except SystemExit as error:
+        if budget.left == 0.0:
+            return "cut off by the budget: it goes on next time"
+        return f"failed, see {output / stage.name / 'log.txt'} ({error})"
+    return f"done in {(time.monotonic() - began) / 60:.1f} minutes"
+
+
+def run_command(command: Sequence[str], log: Path, budget: Budget) -> dict[str, Any]:
+    """Run a command in the repository, its output into a log, until it ends or the budget does.
+
+    Returns:
+        the seconds it took.
+
+    Raises:
+        OutOfTimeError: when the budget ended first; the command has been stopped.
+        RuntimeError: if it failed, with the end of its output.
+    """
+    began = time.monotonic()
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {' '.join(command)}\n")
+        file.flush()
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=60.0 * budget.left, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise OutOfTimeError(f"The budget ended: {' '.join(command[:3])} was stopped.") from error
+    if done.returncode:
+        end = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
+        raise RuntimeError(f"The command ended with status {done.returncode}:\n{end}")
+    return {"seconds": round(time.monotonic() - began, 1)}

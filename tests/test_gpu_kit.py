@@ -1,0 +1,127 @@
+"""The GPU kit: pieces that travel, a budget that is kept, stages that are done once, and all of it in miniature."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from examples.gpu.__main__ import main
+from examples.gpu.pieces import MANIFEST, pack, unpack
+from examples.gpu.plan import Choice, plan
+from examples.gpu.work import Budget, spend
+from examples.studies.stages import Stage
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def python(code, name="a", least=1.0, needs=()):
+    return Stage(name, "command", {"command": [sys.executable, "-c", code], "least_minutes": least}, needs)
+
+
+def test_pieces_are_put_together_again(tmp_path):
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    (tmp_path / "data" / "inner" / "file").write_bytes(bytes(range(256)) * 10_000)
+    pieces = pack({"set": tmp_path / "data"}, tmp_path / "pieces", piece_mib=1.0)
+    assert len(pieces) == 3
+    assert max(piece.stat().st_size for piece in pieces) <= 2**20
+    elsewhere = tmp_path / "other"
+    elsewhere.mkdir()
+    pieces[1].rename(elsewhere / pieces[1].name)  # they may come in several folders
+    unpack([tmp_path / "pieces", elsewhere], tmp_path / "out")
+    restored = tmp_path / "out" / "set" / "inner" / "file"
+    assert restored.read_bytes() == (tmp_path / "data" / "inner" / "file").read_bytes()
+    restored.unlink()
+    unpack([tmp_path / "pieces"], tmp_path / "out")  # was done: nothing is read again
+    assert not restored.exists()
+
+
+def test_missing_and_damaged_pieces_are_named(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_bytes(b"x" * 3_000_000)
+    pieces = pack({"set": tmp_path / "data"}, tmp_path / "pieces", piece_mib=1.0)
+    pieces[1].write_bytes(b"other")
+    with pytest.raises(ValueError, match="piece-001 is damaged"):
+        unpack([tmp_path / "pieces"], tmp_path / "out")
+    pieces[1].unlink()
+    with pytest.raises(ValueError, match="piece-001 is missing"):
+        unpack([tmp_path / "pieces"], tmp_path / "out")
+    with pytest.raises(ValueError, match=f"must hold {MANIFEST}"):
+        unpack([tmp_path / "data"], tmp_path / "out")
+    with pytest.raises(ValueError, match="Folders to pack must exist, got .*nowhere"):
+        pack({"set": tmp_path / "nowhere"}, tmp_path / "pieces")
+    with pytest.raises(ValueError, match="positive number of MiB"):
+        pack({"set": tmp_path / "data"}, tmp_path / "pieces", piece_mib=0)
+
+
+def test_what_does_not_fit_is_left_and_what_is_done_stays_done(tmp_path):
+    mark = tmp_path / "mark"
+    count = f"open({str(mark)!r}, 'a').write('x')"
+    stages = [python(count), python(count, "long", least=10.0), python(count, "b", needs=("a",))]
+    clock = Clock()
+    said = spend(stages, tmp_path / "out", Budget(5.0, clock))
+    assert said["long"] == "left out: it needs 10 minutes, and 5.0 are left"
+    assert said["a"].startswith("done in") and said["b"].startswith("done in")
+    assert mark.read_text() == "xx"
+    again = spend(stages, tmp_path / "out", Budget(15.0, clock))
+    assert again["a"] == again["b"] == "was done before"
+    assert mark.read_text() == "xxx"
+
+
+def test_a_stage_that_is_cut_off_goes_on_next_time(tmp_path, capsys):
+    slow = [python("import time; time.sleep(60)", least=0.0), python("pass", "after", least=0.0, needs=("a",))]
+    said = spend(slow, tmp_path, Budget(0.01))
+    assert said["a"] == "cut off by the budget: it goes on next time"
+    assert said["after"] == "left out: it needs a"
+    assert not (tmp_path / "a" / "result.json").exists()
+
+
+def test_a_stage_that_fails_does_not_stop_the_others(tmp_path):
+    said = spend([python("raise SystemExit('broken')"), python("pass", "b")], tmp_path, Budget(5.0))
+    assert said["a"].startswith("failed, see")
+    assert "broken" in (tmp_path / "a" / "log.txt").read_text()
+    assert said["b"].startswith("done in")
+
+
+def test_every_need_comes_first_and_no_gpu_is_said_plainly(tmp_path, capsys):
+    done: set[str] = set()
+    for stage in plan(Choice(tmp_path, tmp_path / "out", "backbone")):
+        assert set(stage.needs) <= done
+        done.add(stage.name)
+        json.dumps(stage.settings)
+    import torch
+
+    if not torch.cuda.is_available():
+        assert main(["run", "--output-dir", str(tmp_path)]) == 1
+        assert "needs a CUDA GPU, and torch sees none here" in capsys.readouterr().err
+    assert main(["pack", "--output-dir", str(tmp_path)]) == 1
+    assert "`pack` needs --data" in capsys.readouterr().err
+
+
+def test_data_that_is_missing_and_too_few_minutes_are_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert main(["run", "--output-dir", str(tmp_path), "--minutes", "1"]) == 1
+    assert "--minutes must be at least 2" in capsys.readouterr().err
+    (tmp_path / "cifar10").mkdir()
+    assert main(["run", "--output-dir", str(tmp_path / "out"), "--data", str(tmp_path)]) == 1
+    assert "mnist is missing. Pass --data or --pieces" in capsys.readouterr().err
+
+
+def test_all_of_it_in_miniature(tmp_path, capfd):
+    assert main(["run", "--dry", "--minutes", "10", "--output-dir", str(tmp_path)]) == 0, capfd.readouterr().out
+    out = capfd.readouterr().out
+    for name in ("tests", "benchmark", "finetune", "certify-0.25", "certify-0.5", "certify-1.0", "linf"):
+        assert f"{name}: done in" in out
+    assert json.loads((tmp_path / "benchmark" / "throughput.json").read_text())["dry"]
+    assert (tmp_path / "certify-0.5" / "run" / "run.json").exists()
+    assert main(["run", "--dry", "--minutes", "10", "--output-dir", str(tmp_path)]) == 0
+    assert capfd.readouterr().out.count("was done before") == 7
