@@ -116,6 +116,7 @@ def test_data_that_is_missing_and_too_few_minutes_are_said(tmp_path, capsys, mon
     assert "mnist is missing. Pass --data or --pieces" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_of_it_in_miniature(tmp_path, capfd):
     assert main(["run", "--dry", "--minutes", "10", "--output-dir", str(tmp_path)]) == 0, capfd.readouterr().out
     out = capfd.readouterr().out

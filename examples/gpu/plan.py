@@ -76,11 +76,11 @@ def _finetune(choice: Choice) -> list[str]:
         "--per_device_train_batch_size", 128, "--bf16", "true", "--channels_last", "true", "--ema_decay", 0.999,
         "--data_on_device", "true", "--seed", 0, "--disable_tqdm", "true",
     ]  # fmt: skip
-    return _python(*words, *(["--use_cpu", "true"] if choice.dry else []))
+    return _python(*words, *(["--use_cpu", "true", "--max_steps", 2] if choice.dry else []))
 
 
 def _certify(choice: Choice, sigma: float) -> list[str]:
-    few = ["--n", 400, "--stride", 10, "--device", "cpu"]
+    few = ["--n", 300, "--max-images", 4, "--device", "cpu"]
     return _python(
         "-m", "hf_smoothing.cli", "certify", choice.output / "finetune" / "model", _dataset(choice, "cifar10"), "--sigma", sigma,
         "--dtype", "bfloat16", "--channels-last", "--output-dir", choice.output / f"certify-{sigma}" / "run",
