@@ -32,6 +32,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")  # of the stock Trainer where there is no GPU
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_run(page, root):
     found = blocks(page, "python")

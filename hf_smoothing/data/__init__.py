@@ -11,6 +11,7 @@ _CONTENTS = {
     "ClassMap": "labels",
     "DataChoice": "choice",
     "DecodedPixels": "datasets",
+    "Framing": "framing",
     "NoisyImageProcessor": "image_processing",
     "NoisyImageProcessorPil": "image_processing",
     "PixelDataset": "datasets",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from hf_smoothing.data.datasets import DecodedPixels as DecodedPixels
     from hf_smoothing.data.datasets import PixelDataset as PixelDataset
     from hf_smoothing.data.datasets import PixelStream as PixelStream
+    from hf_smoothing.data.framing import Framing as Framing
     from hf_smoothing.data.image_processing import NoisyImageProcessor as NoisyImageProcessor
     from hf_smoothing.data.image_processing import NoisyImageProcessorPil as NoisyImageProcessorPil
     from hf_smoothing.data.labels import ClassMap as ClassMap

@@ -87,9 +87,7 @@ class Framing:
             settings["size"] = {"shortest_edge": self.resize}
         if not self.plain:
             settings |= {"do_center_crop": True, "crop_size": {"height": self.size[0], "width": self.size[1]}}
-        if self.channels != 3:
-            settings |= {"num_channels": self.channels, "do_convert_rgb": False}
-        return settings
+        return settings | ({} if self.channels == 3 else {"num_channels": self.channels})
 
 
 class FramedSize(list[int]):

@@ -50,6 +50,8 @@ class _NoiseMixin:
     def __init__(self, **kwargs: Any) -> None:
         mixture = NoiseMixture.parse(kwargs.pop("noise", None))
         size = parse_size(kwargs.pop("model_size", None), "model_size")
+        if kwargs.get("num_channels") == 1:
+            kwargs["do_convert_rgb"] = False
         super().__init__(**kwargs)
         self.noise = None if mixture is None else mixture.to_dict()
         self.model_size = None if size is None else {"height": size[0], "width": size[1]}

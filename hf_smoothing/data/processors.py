@@ -101,17 +101,21 @@ def read_processor(processor: Any, channels: int | None = None) -> ProcessorPixe
     Raises:
         ValueError: if it does what a resize, a centre crop and a normalisation cannot express; with the difference.
     """
-    mean = getattr(processor, "image_mean", None)
-    channels = channels or (len(mean) if isinstance(mean, Sequence) and len(mean) == 1 else 3)
     name = type(processor).__name__
     if callable(getattr(processor, "framing", None)):
         framing = processor.framing()
+        if channels not in (None, framing.channels):
+            raise ValueError(
+                f"{name} makes images of {framing.channels} channel(s), but the network takes {channels}. Make it with num_channels={channels}."
+            )
         images = probe_images(framing.size, framing.channels)
         theirs = _outputs(processor, images)
         found = ProcessorPixels(framing, _normalisation(processor, framing.channels, theirs.shape[-2:]))
         if not _agree(_difference(found, images, theirs)):
             raise ValueError(_refusal(name, found, images, theirs))
         return found
+    mean = getattr(processor, "image_mean", None)
+    channels = channels or (len(mean) if isinstance(mean, Sequence) and len(mean) == 1 else 3)
     shape = _outputs(processor, probe_images((64, 64), channels)).shape
     if shape[1] != channels:
         raise ValueError(f"{name} makes images of {shape[1]} channel(s), but the network takes {channels}. {_CURE}")

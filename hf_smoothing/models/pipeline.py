@@ -63,8 +63,9 @@ class CertifiedImageClassificationPipeline(Pipeline):
         """One image to pixels. They stay in float32 whatever the model's dtype: half precision would leave the 8-bit grid."""
         # As `PixelDataset` reads it: `load_image` would cut deep images off at 255 and drop transparency.
         if isinstance(image, str) and os.path.isfile(image):
-            image = Image.open(image)
-        elif not isinstance(image, Image.Image):
+            with Image.open(image) as opened:
+                return self.preprocess(opened)
+        if not isinstance(image, Image.Image):
             image = load_image(image, timeout=timeout)
         return {"pixel_values": self.image_processor(images=image, return_tensors="pt")["pixel_values"]}
 

@@ -4,6 +4,7 @@ import re
 import datasets
 import pytest
 from tiny import NAMES, SIZE, label_maps, parquet_folder, pil_images, plain, smoothed
+from transformers import CLIPImageProcessorPil
 
 from hf_smoothing import read_run
 from hf_smoothing.cli import main
@@ -222,3 +223,35 @@ def test_the_size_of_a_plain_classifier_can_be_given(images, tmp_path):
     assert certify(tmp_path / "plain", images, tmp_path / "run", "--size", "8") == 0
     settings = read_run(tmp_path / "run").settings
     assert settings["resolution"] == [3, 8, 8] and settings["model"]["preprocessing"]["model_size"] == [SIZE, SIZE]
+
+
+def test_the_certified_resolution_is_said_before_the_first_draw(images, tmp_path, capsys, monkeypatch):
+    plain().save_pretrained(tmp_path / "plain")
+    CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        tmp_path / "plain"
+    )
+
+    def no_draws(*args, **kwargs):
+        raise ValueError("this is where draws would begin")
+
+    monkeypatch.setattr("hf_smoothing.certification.certify_dataset", no_draws)
+    assert certify(tmp_path / "plain", images, tmp_path / "run") == 1
+    said = capsys.readouterr().out
+    assert (
+        "Certified resolution: 3 x 32 x 32 " in said and "the shortest edge is 40, then the centre is cut out" in said
+    )
+    assert "Warning: images are 16 x 16 and are enlarged before the noise" in said
+    assert "2.5 times larger" in said and "pass --size 16" in said
+
+
+def test_nothing_is_enlarged_where_images_are_certified_at_their_own_size(images, tmp_path, capsys):
+    plain().save_pretrained(tmp_path / "plain")
+    CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        tmp_path / "plain"
+    )
+    assert certify(tmp_path / "plain", images, tmp_path / "run", "--size", "16") == 0
+    said = capsys.readouterr().out
+    assert "Certified resolution: 3 x 16 x 16 " in said and "Warning" not in said
+    preprocessing = json.loads((tmp_path / "run" / "run.json").read_text())["model"]["preprocessing"]
+    assert preprocessing["framing"] == {"size": [16, 16], "resize": 20, "resample": "bicubic", "channels": 3}
+    assert preprocessing["model_size"] == [32, 32]

@@ -1,0 +1,124 @@
+"""Networks for grey images, end to end: wrapped, framed, trained, certified, saved, and served."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import arguments, plain
+from transformers import AutoImageProcessor, ViTImageProcessor, pipeline
+
+from hf_smoothing import NoisyImageProcessor, PixelDataset, RobustTrainer, SmoothedClassifier, certify_dataset
+from hf_smoothing.cli import main
+from hf_smoothing.data.framing import Framing
+
+
+SIZE = 28
+GREY = {"image_mean": [0.13], "image_std": [0.31]}
+NAMES = ["zero", "one", "two"]
+
+
+def digits(count=6, mode="L"):
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (SIZE, SIZE), dtype=np.uint8)).convert(mode) for _ in range(count)]
+
+
+def table(images):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    labels = [i % 3 for i in range(len(images))]
+    return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+def network(kind="resnet"):
+    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    return plain(kind, num_channels=1, **labels, **({"image_size": SIZE} if kind == "vit" else {}))
+
+
+def smoothed(kind="resnet", **settings):
+    return SmoothedClassifier.from_base_pretrained(network(kind), sigma=0.25, **({"size": SIZE, **GREY} | settings))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1", "LA"])
+def test_grey_stays_grey(mode):
+    images = digits(2, mode)
+    made = PixelDataset(table(images), smoothed())
+    expected = torch.stack([torch.tensor(np.asarray(image.convert("L")))[None] for image in images])
+    assert torch.equal(made.decode(progress=False).pixels, expected)
+    assert made.decode(progress=False).pixels.shape == (2, 1, SIZE, SIZE)
+    assert PixelDataset(table(images), SIZE)[0]["pixel_values"].shape == (3, SIZE, SIZE)
+
+
+def test_colour_becomes_luma_and_transparency_white():
+    colour = Image.new("RGBA", (SIZE, SIZE), (255, 0, 0, 255))
+    clear = Image.new("RGBA", (SIZE, SIZE), (255, 0, 0, 0))
+    made = PixelDataset([{"image": colour}, {"image": clear}], Framing(SIZE, channels=1))
+    assert made[0]["pixel_values"].unique().tolist() == [76]
+    assert made[1]["pixel_values"].unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_a_plain_checkpoint_with_a_processor_for_grey_images(kind, tmp_path):
+    network(kind).save_pretrained(tmp_path)
+    theirs = ViTImageProcessor(size={"height": SIZE, "width": SIZE}, do_convert_rgb=False, **GREY)
+    theirs.save_pretrained(tmp_path)
+    model = SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25)
+    assert model.config.framing() == Framing(SIZE, channels=1) and model.config.image_mean == [0.13]
+    image = digits(1)[0]
+    seen = model.config.preprocessing()(PixelDataset([{"image": image}], model)[0]["pixel_values"][None] / 255)
+    torch.testing.assert_close(seen, theirs(image, return_tensors="pt")["pixel_values"])
+
+
+def test_it_is_trained_certified_saved_and_served(tmp_path):
+    images = digits()
+    (tmp_path / "data").mkdir()
+    table(images).to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
+    pixels = PixelDataset(table(images), Framing(SIZE, channels=1)).decode(progress=False)
+    loop = RobustTrainer(network(), arguments(tmp_path / "loop", noise="0.5", **GREY), train_dataset=pixels)
+    loop.train()
+    loop.save_model(str(tmp_path / "plain"))
+    model = SmoothedClassifier.from_base_pretrained(tmp_path / "plain", sigma=0.25)
+    assert model.config.framing() == Framing(SIZE, channels=1)
+    model.save_pretrained(tmp_path / "model")
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
+    assert processor.framing() == model.config.framing()
+
+    model = SmoothedClassifier.from_pretrained(tmp_path / "model")
+    run = certify_dataset(
+        model, PixelDataset(table(images), model), tmp_path / "run", sigma=0.25, n0=4, n=20, progress=False
+    )
+    assert run.settings["resolution"] == [1, SIZE, SIZE] and len(run.rows) == 6
+    for values in ({"task": "image-classification", "top_k": 3}, {"task": "certified-image-classification"}):
+        serve = pipeline(model=str(tmp_path / "model"), **values)
+        assert len(serve([images[0], images[0].convert("RGB")])) == 2
+
+    command = ["certify", str(tmp_path / "model"), str(tmp_path / "data"), "--sigma", "0.25", "--n", "20", "--n0", "4"]
+    assert main([*command, "--output-dir", str(tmp_path / "command")]) == 0
+    record = json.loads((tmp_path / "command" / "run.json").read_text())
+    assert record["model"]["preprocessing"]["framing"]["channels"] == 1
+
+
+def test_training_by_a_processor_is_noted_for_grey_images(tmp_path):
+    processor = NoisyImageProcessor(size=SIZE, num_channels=1, noise=0.5, **GREY)
+    rows = table(digits()).with_transform(
+        lambda batch: {**processor(batch["image"], do_noise=True, return_tensors="pt"), "labels": batch["label"]}
+    )
+    loop = RobustTrainer(
+        network(), arguments(tmp_path, noise_owner="processor"), train_dataset=rows, processing_class=processor
+    )
+    loop.train()
+    loop.save_model(str(tmp_path / "saved"))
+    assert SmoothedClassifier.from_base_pretrained(tmp_path / "saved", sigma=0.5).config.image_mean == [0.13]
+
+
+@pytest.mark.parametrize("given", [{"image_mean": [0.5] * 3, "image_std": [0.5] * 3}])
+def test_means_of_other_channels_are_refused(given):
+    with pytest.raises(ValueError, match="one value a channel, 1 for this 'resnet' network, got 3"):
+        smoothed(**given)
+
+
+def test_one_mean_is_for_all_channels_of_a_colour_network():
+    model = SmoothedClassifier.from_base_pretrained(plain(), sigma=0.25, size=16, image_mean=0.5, image_std=[0.25])
+    assert (model.config.image_mean, model.config.image_std) == ([0.5] * 3, [0.25] * 3)
+    assert model.config.framing().channels == 3
