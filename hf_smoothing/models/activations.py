@@ -195,15 +195,27 @@ def head_parameters(model: nn.Module) -> frozenset[str]:
 
 def blocks_of(model: nn.Module) -> str | None:
     """Name of the list of the backbone's blocks: its largest outermost `ModuleList` or `Sequential`, or None."""
-    parts = backbone_of(model)
-    lists = [
-        (where, module)
-        for where, module in model.named_modules()
-        if is_inside(f"{where}.", parts) and isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module)
-    ]
-    lists = [pair for pair in lists if len(pair[1]) > 1] or lists  # a network of a single block has a list of one
-    outermost = [pair for pair in lists if not any(pair[0].startswith(f"{other}.") for other, _ in lists)]
+    outermost = _lists(model)
     if not outermost:
         return None
-    place: str = max(outermost, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))[0]
+    place: str = max(outermost, key=lambda name: sum(p.numel() for p in outermost[name].parameters()))
     return place
+
+
+def block_lists(model: nn.Module) -> list[str]:
+    """Names of the lists with one item for each block: that of the blocks, and what some networks keep beside it (patch embeddings, norms)."""
+    place, lists = blocks_of(model), _lists(model)
+    return [] if place is None else [name for name, module in lists.items() if len(module) == len(lists[place])]
+
+
+def _lists(model: nn.Module) -> dict[str, nn.ModuleList | nn.Sequential]:
+    """The backbone's outermost lists of modules, by name."""
+    parts = backbone_of(model)
+    lists = {
+        where: module
+        for where, module in model.named_modules()
+        if is_inside(f"{where}.", parts) and isinstance(module, nn.ModuleList | nn.Sequential) and len(module)
+    }
+    # A network of a single block has a list of one.
+    lists = {where: module for where, module in lists.items() if len(module) > 1} or lists
+    return {where: m for where, m in lists.items() if not any(where.startswith(f"{other}.") for other in lists)}

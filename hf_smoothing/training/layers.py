@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from hf_smoothing.models.activations import blocks_of, head_parameters
+from hf_smoothing.models.activations import block_lists, head_parameters
 from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification
 from hf_smoothing.models.ensemble import EnsembleForImageClassification
 
@@ -31,7 +31,8 @@ class Depths:
 def parameter_depths(model: nn.Module) -> Depths:
     """Depth of every parameter of an image classifier of `transformers`, wrapped or not.
 
-    The blocks are the items of the backbone's largest outermost `ModuleList`: stages of a ResNet, layers of a ViT.
+    The blocks are the items of the backbone's largest outermost `ModuleList`: stages of a ResNet, layers of a ViT; with them go the items of
+    other lists of that length, such as the patch embeddings of PVT.
 
     Raises:
         ValueError: if the model is made of several networks, has no backbone of its own, or no list of blocks.
@@ -43,19 +44,16 @@ def parameter_depths(model: nn.Module) -> Depths:
     head = head_parameters(model)
     if not head:
         raise ValueError(f"{kind} has no backbone apart from its head. {_CURE}")
-    place = blocks_of(model)
-    if place is None:
+    starts = [f"{place}." for place in block_lists(model)]
+    if not starts:
         raise ValueError(f"The backbone of {kind} has no list of blocks. {_CURE}")
-    start = f"{place}."
-    count = len(list(model.get_submodule(place).children()))
+    count = len(list(model.get_submodule(starts[0][:-1]).children()))
     of: dict[str, int] = {}
     passed = False
     for parameter, _ in model.named_parameters():
-        if parameter.startswith(start):
-            passed = True
-            of[parameter] = int(parameter[len(start) :].split(".")[0]) + 1
-        else:
-            of[parameter] = count + 1 if passed else 0
+        start = next((start for start in starts if parameter.startswith(start)), None)
+        passed = passed or start is not None
+        of[parameter] = int(parameter[len(start) :].split(".")[0]) + 1 if start else (count + 1 if passed else 0)
     return Depths(of, head, count)
 
 

@@ -1,0 +1,117 @@
+"""Every image classifier of `transformers`, walked: see docs/architectures.md."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+import walk
+from architectures import ARCHITECTURES, label
+from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+from hf_smoothing.training.layers import parameter_depths
+
+
+HERE = [a for a in ARCHITECTURES if a.absent is None]
+KNOWN = [a for a in HERE if a.refused is None]
+
+
+def each(architectures):
+    return [pytest.param(a, id=label(a), marks=[pytest.mark.slow] if a.slow else []) for a in architectures]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage():
+    with walk.little_garbage():
+        yield
+
+
+def test_no_class_of_transformers_is_left_out():
+    """A new type needs a line in tests/architectures.py, and `python tests/walk.py`."""
+    names = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()
+    theirs = {name for found in names for name in (found if isinstance(found, tuple) else (found,))}
+    assert theirs <= {a.name for a in ARCHITECTURES}
+    registered = {
+        config.model_type for config in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING if "transformers." in config.__module__
+    }
+    assert registered <= {a.model_type for a in ARCHITECTURES}
+
+
+def test_there_is_nothing_in_the_table_that_transformers_has_not():
+    theirs = str(list(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()))
+    assert [a.name for a in ARCHITECTURES if f"'{a.name}'" not in theirs] == []
+    assert len({label(a) for a in ARCHITECTURES}) == len(ARCHITECTURES)
+
+
+def line_of(architecture):
+    text = walk.PAGE.read_text(encoding="utf-8").split(walk.START)[1].split(walk.END)[0]
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| `{label(architecture)}` |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("architecture", each(ARCHITECTURES))
+def test_it_works_as_the_table_says(architecture):
+    """Wrapped, certified, saved, loaded, trained, by every light protocol, and bounded; if this fails run `python tests/walk.py`."""
+    assert walk.row(architecture) == line_of(architecture)
+
+
+def test_the_table_has_each_class_once():
+    text = walk.PAGE.read_text(encoding="utf-8").split(walk.START)[1].split(walk.END)[0]
+    assert len(text.strip().splitlines()) == len(ARCHITECTURES) + 2
+
+
+@pytest.mark.parametrize("architecture", each([a for a in HERE if a.refused is not None]))
+def test_what_takes_no_pixels_or_gives_no_logits_is_refused_by_name(architecture):
+    with pytest.raises(ValueError, match=architecture.refused):
+        walk.wrapped(architecture)
+
+
+@pytest.mark.parametrize("architecture", each([a for a in KNOWN if not a.name.startswith("Perceiver")]))
+def test_depths_follow_the_forward_pass(architecture):
+    walk.check_depths(architecture.build(), walk.images(architecture))
+
+
+@pytest.mark.parametrize("architecture", each([a for a in KNOWN if a.name.startswith("Perceiver")]))
+def test_a_head_inside_the_backbone_is_refused_with_the_cure_and_the_cure_works(architecture, tmp_path):
+    model = walk.wrapped(architecture)
+    for protocol in walk.LIGHT:
+        with pytest.raises(ValueError, match=rf"{architecture.name} has no backbone .*from its head\. .*`trainable`"):
+            walk.loop(model, architecture, str(tmp_path), protocol=protocol).create_optimizer()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    walk.loop(model, architecture, str(tmp_path), trainable=["decoder"]).train()
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all(".decoder." in name for name in changed)
+
+
+def test_towers_are_backbones():
+    """CLIP and its kin: what is before the head, whatever it is called."""
+    for architecture in KNOWN:
+        if architecture.config in ("CLIP", "MetaClip2", "Siglip"):
+            depths = parameter_depths(walk.wrapped(architecture))
+            assert depths.blocks == 2
+            assert depths.head == {"base_network.classifier.weight", "base_network.classifier.bias"}
+            ends = {name.split(".")[2] for name, depth in depths.of.items() if depth == depths.blocks + 1}
+            assert {"post_layernorm"} <= ends
+
+
+def test_the_walk_would_notice():
+    """Each of its checks fails on a network that is not what it says."""
+    architecture = next(a for a in KNOWN if a.config == "ResNet")
+    model, pixels = walk.wrapped(architecture), walk.images(architecture)
+    other = walk.wrapped(architecture)
+    other.base_network.classifier[1].bias.data[1] += 100.0
+    model.classify, classify = other.classify, model.classify
+    with pytest.raises(AssertionError):
+        walk.reload(model, pixels)
+    model.classify = lambda x: classify(x)[:, :2]
+    with pytest.raises(AssertionError):
+        walk.certify(model, pixels)
+    del model.classify
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.requires_grad_(False)
+        with pytest.raises((AssertionError, ValueError)):
+            walk.train(model, architecture)
