@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import MEAN, SIZE, STD, assert_same_tensors, label_maps, plain, smoothed, tensors, trainer
+from tiny import MEAN, SIZE, STD, assert_same_tensors, label_maps, parquet_folder, plain, smoothed, tensors, trainer
 from transformers import AutoModelForImageClassification, ViTForMaskedImageModeling, ViTMAEConfig, ViTMAEForPreTraining
 
 from hf_smoothing import SmoothedClassifier, classifier_from_autoencoder, smoothed_ensemble
@@ -193,7 +193,8 @@ def test_an_autoencoder_is_whole(tmp_path):
 @pytest.mark.parametrize("what", ["headless", "shard", "adapter"])
 def test_the_command_line_says_so_and_fails(what, tmp_path, capsys):
     model = plain("vit")
-    folder = saved(model.vit if what == "headless" else model, tmp_path, max_shard_size="5KB")
+    folder = saved(model.vit if what == "headless" else model, tmp_path / "model", max_shard_size="5KB")
+    rows = parquet_folder(tmp_path / "data", count=3)
     expected = {
         "headless": "classifier.bias, classifier.weight",
         "shard": "incomplete",
@@ -204,7 +205,7 @@ def test_the_command_line_says_so_and_fails(what, tmp_path, capsys):
     if what == "adapter":
         (folder / "config.json").unlink()
         (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
-    words = ["certify", str(folder), str(tmp_path), "--sigma", "0.25", "--output-dir", str(tmp_path / "run")]
+    words = ["certify", str(folder), str(rows), "--sigma", "0.25", "--output-dir", str(tmp_path / "run")]
     assert main(words) == 1
     assert expected[what] in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
