@@ -378,7 +378,7 @@ def test_mistakes_are_explained(place, capsys):
         (("--split", "train"), "has no split 'train'"),
         (("--steps", "0"), "`steps` must be at least 1"),
         (("--n", "5"), "`n` must be at least"),
-        (("--max-images", "0"), "`max_images` must be at least 1"),
+        (("--max-images", "0"), "--max-images must be at least 1"),
         (("--model", place / "nowhere"), "nowhere"),
     ):
         assert attack(place, *options) == 1

@@ -147,8 +147,9 @@ def certify_dataset(
         keeper = RowKeeper(writer, rule, share=(ranks.rank, ranks.count))
         certified = sum(row["prediction"] != ABSTAIN for row in before.rows.values())
         total = "all" if chosen is None else len(chosen)
+        unreadable: list[UnreadableImageError] = []
         try:
-            pending = _pending(dataset, chosen, before, keeper, stream)
+            pending = _until_unreadable(_pending(dataset, chosen, before, keeper, stream), unreadable)
             for touched in vote_in_rounds(classifier, pending, rule, stream, execution=execution, ranks=ranks):
                 finished = keeper.keep(touched)
                 certified += sum(not certificate.abstained for certificate in finished)
@@ -159,14 +160,24 @@ def certify_dataset(
             raise KeyboardInterrupt(f"Interrupted: {_kept(output_dir, total)}") from None
         except RankError as error:
             raise RankError(f"{error} {_kept(output_dir, total)}") from error
-        except UnreadableImageError as error:
-            raise UnreadableImageError(error.index, error.file, f"{error} {_kept(output_dir, total)}") from error
         finally:
             bar.close()
+    for error in unreadable:
+        raise UnreadableImageError(error.index, error.file, f"{error} {_kept(output_dir, total)}")
     if state.is_main_process and is_stream(dataset) and (left_out := left_out_facts(dataset, chosen)):
         amend_informative(output_dir, **left_out)
     state.wait_for_everyone()
     return read_run(output_dir)
+
+
+def _until_unreadable(
+    pending: Iterator[tuple[Votes, Tensor]], found: list[UnreadableImageError]
+) -> Iterator[tuple[Votes, Tensor]]:
+    """Images up to one that cannot be read, which is put aside until those before it are finished."""
+    try:
+        yield from pending
+    except UnreadableImageError as error:
+        found.append(error)
 
 
 def _check_labelled(labelled: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -93,7 +94,7 @@ def _named(error: Exception, index: int, file: str | None, column: str) -> Unrea
     if not _is_damage(error):
         return None
     where = f" ({file})" if file else ""
-    why = str(error).strip() or type(error).__name__
+    why = re.sub(r" <[^<>]* object at 0x[0-9a-f]+>", "", str(error)).strip() or type(error).__name__
     return UnreadableImageError(
         index, file,
         f"Image {index}{where} of column {column!r} cannot be read: {why}. Mend or remove it, or pass skip_unreadable=True to leave such images "

@@ -86,7 +86,7 @@ class LabelReader:
                 "with a ClassLabel feature (dataset.class_encode_column)."
             ) from error
         targets = self.class_map.to_model
-        count = self.num_labels if self.class_map.names is not None or targets is None else len(targets)
+        count = self.num_labels if targets is None else len(targets)
         if label < 0 or (count is not None and label >= count):
             cure = "-1 marks unlabelled splits: use another split." if label == -1 else "Is this the model's data set?"
             if label == count:

@@ -134,7 +134,7 @@ def class_map(
     model_names = _model_names(id2label)
     hand = _by_hand(label_map or {}, names, model_names)
     if names is None:
-        return _numbers_alone(model_names, hand)
+        return _numbers_alone(model_names, hand, present)
     rest = [number for number in range(len(names)) if number not in hand]
     way = labels or (_way(names, model_names, rest) if ordered else "by-name")
     found = {number: (target, "by hand") for number, target in hand.items()}
@@ -156,11 +156,12 @@ def _model_names(id2label: Mapping[int, str]) -> tuple[str, ...]:
     return tuple(by_number[index] for index in range(len(by_number)))
 
 
-def _numbers_alone(model_names: tuple[str, ...], hand: Mapping[int, int]) -> ClassMap:
+def _numbers_alone(model_names: tuple[str, ...], hand: Mapping[int, int], present: Collection[int] | None) -> ClassMap:
     if not hand:
         return ClassMap(None, model_names)
     count = max(len(model_names), max(hand) + 1)
-    targets = tuple(hand.get(number, number if number < len(model_names) else None) for number in range(count))
+    known = [number < len(model_names) and (present is None or number in present) for number in range(count)]
+    targets = tuple(hand.get(number, number if known[number] else None) for number in range(count))
     how = tuple("by hand" if number in hand else "by number" for number in range(count))
     return ClassMap(tuple(map(str, range(count))), model_names, targets, how)
 

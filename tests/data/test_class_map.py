@@ -1,0 +1,243 @@
+"""Which class of a model a class of a data set is: by name, by position, by number, by hand; and what is never guessed."""
+
+import json
+import time
+
+import datasets
+import pytest
+from tiny import SIZE, pil_images
+
+from hf_smoothing import PixelDataset
+from hf_smoothing.data import class_map
+
+
+def numbered(*names):
+    return dict(enumerate(names))
+
+
+def to_model(names, model_names, **how):
+    return list(class_map(names, numbered(*model_names), **how).to_model)
+
+
+LABELS = [f"LABEL_{k}" for k in range(12)]
+TEXT_ORDER = sorted(map(str, range(12)))
+
+
+@pytest.mark.parametrize(
+    ("names", "model_names", "expected"),
+    [
+        (["tench", "crane", "crane2"], ["tench", "crane", "crane"], [0, 1, 2]),
+        (["crane", "tench", "crane 2"], ["crane", "tench", "crane"], [0, 1, 2]),
+        (["maillot", "maillot, tank suit"], ["maillot", "maillot"], [0, 1]),
+        (["maillot", "maillot_2", "cat"], ["maillot", "maillot, tank suit", "cat"], [0, 1, 2]),
+        (["cat", "tench"], ["tench, Tinca tinca", "tabby, tabby cat", "cat"], [2, 0]),
+        (["tench, Tinca tinca"], ["cat", "tench"], [1]),
+        (["Tinca tinca"], ["cat", "tench, Tinca tinca"], [1]),
+        (["n01440764", "n01443537"], ["n01443537", "n01440764"], [1, 0]),
+        (["n01440764"], ["cat", "n01440764 tench, Tinca tinca"], [1]),
+        (["n01440764_tench"], ["cat", "tench"], [1]),
+        (["001.Black_footed_Albatross"], ["cat", "Black footed albatross"], [1]),
+        (["caf\u00e9", "T-Shirt"], ["t_shirt", "cafe\u0301"], [1, 0]),
+        (["STRASSE"], ["cat", "straße"], [1]),
+        (["big\u2010cat", "Polar  Bear "], ["polar bear", "big cat"], [1, 0]),
+        (TEXT_ORDER, [str(k) for k in range(12)], [int(name) for name in TEXT_ORDER]),
+        (["00", "07"], [str(k) for k in range(10)], [0, 7]),
+        (["3", "7"], ["0 - zero", *"123456", "7 - seven"], [3, 7]),
+        (["Cat", "cat"], ["cat", "Cat"], [1, 0]),
+    ],
+)
+def test_spellings_of_one_class(names, model_names, expected):
+    assert to_model(names, model_names) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "model_names"),
+    [
+        (["tench", "crane"], ["tench", "crane", "crane"]),  # a subset has no positions
+        (["crane2", "tench", "crane"], ["tench", "crane", "crane"]),  # other positions
+        (["frog", "toad", "tench"], ["crane", "crane", "tench"]),  # other animals
+        (["digit 1", "digit 3"], ["digit 2", "digit 4"]),
+        (["panther"], ["leopard, panther", "jaguar, panther"]),
+        (["puma, panther"], ["leopard, panther", "cat"]),
+        (["dog, small", "dog, large"], ["dog", "cat"]),
+        (["cafe"], ["café"]),
+        (["0", "1", "2"], ["cat", "dog", "eel"]),
+    ],
+)
+def test_what_could_be_another_class_is_refused(names, model_names):
+    with pytest.raises(
+        ValueError, match=r"Class names of the data set do not match the model's: .* Pass label_map=\{...\}"
+    ):
+        to_model(names, model_names)
+
+
+def test_numbers_in_text_order_are_never_taken_silently():
+    with pytest.raises(
+        ValueError,
+        match="class 2 of the data set is called '10' .* labels='by-name' to take '10' for LABEL_10, or labels='by-number' to take it for LABEL_2",
+    ):
+        to_model(TEXT_ORDER, LABELS)
+    assert to_model(TEXT_ORDER, LABELS, labels="by-name") == [int(name) for name in TEXT_ORDER]
+    assert to_model(TEXT_ORDER, LABELS, labels="by-number") == list(range(12))
+
+
+@pytest.mark.parametrize(
+    "names", [["1", "2", "3"], ["class_1", "class_10", "class_2"], ["2", "5"], ["s1", "s10", "s9"]]
+)
+def test_numbers_that_are_not_those_of_the_model_are_not_taken_silently(names):
+    with pytest.raises(ValueError, match="It is not clear which class"):
+        to_model(names, LABELS[: len(names)])
+
+
+@pytest.mark.parametrize(
+    "names", [["0", "1", "2"], ["00", "01", "02"], ["a", "b", "c"], ["class0", "class1", "class2"]]
+)
+def test_a_model_without_names_is_met_by_number(names):
+    made = class_map(names, numbered(*LABELS[:3]))
+    assert made.to_model == (0, 1, 2) and set(made.how) == {"by number"}
+    assert "0 " in made.describe() and "LABEL_0" in made.describe()
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["cat1", "cat2"], ["n01440764", "n01443537"]])
+def test_a_model_without_names_and_with_more_classes_is_refused(names):
+    with pytest.raises(ValueError, match="2 classes and the model 3, and the model's classes have no names"):
+        to_model(names, LABELS[:3])
+
+
+def test_by_hand():
+    names, model_names = ["tench", "crane", "bird"], ["crane", "crane", "tench, Tinca tinca", "owl"]
+    assert to_model(names, model_names, label_map={"crane": 1, "bird": "Owl"}) == [2, 1, 3]
+    assert to_model(names, model_names, label_map={"1": "0", 2: 3}) == [2, 0, 3]
+    assert to_model(["kitten", "cat"], ["dog", "cat"], label_map={"kitten": "cat"}) == [1, 1]
+    assert to_model(["crane", "crane2"], ["crane", "crane"], label_map={"crane": 1, "crane2": 0}) == [1, 0]
+    # A name comes before a number that is written the same.
+    assert to_model(["1", "0"], ["a", "b"], label_map={"1": "b", "0": "a"}) == [1, 0]
+    made = class_map(None, numbered("a", "b", "c"), label_map={1: "a", 2: "b", 3: "c"})
+    assert made.to_model[1:] == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("label_map", "message"),
+    [
+        ({"owl": 0}, "says 'owl', but the data set has no such class"),
+        ({"cat": "owl"}, "says 'owl', but the model has no such class"),
+        ({"cat": 7}, "says 7, but the model has no such class; its classes are 0 to 2"),
+        ({"cat": -1}, "no such class"),
+        ({"cat": True}, "no such class"),
+        ({"cat": "crane"}, r"says 'crane', but classes \[1, 2\] of the model are called so. Give the number"),
+        ({"cat": 0, "0": 1}, "names class 0 of the data set twice"),
+        ([("cat", 0)], "`label_map` must be a mapping"),
+    ],
+)
+def test_mistakes_in_a_map_by_hand(label_map, message):
+    with pytest.raises(ValueError, match=message):
+        to_model(["cat"], ["cat", "crane", "crane"], label_map=label_map)
+    with pytest.raises(ValueError, match="Pass id2label"):
+        class_map(["cat"], None, label_map={"cat": 0})
+    with pytest.raises(ValueError, match="must be 'by-name' or 'by-number', got 'name'"):
+        to_model(["cat"], ["cat"], labels="name")
+    with pytest.raises(ValueError, match=r"`id2label` must name the classes 0 to 1, got the numbers \[0, 2\]"):
+        class_map(["cat"], {0: "cat", 2: "dog"})
+
+
+def test_by_number_needs_a_class_for_each():
+    assert to_model(["a", "b"], ["x", "y", "z"], labels="by-number") == [0, 1]
+    with pytest.raises(ValueError, match=r"The model has 2 classes, so there is none for \['c'\]"):
+        to_model(["a", "b", "c"], ["x", "y"], labels="by-number")
+
+
+def test_the_record_is_short_where_the_map_is_the_identity():
+    same = class_map(["cat", "dog"], numbered("cat", "dog"))
+    assert same.to_dict() == {"matched": "by name"}
+    assert same.describe() == "Classes: 2 by name."
+    some = class_map(["dog"], numbered("cat", "dog"))
+    assert some.to_dict() == {"matched": "by name", "to_model": [1]}
+    assert some.describe() == "Classes: 1 by name (the model has 2).\n  0 'dog' -> 1 'dog', by name"
+    mixed = class_map(["tench", "crane", "crane2"], numbered("tench", "crane", "crane"))
+    assert mixed.to_dict() == {"matched": {"by name": 1, "by position": 2}}
+    assert "  2 'crane2' -> 2 'crane', by position" in mixed.describe()
+    assert class_map(None, numbered("a", "b")).to_dict() == {"matched": "by number"}
+    assert class_map(None, None).describe() == "Classes: by number, as they are."
+    many = class_map([f"c{k}" for k in range(30)], numbered(*[f"c{29 - k}" for k in range(30)]))
+    assert many.describe().endswith("... and 22 more")
+    json.dumps(many.to_dict())
+
+
+def test_many_classes_take_no_time():
+    names = [f"class {k}, synonym {k}" for k in range(5_000)]
+    began = time.perf_counter()
+    assert to_model(names[::-1], [f"class {k}" for k in range(5_000)]) == list(range(5_000))[::-1]
+    assert time.perf_counter() - began < 5
+
+
+def dataset(labels, feature):
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    return datasets.Dataset.from_dict({"image": pil_images(len(labels)), "label": labels}, features=features)
+
+
+def read(made):
+    return [made[index]["labels"] for index in range(len(made))]
+
+
+def test_a_class_without_images_may_be_missing_in_the_model():
+    images = dataset([0, 2, 2], datasets.ClassLabel(names=["cat", "unicorn", "dog"]))
+    made = PixelDataset(images, SIZE, id2label=numbered("dog", "cat"))
+    assert read(made) == [1, 0, 0]
+    assert made.facts() == {"labels": {"column": "label", "matched": "by name", "to_model": [1, None, 0]}}
+    assert "'unicorn' -> none (no image has it)" in made.class_map.describe()
+    with pytest.raises(ValueError, match=r"\['unicorn'\] are not among"):
+        PixelDataset(dataset([0, 1], images.features["label"]), SIZE, id2label=numbered("dog", "cat"))
+
+
+@pytest.mark.parametrize("made", ["list", "dataset", "stream of known type", "stream"])
+def test_labels_that_are_text_are_matched_by_name(made):
+    from hf_smoothing import PixelStream
+
+    texts = ["dog", "Polar Bear", "dog"]
+    source = dataset(texts, datasets.Value("string"))
+    rows = [{"image": image, "label": text} for image, text in zip(pil_images(3), texts, strict=True)]
+    if made == "stream of known type":
+        source = source.to_iterable_dataset()
+    elif made == "stream":
+        source = datasets.IterableDataset.from_generator(lambda: iter(rows))
+    elif made == "list":
+        source = rows
+    kind = PixelStream if made.startswith("stream") else PixelDataset
+    model_names = numbered("polar_bear", "cat", "dog")
+    pixels = kind(source, SIZE, id2label=model_names)
+    assert [item["labels"] for item in pixels] == [2, 0, 2]
+    assert pixels.facts()["labels"]["matched"] == "by name"
+    by_hand = kind(source, SIZE, id2label=model_names, label_map={"dog": "cat"})
+    assert [item["labels"] for item in by_hand] == [1, 0, 1]
+    with pytest.raises(ValueError, match=r"'Polar Bear'\] are not among|\['Polar Bear'\]"):
+        list(kind(source, SIZE, id2label=numbered("dog", "cat")))
+    with pytest.raises(ValueError, match="must be an integer class, got 'dog'. Pass id2label"):
+        list(kind(source, SIZE))
+
+
+def test_numbers_written_as_text():
+    source = dataset(["3", "10"], datasets.Value("string"))
+    model = numbered(*LABELS)
+    assert read(PixelDataset(source, SIZE, id2label=model)) == [3, 10]
+    assert read(PixelDataset(source, SIZE, id2label=model, labels="by-number")) == [3, 10]
+    with pytest.raises(ValueError, match="text such as 'cat', which has no number"):
+        PixelDataset(dataset(["cat"], datasets.Value("string")), SIZE, id2label=model, labels="by-number")
+
+
+def test_labels_that_begin_at_one():
+    source = dataset([1, 2, 3], datasets.Value("int64"))
+    made = PixelDataset(source, SIZE, id2label=numbered("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"Label of image 2 .* begin at 1 pass label_map=\{1: 0, 2: 1, ...\}"):
+        made.check_labels()
+    made = PixelDataset(source, SIZE, id2label=numbered("a", "b", "c"), label_map={1: 0, 2: 1, 3: 2})
+    assert read(made) == [0, 1, 2]
+
+
+def test_a_split_whose_labels_are_all_missing_is_unlabelled():
+    for labels in ([-1, -1], [None, None]):
+        made = PixelDataset(dataset(labels, datasets.ClassLabel(names=["cat", "dog"])), SIZE)
+        assert made[0].keys() == {"pixel_values"} and made.unlabelled_column == "label" and made.facts() == {}
+        with pytest.raises(ValueError, match="marks all images as unlabelled"):
+            PixelDataset(made.dataset, SIZE, label_column="label")
+        with pytest.raises(ValueError, match="the data set has none that is clear"):
+            PixelDataset(made.dataset, SIZE, id2label=numbered("cat", "dog"), labels="by-name")
