@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, Image, Value, load_dataset
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,10 +55,84 @@ def test_pretrain_finetune_certify(folder, tmp_path):
     assert (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.fixture(scope="module")
+def unusual(folder, tmp_path_factory):
+    """The same images in a data set with a configuration, other splits and columns, and one that is damaged."""
+    path = tmp_path_factory.mktemp("unusual")
+    for split, name in (("train", "learn"), ("test", "check")):
+        part = (
+            load_dataset(folder, split=split)
+            .cast_column("image", Image(decode=False))
+            .rename_columns({"image": "img", "label": "labels"})
+        )
+        part = part.cast_column("labels", Value("int64"))
+        rows = [row if k != 1 else {**row, "img": {"bytes": b"<html>", "path": "1.png"}} for k, row in enumerate(part)]
+        Dataset.from_list(rows, features=part.features).to_parquet(path / "some" / f"{name}-00000-of-00001.parquet")
+    files = "".join(f"  - {{split: {name}, path: some/{name}-*}}\n" for name in ("learn", "check"))
+    (path / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: some\n  data_files:\n{files}- config_name: other\n  data_files: []\n---\n"
+    )
+    return str(path)
+
+
+def test_every_example_takes_any_data_set(unusual, tmp_path):
+    data = ["--dataset", unusual, "--config", "some", "--skip_unreadable"]
+    quick = [
+        "--max_steps",
+        "1",
+        "--per_device_train_batch_size",
+        "8",
+        "--use_cpu",
+        "true",
+        "--disable_tqdm",
+        "true",
+        "--split",
+        "learn",
+    ]
+    run(
+        "pretrain.py", *data, *quick, "--validation_share", "0.25", "--widths", "8", "16", "--noise", "0.25", "--max_images", "20",
+        "--output_dir", "backbone", cwd=tmp_path,
+    )  # fmt: skip
+    run(
+        "finetune.py", "--backbone", "backbone", *data, *quick, "--trainable", "stages.1", "classifier", "--output_dir", "finetuned",
+        cwd=tmp_path,
+    )  # fmt: skip
+    out = run(
+        "certify.py",
+        "--model",
+        "finetuned",
+        *data,
+        "--split",
+        "check",
+        "--n",
+        "20",
+        "--output_dir",
+        "run",
+        cwd=tmp_path,
+    )
+    assert "4 images of" in out and "labels in 'labels'" in out and "'num_images': 3" in out
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["dataset"]["config"] == "some" and facts["informative"]["unreadable"] == [1]
+    error = run(
+        "certify.py",
+        "--model",
+        "finetuned",
+        "--dataset",
+        unusual,
+        "--n",
+        "20",
+        "--output_dir",
+        "no",
+        cwd=tmp_path,
+        fails=True,
+    )
+    assert "has several configurations; choose one of ['some', 'other']" in error
+
+
 def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     arguments = [
         "adaptive_certified_training.py", "--dataset", folder, "--size", "16", "--largest", "0.01", "--radii", "0.005", "--width", "2", "--epochs", "1",
-        "--kappas", "0.5", "--batch_size", "8", "--held_out", "8", "--published", "cifar10", "--compare_at", "50", "--docs", "docs",
+        "--kappas", "0.5", "--batch_size", "8", "--held_out", "8", "--max_images", "3", "--published", "cifar10", "--compare_at", "50", "--docs", "docs",
     ]  # fmt: skip
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "interval.md").write_text("<!-- table linf networks -->\nold\n<!-- end -->\n")
@@ -70,6 +144,7 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     rows = [line.split(" | ")[0].strip("| ") for line in out.splitlines() if line.startswith("|")]
     assert rows == ["training", "---", "adaptive", "fixed"]
     assert "certified at 0.005" in out
+    assert f"3 of 4 images of {folder} test, evenly spread" in out
     kept = json.loads((tmp_path / "docs" / "results" / "interval.json").read_text())["linf"]
     assert "| adaptive | 0.5 | 0 |" in (tmp_path / "docs" / "interval.md").read_text()
     assert "At 50% accuracy ACR is" in out
@@ -80,11 +155,12 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     assert "was trained otherwise: epochs was 1, is 2" in out
 
 
-def test_accelerate_loop(folder, tmp_path):
+def test_accelerate_loop(unusual, tmp_path):
     out = run(
-        "accelerate_loop.py", "--backbone", BACKBONE, "--dataset", folder, "--output_dir", "loop", "--epochs", "1",
-        "--batch_size", "8", "--n", "20", cwd=tmp_path,
+        "accelerate_loop.py", "--backbone", BACKBONE, "--dataset", unusual, "--config", "some", "--train_split", "learn", "--split", "check",
+        "--skip_unreadable", "--output_dir", "loop", "--epochs", "1", "--batch_size", "8", "--n", "20", cwd=tmp_path,
     )  # fmt: skip
+    assert "1 of 4 left out since they cannot be read" in out
     assert "Certified accuracy in %" in out
 
 

@@ -162,8 +162,8 @@ def certify_dataset(
             raise RankError(f"{error} {_kept(output_dir, total)}") from error
         finally:
             bar.close()
-    for error in unreadable:
-        raise UnreadableImageError(error.index, error.file, f"{error} {_kept(output_dir, total)}")
+    for found in unreadable:
+        raise UnreadableImageError(found.index, found.file, f"{found} {_kept(output_dir, total)}")
     if state.is_main_process and is_stream(dataset) and (left_out := left_out_facts(dataset, chosen)):
         amend_informative(output_dir, **left_out)
     state.wait_for_everyone()

@@ -12,6 +12,7 @@ from hf_smoothing.data.spelling import match_names, number_of, numbers_of, plain
 
 Labels = Literal["by-name", "by-number"]
 LABELS: tuple[Labels, ...] = ("by-name", "by-number")
+WAYS = ("by name", "by position", "by number", "by hand")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ClassMap:
 
     def _counts(self) -> dict[str, int]:
         ways = [way for way, target in zip(self.how, self.to_model or (), strict=False) if target is not None]
-        return {way: ways.count(way) for way in dict.fromkeys(ways)}
+        return {way: ways.count(way) for way in WAYS if way in ways}
 
     def _pair(self, number: int) -> str | None:
         """A line for a class whose name or number is another in the model."""
