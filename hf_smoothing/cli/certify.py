@@ -79,7 +79,7 @@ def add(commands: Any) -> None:
         "--streaming", action="store_true", help="read the data set as a stream, without downloading all of it"
     )
     c.add_argument(
-        "--size", type=int, help="certified resolution of a plain classifier, where its checkpoint does not say"
+        "--size", type=int, help="certified resolution of a plain classifier; by default what its checkpoint says"
     )
     c.add_argument("--device", help="e.g. cpu or cuda; by default a GPU if there is one")
     c.add_argument("--output-dir", required=True, type=Path, help="the run folder")

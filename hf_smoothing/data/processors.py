@@ -155,7 +155,7 @@ def _candidates(processor: Any, size: tuple[int, int], channels: int) -> Iterato
     if getattr(processor, "do_resize", True) is False:
         yield Framing(size, False, filters, channels)
     # Some classes resize to more than their `size` says before they crop, each by a rule of its own: the length is found by trying.
-    elif getattr(processor.size, "shortest_edge", None):
+    elif getattr(getattr(processor, "size", None), "shortest_edge", None):
         for edge in range(max(size), 2 * max(size)):
             yield Framing(size, edge, filters, channels)
 
@@ -167,7 +167,7 @@ def _outputs(processor: Any, images: Sequence[Image.Image]) -> Tensor:
         ValueError: if it is no tensor of pixels, or a failure of its own.
     """
     name = type(processor).__name__
-    options = {"do_noise": False} if isinstance(processor, NoisyImageProcessorPil) else {}
+    options = {"do_noise": False} if hasattr(processor, "do_noise") else {}
     values = []
     for image in images:
         try:

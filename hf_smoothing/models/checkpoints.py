@@ -134,5 +134,5 @@ def _processor(source: str, hub: Mapping[str, Any]) -> Any:
         return None
     try:
         return AutoImageProcessor.from_pretrained(source, **hub)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ImportError):  # there is none, or none that can be used here
         return None

@@ -150,6 +150,12 @@ def smoothed_ensemble(
         raise ValueError(
             f"All members must be certified at one resolution, got {sorted(sizes)}. Finetune them at one size; model_size may differ."
         )
+    resizes = {member.config.framing().resize for member in wrapped}
+    if len(resizes) > 1:
+        raise ValueError(
+            f"All members must take the same part of an image, but images are resized to {' and '.join(map(str, resizes))} before the centre "
+            f"{sizes.pop()} is cut out. Wrap them with one size=Framing(...)."
+        )
     config = EnsembleConfig(
         members=[
             {"base_config": member.config.base_config.to_dict(), **member.config.preprocessing().to_dict()}

@@ -12,6 +12,7 @@ from transformers import Pipeline
 from transformers.image_utils import load_image
 
 from hf_smoothing.certification import Certificate, certify
+from hf_smoothing.data.processors import framing_of
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
 
@@ -47,6 +48,12 @@ class CertifiedImageClassificationPipeline(Pipeline):
             raise ValueError(
                 f"The task {TASK!r} needs a SmoothedClassifier, got {type(self.model).__name__}, which has no noise level. Wrap it: "
                 "SmoothedClassifier.from_base_pretrained(path, sigma=0.25, size=224).save_pretrained(folder)."
+            )
+        made, wanted = framing_of(self.image_processor), self.model.config.framing()
+        if made != wanted:
+            raise ValueError(
+                f"The image processor makes pixels as {made}, but the SmoothedClassifier is certified at {wanted}. Save the model again, which "
+                "saves its processor, or pass image_processor=model.image_processor()."
             )
 
     def _sanitize_parameters(self, timeout: float | None = None, **options: Any) -> tuple[dict[str, Any], ...]:

@@ -9,7 +9,7 @@ import transformers
 from tiny import MEAN, SIZE, STD, arguments, data, plain, trainer
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
-from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier
+from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier, smoothed_ensemble
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.models.probes import check_forward
 
@@ -154,3 +154,20 @@ def test_shipped_backbones_load_in_float32_and_say_one_thing(card):
     assert AutoModelForImageClassification.from_pretrained(folder).dtype == torch.float32
     config = SmoothedClassifier.from_base_pretrained(folder, sigma=0.25).config
     assert config.framing() == Framing(32)
+
+
+def test_a_pipeline_with_pixels_of_another_part_of_the_image_is_refused():
+    model = SmoothedClassifier.from_base_pretrained(plain(), sigma=0.25, size=Framing(SIZE, 20), **NORMALISATION)
+    other = NoisyImageProcessor(size=SIZE, do_normalize=False)
+    with pytest.raises(ValueError, match=r"makes pixels as .*resize=\(16, 16\).* certified at .*resize=20"):
+        transformers.pipeline("certified-image-classification", model=model, image_processor=other)
+
+
+def test_members_that_see_other_parts_of_an_image_are_no_ensemble():
+    members = [
+        SmoothedClassifier.from_base_pretrained(plain(), sigma=0.25, size=Framing(SIZE, resize), **NORMALISATION)
+        for resize in (20, None)
+    ]
+    with pytest.raises(ValueError, match="same part of an image.*size=Framing"):
+        smoothed_ensemble(members, sigma=0.25)
+    assert smoothed_ensemble(members[:1], sigma=0.25).config.framing() == Framing(SIZE, 20)
