@@ -23,6 +23,7 @@ _CONTENTS = {
     "DenoisedClassifierForImageClassification": "hf_smoothing.models",
     "EnsembleConfig": "hf_smoothing.models",
     "EnsembleForImageClassification": "hf_smoothing.models",
+    "Framing": "hf_smoothing.data",
     "NoiseMixture": "hf_smoothing.noise",
     "NoisyImageProcessor": "hf_smoothing.models",
     "NoisyImageProcessorPil": "hf_smoothing.models",
@@ -61,7 +62,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from hf_smoothing.certification import Certificate, Prediction, certify, certify_dataset, predict
-    from hf_smoothing.data import PixelDataset, PixelStream
+    from hf_smoothing.data import Framing, PixelDataset, PixelStream
     from hf_smoothing.metrics import certified_accuracy_path
     from hf_smoothing.models import (
         CertifiedImageClassificationPipeline,
