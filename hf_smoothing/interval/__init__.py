@@ -1,11 +1,12 @@
 """Deterministic l-infinity certificates by interval bounds."""
 
-from hf_smoothing.interval.box import Box, UnsupportedOperationError
+from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.callback import IntervalRadiusCallback
 from hf_smoothing.interval.certificates import classify_function, linf_certificates
 from hf_smoothing.interval.initialisation import initialise_for_intervals
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii
+from hf_smoothing.interval.refusals import UnsupportedOperationError
 from hf_smoothing.interval.runner import certify_dataset_linf
 from hf_smoothing.interval.trace import Trace
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Callable
@@ -10,41 +11,65 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_smoothing.interval.memory import Memory
+from hf_smoothing.interval.refusals import REASONS, UnsupportedAttributeError, refuse
 from hf_smoothing.interval.trace import Linear, Origin, Trace
-
-
-class UnsupportedOperationError(TypeError):
-    """An operation of the network for which there is no sound bound here."""
 
 
 class Box:
     """An axis-parallel box of tensors, which torch functions and modules take like a tensor.
 
+    A box stands for one Python object of the network. An operation in place gives the object another content, and all other boxes
+    that share its memory are refused from then on (see `memory`); no tensor of a box is ever written to.
+
     Args:
-        lower, upper: tensors of one shape, the batch first; lower <= upper.
+        lower, upper: tensors of one shape; lower <= upper.
         value: a tensor in the box, such as the clean activation; needed by batch norm in train mode.
         trace: what is noted down; shared by all boxes that come of this one.
+        dtype: that the network computes in, of which the box takes its constants; by default that of the ends.
+        batch: the dimension that counts the images, or None where nobody asks for it (see `batches`).
 
     Raises (when an operation is applied): UnsupportedOperationError, naming it.
     """
 
     __iter__ = None  # a box is no sequence, although it can be indexed
+    __array_ufunc__ = None  # numpy leaves the operation to the box
 
-    def __init__(self, lower: Tensor, upper: Tensor, value: Tensor | None = None, trace: Trace | None = None) -> None:
+    def __init__(
+        self, lower: Tensor, upper: Tensor, value: Tensor | None = None, trace: Trace | None = None, *,
+        dtype: torch.dtype | None = None, batch: int | None = None,
+    ) -> None:  # fmt: skip
         self._ends: tuple[Tensor, Tensor] | None = (lower, upper)
         self._middle: tuple[Tensor, Tensor] | None = None
         self.value = value
         self.trace = trace or Trace()
-        self.spent = False  # an operation in place has put another box in its place
+        self.dtype = dtype or lower.dtype
+        self.batch = batch
+        self.error: Tensor | None = None  # what the rounding of the run adds in the last step, at most
         self.origin: Origin | None = None
         self.number = next(_NUMBERS)
+        self.memory, self.version = Memory(), 0
 
-    @classmethod
-    def around(cls, centre: Tensor, radius: Tensor, value: Tensor | None, trace: Trace) -> Box:
-        """The box centre - radius <= x <= centre + radius; its ends are computed when somebody asks for them."""
-        box = cls(centre, centre, value, trace)
+    def make(self, lower: Tensor, upper: Tensor, value: Tensor | None, batch: int | None = -1) -> Box:
+        """A box that comes of this one. `batch`: where the images are now; as before if the shape is."""
+        assert batch != -1 or self.batch is None or lower.shape == self.shape, "a rule must say where the batch is"
+        return Box(lower, upper, value, self.trace, dtype=self.dtype, batch=self.batch if batch == -1 else batch)
+
+    def around(self, centre: Tensor, radius: Tensor, value: Tensor | None) -> Box:
+        """The box centre - radius <= x <= centre + radius that comes of this one; its ends are computed when somebody asks for them."""
+        box = self.make(centre, centre, value, self.batch)
         box._ends, box._middle = None, (centre, radius)
         return box
+
+    def frozen(self) -> Box:
+        """The same content in another object, which no operation in place reaches."""
+        return copy.copy(self)
+
+    def become(self, other: Box, name: str) -> None:
+        """Take the content of another box, as an operation in place does, whose name is given."""
+        memory = self.memory
+        self.__dict__.update(other.__dict__)
+        self.memory, self.version = memory, memory.change(name)
 
     @property
     def lower(self) -> Tensor:
@@ -74,7 +99,7 @@ class Box:
         return self._middle[1] if self._middle else (self.upper - self.lower) / 2
 
     @property
-    def _any(self) -> Tensor:
+    def like(self) -> Tensor:
         """A tensor of the shape, dtype and device of both ends."""
         return self._middle[0] if self._middle else self.lower
 
@@ -86,144 +111,114 @@ class Box:
     @property
     def shape(self) -> torch.Size:
         """Of each end."""
-        return self._any.shape
+        return self.like.shape
 
     def __len__(self) -> int:
-        return len(self._any)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of each end."""
-        return self._any.dtype
+        return len(self.like)
 
     @property
     def device(self) -> torch.device:
         """Of each end."""
-        return self._any.device
+        return self.like.device
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
-        return self._any.ndim
+        return self.like.ndim
 
     def size(self, dim: int | None = None) -> Any:
         """As `Tensor.size`."""
-        return self._any.size() if dim is None else self._any.size(dim)
+        return self.like.size() if dim is None else self.like.size(dim)
 
     def dim(self) -> int:
         """As `Tensor.dim`."""
-        return self._any.dim()
+        return self.like.dim()
+
+    def numel(self) -> int:
+        """As `Tensor.numel`."""
+        return self.like.numel()
 
     def is_floating_point(self) -> bool:
         """As `Tensor.is_floating_point`."""
         return self.dtype.is_floating_point
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Box:
-        """The box of an elementwise non-decreasing function, or of one that moves entries about."""
+    def map(self, function: Callable[[Tensor], Tensor], batch: int | None = -1) -> Box:
+        """The box of an elementwise non-decreasing function, or of one that moves entries about. `batch` as in `make`."""
         value = None if self.value is None else function(self.value)
-        return Box(function(self.lower), function(self.upper), value, self.trace)
+        return self.make(function(self.lower), function(self.upper), value, batch)
+
+    def came_from(self, *parts: Linear, shift: Tensor | float = 0.0, shift_sizes: Tensor | float = 0.0) -> Box:
+        """Remember, if the trace asks for it, that this box is the sum of linear maps of others and a constant."""
+        if self.trace.origins:
+            self.origin = Origin(parts, shift, shift_sizes, error=self.error)
+        return self
 
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        from hf_smoothing.interval.rules import RULES
+        from hf_smoothing.interval.dispatch import dispatch
 
-        rule, name = RULES.get(function), getattr(function, "__name__", str(function))
-        if rule is None:
-            raise UnsupportedOperationError(
-                f"There is no sound bound for {name!r}. Interval bounds are for networks of linear layers, convolutions, batch norm, monotone "
-                f"activations, pooling, additions and reshapes.{_REASONS.get(name, '')}"
-            )
-        kwargs = kwargs or {}
-        for box in _boxes_in(args):
-            box.check_unspent()
-        result = rule(*args, **kwargs)
-        in_place = (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace")
-        if in_place and result is not args[0]:
-            args[0].spent = True
-        return result
-
-    def check_unspent(self) -> None:
-        """Refuse a box that was changed in place since, as the tensor in its place would be a changed one.
-
-        Raises:
-            UnsupportedOperationError: saying so.
-        """
-        if self.spent:
-            raise UnsupportedOperationError(
-                "The network uses a tensor again after it was changed in place, which boxes do not follow. Take the operation that is not in place, "
-                "such as ReLU(inplace=False), x = x + 1 or x = x.relu()."
-            )
+        return dispatch(function, args, kwargs or {})
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(torch.Tensor, name, None)
         if name.startswith("__") or not callable(method):  # a property of tensors may mean nothing for a box
-            raise AttributeError(f"A box has no attribute {name!r}.")
+            why = f" {REASONS[name]}" if name in REASONS else ""
+            raise UnsupportedAttributeError(f"A box has no attribute {name!r}, which tensors have.{why}")
         return functools.partial(_apply, method, self)
 
-    def __getitem__(self, index: Any) -> Box:
-        def function(x: Tensor) -> Tensor:
-            return x[index]
+    def __getitem__(self, index: Any) -> Any:
+        return _apply(torch.Tensor.__getitem__, self, index)
 
-        # An index may name an entry twice, whose coefficients are then added on the way back.
-        return self.map(function).came_from(Linear(self, function, function, 2))
+    def __setitem__(self, index: Any, value: Any) -> None:
+        refuse("__setitem__")
 
-    def came_from(self, *parts: Linear, shift: Tensor | float = 0.0, shift_sizes: Tensor | float = 0.0) -> Box:
-        """Remember, if the trace asks for it, that this box is the sum of linear maps of others and a constant."""
-        if self.trace.origins:
-            self.origin = Origin(parts, shift, shift_sizes)
-        return self
-
-    def __add__(self, other: Any) -> Any:
-        return _apply(torch.add, self, other)
-
-    def __sub__(self, other: Any) -> Any:
-        return _apply(torch.sub, self, other)
-
-    def __mul__(self, other: Any) -> Any:
-        return _apply(torch.mul, self, other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return _apply(torch.div, self, other)
-
-    def __neg__(self) -> Any:
-        return _apply(torch.mul, self, -1.0)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __rsub__(self, other: Any) -> Any:
-        return _apply(torch.add, _apply(torch.mul, self, -1.0), other)
-
-    def __iadd__(self, other: Any) -> Any:
-        return _apply(torch.Tensor.add_, self, other)
-
-    def __isub__(self, other: Any) -> Any:
-        return _apply(torch.Tensor.sub_, self, other)
-
-    def __imul__(self, other: Any) -> Any:
-        return _apply(torch.Tensor.mul_, self, other)
-
-    def __eq__(self, other: object) -> bool:
-        raise UnsupportedOperationError("There is no sound bound for a comparison of a box.")
-
-    __hash__ = object.__hash__
-
-
-_NUMBERS = itertools.count()
-
-
-def _boxes_in(args: tuple[Any, ...]) -> list[Box]:
-    found = [arg for arg in args if isinstance(arg, Box)]
-    return found + [part for arg in args if isinstance(arg, (list, tuple)) for part in arg if isinstance(part, Box)]
+    T = property(lambda self: _apply(torch.permute, self, tuple(reversed(range(self.ndim)))))
+    mT = property(lambda self: _apply(torch.transpose, self, -2, -1))  # noqa: N815
 
 
 def _apply(function: Any, *args: Any, **kwargs: Any) -> Any:
     return Box.__torch_function__(function, (Box,), args, kwargs)
 
 
-_REASONS = {
-    "softmax": " Through softmax attention they say nothing: one layer of a ViT turns epsilon 1/2550 into a gap of more than 100,000 logits.",
-    "scaled_dot_product_attention": " Through attention they say nothing: one layer of a ViT turns epsilon 1/2550 into a gap of more than 100,000 logits.",
-    "layer_norm": " Layer norm divides by a spread that an interval cannot bound well; use batch norm.",
-}
+def _operator(function: Any, reverse: bool = False) -> Any:
+    return lambda self, *other: _apply(function, *other, self) if reverse else _apply(function, self, *other)
+
+
+def _refused(name: str) -> Any:
+    def method(self: Box, *args: Any, **kwargs: Any) -> Any:
+        refuse(name)
+
+    return method
+
+
+for _name in ("add", "sub", "mul", "div", "matmul", "pow"):
+    _spelled = {"div": "truediv"}.get(_name, _name)
+    setattr(Box, f"__{_spelled}__", _operator(getattr(torch, _name)))
+    setattr(Box, f"__r{_spelled}__", _operator(getattr(torch, _name), reverse=True))
+    if hasattr(torch.Tensor, f"{_name}_"):
+        setattr(Box, f"__i{_spelled}__", _operator(getattr(torch.Tensor, f"{_name}_")))
+for _name in ("neg", "abs"):
+    setattr(Box, f"__{_name}__", _operator(getattr(torch, _name)))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Box, f"__{_name}__", _refused(_name))
+for _name in (
+    "bool",
+    "float",
+    "int",
+    "index",
+    "complex",
+    "array",
+    "contains",
+    "mod",
+    "floordiv",
+    "and",
+    "or",
+    "xor",
+    "invert",
+):
+    setattr(Box, f"__{_name}__", _refused(f"__{_name}__"))
+Box.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+_NUMBERS = itertools.count()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,10 @@ from torch import Tensor, nn
 
 from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.followed import check_followed
 from hf_smoothing.interval.margins import box_around, logits_of, margins_of
 from hf_smoothing.interval.radii import certified_radii, check_largest
+from hf_smoothing.interval.refusals import UnsupportedOperationError
 from hf_smoothing.interval.trace import Trace
 from hf_smoothing.preprocessing import Preprocessing
 
@@ -51,104 +52,113 @@ def linf_certificates(
     *,
     largest: float,
     backward: bool = False,
+    cover_run: bool = True,
     tolerance: float = 1e-8,
     iterations: int = 100,
 ) -> tuple[Tensor, Tensor]:
     """For each image the predicted class and an l-infinity radius within which it provably stays the prediction.
 
-    Guarantee: deterministic. For the network with these weights in real arithmetic, no image of [0, 1] pixels that differs by at most
-    the radius in every pixel gets another class. Bounds are computed in float64 and rounded outward. A run in float32 or less adds
-    rounding errors of its own, which only matter where logits nearly tie.
+    Guarantee: deterministic. No image of [0, 1] pixels that differs by at most the radius in every pixel gets another class, neither from
+    the network in real arithmetic nor from a run of it in its own dtype (float32, or float64), whatever the order of summation. Elementwise
+    functions of a run are taken to be right to 8 units in the last place. Not covered are runs with autocast, in half precision or TF32,
+    and convolutions by Winograd or FFT. The bounds themselves are computed in float64 and rounded outward.
 
     Args:
         classifier: see `classify_function`; in eval mode.
         pixels: float (batch, channels, height, width) in [0, 1], or uint8.
         largest: radius at which to stop looking, in [0, 1] pixel units.
         backward: use backward linear bounds (CROWN-IBP) as well, where they are tighter: larger radii, at several times the cost.
+        cover_run: False for a guarantee in real arithmetic only, which is a little larger.
         tolerance, iterations: see `certified_radii`.
 
     Returns:
-        (classes int64 (batch,), radii float64 (batch,)), the radius 0 where nothing can be certified.
+        (classes int64 (batch,), radii float64 (batch,)): the predictions in real arithmetic; the radius 0 where nothing can be certified.
 
     Raises:
-        UnsupportedOperationError: naming an operation of the network without a bound.
-        ValueError: in train mode, with weights that are not finite, a `largest` outside (0, 1], or pixels outside [0, 1].
+        UnsupportedOperationError: naming an operation of the network without a bound, such as one that mixes the images of a batch.
+        ValueError: in train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, a `largest`
+            outside (0, 1], or pixels outside [0, 1].
     """
-    classify = exact_classifier(classifier, largest)
+    check_certifiable(classifier, largest, cover_run)
     return certificates_of(
-        classify, pixels, largest=largest, backward=backward, tolerance=tolerance, iterations=iterations
-    )
-
-
-def exact_classifier(classifier: nn.Module, largest: float) -> Callable[[Any], Any]:
-    """What `certificates_of` evaluates: a float64 copy of the network, after `check_certifiable`."""
-    check_certifiable(classifier, largest)
-    return classify_function(copy.deepcopy(classifier).double())
+        classifier, pixels, largest=largest, backward=backward, cover_run=cover_run, tolerance=tolerance, iterations=iterations
+    )  # fmt: skip
 
 
 @torch.no_grad()
 def certificates_of(
-    classify: Callable[[Any], Any],
+    classifier: nn.Module,
     pixels: Tensor,
     *,
     largest: float,
     backward: bool = False,
+    cover_run: bool = True,
     tolerance: float = 1e-8,
     iterations: int = 100,
 ) -> tuple[Tensor, Tensor]:
-    """`linf_certificates` of a network that is checked and in float64 already; arguments and result as there."""
+    """`linf_certificates` of a network that is checked already (`check_certifiable`); arguments and result as there."""
+    classify, dtype = classify_function(classifier), run_dtype(classifier)
     images = exact_pixels(pixels)
-    logits = logits_of(classify, images)
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"The network must return logits, or an output that has them, got {type(logits).__name__}.")
-    classes = logits.argmax(dim=1)
+    count = len(images)
+    # With a neighbour, so that no batch of one hides what an operation does to the batch.
+    company = torch.cat([images, 1.0 - images[:1]])
+    covered = _bounds(classify, company, 0.0, dtype, Trace(outward=True, cover_run=True, tolerant=True), value=True)
+    check_followed(classify, company, covered, dtype)
+    assert covered.value is not None
+    classes = covered.value[:count].argmax(dim=1)
 
-    def bounds(which: Tensor, radii: Tensor | float) -> Box:
-        box: Box = logits_of(classify, box_around(images[which], radii, Trace(outward=True, origins=backward)))
-        return box
+    def margins(which: Tensor, radii: Tensor | float) -> Tensor:
+        trace = Trace(outward=True, cover_run=cover_run, tolerant=True, origins=backward)
+        return margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which]).worst
 
-    at_zero = bounds(torch.arange(len(images), device=images.device), 0.0)
-    _check_followed(at_zero, logits)
-
-    def violation(which: Tensor, radii: Tensor) -> Tensor:
-        return -margins_of(bounds(which, radii), classes[which]).worst
-
+    everyone = torch.arange(count, device=images.device)
     return classes, certified_radii(
-        violation,
-        len(images),
+        lambda which, radii: -margins(which, radii),
+        count,
         largest,
         device=images.device,
         dtype=images.dtype,
         tolerance=tolerance,
         iterations=iterations,
-        at_zero=-margins_of(at_zero, classes).worst,
+        at_zero=-margins(everyone, 0.0),
     )
+
+
+def _bounds(
+    classify: Callable[[Any], Any],
+    images: Tensor,
+    radii: Tensor | float,
+    dtype: torch.dtype,
+    trace: Trace,
+    value: bool = False,
+) -> Box:
+    box: Box = logits_of(classify, box_around(images, radii, trace, value, dtype=dtype, followed=True))
+    return box
 
 
 def exact_pixels(pixels: Tensor) -> Tensor:
     """float64; k / 255 for 8-bit images, which float32 would move."""
+    if not pixels.is_floating_point() and pixels.dtype != torch.uint8:
+        raise TypeError(f"`pixels` must be uint8 in 0..255 or floating point in [0, 1], got {pixels.dtype}.")
     return pixels.double() / 255 if pixels.dtype == torch.uint8 else pixels.double()
 
 
-def _check_followed(box: Box, logits: Tensor) -> None:
-    """Refuse a network of which boxes take another way than tensors, as changes in place of a shared tensor can make them.
-
-    Raises:
-        ValueError: if the logits of the images themselves are outside their own bounds.
-    """
-    if bool(((logits < box.lower) | (logits > box.upper)).any()):
-        raise ValueError(
-            "The logits of the images are outside their own bounds, so these bounds are for another function. Does the network change tensors in "
-            "place, or depend on more than its input?"
-        )
+def run_dtype(classifier: nn.Module) -> torch.dtype:
+    """The dtype that the network is run in: that of its first weights; float32 if it has none."""
+    for tensor in (*classifier.parameters(), *classifier.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.float32
 
 
-def check_certifiable(classifier: nn.Module, largest: float) -> None:
+def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = True) -> None:
     """Refuse what would make certificates meaningless.
 
     Raises:
         TypeError: if the classifier is no module.
-        ValueError: in train mode, with weights that are not finite, or a largest radius outside (0, 1].
+        UnsupportedOperationError: if a part of it is a compiled script, which boxes cannot enter.
+        ValueError: in train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, or a
+            largest radius outside (0, 1].
     """
     classify_function(classifier)
     check_largest(largest)
@@ -157,3 +167,20 @@ def check_certifiable(classifier: nn.Module, largest: float) -> None:
             "The network is in train mode, where its output is random or depends on the batch. Call eval() first."
         )
     check_finite(classifier)
+    for name, module in classifier.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedOperationError(
+                f"There is no sound bound for a scripted module, {f'got {name!r}' if name else 'which the network is'}. Pass the module that was scripted."
+            )
+    if not cover_run:
+        return
+    dtypes = {
+        tensor.dtype for tensor in (*classifier.parameters(), *classifier.buffers()) if tensor.is_floating_point()
+    }
+    if unknown := sorted(str(dtype) for dtype in dtypes - {torch.float32, torch.float64}):
+        raise ValueError(
+            f"Certificates cover runs in float32 or float64, got weights in {', '.join(unknown)}. Call float() first, or pass cover_run=False for a "
+            "guarantee in real arithmetic only."
+        )
+    if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
+        raise ValueError("Certificates do not cover runs under autocast. Leave it, or pass cover_run=False.")

@@ -22,6 +22,8 @@ class _Account:
     """A lower bound that is being added up: its parts, and a bound on what rounding may have lost so far.
 
     Args: like: (num_labels, batch, ...): a tensor of the dtype and device.
+
+    What is added belongs to a box: terms of shape (num_labels, *box.shape), summed over all but the labels and the box's images.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -29,16 +31,16 @@ class _Account:
         self.sizes, self.slack = self.total.clone(), self.total.clone()
         self.count = 0
 
-    def add(self, terms: Tensor, operations: int = 2) -> None:
-        """Add the sum of (num_labels, batch, ...) terms, each made by so many operations."""
-        part = _sum(terms)
+    def add(self, terms: Tensor, box: Box, operations: int = 2) -> None:
+        """Add the sum of terms, each made by so many operations."""
+        part = _sum(terms, box)
         self.total = self.total + part
         self.sizes, self.count = self.sizes + part.abs(), self.count + 1
-        self.lose(terms.abs(), terms[0, 0].numel() + operations)
+        self.lose(terms.abs(), box, terms[0].numel() // len(part[0]) + operations)
 
-    def lose(self, sizes: Tensor, operations: int) -> None:
+    def lose(self, sizes: Tensor, box: Box, operations: int) -> None:
         """Note that numbers of these sizes went through so many roundings."""
-        self.slack = self.slack + operations * torch.finfo(sizes.dtype).eps * _sum(sizes)
+        self.slack = self.slack + operations * torch.finfo(sizes.dtype).eps * _sum(sizes, box)
 
     def lower(self) -> Tensor:
         """The bound: all parts, less twice what may have been lost (twice, since the slack itself is rounded)."""
@@ -51,6 +53,8 @@ def backward_margins(logits: Box, labels: Tensor) -> Tensor:
 
     Rounding: any A gives a valid bound A x if what separates it from the exact one is bounded times the largest |x|. So every step
     notes n u |A| |W| |x| for its n roundings (Higham, section 3.1), from the differences A W to the sums at branches and the constant.
+
+    With a trace that covers the run, every step gives away |A| times what the run's rounding adds to it.
 
     Args:
         logits: a box whose trace kept origins.
@@ -67,17 +71,20 @@ def backward_margins(logits: Box, labels: Tensor) -> Tensor:
         box, a = weights.pop(max(weights))
         origin = box.origin
         if origin is None:
-            account.add(torch.minimum(a * box.lower, a * box.upper))
+            account.add(torch.minimum(a * box.lower, a * box.upper), box)
         elif origin.activation is not None:
             _collect(weights, origin.activation, _through_relu(a, origin.activation, account), account)
         else:
             shift = torch.as_tensor(origin.shift, dtype=a.dtype, device=a.device)
-            account.add(a * shift.expand(a.shape[1:]))  # a shift of another shape is an error, not a larger sum
-            account.lose(a.abs() * origin.shift_sizes, 8)
+            account.add(a * shift.expand(a.shape[1:]), box)  # a shift of another shape is an error, not a larger sum
+            account.lose(a.abs() * origin.shift_sizes, box, 8)
+            if origin.error is not None:  # the run may be off by so much in either direction
+                account.add(-a.abs() * origin.error, box)
             for part in origin.parts:
                 if part.terms > 1:  # else entries only change places
                     # Each entry of A W sums over the outputs that an input reaches: at most as many as A has.
-                    account.lose(_back(part, a, absolute=True) * part.source.largest, part.terms + a[0, 0].numel())
+                    sizes = _back(part, a, absolute=True) * part.source.largest
+                    account.lose(sizes, part.source, part.terms + a[0].numel() // batch)
                 _collect(weights, part.source, _back(part, a), account)
     lower = account.lower().T.clone()
     lower[torch.arange(batch, device=labels.device), labels] = torch.inf
@@ -88,7 +95,7 @@ def _collect(weights: dict[int, tuple[Box, Tensor]], box: Box, a: Tensor, accoun
     known = weights.get(box.number)
     if known is not None:  # where two branches part
         a = known[1] + a
-        account.lose(a.abs() * box.largest, 1)
+        account.lose(a.abs() * box.largest, box, 1)
     weights[box.number] = (box, a)
 
 
@@ -110,12 +117,12 @@ def _through_relu(a: Tensor, before: Box, account: _Account) -> Tensor:
     lift = torch.where(mixed, -slope * low, torch.zeros_like(low))
     below = torch.where(mixed, (high > -low).to(low.dtype), slope)  # the nearer of y >= x and y >= 0
     positive, negative = a.clamp(min=0), a.clamp(max=0)
-    account.add(negative * lift)
+    account.add(negative * lift, before)
     # The slope is off by 2 roundings and the lift by 4: near the line's ends that is 6 u |x| at most.
-    account.lose(a.abs() * before.largest, 8)
+    account.lose(a.abs() * before.largest, before, 8)
     return positive * below + negative * slope
 
 
-def _sum(values: Tensor) -> Tensor:
-    """Over all but (num_labels, batch)."""
-    return values.flatten(2).sum(-1)
+def _sum(values: Tensor, box: Box) -> Tensor:
+    """Over all but labels and images, of (num_labels, *box.shape)."""
+    return values.movedim((box.batch or 0) + 1, 1).flatten(2).sum(-1)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.crown import backward_margins
+from hf_smoothing.interval.refusals import UnsupportedOperationError, located
 from hf_smoothing.interval.rounding import widened
-from hf_smoothing.interval.trace import Trace
+from hf_smoothing.interval.trace import LinearLayer, Trace
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Margins:
         return self.lower.amin(dim=1)
 
 
-def box_around(pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = None, value: bool = False) -> Box:
+def box_around(
+    pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = None, value: bool = False, *,
+    dtype: torch.dtype | None = None, followed: bool = False,
+) -> Box:  # fmt: skip
     """The l-infinity ball around each image, within [0, 1].
 
     Args:
@@ -41,6 +45,9 @@ def box_around(pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = No
         epsilon: radius in [0, 1] pixel units, one number or one an image.
         trace: of the journey to come.
         value: whether the images themselves travel with the box.
+        dtype: that the network computes in; by default that of the pixels.
+        followed: whether to refuse what mixes the images of a batch; always so where the trace keeps origins, since backward bounds
+            add up what belongs to one image.
 
     Raises:
         ValueError: if an image leaves [0, 1], or a radius is negative or nan: there would be no such ball.
@@ -55,8 +62,13 @@ def box_around(pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = No
         raise ValueError(f"A radius must be >= 0, got {float(radius.min())}.")
     if radius.ndim:
         radius = radius.view(-1, *(1,) * (pixels.ndim - 1))
-    box = Box((pixels - radius).clamp(min=0.0), (pixels + radius).clamp(max=1.0), pixels if value else None, trace)
-    return widened(box, terms=2)
+    box = Box(
+        (pixels - radius).clamp(min=0.0), (pixels + radius).clamp(max=1.0), pixels if value else None, trace, dtype=dtype,
+        batch=0 if followed or (trace is not None and trace.origins) else None,
+    )  # fmt: skip
+    return widened(
+        box, terms=2, name="pixels"
+    )  # a run rounds the pixels of an image in the ball, which need not fit its dtype
 
 
 def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> Margins:
@@ -75,9 +87,31 @@ def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> M
 
 
 def logits_of(classify: Callable[[Any], Any], given: Any) -> Any:
-    """What a classifier makes of pixels or of a box of them: the same, of logits, also out of an output with `logits`."""
-    output = classify(given)
-    return getattr(output, "logits", output)
+    """What a classifier makes of pixels or of a box of them: the same, of logits, also out of an output with `logits`.
+
+    Raises:
+        UnsupportedOperationError: naming an operation without a bound for a box, and its place.
+        TypeError: if a box does not come out as one.
+    """
+    if not isinstance(given, Box):
+        output = classify(given)
+        return getattr(output, "logits", output)
+    try:
+        output = classify(given)
+        logits = getattr(output, "logits", output)
+    except UnsupportedOperationError as error:
+        raise located(error) from error
+    except (RuntimeError, TypeError, AttributeError, IndexError, ValueError) as error:
+        ours = isinstance(error, ValueError) and "'Box'" not in str(error)  # a refusal of the network, or of a mode
+        if ours or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise located(error) from error
+    if not isinstance(logits, Box):
+        raise TypeError(
+            f"The network must return logits, or an output that has them, got {type(logits).__name__} for a box of pixels."
+        )
+    logits.memory.check(logits.version, "the logits")
+    return logits
 
 
 def margins_of(logits: Box, labels: Tensor) -> Margins:
@@ -91,10 +125,8 @@ def margins_of(logits: Box, labels: Tensor) -> Margins:
         labels: int64 (batch,).
 
     Raises:
-        UnsupportedOperationError: if the network changed the box after it was used.
         ValueError: on labels out of range.
     """
-    logits.check_unspent()
     classes = logits.shape[1]
     if bool(((labels < 0) | (labels >= classes)).any()):
         raise ValueError(
@@ -102,20 +134,23 @@ def margins_of(logits: Box, labels: Tensor) -> Margins:
             "without a label."
         )
     chosen = torch.arange(len(labels), device=labels.device), labels
-    last = logits.trace.last_linear
-    if last is not None and last[3] is logits:
-        lower = _merged(last[0], last[1], last[2], labels)
+    trace, last = logits.trace, logits.trace.last_linear
+    if last is not None and last.number == logits.number:
+        lower = _merged(last, labels)
     else:
         gaps = logits.lower[chosen][:, None] - logits.upper
-        lower = widened(Box(gaps, gaps, None, logits.trace), terms=2).lower
+        lower = _less_rounding(gaps, gaps.abs(), 2, trace)
     lower = lower.clone()
     lower[chosen] = torch.inf
-    if logits.trace.origins:
+    if trace.origins:
         lower = torch.maximum(lower, backward_margins(logits, labels))
+    if trace.hopeless is not None:
+        lower[trace.hopeless] = -torch.inf
     return Margins(lower, logits.value)
 
 
-def _merged(weights: Tensor, bias: Tensor | None, box: Box, labels: Tensor) -> Tensor:
+def _merged(last: LinearLayer, labels: Tensor) -> Tensor:
+    box, weights, bias = last.before, last.weight, last.bias
     weight = weights[labels][:, None] - weights[None]  # (batch, num_labels, features)
     lower = torch.einsum("bkf,bf->bk", weight, box.centre) - torch.einsum("bkf,bf->bk", weight.abs(), box.radius)
     if bias is not None:
@@ -126,4 +161,12 @@ def _merged(weights: Tensor, bias: Tensor | None, box: Box, labels: Tensor) -> T
     sizes = torch.einsum("bkf,bf->bk", both, box.largest)
     if bias is not None:
         sizes = sizes + bias[labels][:, None].abs() + bias[None].abs()
-    return widened(Box(lower, lower, None, box.trace), terms=2 * weights.shape[1] + 16, sizes=2 * sizes).lower
+    if last.error is not None:  # a run rounds both logits, whose difference it never computes
+        lower = lower - (last.error[torch.arange(len(labels)), labels][:, None] + last.error)
+    return _less_rounding(lower, 2 * sizes, 2 * weights.shape[1] + 16, box.trace)
+
+
+def _less_rounding(lower: Tensor, sizes: Tensor, terms: int, trace: Trace) -> Tensor:
+    """A bound, less what the rounding of its own sum of so many terms may have added."""
+    own = Box(lower, lower, None, Trace(outward=trace.outward, tolerant=True), batch=0)
+    return widened(own, terms=terms, sizes=sizes, name="margins").lower

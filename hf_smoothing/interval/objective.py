@@ -170,7 +170,8 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 def _bounds(model: Any, batch: Batch, radii: Tensor, trace: Trace) -> tuple[Margins, Box]:
     box = box_around(batch.pixels, radii, trace, value=True)
-    return margin_bounds(model, box, batch.labels), box
+    first = box.frozen()  # the network may change its pixels in place
+    return margin_bounds(model, box, batch.labels), first
 
 
 @contextmanager

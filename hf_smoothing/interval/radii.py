@@ -50,11 +50,11 @@ def certified_radii(
     everyone = torch.arange(count, device=device)
     if at_zero is None:
         at_zero = violation(everyone, radii)
-    open_ = everyone[at_zero < 0.0]
+    open_ = everyone[at_zero < 0.0]  # nan is not
     if not len(open_):
         return radii
     top = torch.full((len(open_),), largest, device=device, dtype=dtype)
-    at_top = violation(open_, top) if at_largest is None else at_largest[open_]
+    at_top = _known(violation(open_, top) if at_largest is None else at_largest[open_])
     radii[open_[at_top <= 0.0]] = largest
     inside = at_top > 0.0
 
@@ -67,8 +67,7 @@ def certified_radii(
         if not len(image):
             break
         x = a + step * (b - a)
-        fx = violation(image, x).to(dtype)
-        fx = torch.where(fx.isnan(), torch.inf, fx)  # a bound that is nan certifies nothing
+        fx = _known(violation(image, x)).to(dtype)
         same = (fx > 0.0) == (fa > 0.0)
         c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
         b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
@@ -82,6 +81,11 @@ def certified_radii(
         step = _next_step(a, b, c, fa, fb, fc).clamp(least, 1.0 - least)
         image, a, b, fa, fb, step = (t[going] for t in (image, a, b, fa, fb, step))
     return radii
+
+
+def _known(violation: Tensor) -> Tensor:
+    """A bound that is nan certifies nothing."""
+    return torch.where(violation.isnan(), torch.inf, violation)
 
 
 def check_largest(largest: float) -> None:

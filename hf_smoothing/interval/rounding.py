@@ -1,4 +1,4 @@
-"""Outward rounding: what floating point may have lost is added to both ends."""
+"""Outward rounding: what floating point may have lost, here and in a run of the network, is added to both ends."""
 
 from __future__ import annotations
 
@@ -6,31 +6,54 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.refusals import refuse
 
 
-def widened(box: Box, *, terms: int, sizes: Tensor | None = None) -> Box:
-    """The box with both ends moved outward by a bound on the rounding error of the operation that made it.
+def widened(box: Box, *, terms: int, name: str, sizes: Tensor | None = None) -> Box:
+    """The box with both ends moved outward by bounds on the rounding error of the operation that made it.
 
     A sum of n products, in any order and with or without fused multiplication, is off by at most gamma_n times the sum of the
     products' absolute values, gamma_n = n u / (1 - n u), u half the machine epsilon (Higham, *Accuracy and Stability of Numerical
-    Algorithms*, section 3.1). Twice that is taken, for the rounding of the ends and of this bound itself.
+    Algorithms*, section 3.1). For the bounds themselves twice that is taken, for the rounding of the ends and of this bound itself.
+    Where the trace covers the run as well, gamma_n of the network's dtype comes on top: boxes then hold every number that a run
+    computes from an image in the first box, by induction from layer to layer. Numbers too small for a normal float may be flushed
+    to 0, each; numbers too large for the dtype leave an image without bounds.
 
     Args:
         box: made by an operation; unchanged unless its trace rounds outward.
         terms: n.
+        name: of the operation, for messages.
         sizes: the sums of absolute values; by default the larger end.
 
     Raises:
-        ValueError: where n is too large for the dtype.
+        ValueError: where n is too large for the dtype of the bounds.
+        UnsupportedOperationError: where a run in less than float32 would have to be covered.
     """
-    if not box.trace.outward:
+    trace = box.trace
+    if not trace.outward:
         return box
-    info = torch.finfo(box.dtype)
-    unit = info.eps / 2
-    sizes = box.largest if sizes is None else sizes
-    if 4 * terms * unit > 1:
+    sizes = box.largest if sizes is None else sizes.expand(box.shape)
+    own, run = torch.finfo(sizes.dtype), torch.finfo(box.dtype)
+    if 4 * terms * own.eps / 2 > 1:
         raise ValueError(
-            f"Sums of {terms:,} numbers have no useful bound on their rounding in {box.dtype}. Bound in float64."
+            f"Sums of {terms:,} numbers have no useful bound on their rounding in {sizes.dtype}. Bound in float64."
         )
-    slack = 2 * (terms * unit / (1 - terms * unit)) * sizes + 2 * info.tiny
-    return Box(box.lower - slack, box.upper + slack, box.value, box.trace)
+    slack = 2 * _gamma(terms, own.eps / 2) * sizes + 2 * own.tiny
+    limit = own.max / 4
+    if trace.cover_run:
+        if run.eps > torch.finfo(torch.float32).eps:
+            refuse(name, f"A run in {box.dtype} is not covered: call .float() first, or certify with cover_run=False.")
+        if terms * run.eps > 1:
+            refuse(name, f"A run in {box.dtype} that sums {terms:,} numbers is not covered: call .double() first.")
+        # A little more than gamma, for the rounding of this product.
+        error = (1.0 + 1e-6) * _gamma(terms, run.eps / 2) * sizes + (terms + 2) * run.tiny
+        slack, limit = slack + error, min(limit, run.max / 4)
+    result = box.make(box.lower - slack, box.upper + slack, box.value)
+    if trace.cover_run:
+        result.error = error
+    trace.give_up(~(sizes < limit), box.batch, name, f"Numbers of this size overflow {box.dtype}.")
+    return result
+
+
+def _gamma(terms: int, unit: float) -> float:
+    return terms * unit / (1 - terms * unit)

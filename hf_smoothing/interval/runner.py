@@ -27,7 +27,7 @@ from hf_smoothing.certification.images import (
 from hf_smoothing.certification.labels import adopt_labels
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import versions_of, with_description
-from hf_smoothing.interval.certificates import certificates_of, exact_classifier, exact_pixels
+from hf_smoothing.interval.certificates import certificates_of, check_certifiable, exact_pixels, run_dtype
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.records import Run, RunWriter, check_writable, read_run
 
@@ -39,6 +39,7 @@ def certify_dataset_linf(
     *,
     largest: float,
     backward: bool = False,
+    cover_run: bool = True,
     tolerance: float = 1e-8,
     indices: Sequence[int] | None = None,
     batch_size: int = 128,
@@ -53,7 +54,7 @@ def certify_dataset_linf(
         classifier: as in `linf_certificates`.
         dataset: as in `hf_smoothing.certify_dataset`, but no stream.
         output_dir: the run folder, created or resumed.
-        largest, backward, tolerance: as in `linf_certificates`.
+        largest, backward, cover_run, tolerance: as in `linf_certificates`.
         indices: which images, all by default.
         batch_size: images bounded at once.
         description: further JSON facts for `run.json`.
@@ -70,13 +71,14 @@ def certify_dataset_linf(
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     if is_stream(dataset):
         raise ValueError("Interval certification reads a data set by index, got a stream. Pass PixelDataset instead.")
-    classify = exact_classifier(classifier, largest)
+    check_certifiable(classifier, largest, cover_run)
     chosen = check_selection(dataset, indices) or []
     warn_other_framing(classifier, dataset)
     device = classifier_device(classifier)
     state = process_state(cpu=device.type == "cpu")
     name = "interval bounds and backward linear bounds" if backward else "interval bounds"
-    rule = {"name": name, "largest": largest, "tolerance": tolerance}
+    covers = f"{str(run_dtype(classifier)).removeprefix('torch.')} runs" if cover_run else "real arithmetic"
+    rule = {"name": f"{name}, for {covers}", "covers": covers, "largest": largest, "tolerance": tolerance}
     check_writable(output_dir)
     seen = survey(dataset, chosen)
     left_out = left_out_facts(dataset, chosen)
@@ -97,7 +99,12 @@ def certify_dataset_linf(
             pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
             began = time.perf_counter()
             classes, radii = certificates_of(
-                classify, pixels.to(device), largest=largest, backward=backward, tolerance=tolerance
+                classifier,
+                pixels.to(device),
+                largest=largest,
+                backward=backward,
+                cover_run=cover_run,
+                tolerance=tolerance,
             )
             seconds = (time.perf_counter() - began) / len(items)
             for (index, item), prediction, radius in zip(items, classes.tolist(), radii.tolist(), strict=True):

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
+
+from hf_smoothing.interval.refusals import refuse
 
 
 if TYPE_CHECKING:
@@ -18,25 +21,69 @@ class Trace:
     """What is noted down while a box travels.
 
     Attributes:
-        outward: whether every result is widened by a bound on its rounding error.
+        outward: whether every result is widened by a bound on its own rounding error.
+        cover_run: whether it is widened as well by a bound on the rounding of the network as it is run, in the dtype of the boxes.
+        tolerant: whether images for which an operation has no bound (a division by an interval around 0) are noted in `hopeless`
+            and go on without meaning, in place of an error.
+        hopeless: bool (batch,): those images, or None if there are none.
         statistics: batch mean and variance of each batch norm in train mode, in the order of the calls. A box with a value writes
             them, one without reads them.
         update_running: whether a batch norm in train mode updates its running statistics.
         read: how many of `statistics` have been read.
         before_activations: the boxes that entered an activation.
         weights: of the linear layers and convolutions passed.
-        last_linear: weight, bias, input and output of the last linear layer passed.
+        last_linear: the last linear layer passed.
         origins: whether each box remembers where it came from, for backward bounds.
     """
 
     outward: bool = False
+    cover_run: bool = False
+    tolerant: bool = False
+    hopeless: Tensor | None = None
     statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     update_running: bool = True
     read: int = 0
     before_activations: list[Box] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
-    last_linear: tuple[Tensor, Tensor | None, Box, Box] | None = None
+    last_linear: LinearLayer | None = None
     origins: bool = False
+
+    def give_up(self, where: Tensor, batch: int | None, name: str, why: str) -> None:
+        """Note the images that have an entry without a bound, or refuse the operation.
+
+        Args:
+            where: bool, of the shape of the box.
+            batch: dimension of the images.
+            name: of the operation.
+            why: a sentence for the refusal.
+
+        Raises:
+            UnsupportedOperationError: unless the trace is tolerant.
+        """
+        if not bool(where.any()):
+            return
+        if not self.tolerant or batch is None:
+            refuse(name, why)
+        found = where.movedim(batch, 0).flatten(1).any(1)
+        self.hopeless = found if self.hopeless is None else self.hopeless | found
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """A linear layer that was passed.
+
+    Attributes:
+        weight, bias: as the bounds took them.
+        before: what went in.
+        number: of the box that came out.
+        error: what the rounding of the run adds to what came out, at most.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    before: Box
+    number: int
+    error: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -65,9 +112,16 @@ class Origin:
         shift: constant part of the affine map, of a shape that broadcasts to the box.
         shift_sizes: the sum of the absolute values that the shift was made of, which bounds its rounding.
         activation: the box before a ReLU.
+        error: of the shape of the box: what the rounding of the run adds to this step, at most.
     """
 
     parts: tuple[Linear, ...] = ()
     shift: Tensor | float = 0.0
     shift_sizes: Tensor | float = 0.0
     activation: Box | None = None
+    error: Tensor | None = None
+
+
+def same(x: torch.Tensor) -> torch.Tensor:
+    """Unchanged."""
+    return x

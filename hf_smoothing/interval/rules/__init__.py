@@ -1,11 +1,12 @@
 """What each operation does to a box. All rules are sound: a point inside goes to a point inside.
 
 A linear map sends centre c and half-width r to W c + b and |W| r; a non-decreasing function sends the two ends to the two ends
-(Gowal et al., arXiv 1810.12715).
+(Gowal et al., arXiv 1810.12715). A rule is a function whose parameters are the arguments that it has been proven for; `dispatch`
+refuses all others.
 """
 
-from hf_smoothing.interval.rules import activations, arithmetic, layers, moves  # noqa: F401  # importing them registers their rules
-from hf_smoothing.interval.rules.registry import RULES
+from hf_smoothing.interval.rules import arithmetic, elementwise, joins, moves, pooling, products, turning  # noqa: F401  # importing them registers their rules
+from hf_smoothing.interval.rules.registry import OPERATIONS, RULES, in_place_functions
 
 
-__all__ = ["RULES"]
+__all__ = ["OPERATIONS", "RULES", "in_place_functions"]

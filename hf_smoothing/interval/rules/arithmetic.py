@@ -1,28 +1,95 @@
-"""Sums, and products with constants."""
+"""Sums, differences, products and quotients of boxes and constants; the larger and the smaller of two."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from hf_smoothing.interval.batches import after_broadcast
 from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.constants import constant, number
+from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.rounding import widened
-from hf_smoothing.interval.rules.registry import register, same
-from hf_smoothing.interval.trace import Linear
+from hf_smoothing.interval.rules.registry import rule
+from hf_smoothing.interval.rules.turning import reciprocal
+from hf_smoothing.interval.trace import Linear, same
 
 
-def _add(first: Any, second: Any, *, alpha: float = 1.0) -> Box:
-    if alpha != 1.0:
-        second = second * alpha
-    if isinstance(first, Box) and isinstance(second, Box):
-        values = (first.value, second.value)
-        value = None if values[0] is None or values[1] is None else values[0] + values[1]
-        result = widened(Box(first.lower + second.lower, first.upper + second.upper, value, first.trace), terms=2)
-        return result.came_from(*(_spread(box, result) for box in (first, second)))
-    box, constant = (first, second) if isinstance(first, Box) else (second, first)
-    result = widened(box.map(lambda x: x + constant), terms=2)
-    return result.came_from(_spread(box, result), shift=constant)
+_BOTH = ("input", "other")
+
+
+def _operands(name: str, *given: Any) -> tuple[list[Box | Tensor], Box, torch.dtype]:
+    """Boxes as they are and constants as tensors of the bounds' dtype, a box among them, and the dtype that a run computes in."""
+    boxes = [part for part in given if isinstance(part, Box)]
+    dtype = boxes[0].dtype if len(boxes) == 1 else torch.promote_types(boxes[0].dtype, boxes[1].dtype)
+    parts: list[Box | Tensor] = []
+    for part in given:
+        if isinstance(part, Box):
+            parts.append(part)
+        else:
+            tensor, dtype = constant(part, boxes[0])
+            parts.append(tensor)
+    return parts, boxes[0], dtype
+
+
+def _result(name: str, parts: list[Box | Tensor], box: Box, dtype: torch.dtype, ends: list[Tensor | None]) -> Box:
+    lower, upper, value = ends
+    assert lower is not None and upper is not None
+    result = box.make(lower, upper, value, after_broadcast(name, parts, lower.shape))
+    result.dtype = dtype
+    return result
+
+
+def _value(part: Box | Tensor) -> Tensor | None:
+    return part.value if isinstance(part, Box) else part
+
+
+def _ends(parts: list[Box | Tensor], function: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor | None]:
+    """Lower and upper end and value of a function that does not decrease in either part."""
+    found: list[Tensor | None] = []
+    for end in (lambda part: part.lower, lambda part: part.upper, lambda part: part.value):
+        first, second = (end(part) if isinstance(part, Box) else part for part in parts)
+        found.append(None if first is None or second is None else function(first, second))
+    return found
+
+
+@rule("add", boxes=_BOTH)
+def add(input: Any, other: Any, *, alpha: float = 1) -> Box:
+    """A sum increases in both: ends are added. Backward exact."""
+    if alpha != 1:
+        other = _scaled(other, alpha, input)
+    parts, box, dtype = _operands("add", input, other)
+    result = widened(_result("add", parts, box, dtype, _ends(parts, torch.add)), terms=2, name="add")
+    constants = [part for part in parts if isinstance(part, Tensor)]
+    spread = [_spread(part, result) for part in parts if isinstance(part, Box)]
+    return result.came_from(*spread, shift=constants[0] if constants else 0.0)
+
+
+@rule("sub", "subtract", boxes=_BOTH)
+def sub(input: Any, other: Any, *, alpha: float = 1) -> Box:
+    """A sum with the negative, which is exact."""
+    if alpha != 1:
+        other = _scaled(other, alpha, input)
+    return add(input, neg(other) if isinstance(other, Box) else -other)
+
+
+def _scaled(part: Any, alpha: Any, like: Any) -> Any:
+    """A summand times a number, rounded as a run does it."""
+    if isinstance(part, Box):
+        return mul(part, number(alpha, part, "add"))
+    product: Any = constant(part, like)[0] * number(alpha, like, "add")
+    return product
+
+
+@rule("neg", "negative")
+def neg(input: Box) -> Box:
+    """The ends change places: exact. Backward exact."""
+    value = None if input.value is None else -input.value
+    result = input.make(-input.upper, -input.lower, value)
+    return result.came_from(Linear(input, torch.neg, same, 1))
 
 
 def _spread(box: Box, result: Box) -> Linear:
@@ -31,33 +98,67 @@ def _spread(box: Box, result: Box) -> Linear:
         return Linear(box, same, same, 1)
     whole = result.shape
 
-    def function(x: torch.Tensor) -> torch.Tensor:
+    def function(x: Tensor) -> Tensor:
         return x.expand(whole)
 
     return Linear(box, function, function, 2)
 
 
-def _sub(first: Any, second: Any, *, alpha: float = 1.0) -> Box:
-    return _add(first, _mul(second, -alpha) if isinstance(second, Box) else -alpha * second)
+@rule("mul", "multiply", boxes=_BOTH)
+def mul(input: Any, other: Any) -> Box:
+    """The extremes of a product are products of ends. Backward exact with a constant; of two boxes by the interval."""
+    parts, box, dtype = _operands("mul", input, other)
+    corners = [a * b for a in _corners(parts[0]) for b in _corners(parts[1])]
+    lower, upper = _extremes(corners)
+    values = [_value(part) for part in parts]
+    value = None if values[0] is None or values[1] is None else values[0] * values[1]
+    result = widened(_result("mul", parts, box, dtype, [lower, upper, value]), terms=2, name="mul")
+    factors = [part for part in parts if isinstance(part, Tensor)]
+    if not factors:
+        return result
+    return result.came_from(_scaling(box, factors[0], result))
 
 
-def _mul(first: Any, second: Any) -> Box:
-    if isinstance(first, Box) and isinstance(second, Box):
-        raise TypeError("The product of two boxes is not bounded here; only a product with constants.")
-    box, constant = (first, second) if isinstance(first, Box) else (second, first)
-    low, high = box.lower * constant, box.upper * constant
-    value = None if box.value is None else box.value * constant
-    result = widened(Box(torch.minimum(low, high), torch.maximum(low, high), value, box.trace), terms=2)
-    return result.came_from(Linear(box, lambda x: x * constant, lambda x: x * abs(constant), 2))
+def _corners(part: Box | Tensor) -> tuple[Tensor, ...]:
+    return (part.lower, part.upper) if isinstance(part, Box) else (part,)
 
 
-def _div(first: Any, second: Any) -> Box:
-    if isinstance(second, Box):
-        raise TypeError("Division by a box is not bounded here; only by constants.")
-    return _mul(first, 1.0 / second)
+def _extremes(corners: list[Tensor]) -> tuple[Tensor, Tensor]:
+    lower = upper = corners[0]
+    for corner in corners[1:]:
+        lower, upper = torch.minimum(lower, corner), torch.maximum(upper, corner)
+    return lower, upper
 
 
-register(_add, "add", "add_", "__add__", "__radd__", "__iadd__")
-register(_sub, "sub", "sub_", "__sub__")
-register(_mul, "mul", "mul_", "__mul__", "__rmul__")
-register(_div, "div", "__truediv__", "true_divide")
+def _scaling(box: Box, factor: Tensor, result: Box) -> Linear:
+    return Linear(box, lambda x: x * factor, lambda x: x * factor.abs(), 2)
+
+
+@rule("div", "divide", "true_divide", "truediv", boxes=_BOTH)
+def div(input: Any, other: Any) -> Box:
+    """By a constant in the dtype of the bounds; by a box that does not hold 0 as a product with 1 / x. A run may multiply by 1 / x too."""
+    if isinstance(other, Box):
+        return widened(mul(input, reciprocal(other)), terms=4, name="div")
+    parts, box, dtype = _operands("div", input, other)
+    divisor = parts[1]
+    assert isinstance(divisor, Tensor)
+    if bool((divisor == 0).any()):
+        refuse("div", "It divides by a constant that is 0.")
+    lower, upper = _extremes([box.lower / divisor, box.upper / divisor])
+    value = None if box.value is None else box.value / divisor
+    result = widened(_result("div", parts, box, dtype, [lower, upper, value]), terms=4, name="div")
+    return result.came_from(_scaling(box, 1.0 / divisor, result))
+
+
+@rule("maximum", boxes=_BOTH)
+def maximum(input: Box | Tensor, other: Box | Tensor) -> Box:
+    """The larger of two, which does not decrease in either: exact."""
+    parts, box, dtype = _operands("maximum", input, other)
+    return _result("maximum", parts, box, dtype, _ends(parts, torch.maximum))
+
+
+@rule("minimum", boxes=_BOTH)
+def minimum(input: Box | Tensor, other: Box | Tensor) -> Box:
+    """The smaller of two, which does not decrease in either: exact."""
+    parts, box, dtype = _operands("minimum", input, other)
+    return _result("minimum", parts, box, dtype, _ends(parts, torch.minimum))

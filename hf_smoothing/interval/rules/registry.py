@@ -2,27 +2,73 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 
-RULES: dict[Any, Callable[..., Any]] = {}
-"""From torch functions to rules."""
+@dataclass(frozen=True)
+class Operation:
+    """What boxes know of one operation.
+
+    Attributes:
+        name: by which torch calls it.
+        rule: what it does to boxes. Its parameters are the arguments that are allowed.
+        signature: of the rule.
+        boxes: the parameters that may be boxes, or lists of them.
+        views: whether the result may share memory with the first argument.
+    """
+
+    name: str
+    rule: Callable[..., Any]
+    signature: inspect.Signature
+    boxes: tuple[str, ...]
+    views: bool
 
 
-def register(rule: Callable[..., Any], *names: str) -> None:
-    """Keep a rule for all functions of torch that have one of these names."""
-    for name in names:
-        for place in (torch, F, torch.Tensor, torch.nn.functional, torch._C._nn):
-            function = getattr(place, name, None)
-            if function is not None:
-                RULES[function] = rule
+OPERATIONS: dict[str, Operation] = {}
+"""By name."""
+
+RULES: dict[Any, tuple[Operation, bool]] = {}
+"""From torch functions to operations, and whether the function works in place."""
+
+_Rule = TypeVar("_Rule", bound=Callable[..., Any])
+_PLACES = (torch, F, torch.Tensor, torch._C._nn)
 
 
-def same(x: Tensor) -> Tensor:
-    """Unchanged."""
-    return x
+def rule(name: str, *aliases: str, boxes: tuple[str, ...] = (), views: bool = False) -> Callable[[_Rule], _Rule]:
+    """Keep a rule for all functions of torch that have this name or one of its aliases, and for their twins in place.
+
+    Args:
+        name, aliases: as torch spells the function out of place.
+        boxes: parameters that may be boxes; the first one by default.
+        views: see `Operation`.
+    """
+
+    def keep(function: _Rule) -> _Rule:
+        signature = inspect.signature(function)
+        operation = Operation(name, function, signature, boxes or (next(iter(signature.parameters)),), views)
+        assert name not in OPERATIONS, f"two rules for {name}"
+        OPERATIONS[name] = operation
+        for spelled in (name, *aliases):
+            for function_name, in_place in _spellings(spelled):
+                for place in _PLACES:
+                    found = getattr(place, function_name, None)
+                    if callable(found):
+                        RULES[found] = operation, in_place
+        return function
+
+    return keep
+
+
+def _spellings(name: str) -> list[tuple[str, bool]]:
+    return [(name, False), (f"__{name}__", False), (f"{name}_", True), (f"__i{name}__", True)]
+
+
+def in_place_functions(name: str) -> list[Any]:
+    """The functions of torch that are this operation in place."""
+    return [function for function, (operation, in_place) in RULES.items() if in_place and operation.name == name]

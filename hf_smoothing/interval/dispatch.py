@@ -1,0 +1,105 @@
+"""From a torch function that was given a box to the rule for it. All that holds for every rule is done here.
+
+- A box may stand only where the rule takes one, and only with the arguments that the rule lists.
+- Rules see frozen copies, and never write to a tensor. An operation in place runs as its twin out of place, whose result becomes the
+  new content of the box that it was called on; a plain tensor changed by a box is refused.
+- A view shares the memory of its base, so that later changes in place of one are noticed in the other.
+- The images of a batch are still one dimension afterwards.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.refusals import UnsupportedOperationError, refuse, refuse_neighbours
+from hf_smoothing.interval.rules import RULES
+from hf_smoothing.interval.rules.registry import Operation
+
+
+def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Apply the rule of a torch function.
+
+    Raises:
+        UnsupportedOperationError: naming the operation, if it has no sound bound with these arguments.
+    """
+    name = getattr(function, "__name__", str(function))
+    if function not in RULES:
+        refuse(name)
+    operation, in_place = RULES[function]
+    given = _bound(operation, name, args, kwargs)
+    _check_boxes(operation, name, given)
+    target = next(iter(given.arguments.values()))
+    in_place = in_place or bool(given.arguments.get("inplace"))
+    if in_place and not isinstance(target, Box):
+        refuse(name, "A tensor that is no box is changed in place by a box. Take the operation that is not in place.")
+    given.arguments.update({key: _frozen(value) for key, value in given.arguments.items()})
+    try:
+        result = operation.rule(*given.args, **given.kwargs)
+    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+        if isinstance(error, (UnsupportedOperationError, torch.OutOfMemoryError)):
+            raise
+        raise UnsupportedOperationError(f"There is no bound for {name!r} with these arguments: {error}") from error
+    _check_batch(name, boxes_in(list(given.arguments.values())), boxes_in(result))
+    if operation.views:
+        for box in boxes_in(result):
+            box.memory, box.version = target.memory, target.version
+    if not in_place:
+        return result
+    if result.shape != target.shape or result.dtype != target.dtype:
+        refuse(name, f"In place it changes shape or dtype, from {_kind(target)} to {_kind(result)}.")
+    target.become(result, name)
+    return target
+
+
+def boxes_in(value: Any) -> list[Box]:
+    """All boxes in a value, within lists, tuples, dictionaries and slices too."""
+    if isinstance(value, Box):
+        return [value]
+    if isinstance(value, slice):
+        value = (value.start, value.stop, value.step)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [box for part in parts for box in boxes_in(part)]
+
+
+def _bound(operation: Operation, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+    if not args and "input" in kwargs:  # the name that torch's own functions have for their first argument
+        args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+    try:
+        return operation.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        known = ", ".join(str(p.replace(annotation=p.empty)) for p in operation.signature.parameters.values())
+        refuse(name, f"Its bound is for the arguments ({known}): {error}.")
+
+
+def _check_boxes(operation: Operation, name: str, given: inspect.BoundArguments) -> None:
+    for parameter, value in given.arguments.items():
+        boxes = boxes_in(value)
+        if boxes and parameter not in operation.boxes:
+            refuse(name, f"A box may not stand for its {parameter!r}, which must be a constant.")
+        for box in boxes:
+            box.memory.check(box.version, name)
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Box):
+        return value.frozen()
+    if type(value) in (list, tuple):
+        return type(value)(_frozen(part) for part in value)
+    return value
+
+
+def _check_batch(name: str, before: list[Box], after: list[Box]) -> None:
+    """The net under all rules: as many images as before, and everybody knows where."""
+    counts = {box.shape[box.batch] for box in before if box.batch is not None}
+    if not counts:
+        return
+    if any(box.batch is None or {box.shape[box.batch]} != counts for box in after):
+        refuse_neighbours(name, "The images of the batch are no longer one dimension")
+
+
+def _kind(box: Box) -> str:
+    return f"{tuple(box.shape)} {box.dtype}"
