@@ -101,3 +101,32 @@ def network(name: str, seed: int = 0, size: int = 8) -> nn.Module:
 
 def images(count: int, size: int = 8, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+class Hidden(nn.Module):
+    """Two hidden layers with a function of one's own between, and a head."""
+
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(1)
+        self.function = function
+        self.first, self.second, self.head = nn.Linear(12, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.head(self.function(self, self.first(x.flatten(1))))
+
+
+def pixels(count=6):
+    return torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def broken(model, x, classes, radii, count=400):
+    """How many certificates random corners break."""
+    found = torch.zeros(len(x), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for _ in range(count):
+            signs = torch.randint(0, 2, x.shape, generator=generator) * 2.0 - 1.0
+            y = (x + 0.999999 * radii.float().view(-1, 1, 1, 1) * signs).clamp(0, 1)
+            found |= model(y).argmax(1) != classes
+    return int(found.sum())

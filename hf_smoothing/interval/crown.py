@@ -8,6 +8,7 @@ Neural Network Robustness Certification with General Activation Functions*, arXi
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -103,7 +104,11 @@ def _back(part: Linear, a: Tensor, absolute: bool = False) -> Tensor:
     """A W, or |A| |W|."""
     function = part.absolute if absolute else part.function
     transposed: Any = vjp(function, torch.zeros_like(part.source.lower))[1]
-    result: Tensor = vmap(lambda row: transposed(row)[0])(a.abs() if absolute else a)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "There is a performance drop", UserWarning
+        )  # where torch loops over the labels itself
+        result: Tensor = vmap(lambda row: transposed(row)[0])(a.abs() if absolute else a)
     return result
 
 

@@ -33,7 +33,10 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     given = _bound(operation, name, args, kwargs)
     _check_boxes(operation, name, given)
     target = next(iter(given.arguments.values()))
-    in_place = in_place or bool(given.arguments.get("inplace"))
+    wanted = given.arguments.get("inplace", False)
+    if not isinstance(wanted, int):
+        refuse(name, f"`inplace` must be True or False, got {type(wanted).__name__}.")
+    in_place = in_place or bool(wanted)
     if in_place and not isinstance(target, Box):
         refuse(name, "A tensor that is no box is changed in place by a box. Take the operation that is not in place.")
     given.arguments.update({key: _frozen(value) for key, value in given.arguments.items()})

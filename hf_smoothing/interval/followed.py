@@ -37,8 +37,7 @@ def check_followed(classify: Callable[[Any], Any], images: Tensor, bounds: Box, 
     everyone = torch.arange(len(images), device=images.device)
     hopeless = bounds.trace.hopeless
     for which in (everyone, everyone.flip(0), everyone[:1]):
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            logits = logits_of(classify, images[which].to(dtype))
+        logits = _run(classify, images[which].to(dtype), len(images))
         if not isinstance(logits, Tensor):
             raise TypeError(
                 f"The network must return logits, or an output that has them, got {type(logits).__name__}."
@@ -56,3 +55,16 @@ def check_followed(classify: Callable[[Any], Any], images: Tensor, bounds: Box, 
                 "The logits of the images are outside their own bounds, so these bounds are for another function. Does the network depend on the other "
                 "images of the batch, on how often it was called, on random numbers, or on whether it is given a tensor?"
             )
+
+
+def _run(classify: Callable[[Any], Any], images: Tensor, others: int) -> Any:
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return logits_of(classify, images)
+    except (RuntimeError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"The network takes a box of {others} images, but {len(images)} images themselves fail: {str(error).strip().splitlines()[0]}. Each image must have its "
+            "own logits in a batch of any size."
+        ) from error

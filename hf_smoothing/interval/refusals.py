@@ -36,6 +36,10 @@ REASONS = {
     "where": "Which branch is taken depends on the pixels; use max, min, clamp or relu.",
     "__setitem__": "Entries written into a tensor are not followed; use torch.cat or torch.stack.",
     "copy_": "Entries written into a tensor are not followed; use torch.cat or torch.stack.",
+    **dict.fromkeys(
+        [f"max_pool{d}d_with_indices" for d in (1, 2, 3)] + ["adaptive_max_pool2d_with_indices"],
+        "The place of a maximum depends on the pixels: leave return_indices out.",
+    ),
     "max": "The place of a maximum depends on the pixels; use amax.",
     "min": "The place of a minimum depends on the pixels; use amin.",
 } | dict.fromkeys(

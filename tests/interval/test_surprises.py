@@ -35,58 +35,6 @@ class Steps(nn.Module):
         return self.last(self.function(x).flatten(1))
 
 
-def preactivation(x):
-    """As in many a residual network: the skip connection takes what was changed in place."""
-    x = x - 0.5
-    skip = x
-    return F.relu(x, inplace=True) + skip
-
-
-def statement(x):
-    x = x - 0.5
-    F.relu(x, inplace=True)
-    return x.mul(-2)
-
-
-def aliased(x):
-    other = x = x - 0.5
-    x += 1.0
-    return other + x
-
-
-@pytest.mark.parametrize("function", [preactivation, statement, aliased])
-def test_a_tensor_used_again_after_a_change_in_place_is_refused(function):
-    with pytest.raises(UnsupportedOperationError, match="again after it was changed in place"):
-        linf_certificates(Steps(function).eval(), images(2).float(), largest=0.1)
-
-
-def test_changes_in_place_that_nobody_else_sees_are_followed():
-    def function(x):
-        x = x - 0.5
-        x += 0.25
-        x *= 2.0
-        x -= 0.125
-        return 1.0 - F.relu(x, inplace=True)
-
-    def twin(x):
-        return 1.0 - F.relu((x - 0.5 + 0.25) * 2.0 - 0.125)
-
-    found, plain = (linf_certificates(Steps(f).eval(), images(4).float(), largest=0.1) for f in (function, twin))
-    assert torch.equal(found[0], plain[0])
-    assert torch.allclose(found[1], plain[1], atol=1e-8)
-
-
-def test_a_network_that_boxes_do_not_follow_is_noticed_on_the_images():
-    def function(x):
-        x = x * 1.0
-        other = x.view(len(x), -1)  # shares memory, which no box does
-        x.add_(1.0)
-        return other
-
-    with pytest.raises(ValueError, match="outside their own bounds"):
-        linf_certificates(Steps(function).eval(), images(2).float().mul(0.5), largest=0.1)
-
-
 @pytest.mark.parametrize(("change", "message"), [
     (lambda x: (x - 0.5) / 0.25, "an image in \\[0, 1\\]"),
     (lambda x: x * 255, "an image in \\[0, 1\\]"),
@@ -118,7 +66,7 @@ def test_negative_radii_are_refused():
     lambda x: F.avg_pool2d(x, 2, 2, 0, False, True, -1), lambda x: F.interpolate(x, 4, mode="bicubic"),
 ])  # fmt: skip
 def test_what_is_not_monotone_is_refused(function):
-    with pytest.raises(ValueError, match="is not monotone"):
+    with pytest.raises(UnsupportedOperationError, match="monotone|negative|decrease"):
         function(box_around(images(2), 0.1))
 
 
@@ -144,7 +92,7 @@ def test_a_bound_that_is_nan_certifies_nothing():
 def test_sums_too_long_for_their_dtype_are_refused():
     box = Box(-torch.ones(1, 4000).half(), torch.ones(1, 4000).half(), trace=Trace(outward=True))
     with pytest.raises(ValueError, match="no useful bound on their rounding in torch.float16"):
-        widened(box, terms=4000)
+        widened(box, terms=4000, name="sum")
 
 
 @pytest.mark.parametrize("function", [
@@ -166,10 +114,10 @@ def test_backward_bounds_through_broadcast_sums(function):
 
 def test_properties_of_tensors_are_not_taken_for_answers():
     box = box_around(images(2), 0.1)
-    for name in ("is_cuda", "requires_grad", "T"):
+    for name in ("is_cuda", "requires_grad", "data"):
         assert not hasattr(box, name)
-    with pytest.raises(UnsupportedOperationError, match="comparison"):
-        box == 0  # noqa: B015
+        with pytest.raises(UnsupportedOperationError, match=f"has no attribute '{name}'"):
+            getattr(box, name)
 
 
 def test_other_bad_input(tmp_path):

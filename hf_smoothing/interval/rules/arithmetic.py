@@ -59,29 +59,33 @@ def _ends(parts: list[Box | Tensor], function: Callable[[Tensor, Tensor], Tensor
 @rule("add", boxes=_BOTH)
 def add(input: Any, other: Any, *, alpha: float = 1) -> Box:
     """A sum increases in both: ends are added. Backward exact."""
-    if alpha != 1:
-        other = _scaled(other, alpha, input)
-    parts, box, dtype = _operands("add", input, other)
-    result = widened(_result("add", parts, box, dtype, _ends(parts, torch.add)), terms=2, name="add")
-    constants = [part for part in parts if isinstance(part, Tensor)]
-    spread = [_spread(part, result) for part in parts if isinstance(part, Box)]
-    return result.came_from(*spread, shift=constants[0] if constants else 0.0)
+    return _sum("add", input, other, alpha, 1)
 
 
 @rule("sub", "subtract", boxes=_BOTH)
 def sub(input: Any, other: Any, *, alpha: float = 1) -> Box:
     """A sum with the negative, which is exact."""
+    return _sum("sub", input, other, alpha, -1)
+
+
+def _sum(name: str, input: Any, other: Any, alpha: float, sign: int) -> Box:
+    parts, box, dtype = _operands(name, input, other)
+    if sign < 0:
+        parts[1] = neg(parts[1]) if isinstance(parts[1], Box) else -parts[1]
+    sizes = None
     if alpha != 1:
-        other = _scaled(other, alpha, input)
-    return add(input, neg(other) if isinstance(other, Box) else -other)
+        factor, second = number(alpha, box, name), parts[1]
+        parts[1] = mul(second, factor) if isinstance(second, Box) else second * factor
+        sizes = _size(parts[0]) + _size(parts[1])  # the product is rounded too, and may be larger than the sum
+    result = _result(name, parts, box, dtype, _ends(parts, torch.add))
+    result = widened(result, terms=2 if alpha == 1 else 4, name=name, sizes=sizes)
+    constants = [part for part in parts if isinstance(part, Tensor)]
+    spread = [_spread(part, result) for part in parts if isinstance(part, Box)]
+    return result.came_from(*spread, shift=constants[0] if constants else 0.0)
 
 
-def _scaled(part: Any, alpha: Any, like: Any) -> Any:
-    """A summand times a number, rounded as a run does it."""
-    if isinstance(part, Box):
-        return mul(part, number(alpha, part, "add"))
-    product: Any = constant(part, like)[0] * number(alpha, like, "add")
-    return product
+def _size(part: Box | Tensor) -> Tensor:
+    return part.largest if isinstance(part, Box) else part.abs()
 
 
 @rule("neg", "negative")

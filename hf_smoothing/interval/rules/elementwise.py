@@ -1,8 +1,8 @@
 """Elementwise functions that never decrease: end goes to end.
 
 Where a function is exact in floating point (it returns one of its inputs or options), so is its bound. The others are taken to be right to 8
-units in the last place of what goes in, of what comes out, and of the numbers of size `parts` that may be added up on the way, such as
-the 1 in exp(x) - 1, here and in a run of the network.
+units in the last place of what comes out and of the numbers of size `parts` that may be added up on the way, such as the 1 in
+exp(x) - 1, here and in a run of the network.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +23,15 @@ from hf_smoothing.interval.rules.registry import rule
 from hf_smoothing.interval.trace import Origin
 
 
-def rounded(name: str, before: Box, after: Box, parts: float = 0.0) -> Box:
+def rounded(name: str, after: Box, parts: Tensor | float = 0.0) -> Box:
     """The result of an elementwise function, widened by its rounding (see the module)."""
     if not after.trace.outward:
         return after
-    return widened(after, terms=16, sizes=before.largest + after.largest + parts, name=name)
+    return widened(after, terms=16, sizes=after.largest + parts, name=name)
 
 
 def _increasing(name: str, box: Box, function: Callable[[Tensor], Tensor], parts: float = 1.0) -> Box:
-    return rounded(name, box, box.map(function), parts)
+    return rounded(name, box.map(function), parts)
 
 
 def _activation(box: Box) -> Box:
@@ -132,7 +131,7 @@ def softsign(box: Box) -> Box:
 @rule("exp")
 def exp(box: Box) -> Box:
     """The exponential function."""
-    return _increasing("exp", box, torch.exp)
+    return _increasing("exp", box, torch.exp, parts=0.0)
 
 
 @rule("sqrt")
@@ -140,7 +139,7 @@ def sqrt(box: Box) -> Box:
     """The square root of what is not negative."""
     box.trace.give_up(~(box.lower >= 0.0), box.batch, "sqrt", "The interval reaches below 0.")
     safe = box.map(lambda x: x.clamp(min=0.0))
-    return rounded("sqrt", box, safe.map(torch.sqrt))
+    return rounded("sqrt", safe.map(torch.sqrt))
 
 
 @rule("elu")
@@ -178,6 +177,3 @@ def softplus(box: Box, beta: float = 1.0, threshold: float = 20.0) -> Box:
     )
     jump = (1.0 + 1e-9) * math.log1p(math.exp(min(-edge, 700.0))) / slope
     return after.make(after.lower - jump, after.upper + jump, after.value)
-
-
-__all__: list[Any] = ["rounded"]

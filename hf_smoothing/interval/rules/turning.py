@@ -77,7 +77,9 @@ def _valley(name: str, box: Box, function: Callable[[Tensor], Tensor]) -> Box:
     inside = (box.lower <= place + 1e-3) & (box.upper >= place - 1e-3)
     lower = torch.where(inside, torch.full_like(low, least), torch.minimum(low, high))
     value = None if box.value is None else function(box.value)
-    return rounded(name, box, box.make(lower, torch.maximum(low, high), value))
+    return rounded(
+        name, box.make(lower, torch.maximum(low, high), value), box.largest
+    )  # the 1 in 1 + erf(x) is taken x times
 
 
 @rule("gelu")
