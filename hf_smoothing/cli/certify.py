@@ -15,7 +15,7 @@ OWN = {
         "sigma", "mode", "radii", "n", "n0", "alpha", "spending", "bound", "label_aware", "noise", "seed", "dtype", "channels_last", "compile",
         "streaming",
     ),
-    "interval": ("largest", "backward"),
+    "interval": ("largest", "backward", "real_arithmetic"),
 }  # fmt: skip
 """Options that one method has and the other would ignore."""
 
@@ -66,6 +66,11 @@ def add(commands: Any) -> None:
         "--backward",
         action="store_true",
         help="with --method interval: backward linear bounds as well; larger radii, slower",
+    )
+    c.add_argument(
+        "--real-arithmetic",
+        action="store_true",
+        help="with --method interval: a guarantee for the network in real arithmetic only, which does not cover the rounding of float32 runs",
     )
     add_data_options(c, positional=("dataset",))
     c.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
@@ -135,6 +140,7 @@ def _certify_interval(args: argparse.Namespace) -> int:
         args.output_dir,
         largest=args.largest,
         backward=args.backward,
+        cover_run=not args.real_arithmetic,
         indices=indices,
         batch_size=args.batch_size or 128,
         description=description,

@@ -62,8 +62,8 @@ def backward_margins(logits: Box, labels: Tensor) -> Tensor:
         labels: int64 (batch,).
     """
     batch, classes = logits.shape
-    chosen = torch.nn.functional.one_hot(labels, classes).to(logits.dtype)
-    every = torch.eye(classes, dtype=logits.dtype, device=labels.device)[:, None]
+    chosen = torch.nn.functional.one_hot(labels, classes).to(logits.like.dtype)
+    every = torch.eye(classes, dtype=logits.like.dtype, device=labels.device)[:, None]
     start = chosen[None] - every  # (num_labels, batch, classes)
     weights: dict[int, tuple[Box, Tensor]] = {logits.number: (logits, start)}
     account = _Account(start)

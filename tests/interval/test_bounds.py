@@ -178,7 +178,10 @@ def test_an_operation_without_a_bound_is_named(build, named):
         (lambda: nn.Threshold(0.0, 1.0), "'threshold'. With a value above the threshold it is not monotone"),
         (lambda: nn.GELU(approximate="tanh"), "'gelu'. The approximation 'tanh' has another minimum"),
         (lambda: nn.Upsample(scale_factor=2, mode="bicubic"), "'interpolate'. .*bilinear.*got 'bicubic'"),
-        (lambda: nn.MaxPool2d(2, return_indices=True), "'max_pool2d_with_indices'. The place of a maximum depends on the pixels"),
+        (
+            lambda: nn.MaxPool2d(2, return_indices=True),
+            "'max_pool2d_with_indices'. The place of a maximum depends on the pixels",
+        ),
     ],
 )
 def test_variants_without_a_bound_say_why(build, message):

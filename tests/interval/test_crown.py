@@ -1,5 +1,6 @@
 """Backward linear bounds: sound, and used only where they tighten."""
 
+import copy
 from fractions import Fraction
 
 import pytest
@@ -129,3 +130,12 @@ def test_radii_grow():
     assert torch.equal(classes, same)
     assert (larger >= radii - 1e-8).all()
     assert larger.mean() > 2 * radii.mean()
+
+
+def test_the_bounds_of_a_float32_network_are_added_up_in_float64():
+    model, x = network("mlp").float(), images(3)
+    margins = [
+        margin_bounds(net, box_around(x, 0.02, Trace(outward=True, origins=True), dtype=dtype), torch.arange(3)).lower
+        for net, dtype in ((model, torch.float32), (copy.deepcopy(model).double(), torch.float64))
+    ]
+    assert torch.allclose(margins[0], margins[1], rtol=1e-12, atol=1e-12)

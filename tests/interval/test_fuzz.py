@@ -31,7 +31,7 @@ def test_every_rule_is_fuzzed():
 def test_the_programs_reach_every_rule_in_place_and_out_of_place():
     labels = {
         label.split("[")[0] + label[-9:] * label.endswith("(inplace)")
-        for seed in range(1500)
+        for seed in range(1000)
         for label, _ in draw_program(seed).steps
     }
     reached = {
@@ -178,10 +178,9 @@ def sums_in_place_of_joining(monkeypatch):
     (sums_in_place_of_joining, ["amax", "relu", "linear"]),
 ], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
 def test_planted_errors_are_found(plant, names, monkeypatch):
-    assert tally(range(60), names=names).broken == []
     plant(monkeypatch)
     monkeypatch.setattr(certificates, "check_followed", lambda *args: None)  # which finds some of them too
-    for start in range(0, 600, 20):
-        if tally(range(start, start + 20), names=names).broken:
-            return
-    pytest.fail("600 networks did not show the planted error")
+    found = next((seed for seed in range(600) if tally([seed], names=names).broken), None)
+    assert found is not None, "600 networks did not show the planted error"
+    monkeypatch.undo()
+    assert tally([found], names=names).broken == []

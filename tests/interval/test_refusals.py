@@ -1,0 +1,193 @@
+"""Every refusal names the operation and its place; none is a raw error of torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from bounded_networks import Hidden, broken, images, pixels
+from torch import nn
+from transformers import RegNetConfig, RegNetForImageClassification
+
+from hf_smoothing import SmoothedClassifier
+from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
+from hf_smoothing.interval.rules import OPERATIONS
+
+
+REFUSED = {
+    "softmax": (lambda self, h: h.softmax(1), "'softmax'. Attention is vacuous"),
+    "attention": (
+        lambda self, h: F.scaled_dot_product_attention(*[h.view(-1, 4, 4)] * 3).flatten(1),
+        "'scaled_dot_product_attention'",
+    ),
+    "matmul": (
+        lambda self, h: (h.view(-1, 4, 4) @ h.view(-1, 4, 4).mT).flatten(1),
+        "'matmul'. The product of two boxes",
+    ),
+    "einsum": (lambda self, h: torch.einsum("bi,ij->bj", h, torch.eye(16)), "'einsum'"),
+    "weights": (lambda self, h: F.linear(torch.ones(16), h).T, "'linear'. A box may not stand for its 'weight'"),
+    "where": (
+        lambda self, h: torch.where(torch.ones(16) > 0, h, 0.0),
+        "'where'. Which branch is taken depends on the pixels",
+    ),
+    "comparison": (lambda self, h: h if h > 0 else -h, "'gt'. A box has no single value"),
+    "comparison of a tensor": (
+        lambda self, h: h * (torch.zeros(16) < h),
+        "'lt'. A box has no single value|'gt'. A box has",
+    ),
+    "equality": (lambda self, h: h if h == 0 else -h, "'eq'"),
+    "truth": (lambda self, h: h if h else -h, "'__bool__'"),
+    "float": (lambda self, h: h * float(h), "'__float__'"),
+    "int": (lambda self, h: h * int(h), "'__int__'"),
+    "item": (lambda self, h: h * h.item(), "'item'. A box has no single value"),
+    "tolist": (lambda self, h: torch.tensor(h.tolist()), "'tolist'. A box has"),
+    "numpy": (lambda self, h: torch.from_numpy(h.numpy()), "'numpy'. A box has"),
+    "array": (lambda self, h: torch.from_numpy(np.asarray(h)), "'__array__'. A box has"),
+    "data": (lambda self, h: h.data, "no attribute 'data', which tensors have. A box has"),
+    "tensor": (
+        lambda self, h: torch.tensor(h),
+        "could not be followed with boxes: ValueError: could not determine the shape",
+    ),
+    "iteration": (lambda self, h: torch.stack(list(h)), "could not be followed with boxes: TypeError: .*not iterable"),
+    "clamp": (lambda self, h: h.clamp(min=h), "'clamp'. A box may not stand for its 'min'"),
+    "clamp of a tensor": (lambda self, h: torch.zeros(16).clamp(min=h), "'clamp'. A box may not stand for its 'min'"),
+    "index": (lambda self, h: torch.ones(16)[h], "'__getitem__'|'__index__'"),
+    "power": (lambda self, h: 2.0**h, "'pow'. A box may not stand for its 'exponent'"),
+    "fraction": (lambda self, h: h**0.5, "'pow'. Its bound is for whole exponents from 1 to 64, got 0.5"),
+    "negative power": (lambda self, h: h**-1, "'pow'. Its bound is for whole exponents"),
+    "floor": (lambda self, h: h // 2, "'__floordiv__'"),
+    "rounding mode": (
+        lambda self, h: torch.div(h, 2, rounding_mode="floor"),
+        "'div'. Its bound is for the arguments .input, other.",
+    ),
+    "division by 0": (lambda self, h: h / 0, "'div'. It divides by a constant that is 0"),
+    "unknown function": (lambda self, h: h.round(), "'round'. Interval bounds are for"),
+    "array constant": (lambda self, h: h * np.ones(16), "tensors and numbers, got ndarray"),
+    "maximum": (lambda self, h: h.max(1).values, "'max'. The place of a maximum depends on the pixels; use amax"),
+    "dtype": (lambda self, h: h.mean(1, keepdim=True, dtype=torch.float64), "'mean'. Its bound is for the arguments"),
+    "bits": (lambda self, h: h.view(torch.int32), "'view'. Its bound is for whole numbers"),
+    "whole": (lambda self, h: h.long(), "'long'"),
+    "shapes": (
+        lambda self, h: h + torch.ones(5),
+        "There is no bound for 'add' with these arguments: The size of tensor",
+    ),
+    "norm": (lambda self, h: F.layer_norm(h, (16,)), "'layer_norm'. It divides by a spread"),
+    "normalize": (lambda self, h: F.normalize(h), "'normalize'"),
+    "padding": (
+        lambda self, h: F.pad(h, (1, 1), mode="reflection"),
+        "'pad'. Its bound is for the modes constant, reflect",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_name_the_operation_and_its_place(name):
+    function, message = REFUSED[name]
+    with pytest.raises(UnsupportedOperationError, match=message) as refusal:
+        linf_certificates(Hidden(function).eval(), pixels(), largest=0.1)
+    assert re.search(r"\(in (Hidden|Linear).*line \d+\)$", str(refusal.value))
+
+
+def test_the_place_is_that_of_the_innermost_module():
+    model = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(12, 4), nn.Softmax(1))).eval()
+    with pytest.raises(UnsupportedOperationError, match=r"'softmax'.* \(in Softmax '1\.1'"):
+        linf_certificates(model, pixels(), largest=0.1)
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "lanczos", "cubic", "something"])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_modes_of_resizing_are_listed(mode, antialias):
+    with pytest.raises(
+        UnsupportedOperationError, match=f"'interpolate'. Its bound is for the modes nearest, .* got '{mode}'"
+    ):
+        F.interpolate(box_around(images(2), 0.1), 4, mode=mode, antialias=antialias)
+
+
+def test_antialiasing_is_known_for_one_mode():
+    box = box_around(images(2), 0.1)
+    F.interpolate(box, 4, mode="bilinear", antialias=True)
+    for mode in ("nearest", "area"):
+        with pytest.raises(UnsupportedOperationError, match="with antialias=True is for mode 'bilinear'"):
+            F.interpolate(box, 4, mode=mode, antialias=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+def test_scripted_modules_are_named():
+    scripted = torch.jit.script(nn.Linear(12, 3))
+    with pytest.raises(UnsupportedOperationError, match="scripted module, got '1'. Pass the module that was scripted"):
+        linf_certificates(nn.Sequential(nn.Flatten(), scripted).eval(), pixels(), largest=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize(
+    "norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+)
+def test_weights_that_are_computed_are_bounded(norm):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), norm(nn.Linear(12, 16)), nn.ReLU(), nn.Linear(16, 3)).eval(), pixels()
+    classes, radii = linf_certificates(model, x, largest=0.3, backward=True)
+    assert (radii > 0).any()
+    assert broken(model, x, classes, radii) == 0
+
+
+EASY = {
+    "power": lambda self, h: h**2 + h.pow(3),
+    "abs": lambda self, h: abs(h) + torch.abs(h),
+    "transposed": lambda self, h: (self.second.weight @ h.T).T.relu(),
+    "matmul": lambda self, h: (h @ self.second.weight).relu(),
+    "functional weights": lambda self, h: F.linear(h, self.second.weight.abs() * 2).relu(),
+    "reciprocal": lambda self, h: 1 / (h.sigmoid() + 0.125),
+    "quotient": lambda self, h: h / (h.abs() + 1.0),
+    "product": lambda self, h: h * h.sigmoid(),
+    "prelu": lambda self, h: F.prelu(h, torch.linspace(-1, 1, 16)),
+    "pad": lambda self, h: F.pad(h, (2, 2), value=0.5)[:, 4:].relu(),
+    "chunk": lambda self, h: torch.cat([part.relu() for part in h.chunk(4, 1)], 1),
+    "split and stack": lambda self, h: torch.stack(h.split([8, 8], 1), 2).amax(2).repeat(1, 2),
+    "unbind": lambda self, h: sum(h.view(-1, 2, 8).unbind(1)).relu().repeat(1, 2),
+    "maxout": lambda self, h: torch.maximum(h, self.second(h)),
+    "root": lambda self, h: (h.square() + 0.5).sqrt(),
+    "numpy number": lambda self, h: np.float32(0.5) * h.relu() - np.float64(0.25),
+}
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("name", EASY)
+def test_what_is_easy_is_bounded(name, backward):
+    model, x = Hidden(EASY[name]).eval(), pixels()
+    classes, radii = linf_certificates(model, x, largest=0.9, backward=backward)
+    assert (radii > 0).any()
+    assert broken(model, x, classes, radii) == 0
+
+
+def test_a_division_by_an_interval_around_0():
+    with pytest.raises(UnsupportedOperationError, match="'reciprocal'. It divides by an interval that holds 0"):
+        1.0 / (box_around(images(2), 0.1) - 0.5)
+    model, x = Hidden(lambda self, h: 1 / (h + 0.5)).eval(), pixels()
+    classes, radii = linf_certificates(model, x, largest=0.9)  # narrow boxes do not hold it
+    assert (radii > 0).any()
+    assert broken(model, x, classes, radii) == 0
+
+
+def test_regnet_y_is_bounded():
+    torch.manual_seed(0)
+    config = RegNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], groups_width=4, num_labels=3, layer_type="y"
+    )
+    model = SmoothedClassifier.from_base_pretrained(
+        RegNetForImageClassification(config), sigma=0.25, size=16, image_mean=[0.5] * 3, image_std=[0.25] * 3
+    ).eval()
+    x = images(3, 16).float()
+    classes, radii = linf_certificates(model, x, largest=0.1)
+    assert (radii > 0).any()
+    assert broken(model.classify, x, classes, radii, 50) == 0
+
+
+def test_the_page_lists_every_rule():
+    page = (Path(__file__).parents[2] / "docs" / "interval.md").read_text()
+    listed = page.split("<!-- operations -->")[1].split("<!-- end -->")[0]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(name.strip("_") for name in OPERATIONS)
