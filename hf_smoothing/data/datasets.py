@@ -59,6 +59,11 @@ class PixelDataset(Dataset[dict[str, Any]]):
         label_map: Mapping[Any, Any] | None = None,
         skip_unreadable: bool = False,
     ) -> None:
+        if isinstance(dataset, str) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise ValueError(
+                f"PixelDataset reads images by their index, got {type(dataset).__name__}. Pass PixelStream a stream such as a datasets.IterableDataset, "
+                "and for a path load it first: datasets.load_dataset(path, split='test')."
+            )
         if not isinstance(dataset, Mapping) and len(dataset) == 0:
             raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
         self.dataset = dataset

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
+from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from hf_smoothing.data.choice import DataChoice
@@ -28,6 +28,8 @@ def load_split(path: str, split: str, *, config: str | None = None, streaming: b
     Raises:
         ValueError: if there is no such data set, configuration or split, naming those that exist.
     """
+    if (Path(path) / "state.json").is_file():
+        return _saved_split(path, split, streaming)
     try:
         return load_dataset(path, config, split=split, streaming=streaming)
     except OSError as error:
@@ -42,10 +44,23 @@ def load_split(path: str, split: str, *, config: str | None = None, streaming: b
             what = "several configurations" if config is None else f"no configuration {config!r}"
             known = get_dataset_config_names(path)
             raise ValueError(f"{path} has {what}; choose one of {known}: config={known[0]!r}.") from error
-        if "split" not in text.lower():
+        if "split" not in text.lower() and "instruction" not in text.lower():
             raise
         known = get_dataset_split_names(path, config)
+        if "[" in split:
+            raise ValueError(
+                f"The split {split!r} of {path} has no images ({text}); its splits are {known}. Pass split=..., such as {known[0]!r} or "
+                f"'{known[0]}[:10%]'."
+            ) from error
         raise ValueError(f"{path} has no split {split!r}; it has {known}. Pass split=...") from error
+
+
+def _saved_split(path: str, split: str, streaming: bool) -> Any:
+    """What `Dataset.save_to_disk` has left, which is one split and mostly knows which."""
+    dataset = load_from_disk(path)
+    if dataset.split is not None and str(dataset.split) != split:
+        raise ValueError(f"{path} has no split {split!r}; it has [{str(dataset.split)!r}]. Pass split=...")
+    return dataset.to_iterable_dataset() if streaming else dataset
 
 
 def not_found(kind: str, path: str, error: OSError) -> ValueError:

@@ -1,0 +1,134 @@
+"""Splits and configurations of data sets on disk, as a command line or an example names them."""
+
+import io
+import tarfile
+
+import datasets
+import pytest
+from tiny import NAMES, SIZE, image_dataset, parquet_folder, pil_images
+
+from hf_smoothing.data import DataChoice, load_split, open_pixels
+from hf_smoothing.data.opening import chosen_images, summary, training_split
+from hf_smoothing.data.selection import select_images, spread
+
+
+MODEL = dict(enumerate(NAMES))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def labels(pixels):
+    return [item["labels"] for item in pixels]
+
+
+# `datasets` leaves the table open where it streams.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_in_a_table_beside_the_images(tmp_path, streaming):
+    (tmp_path / "images" / "test").mkdir(parents=True)
+    for place, image in enumerate(pil_images(3)):
+        image.save(tmp_path / "images" / "test" / f"{place}.png")
+    table = "file_name,label\n0.png,dog\n1.png,Cat\n2.png,eel\n"
+    (tmp_path / "images" / "test" / "metadata.csv").write_text(table)
+    assert labels(open_pixels(DataChoice(str(tmp_path / "images")), SIZE, MODEL, streaming=streaming)) == [1, 0, 2]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_web_data_set(tmp_path, streaming):
+    (tmp_path / "images").mkdir()
+    with tarfile.open(tmp_path / "images" / "test-000.tar", "w") as tar:
+        for place, image in enumerate(pil_images(3)):
+            raw = io.BytesIO()
+            image.save(raw, "PNG")
+            for kind, content in (("png", raw.getvalue()), ("cls", str(2 - place).encode())):
+                info = tarfile.TarInfo(f"{place:03}.{kind}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    pixels = open_pixels(DataChoice(str(tmp_path / "images")), SIZE, MODEL, streaming=streaming)
+    assert (pixels.image_column, pixels.label_column, labels(pixels)) == ("png", "cls", [2, 1, 0])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_was_saved_to_disk(tmp_path, streaming):
+    image_dataset(3).save_to_disk(tmp_path / "unnamed")
+    assert labels(open_pixels(DataChoice(str(tmp_path / "unnamed")), SIZE, MODEL, streaming=streaming)) == [0, 1, 2]
+    load_split(str(parquet_folder(tmp_path / "source", count=2)), "test").save_to_disk(tmp_path / "named")
+    assert labels(open_pixels(DataChoice(str(tmp_path / "named")), SIZE, MODEL, streaming=streaming)) == [0, 1]
+    with pytest.raises(ValueError, match=r"has no split 'train'; it has \['test'\]. Pass split"):
+        load_split(str(tmp_path / "named"), "train", streaming=streaming)
+
+
+@pytest.mark.parametrize("split", ["test[:0]", "test[0", "tests[:2]"])
+def test_a_slice_of_nothing(split, tmp_path):
+    with pytest.raises(ValueError, match=r"'test'"):
+        load_split(str(parquet_folder(tmp_path / "images", count=2)), split)
+
+
+def test_a_slice(tmp_path):
+    assert len(load_split(str(parquet_folder(tmp_path / "images", count=4)), "test[:50%]")) == 2
+
+
+def test_labels_of_a_shuffled_selection(tmp_path):
+    texts = image_dataset(6).map(
+        lambda row: {"label": "x"},
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")}),
+    )
+    texts = (
+        texts.map(lambda row, place: {"label": NAMES[place % 3]}, with_indices=True).shuffle(seed=0).select([0, 3, 5])
+    )
+    from hf_smoothing import PixelDataset
+
+    assert labels(PixelDataset(texts, SIZE, id2label=MODEL)) == [NAMES.index(row["label"]) for row in texts]
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "names"),
+    [
+        (datasets.ClassLabel(names=["b", "a"]), [0, 1, 1, 0], {0: "b", 1: "a"}),
+        (datasets.Value("string"), ["dog", "cat", "dog", "eel"], {0: "cat", 1: "dog", 2: "eel"}),
+        (datasets.Value("int32"), [0, 3, 1, 3], {0: "0", 1: "1", 2: "2", 3: "3"}),
+    ],
+    ids=["ClassLabel", "text", "numbers"],
+)
+def test_classes_to_train_on(feature, values, names, tmp_path):
+    features = datasets.Features({"img": datasets.Image(), "labels": feature})
+    rows = datasets.Dataset.from_dict({"img": pil_images(4), "labels": values}, features=features)
+    (tmp_path / "images").mkdir()
+    rows.to_parquet(tmp_path / "images" / "train-00000-of-00001.parquet")
+    dataset, found = training_split(DataChoice(str(tmp_path / "images"), split="train", max_images=2))
+    assert found == names and dataset["labels"][:] == [values[0], values[2]]
+    choice = DataChoice(str(tmp_path / "images"), split="train", label_column="img")
+    with pytest.raises(ValueError, match="no column 'image'"):
+        training_split(DataChoice(choice.dataset, split="train", label_column="image"))
+
+
+def test_the_summary(tmp_path):
+    folder = str(parquet_folder(tmp_path / "images", count=4))
+    for options, words in (
+        ({}, "4 images of"),
+        ({"max_images": 2}, "2 of 4 images of"),
+        ({"max_images": 1}, "1 of 4 images of"),
+    ):
+        choice = DataChoice(folder, **options)
+        pixels = open_pixels(choice, SIZE, MODEL)
+        assert words in summary(choice, pixels, chosen_images(choice, pixels))
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "expected"), [(4, 10, [0, 2, 5, 7]), (10, 10, list(range(10))), (20, 3, [0, 1, 2]), (1, 9, [0])]
+)
+def test_spread(count, total, expected):
+    assert spread(count, total) == expected
+    assert select_images(total, max_images=count) == expected
+
+
+def test_every_part_of_a_split_gives_its_share():
+    chosen = select_images(1_000, stride=2, max_images=50)
+    assert len(set(chosen)) == 50 and all(index % 2 == 0 for index in chosen)
+    assert {sum(low <= index < low + 100 for index in chosen) for low in range(0, 1_000, 100)} == {5}
+    for wrong in ({"stride": 0}, {"max_images": 0}, {"max_images": -1}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            select_images(10, **wrong)
