@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,8 +35,8 @@ from hf_smoothing.statistics import ABSTAIN, check_whole, exact_text
 PROBE_DRAWS = 200_000
 """A run of fewer draws is over before the trial of batch sizes has paid."""
 
-
 _SAME_STREAM = "Resume with the same stream in the same order, or use another output folder."
+logger = logging.getLogger(__name__)
 
 
 def certify_dataset(
@@ -115,6 +116,9 @@ def certify_dataset(
         if chosen is None or len(chosen) * rule.bounds[-1] >= PROBE_DRAWS:
             execution, speeds = probe_batch_size(classifier, stream.shape, execution)
         rule = replace(rule, slack=stream.total_variation)
+        logger.info(
+            "Certifying at %s (channels, height, width), %s noise, sigma %s.", seen.resolution, kind, rule.sigma
+        )
         trial: dict[str, Any] = {"images_per_second_by_batch_size": speeds} if speeds else {}
         trial |= left_out_facts(dataset, chosen)
         chosen = chosen if seen.indices is None else seen.indices

@@ -125,7 +125,7 @@ def test_a_framing_that_makes_no_sense_is_refused(values, message):
         Framing(**values)
 
 
-def test_a_data_set_framed_for_another_is_warned_of(tmp_path):
+def test_a_data_set_framed_for_another_is_warned_of(tmp_path, caplog):
     from hf_smoothing import certify_dataset
 
     model = smoothed(size=CROPPED)
@@ -134,7 +134,9 @@ def test_a_data_set_framed_for_another_is_warned_of(tmp_path):
         UserWarning, match=r"resizes images to \(16, 16\) .* resized to 20.*PixelDataset\(dataset, model\)"
     ):
         certify_dataset(model, PixelDataset(rows, SIZE), tmp_path / "a", sigma=0.5, n0=2, n=20, progress=False)
-    certify_dataset(model, PixelDataset(rows, model), tmp_path / "b", sigma=0.5, n0=2, n=20, progress=False)
+    with caplog.at_level("INFO", logger="hf_smoothing"):
+        certify_dataset(model, PixelDataset(rows, model), tmp_path / "b", sigma=0.5, n0=2, n=20, progress=False)
+    assert "Certifying at (3, 16, 16) (channels, height, width), grid noise" in caplog.text
     with pytest.warns(UserWarning, match="is for images resized to 20"):
         trainer(model, tmp_path / "c", train_dataset=PixelDataset(image_dataset(6), SIZE).decode(progress=False))
 
