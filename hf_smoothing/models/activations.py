@@ -188,9 +188,19 @@ def is_inside(name: str, modules: Sequence[str]) -> bool:
 
 def head_parameters(model: nn.Module) -> frozenset[str]:
     """Names of the parameters outside the backbone; none if there is no backbone, or the head is inside."""
+    return _outside(model, [name for name, _ in model.named_parameters()])
+
+
+def head_tensors(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters and buffers that are new with a new head: all outside the backbone, and the layers that make the logits."""
+    inside = [f"{where}." for where in _heads(model)]
+    names = list(model.state_dict())
+    return _outside(model, names) | {name for name in names if name.startswith(tuple(inside))}
+
+
+def _outside(model: nn.Module, names: Sequence[str]) -> frozenset[str]:
     parts, (prefix, _) = backbone_of(model), classifier_inside(model)
-    names = [name for name, _ in model.named_parameters() if name.startswith(prefix)]
-    return frozenset(name for name in names if parts and not is_inside(name, parts))
+    return frozenset(n for n in names if parts and n.startswith(prefix) and not is_inside(n, parts))
 
 
 def blocks_of(model: nn.Module) -> str | None:

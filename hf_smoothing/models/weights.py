@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from hf_smoothing.models.activations import head_parameters
+from hf_smoothing.models.activations import head_tensors
 
 
 def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *args: Any) -> Any:
@@ -79,12 +79,12 @@ def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], n
     mismatched = {found[0] for found in info["mismatched_keys"]}
     # Buffers that are not saved any more: the network computes them itself.
     unexpected = set(info["unexpected_keys"]) - {name for name, _ in model.named_buffers()}
-    head = head_parameters(model)
+    head = {name for name in head_tensors(model) if not name.endswith("num_batches_tracked")}
     made = {name for name in missing | mismatched if name in head or "pooler" in name.split(".")}
+    # A mask token stands in for hidden patches while an autoencoder is pretrained.
+    left_over = {name for name in unexpected if not _inside(name, model) or name.endswith(".mask_token")}
     if new_head:
-        missing, mismatched = missing - made, mismatched - made
-        # A mask token stands in for hidden patches while an autoencoder is pretrained.
-        unexpected = {name for name in unexpected if _inside(name, model) and not name.endswith(".mask_token")}
+        missing, mismatched, unexpected = missing - made, mismatched - made, unexpected - left_over
     if any(".lora_" in name for name in unexpected):
         raise ValueError(
             f"{path} has LoRA adapters that a plain checkpoint cannot hold. Save the SmoothedClassifier around it, or call merge_lora(model) first."
@@ -92,12 +92,15 @@ def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], n
     wrong = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
     if any(wrong.values()):
         said = "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names)
+        headless = not new_head and head and head <= made and made >= missing | mismatched and left_over >= unexpected
         cure = (
             "It has no head for these classes: finetune it first, with ignore_mismatched_sizes=True and id2label={0: ..., 1: ...} for a new head."
-            if not new_head and not unexpected and head and head <= made and made >= missing | mismatched
+            if headless
             else "Download or save the whole checkpoint again, or load it with the library and the class that it was saved with."
         )
-        raise ValueError(f"The weights of {path} are not those of {type(model).__name__}, tensors are {said}. {cure}")
+        raise ValueError(
+            f"The weights of {path} are not those of {type(model).__name__}, tensors are {said}. {cure}"
+        )
 
 
 def check_no_adapter(path: Any) -> None:

@@ -8,9 +8,11 @@ import pytest
 import torch
 import walk
 from architectures import ARCHITECTURES, label
-from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
+from hf_smoothing import SmoothedClassifier
+from hf_smoothing.models.activations import head_tensors
 from hf_smoothing.training.layers import parameter_depths
 
 
@@ -84,6 +86,29 @@ def test_a_head_inside_the_backbone_is_refused_with_the_cure_and_the_cure_works(
     walk.loop(model, architecture, str(tmp_path), trainable=["decoder"]).train()
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed and all(".decoder." in name for name in changed)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("architecture", each(KNOWN))
+def test_a_head_is_replaced_or_made_only_when_it_is_asked_for(architecture, tmp_path):
+    """From the same class with another head, and from the base model, which may leave a text tower or a pooler over."""
+    network = architecture.build()
+    network.save_pretrained(tmp_path / "whole")
+    pixels = {"size": architecture.size, "image_mean": walk.MEAN, "image_std": walk.STD, "sigma": 0.25}
+    asked = {"ignore_mismatched_sizes": True, "id2label": {0: "a", 1: "b", 2: "c"}}
+    other = SmoothedClassifier.from_base_pretrained(tmp_path / "whole", **pixels, **asked)
+    with torch.no_grad():
+        assert other.classify(walk.images(architecture)).shape == (2, 3)
+    before, after = network.state_dict(), other.base_network.state_dict()
+    differing = {name for name in before if before[name].shape != after[name].shape or not before[name].equal(after[name])}
+    assert differing and differing <= head_tensors(network)
+    if type(network.config) not in MODEL_MAPPING or architecture.config == "Perceiver":
+        return  # it has no base model, or one without the decoder that is most of the head
+    MODEL_MAPPING[type(network.config)](network.config).save_pretrained(tmp_path / "headless")
+    with pytest.raises(ValueError, match=r"tensors are missing: .*It has no head for these classes: finetune it first"):
+        SmoothedClassifier.from_base_pretrained(tmp_path / "headless", **pixels)
+    made = SmoothedClassifier.from_base_pretrained(tmp_path / "headless", **pixels, **asked)
+    assert made.num_labels == 3
 
 
 def test_towers_are_backbones():
