@@ -22,6 +22,8 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     Raises:
         ValueError: see `load_whole`.
     """
+    if kwargs.get("id2label"):
+        kwargs.setdefault("num_labels", len(kwargs["id2label"]))  # a PvtConfig keeps the number beside the names
     # Checkpoints are often stored in half precision; computing in it must be asked for.
     model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, in_float32(kwargs))
     return model

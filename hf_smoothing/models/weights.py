@@ -98,9 +98,7 @@ def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], n
             if headless
             else "Download or save the whole checkpoint again, or load it with the library and the class that it was saved with."
         )
-        raise ValueError(
-            f"The weights of {path} are not those of {type(model).__name__}, tensors are {said}. {cure}"
-        )
+        raise ValueError(f"The weights of {path} are not those of {type(model).__name__}, tensors are {said}. {cure}")
 
 
 def check_no_adapter(path: Any) -> None:

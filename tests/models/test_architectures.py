@@ -100,12 +100,16 @@ def test_a_head_is_replaced_or_made_only_when_it_is_asked_for(architecture, tmp_
     with torch.no_grad():
         assert other.classify(walk.images(architecture)).shape == (2, 3)
     before, after = network.state_dict(), other.base_network.state_dict()
-    differing = {name for name in before if before[name].shape != after[name].shape or not before[name].equal(after[name])}
+    differing = {
+        name for name in before if before[name].shape != after[name].shape or not before[name].equal(after[name])
+    }
     assert differing and differing <= head_tensors(network)
     if type(network.config) not in MODEL_MAPPING or architecture.config == "Perceiver":
         return  # it has no base model, or one without the decoder that is most of the head
     MODEL_MAPPING[type(network.config)](network.config).save_pretrained(tmp_path / "headless")
-    with pytest.raises(ValueError, match=r"tensors are missing: .*It has no head for these classes: finetune it first"):
+    with pytest.raises(
+        ValueError, match=r"tensors are missing: .*It has no head for these classes: finetune it first"
+    ):
         SmoothedClassifier.from_base_pretrained(tmp_path / "headless", **pixels)
     made = SmoothedClassifier.from_base_pretrained(tmp_path / "headless", **pixels, **asked)
     assert made.num_labels == 3
