@@ -19,6 +19,7 @@ NOISE_OWNERS = ("trainer", "model", "processor")
 _OWN = (
     "sigma", "size", "resize", "resample", "model_size", "image_mean", "image_std", "num_samples", "n0", "n", "alpha", "noise", "noise_owner", "id2label",
 )  # fmt: skip
+_REQUIRED = ("base_config", "sigma", "size", "image_mean", "image_std")
 
 
 class SmoothedClassifierConfig(PreTrainedConfig):
@@ -39,8 +40,10 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         lora: settings of the low-rank adapters of the base classifier, as `add_lora` leaves them, or None.
         noise_owner: who adds noise in training: "trainer" (`RobustTrainer`), "model" (for the stock `Trainer`), or "processor".
 
+    Without any of the required values it is empty: enough to be known by `transformers`, and no model can be made from it.
+
     Raises:
-        ValueError: if a required value is missing, out of range, or the base classifier is for regression or multi-label data.
+        ValueError: if some of the required values are missing, a value is out of range, or the base classifier is for regression or multi-label data.
     """
 
     model_type = "smoothed_classifier"
@@ -66,12 +69,11 @@ class SmoothedClassifierConfig(PreTrainedConfig):
     label2id: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for name in ("base_config", "sigma", "size", "image_mean", "image_std"):
-            if getattr(self, name) is None:
-                raise ValueError(
-                    f"SmoothedClassifierConfig needs `{name}`. To wrap a plain image classifier use "
-                    "SmoothedClassifier.from_base_pretrained(path, sigma=...) instead of from_pretrained."
-                )
+        if all(getattr(self, name) is None for name in _REQUIRED):
+            # Empty, as `transformers` makes one of each type that it knows. No model can be made from it.
+            super().__post_init__(**kwargs)
+            return
+        self.check_complete()
         self.base_config = as_config(self.base_config)
         check_head(self.base_config)
         self.sigma = statistics.check_sigma(self.sigma)  # type: ignore[arg-type]  # None was refused above
@@ -107,6 +109,19 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         self.base_config.num_labels = len(self.base_config.id2label)  # of a PvtConfig it is a number beside its names
         self.base_config.label2id = {label: index for index, label in self.base_config.id2label.items()}
         self.label2id = dict(self.base_config.label2id)
+
+    def check_complete(self) -> None:
+        """Refuse a configuration from which no model can be made.
+
+        Raises:
+            ValueError: naming the first required value that is missing.
+        """
+        for name in _REQUIRED:
+            if getattr(self, name) is None:
+                raise ValueError(
+                    f"SmoothedClassifierConfig needs `{name}`. To wrap a plain image classifier use "
+                    "SmoothedClassifier.from_base_pretrained(path, sigma=...) instead of from_pretrained."
+                )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

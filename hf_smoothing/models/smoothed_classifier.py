@@ -50,6 +50,7 @@ class SmoothedClassifier(PreTrainedModel):
     _supports_flex_attn = True
 
     def __init__(self, config: SmoothedClassifierConfig, base_network: PreTrainedModel | None = None) -> None:
+        config.check_complete()
         super().__init__(config)
         self.base_network = build_network(config.base_config) if base_network is None else as_it_is(base_network)
         config.base_config.architectures = [type(self.base_network).__name__]  # some types have several classes
@@ -60,6 +61,12 @@ class SmoothedClassifier(PreTrainedModel):
         self.num_labels = config.num_labels
         self.loss_type = "ForImageClassification"
         self.post_init()
+
+    @property
+    def base_classifier(self) -> PreTrainedModel:
+        """The network that is smoothed. Its module has a name that does not end as heads do: adapters find those by the end of a name."""
+        network: PreTrainedModel = self.base_network
+        return network
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:

@@ -4,7 +4,7 @@ import pytest
 from tiny import MEAN, NAMES, SIZE, STD, label_maps, resnet_config, vit_config
 from transformers import AutoConfig, PreTrainedConfig
 
-from hf_smoothing import NoiseMixture, SmoothedClassifierConfig
+from hf_smoothing import NoiseMixture, SmoothedClassifier, SmoothedClassifierConfig
 
 
 def config(**kwargs):
@@ -161,3 +161,12 @@ def test_preprocessing_says_what_the_configuration_says():
 def test_it_can_be_printed():
     assert '"sigma": 0.25' in str(config())
     assert isinstance(config(), PreTrainedConfig)
+
+
+def test_the_type_is_known_without_values_and_no_model_comes_of_that():
+    empty = AutoConfig.for_model("smoothed_classifier")
+    assert isinstance(empty, SmoothedClassifierConfig)
+    with pytest.raises(ValueError, match="needs `base_config`. To wrap a plain image classifier"):
+        SmoothedClassifier(empty)
+    with pytest.raises(ValueError, match="needs `base_config`"):
+        SmoothedClassifierConfig(sigma=0.5)

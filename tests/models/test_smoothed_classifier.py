@@ -225,3 +225,9 @@ def test_a_confident_backbone_reaches_the_ceiling_and_an_undecided_one_abstains(
 def test_certify_in_train_mode_is_refused():
     with pytest.raises(ValueError, match="eval mode"):
         smoothed("resnet").train().certify(pixels(1), n=100)
+
+
+def test_the_network_that_is_smoothed_is_there_under_its_name_in_the_theory():
+    model = smoothed("resnet")
+    assert model.base_classifier is model.base_network
+    assert not any(name.endswith("classifier") for name, _ in model.named_children())
