@@ -257,4 +257,4 @@ def nearby(program, x, radius, classes, generator, source) -> list[torch.Tensor]
                 points.append(y.detach())
         except RuntimeError:  # autograd cannot follow some changes in place, and constants have no slope
             continue
-    return [torch.minimum(torch.maximum(p, low), high) for p in points]
+    return [torch.minimum(torch.maximum(p, low), high).contiguous() for p in points]

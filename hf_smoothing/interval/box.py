@@ -65,6 +65,12 @@ class Box:
         """The same content in another object, which no operation in place reaches."""
         return copy.copy(self)
 
+    def __deepcopy__(self, memo: Any) -> Box:
+        """A copy with memory of its own on the same journey."""
+        twin = self.frozen()
+        twin.memory, twin.version = Memory(), 0
+        return twin
+
     def become(self, other: Box, name: str) -> None:
         """Take the content of another box, as an operation in place does, whose name is given."""
         memory = self.memory
@@ -174,6 +180,7 @@ class Box:
     def __setitem__(self, index: Any, value: Any) -> None:
         refuse("__setitem__")
 
+    data = property(lambda self: self.__getattr__("data"), lambda self, value: refuse("data"))
     T = property(lambda self: _apply(torch.permute, self, tuple(reversed(range(self.ndim)))))
     mT = property(lambda self: _apply(torch.transpose, self, -2, -1))  # noqa: N815
 

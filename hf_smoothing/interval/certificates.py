@@ -134,7 +134,9 @@ def _bounds(
     trace: Trace,
     value: bool = False,
 ) -> Box:
-    box: Box = logits_of(classify, box_around(images, radii, trace, value, dtype=dtype, followed=True))
+    pixels = box_around(images, radii, trace, value, dtype=dtype, followed=True)
+    with torch.compiler.set_stance("force_eager"):  # a compiler would rearrange the formulas of the bounds
+        box: Box = logits_of(classify, pixels)
     return box
 
 

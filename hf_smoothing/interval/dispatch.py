@@ -32,6 +32,7 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     operation, in_place = RULES[function]
     given = _bound(operation, name, args, kwargs)
     _check_boxes(operation, name, given)
+    _check_pass(name, boxes_in(list(given.arguments.values())))
     target = next(iter(given.arguments.values()))
     wanted = given.arguments.get("inplace", False)
     if not isinstance(wanted, int):
@@ -85,6 +86,14 @@ def _check_boxes(operation: Operation, name: str, given: inspect.BoundArguments)
             refuse(name, f"A box may not stand for its {parameter!r}, which must be a constant.")
         for box in boxes:
             box.memory.check(box.version, name)
+
+
+def _check_pass(name: str, boxes: list[Box]) -> None:
+    """Boxes of one journey only, and no autocast within it where it covers a run."""
+    if any(box.trace is not boxes[0].trace for box in boxes):
+        refuse(name, "It combines a tensor with one of an earlier call, which the network has kept.")
+    if boxes and boxes[0].trace.cover_run and any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
+        refuse(name, "A run under autocast is not covered: leave it, or certify with cover_run=False.")
 
 
 def _frozen(value: Any) -> Any:

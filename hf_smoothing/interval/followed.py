@@ -59,7 +59,7 @@ def check_followed(classify: Callable[[Any], Any], images: Tensor, bounds: Box, 
 
 def _run(classify: Callable[[Any], Any], images: Tensor, others: int) -> Any:
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.compiler.set_stance("force_eager"):
             return logits_of(classify, images)
     except (RuntimeError, IndexError) as error:
         if isinstance(error, torch.OutOfMemoryError):

@@ -102,7 +102,7 @@ def logits_of(classify: Callable[[Any], Any], given: Any) -> Any:
     except UnsupportedOperationError as error:
         raise located(error) from error
     except (RuntimeError, TypeError, AttributeError, IndexError, ValueError) as error:
-        ours = isinstance(error, ValueError) and "'Box'" not in str(error)  # a refusal of the network, or of a mode
+        ours = isinstance(error, ValueError) and "Box'" not in str(error)  # a refusal of the network, or of a mode
         if ours or isinstance(error, torch.OutOfMemoryError):
             raise
         raise located(error) from error

@@ -18,6 +18,18 @@ from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_ce
 from hf_smoothing.interval.rules import OPERATIONS
 
 
+def _under_autocast(h):
+    with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", dtype=torch.bfloat16):
+        return h.relu()
+
+
+def _kept(self, h):
+    """Of the call before, if it was for as many images."""
+    before = self.__dict__.get("kept")
+    self.kept = h
+    return h + before if before is not None and len(before) == len(h) else h
+
+
 REFUSED = {
     "softmax": (lambda self, h: h.softmax(1), "'softmax'. Attention is vacuous"),
     "attention": (
@@ -121,6 +133,17 @@ def test_scripted_modules_are_named():
     scripted = torch.jit.script(nn.Linear(12, 3))
     with pytest.raises(UnsupportedOperationError, match="scripted module, got '1'. Pass the module that was scripted"):
         linf_certificates(nn.Sequential(nn.Flatten(), scripted).eval(), pixels(), largest=0.1)
+
+
+def test_a_network_to_compile_is_bounded_without_compiling_it():
+    model, x = Hidden(lambda self, h: h.relu()).eval(), pixels()
+
+    def refuse(graph, inputs):
+        raise AssertionError("compiled")
+
+    classes, radii = linf_certificates(torch.compile(model, backend=refuse), x, largest=0.3)
+    assert torch.equal(radii, linf_certificates(model, x, largest=0.3)[1])
+    assert broken(model, x, classes, radii) == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
