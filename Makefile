@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check test-slow test-attack test-lowest benchmark bench-certification clone-check
+.PHONY: demo test check test-slow test-attack test-lowest test-torchvision benchmark bench-certification clone-check
 .DELETE_ON_ERROR:
 
 # Exact tested versions. torch comes first, by its exact version, so that no newer and much larger build is taken.
@@ -39,6 +39,15 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt $$(grep '^torch==' .ci/lowest.txt)
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest -n 2 -m "not slow and not gpu" -W default
+
+# Where torchvision is installed as well: image processors then run on it. No CPU build of torch has a torchvision that fits it here, so this takes
+# a CUDA build of several GB.
+test-torchvision:
+	test -x .venv-torchvision/bin/python || $(PYTHON) -m venv .venv-torchvision
+	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1
+	grep -v '^torch==' constraints.txt > .venv-torchvision/constraints.txt
+	.venv-torchvision/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-torchvision/constraints.txt --editable '.[dev]'
+	.venv-torchvision/bin/python -m pytest -n 2 -m "not slow and not gpu"
 
 # Ratios against a stated baseline, written to docs/results/main_job.json.
 benchmark: $(VENV)/installed

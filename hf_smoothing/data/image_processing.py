@@ -151,7 +151,7 @@ class NoisyImageProcessorPil(_NoiseMixin, PilBackend):
         return pixels.numpy()
 
 
-if is_torchvision_available():  # pragma: no cover - there is no torchvision for the torch that is tested
+if is_torchvision_available():  # pragma: no cover - tested by `make test-torchvision`
     from transformers.image_processing_backends import TorchvisionBackend
 
     class NoisyImageProcessor(_NoiseMixin, TorchvisionBackend):
