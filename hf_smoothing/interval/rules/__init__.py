@@ -5,7 +5,17 @@ A linear map sends centre c and half-width r to W c + b and |W| r; a non-decreas
 refuses all others.
 """
 
-from hf_smoothing.interval.rules import arithmetic, elementwise, joins, moves, pooling, products, turning  # noqa: F401  # importing them registers their rules
+from hf_smoothing.interval.rules import (  # noqa: F401  # importing them registers their rules
+    arithmetic,
+    elementwise,
+    joins,
+    moves,
+    parts,
+    pooling,
+    products,
+    turning,
+    unchanged,
+)
 from hf_smoothing.interval.rules.registry import OPERATIONS, RULES, in_place_functions
 
 
