@@ -105,7 +105,8 @@ def test_loss_and_gradient_equal_their_slow_twins(copies, weight, entropy, smoot
     )  # fmt: skip
     (noisy,) = seen  # one forward pass
     expected, parts = slow_consistency(slow, noisy, labels, copies, [weight] * count, entropy, smoothing)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
+    # The weight multiplies the rounding of the divergence, which is float32.
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5 * max(1.0, weight / 10))
     assert {name: value.item() for name, value in logs.items()} == {
         name: pytest.approx(value.item(), rel=1e-5, abs=1e-6) for name, value in parts.items()
     }
