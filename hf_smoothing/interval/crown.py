@@ -130,4 +130,5 @@ def _through_relu(a: Tensor, before: Box, account: _Account) -> Tensor:
 
 def _sum(values: Tensor, box: Box) -> Tensor:
     """Over all but labels and images, of (num_labels, *box.shape)."""
-    return values.movedim((box.batch or 0) + 1, 1).flatten(2).sum(-1)
+    moved = values.movedim((box.batch or 0) + 1, 1)
+    return moved.reshape(*moved.shape[:2], -1).sum(-1)

@@ -32,7 +32,8 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     operation, in_place = RULES[function]
     given = _bound(operation, name, args, kwargs)
     _check_boxes(operation, name, given)
-    _check_pass(name, boxes_in(list(given.arguments.values())))
+    others = boxes_in(list(given.arguments.values()))
+    _check_pass(name, others)
     target = next(iter(given.arguments.values()))
     wanted = given.arguments.get("inplace", False)
     if not isinstance(wanted, int):
@@ -40,6 +41,8 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     in_place = in_place or bool(wanted)
     if in_place and not isinstance(target, Box):
         refuse(name, "A tensor that is no box is changed in place by a box. Take the operation that is not in place.")
+    if in_place and any(box.memory is target.memory and box.number != target.number for box in others):
+        refuse(name, "It reads another view of the memory that it changes, of which torch may see old or new entries.")
     given.arguments.update({key: _frozen(value) for key, value in given.arguments.items()})
     try:
         result = operation.rule(*given.args, **given.kwargs)

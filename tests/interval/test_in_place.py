@@ -184,6 +184,23 @@ def test_other_writing_is_refused_by_name(function, named):
         linf_certificates(Hidden(function).eval(), pixels(), largest=0.1)
 
 
+def overlapping(self, h):
+    h[:, 1:].add_(h[:, :-1])
+    return h
+
+
+def shifted(self, h):
+    late, early = h[:, 1:], h[:, :-1]
+    late.add_(early)  # torch reads entries that it has written, some of them
+    return torch.cat([late, late[:, :1]], 1)
+
+
+@pytest.mark.parametrize("function", [overlapping, shifted])
+def test_reading_the_memory_that_is_changed_is_refused(function):
+    with pytest.raises(UnsupportedOperationError, match="'add_'. It reads another view of the memory that it changes"):
+        linf_certificates(Hidden(function).eval(), pixels(), largest=0.1)
+
+
 @pytest.mark.parametrize("origins", [False, True])
 def test_no_function_writes_to_the_ends_of_a_box(origins):
     """All functions that have a rule, with the argument that most of them take."""
