@@ -68,6 +68,9 @@ def check_image_batch(images: Any, name: str = "images") -> Tensor:
 def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
     """Pixels as float32 in [0, 1]: uint8 0..255 is divided by 255, floats in [0, 1] pass.
 
+    Half precision cannot hold most multiples of 1/255. An image of which every pixel is what rounding such a multiple to its dtype gives is taken
+    for the 8-bit image that it was, so that a certificate is about that one.
+
     Args:
         images: (batch, channels, height, width), uint8 in 0..255 or floating point in [0, 1], before any noise.
         name: how the caller calls them, for the message.
@@ -87,7 +90,15 @@ def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
     low, high = (float(x) for x in torch.aminmax(pixels.detach()))
     if not (low >= -RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE):  # written so that nan fails
         raise ValueError(_range_message(name, pixels, low, high))
-    return pixels
+    return pixels if images.dtype not in (torch.float16, torch.bfloat16) else _unrounded(pixels, images.dtype)
+
+
+def _unrounded(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Float32 copies of half-precision images, those that were 8-bit moved back onto the 1/255 grid; gradients pass."""
+    exact = (pixels.detach() * 255.0).round() / 255.0
+    was_8_bit = (exact.to(dtype).to(torch.float32) == pixels.detach()).flatten(1).all(dim=1)[:, None, None, None]
+    # The difference of two floats this near to each other is exact, and so is the sum.
+    return pixels + torch.where(was_8_bit, exact - pixels.detach(), 0.0)
 
 
 def warn_other_framing(classifier: Any, dataset: Any) -> None:

@@ -55,15 +55,17 @@ def read_run(path: str | os.PathLike[str]) -> Run:
 
     Raises:
         RunError: if the folder is no run folder, or a line other than a torn last one is corrupt, or two files
-            disagree on a finished item.
+            disagree on a finished item, or a row is not what the run's rule gives for the votes it records (see `recount`).
     """
     folder = Path(path)
     run = Run(folder, _read_settings(folder))
+    places: dict[tuple[int, bool], str] = {}
     for file in sorted(folder.glob(ROW_PATTERN)):
         for number, row in _read_lines(file):
             index = row.get("index")
             if not isinstance(index, int) or isinstance(index, bool):
                 raise RunError(f"{file}, line {number}: every row needs an integer 'index', got {index!r}.")
+            places[index, bool(row.get("partial"))] = f"{file}, line {number}"
             if row.get("partial"):
                 before = run.partials.get(index)
                 if before is None or row.get("draws", 0) >= before.get("draws", 0):
@@ -74,7 +76,25 @@ def read_run(path: str | os.PathLike[str]) -> Run:
                 run.rows[index] = row
     for index in run.rows:
         run.partials.pop(index, None)
+    _check_rows(run, places)
     return run
+
+
+def _check_rows(run: Run, places: Mapping[tuple[int, bool], str]) -> None:
+    """Refuse what the run itself could not have written: plain text is edited, joined and copied."""
+    from hf_smoothing import recount  # SciPy, which writing rows does not need
+
+    for index, fault in recount.faults(run.settings, run.rows, run.partials):
+        place = places[index, index not in run.rows]
+        raise RunError(
+            f"{place}: the row of image {index} is not one of this run: {fault}. Take the file as the run wrote it, or remove this line "
+            "to have the image done again."
+        )
+    total = run.settings.get("num_images")
+    if isinstance(total, int) and len(run.rows) > total:
+        raise RunError(
+            f"{run.path} has {len(run.rows)} finished images, but its {RUN_FILE} says {total}. Were files of another run copied into it?"
+        )
 
 
 class RunWriter:

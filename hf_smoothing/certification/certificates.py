@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_smoothing.statistics import ABSTAIN
+from hf_smoothing.statistics import ABSTAIN, Claims
 
 
 Counts = NDArray[np.int64]
@@ -61,6 +61,8 @@ class Certificate:
         p_upper: upper confidence bound of every other class's probability, where the radius rests on it.
         label: true class if known.
         seconds: spent on this image.
+        noise_kind: "grid" or "gaussian", see `choose_noise`; None where a rule was asked without any noise.
+        threat_model: which perturbed images the radius is about, given that noise.
     """
 
     index: int
@@ -75,6 +77,8 @@ class Certificate:
     p_upper: float | None = None
     label: int | None = None
     seconds: float = 0.0
+    noise_kind: str | None = None
+    threat_model: str | None = None
 
     @property
     def abstained(self) -> bool:
@@ -83,12 +87,27 @@ class Certificate:
 
     @classmethod
     def of(
-        cls, votes: Votes, prediction: int, radius: float, p_lower: float, sigma: float, alpha: float,
-        targets: tuple[float, ...] = (), p_upper: float | None = None,
-    ) -> Certificate:  # fmt: skip
-        """The certificate that a rule reads off the votes."""
+        cls, votes: Votes, top: int, claims: Claims, sigma: float, alpha: float, radii: tuple[float, ...] = ()
+    ) -> Certificate:
+        """The certificate that a rule reads off the votes.
+
+        Args:
+            votes: of the image.
+            top: the class under test.
+            claims: about this one image.
+            sigma, alpha, radii: of the rule, the last its targets.
+        """
         return cls(
-            index=votes.index, prediction=prediction, radius=radius, p_lower=p_lower, sigma=sigma, alpha=alpha, draws=votes.drawn,
-            looks=tuple(tuple(int(x) for x in look) for look in votes.looks), targets=targets, p_upper=p_upper,
-            label=votes.label, seconds=votes.seconds,
-        )  # fmt: skip
+            index=votes.index,
+            prediction=top if claims.answered else ABSTAIN,
+            radius=float(claims.radius),
+            p_lower=float(claims.p_lower),
+            sigma=sigma,
+            alpha=alpha,
+            draws=votes.drawn,
+            looks=tuple(tuple(int(x) for x in look) for look in votes.looks),
+            targets=radii[: int(claims.targets)],
+            p_upper=None if claims.p_upper is None else float(claims.p_upper),
+            label=votes.label,
+            seconds=votes.seconds,
+        )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hf_smoothing import statistics
-from hf_smoothing.noise import MAX_IMAGES, on_grid
+from hf_smoothing.certification.noise_kinds import off_grid
+from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 
 
@@ -130,7 +131,7 @@ class Survey:
 
     Attributes:
         resolution: (channels, height, width).
-        on_grid: whether all are 8-bit images; of a stream, whether the first is.
+        off_grid: what to say of the first image that is not 8-bit (see `off_grid`), None where all are; of a stream, of the first.
         labelled: whether all have a label; of a stream, whether the first has.
         sha256: of all indices, pixels and labels; of a stream, of the indices that were chosen from it.
         streamed: whether it is a stream.
@@ -140,7 +141,7 @@ class Survey:
     """
 
     resolution: tuple[int, ...]
-    on_grid: bool
+    off_grid: str | None
     labelled: bool
     sha256: str
     streamed: bool
@@ -169,18 +170,19 @@ def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
         text = "all" if chosen is None else ",".join(map(str, chosen))
         digest = hashlib.sha256(text.encode()).hexdigest()
         labelled = first[1].get("labels") is not None
-        return Survey(resolution, _fits_grid(first[1]), labelled, digest, streamed=True, facts=facts)
-    fits, labelled, indices = True, True, []
+        return Survey(resolution, _off_grid(*first), labelled, digest, streamed=True, facts=facts)
+    odd: str | None = None
+    labelled, indices = True, []
     whole, alone = hashlib.sha256(), hashlib.sha256()
     for index, item in itertools.chain([first], items):
-        fits, labelled = fits and _fits_grid(item), labelled and item.get("labels") is not None
+        odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None
         indices.append(index)
         values = raw_bytes(item["pixel_values"])
         for digest_so_far, label in ((whole, item.get("labels")), (alone, None)):
             digest_so_far.update(_heading(index, item, label))
             digest_so_far.update(values)
     return Survey(
-        resolution, fits, labelled, whole.hexdigest(), streamed=False, pixels_sha256=alone.hexdigest(), indices=indices, facts=facts,
+        resolution, odd, labelled, whole.hexdigest(), streamed=False, pixels_sha256=alone.hexdigest(), indices=indices, facts=facts,
     )  # fmt: skip
 
 
@@ -196,9 +198,11 @@ def _first_reason(dataset: Any) -> str:
     return next(iter(reasons.values()), "")
 
 
-def _fits_grid(item: Item) -> bool:
+def _off_grid(index: int, item: Item) -> str | None:
     pixels: Tensor = item["pixel_values"]
-    return pixels.dtype == torch.uint8 or on_grid(pixels)
+    if pixels.dtype == torch.uint8:
+        return None
+    return off_grid(to_unit_pixels(pixels[None]), f"image {index} lies")
 
 
 def images_sha256(items: Iterable[tuple[int, Item]]) -> str:

@@ -3,38 +3,72 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from hf_smoothing.noise import GaussianStream, GridStream
+from hf_smoothing.noise import GaussianStream, GridStream, on_grid
 
 
 NoiseStream = GaussianStream | GridStream
 
 NOISE_KINDS = ("auto", "grid", "gaussian")
 
+THREAT_MODELS = {
+    "grid": "perturbed images that are 8-bit at the certified resolution",
+    "gaussian": "any perturbed image, if floating-point rounding is neglected",
+}
+"""Which perturbed images a certificate is about, by the kind of its noise."""
 
-def choose_noise(noise: str, fits_grid: bool) -> str:
-    """The kind of noise, "grid" or "gaussian", for images that are 8-bit or not.
+
+def choose_noise(noise: str, off_grid: str | None) -> str:
+    """The kind of noise, "grid" or "gaussian", for images that are 8-bit or not; "auto" warns where it is not the grid.
 
     Args:
         noise: "grid" for whole steps of 1/255, sound in floating point; "gaussian" for float32 noise, as in papers; "auto" for the
             grid where the images are on it.
-        fits_grid: whether all pixels are multiples of 1/255.
+        off_grid: what is not on the grid (see `off_grid`); None where all pixels are multiples of 1/255.
 
     Raises:
         ValueError: on another kind, or grid noise for images off the grid.
     """
     if noise not in NOISE_KINDS:
         raise ValueError(f"`noise` must be one of {', '.join(map(repr, NOISE_KINDS))}, got {noise!r}.")
-    if noise == "grid" and not fits_grid:
+    if off_grid is None or noise == "gaussian":
+        return "grid" if noise != "gaussian" else "gaussian"
+    cure = "Pass uint8 pixels, or round them with (255 * x).round() / 255"
+    if noise == "grid":
         raise ValueError(
-            "Grid noise certifies 8-bit images, whose pixels are multiples of 1/255, but these lie off that grid. Pass uint8 pixels, or "
-            "round them with (255 * x).round() / 255; or use noise='gaussian', whose certificates neglect floating-point rounding."
+            f"Grid noise certifies 8-bit images, but {off_grid}. {cure}; or use noise='gaussian', whose certificates neglect "
+            "floating-point rounding."
         )
-    return "grid" if noise != "gaussian" and fits_grid else "gaussian"
+    warnings.warn(
+        f"noise='auto' draws float32 noise, whose certificates neglect floating-point rounding, since {off_grid}. {cure}; "
+        "or pass noise='gaussian' if float images are meant.",
+        stacklevel=3,
+    )
+    return "gaussian"
+
+
+def off_grid(pixels: Tensor, whose: str = "these images lie") -> str | None:
+    """What to say of float images (batch, channels, height, width) in [0, 1] that are not 8-bit; None where all are.
+
+    Args:
+        pixels: as `to_unit_pixels` leaves them.
+        whose: subject and verb of the sentence.
+    """
+    if on_grid(pixels):
+        return None
+    steps = pixels.double() * 256
+    if bool(((steps - steps.round()).abs() < 1e-3).all()):
+        return f"{whose} on multiples of 1/256, not of 1/255: divide 0..255 by 255"
+    steps = pixels.double() * 255
+    # Three in ten of pixels that are spread evenly would be that near.
+    nearly = float(((steps - steps.round()).abs() < 0.15).double().mean()) > 0.9
+    return f"{whose} {'near, but ' if nearly else ''}off the 1/255 grid of 8-bit images"
 
 
 def make_stream(kind: str, *, seed: int, shape: tuple[int, ...], device: torch.device, sigma: float) -> NoiseStream:
@@ -51,13 +85,13 @@ def noise_facts(stream: NoiseStream) -> dict[str, Any]:
             "dtype": "whole steps of 1/255",
             "drawn_by": "counters, the same on every device",
             "total_variation": stream.total_variation,
-            "threat_model": "perturbed images that are 8-bit at the certified resolution",
+            "threat_model": THREAT_MODELS[stream.kind],
         }
     return {
         "kind": stream.kind,
         "dtype": "float32",
         "drawn_by": generator_name(stream.device),
-        "threat_model": "any perturbed image, if floating-point rounding is neglected",
+        "threat_model": THREAT_MODELS[stream.kind],
     }
 
 

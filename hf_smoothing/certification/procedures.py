@@ -16,12 +16,12 @@ from hf_smoothing import statistics
 from hf_smoothing.certification.certificates import Certificate, Votes
 from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
 from hf_smoothing.certification.execution import Execution
-from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream
+from hf_smoothing.certification.noise_kinds import THREAT_MODELS, NoiseStream, choose_noise, make_stream, off_grid
 from hf_smoothing.certification.rounds import vote_in_rounds
-from hf_smoothing.certification.rules import FixedRule, Rule, make_rule
+from hf_smoothing.certification.rules import FixedRule, Rule, make_rule, rule_on
 from hf_smoothing.certification.sampling import count_votes
 from hf_smoothing.certification.sequential import SequentialRule
-from hf_smoothing.noise import MAX_DRAWS, Draws, fresh_seed, on_grid
+from hf_smoothing.noise import MAX_DRAWS, Draws, fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import ABSTAIN
 
@@ -35,6 +35,7 @@ class Prediction:
         draws: number of noisy copies classified.
         counts: votes of each class.
         alpha: failure probability.
+        noise_kind, threat_model: as in `Certificate`.
         p_value: of the test that the top two classes are equally likely, after a fixed number of draws; None after a sequential one.
     """
 
@@ -42,6 +43,8 @@ class Prediction:
     draws: int
     counts: tuple[int, ...]
     alpha: float
+    noise_kind: str
+    threat_model: str
     p_value: float | None = None
 
 
@@ -85,10 +88,11 @@ def certify(
     """
     rule = make_rule(sigma, mode=mode, radii=radii, n0=n0, n=n, alpha=alpha, spending=spending, bound=bound)
     execution = Execution(dtype, channels_last, compiled, batch_size)
+    finished = _finished(classifier, images, rule, noise, seed, indices, execution, chosen=radii is not None)
     return [
-        rule.decide(votes)
-        for rule, votes in _finished(classifier, images, rule, noise, seed, indices, execution)
-    ]  # fmt: skip
+        replace(used.decide(votes), noise_kind=kind, threat_model=THREAT_MODELS[kind])
+        for used, votes, kind in finished
+    ]
 
 
 def predict(
@@ -127,9 +131,10 @@ def predict(
         return _predict_fixed(classifier, images, sigma, n, alpha, noise, seed, indices, execution)
     rule = SequentialRule(sigma, (0.0,), n0=0, n=n, alpha=alpha)
     answers = []
-    for used, votes in _finished(classifier, images, rule, noise, seed, indices, execution):
+    for used, votes, kind in _finished(classifier, images, rule, noise, seed, indices, execution, chosen=True):
         counts = tuple(int(count) for count in np.sum(votes.looks, axis=0))
-        answers.append(Prediction(used.decide(votes).prediction, votes.drawn, counts, rule.alpha))
+        answer = used.decide(votes).prediction
+        answers.append(Prediction(answer, votes.drawn, counts, rule.alpha, kind, THREAT_MODELS[kind]))
     return answers
 
 
@@ -141,20 +146,22 @@ def _finished(
     seed: int | None,
     indices: Sequence[int] | None,
     execution: Execution,
-) -> Iterator[tuple[Rule, Votes]]:
-    """The votes of each image, in order, when the rule wants no more; with the rule as the noise makes it."""
+    *,
+    chosen: bool,
+) -> Iterator[tuple[Rule, Votes, str]]:
+    """The votes of each image, in order, when the rule wants no more; with the rule as images and noise make it, and the kind of noise."""
     resolve_classifier(classifier)
     pixels = to_unit_pixels(images)
     numbers = _check_indices(indices, len(pixels))
     pixels = pixels.to(classifier_device(classifier))
     stream = _stream_for(pixels, noise, rule.sigma, seed)
-    sound = replace(rule, slack=stream.total_variation)
+    sound = rule_on(rule, stream, chosen=chosen)
     pending = ((Votes(index), image) for index, image in zip(numbers, pixels, strict=True))
     finished: dict[int, Votes] = {}
     for touched in vote_in_rounds(classifier, pending, sound, stream, execution=execution):
         finished |= {votes.index: votes for votes in touched if sound.wanted(votes) == votes.drawn}
     for index in numbers:
-        yield sound, finished[index]
+        yield sound, finished[index], stream.kind
 
 
 def _predict_fixed(
@@ -184,12 +191,13 @@ def _predict_fixed(
         second, first = np.argsort(votes, kind="stable")[-2:]
         p_value = float(statistics.two_sided_pvalue(votes[first], votes[second]))
         answer = int(first) if p_value <= alpha else ABSTAIN
-        answers.append(Prediction(answer, n, tuple(int(v) for v in votes), alpha, p_value))
+        counted = tuple(int(v) for v in votes)
+        answers.append(Prediction(answer, n, counted, alpha, stream.kind, THREAT_MODELS[stream.kind], p_value))
     return answers
 
 
 def _stream_for(pixels: Tensor, noise: str, sigma: float, seed: int | None) -> NoiseStream:
-    kind = choose_noise(noise, on_grid(pixels))
+    kind = choose_noise(noise, off_grid(pixels))
     return make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)
 
 

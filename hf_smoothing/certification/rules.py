@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.certification.certificates import Certificate, Votes
+from hf_smoothing.certification.noise_kinds import NoiseStream
 from hf_smoothing.certification.sequential import SequentialRule, check_stages
-from hf_smoothing.statistics import ABSTAIN
+from hf_smoothing.units import diameter
 
 
 BOUNDS = ("one-sided", "runner-up")
@@ -60,6 +62,7 @@ class FixedRule:
         bound: "one-sided" bounds the top class from below, as papers do; "runner-up" bounds the largest other class from above
             as well, at alpha/2 each.
         slack: total variation of the noise from its law; see `statistics.l2_radius`.
+        diameter: of the pixel cube, which no radius exceeds; see `units.diameter`.
 
     Raises:
         ValueError: if `n` draws can decide nothing at `alpha`, or any argument is out of its range.
@@ -73,6 +76,7 @@ class FixedRule:
     alpha: float = 0.001
     bound: str = "one-sided"
     slack: float = 0.0
+    diameter: float = math.inf
 
     def __post_init__(self) -> None:
         check_stages(self)
@@ -100,16 +104,11 @@ class FixedRule:
         """The certificate from a complete set of votes."""
         selection, estimation = votes.looks
         top = int(selection.argmax())
-        p_upper = None
-        if self.bound == "one-sided":
-            p_lower = float(statistics.lower_bound(estimation[top], self.n, self.alpha))
-            radius = float(statistics.l2_radius(p_lower, self.sigma, self.slack))
-        else:
-            p_lower = float(statistics.lower_bound(estimation[top], self.n, self.alpha / 2))
-            p_upper = float(statistics.upper_bound(np.delete(estimation, top).max(), self.n, self.alpha / 2))
-            radius = float(statistics.runner_up_radius(p_lower, p_upper, self.sigma, self.slack))
-        prediction = top if radius > 0.0 else ABSTAIN
-        return Certificate.of(votes, prediction, radius, p_lower, self.sigma, self.alpha, p_upper=p_upper)
+        claims = statistics.fixed_claims(
+            estimation[top], np.delete(estimation, top).max(), n=self.n, alpha=self.alpha, sigma=self.sigma, bound=self.bound,
+            slack=self.slack, diameter=self.diameter,
+        )  # fmt: skip
+        return Certificate.of(votes, top, claims, self.sigma, self.alpha)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that decide a run's result."""
@@ -140,7 +139,7 @@ def make_rule(
         sigma: noise standard deviation in [0, 1] pixel units.
         mode: "targets" draws until each target radius is certified or given up; "curve" does so for a fine grid of radii; "fixed"
             makes n0 + n draws for every image, as papers do.
-        radii: the targets, ascending; by default multiples of 0.25 (of sigma, if that is less) up to 3 sigma.
+        radii: the targets, ascending; by default those of `statistics.target_grid`.
         n0: draws that choose the class, 100 by default. 0 does without, at alpha/2: the class is then the one with most votes.
         n: estimation draws; at most so many in the sequential modes.
         alpha: failure probability of one certificate.
@@ -175,11 +174,26 @@ def make_rule(
     sigma = statistics.check_sigma(sigma)
     stages = (0 if label_aware else 100) if n0 is None else n0
     if radii is None:
-        step = sigma / 10 if mode == "curve" else min(0.25, sigma)
-        # Rounded so that they are the numbers that people write: 0.15, not 0.15000000000000002.
-        grid = [round(step * k, 12) for k in range(int(3 * sigma / step * (1 + 1e-9)) + 1)]
+        grid = statistics.target_grid(sigma, curve=mode == "curve")
         # With more slack than the noise of ten megapixels has, which takes a hair off the ceiling.
         probe = SequentialRule(sigma, (0.0,), stages, n, alpha, spending, label_aware, slack=1e-5)
         radii = [radius for radius in grid if radius < probe.ceiling]
     # The rule itself checks the radii and makes a tuple of them.
     return SequentialRule(sigma, radii, stages, n, alpha, spending, label_aware)  # type: ignore[arg-type]
+
+
+def rule_on(rule: FixedRule | SequentialRule, stream: NoiseStream, *, chosen: bool) -> FixedRule | SequentialRule:
+    """The rule as the images and their noise make it: no radius above the diameter of the pixel cube, none that the noise does not carry.
+
+    Args:
+        rule: from `make_rule`.
+        stream: of the noise.
+        chosen: whether the user chose the targets; default ones end at the diameter.
+
+    Raises:
+        ValueError: if a chosen target is above the diameter.
+    """
+    farthest = diameter(stream.shape)
+    if isinstance(rule, SequentialRule) and not chosen:
+        rule = replace(rule, radii=tuple(radius for radius in rule.radii if radius <= farthest))
+    return replace(rule, slack=stream.total_variation, diameter=farthest)

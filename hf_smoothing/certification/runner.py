@@ -6,7 +6,6 @@ import datetime
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,12 +20,11 @@ from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import check_selection, checked_items, is_stream, left_out_facts, survey
 from hf_smoothing.certification.labels import adopt_labels, amend_informative
-from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
+from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts, off_grid
 from hf_smoothing.certification.rounds import RankError, Ranks, vote_in_rounds
 from hf_smoothing.certification.rows import RowKeeper, restored_votes
-from hf_smoothing.certification.rules import make_rule
+from hf_smoothing.certification.rules import make_rule, rule_on
 from hf_smoothing.certification.settings import run_settings
-from hf_smoothing.noise import on_grid
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels, warn_other_framing
 from hf_smoothing.records import Run, RunError, RunWriter, check_writable, read_run
 from hf_smoothing.statistics import ABSTAIN, check_whole, exact_text
@@ -110,12 +108,12 @@ def certify_dataset(
         seen = survey(dataset, chosen)
         if label_aware:
             _check_labelled(seen.labelled)
-        kind = choose_noise(noise, seen.on_grid)
+        kind = choose_noise(noise, seen.off_grid)
         stream = make_stream(kind, seed=seed, shape=seen.resolution, device=device, sigma=rule.sigma)
         speeds: dict[str, int] = {}
         if chosen is None or len(chosen) * rule.bounds[-1] >= PROBE_DRAWS:
             execution, speeds = probe_batch_size(classifier, stream.shape, execution)
-        rule = replace(rule, slack=stream.total_variation)
+        rule = rule_on(rule, stream, chosen=radii is not None)
         logger.info(
             "Certifying at %s (channels, height, width), %s noise, sigma %s.", seen.resolution, kind, rule.sigma
         )
@@ -135,7 +133,7 @@ def certify_dataset(
         settings, kind, shape, execution, chosen = facts[0]
         stream = make_stream(kind, seed=seed, shape=shape, device=device, sigma=rule.sigma)
         _check_same(classifier, stream, settings)
-        rule = replace(rule, slack=stream.total_variation)
+        rule = rule_on(rule, stream, chosen=radii is not None)
         writer = RunWriter(output_dir, settings, rank=state.process_index)
     with writer:
         before = read_run(output_dir)
@@ -240,8 +238,8 @@ def _pending(
         if index in before.rows:
             continue
         pixels = to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]
-        if stream.kind == "grid" and not on_grid(pixels):
-            choose_noise("grid", fits_grid=False)  # says what to do
+        if stream.kind == "grid":
+            choose_noise("grid", off_grid(pixels, f"image {index} lies"))  # of a stream only the first was looked at
         keeper.expect(index)
         yield votes, pixels
     if unseen:

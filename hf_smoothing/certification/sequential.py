@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hf_smoothing import statistics
 from hf_smoothing.certification.certificates import Certificate, Votes
 from hf_smoothing.noise import MAX_DRAWS
-from hf_smoothing.statistics import ABSTAIN, exact_text
+from hf_smoothing.statistics import exact_text
 
 
 def check_stages(rule: Any) -> None:
@@ -24,6 +24,8 @@ def check_stages(rule: Any) -> None:
     object.__setattr__(rule, "alpha", statistics.check_alpha(rule.alpha))
     object.__setattr__(rule, "n", statistics.check_whole(rule.n, "n"))
     object.__setattr__(rule, "n0", statistics.check_whole(rule.n0, "n0"))
+    if not (math.isfinite(rule.slack) and rule.slack >= 0.0) or not rule.diameter > 0.0:
+        raise ValueError(f"`slack` must be >= 0 and `diameter` positive, got {rule.slack} and {rule.diameter}.")
     if rule.n0 + rule.n > MAX_DRAWS:
         raise ValueError(f"`n0` + `n` must be at most {MAX_DRAWS:,}, got {rule.n0 + rule.n:,}.")
 
@@ -54,9 +56,11 @@ class SequentialRule:
         spending: B instead of A.
         label_aware: test the true label only. For measuring certified accuracy; it gives no certificate for deployment.
         slack: total variation of the noise from its law; see `statistics.l2_radius`.
+        diameter: of the pixel cube, which no radius exceeds; see `units.diameter`.
 
     Raises:
-        ValueError: on targets that are unsorted, repeated, negative or out of reach of `n` draws; on arguments out of range.
+        ValueError: on targets that are unsorted, repeated, negative, above the diameter or out of reach of `n` draws; on arguments out of
+            range.
     """
 
     sigma: float
@@ -67,34 +71,45 @@ class SequentialRule:
     spending: bool = False
     label_aware: bool = False
     slack: float = 0.0
+    diameter: float = math.inf
 
     def __post_init__(self) -> None:
         check_stages(self)
         if self.n0 < 0 or (self.label_aware and self.n0):
             raise ValueError(f"`n0` must be at least 0, and 0 when measuring label-aware, got {self.n0}.")
         if self.n < 1 or self.ceiling <= 0.0:
-            enough = next(n for n in itertools.count(self.n + 1) if _ceiling(self.level, n) > 0.5)
+            enough = next(
+                n
+                for n in itertools.count(max(self.n, 0) + 1)
+                if statistics.sequential_ceiling(n, self.level, self.sigma) > 0.0
+            )
             raise ValueError(
                 f"`n` must be at least {enough} to certify anything at alpha = {self.alpha}, got {self.n}: even unanimous "
                 "votes would abstain."
             )
         object.__setattr__(self, "radii", _check_targets(self.radii))
-        if self.radii[-1] >= self.ceiling:
-            enough = self._enough(self.radii[-1])
-            cure = (
-                f"Use n = {enough:,} or more, or smaller"
-                if self.n0 + enough <= MAX_DRAWS
-                else "No n reaches it; use smaller"
+        if self.radii[-1] > self.diameter:
+            raise ValueError(
+                f"Target radius {exact_text(self.radii[-1])} is above {self.diameter:.4g}, the largest l2 distance between two images of this "
+                f"resolution. Radii are in [0, 1] pixel units: divide grey levels of 0..255 by 255 ({self.radii[-1] / 255:.3g})."
             )
+        if self.radii[-1] >= self._unbounded_ceiling:
+            enough = self._enough(self.radii[-1])
+            cure = f"Use n = {enough:,} or more, or smaller targets."
+            if self.n0 + enough > MAX_DRAWS:
+                cure = (
+                    "No n reaches it; use smaller targets, in [0, 1] pixel units: grey levels of 0..255 are divided by 255 "
+                    f"({self.radii[-1] / 255:.3g})."
+                )
             raise ValueError(
                 f"Target radius {exact_text(self.radii[-1])} is out of reach: {self.n:,} draws at alpha = {self.alpha} and sigma = "
-                f"{exact_text(self.sigma)} certify less than {statistics.round_down(self.ceiling)}. {cure} targets."
+                f"{exact_text(self.sigma)} certify less than {statistics.round_down(self._unbounded_ceiling)}. {cure}"
             )
 
     @property
     def level(self) -> float:
         """Failure probability of the test of one class."""
-        return self.alpha if self.n0 or self.label_aware else self.alpha / 2
+        return statistics.sequential_level(self.alpha, self.n0, self.label_aware)
 
     @functools.cached_property
     def looks(self) -> tuple[int, ...]:
@@ -108,8 +123,13 @@ class SequentialRule:
 
     @functools.cached_property
     def ceiling(self) -> float:
-        """The radius certified when all draws agree; every target must be below."""
-        return float(statistics.l2_radius(_ceiling(self.level, self.n), self.sigma, self.slack))
+        """The radius certified when all draws agree."""
+        return min(self._unbounded_ceiling, self.diameter)
+
+    @functools.cached_property
+    def _unbounded_ceiling(self) -> float:
+        """Were there no end of the pixel cube; every target must be below."""
+        return statistics.sequential_ceiling(self.n, self.level, self.sigma, self.slack) if self.n > 0 else 0.0
 
     def _enough(self, radius: float) -> int:
         q = float(statistics.probability_for_radius(radius, self.sigma, self.slack))
@@ -118,9 +138,9 @@ class SequentialRule:
     @functools.cached_property
     def _boundaries(self) -> NDArray[np.int64]:
         """(targets, looks)."""
-        boundaries = statistics.spending_boundaries if self.spending else statistics.union_boundaries
-        q = statistics.probability_for_radius(self.radii, self.sigma, self.slack)
-        return np.array([boundaries(float(p), self.looks, self.level) for p in q], dtype=np.int64)
+        return statistics.target_boundaries(
+            self.radii, self.looks, level=self.level, sigma=self.sigma, spending=self.spending, slack=self.slack
+        )
 
     def wanted(self, votes: Votes) -> int:
         """The end of the look at hand; that of the next one while a target is open; no more otherwise."""
@@ -149,14 +169,10 @@ class SequentialRule:
             top = int((votes.looks[0] if self.n0 else np.sum(votes.looks, axis=0)).argmax())
         return top, np.cumsum([look[top] for look in estimation])
 
-    def _certified(self, successes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        crossed = (successes >= self._boundaries[:, : len(successes)]).any(axis=1)
-        return np.logical_and.accumulate(crossed)
-
     def _open(self, votes: Votes) -> bool:
         """Whether more draws could certify another target."""
         _, successes = self._successes(votes)
-        next_target = int(self._certified(successes).sum())
+        next_target = int(statistics.targets_reached(successes, self._boundaries))
         if next_target == len(self.radii):
             return False
         # Only the next target matters: with it given up, no larger one can be certified.
@@ -166,16 +182,11 @@ class SequentialRule:
     def decide(self, votes: Votes) -> Certificate:
         """The certificate at the stopping time."""
         top, successes = self._successes(votes)
-        certified = self._certified(successes)
-        targets = tuple(np.asarray(self.radii)[certified].tolist())
-        radius = targets[-1] if targets else 0.0
-        if self.spending:
-            p_lower = float(statistics.probability_for_radius(radius, self.sigma, self.slack)) if targets else 0.0
-        else:
-            p_lower = float(statistics.sequential_lower_bound(successes, self.looks, self.level).max())
-            radius = max(radius, float(statistics.l2_radius(p_lower, self.sigma, self.slack)))
-        prediction = top if targets or radius > 0.0 else ABSTAIN
-        return Certificate.of(votes, prediction, radius, p_lower, self.sigma, self.alpha, targets)
+        claims = statistics.sequential_claims(
+            successes, self._boundaries, radii=self.radii, looks=self.looks, level=self.level, sigma=self.sigma,
+            spending=self.spending, slack=self.slack, diameter=self.diameter,
+        )  # fmt: skip
+        return Certificate.of(votes, top, claims, self.sigma, self.alpha, self.radii)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that decide a run's result."""
@@ -193,13 +204,6 @@ class SequentialRule:
             "bound": "one-sided",
             "label_aware": self.label_aware,
         }
-
-
-def _ceiling(level: float, n: int) -> float:
-    """The lower bound from n draws that all agree, at the share of the last look."""
-    return (
-        float((level * statistics.error_shares(len(statistics.geometric_looks(n)))[-1]) ** (1.0 / n)) if n > 0 else 0.0
-    )
 
 
 def _check_targets(radii: Any) -> tuple[float, ...]:

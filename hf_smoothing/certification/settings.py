@@ -48,6 +48,7 @@ def run_settings(
             "versions": versions_of("transformers", "accelerate", "numpy", "scipy"),
             "device": device_name(device),
             "batch_size": execution.batch_size,
+            "indices": selection_of(chosen),
             **(informative or {}),
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -70,6 +71,19 @@ def with_description(settings: dict[str, Any], description: Mapping[str, Any] | 
     except (TypeError, ValueError) as error:
         raise ValueError(f"`description` must hold JSON values only: {error}.") from error
     return settings
+
+
+def selection_of(chosen: Sequence[int] | None) -> dict[str, list[int]] | list[int] | None:
+    """Which images a run is about, short where it can be: {"range": [start, stop, step]}, else the indices; None for all of a stream.
+
+    >>> selection_of([0, 5, 10]), selection_of([3, 1])
+    ({'range': [0, 11, 5]}, [3, 1])
+    """
+    if chosen is None:
+        return None
+    step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
+    regular = range(chosen[0], chosen[-1] + 1, step) if step > 0 else range(0)
+    return {"range": [regular.start, regular.stop, step]} if list(regular) == list(chosen) else list(chosen)
 
 
 def versions_of(*names: str) -> dict[str, str | None]:

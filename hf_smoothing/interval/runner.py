@@ -26,7 +26,7 @@ from hf_smoothing.certification.images import (
 )
 from hf_smoothing.certification.labels import adopt_labels
 from hf_smoothing.certification.rows import image_hash
-from hf_smoothing.certification.settings import versions_of, with_description
+from hf_smoothing.certification.settings import selection_of, versions_of, with_description
 from hf_smoothing.interval.certificates import certificates_of, check_certifiable, exact_pixels, run_dtype
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.records import Run, RunWriter, check_writable, read_run
@@ -155,6 +155,7 @@ def _settings(
             "python": platform.python_version(),
             "versions": versions_of("transformers", "numpy"),
             **left_out,
+            "indices": selection_of(chosen),
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

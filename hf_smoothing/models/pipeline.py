@@ -30,11 +30,12 @@ class CertifiedImageClassificationPipeline(Pipeline):
     it is made or called: all of `hf_smoothing.certify`, e.g. sigma, radii, n, alpha, channels_last; `copies_per_batch` is its batch_size. The noise is fresh at every call unless a `seed` is given.
 
     Returns, for each image, a dictionary: "label", its name, or None on an abstention; "radius" in [0, 1] pixel units at the certified
-    resolution, rounded by nothing; "draws" made; "alpha", the probability that this is wrong; "sigma".
+    resolution, rounded by nothing; "draws" made; "alpha", the probability that this is wrong; "sigma"; "noise_kind" and "threat_model": which
+    perturbed images the radius is about.
 
     >>> classify = pipeline("certified-image-classification", model="path/or/hub-id")  # doctest: +SKIP
     >>> classify("cat.png", n=10_000)  # doctest: +SKIP
-    {'label': 'cat', 'radius': 0.61, 'draws': 513, 'alpha': 0.001, 'sigma': 0.25}
+    {'label': 'cat', 'radius': 0.61, 'draws': 513, 'alpha': 0.001, 'sigma': 0.25, 'noise_kind': 'grid', 'threat_model': ...}
     """
 
     _load_processor = False
@@ -93,4 +94,6 @@ class CertifiedImageClassificationPipeline(Pipeline):
             "draws": certificate.draws,
             "alpha": certificate.alpha,
             "sigma": certificate.sigma,
+            "noise_kind": certificate.noise_kind,
+            "threat_model": certificate.threat_model,
         }

@@ -9,16 +9,24 @@ from hf_smoothing.statistics.aggregate import (
     certified_accuracy,
 )
 from hf_smoothing.statistics.binomial import (
-    check_alpha,
-    check_whole,
     interval,
     lower_bound,
     two_sided_pvalue,
     upper_bound,
 )
+from hf_smoothing.statistics.claims import (
+    MOST_TARGETS,
+    Claims,
+    fixed_claims,
+    sequential_ceiling,
+    sequential_claims,
+    sequential_level,
+    target_boundaries,
+    target_grid,
+    targets_reached,
+)
 from hf_smoothing.statistics.paired import Paired, mcnemar, paired_difference, paired_ratio
 from hf_smoothing.statistics.radius import (
-    check_sigma,
     exact_text,
     l2_radius,
     max_radius,
@@ -37,13 +45,16 @@ from hf_smoothing.statistics.sequential import (
     spending_boundaries,
     union_boundaries,
 )
+from hf_smoothing.units import check_alpha, check_sigma, check_whole
 
 
 __all__ = [
     "ABSTAIN",
     "DEFAULT_RADII",
     "FUTILITY_QUANTILE",
+    "MOST_TARGETS",
     "CertifiedAccuracy",
+    "Claims",
     "Paired",
     "abstention_rate",
     "average_certified_radius",
@@ -54,6 +65,7 @@ __all__ = [
     "crossing_probabilities",
     "error_shares",
     "exact_text",
+    "fixed_claims",
     "geometric_looks",
     "hopeless",
     "interval",
@@ -67,8 +79,14 @@ __all__ = [
     "probability_for_radius",
     "round_down",
     "runner_up_radius",
+    "sequential_ceiling",
+    "sequential_claims",
+    "sequential_level",
     "sequential_lower_bound",
     "spending_boundaries",
+    "target_boundaries",
+    "target_grid",
+    "targets_reached",
     "two_sided_pvalue",
     "union_boundaries",
     "upper_bound",

@@ -7,41 +7,11 @@ more than ten times cheaper than `scipy.stats.beta.ppf` and equal to it.
 
 from __future__ import annotations
 
-import operator
-from typing import Any, SupportsFloat
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-
-def check_alpha(alpha: float) -> float:
-    """Return `alpha` as a float if it is a failure probability.
-
-    Raises:
-        ValueError: if `alpha` is not strictly between 0 and 1.
-    """
-    share = float(alpha) if isinstance(alpha, SupportsFloat) else -1.0
-    if not 0.0 < share < 1.0:
-        raise ValueError(
-            f"`alpha` must be a failure probability strictly between 0 and 1, got {alpha!r}. "
-            "For certificates that hold with probability 99.9% pass alpha=0.001."
-        )
-    return share
-
-
-def check_whole(value: Any, name: str) -> int:
-    """Return `value` as an int if it is a whole number of a whole type: counts must not be rounded silently.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError("a truth value is no number")
-        return operator.index(value)
-    except TypeError as error:
-        raise ValueError(f"`{name}` must be a whole number, got {value!r}. Write 100_000, not 1e5.") from error
+from hf_smoothing.units import check_alpha, check_confidence
 
 
 def _check_counts(successes: ArrayLike, trials: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -60,14 +30,14 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, alpha: float) -> NDArra
     Args:
         successes: whole numbers k, 0 <= k <= trials, any shape.
         trials: whole numbers n >= 1, broadcast against `successes`.
-        alpha: failure probability of one bound, in (0, 1).
+        alpha: failure probability of one bound, in (0, 1/2].
 
     Returns:
         float64 array of the broadcast shape, in [0, 1). Exactly 0 for k = 0 and alpha ** (1 / n) for k = n. Relative
         error below 1e-12 in the tested range (golden values in `tests/statistics/test_binomial.py`).
 
     Raises:
-        ValueError: if `alpha` is not in (0, 1) or the counts are not counts.
+        ValueError: if `alpha` is not in (0, 1/2] or the counts are not counts.
 
     Source: Clopper & Pearson (1934).
 
@@ -102,22 +72,18 @@ def interval(
 
     Args:
         successes, trials: as in `lower_bound`.
-        confidence: coverage of the interval, in (0, 1). This is a confidence level, not a failure probability.
+        confidence: coverage of the interval, in [1/2, 1). This is a confidence level, not a failure probability.
 
     Returns:
         (lower, upper), float64 arrays of the broadcast shape.
 
     Raises:
-        ValueError: if `confidence` is not in (0, 1) or the counts are not counts.
+        ValueError: if `confidence` is not in [1/2, 1) or the counts are not counts.
 
     >>> [round(float(x), 3) for x in interval(300, 500)]
     [0.556, 0.643]
     """
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(
-            f"`confidence` must be strictly between 0 and 1, got {confidence}. Pass 0.95 for 95% intervals."
-        )
-    tail = (1.0 - confidence) / 2.0
+    tail = (1.0 - check_confidence(confidence)) / 2.0
     return lower_bound(successes, trials, tail), upper_bound(successes, trials, tail)
 
 

@@ -8,28 +8,12 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_FLOOR, Decimal
-from typing import SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from hf_smoothing.statistics.binomial import check_alpha
-
-
-def check_sigma(sigma: float) -> float:
-    """Return `sigma` as a float if it is a noise level.
-
-    Raises:
-        ValueError: if `sigma` is not positive and finite.
-    """
-    level = float(sigma) if isinstance(sigma, SupportsFloat) else math.nan
-    if not (math.isfinite(level) and level > 0.0):
-        raise ValueError(
-            f"`sigma` must be a positive noise standard deviation in [0, 1] pixel units, got {sigma!r}. "
-            "Common values are 0.25, 0.5 and 1.0."
-        )
-    return level
+from hf_smoothing.units import check_alpha, check_sigma
 
 
 def _check_probability(name: str, value: ArrayLike) -> NDArray[np.float64]:

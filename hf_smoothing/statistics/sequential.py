@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from hf_smoothing.statistics.binomial import check_alpha, check_whole, lower_bound
+from hf_smoothing.statistics.binomial import lower_bound
+from hf_smoothing.units import check_alpha, check_whole
 
 
 Boundaries = NDArray[np.int64]
@@ -70,17 +71,17 @@ def sequential_lower_bound(successes: ArrayLike, looks: Sequence[int], alpha: fl
     Proof: P(exists k: L_k > p) <= sum_k P(L_k > p) <= sum_k alpha w_k = alpha, by the union bound.
 
     Args:
-        successes: counts S_1, ..., S_m at the first m <= K looks, (m,).
+        successes: counts S_1, ..., S_m at the first m <= K looks, (..., m).
         looks: all K looks of the rule, also those that are not reached.
         alpha: failure probability.
 
     Returns:
-        float64 (m,).
+        float64, the shape of `successes`.
     """
     counts = np.asarray(successes)
     shares = check_alpha(alpha) * error_shares(len(looks))
-    bounds = [lower_bound(s, n, a) for s, n, a in zip(counts, looks, shares, strict=False)]
-    return np.asarray(bounds, dtype=np.float64).reshape(len(counts))
+    bounds = [lower_bound(counts[..., k], looks[k], shares[k]) for k in range(counts.shape[-1])]
+    return np.stack(bounds, axis=-1) if bounds else np.zeros(counts.shape)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -118,7 +118,7 @@ def test_columns_that_do_not_pair_are_refused(function, first, second, message):
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95])
 def test_confidence_is_a_share(confidence):
     for function in (paired_difference, paired_ratio):
-        with pytest.raises(ValueError, match=r"`confidence` must be in \(0, 1\)"):
+        with pytest.raises(ValueError, match="`confidence` must be strictly between 0 and 1"):
             function([1.0, 2.0], [2.0, 1.0], confidence)
 
 

@@ -23,7 +23,7 @@ from hf_smoothing.statistics import (
 )
 
 
-sigmas = st.floats(0.01, 10.0)
+sigmas = st.floats(0.01, 4.0)
 
 
 @given(st.floats(0.0, 1.0), sigmas)
@@ -39,7 +39,7 @@ def test_radius_golden():
     assert float(l2_radius(1.0, 1.0)) == np.inf
 
 
-@given(st.floats(0.5, 1.0, exclude_max=True), sigmas, st.sampled_from([0.25, 0.5, 2.0, 8.0]))
+@given(st.floats(0.5, 1.0, exclude_max=True), st.floats(0.01, 0.5), st.sampled_from([0.25, 0.5, 2.0, 8.0]))
 def test_radius_is_linear_in_sigma(p, sigma, factor):
     # Exact, since the factors are powers of two.
     assert float(l2_radius(p, factor * sigma)) == factor * float(l2_radius(p, sigma))
@@ -87,7 +87,7 @@ def test_min_draws_golden():
     assert min_draws(0.001, two_sided=True) == 11
 
 
-@given(st.floats(1e-12, 0.999))
+@given(st.floats(1e-12, 0.5))
 def test_min_draws_is_the_first_number_that_can_decide(alpha):
     n = min_draws(alpha)
     assert float(lower_bound(n, n, alpha)) > 0.5

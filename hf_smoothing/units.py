@@ -1,0 +1,161 @@
+"""Ranges and units of the numbers that people pass: what can only be a slip of the unit is refused with its cure.
+
+No dependencies, so that every room can ask here.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, SupportsFloat
+
+
+MAX_SIGMA = 4.0
+"""The largest noise level that is taken for one in [0, 1] pixel units: eight times the largest standard deviation that pixels in [0, 1]
+can have. Papers go up to 2; in 0..255 grey levels 5 is about the smallest that is in use."""
+
+
+def diameter(shape: Sequence[int]) -> float:
+    """The l2 distance between opposite corners of the pixel cube: no two images are farther apart.
+
+    Args:
+        shape: of an image, (channels, height, width).
+
+    >>> round(diameter((3, 32, 32)), 2)
+    55.43
+    """
+    return math.sqrt(math.prod(shape))
+
+
+def check_sigma(sigma: float) -> float:
+    """Return `sigma` as a float if it is a noise level in [0, 1] pixel units.
+
+    Raises:
+        ValueError: if `sigma` is not positive and finite, or above `MAX_SIGMA`.
+    """
+    level = _number(sigma)
+    if not (math.isfinite(level) and level > 0.0):
+        raise ValueError(
+            f"`sigma` must be a positive noise standard deviation in [0, 1] pixel units, got {sigma!r}. "
+            "Common values are 0.25, 0.5 and 1.0."
+        )
+    return check_level(level, "sigma")
+
+
+def check_level(level: float, name: str) -> float:
+    """Return a noise level that is at most `MAX_SIGMA`.
+
+    Raises:
+        ValueError: with the level in [0, 1] units.
+    """
+    if level > MAX_SIGMA:
+        percent = f", percentages by 100 ({level / 100:.3g})" if level <= 100.0 else ""
+        raise ValueError(
+            f"`{name}` is in [0, 1] pixel units and must be at most {MAX_SIGMA:g}, got {level:g}. That looks like 0..255 grey levels: divide them by "
+            f"255 ({level / 255:.3g}){percent}."
+        )
+    return level
+
+
+def check_radius(radius: float, norm: str, name: str, shape: Sequence[int] | None = None) -> float:
+    """Return a radius that some image within it can be at: at most 1 in l-infinity, at most the diameter of the pixel cube in l2.
+
+    Args:
+        radius: to check.
+        norm: "l2" or "linf".
+        name: of the argument.
+        shape: of an image, (channels, height, width), where it is known.
+
+    Raises:
+        ValueError: if it is negative, not finite, or larger.
+    """
+    length = _number(radius)
+    if not (math.isfinite(length) and length >= 0.0):
+        raise ValueError(f"`{name}` must be finite and >= 0 in [0, 1] pixel units, got {radius!r}.")
+    if norm == "linf" and length > 1.0:
+        raise ValueError(
+            f"`{name}` is in [0, 1] pixel units, at most 1 for linf, got {length:g}, which looks like steps of 0..255. Divide it by 255 "
+            f"({length / 255:.3g})."
+        )
+    if norm == "l2" and shape is not None and length > diameter(shape):
+        raise ValueError(
+            f"`{name}` is in [0, 1] pixel units, and images of {'x'.join(map(str, shape))} are at most {diameter(shape):.4g} apart in l2, "
+            f"got {length:g}. If it is in 0..255 grey levels, divide it by 255 ({length / 255:.3g})."
+        )
+    return length
+
+
+def check_alpha(alpha: float) -> float:
+    """Return `alpha` as a float if it is a failure probability.
+
+    Raises:
+        ValueError: if `alpha` is not strictly between 0 and 1, or above 1/2, which can only be a confidence level.
+    """
+    share = _number(alpha)
+    if 0.0 < share <= 0.5:
+        return share
+    cure = "For certificates that hold with probability 99.9% pass alpha=0.001."
+    if 0.5 < share < 1.0:
+        cure = f"It is at most 1/2; {share:g} looks like the confidence: pass alpha={1.0 - share:.6g}."
+    elif 50.0 <= share < 100.0:
+        cure = f"{share:g} looks like a confidence in percent: pass alpha={1.0 - share / 100.0:.6g}."
+    elif 1.0 < share < 50.0:
+        cure = f"{share:g} looks like a percentage: pass alpha={share / 100.0:.6g}."
+    raise ValueError(f"`alpha` must be a failure probability strictly between 0 and 1, got {alpha!r}. {cure}")
+
+
+def check_confidence(confidence: float) -> float:
+    """Return `confidence` as a float if it is the coverage of an interval.
+
+    Raises:
+        ValueError: if it is not strictly between 0 and 1, or below 1/2, which can only be a failure probability.
+    """
+    share = _number(confidence)
+    if 0.5 <= share < 1.0:
+        return share
+    cure = "Pass 0.95 for 95% intervals."
+    if 0.0 < share < 0.5:
+        cure = f"It is at least 1/2; {share:g} looks like a failure probability: pass {1.0 - share:.6g}."
+    elif 50.0 <= share < 100.0:
+        cure = f"{share:g} looks like a percentage: pass {share / 100.0:.6g}."
+    raise ValueError(f"`confidence` must be strictly between 0 and 1, got {confidence!r}. {cure}")
+
+
+def check_share(share: float, name: str) -> float:
+    """Return a share in [0, 1] as a float.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    value = _number(share)
+    if not 0.0 <= value <= 1.0:
+        cure = f" {value:g} looks like a percentage: pass {value / 100.0:.6g}." if 1.0 < value <= 100.0 else ""
+        raise ValueError(f"`{name}` must be a share in [0, 1], got {share!r}.{cure}")
+    return value
+
+
+def check_whole(value: Any, name: str) -> int:
+    """Return `value` as an int if it is a whole number of a whole type: counts must not be rounded silently.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError("a truth value is no number")
+        return operator.index(value)
+    except TypeError as error:
+        fraction = isinstance(value, SupportsFloat) and 0.0 < float(value) < 1.0
+        cure = "Pass a count, not a share." if fraction else "Write 100_000, not 1e5."
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}. {cure}") from error
+
+
+def _number(value: Any) -> float:
+    """nan for what is no number; a truth value is none."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
