@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +31,9 @@ from hf_smoothing.statistics import ABSTAIN, check_alpha, check_whole
 
 # A certificate holds in the open ball, so the attack stays this much inside it.
 _INSIDE = 1.0 - 1e-6
+
+
+ATTACK_FILE = "attack.json"
 
 
 @dataclass(frozen=True)
@@ -256,6 +262,15 @@ def summary(found: Sequence[Attacked], run: Run, *, alpha: float, **how: Any) ->
     }
 
 
-def write_summary(figures: dict[str, Any], run: Run) -> None:
-    """Keep the figures of an attack beside the rows of the run, as attack.json."""
-    (run.path / "attack.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+def write_summary(figures: dict[str, Any], run: Run) -> Path:
+    """Keep the figures of an attack beside the rows of the run: as attack.json, or attack-2.json and so on where there are some already.
+
+    Returns:
+        the file.
+    """
+    for number in itertools.count(1):
+        file = run.path / (ATTACK_FILE if number == 1 else f"attack-{number}.json")
+        with contextlib.suppress(FileExistsError), open(file, "x", encoding="utf-8") as stream:
+            stream.write(json.dumps(figures, indent=1) + "\n")
+            break
+    return file

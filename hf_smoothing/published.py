@@ -1,26 +1,35 @@
-"""The public log format of randomized-smoothing papers, read as a run: `idx label predict radius correct time`.
+"""The public log format of randomized-smoothing papers, read as a run: a table with the columns `idx label predict radius`.
 
 A log says neither alpha nor the number of draws nor the data set, so its figures stand in tables of their own.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hf_smoothing.records import Row, Run, RunError
 from hf_smoothing.statistics import ABSTAIN
+from hf_smoothing.units import MAX_SIGMA
 
 
-HEADER = ("idx", "label", "predict", "radius", "correct", "time")
+COLUMNS = ("idx", "label", "predict", "radius")
+"""What is read; where there is a column `correct`, it is compared, and all others are passed over."""
+
+MOST_SIGMAS = 6.1
+"""No radius is larger than so many sigma: it would take more than a thousand million draws an image."""
 
 
 def read_published_log(path: str | os.PathLike[str]) -> Run:
-    r"""Read a published log: a header line, then a line an image, with tabs between the columns.
+    r"""Read a published log: a line with the names of the columns, then one line per image.
+
+    Columns are found by their names, idx, label, predict and radius, in any order and among others; tabs, commas or semicolons stand
+    between them. Empty lines, and headers repeated where logs were joined, are passed over.
 
     Args:
         path: of the file. Sigma is taken from it where it says so with a decimal point, as in
@@ -29,10 +38,11 @@ def read_published_log(path: str | os.PathLike[str]) -> Run:
 
     Returns:
         the run, its rows keyed by `idx`. Its settings say what a log says; alpha is None (not stated), and so is sigma
-        where the path is silent. The time column is not read. A torn last line is dropped.
+        where the path is silent. A torn last line is dropped.
 
     Raises:
-        RunError: if the file cannot be read, is no such log, has no finished line, or contradicts itself.
+        RunError: naming file and line, if the file cannot be read, is no such log, has no finished line, or contradicts itself or the sigma of
+            its path.
 
     >>> from pathlib import Path; from tempfile import mkdtemp
     >>> log = Path(mkdtemp()) / "sigma_0.50"
@@ -42,13 +52,20 @@ def read_published_log(path: str | os.PathLike[str]) -> Run:
     (0.5, 1.87)
     """
     file = Path(path)
+    sigma = sigma_of_path(file)
     rows: dict[int, Row] = {}
-    for number, line in _body(file):
-        row = _parse(line, f"{file}, line {number}")
+    for where, fields in _records(file):
+        row = _parse(fields, where)
         if row["index"] in rows:
             raise RunError(
-                f"{file}, line {number}: every image must have one line, got idx {row['index']} a second time. "
+                f"{where}: every image must have one line, got idx {row['index']} a second time. "
                 "Remove one of the two, or split logs that were joined."
+            )
+        if row["radius"] > MOST_SIGMAS * (sigma or MAX_SIGMA):
+            of = f"sigma {sigma}, which the path names," if sigma else f"any sigma up to {MAX_SIGMA:g}"
+            raise RunError(
+                f"{where}: radius {row['radius']} is larger than {of} can certify. Radii must be in [0, 1] pixel units: divide grey levels of 0..255 by 255; "
+                "if the path names another sigma than the log has, rename it."
             )
         rows[row["index"]] = row
     if not rows:
@@ -63,7 +80,7 @@ def read_published_log(path: str | os.PathLike[str]) -> Run:
             "bound": "one-sided",
             "rule": {"name": "published log"},
             "alpha": None,
-            "sigma": sigma_of_path(file),
+            "sigma": sigma,
             "num_images": len(rows),
             "rounding": _rounding([row["radius"] for row in rows.values()]),
             "model": {"id": file.as_posix()},
@@ -88,55 +105,115 @@ def sigma_of_path(path: str | os.PathLike[str]) -> float | None:
     text = Path(path).absolute().as_posix()
     for word in ("sigma", "noise"):
         # noise_0.00 names a network that was trained without noise, never the noise of a certificate.
-        found = [float(n) for n in re.findall(rf"(?<![A-Za-z0-9]){word}_([0-9]+\.[0-9]+)", text) if float(n) > 0]
+        found = [float(n) for n in re.findall(rf"(?<![A-Za-z0-9]){word}_([0-9]+\.[0-9]+)", text)]
+        if word == "sigma" and found and found[-1] > MAX_SIGMA:
+            raise RunError(
+                f"{path}: a path must name sigma in [0, 1] pixel units, at most {MAX_SIGMA:g}, got {found[-1]:g}. Radii and sigma of this log are "
+                "in 0..255 grey levels: divide them by 255."
+            )
+        found = [level for level in found if 0.0 < level <= MAX_SIGMA]
         if found:
             return found[-1]
     return None
 
 
-def _body(file: Path) -> Iterable[tuple[int, str]]:
-    """The numbered lines under the header, without a torn last one."""
+def _records(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """(file and line number, its fields by lower-case column name) of each line that has any, without a torn last one."""
+    lines = _text(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    whole = lines[-1].strip() == ""  # every line ends with a newline, so nothing was cut off
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise RunError(f"{file} is empty. A published log has a header line, then one line per image.")
+    names: list[str] = []
+    separator = ""
+    for place, (number, line) in enumerate(numbered):
+        where = f"{file}, line {number}"
+        if not names or _is_header(line):
+            separator = next((mark for mark in "\t,;" if mark in line), "\t")
+            names = _header(_split(line, separator, where), file, number)
+            continue
+        fields = _split(line, separator, where)
+        last = place == len(numbered) - 1 and not whole
+        if last and (len(fields) < len(names) or (names[-1] == "correct" and not fields[-1])):
+            return
+        if len(fields) != len(names):
+            raise RunError(
+                f"{where}: {len(names)} columns are required, as in the header, got {len(fields)} in {line[:80]!r}. "
+                "Only a torn last line is expected; mend or remove this one."
+            )
+        if last and names[-1] in COLUMNS:
+            raise RunError(
+                f"{where} may be cut off in its last column, {names[-1]}: it has no newline at its end. Add one if the line is whole, or remove the line."
+            )
+        yield where, dict(zip(names, fields, strict=True))
+
+
+def _text(file: Path) -> str:
     try:
-        header, *lines = file.read_text(encoding="utf-8").split("\n")
+        content = file.read_bytes()
+        # What PowerShell writes when output is redirected.
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise RunError(
             f"{file} must be a text file, got bytes that are not UTF-8 ({error.reason}). Pass a run folder or a log."
         ) from error
     except OSError as error:
         raise RunError(f"{file} cannot be read ({error.strerror}). Pass the path of a published log.") from error
-    if tuple(header.split("\t")) != HEADER:
-        raise RunError(
-            f"{file} is not a run folder, and a published log must begin with the header {_quote(HEADER)}, got {header[:80]!r}. "
-            "For a run of this library pass its folder, not a file in it."
-        )
-    # Empty after a whole last line. Otherwise it counts once it has reached the last column: that is only the time.
-    if lines and len(lines[-1].split("\t")) < len(HEADER):
-        lines.pop()
-    return enumerate(lines, start=2)
 
 
-def _parse(line: str, where: str) -> Row:
-    fields = line.split("\t")
-    if len(fields) != len(HEADER):
+def _split(line: str, separator: str, where: str) -> list[str]:
+    try:
+        (fields,) = csv.reader([line], delimiter=separator)
+    except (csv.Error, ValueError) as error:
         raise RunError(
-            f"{where}: {len(HEADER)} columns with tabs between them are required, got {len(fields)} in {line[:80]!r}. "
-            "Only a torn last line is expected; mend or remove this one."
+            f"{where}: its columns cannot be told apart ({error}), got {line[:80]!r}. Mend or remove this line."
+        ) from error
+    return [field.strip() for field in fields]
+
+
+def _is_header(line: str) -> bool:
+    """Whether a line names columns."""
+    words = {word.strip('"').lower() for word in re.split(r"[\t,; ]+", line.lstrip("\ufeff").strip())}
+    return words >= set(COLUMNS)
+
+
+def _header(names: list[str], file: Path, number: int) -> list[str]:
+    """The names of the columns in lower case.
+
+    Raises:
+        RunError: if those that are read are not there, each once.
+    """
+    found = [name.lstrip("\ufeff").lower() for name in names]
+    missing = [name for name in COLUMNS if name not in found]
+    if missing:
+        raise RunError(
+            f"{file} is not a run folder, and the header of a published log must name the columns {', '.join(COLUMNS)}; line {number} lacks "
+            f"{', '.join(missing)}: {str(names)[:120]}. For a run of this library pass its folder, not a file in it."
         )
-    index = _integer(fields[0], "idx", 0, where)
-    label = _integer(fields[1], "label", 0, where)
-    prediction = _integer(fields[2], "predict", ABSTAIN, where)
-    radius = _radius(fields[3], where)
-    correct = fields[4].strip()
+    twice = [name for name in COLUMNS if found.count(name) > 1]
+    if twice:
+        raise RunError(
+            f"{file}, line {number}: the column {twice[0]} must be there once, got it {found.count(twice[0])} times."
+        )
+    return found
+
+
+def _parse(fields: Mapping[str, str], where: str) -> Row:
+    index = _integer(fields["idx"], "idx", 0, where)
+    label = _integer(fields["label"], "label", 0, where)
+    prediction = _integer(fields["predict"], "predict", ABSTAIN, where)
+    radius = _radius(fields["radius"], where)
     if prediction == ABSTAIN and radius > 0:
         raise RunError(
             f"{where}: an abstention ({ABSTAIN} under predict) must have radius 0.0, got {radius}. "
             "Correct whichever of the two is wrong."
         )
     expected = str(int(prediction == label))  # an abstention is never equal to a label
-    if correct != expected:
+    if fields.get("correct", expected) != expected:
         raise RunError(
-            f"{where}: correct must be {expected} for label {label} and predict {prediction}, got {correct!r}. "
-            "Columns may be in another order, or the log was edited: take it from its source again."
+            f"{where}: correct must be {expected} for label {label} and predict {prediction}, got {fields['correct']!r}. "
+            "The log was edited, or its columns are not what the header says: take it from its source again."
         )
     return {"index": index, "label": label, "prediction": prediction, "radius": radius}
 
@@ -146,7 +223,7 @@ def _integer(text: str, name: str, least: int, where: str) -> int:
     if re.fullmatch(r"-?[0-9]{1,18}", text.strip()) is None or int(text) < least:
         raise RunError(
             f"{where}: {name} must be a whole number of at least {least}, got {text!r}. "
-            "Check that the columns are in the order of the header."
+            "Check that the columns are what the header says."
         )
     return int(text)
 
@@ -173,7 +250,3 @@ def _rounding(radii: list[float]) -> str:
 def _hash_labels(rows: dict[int, Row]) -> str:
     pairs = "\n".join(f"{index} {rows[index]['label']}" for index in sorted(rows))
     return hashlib.sha256(pairs.encode()).hexdigest()
-
-
-def _quote(names: Iterable[str]) -> str:
-    return repr("\t".join(names))

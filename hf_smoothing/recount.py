@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def _bounds(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> tuple[int, 
 def _ceiling(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> float:
     """The largest radius that the settings allow."""
     if settings.get("norm") == "linf":
-        return min(1.0, rule.get("largest", 1.0))
+        return min(1.0, float(rule.get("largest", 1.0)))
     shape = settings.get("resolution")
     ceiling = diameter(shape) if shape else math.inf
     n, alpha, sigma = rule.get("n"), settings.get("alpha"), settings.get("sigma")
@@ -136,7 +136,9 @@ def _fault(index: int, row: Row, terms: Terms) -> str | None:
     """What no row of this run can say, whatever its votes."""
     if (fault := _index_fault(index, terms)) is not None:
         return fault
-    label, prediction, radius = row.get("label"), row.get("prediction"), row.get("radius")
+    label: Any = row.get("label")
+    prediction: Any = row.get("prediction")
+    radius: Any = row.get("radius")
     if label is not None and not (_whole(label) and label >= 0):
         return f"label must be a class >= 0 or null, got {label!r}"
     if "prediction" in row and not (_whole(prediction) and prediction >= ABSTAIN):
@@ -207,7 +209,7 @@ def _recounted(
             "targets": list(terms.targets[: int(claims.targets[place])]),
         }
         for key, value in given.items():
-            said = row.get(key, value)
+            said: Any = row.get(key, value)
             near = _number(said) and _number(value) and abs(said - value) <= TOLERANCE * max(1.0, abs(value))
             if said != value and not (near and key != "prediction"):
                 yield index, f"{key} is {said!r}, but the votes of this row give {value!r}"
@@ -262,9 +264,9 @@ def _sequential(
     )
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from hf_smoothing import statistics
+from hf_smoothing.legends import short_names, styles
 from hf_smoothing.published import read_published_log
 from hf_smoothing.records import Run, RunError, read_run
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
+from hf_smoothing.units import check_radius
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,10 @@ def _decided(run: Run, radius: float) -> bool:
 
 
 def default_radii(runs: Iterable[Run]) -> list[float]:
-    """What a table shows by default: all target radii of the runs, quarters of the largest radius looked for, or the usual ones."""
+    """What a table shows by default: all target radii of the runs, every fifth of a curve, quarters of the largest radius looked for, or the usual ones."""
+    runs = list(runs)
     rules = [run.settings.get("rule", {}) for run in runs]
-    targets = {float(r) for rule in rules for r in rule.get("radii", ())}
+    targets = {r for run in runs for r in _shown(run.settings)}
     targets |= {
         rule["largest"] if k == 4 else float(f"{rule['largest'] * k / 4:.10g}")
         for rule in rules
@@ -138,6 +141,41 @@ def default_radii(runs: Iterable[Run]) -> list[float]:
         for k in range(5)
     }
     return sorted(targets) or list(DEFAULT_RADII)
+
+
+def _shown(settings: dict[str, Any]) -> list[float]:
+    """The target radii that a table has room for: all that somebody chose, of a curve every fifth."""
+    targets = [float(radius) for radius in settings.get("rule", {}).get("radii", ())]
+    return targets[::5] if _is_curve(settings) else targets
+
+
+def _is_curve(settings: dict[str, Any]) -> bool:
+    """Whether the targets are those of mode "curve"."""
+    targets, sigma = settings.get("rule", {}).get("radii", ()), settings.get("sigma")
+    curve = [] if sigma is None else statistics.target_grid(sigma, curve=True)
+    return len(targets) > 1 and list(targets) == curve[: len(targets)]
+
+
+def note(settings: dict[str, Any]) -> str:
+    """What a table must say about the figures of a run, beside what the caption says; empty where there is nothing."""
+    rule = settings.get("rule", {})
+    if "largest" in rule:
+        return f"No radius above {exact_text(rule['largest'])} was looked for, which limits the ACR as well."
+    if "radii" not in rule:
+        return ""
+    last = exact_text(rule["radii"][-1])
+    aware, spending = settings.get("label_aware"), "spending" in str(rule.get("name"))
+    if _is_curve(settings):
+        text = (
+            f"† Draws stopped when every radius of the curve, each sigma/10 = {exact_text(round(settings['sigma'] / 10, 12))} up to {last}, was decided. Between "
+            f"them, beyond the last, and on average (ACR), slightly more might be certified"
+        )
+        cure = "by targets of your own (radii)" if aware else "by mode fixed"
+        return f"{text}: {cure}."
+    text = f"† Draws stopped when the targets of this run, up to {last}, were decided. At other radii, and on average (ACR), more might be certified"
+    if spending:
+        text += ", since the radius of an image is its largest certified target"
+    return f"{text}: use mode curve{'' if aware else ' or fixed'} to measure those."
 
 
 def _data_text(run: Run) -> str:
@@ -224,22 +262,28 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("Curves need matplotlib: pip install 'hf_smoothing[plots]'.") from error
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    # Twice the size at which it is read: 850 px across, of which the legend takes a third. Many curves make it taller, not narrower.
+    figure = Figure(figsize=(8.5, max(4.0, 1.0 + 0.19 * len(measured))), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    names = list(dict.fromkeys(m.name for m in measured))
-    # An unknown sigma (None) comes last, with a style of its own.
-    sigmas = sorted({m.settings.get("sigma") for m in measured}, key=lambda sigma: (sigma is None, sigma))
-    styles = ["-", "--", ":", "-."]
     furthest = max(max(columns(m.run)[2]) for m in measured) or 1.0
     grid = np.linspace(0.0, furthest * 1.02, 400)
-    for m in measured:
+    names = short_names([m.name for m in measured])
+    looks = styles([(m.name, m.settings.get("sigma")) for m in measured])
+    for number, (m, name, look) in enumerate(zip(measured, names, looks, strict=True)):
         curve = statistics.certified_accuracy(*columns(m.run), thresholds=grid)
-        colour = f"C{names.index(m.name)}"
-        style = styles[sigmas.index(m.settings.get("sigma")) % len(styles)]
-        label = m.name if m.settings.get("deterministic") else f"{m.name}, sigma {_sigma_text(m.settings)}"
-        axes.plot(grid, 100 * curve.accuracy, color=colour, linestyle=style, label=label)
-        axes.fill_between(grid, 100 * curve.lower, 100 * curve.upper, color=colour, alpha=0.12, linewidth=0)
+        label = name if m.settings.get("deterministic") else f"{name}, sigma {_sigma_text(m.settings)}"
+        # Markers of different curves stand at different places, so that none hides another.
+        places = (int(40 * number / len(measured)), 40)
+        axes.plot(grid, 100 * curve.accuracy, label=label, markevery=places, markersize=5, linewidth=1.3, **look)
+        axes.fill_between(
+            grid,
+            100 * curve.lower,
+            100 * curve.upper,
+            color=look["color"],
+            alpha=0.12 if len(measured) < 6 else 0.05,
+            linewidth=0,
+        )
     axes.set(
         xlabel=f"{measured[0].settings.get('norm', 'l2')} radius ([0, 1] pixel units)",
         ylabel="certified accuracy (%)",
@@ -249,8 +293,8 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
     if title:
         axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, handlelength=3.5, borderaxespad=0.0)
+    figure.savefig(path, dpi=200)
     return Path(path)
 
 
@@ -279,6 +323,9 @@ def report(
         raise ValueError(f"`names` must have one entry a run, got {len(names)} for {len(runs)} runs.")
     called = dict(zip(map(id, runs), names, strict=True)) if names else {}
     radii = default_radii(runs) if radii is None else radii
+    for run in runs:
+        for radius in radii:
+            check_radius(radius, run.settings.get("norm", "l2"), "radii", run.settings.get("resolution"))
     groups = comparable(runs)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
@@ -291,11 +338,8 @@ def report(
     for number, (common, members) in enumerate(groups, start=1):
         measured = [measure(run, radii, called.get(id(run))) for run in members]
         text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
-        if any("radii" in run.settings.get("rule", {}) for run in members):
-            text += (
-                "\n\n† Draws stopped when the targets of this run were decided. At other radii, and on average (ACR), more might be certified: "
-                "use mode curve or fixed to measure those."
-            )
+        notes = dict.fromkeys(found for run in members if (found := note(run.settings)))
+        text += "".join(f"\n\n{found}" for found in notes)
         if folder is not None:
             picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")
             text += f"\n\n![Certified accuracy]({picture.name})"

@@ -17,20 +17,23 @@ HEAVY = {"accelerate", "datasets", "evaluate", "matplotlib", "scipy", "torch", "
 
 # What a room may import of its siblings.
 ARROWS = {
-    "statistics": set(),
-    "records": set(),
+    "units": set(),
+    "statistics": {"units"},
+    "recount": {"statistics", "units"},
+    "records": {"recount"},
     "pixels": set(),
-    "noise": set(),
+    "noise": {"units"},
     "preprocessing": {"pixels"},
-    "certification": {"statistics", "noise", "records", "pixels"},
-    "attacks": {"noise", "pixels", "preprocessing", "statistics"},
+    "certification": {"statistics", "noise", "records", "pixels", "units"},
+    "attacks": {"noise", "pixels", "preprocessing", "statistics", "units"},
     "challenge": {"attacks", "certification", "data", "interval", "noise", "pixels", "records", "statistics"},
     "loading": {"certification", "data", "models"},
     "models": {"certification", "data", "noise", "preprocessing", "pixels", "statistics"},
     "metrics": {"statistics"},
-    "published": {"statistics", "records"},
+    "published": {"statistics", "records", "units"},
     "interval": {"certification", "data", "pixels", "preprocessing", "records", "statistics", "training"},
-    "report": {"statistics", "records", "published"},
+    "legends": set(),
+    "report": {"legends", "statistics", "records", "published", "units"},
     "data": {"noise", "preprocessing", "pixels"},
     "registration": set(),
     "robustness_transfer": {"attacks", "certification", "models", "pixels", "records", "statistics", "training"},
@@ -44,6 +47,7 @@ ARROWS = {
         "pixels",
         "preprocessing",
         "statistics",
+        "units",
     },
 }
 

@@ -156,7 +156,8 @@ def test_attacks_refuse_l2_radii_above_the_diameter(attack):
 def test_no_certificate_is_larger_than_the_pixel_cube(mode, noise):
     image = torch.zeros(1, 1, 1, 2, dtype=torch.uint8)
     (certificate,) = certify(Constant(), image, sigma=2.0, mode=mode, n=1000, noise=noise, seed=0)
-    assert certificate.radius == diameter((1, 1, 2)) == math.sqrt(2)
+    assert certificate.radius <= diameter((1, 1, 2)) == math.sqrt(2)
+    assert certificate.radius == math.sqrt(2) or mode == "targets"  # draws stop at its largest target, 1
     assert all(target <= math.sqrt(2) for target in certificate.targets)
     assert FixedRule(2.0, n=1000, bound="runner-up").diameter == math.inf
     (other,) = certify(Constant(), image, sigma=0.25, mode=mode, n=1000, noise=noise, seed=0)

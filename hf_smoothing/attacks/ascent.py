@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor
 from hf_smoothing.attacks.balls import Norm, check_norm, inside, norms, per_image, random_delta
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import check_whole
+from hf_smoothing.units import check_radius
 
 
 def ascend(
     losses_of: Callable[[Tensor], Tensor],
     pixels: Tensor,
     *,
-    epsilon: float | Tensor,
+    epsilon: float | Tensor | None,
     norm: Norm,
     steps: int,
     step_size: float | Tensor | None = None,
@@ -35,7 +36,8 @@ def ascend(
     Args:
         losses_of: differentiable, float32 (batch, channels, height, width) -> losses (batch,).
         pixels: (batch, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
-        epsilon: radius of the closed ball in [0, 1] pixel units, >= 0: one for all images, or (batch,).
+        epsilon: radius of the closed ball in [0, 1] pixel units, >= 0: one for all images, or (batch,). None for no ball, with a `step_size`
+            and a start other than "uniform".
         norm: "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
         steps: of gradient ascent, >= 1.
         step_size: length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
@@ -75,8 +77,15 @@ def ascend(
             )
         if momentum < 0.0:
             raise ValueError(f"`momentum` must be >= 0, got {momentum}. 0 is plain gradient ascent.")
-        radius = per_image(epsilon, clean, "epsilon")
-        check_units(radius, norm)
+        if epsilon is None:
+            if step_size is None or start == "uniform":
+                raise ValueError(
+                    "Without a ball (epsilon=None) the ascent needs a `step_size`, and another start than 'uniform'."
+                )
+            radius = torch.full((len(clean), 1, 1, 1), torch.inf, dtype=torch.float64, device=clean.device)
+        else:
+            radius = per_image(epsilon, clean, "epsilon")
+            check_units(radius, norm, clean.shape[1:])
         stride = 2.5 * radius / steps if step_size is None else per_image(step_size, clean, "step_size")
         best, best_loss = clean, torch.full((len(clean),), -torch.inf, dtype=torch.float64, device=clean.device)
         for restart in range(restarts):
@@ -161,16 +170,20 @@ def _better(point: Tensor, loss: Tensor, best: Tensor, best_loss: Tensor) -> tup
     return torch.where(higher[:, None, None, None], point, best), torch.where(higher, loss, best_loss)
 
 
-def check_units(radius: Tensor, norm: Norm) -> None:
-    """Refuse l-infinity radii above 1, the width of the pixel range.
+def check_units(radius: Tensor, norm: Norm, shape: Sequence[int], name: str = "epsilon") -> None:
+    """Refuse radii that no two images are apart: above 1 in l-infinity, above the diameter of the pixel cube in l2.
+
+    Args:
+        radius: of each image.
+        norm: of the radii.
+        shape: of an image, (channels, height, width).
+        name: of the argument.
 
     Raises:
         ValueError: naming the largest.
     """
-    if norm == "linf" and len(radius) and float(radius.max()) > 1.0:
-        raise ValueError(
-            f"`epsilon` is in [0, 1] pixel units, at most 1 for linf, got {float(radius.max()):g}, which looks like steps of 0..255. Divide it by 255."
-        )
+    if radius.numel():
+        check_radius(float(radius.max()), norm, name, shape)
 
 
 def check_positive(value: int, name: str) -> int:

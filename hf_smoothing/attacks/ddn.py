@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.attacks.ascent import check_positive, climb
+from hf_smoothing.attacks.ascent import check_positive, check_units, climb
 from hf_smoothing.attacks.balls import inside, norms, per_image
 from hf_smoothing.attacks.losses import check_labels, log_odds, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
@@ -45,6 +45,7 @@ def ddn(
         clean = to_unit_pixels(pixels, "pixels").detach()
         labels = check_labels(labels, clean)
         bound = per_image(largest, clean, "largest")
+        check_units(bound, "l2", clean.shape[1:], "largest")
         radius = torch.full_like(bound, start)
         delta = torch.zeros_like(clean).double()
         best, best_length = clean, torch.full_like(bound, torch.inf)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.attacks.ascent import ascend
-from hf_smoothing.attacks.balls import Norm
+from hf_smoothing.attacks.balls import Norm, per_image
 from hf_smoothing.attacks.diversity import diverse_inputs
 from hf_smoothing.attacks.losses import check_labels, log_odds
 from hf_smoothing.pixels import to_unit_pixels
@@ -72,6 +72,7 @@ def pgd(
     with torch.inference_mode(False):
         clean = to_unit_pixels(pixels, "pixels").detach()
         classes = check_labels(labels, clean)
+        per_image(epsilon, clean, "epsilon")  # None is no ball to `ascend`, and a mistake here
     if diversity:
         if restarts > 1:
             raise ValueError(

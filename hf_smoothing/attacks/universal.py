@@ -65,7 +65,7 @@ def universal_perturbation(
         labels = check_labels(labels, clean)
         zero = torch.zeros_like(clean[:1])
         radius = per_image(epsilon, zero, "epsilon")
-        check_units(radius, norm)
+        check_units(radius, norm, clean.shape[1:])
         stride = radius / 4 if step_size is None else per_image(step_size, zero, "step_size")
         delta = zero
         device = "cpu" if generator is None else generator.device

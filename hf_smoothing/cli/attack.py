@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
         "alpha": args.alpha,
     }
     found = attack_run(model, dataset, run, **how, max_images=args.max_images, seed=args.seed)
-    figures = summary(found, run, **how)
-    write_summary(figures, run)
+    figures = summary(found, run, **how, seed=args.seed, max_images=args.max_images)
+    kept = write_summary(figures, run)
     chance = "the certificates are deterministic, so none may be"
     if not run.settings.get("deterministic"):
         chance = (
@@ -72,6 +72,6 @@ def run(args: argparse.Namespace) -> int:
         )
     print(
         f"{figures['broken']} of {figures['certificates']} certificates broken; {chance}. Attacks went to "
-        f"{100 * figures['mean_distance_over_radius']:.1f}% of the radius on average. Details: {run.path / 'attack.json'}."
+        f"{100 * figures['mean_distance_over_radius']:.1f}% of the radius on average. Details: {kept}."
     )
     return 0 if figures["broken"] <= figures["allowed_by_chance"] else 1

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hf_smoothing.units import check_level, check_share
+
 
 Distribution = Literal["list", "uniform", "log_uniform"]
 
@@ -27,7 +29,7 @@ class NoiseMixture:
         distribution: how sigma is drawn for the other images.
 
     Raises:
-        ValueError: on an empty list, a negative sigma, an unordered interval, or a share outside [0, 1].
+        ValueError: on an empty list, a sigma that is negative or above `MAX_SIGMA`, an unordered interval, or a share outside [0, 1].
 
     Source: the mixture of clean and variously noisy images of Qiu et al., arXiv 2312.09020; half clean, half with sigma
     from a list, drawn per image, kept clean accuracy in Rusak et al. (2020), arXiv 2001.06057.
@@ -50,14 +52,13 @@ class NoiseMixture:
                 f"`sigmas` must be a non-empty list of noise levels >= 0, got {self.sigmas!r}. For one level pass (0.25,)."
             ) from error
         object.__setattr__(self, "sigmas", sigmas)
-        object.__setattr__(self, "clean", float(self.clean))
-        if not 0.0 <= self.clean <= 1.0:
-            raise ValueError(f"`clean` must be a share of images in [0, 1], got {self.clean}.")
+        object.__setattr__(self, "clean", check_share(self.clean, "clean"))
         if not sigmas or not all(math.isfinite(s) and s >= 0.0 for s in sigmas):
             raise ValueError(
                 f"`sigmas` must be a non-empty list of noise levels >= 0 in [0, 1] pixel units, got {sigmas}. "
                 "To train on clean images only pass no mixture at all (noise='clean')."
             )
+        check_level(max(sigmas), "sigmas")
         if self.distribution not in ("list", "uniform", "log_uniform"):
             raise ValueError(f"`distribution` must be 'list', 'uniform' or 'log_uniform', got {self.distribution!r}.")
         if self.distribution != "list":

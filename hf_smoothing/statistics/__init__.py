@@ -7,6 +7,7 @@ from hf_smoothing.statistics.aggregate import (
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
+    check_reach,
 )
 from hf_smoothing.statistics.binomial import (
     interval,
@@ -60,6 +61,7 @@ __all__ = [
     "average_certified_radius",
     "certified_accuracy",
     "check_alpha",
+    "check_reach",
     "check_sigma",
     "check_whole",
     "crossing_probabilities",

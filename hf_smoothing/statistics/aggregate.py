@@ -7,11 +7,13 @@ Source: arXiv 1902.02918, section 4 (certified accuracy at radius r); Zhai et al
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_smoothing.statistics.binomial import interval
+from hf_smoothing.statistics.radius import max_radius
 
 
 ABSTAIN = -1
@@ -54,14 +56,7 @@ def _check_columns(
         )
     if raw[0].size == 0:
         raise ValueError("At least one image is needed to measure an accuracy, got none. Is the data set empty?")
-    integers = []
-    for name, column in zip(("predictions", "references"), raw[:2], strict=True):
-        if column.dtype.kind not in "iu":
-            raise ValueError(f"`{name}` must be integer class indices, got dtype {column.dtype}.")
-        integers.append(column.astype(np.int64))
-    predicted, labels = integers
-    if np.any(predicted < ABSTAIN):
-        raise ValueError(f"`predictions` must be classes >= 0 or {ABSTAIN} for abstention, got {predicted.min()}.")
+    predicted, labels = _check_classes(raw[0], "predictions"), _check_classes(raw[1], "references")
     if np.any(labels < 0):
         raise ValueError(
             f"`references` must be classes >= 0, got {labels.min()}. Images without a label cannot be scored: drop them."
@@ -70,11 +65,51 @@ def _check_columns(
         r = raw[2].astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`radii` must be numbers, got dtype {raw[2].dtype}.") from error
-    if not np.all(r >= 0.0):
-        raise ValueError(f"`radii` must be >= 0 and not nan, got {r[~(r >= 0.0)][0]}. An abstention has radius 0.0.")
+    if not np.all((r >= 0.0) & np.isfinite(r)):
+        raise ValueError(
+            f"`radii` must be >= 0 and not nan or infinite, got {r[~((r >= 0.0) & np.isfinite(r))][0]}. An abstention has radius 0.0; no two images are "
+            "farther apart than the diameter of the pixel cube."
+        )
     if np.any(r[predicted == ABSTAIN] > 0.0):
         raise ValueError("An image on which the classifier abstains must have radius 0.0, got a positive radius.")
     return predicted, labels, r
+
+
+def _check_classes(column: NDArray[Any], name: str) -> NDArray[np.int64]:
+    if column.dtype.kind not in "iu":
+        raise ValueError(f"`{name}` must be integer class indices, got dtype {column.dtype}.")
+    classes = column.astype(np.int64)
+    if name == "predictions" and np.any(classes < ABSTAIN):
+        raise ValueError(f"`predictions` must be classes >= 0 or {ABSTAIN} for abstention, got {classes.min()}.")
+    return classes
+
+
+def check_reach(radii: ArrayLike, sigma: float, n: int | None = None, alpha: float | None = None) -> None:
+    """Refuse radii that no certificate at this noise level has.
+
+    Args:
+        radii: l2 radii in [0, 1] pixel units.
+        sigma: noise level.
+        n: estimation draws; a thousand million where that is not known, more than anybody makes.
+        alpha: failure probability; 1/2 where that is not known.
+
+    Raises:
+        ValueError: naming the first that is above.
+
+    >>> check_reach([0.9], sigma=0.25)
+    >>> check_reach([3.7], sigma=0.25)
+    Traceback (most recent call last):
+    ...
+    ValueError: A radius of 3.7 is above 1.49917, the largest that sigma = 0.25 can certify. Are radii and sigma in [0, 1] pixel units?
+    """
+    largest = float(max_radius(n or 10**9, alpha or 0.5, sigma))
+    values = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    beyond = values[~(values <= largest * (1.0 + 1e-9))]
+    if beyond.size:
+        raise ValueError(
+            f"A radius of {beyond[0]:g} is above {largest:.6g}, the largest that sigma = {sigma:g}{f' and n = {n:,}' if n else ''} can certify. "
+            "Are radii and sigma in [0, 1] pixel units?"
+        )
 
 
 def certified_accuracy(
@@ -105,8 +140,10 @@ def certified_accuracy(
     """
     predicted, labels, r = _check_columns(predictions, references, radii)
     grid = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
-    if grid.ndim != 1 or grid.size == 0 or not np.all(grid >= 0.0):
-        raise ValueError(f"`thresholds` must be a non-empty list of radii >= 0, got {thresholds!r}.")
+    if grid.ndim != 1 or grid.size == 0 or not np.all((grid >= 0.0) & np.isfinite(grid)):
+        raise ValueError(
+            f"`thresholds` must be a non-empty list of radii >= 0, not nan or infinite, got {thresholds!r}."
+        )
     correct = predicted == labels  # an abstention (-1) is never equal to a label
     hits = (correct[None, :] & (r[None, :] >= grid[:, None])).sum(axis=1)
     lower, upper = interval(hits, predicted.size, confidence)
@@ -136,4 +173,5 @@ def abstention_rate(predictions: ArrayLike) -> float:
     predicted = np.asarray(predictions)
     if predicted.size == 0:
         raise ValueError("At least one prediction is needed to measure abstention, got none.")
+    _check_classes(predicted, "predictions")
     return float((predicted == ABSTAIN).mean())

@@ -113,8 +113,8 @@ def max_radius(n: ArrayLike, alpha: float, sigma: float) -> NDArray[np.float64]:
     3.811456563
     """
     draws = np.asarray(n, dtype=np.float64)
-    if not np.all(draws >= 1):
-        raise ValueError(f"`n` must be at least 1, got {draws}.")
+    if not np.all((draws >= 1) & (np.floor(draws) == draws)):
+        raise ValueError(f"`n` must be at least 1, and whole, got {draws}. Pass a count, not a share.")
     return l2_radius(check_alpha(alpha) ** (1.0 / draws), sigma)
 
 

@@ -10,6 +10,10 @@ from hf_smoothing.certification import FixedRule, Votes, certify, predict
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
 
 
+# Float images on purpose; where that is no purpose, the library warns.
+pytestmark = pytest.mark.filterwarnings("ignore:noise='auto' draws float32 noise")
+
+
 IMAGES = random_images(2)
 GOOD = {"sigma": 0.5, "n": 20}
 

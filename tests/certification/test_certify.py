@@ -24,6 +24,10 @@ from hf_smoothing.noise import GaussianStream, GridStream
 from hf_smoothing.statistics import ABSTAIN, max_radius
 
 
+# Float images on purpose; where that is no purpose, the library warns.
+pytestmark = pytest.mark.filterwarnings("ignore:noise='auto' draws float32 noise")
+
+
 def timeless(certificates):
     return [dataclasses.replace(certificate, seconds=0.0) for certificate in certificates]
 

@@ -24,6 +24,10 @@ from hf_smoothing.noise import MAX_IMAGES, GridStream
 from hf_smoothing.records import RunError, read_run
 
 
+# Float images on purpose; where that is no purpose, the library warns.
+pytestmark = pytest.mark.filterwarnings("ignore:noise='auto' draws float32 noise")
+
+
 DATASET = random_dataset(6)
 
 

@@ -13,7 +13,7 @@ from hf_smoothing.statistics import interval
 
 
 SETTINGS = {
-    "method": "randomized-smoothing", "norm": "l2", "rule": {"name": "fixed-n", "n0": 100, "n": 1000}, "sigma": 0.25,
+    "method": "randomized-smoothing", "norm": "l2", "rule": {"name": "fixed-n", "n0": 100, "n": 1000}, "sigma": 0.5,
     "alpha": 0.001, "bound": "one-sided", "label_aware": False, "noise": {"kind": "gaussian", "dtype": "float32"},
     "resolution": [3, 16, 16], "num_images": 4, "seed": 0, "model": {"id": "tiny"},
     "dataset": {"id": "toys", "split": "test", "sha256": "0123456789abcdef"},
@@ -56,7 +56,7 @@ def test_figures_by_hand(tmp_path, capsys):
         and row["r = 0.5"].startswith("25.0 (")
         and row["r = 1"].startswith("0.0 (")
     )
-    assert (row["model"], row["sigma"], row["abstained"], row["images"]) == ("tiny", "0.25", "25.0", "4")
+    assert (row["model"], row["sigma"], row["abstained"], row["images"]) == ("tiny", "0.5", "25.0", "4")
 
 
 def test_the_average_radius_is_rounded_down(tmp_path):
@@ -86,10 +86,10 @@ def test_the_report_is_written_with_a_valid_picture(tmp_path, capsys):
 
 
 def test_several_sigmas_share_a_table(tmp_path):
-    folders = [run(tmp_path / str(sigma), sigma=sigma, model={"id": f"m{sigma}"}) for sigma in (0.25, 0.5)]
+    folders = [run(tmp_path / str(sigma), sigma=sigma, model={"id": f"m{sigma}"}) for sigma in (0.5, 1.0)]
     text = report(folders, output_dir=tmp_path / "out")
     assert text.count("| model") == 1
-    assert [cells(text, line)["sigma"] for line in (0, 1)] == ["0.25", "0.5"]
+    assert [cells(text, line)["sigma"] for line in (0, 1)] == ["0.5", "1"]
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.md", "certified_accuracy.png"}
 
 
@@ -154,7 +154,7 @@ def test_names(tmp_path, capsys):
 @pytest.mark.parametrize("radii", [["-0.5"], ["nan"]])
 def test_bad_radii_are_explained(radii, tmp_path, capsys):
     assert main(["report", str(run(tmp_path / "a")), f"--radii={radii[0]}", "--output-dir", str(tmp_path)]) == 1
-    assert "`thresholds` must be" in capsys.readouterr().err
+    assert "`radii` must be finite and >= 0" in capsys.readouterr().err
 
 
 def test_everything_abstained(tmp_path):

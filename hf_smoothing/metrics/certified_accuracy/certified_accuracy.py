@@ -5,7 +5,15 @@ from typing import Any
 import datasets
 import evaluate
 
-from hf_smoothing.statistics import DEFAULT_RADII, abstention_rate, average_certified_radius, certified_accuracy
+from hf_smoothing.statistics import (
+    DEFAULT_RADII,
+    abstention_rate,
+    average_certified_radius,
+    certified_accuracy,
+    check_alpha,
+    check_reach,
+    check_whole,
+)
 
 
 _DESCRIPTION = """
@@ -29,6 +37,8 @@ Args:
     thresholds: radii at which to measure (default 0, 0.25, 0.5, 0.75, 1.0).
     n: number of estimation draws behind each certificate. The average certified radius depends on it, so it is returned beside it.
     confidence: coverage of the intervals (default 0.95).
+    sigma, alpha: noise level and failure probability of the certificates, if known: radii that they cannot certify are refused.
+    num_labels: number of classes, if known: classes beyond are refused.
 
 Returns:
     certified_accuracy, lower, upper: lists, one entry a threshold; thresholds; smoothed_accuracy (correct and not abstained, which is the
@@ -62,7 +72,19 @@ class CertifiedAccuracyMetric(evaluate.Metric):
         thresholds: Any = DEFAULT_RADII,
         n: int | None = None,
         confidence: float = 0.95,
+        sigma: float | None = None,
+        alpha: float | None = None,
+        num_labels: int | None = None,
     ) -> dict[str, Any]:
+        if n is not None and check_whole(n, "n") < 1:
+            raise ValueError(f"`n` must be at least 1, got {n}.")
+        if alpha is not None:
+            check_alpha(alpha)
+        if sigma is not None:
+            check_reach(radii, sigma, n, alpha)
+        for name, classes in (("predictions", predictions), ("references", references)):
+            if num_labels is not None and len(classes) and max(classes) >= check_whole(num_labels, "num_labels"):
+                raise ValueError(f"`{name}` must be below the number of classes, {num_labels}, got {max(classes)}.")
         curve = certified_accuracy(predictions, references, radii, thresholds, confidence)
         smoothed = certified_accuracy(predictions, references, radii, [0.0], confidence)
         return {

@@ -11,6 +11,7 @@ from torch import Tensor
 from hf_smoothing.attacks import Norm, ascend, pgd
 from hf_smoothing.attacks.losses import divergence
 from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of
+from hf_smoothing.units import check_radius
 
 
 def adversarial_training(
@@ -99,7 +100,4 @@ def check_attack(state: ObjectiveState, name: str, epsilon: float, norm: Norm) -
     """
     if state.noise is not None:
         raise ValueError(f"{name} attacks clean images, but there is training noise. Set noise='clean'.")
-    if not epsilon >= 0.0 or (norm == "linf" and epsilon > 1.0):
-        raise ValueError(
-            f"`epsilon` must be a radius >= 0 in [0, 1] pixel units, got {epsilon}. Divide steps of 0..255 by 255."
-        )
+    check_radius(epsilon, norm, "epsilon")  # in l2 the attack itself compares with the size of the images

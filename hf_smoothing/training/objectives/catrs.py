@@ -17,6 +17,7 @@ from hf_smoothing.training.objectives.base import (
     no_smoothing,
     noisy_copies,
 )
+from hf_smoothing.units import check_radius
 
 
 def cat_rs(
@@ -54,6 +55,7 @@ def cat_rs(
         raise ValueError(
             f"CAT-RS needs weight >= 0, epsilon >= 0 and a whole number of steps, at least 1, got {weight}, {epsilon} and {steps}."
         )
+    check_radius(epsilon, "l2", "epsilon", batch.pixels.shape[1:])
     if not isinstance(copies, int) or copies < 2:
         raise ValueError(
             f"CAT-RS tells hard images by how many copies are right: it needs at least 2 copies, got {copies}."

@@ -18,10 +18,7 @@ from hf_smoothing.training.objectives.base import (
     network_of,
     noisy_copies,
 )
-
-
-FAR = 1e4
-"""Farther than two images can be apart: no ball."""
+from hf_smoothing.units import check_radius
 
 
 def smoothadv(
@@ -66,6 +63,7 @@ def smoothadv(
             f"{epsilon}, {warm_up}, {attack!r} and {steps}."
         )
     noise, _ = noisy_copies(batch, state, copies, "SmoothAdv")
+    check_radius(epsilon, "l2", "epsilon", batch.pixels.shape[1:])
     radius = epsilon * min(state.progress / warm_up, 1.0) if warm_up else epsilon
 
     def logits_of(x: Tensor) -> Tensor:
@@ -134,7 +132,7 @@ def smoothmix(
     def climb(pixels: Tensor, count: int) -> Tensor:
         return ascend(
             lambda x: log_odds(lambda at: log_mean_softmax(_logits(network, at, noise)), x, batch.labels),
-            pixels, epsilon=FAR, norm="l2", steps=count, step_size=step_size, start="clean", keep="last",
+            pixels, epsilon=None, norm="l2", steps=count, step_size=step_size, start="clean", keep="last",
         )  # fmt: skip
 
     pixels = batch.pixels

@@ -1,0 +1,81 @@
+"""Telling many curves of one picture apart: short names, and styles that differ in more than colour."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
+"""Okabe and Ito (2008), told apart by most colour-blind people; their yellow, too pale on white, is brown here."""
+
+LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
+"""As many lines as markers would repeat together; 7 and 11 give 77 pairs."""
+
+
+def short_names(names: Sequence[str], longest: int = 28) -> list[str]:
+    """Names without the folders that all of them share at either end, and no longer than a legend can hold.
+
+    Args:
+        names: paths or other names; equal ones stay equal.
+        longest: number of characters.
+
+    >>> short_names(["logs/cifar10/noise_0.25/test/log.tsv", "logs/cifar10/noise_0.50/test/log.tsv"])
+    ['noise_0.25', 'noise_0.50']
+    >>> short_names(["models/resnet"]), short_names(["a/x", "a/x/y"])
+    (['models/resnet'], ['x', 'x/y'])
+    """
+    parts = [name.replace(os.sep, "/").split("/") for name in names]
+    if len(set(names)) > 1:
+        first = sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False)))
+        first = min(first, min(len(part) for part in parts) - 1)
+        parts = [part[first:] for part in parts]
+        ends = sum(
+            1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*(p[::-1] for p in parts), strict=False))
+        )
+        ends = min(ends, min(len(part) for part in parts) - 1)
+        parts = [part[: len(part) - ends] for part in parts]
+    short = ["/".join(part) for part in parts]
+    cut = [_cut(name, longest) for name in short]
+    # Two names must not become one.
+    return cut if len(set(cut)) == len(set(names)) else short
+
+
+def _cut(name: str, longest: int) -> str:
+    if len(name) <= longest:
+        return name
+    head = (longest - 1) // 2
+    return f"{name[:head]}…{name[-(longest - 1 - head) :]}"
+
+
+def styles(curves: Sequence[tuple[str, float | None]]) -> list[dict[str, Any]]:
+    """Colour, line and marker of each curve, as keywords of matplotlib: any two differ in line or marker, up to 77 of a kind.
+
+    A name keeps its colour and marker, a sigma its line; where all curves have one sigma, or one name, that varies both.
+
+    Args:
+        curves: (name, sigma) of each; sigma None if it is not known.
+    """
+    names = list(dict.fromkeys(name for name, _ in curves))
+    sigmas = sorted({sigma for _, sigma in curves}, key=lambda sigma: (sigma is None, sigma))
+    repeated = len(set(curves)) < len(curves)
+    chosen: list[dict[str, Any]] = []
+    for number, (name, sigma) in enumerate(curves):
+        by_name, by_sigma = names.index(name), sigmas.index(sigma)
+        if repeated:
+            by_name = by_sigma = number
+        elif len(sigmas) == 1:
+            by_sigma = by_name
+        elif len(names) == 1:
+            by_name = by_sigma
+        chosen.append(
+            {
+                "color": COLOURS[(by_sigma if len(names) == 1 else by_name) % len(COLOURS)],
+                "linestyle": LINES[by_sigma % len(LINES)],
+                "marker": MARKERS[by_name % len(MARKERS)],
+            }
+        )
+    return chosen
