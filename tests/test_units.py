@@ -22,7 +22,15 @@ from hf_smoothing.statistics import (
     paired_difference,
     target_grid,
 )
-from hf_smoothing.units import MAX_SIGMA, check_alpha, check_confidence, check_radius, check_share, check_whole, diameter
+from hf_smoothing.units import (
+    MAX_SIGMA,
+    check_alpha,
+    check_confidence,
+    check_radius,
+    check_share,
+    check_whole,
+    diameter,
+)
 
 
 IMAGE = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
@@ -91,10 +99,15 @@ def make_rule_at(alpha):
 
 
 @pytest.mark.parametrize(
-    ("confidence", "cure"), [(0.05, "a failure probability: pass 0.95"), (95, "a percentage: pass 0.95"), (1, "0.95 for")]
+    ("confidence", "cure"),
+    [(0.05, "a failure probability: pass 0.95"), (95, "a percentage: pass 0.95"), (1, "0.95 for")],
 )
 def test_confidence_that_is_an_alpha_is_refused_with_the_cure(confidence, cure):
-    for call in (check_confidence, lambda c: interval(3, 5, c), lambda c: paired_difference([1.0, 2.0], [2.0, 1.0], c)):
+    for call in (
+        check_confidence,
+        lambda c: interval(3, 5, c),
+        lambda c: paired_difference([1.0, 2.0], [2.0, 1.0], c),
+    ):
         with pytest.raises(ValueError, match=f"`confidence` must be strictly between 0 and 1, got .*{cure}"):
             call(confidence)
 
@@ -143,7 +156,9 @@ def linear(pixels):
     ids=["pgd", "ddn", "universal"],
 )
 def test_attacks_refuse_l2_radii_above_the_diameter(attack):
-    with pytest.raises(ValueError, match=r"images of 3x8x8 are at most 13.86 apart in l2, got 127.5.*divide it by 255 \(0.5\)"):
+    with pytest.raises(
+        ValueError, match=r"images of 3x8x8 are at most 13.86 apart in l2, got 127.5.*divide it by 255 \(0.5\)"
+    ):
         attack(127.5)
     attack(13.8)
 
@@ -166,11 +181,15 @@ def test_no_certificate_is_larger_than_the_pixel_cube(mode, noise):
 
 def test_a_chosen_target_beyond_the_cube_is_refused(tmp_path):
     image = torch.zeros(1, 1, 1, 2, dtype=torch.uint8)
-    message = r"Target radius 1.5 is above 1.414, the largest l2 distance .* divide grey levels of 0..255 by 255 \(0.00588\)"
+    message = (
+        r"Target radius 1.5 is above 1.414, the largest l2 distance .* divide grey levels of 0..255 by 255 \(0.00588\)"
+    )
     with pytest.raises(ValueError, match=message):
         certify(Constant(), image, sigma=1.0, radii=[0.0, 1.5], n=1000)
     with pytest.raises(ValueError, match=message):
-        certify_dataset(Constant(), [{"pixel_values": image[0]}], tmp_path / "run", sigma=1.0, radii=[0.0, 1.5], n=1000)
+        certify_dataset(
+            Constant(), [{"pixel_values": image[0]}], tmp_path / "run", sigma=1.0, radii=[0.0, 1.5], n=1000
+        )
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"Target radius 64 is out of reach.*No n reaches it.*grey levels.*\(0.251\)"):
         make_rule(0.25, radii=[0.0, 64])
