@@ -246,10 +246,16 @@ def test_the_summary_is_right_and_kept(run, copy):
     assert math.isclose(figures["mean_distance_over_radius"], 0.75)
     assert (figures["alpha_of_certificates"], figures["alpha_of_answers"]) == (0.001, 0.001)
     assert figures["allowed_by_chance"] == allowed_failures(3, 0.002)
-    write_summary(figures, here)
+    assert write_summary(figures, here) == here.path / "attack.json"
     kept = json.loads((here.path / "attack.json").read_text())
     assert kept == figures and [row["broken"] for row in kept["rows"]] == [False, True, False]
     assert read_run(here.path).rows == here.rows, "a run with attack.json is still a run"
+    # A second attack, with other settings, leaves the first where it is.
+    for number in (2, 3):
+        assert write_summary(figures | {"steps": number}, here).name == f"attack-{number}.json"
+    assert json.loads((here.path / "attack.json").read_text()) == figures
+    assert json.loads((here.path / "attack-2.json").read_text())["steps"] == 2
+    assert read_run(here.path).rows == here.rows
 
 
 # --- Found broken ----------------------------------------------------------------------------------------------------

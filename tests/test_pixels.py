@@ -92,3 +92,21 @@ def test_lists_and_other_objects_are_refused(check):
 def test_batch_is_returned_as_it_is():
     images = torch.zeros(2, 3, 4, 4)
     assert check_image_batch(images) is images
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_images_that_were_eight_bit_are_again(dtype):
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    exact = images / 255
+    assert not torch.equal(exact.to(dtype).float(), exact)
+    assert torch.equal(to_unit_pixels(exact.to(dtype)), exact)
+    other = exact.to(dtype)
+    other[0, 0, 3, 3] = 0.1234  # one pixel off the grid: the image is taken as it is, and that beside it is not
+    both = torch.cat([other, exact.to(dtype)])
+    assert torch.equal(to_unit_pixels(both)[0], other[0].float()) and torch.equal(to_unit_pixels(both)[1], exact[0])
+
+
+def test_a_gradient_passes_through_half_precision():
+    images = (torch.arange(4.0).reshape(1, 1, 2, 2) / 255).half().requires_grad_()
+    to_unit_pixels(images).sum().backward()
+    assert torch.equal(images.grad, torch.ones_like(images))

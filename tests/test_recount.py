@@ -32,7 +32,7 @@ KINDS = {
     "runner-up": {"mode": "fixed", "n": 500, "bound": "runner-up"},
     "targets": {"n": 2000},
     "curve": {"mode": "curve", "n": 2000},
-    "spending": {"n": 2000, "spending": True},
+    "spending": {"n": 2000, "spending": True, "radii": [0.0, 0.02, 0.05, 0.1, 0.2]},
     "no selection": {"n": 2000, "n0": 0},
     "label-aware": {"n": 2000, "label_aware": True},
     "float noise": {"n": 1000, "noise": "gaussian"},
@@ -193,9 +193,9 @@ def test_deterministic_rows_are_checked(tmp_path):
         ({"radius": -1}, "radius must be"),
         ({"index": 7}, "image 7 is not one"),
     ):
+        folder = rewrite(tmp_path / "other", run, change_to(**values))
         with pytest.raises(RunError, match=message):
-            change = lambda row, values=values: row.update(values) if row["index"] == 2 else None  # noqa: E731
-            read_run(rewrite(tmp_path / "other", run, change))
+            read_run(folder)
 
 
 def test_settings_that_say_little_ask_little(tmp_path):

@@ -170,3 +170,94 @@ def test_a_table_needs_the_same_radii(tmp_path):
     folder = read_run(run(tmp_path / "a"))
     with pytest.raises(ValueError, match="same radii"):
         table([measure(folder, [0.0]), measure(folder, [0.5])])
+
+
+def test_a_picture_of_a_dozen_logs_leaves_room_for_the_curves(tmp_path, monkeypatch):
+    """Whole paths in the legend would crush the axes: the names are cut to what differs, and stand beside the plot."""
+    from matplotlib.figure import Figure
+
+    seen = []
+    save = Figure.savefig
+
+    def watched(figure, *args, **options):
+        save(figure, *args, **options)
+        axes = figure.axes[0]
+        seen.append(
+            (
+                figure,
+                axes.get_window_extent(),
+                axes.get_legend().get_window_extent(),
+                axes.get_legend_handles_labels()[1],
+            )
+        )
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    folder = tmp_path / "certification_output" / "cifar10"
+    for k in range(12):
+        place = folder / f"method-{k}-with-a-long-name-of-its-own" / "noise_0.50" / "test"
+        place.mkdir(parents=True)
+        (place / "sigma_0.50").write_text("idx\tlabel\tpredict\tradius\n0\t3\t3\t1.2\n1\t3\t3\t0.4\n")
+    report(sorted(folder.glob("*/*/*/sigma_*")), output_dir=tmp_path / "out")
+    figure, plot_box, legend_box, labels = seen[0]
+    width = figure.get_window_extent().width
+    assert plot_box.width > 0.45 * width
+    assert legend_box.x0 >= plot_box.x1 and legend_box.x1 <= width + 3  # beside the plot, not over it, and not cut off
+    assert len(set(labels)) == 12 and all("certification_output" not in label and len(label) < 45 for label in labels)
+    assert png_size(tmp_path / "out" / "certified_accuracy.png")[1] >= 1700
+
+
+SEQUENTIAL = {"name": "sequential, union bound", "n0": 100, "n": 1000, "radii": [0.0, 0.25], "looks": [20, 1000]}
+CURVE = SEQUENTIAL | {"radii": [round(0.05 * k, 12) for k in range(21)]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "has", "lacks"),
+    [
+        ({}, [], ["†", "mode curve", "looked for"]),
+        ({"bound": "runner-up"}, [], ["†", "mode curve"]),
+        ({"rule": SEQUENTIAL}, ["targets of this run, up to 0.25, were decided", "use mode curve or fixed"], ["largest certified target"]),
+        ({"rule": CURVE}, ["each sigma/10 = 0.05 up to 1, was decided", "slightly more", "by mode fixed"], ["mode curve", "targets of this run"]),
+        (
+            {"rule": SEQUENTIAL | {"name": "sequential, error spending"}},
+            ["largest certified target", "use mode curve or fixed"],
+            ["looked for"],
+        ),
+        ({"rule": SEQUENTIAL | {"n0": 0}, "label_aware": True}, ["use mode curve to measure", "LABEL-AWARE"], ["fixed to"]),
+        ({"rule": CURVE | {"n0": 0}, "label_aware": True}, ["by targets of your own"], ["mode curve", "mode fixed"]),
+        (
+            {"method": "interval-bounds", "norm": "linf", "deterministic": True, "rule": {"name": "interval bounds", "largest": 1.0}},
+            ["No radius above 1 was looked for"],
+            ["†", "mode curve", "Draws"],
+        ),
+    ],
+    ids=["fixed", "runner-up", "targets", "curve", "spending", "label-aware", "label-aware curve", "interval"],
+)  # fmt: skip
+def test_the_note_fits_the_run(changes, has, lacks, tmp_path):
+    text = report([run(tmp_path / "a", **changes)])
+    for words in has:
+        assert words in text
+    for words in lacks:
+        assert words not in text
+
+
+def test_the_table_of_a_curve_shows_every_fifth_radius(tmp_path):
+    heads = [head for head in cells(report([run(tmp_path / "a", rule=CURVE)])) if head.startswith("r = ")]
+    assert heads == ["r = 0", "r = 0.25", "r = 0.5", "r = 0.75", "r = 1"]
+
+
+@pytest.mark.parametrize(
+    ("norm", "radius", "message"), [("l2", "64", "at most 27.71 apart"), ("linf", "8", "at most 1 for linf")]
+)
+def test_radii_of_a_table_in_grey_levels_are_refused(norm, radius, message, tmp_path, capsys):
+    folder = run(tmp_path / "a", norm=norm)
+    assert main(["report", str(folder), "--radii", radius, "--output-dir", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_an_impossible_row_never_becomes_a_figure(tmp_path, capsys):
+    folder = run(tmp_path / "a", [(0, 0, 5.0)] * 4)
+    assert main(["report", str(folder), "--output-dir", str(tmp_path)]) == 1
+    assert "line 1: the row of image 0 is not one of this run: radius 5.0 is above 1.23" in capsys.readouterr().err
+    more = run(tmp_path / "b", [(0, 0, 0.5)] * 32, num_images=12)
+    assert main(["report", str(more), "--output-dir", str(tmp_path)]) == 1
+    assert "has 32 finished images, but its run.json says 12" in capsys.readouterr().err

@@ -97,6 +97,18 @@ def test_unequal_lengths_are_refused(metric):
         ({"thresholds": [-0.5]}, "`thresholds` must be"),
         ({"thresholds": []}, "`thresholds` must be"),
         ({"confidence": 1.5}, "confidence"),
+        ({"confidence": 0.05}, "failure probability: pass 0.95"),
+        ({"radii": [0.5, math.inf, 0.0, 0.9, 1.25]}, "infinite, got inf"),
+        ({"thresholds": [math.inf]}, "`thresholds` must be"),
+        (
+            {"sigma": 0.25, "n": 100},
+            "A radius of 0.9 is above .* the largest that sigma = 0.25 and n = 100 can certify",
+        ),
+        ({"sigma": 64}, "`sigma` is in"),
+        ({"alpha": 0.999}, "looks like the confidence"),
+        ({"n": 0}, "`n` must be at least 1"),
+        ({"n": 0.5}, "Pass a count"),
+        ({"num_labels": 4}, "`predictions` must be below the number of classes, 4, got 5"),
     ],
 )
 def test_bad_input_is_refused(change, message, metric):
