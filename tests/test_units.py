@@ -207,3 +207,27 @@ def test_default_targets_fit_a_table(sigma):
     targets = target_grid(sigma)
     assert len(targets) <= MOST_TARGETS and targets[0] == 0.0 and targets[-1] <= 3 * sigma * (1 + 1e-9)
     assert len(target_grid(sigma, curve=True)) == 31
+
+
+def test_a_sigma_below_a_grey_level_is_warned_of():
+    with pytest.warns(UserWarning, match=r"no radius reaches 1/255.*was it divided by 255 twice \(0.25\)"):
+        certify(Constant(), IMAGE, sigma=0.25 / 255, n=100)
+    certify(Constant(), IMAGE.float() / 255, sigma=0.25 / 255, n=100, noise="gaussian")
+
+
+@pytest.mark.parametrize("radius", [14, math.nan, -0.1])
+def test_the_callback_refuses_radii_that_no_two_images_are_apart(radius):
+    from hf_smoothing.training.callbacks import CertifiedAccuracyCallback
+
+    with pytest.raises(ValueError, match="`radii`"):
+        CertifiedAccuracyCallback(None, DATASET, radii=(0.0, radius))
+    with pytest.raises(ValueError, match=GREY):
+        CertifiedAccuracyCallback(None, DATASET, sigmas=(64,))
+
+
+def test_slack_is_a_total_variation():
+    for slack in (-0.1, 0.5, math.nan):
+        with pytest.raises(ValueError, match=r"`slack` must be"):
+            l2_radius(0.9, 0.25, slack)
+        with pytest.raises(ValueError, match=r"`slack` must be"):
+            FixedRule(0.25, slack=slack)

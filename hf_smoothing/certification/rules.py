@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,6 +16,9 @@ from hf_smoothing.certification.noise_kinds import NoiseStream
 from hf_smoothing.certification.sequential import SequentialRule, check_stages
 from hf_smoothing.units import diameter
 
+
+SMALLEST_SIGMA = 1 / 255 / 4
+"""About four sigma is what the usual numbers of draws can certify."""
 
 BOUNDS = ("one-sided", "runner-up")
 MODES = ("targets", "curve", "fixed")
@@ -193,6 +197,12 @@ def rule_on(rule: FixedRule | SequentialRule, stream: NoiseStream, *, chosen: bo
     Raises:
         ValueError: if a chosen target is above the diameter.
     """
+    if stream.kind == "grid" and rule.sigma <= SMALLEST_SIGMA:
+        warnings.warn(
+            f"At sigma = {rule.sigma:.3g} no radius reaches 1/255, so certificates say nothing of any other 8-bit image. sigma is in [0, 1] pixel "
+            f"units: was it divided by 255 twice ({rule.sigma * 255:.3g})?",
+            stacklevel=3,
+        )
     farthest = diameter(stream.shape)
     if isinstance(rule, SequentialRule) and not chosen:
         rule = replace(rule, radii=tuple(radius for radius in rule.radii if radius <= farthest))

@@ -24,8 +24,8 @@ def check_stages(rule: Any) -> None:
     object.__setattr__(rule, "alpha", statistics.check_alpha(rule.alpha))
     object.__setattr__(rule, "n", statistics.check_whole(rule.n, "n"))
     object.__setattr__(rule, "n0", statistics.check_whole(rule.n0, "n0"))
-    if not (math.isfinite(rule.slack) and rule.slack >= 0.0) or not rule.diameter > 0.0:
-        raise ValueError(f"`slack` must be >= 0 and `diameter` positive, got {rule.slack} and {rule.diameter}.")
+    if not 0.0 <= rule.slack < 0.5 or not rule.diameter > 0.0:
+        raise ValueError(f"`slack` must be in [0, 1/2) and `diameter` positive, got {rule.slack} and {rule.diameter}.")
     if rule.n0 + rule.n > MAX_DRAWS:
         raise ValueError(f"`n0` + `n` must be at most {MAX_DRAWS:,}, got {rule.n0 + rule.n:,}.")
 

@@ -23,6 +23,12 @@ def _check_probability(name: str, value: ArrayLike) -> NDArray[np.float64]:
     return p
 
 
+def _check_slack(slack: float) -> float:
+    if not 0.0 <= slack < 0.5:
+        raise ValueError(f"`slack` must be a total variation in [0, 1/2), got {slack}.")
+    return slack
+
+
 def l2_radius(p_lower: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[np.float64]:
     """The l2 radius within which the smoothed classifier's answer cannot change; 0 where nothing is certified.
 
@@ -46,7 +52,7 @@ def l2_radius(p_lower: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[n
     >>> round(float(l2_radius(0.976036187155, sigma=0.5)), 6)
     0.989005
     """
-    p = np.maximum(_check_probability("p_lower", p_lower) - slack, 0.0)
+    p = np.maximum(_check_probability("p_lower", p_lower) - _check_slack(slack), 0.0)
     return np.asarray(check_sigma(sigma) * np.maximum(special.ndtri(p) - special.ndtri(0.5 + slack), 0.0))
 
 
@@ -75,7 +81,7 @@ def runner_up_radius(p_lower: ArrayLike, p_upper: ArrayLike, sigma: float, slack
     >>> bool(runner_up_radius(0.8, 0.05, sigma=1.0) > l2_radius(0.8, sigma=1.0))
     True
     """
-    low = np.maximum(_check_probability("p_lower", p_lower) - slack, 0.0)
+    low = np.maximum(_check_probability("p_lower", p_lower) - _check_slack(slack), 0.0)
     high = np.minimum(np.minimum(_check_probability("p_upper", p_upper), 1.0 - np.asarray(p_lower)) + slack, 1.0)
     a, b = special.ndtri(low), special.ndtri(high)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # inf - inf where nothing is known: radius 0
@@ -103,7 +109,9 @@ def probability_for_radius(radius: ArrayLike, sigma: float, slack: float = 0.0) 
     r = np.asarray(radius, dtype=np.float64)
     if not np.all(r >= 0.0):
         raise ValueError(f"`radius` must not be negative or nan, got {r}.")
-    return np.asarray(np.minimum(special.ndtr(r / check_sigma(sigma) + special.ndtri(0.5 + slack)) + slack, 1.0))
+    return np.asarray(
+        np.minimum(special.ndtr(r / check_sigma(sigma) + special.ndtri(0.5 + _check_slack(slack))) + slack, 1.0)
+    )
 
 
 def max_radius(n: ArrayLike, alpha: float, sigma: float) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from hf_smoothing.certification.images import check_selection
 from hf_smoothing.data.selection import spread
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
+from hf_smoothing.units import check_radius
 
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
         seed: of the noise: the same at every evaluation.
 
     Raises:
-        ValueError: if the draws decide nothing, a radius is negative, or an image has no label.
+        ValueError: if the draws decide nothing, a radius is negative or above the diameter of the pixel cube, or an image has no label.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class CertifiedAccuracyCallback(TrainerCallback):
         self.trainer = trainer
         self.sigmas = [FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha).sigma for sigma in sigmas]
         self.radii = [float(radius) for radius in radii]
-        if not self.radii or min(self.radii) < 0.0:
+        if not self.radii:
             raise ValueError(f"`radii` must be a non-empty list of radii >= 0, got {self.radii}.")
         self.draws = {"mode": "fixed", "n0": n0, "n": n, "alpha": alpha, "seed": seed}
         self.pixels, self.labels = labelled_images(dataset, spread(100, len(dataset)) if indices is None else indices)
+        for radius in self.radii:
+            check_radius(radius, "l2", "radii", self.pixels.shape[1:])
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
