@@ -344,7 +344,9 @@ def test_attack_from_the_command_line(place, capsys):
     assert (kept["certificates"], kept["steps"], kept["copies"], kept["n"]) == (6, 2, 2, 100)
     assert all(0.0 <= row["distance"] < row["radius"] for row in kept["rows"])
     assert attack(place, "--max-images", "2") == 0
-    assert [row["index"] for row in json.loads((place / "run" / "attack.json").read_text())["rows"]] == [0, 3]
+    assert [row["index"] for row in json.loads((place / "run" / "attack-2.json").read_text())["rows"]] == [0, 3]
+    assert str(place / "run" / "attack-2.json") in capsys.readouterr().out
+    assert json.loads((place / "run" / "attack.json").read_text()) == kept
     # The folder is still a run, which the report reads and certify resumes.
     assert command("report", place / "run", "--output-dir", place / "out") == 0
     assert certify(place) == 0

@@ -100,7 +100,7 @@ def check_reach(radii: ArrayLike, sigma: float, n: int | None = None, alpha: flo
     >>> check_reach([3.7], sigma=0.25)
     Traceback (most recent call last):
     ...
-    ValueError: A radius of 3.7 is above 1.49917, the largest that sigma = 0.25 can certify. Are radii and sigma in [0, 1] pixel units?
+    ValueError: A radius of 3.7 is above 1.51427, the largest that sigma = 0.25 can certify. Are radii and sigma in [0, 1] pixel units?
     """
     largest = float(max_radius(n or 10**9, alpha or 0.5, sigma))
     values = np.atleast_1d(np.asarray(radii, dtype=np.float64))

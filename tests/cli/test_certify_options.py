@@ -88,7 +88,7 @@ def test_curve(place, tmp_path, capsys):
     assert certify(place, tmp_path / "run", "--mode", "curve") == 0
     rule = settings(tmp_path / "run")["rule"]
     assert rule["radii"][:4] == [0.0, 0.025, 0.05, 0.075], "every tenth of sigma, as people write it"
-    assert heads(capsys.readouterr().out) == [repr(radius).removesuffix(".0") for radius in rule["radii"]]
+    assert heads(capsys.readouterr().out) == [repr(radius).removesuffix(".0") for radius in rule["radii"][::5]]
 
 
 def test_spending_counts_what_is_certified_exactly_at_a_target(place, tmp_path, capsys):
@@ -245,7 +245,7 @@ def test_a_radius_that_was_no_target_is_marked(place, tmp_path, capsys):
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("| ") and "0.25 " in line)
     assert [cell.strip().endswith("†") for cell in row.split("|")[3:6]] == [False, True, False]
-    assert "† Draws stopped when the targets of this run were decided" in out
+    assert "† Draws stopped when the targets of this run, up to " in out
     assert report(tmp_path / "fixed", "--radii", "0", "0.02", "--output-dir", tmp_path / "out") == 0
     assert "†" not in capsys.readouterr().out
 

@@ -198,7 +198,7 @@ def test_label_aware_measuring_selects_no_class(place, tmp_path, capsys):
     [
         (["images"], "is not a run folder: it has no run.json"),
         (["nowhere"], "is not a run folder"),
-        (["file"], "is not a run folder, and a published log must begin with"),
+        (["file"], "is not a run folder, and the header of a published log must name the columns"),
     ],
 )
 def test_report_of_something_else_is_explained(words, message, place, tmp_path, capsys):

@@ -15,7 +15,7 @@ from hf_smoothing.models import TASK, CertifiedImageClassificationPipeline, Nois
 
 
 OPTIONS = {"n0": 5, "n": 60, "radii": [0.0, 0.05, 0.1]}
-KEYS = {"label", "radius", "draws", "alpha", "sigma"}
+KEYS = {"label", "radius", "draws", "alpha", "sigma", "noise_kind", "threat_model"}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,8 @@ def expected(image, **options):
         "draws": certificate.draws,
         "alpha": certificate.alpha,
         "sigma": certificate.sigma,
+        "noise_kind": certificate.noise_kind,
+        "threat_model": certificate.threat_model,
     }
     return {"label": label, **found}
 
@@ -101,6 +103,7 @@ def test_options_when_made_and_when_called(folder):
     classify = make(folder, seed=7, sigma=0.5, alpha=0.01, **OPTIONS)
     made = expected(image, seed=7, sigma=0.5, alpha=0.01, **OPTIONS)
     assert (made["sigma"], made["alpha"]) == (0.5, 0.01)
+    assert made["noise_kind"] in ("grid", "gaussian") and made["threat_model"]
     assert classify(image) == made
     assert classify(image, alpha=0.1) == expected(image, seed=7, sigma=0.5, alpha=0.1, **OPTIONS)
     assert classify(image) == made, "an option of a call lasts for that call"
