@@ -144,7 +144,7 @@ def test_bad_input(objective, network):
     with pytest.raises(TypeError, match=r"needs a Network\(module, classify\)"):
         objective(lambda x: x.flatten(1), BATCH, state(), **more)
     if not more:
-        with pytest.raises(ValueError, match=r"got 8\. Divide steps of 0\.\.255 by 255"):
+        with pytest.raises(ValueError, match=r"got 8, which looks like steps of 0..255. Divide it by 255"):
             objective(Network(network, network), BATCH, state(), epsilon=8)
 
 
