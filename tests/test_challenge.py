@@ -92,6 +92,27 @@ def test_no_deterministic_certificate_is_broken_and_false_ones_are(bounded):
     assert sum(item.broken for item in false) >= len(false) - 1
 
 
+class Absorbed(nn.Module):
+    """Logits (q - 1/4, 0) with q = (x + 2^24) - 2^24: x in float64, 0 in float32."""
+
+    def forward(self, x):
+        q = (x.flatten(1)[:, :1] + 2.0**24) - 2.0**24
+        return torch.cat([q - 0.25, 0.0 * q], 1)
+
+
+@pytest.mark.parametrize("covers", ["real arithmetic", "float32 runs"])
+def test_certificates_of_runs_are_attacked_in_runs(covers, tmp_path):
+    dataset = [{"pixel_values": torch.full((1, 2, 2), 0.75), "labels": 0}]
+    options = {"largest": 0.1, "cover_run": False, "progress": False}
+    exact = certify_dataset_linf(Absorbed().eval(), dataset, tmp_path / "exact", **options)
+    (tmp_path / "run.json").write_text(
+        json.dumps(exact.settings | {"rule": exact.settings["rule"] | {"covers": covers}})
+    )
+    (tmp_path / "certificates-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exact.rows.values()))
+    found = attack_run(Absorbed().eval(), dataset, read_run(tmp_path), steps=2, seed=0, progress=False)
+    assert [item.broken for item in found] == [covers == "float32 runs"]
+
+
 def test_restarts_are_for_deterministic_certificates(run):
     with pytest.raises(ValueError, match="`restarts` is for deterministic certificates, got 2"):
         attack_run(MODEL, images(run), run, restarts=2, **QUIET)
