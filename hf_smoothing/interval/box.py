@@ -67,6 +67,7 @@ class Box:
 
     def __deepcopy__(self, memo: Any) -> Box:
         """A copy with memory of its own on the same journey."""
+        self.memory.check(self.version, "deepcopy")
         twin = self.frozen()
         twin.memory, twin.version = Memory(), 0
         return twin

@@ -16,7 +16,7 @@ def constant(value: Any, box: Box) -> tuple[Tensor, torch.dtype]:
     """A number or tensor that is combined with a box, and the dtype in which the network computes the result.
 
     Python numbers and tensors without dimensions are rounded to the dtype of the network first, as torch does; tensors keep
-    what they are. The tensor is a copy where backward bounds will look at it later, since the network may change its own in place.
+    what they are. The tensor is a copy where bounds look at it later (margins and backward bounds), since the network may change its own in place.
 
     Raises:
         UnsupportedOperationError: if it is neither.
@@ -36,7 +36,7 @@ def constant(value: Any, box: Box) -> tuple[Tensor, torch.dtype]:
 
 def weight(value: Tensor, box: Box) -> Tensor:
     """A tensor of weights in the dtype of the bounds; a copy where the network could change it in place before it is looked at again."""
-    return value.to(torch.promote_types(value.dtype, box.like.dtype), copy=box.trace.origins)
+    return value.to(torch.promote_types(value.dtype, box.like.dtype), copy=box.trace.origins or box.trace.outward)
 
 
 def number(value: Any, box: Box, name: str) -> float:

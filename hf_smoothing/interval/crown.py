@@ -44,9 +44,12 @@ class _Account:
         self.slack = self.slack + operations * torch.finfo(sizes.dtype).eps * _sum(sizes, box)
 
     def lower(self) -> Tensor:
-        """The bound: all parts, less twice what may have been lost (twice, since the slack itself is rounded)."""
-        unit = torch.finfo(self.total.dtype).eps
-        return self.total - 2 * (self.slack + (self.count + 2) * unit * self.sizes)
+        """The bound: all parts, less twice what may have been lost (twice, since the slack itself is rounded).
+
+        Something is always lost, so that logits that may be equal, with a bound of exactly 0, are no margin.
+        """
+        number = torch.finfo(self.total.dtype)
+        return self.total - 2 * (self.slack + (self.count + 2) * number.eps * self.sizes + number.tiny)
 
 
 def backward_margins(logits: Box, labels: Tensor) -> Tensor:

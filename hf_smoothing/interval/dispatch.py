@@ -46,7 +46,7 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     given.arguments.update({key: _frozen(value) for key, value in given.arguments.items()})
     try:
         result = operation.rule(*given.args, **given.kwargs)
-    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+    except (RuntimeError, TypeError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, (UnsupportedOperationError, torch.OutOfMemoryError)):
             raise
         raise UnsupportedOperationError(f"There is no bound for {name!r} with these arguments: {error}") from error
@@ -96,7 +96,9 @@ def _check_pass(name: str, boxes: list[Box]) -> None:
     if any(box.trace is not boxes[0].trace for box in boxes):
         refuse(name, "It combines a tensor with one of an earlier call, which the network has kept.")
     if boxes and boxes[0].trace.cover_run and any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
-        refuse(name, "A run under autocast is not covered: leave it, or certify with cover_run=False.")
+        boxes[0].trace.autocast = True
+        if not boxes[0].trace.real:
+            refuse(name, "A run under autocast is not covered: leave it, or certify with cover_run=False.")
 
 
 def _frozen(value: Any) -> Any:

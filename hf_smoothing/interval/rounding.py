@@ -55,5 +55,18 @@ def widened(box: Box, *, terms: int, name: str, sizes: Tensor | None = None) -> 
     return result
 
 
+def give_up_overflow(box: Box, sizes: Tensor, name: str) -> None:
+    """Leave images without bounds where numbers on the way to a result, which itself is small again, overflow the dtype of a run.
+
+    Args:
+        box: with the images in the same dimension as `sizes`; nothing happens unless its trace rounds outward.
+        sizes: of the largest such numbers.
+        name: of the operation, for messages.
+    """
+    if box.trace.outward:
+        limit = torch.finfo(box.dtype if box.trace.cover_run else sizes.dtype).max / 4
+        box.trace.give_up(~(sizes < limit), box.batch, name, f"Numbers on the way overflow {box.dtype}.")
+
+
 def _gamma(terms: int, unit: float) -> float:
     return terms * unit / (1 - terms * unit)

@@ -23,6 +23,8 @@ class Trace:
     Attributes:
         outward: whether every result is widened by a bound on its own rounding error.
         cover_run: whether it is widened as well by a bound on the rounding of the network as it is run, in the dtype of the boxes.
+        real: whether certificates are of real arithmetic, so that autocast, which no bound covers, is noted in `autocast` and no error.
+        autocast: whether an operation met autocast.
         tolerant: whether images for which an operation has no bound (a division by an interval around 0) are noted in `hopeless`
             and go on without meaning, in place of an error.
         hopeless: bool (batch,): those images, or None if there are none.
@@ -38,6 +40,8 @@ class Trace:
 
     outward: bool = False
     cover_run: bool = False
+    real: bool = False
+    autocast: bool = False
     tolerant: bool = False
     hopeless: Tensor | None = None
     statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -64,7 +68,7 @@ class Trace:
             return
         if not self.tolerant or batch is None:
             refuse(name, why)
-        found = where.movedim(batch, 0).flatten(1).any(1)
+        found = where.movedim(batch, 0).reshape(where.shape[batch], -1).any(1)
         self.hopeless = found if self.hopeless is None else self.hopeless | found
 
 

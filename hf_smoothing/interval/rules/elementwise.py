@@ -18,7 +18,7 @@ from torch import Tensor
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.constants import number
 from hf_smoothing.interval.refusals import refuse
-from hf_smoothing.interval.rounding import widened
+from hf_smoothing.interval.rounding import give_up_overflow, widened
 from hf_smoothing.interval.rules.registry import rule
 from hf_smoothing.interval.trace import Origin
 
@@ -175,5 +175,6 @@ def softplus(box: Box, beta: float = 1.0, threshold: float = 20.0) -> Box:
     after = _increasing(
         "softplus", _activation(box), partial(F.softplus, beta=slope, threshold=edge), 1.0 + 1.0 / slope
     )
-    jump = (1.0 + 1e-9) * math.log1p(math.exp(min(-edge, 700.0))) / slope
+    give_up_overflow(box, (box.upper * slope).clamp(max=edge).exp(), "softplus")
+    jump = (1.0 + 1e-9) * (max(-edge, 0.0) + math.log1p(math.exp(-abs(edge)))) / slope
     return after.make(after.lower - jump, after.upper + jump, after.value)

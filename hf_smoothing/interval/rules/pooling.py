@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.interval.batches import after_reduction, images_first
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.refusals import refuse
-from hf_smoothing.interval.rounding import widened
+from hf_smoothing.interval.rounding import give_up_overflow, widened
 from hf_smoothing.interval.rules.registry import rule
 from hf_smoothing.interval.trace import Linear
 
@@ -31,6 +32,7 @@ def average(
         terms: numbers summed for one entry.
         sizes: the sums of absolute values, by default the map of the largest ones.
     """
+    give_up_overflow(box, box.largest * terms, name)  # a run may divide the sum at the end
     result = box.map(function, batch)
     if box.trace.outward:
         result = widened(result, terms=terms + 4, sizes=function(box.largest) if sizes is None else sizes, name=name)
@@ -190,6 +192,24 @@ def amin(box: Box, dim: Any = (), keepdim: bool = False) -> Box:
     return box.map(lambda x: x.amin(dims, keepdim), batch)
 
 
+def _nearest(box: Box, function: Callable[[Tensor], Tensor]) -> Box:
+    """Entries are taken from places that are computed in floating point: near a tie another dtype or device takes the neighbour, so both count."""
+    places = box.shape[2:]
+    numbers = (torch.arange(places.numel(), device=box.device) % 2**24).view(1, 1, *places)  # exact in float32
+    single, double = (function(numbers.to(dtype)).long() for dtype in (torch.float32, torch.float64))
+    if not box.trace.outward or torch.equal(single, double):
+        return box.map(function, box.batch).came_from(Linear(box, function, function, 2))
+
+    def taken(x: Tensor, index: Tensor) -> Tensor:
+        return x.flatten(2)[:, :, index.flatten()].view(*x.shape[:2], *index.shape[2:])
+
+    lower, upper = (
+        choose(taken(end, single), taken(end, double))
+        for choose, end in ((torch.minimum, box.lower), (torch.maximum, box.upper))
+    )
+    return box.make(lower, upper, None if box.value is None else function(box.value), box.batch)
+
+
 # Modes by name: numbers averaged in each dimension. Cubic and Lanczos filters have negative weights.
 _MODES = {"nearest": 1, "nearest-exact": 1, "area": 1, "linear": 2, "bilinear": 2, "trilinear": 2}
 
@@ -219,7 +239,7 @@ def interpolate(
         return F.interpolate(x, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
 
     if mode.startswith("nearest"):
-        return box.map(function, box.batch).came_from(Linear(box, function, function, 2))
+        return _nearest(box, function)
     edges = box.shape[2:]
     terms = math.prod(edges) if mode == "area" else 16 * sum(edges) + 64
     sizes = box.largest.amax(tuple(range(2, box.ndim)), keepdim=True) if box.trace.outward else None

@@ -170,7 +170,8 @@ def batch_norm(
         mean, variance = trace.statistics[trace.read]
         trace.read += 1
     else:
-        assert running_mean is not None and running_var is not None  # torch demands them in eval mode
+        if running_mean is None or running_var is None:
+            refuse("batch_norm", "In eval mode it needs running statistics.")
         mean, variance = constants.weight(running_mean, box), constants.weight(running_var, box)
     scale = (variance + eps).rsqrt()
     if weight is not None:
@@ -183,7 +184,9 @@ def batch_norm(
     result = box.around(torch.addcmul(shift, box.centre, scale), box.radius * scale.abs(), value)
     shift_sizes = (mean.view(shape) * scale).abs() + shift.abs()
     if trace.outward:
-        result = widened(result, terms=16, sizes=box.largest * scale.abs() + shift_sizes, name="batch_norm")
+        run = torch.finfo(box.dtype)  # whose scale may be subnormal, and so less precise
+        sizes = box.largest * (scale.abs() + run.tiny / run.eps) + shift_sizes
+        result = widened(result, terms=16, sizes=sizes, name="batch_norm")
     linear = Linear(box, lambda x: x * scale, lambda x: x * scale.abs(), 8)
     return result.came_from(linear, shift=shift, shift_sizes=shift_sizes)
 

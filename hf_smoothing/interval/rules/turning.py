@@ -55,7 +55,9 @@ def power(box: Box, exponent: int) -> Box:
 def prelu(box: Box, weight: Tensor) -> Box:
     """x, and weight * x below 0, monotone on either side of 0 for any weight; one weight for each channel, which is dimension 1."""
     slopes, _ = constant(weight, box)
-    if slopes.numel() != 1:
+    if slopes.numel() == 1:
+        slopes = slopes.reshape(())
+    else:
         if box.batch == 1 or box.ndim < 2 or slopes.shape != (box.shape[1],):
             refuse(
                 "prelu",

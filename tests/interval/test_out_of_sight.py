@@ -1,0 +1,172 @@
+"""Networks that are right at the image and wrong elsewhere in the ball: overflow on the way, ties, neighbours that rounding chooses, copies."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hf_smoothing.interval import UnsupportedOperationError, linf_certificates
+
+
+IMAGE = torch.full((1, 3, 4, 4), 0.5)  # its own negative, so that no other image is looked at
+
+
+class Function(nn.Module):
+    """A function of one's own, of float32 or float64 pixels."""
+
+    def __init__(self, function, dtype=torch.float32):
+        super().__init__()
+        self.function, self.unused = function, nn.Parameter(torch.zeros(1, dtype=dtype))
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def mean(x):
+    return x.mean((1, 2, 3)).unsqueeze(1)
+
+
+def against(logits, constant):
+    return torch.cat([logits, logits * 0.0 + constant], 1)
+
+
+def moved_all_the_way(model, radius):
+    return [
+        model((IMAGE.to(model.unused.dtype) + part * radius).clamp(0, 1)) for part in np.linspace(-0.999, 0.999, 41)
+    ]
+
+
+def check(function, largest, backward, dtype=torch.float32):
+    model = Function(function, dtype).eval()
+    classes, radii = linf_certificates(model, IMAGE.to(dtype), largest=largest, backward=backward)
+    with torch.no_grad():
+        found = [int(logits.argmax(1)) for logits in moved_all_the_way(model, float(radii)) if float(radii)]
+    assert set(found) <= {int(classes)}
+    return float(radii)
+
+
+OVERFLOWING = {  # each certified for class 1 as far as real numbers go, and inf in float32
+    "softplus": (lambda x: against(F.softplus(160 * mean(x), threshold=1000), 150.0), 0.25),
+    "mean": (lambda x: against(mean(x * 1.3e37), 9e36), 0.15),
+    "avg_pool2d": (lambda x: against(F.avg_pool2d(x * 4e37, 4)[:, :1, 0, 0], 2.9e37), 0.2),
+    "adaptive_avg_pool2d": (lambda x: against(F.adaptive_avg_pool2d(x * 4e37, 1)[:, :1, 0, 0], 2.9e37), 0.2),
+    "area": (lambda x: against(F.interpolate(x * 4e37, size=1, mode="area")[:, :1, 0, 0], 2.9e37), 0.2),
+}
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("name", OVERFLOWING)
+def test_numbers_on_the_way_overflow(name, backward):
+    function, largest = OVERFLOWING[name]
+    assert check(function, largest, backward) < largest
+    assert check(function, largest, backward, torch.float64) == largest
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_softplus_with_a_very_negative_threshold(backward):
+    check(lambda x: against(F.softplus(2000 * mean(x) - 2001, threshold=-900.0), -750.0), 0.4, backward)
+
+
+def test_the_scale_of_a_batch_norm_may_be_subnormal():
+    def function(x):
+        ones, zeros = torch.ones(3), torch.zeros(3)
+        y = F.batch_norm((x - 0.5) * 8e37, zeros, ones * 1e20, ones * 1.35e-34, zeros, False, 0.1, 0.0)
+        return against(y[:, :1, 0, 0] * 1e7 + 1.08, 0.0)  # in real arithmetic 10.8 (x - 0.5) + 1.08
+
+    assert check(function, 0.3, False) < 0.1
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("ramp", [
+    lambda x: torch.maximum(x, torch.tensor(0.0)), lambda x: x.clamp(min=0.0), F.relu6, F.relu,
+])  # fmt: skip
+def test_equal_logits_are_no_margin(ramp, backward):
+    """Beyond 0.25 both logits are 0, and argmax takes class 0."""
+    radius = check(lambda x: F.pad(ramp(0.75 - mean(x)), (1, 0)), 0.4, backward)
+    assert 0.2499 < radius < 0.25 + 1e-6
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+def test_the_nearest_entry_depends_on_the_dtype(mode, backward):
+    size = {"nearest": 82, "nearest-exact": 61}[mode]
+    single, double = (
+        F.interpolate(torch.arange(4, dtype=dtype)[None, None], size, mode=mode).long()
+        for dtype in (torch.float32, torch.float64)
+    )
+    place = int((single != double).nonzero()[0, -1])  # else this test shows nothing
+    steep = torch.full((4,), 0.1)
+    steep[single[0, 0, place]] = 10.0
+
+    def function(x):
+        return against(F.interpolate((x[:, 0, :1] - 0.5) * steep, size, mode=mode)[:, :, place], 0.7)
+
+    assert 0.069 < check(function, 0.3, backward) < 0.071
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_weights_that_change_after_their_use(backward):
+    def function(x):
+        weight = torch.tensor([[1.0], [-1.0]], dtype=x.dtype).repeat(1, 48)
+        bias = torch.tensor([1.0, 0.0], dtype=x.dtype)
+        logits = F.linear(x.flatten(1) - 0.5, weight, bias)
+        weight.mul_(1e-4)
+        return logits
+
+    assert check(function, 0.25, backward, torch.float64) < 1 / 96
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_deep_copy_is_on_the_same_journey(backward):
+    def quotient(x):
+        return torch.cat([x[:, :1, 0, 0] * 0.0 + 10.0, 1.0 / (mean(copy.deepcopy(x)) - 0.6)], 1)
+
+    assert check(quotient, 0.4, backward) < 0.1
+
+    def stale(x):
+        y = x - 0.5
+        y.flatten(1).relu_()
+        return copy.deepcopy(y).flatten(1)
+
+    with pytest.raises(UnsupportedOperationError, match="'deepcopy' uses a tensor again"):
+        check(stale, 0.4, backward)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_one_number_an_image(backward):
+    """Boxes of one dimension, with and without bounds."""
+
+    def function(x):
+        number = x.mean((1, 2, 3))
+        return torch.stack([number.relu(), 1.0 / (number - 0.6)], 1)
+
+    assert 0.0 < check(function, 0.3, backward) < 0.1
+
+
+@pytest.mark.parametrize(("function", "message"), [
+    (lambda x: (x * 10**30).flatten(1), "'mul' with these arguments: "),
+    (lambda x: x.clamp(max=10**400).flatten(1), "'clamp' with these arguments: "),
+    (lambda x: F.batch_norm(x, None, None).flatten(1), "'batch_norm'. In eval mode it needs running statistics"),
+])  # fmt: skip
+def test_what_is_no_network_is_refused_by_name(function, message):
+    with pytest.raises(UnsupportedOperationError, match=message):
+        check(function, 0.1, False)
+
+
+def test_autocast_is_no_error_in_real_arithmetic():
+    def function(x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return F.linear(x.flatten(1), torch.eye(48)[:2], torch.tensor([0.25, 0.0])).float()
+
+    model = Function(function).eval()
+    with pytest.raises(UnsupportedOperationError, match="under autocast is not covered"):
+        linf_certificates(model, IMAGE, largest=0.4)
+    _, radii = linf_certificates(model, IMAGE, largest=0.4, cover_run=False)
+    assert abs(float(radii) - 0.125) < 1e-6
+    with torch.autocast("cpu"):
+        assert float(linf_certificates(model, IMAGE, largest=0.4, cover_run=False)[1]) == float(radii)
