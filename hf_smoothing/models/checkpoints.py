@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,11 +23,30 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     Raises:
         ValueError: see `load_whole`.
     """
-    if kwargs.get("id2label"):
-        kwargs.setdefault("num_labels", len(kwargs["id2label"]))  # a PvtConfig keeps the number beside the names
+    if (names := kwargs.get("id2label")) is not None:
+        check_names(names, kwargs.get("num_labels"))
+        kwargs["num_labels"] = len(names)  # a PvtConfig keeps the number beside the names
     # Checkpoints are often stored in half precision; computing in it must be asked for.
     model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, in_float32(kwargs))
     return model
+
+
+def check_names(id2label: Any, num_labels: int | None = None) -> None:
+    """The names of the classes of a new head: one for each number from 0 on.
+
+    Raises:
+        ValueError: if they are no mapping, leave a class out, or are not as many as `num_labels`.
+    """
+    numbers = sorted(str(key) for key in id2label) if isinstance(id2label, Mapping) else None
+    if not id2label or numbers != sorted(str(number) for number in range(len(id2label))):
+        raise ValueError(
+            "`id2label` must name each class by its number, from 0 on without a gap, such as {0: 'cat', 1: 'dog'}, got "
+            f"{reprlib.repr(id2label)}. Of a list of names: dict(enumerate(names))."
+        )
+    if num_labels is not None and num_labels != len(id2label):
+        raise ValueError(
+            f"`num_labels` and `id2label` must agree, got num_labels={num_labels} and {len(id2label)} names. Leave num_labels out."
+        )
 
 
 def in_float32(loading: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,33 @@ def test_a_new_head_is_made_for_other_classes(tmp_path):
     assert SmoothedClassifier.from_pretrained(tmp_path / "new").config.id2label == dict(enumerate(names))
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"id2label": ["ant", "bee"]}, r"from 0 on .* got \['ant', 'bee'\]\. .*dict\(enumerate\(names\)\)"),
+        ({"id2label": {1: "ant", 3: "bee"}}, r"without a gap.* got \{1: 'ant', 3: 'bee'\}"),
+        ({"id2label": {0: "ant", 1: "bee"}, "num_labels": 10}, "num_labels=10 and 2 names"),
+    ],
+)
+def test_names_that_are_not_one_for_each_class_are_refused(asked, message, tmp_path):
+    plain("resnet").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, ignore_mismatched_sizes=True, **asked)
+
+
+def test_names_by_numbers_that_are_text_make_a_head(tmp_path):
+    plain("resnet").save_pretrained(tmp_path)
+    model = SmoothedClassifier.from_base_pretrained(
+        tmp_path,
+        sigma=0.25,
+        size=SIZE,
+        ignore_mismatched_sizes=True,
+        id2label={"0": "ant", "1": "bee"},
+        **NORMALISATION,
+    )
+    assert model.config.id2label == {0: "ant", 1: "bee"}
+
+
 def test_weights_in_shards_come_back(tmp_path):
     model = perturbed(smoothed("vit"))
     model.save_pretrained(tmp_path, max_shard_size="5KB")
