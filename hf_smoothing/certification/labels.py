@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hf_smoothing.certification.images import Survey, checked_items
 from hf_smoothing.certification.rows import image_hash
+from hf_smoothing.data.spelling import plain
 from hf_smoothing.records import INFORMATIVE, ROW_PATTERN, RUN_FILE, Row, Run, lock_folder, read_run
 
 
 LABEL_FACTS = ("sha256", "labels")
 """What `run.json` says of a data set that depends on its labels."""
+
+
+def warn_other_classes(classifier: Any, dataset: Any) -> None:
+    """Warn if a class of the data set has the number of another class of the classifier, where both have names.
+
+    Args:
+        classifier: a `SmoothedClassifier`, or anything.
+        dataset: a `PixelDataset`, or anything; one that was given `id2label` has its labels in the order of the model.
+    """
+    names, known = getattr(dataset, "names", None), getattr(getattr(classifier, "config", None), "id2label", None)
+    numbers: dict[str, set[int]] = {}
+    for number, name in (known or {}).items():
+        numbers.setdefault(plain(str(name)), set()).add(int(number))
+    for label, name in enumerate(names or ()):
+        if label not in numbers.get(plain(str(name)), {label}):
+            warnings.warn(
+                f"Label {label} of the data set is {name!r}, which is class {min(numbers[plain(str(name))])} of the classifier, so accuracies would be "
+                "wrong. To match classes by name pass id2label=model.config.id2label to PixelDataset.",
+                stacklevel=3,
+            )
+            return
 
 
 def adopt_labels(output_dir: str | os.PathLike[str], settings: Mapping[str, Any], seen: Survey, dataset: Any) -> int:

@@ -19,7 +19,7 @@ from hf_smoothing.certification.classifiers import classifier_device, resolve_cl
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import check_selection, checked_items, is_stream, left_out_facts, survey
-from hf_smoothing.certification.labels import adopt_labels, amend_informative
+from hf_smoothing.certification.labels import adopt_labels, amend_informative, warn_other_classes
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts, off_grid
 from hf_smoothing.certification.rounds import RankError, Ranks, vote_in_rounds
 from hf_smoothing.certification.rows import RowKeeper, restored_votes
@@ -97,6 +97,7 @@ def certify_dataset(
     execution = Execution(dtype, channels_last, compiled, batch_size)
     chosen = check_selection(dataset, indices)
     warn_other_framing(classifier, dataset)
+    warn_other_classes(classifier, dataset)
     check_whole(seed, "seed")
     check_writable(output_dir)
     state = process_state(cpu=device.type == "cpu")

@@ -24,7 +24,7 @@ from hf_smoothing.certification.images import (
     left_out_facts,
     survey,
 )
-from hf_smoothing.certification.labels import adopt_labels
+from hf_smoothing.certification.labels import adopt_labels, warn_other_classes
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
 from hf_smoothing.interval.certificates import certificates_of, check_certifiable, exact_pixels, run_dtype
@@ -74,6 +74,7 @@ def certify_dataset_linf(
     check_certifiable(classifier, largest, cover_run)
     chosen = check_selection(dataset, indices) or []
     warn_other_framing(classifier, dataset)
+    warn_other_classes(classifier, dataset)
     device = classifier_device(classifier)
     state = process_state(cpu=device.type == "cpu")
     name = "interval bounds and backward linear bounds" if backward else "interval bounds"

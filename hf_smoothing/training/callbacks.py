@@ -15,6 +15,7 @@ from hf_smoothing.certification.images import check_selection
 from hf_smoothing.data.selection import spread
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
+from hf_smoothing.training.owners import check_classes
 from hf_smoothing.units import check_radius
 
 
@@ -38,7 +39,8 @@ class CertifiedAccuracyCallback(TrainerCallback):
         seed: of the noise: the same at every evaluation.
 
     Raises:
-        ValueError: if the draws decide nothing, a radius is negative or above the diameter of the pixel cube, or an image has no label.
+        ValueError: if the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label, or the
+            data set names the classes otherwise than the model does.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
         alpha: float = 0.001,
         seed: int = 0,
     ) -> None:
+        check_classes(trainer.model, dataset)
         self.trainer = trainer
         self.sigmas = [FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha).sigma for sigma in sigmas]
         self.radii = [float(radius) for radius in radii]

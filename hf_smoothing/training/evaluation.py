@@ -17,6 +17,7 @@ from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.checkpoints import WholeCheckpoints
+from hf_smoothing.training.owners import check_classes
 
 
 _LOG = logging.getLogger(__name__)
@@ -67,10 +68,16 @@ class ImageMeans(WholeCheckpoints):
     _sums = EvaluationSums()
     _cost_said = False
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As the parent, with the averaged weights where there are any."""
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the parent, with the averaged weights where there are any.
+
+        Raises:
+            ValueError: if the data set names the classes otherwise than the model does.
+        """
+        if self._labels is not None:
+            check_classes(self.model, eval_dataset)
         with self._averaged():
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+            metrics: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
         return metrics
 
     def evaluation_loop(

@@ -68,11 +68,19 @@ def check_request(
 
 
 def check_classes(model: PreTrainedModel, dataset: Any) -> None:
-    """Refuse to train a head on classes that it names otherwise; nothing is checked where either has no names.
+    """Refuse to train or evaluate a head on classes that it names otherwise; nothing is checked where either has no names.
+
+    Args:
+        model: whose configuration names the classes.
+        dataset: a `PixelDataset`, or several by name, or anything.
 
     Raises:
         ValueError: showing both.
     """
+    if isinstance(dataset, Mapping):
+        for part in dataset.values():
+            check_classes(model, part)
+        return
     names, known = getattr(dataset, "names", None), dict(model.config.id2label or {})
     own = [str(known[k]) for k in sorted(known)]
     if names is None or all(name.startswith("LABEL_") for name in own) or list(names) == own:

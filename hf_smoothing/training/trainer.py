@@ -116,6 +116,7 @@ class RobustTrainer(ImageMeans):
         warn_other_framing(model, train_dataset)
         if self._labels is not None:
             check_classes(model, train_dataset)
+            check_classes(model, kwargs.get("eval_dataset"))
         if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
             where = args.device if args.data_on_device else torch.device("cpu")
             train_dataset = ResidentPixels(train_dataset, where, self._labels)

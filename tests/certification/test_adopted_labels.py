@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
-from tiny import data, smoothed
+from tiny import SIZE, data, image_dataset, smoothed
 
 from hf_smoothing.certification import certify_dataset, rows
-from hf_smoothing.data import DecodedPixels
+from hf_smoothing.certification.labels import warn_other_classes
+from hf_smoothing.data import DecodedPixels, PixelDataset
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.records import RunError, lock_folder, read_run
 from hf_smoothing.report import columns
@@ -131,3 +133,26 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     certify_dataset(Ranges(), UNLABELLED, tmp_path, **RUN)
     with lock_folder(tmp_path), pytest.raises(RunError, match="Another process is writing"):
         certify_dataset(Ranges(), DATASET, tmp_path, **RUN)
+
+
+@pytest.mark.parametrize("names", [("eel", "dog", "cat"), ("ant", "Cat", "bee")])
+def test_a_class_under_the_number_of_another_is_warned_of(names, tmp_path):
+    rows = image_dataset(names=names)
+    with pytest.warns(
+        UserWarning, match=r"^Label \d of the data set is '(eel|Cat)', .*id2label=model\.config\.id2label"
+    ):
+        certify_dataset(smoothed(), PixelDataset(rows, SIZE), tmp_path, sigma=0.5, n0=2, n=20, progress=False)
+
+
+def test_classes_matched_by_name_or_unknown_or_named_twice_are_not_warned_of(tmp_path):
+    rows, model = image_dataset(names=("eel", "dog", "cat")), smoothed()
+    for k, pixels in enumerate(
+        (
+            PixelDataset(rows, SIZE, id2label=model.config.id2label),
+            PixelDataset(image_dataset(names=("ant", "bee", "eel")), SIZE),
+            PixelDataset(image_dataset(names=("cat",)), SIZE),
+        )
+    ):
+        certify_dataset(model, pixels, tmp_path / str(k), sigma=0.5, n0=2, n=20, progress=False)
+    cranes = SimpleNamespace(config=SimpleNamespace(id2label={0: "crane", 1: "eel", 2: "crane"}))
+    warn_other_classes(cranes, SimpleNamespace(names=["crane", "eel", "crane"]))

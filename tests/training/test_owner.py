@@ -1,7 +1,7 @@
 """Noise, and normalisation, have exactly one owner."""
 
 import pytest
-from tiny import MEAN, SIZE, STD, arguments, data, plain, smoothed, trainer, trainer_values
+from tiny import MEAN, NAMES, SIZE, STD, arguments, data, image_dataset, plain, smoothed, trainer, trainer_values
 from transformers import TrainingArguments, ViTImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer
@@ -154,6 +154,24 @@ def test_a_head_for_other_classes_is_refused(tmp_path):
             trainer(smoothed(), tmp_path, train_dataset=data.decode(progress=False) if decode else data)
     aligned = PixelDataset(images, 16, id2label={0: "cat", 1: "dog", 2: "eel"})
     trainer(smoothed(), tmp_path, train_dataset=aligned.decode(progress=False)).train()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_classes_in_another_order_are_not_evaluated(tmp_path, several):
+    from hf_smoothing import CertifiedAccuracyCallback, PixelDataset
+
+    images = image_dataset(names=("eel", "dog", "cat"))
+    other, aligned = PixelDataset(images, SIZE), PixelDataset(images, SIZE, id2label=dict(enumerate(NAMES)))
+    asked = {"first": aligned, "second": other} if several else other
+    refused = r"has the classes \['eel', 'dog', 'cat'\].*the head is for \['cat', 'dog', 'eel'\]"
+    with pytest.raises(ValueError, match=refused):
+        trainer(smoothed(), tmp_path, train_dataset=aligned, eval_dataset=asked)
+    made = trainer(smoothed(num_samples=2), tmp_path, train_dataset=aligned, eval_dataset={"first": aligned})
+    with pytest.raises(ValueError, match=refused):
+        made.evaluate(asked)
+    with pytest.raises(ValueError, match=refused):
+        CertifiedAccuracyCallback(made, other)
+    assert made.evaluate(aligned)["eval_accuracy"] == made.evaluate()["eval_first_accuracy"]
 
 
 def test_one_value_a_channel(tmp_path):
