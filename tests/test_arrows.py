@@ -18,13 +18,14 @@ HEAVY = {"accelerate", "datasets", "evaluate", "matplotlib", "scipy", "torch", "
 # What a room may import of its siblings.
 ARROWS = {
     "units": set(),
+    "lazy": set(),
     "statistics": {"units"},
     "recount": {"statistics", "units"},
     "records": {"recount"},
     "pixels": set(),
     "noise": {"units"},
     "preprocessing": {"pixels"},
-    "certification": {"statistics", "noise", "records", "pixels", "units"},
+    "certification": {"lazy", "statistics", "noise", "records", "pixels", "units"},
     "attacks": {"noise", "pixels", "preprocessing", "statistics", "units"},
     "challenge": {"attacks", "certification", "data", "interval", "noise", "pixels", "records", "statistics"},
     "loading": {"certification", "data", "models"},
@@ -34,7 +35,7 @@ ARROWS = {
     "interval": {"certification", "data", "pixels", "preprocessing", "records", "statistics", "training"},
     "legends": set(),
     "report": {"legends", "statistics", "records", "published", "units"},
-    "data": {"noise", "preprocessing", "pixels"},
+    "data": {"lazy", "noise", "preprocessing", "pixels"},
     "registration": set(),
     "robustness_transfer": {"attacks", "certification", "models", "pixels", "records", "statistics", "training"},
     "training": {

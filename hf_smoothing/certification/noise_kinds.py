@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_smoothing.certification.options import NoiseOptions, options_of
 from hf_smoothing.noise import GaussianStream, GridStream, on_grid
 
 
 NoiseStream = GaussianStream | GridStream
 
-NOISE_KINDS = ("auto", "grid", "gaussian")
+NOISE_KINDS = options_of(NoiseOptions)["noise"].choices
 
 THREAT_MODELS = {
     "grid": "perturbed images that are 8-bit at the certified resolution",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,15 @@ from hf_smoothing.certification.certificates import Certificate, Votes
 from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.noise_kinds import THREAT_MODELS, NoiseStream, choose_noise, make_stream, off_grid
+from hf_smoothing.certification.options import (
+    CertifyOptions,
+    ExecutionOptions,
+    PredictOptions,
+    RuleOptions,
+    documented,
+    filled,
+    part,
+)
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rules import FixedRule, Rule, make_rule, rule_on
 from hf_smoothing.certification.sampling import count_votes
@@ -48,90 +57,73 @@ class Prediction:
     p_value: float | None = None
 
 
+@documented(CertifyOptions)
 def certify(
     classifier: Any,
     images: Tensor,
     *,
     sigma: float,
-    mode: str = "targets",
-    radii: Sequence[float] | None = None,
-    n0: int | None = None,
-    n: int = 100_000,
-    alpha: float = 0.001,
-    spending: bool = False,
-    bound: str = "one-sided",
-    noise: str = "auto",
-    batch_size: int | None = None,
     seed: int | None = None,
     indices: Sequence[int] | None = None,
-    dtype: str = "float32",
-    channels_last: bool = False,
-    compiled: bool = False,
+    **options: Unpack[CertifyOptions],
 ) -> list[Certificate]:
     """Certify each image: with probability at least 1 - alpha its certificate is true.
 
     Args:
         classifier: callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`.
         images: (batch, channels, height, width), uint8 or float in [0, 1], at the certified resolution.
-        sigma, mode, radii, n0, n, alpha, spending, bound: which rule; see `make_rule`. By default draws stop as soon as all target
-            radii are certified or given up, after at most n0 + n.
-        noise: as in `choose_noise`: grid noise for 8-bit images by default.
-        batch_size: noisy copies a forward pass; copies of several images share a batch. Never changes the result.
-        seed: for reproducible measurements. Without one, fresh entropy is used, as a deployed service should.
-        indices: of the images within a run, which with the seed decide the noise; 0, 1, ... by default.
-        dtype, channels_last, compiled: how the network is run, see `Execution`; the certificate holds for the network run so.
+        sigma: Noise standard deviation in [0, 1] pixel units.
+        seed: Seed of the noise, for reproducible measurements. Without one, fresh entropy is used, as a deployed service should.
+        indices: Numbers of the images within a run, which with the seed decide the noise; 0, 1, ... by default.
+        {options}
 
     Raises:
         ValueError, TypeError: on pixels that are not in [0, 1], a model in train mode, too few draws, nan logits.
 
     Source: arXiv 1902.02918, CERTIFY.
     """
-    rule = make_rule(sigma, mode=mode, radii=radii, n0=n0, n=n, alpha=alpha, spending=spending, bound=bound)
-    execution = Execution(dtype, channels_last, compiled, batch_size)
-    finished = _finished(classifier, images, rule, noise, seed, indices, execution, chosen=radii is not None)
+    asked = filled(CertifyOptions, options)
+    rule = make_rule(sigma, **part(RuleOptions, asked))
+    execution = Execution(**part(ExecutionOptions, asked))
+    chosen = asked["radii"] is not None
+    finished = _finished(classifier, images, rule, asked["noise"], seed, indices, execution, chosen=chosen)
     return [
         replace(used.decide(votes), noise_kind=kind, threat_model=THREAT_MODELS[kind])
         for used, votes, kind in finished
     ]
 
 
+@documented(PredictOptions)
 def predict(
     classifier: Any,
     images: Tensor,
     *,
     sigma: float,
-    mode: str = "sequential",
-    n: int = 10_000,
-    alpha: float = 0.001,
-    noise: str = "auto",
-    batch_size: int | None = None,
     seed: int | None = None,
     indices: Sequence[int] | None = None,
-    dtype: str = "float32",
-    channels_last: bool = False,
-    compiled: bool = False,
+    **options: Unpack[PredictOptions],
 ) -> list[Prediction]:
     """Answer with the smoothed classifier, or abstain; an answer is wrong with probability at most alpha.
 
     Args:
-        classifier, images, sigma, alpha, noise, batch_size, seed, indices, dtype, channels_last, compiled: as in `certify`.
-        mode: "sequential" answers as soon as a class has more than half of the probability, after 20 draws if these agree, and
-            abstains where `n` leave that open; "fixed" makes n draws of every image and tests its top two classes.
-        n: draws an image, at most or exactly.
+        classifier, images, sigma, seed, indices: as in `certify`.
+        {options}
 
     Raises:
         ValueError, TypeError: as `certify`.
 
     Source: `SequentialRule` with target 0 and no selection; or arXiv 1902.02918, PREDICT and Proposition 1.
     """
-    if mode not in ("sequential", "fixed"):
-        raise ValueError(f"`mode` must be 'sequential' or 'fixed', got {mode!r}.")
-    execution = Execution(dtype, channels_last, compiled, batch_size)
-    if mode == "fixed":
-        return _predict_fixed(classifier, images, sigma, n, alpha, noise, seed, indices, execution)
-    rule = SequentialRule(sigma, (0.0,), n0=0, n=n, alpha=alpha)
+    asked = filled(PredictOptions, options)
+    if asked["mode"] not in ("sequential", "fixed"):
+        raise ValueError(f"`mode` must be 'sequential' or 'fixed', got {asked['mode']!r}.")
+    execution = Execution(**part(ExecutionOptions, asked))
+    how = {"noise": asked["noise"], "seed": seed, "indices": indices, "execution": execution}
+    if asked["mode"] == "fixed":
+        return _predict_fixed(classifier, images, sigma, asked["n"], asked["alpha"], **how)
+    rule = SequentialRule(sigma, (0.0,), n0=0, n=asked["n"], alpha=asked["alpha"])
     answers = []
-    for used, votes, kind in _finished(classifier, images, rule, noise, seed, indices, execution, chosen=True):
+    for used, votes, kind in _finished(classifier, images, rule, **how, chosen=True):
         counts = tuple(int(count) for count in np.sum(votes.looks, axis=0))
         answer = used.decide(votes).prediction
         answers.append(Prediction(answer, votes.drawn, counts, rule.alpha, kind, THREAT_MODELS[kind]))
@@ -170,6 +162,7 @@ def _predict_fixed(
     sigma: float,
     n: int,
     alpha: float,
+    *,
     noise: str,
     seed: int | None,
     indices: Sequence[int] | None,

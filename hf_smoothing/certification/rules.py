@@ -6,13 +6,14 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.certification.certificates import Certificate, Votes
 from hf_smoothing.certification.noise_kinds import NoiseStream
+from hf_smoothing.certification.options import RuleOptions, RunRuleOptions, documented, filled, options_of
 from hf_smoothing.certification.sequential import SequentialRule, check_stages
 from hf_smoothing.units import diameter
 
@@ -20,8 +21,8 @@ from hf_smoothing.units import diameter
 SMALLEST_SIGMA = 1 / 255 / 4
 """About four sigma is what the usual numbers of draws can certify."""
 
-BOUNDS = ("one-sided", "runner-up")
-MODES = ("targets", "curve", "fixed")
+BOUNDS = options_of(RuleOptions)["bound"].choices
+MODES = options_of(RuleOptions)["mode"].choices
 
 
 class Rule(Protocol):
@@ -125,35 +126,25 @@ class FixedRule:
         }
 
 
-def make_rule(
-    sigma: float,
-    *,
-    mode: str = "targets",
-    radii: Sequence[float] | None = None,
-    n0: int | None = None,
-    n: int = 100_000,
-    alpha: float = 0.001,
-    spending: bool = False,
-    bound: str = "one-sided",
-    label_aware: bool = False,
-) -> FixedRule | SequentialRule:
+@documented(RunRuleOptions)
+def make_rule(sigma: float, **options: Unpack[RunRuleOptions]) -> FixedRule | SequentialRule:
     """The rule that a user asks for by a few words.
 
     Args:
-        sigma: noise standard deviation in [0, 1] pixel units.
-        mode: "targets" draws until each target radius is certified or given up; "curve" does so for a fine grid of radii; "fixed"
-            makes n0 + n draws for every image, as papers do.
-        radii: the targets, ascending; by default those of `statistics.target_grid`.
-        n0: draws that choose the class, 100 by default. 0 does without, at alpha/2: the class is then the one with most votes.
-        n: estimation draws; at most so many in the sequential modes.
-        alpha: failure probability of one certificate.
-        spending: the exact error-spending boundaries instead of the union bound; see `SequentialRule`.
-        bound: "one-sided", or "runner-up" in mode "fixed"; see `FixedRule`.
-        label_aware: test the true label only, to *measure* certified accuracy with fewer draws. No certificate for deployment.
+        sigma: Noise standard deviation in [0, 1] pixel units.
+        {options}
 
     Raises:
-        ValueError: on any other mode, or arguments that do not belong together or are out of range.
+        TypeError: on an option that is none.
+        ValueError: on options that do not belong together or are out of range.
     """
+    return _rule(sigma, **filled(RunRuleOptions, options))
+
+
+def _rule(
+    sigma: float, mode: str, radii: Sequence[float] | None, n0: int | None, n: int, alpha: float, spending: bool, bound: str,
+    label_aware: bool,
+) -> FixedRule | SequentialRule:  # fmt: skip
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {', '.join(map(repr, MODES))}, got {mode!r}.")
     if mode == "fixed":

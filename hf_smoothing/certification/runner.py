@@ -6,7 +6,7 @@ import datetime
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from accelerate import PartialState
@@ -21,6 +21,15 @@ from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import check_selection, checked_items, is_stream, left_out_facts, survey
 from hf_smoothing.certification.labels import adopt_labels, amend_informative, warn_other_classes
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts, off_grid
+from hf_smoothing.certification.options import (
+    ExecutionOptions,
+    MeasuringOptions,
+    RuleOptions,
+    RunOptions,
+    documented,
+    filled,
+    part,
+)
 from hf_smoothing.certification.rounds import RankError, Ranks, vote_in_rounds
 from hf_smoothing.certification.rows import RowKeeper, restored_votes
 from hf_smoothing.certification.rules import make_rule, rule_on
@@ -37,29 +46,18 @@ _SAME_STREAM = "Resume with the same stream in the same order, or use another ou
 logger = logging.getLogger(__name__)
 
 
+@documented(RunOptions)
 def certify_dataset(
     classifier: Any,
     dataset: Any,
     output_dir: str | os.PathLike[str],
     *,
     sigma: float,
-    mode: str = "targets",
-    radii: Sequence[float] | None = None,
-    n0: int | None = None,
-    n: int = 100_000,
-    alpha: float = 0.001,
-    spending: bool = False,
-    bound: str = "one-sided",
-    label_aware: bool = False,
-    noise: str = "auto",
     indices: Sequence[int] | None = None,
     seed: int = 0,
-    batch_size: int | None = None,
-    dtype: str = "float32",
-    channels_last: bool = False,
-    compiled: bool = False,
     description: Mapping[str, Any] | None = None,
     progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> Run:
     """Certify images of a data set and record one row an image; call it again to resume a run that was cut off.
 
@@ -72,14 +70,12 @@ def certify_dataset(
             resolution, and if known "labels", an integer. See `hf_smoothing.PixelDataset`. Or a stream of such items
             (`hf_smoothing.PixelStream`, any iterable); a resumption goes through it again and checks what is already recorded.
         output_dir: the run folder, created or resumed.
-        sigma, mode, radii, n0, n, alpha, spending, bound, label_aware: which rule; see `make_rule`.
-        noise: as in `choose_noise`: grid noise for 8-bit images by default.
-        indices: which images, all by default. They identify the images in the rows and in the noise.
-        seed: of the noise.
-        batch_size: noisy copies a forward pass; by default the fastest of a short trial. Never changes the result.
-        dtype, channels_last, compiled: how the network is run; see `Execution`.
-        description: further JSON facts for `run.json`, such as {"model": {"id": ...}, "dataset": {"id": ...}}.
-        progress: show a bar on the main rank.
+        sigma: Noise standard deviation in [0, 1] pixel units.
+        indices: Which images, all by default. They identify the images in the rows and in the noise.
+        seed: Seed of the noise.
+        description: Further JSON facts for `run.json`, such as {"model": {"id": ...}, "dataset": {"id": ...}}.
+        progress: Show a bar on the main rank.
+        {options}
 
     Returns:
         the run, with the rows of all ranks.
@@ -89,12 +85,12 @@ def certify_dataset(
         OSError: if the folder cannot be written, or another rank is gone.
         KeyboardInterrupt: after Ctrl-C; what is done is kept, and the message says where.
     """
-    rule = make_rule(
-        sigma, mode=mode, radii=radii, n0=n0, n=n, alpha=alpha, spending=spending, bound=bound, label_aware=label_aware
-    )
+    asked = filled(RunOptions, options)
+    rule = make_rule(sigma, **part(RuleOptions, asked), **part(MeasuringOptions, asked))
+    own_targets, label_aware = asked["radii"] is not None, asked["label_aware"]
     resolve_classifier(classifier)
     device = classifier_device(classifier)
-    execution = Execution(dtype, channels_last, compiled, batch_size)
+    execution = Execution(**part(ExecutionOptions, asked))
     chosen = check_selection(dataset, indices)
     warn_other_framing(classifier, dataset)
     warn_other_classes(classifier, dataset)
@@ -109,12 +105,12 @@ def certify_dataset(
         seen = survey(dataset, chosen)
         if label_aware:
             _check_labelled(seen.labelled)
-        kind = choose_noise(noise, seen.off_grid)
+        kind = choose_noise(asked["noise"], seen.off_grid)
         stream = make_stream(kind, seed=seed, shape=seen.resolution, device=device, sigma=rule.sigma)
         speeds: dict[str, int] = {}
         if chosen is None or len(chosen) * rule.bounds[-1] >= PROBE_DRAWS:
             execution, speeds = probe_batch_size(classifier, stream.shape, execution)
-        rule = rule_on(rule, stream, chosen=radii is not None)
+        rule = rule_on(rule, stream, chosen=own_targets)
         logger.info(
             "Certifying at %s (channels, height, width), %s noise, sigma %s.", seen.resolution, kind, rule.sigma
         )
@@ -134,7 +130,7 @@ def certify_dataset(
         settings, kind, shape, execution, chosen = facts[0]
         stream = make_stream(kind, seed=seed, shape=shape, device=device, sigma=rule.sigma)
         _check_same(classifier, stream, settings)
-        rule = rule_on(rule, stream, chosen=radii is not None)
+        rule = rule_on(rule, stream, chosen=own_targets)
         writer = RunWriter(output_dir, settings, rank=state.process_index)
     with writer:
         before = read_run(output_dir)

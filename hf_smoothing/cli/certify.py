@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_smoothing.cli.options import add_data_options, data_choice, in_flags
+from hf_smoothing.certification.options import RunOptions, RunRuleOptions, options_of, part
+from hf_smoothing.cli.options import FLAGS, add_data_options, add_options, data_choice, in_flags
 
 
 OWN = {
-    "smoothing": (
-        "sigma", "mode", "radii", "n", "n0", "alpha", "spending", "bound", "label_aware", "noise", "seed", "dtype", "channels_last", "compile",
-        "streaming",
-    ),
+    "smoothing": ("sigma", *(name for name in options_of(RunOptions) if name != "batch_size"), "seed", "streaming"),
     "interval": ("largest", "backward", "real_arithmetic"),
-}  # fmt: skip
+}
 """Options that one method has and the other would ignore."""
 
 
@@ -34,34 +32,7 @@ def add(commands: Any) -> None:
     c.add_argument(
         "--largest", type=float, help="with --method interval: radius at which to stop looking, e.g. 0.0345 (8.8/255)"
     )
-    c.add_argument(
-        "--mode", default="targets", choices=["targets", "curve", "fixed"],
-        help="draw until the target radii are decided, or those of a fine curve; or exactly n0 + n times, as papers do (%(default)s)",
-    )  # fmt: skip
-    c.add_argument("--radii", type=float, nargs="+", help="the targets; by default multiples of 0.25 up to 3 sigma")
-    c.add_argument(
-        "--n", type=int, default=100_000, help="estimation draws an image, at most or exactly (%(default)s)"
-    )
-    c.add_argument("--n0", type=int, help="selection draws an image (100)")
-    c.add_argument("--alpha", type=float, default=0.001, help="failure probability of one certificate (%(default)s)")
-    c.add_argument(
-        "--spending", action="store_true", help="exact error-spending boundaries: a few percent fewer draws"
-    )
-    c.add_argument(
-        "--bound",
-        default="one-sided",
-        choices=["one-sided", "runner-up"],
-        help="of the radius, in mode fixed (%(default)s)",
-    )
-    c.add_argument(
-        "--label-aware",
-        action="store_true",
-        help="test the true label only: measures accuracy with fewer draws, certifies nothing",
-    )
-    c.add_argument(
-        "--noise", default="auto", choices=["auto", "grid", "gaussian"],
-        help="whole steps of 1/255, sound in floating point, or float32 as in papers (auto: the grid for 8-bit images)",
-    )  # fmt: skip
+    add_options(c, RunOptions)
     c.add_argument(
         "--backward",
         action="store_true",
@@ -73,13 +44,7 @@ def add(commands: Any) -> None:
         help="with --method interval: a guarantee for the network in real arithmetic only, which does not cover the rounding of float32 runs",
     )
     add_data_options(c, positional=("dataset",))
-    c.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
-    c.add_argument(
-        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the network (%(default)s)"
-    )
-    c.add_argument("--channels-last", action="store_true", help="memory format: faster for convolutions in bfloat16")
-    c.add_argument("--compile", action="store_true", help="run the network through torch.compile")
-    c.add_argument("--batch-size", type=int, help="noisy copies a forward pass (the fastest of a short trial)")
+    c.add_argument("--seed", type=int, default=0, help="seed of the noise (%(default)s)")
     c.add_argument(
         "--streaming", action="store_true", help="read the data set as a stream, without downloading all of it"
     )
@@ -98,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--method {args.method} needs --{missing}.")
     other = {"smoothing": "interval", "interval": "smoothing"}[args.method]
     if unused := [name for name in OWN[other] if getattr(args, name) != args.defaults[name]]:
-        flags = ", ".join("--" + name.replace("_", "-") for name in unused)
+        flags = ", ".join(FLAGS.get(name, "--" + name.replace("_", "-")) for name in unused)
         why = "makes no draws and has no noise" if other == "smoothing" else "draws noise"
         raise ValueError(f"--method {args.method} {why}: leave {flags} out.")
     return {"smoothing": _certify_smoothing, "interval": _certify_interval}[args.method](args)
@@ -107,26 +72,12 @@ def run(args: argparse.Namespace) -> int:
 def _certify_smoothing(args: argparse.Namespace) -> int:
     from hf_smoothing.certification import certify_dataset, make_rule
 
-    options = {
-        "sigma": args.sigma, "mode": args.mode, "radii": args.radii, "n0": args.n0, "n": args.n, "alpha": args.alpha,
-        "spending": args.spending, "bound": args.bound, "label_aware": args.label_aware,
-    }  # fmt: skip
-    make_rule(**options)  # refuse before anything is loaded
+    options = part(RunOptions, vars(args))
+    make_rule(args.sigma, **part(RunRuleOptions, options))  # refuse before anything is loaded
     model, dataset, indices, description = _model_and_images(args)
     run = certify_dataset(
-        model,
-        dataset,
-        args.output_dir,
-        **options,
-        noise=args.noise,
-        indices=indices,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        channels_last=args.channels_last,
-        compiled=args.compile,
-        description=description,
-    )
+        model, dataset, args.output_dir, sigma=args.sigma, indices=indices, seed=args.seed, description=description, **options
+    )  # fmt: skip
     return _say(args, run, dataset)
 
 

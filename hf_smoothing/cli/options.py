@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
+from hf_smoothing.certification.options import options_of
 from hf_smoothing.data.choice import DataChoice
 
 
@@ -43,6 +44,33 @@ def add_data_options(
         if one.name == "label_map":
             values["metavar"] = "FILE"
         parser.add_argument(f"--{one.name.replace('_', '-')}", default=default, **values)
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
+    """Add a flag for each option of certification.
+
+    Args:
+        parser: of a command.
+        kind: a class of `hf_smoothing.certification.options`.
+    """
+    for one in options_of(kind).values():
+        values: dict[str, Any] = {"default": one.default, "dest": one.name}
+        known = set(get_args(one.type)) or {one.type}
+        if one.choices:
+            values["choices"] = one.choices
+        elif bool in known:
+            values["action"] = "store_true"
+        elif int in known or float in known:
+            values["type"] = int if int in known else float
+        else:  # several numbers
+            values |= {"type": float, "nargs": "+"}
+        shown = "" if one.default is None or one.default is False else " (%(default)s)"
+        values["help"] = one.meaning.replace("%", "%%") + shown
+        parser.add_argument(FLAGS.get(one.name, f"--{one.name.replace('_', '-')}"), **values)
+
+
+FLAGS = {"compiled": "--compile"}
+"""Where a flag is called otherwise than its option."""
 
 
 def data_choice(args: argparse.Namespace) -> DataChoice:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_smoothing.lazy import on_first_use
 
 
 # Imported on first use: the command line reads the options of `DataChoice`, which needs neither torch nor transformers.
@@ -25,14 +26,7 @@ _CONTENTS = {
 }
 
 __all__ = list(_CONTENTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _CONTENTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_CONTENTS[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = on_first_use(__name__, _CONTENTS)
 
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from PIL import Image
 from transformers import Pipeline
 from transformers.image_utils import load_image
 
-from hf_smoothing.certification import Certificate, certify
+from hf_smoothing.certification import Certificate
+from hf_smoothing.certification.options import CertifyOptions, options_of
 from hf_smoothing.data.processors import framing_of
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
@@ -19,8 +19,7 @@ from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 TASK = "certified-image-classification"
 
 # What `certify` takes, apart from the images and their numbers; its batch_size is called otherwise, since a pipeline has one of its own.
-_OPTIONS = {p.name for p in signature(certify).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
-_OPTIONS = _OPTIONS - {"indices", "batch_size"} | {"copies_per_batch"}
+_OPTIONS = {"sigma", "seed", "copies_per_batch"} | options_of(CertifyOptions).keys() - {"batch_size"}
 
 
 class CertifiedImageClassificationPipeline(Pipeline):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch._compile import _disable_dynamo
 from transformers import PreTrainedModel
 
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
+from hf_smoothing.certification.options import CertifyOptions, PredictOptions, documented
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
 from hf_smoothing.models.adapters import inject_lora, train_adapters_only
@@ -270,34 +272,49 @@ class SmoothedClassifier(PreTrainedModel):
             (torch.from_numpy(votes).to(pixels.device, torch.float32) + 0.5 / votes.shape[1]) / (count + 0.5)
         )
 
+    @documented(PredictOptions)
     def predict(
-        self, images: Tensor, *, sigma: float | None = None, alpha: float | None = None, **kwargs: Any
+        self,
+        images: Tensor,
+        *,
+        sigma: float | None = None,
+        seed: int | None = None,
+        indices: Sequence[int] | None = None,
+        **options: Unpack[PredictOptions],
     ) -> list[Prediction]:
-        """The smoothed classifier's answers; see `hf_smoothing.predict` for arguments. Defaults come from the configuration."""
-        return predict(
-            self, images, sigma=self.noise_level(sigma), alpha=self.config.alpha if alpha is None else alpha, **kwargs
-        )
+        """The smoothed classifier's answers, as `hf_smoothing.predict`; sigma and alpha come from the configuration if not given.
 
+        Args:
+            images, sigma, seed, indices: as there.
+            {options}
+        """
+        if options.get("alpha") is None:
+            options["alpha"] = self.config.alpha
+        return predict(self, images, sigma=self.noise_level(sigma), seed=seed, indices=indices, **options)
+
+    @documented(CertifyOptions)
     def certify(
         self,
         images: Tensor,
         *,
         sigma: float | None = None,
-        n0: int | None = None,
-        n: int | None = None,
-        alpha: float | None = None,
-        **kwargs: Any,
+        seed: int | None = None,
+        indices: Sequence[int] | None = None,
+        **options: Unpack[CertifyOptions],
     ) -> list[Certificate]:
-        """A certificate for each image; see `hf_smoothing.certify` for arguments. Defaults come from the configuration."""
-        return certify(
-            self,
-            images,
-            sigma=self.noise_level(sigma),
-            n0=self.config.n0 if n0 is None else n0,
-            n=self.config.n if n is None else n,
-            alpha=self.config.alpha if alpha is None else alpha,
-            **kwargs,
-        )
+        """A certificate for each image, as `hf_smoothing.certify`; sigma, n0, n and alpha come from the configuration if not given.
+
+        Args:
+            images, sigma, seed, indices: as there.
+            {options}
+        """
+        if options.get("n0") is None:
+            options["n0"] = self.config.n0
+        if options.get("n") is None:
+            options["n"] = self.config.n
+        if options.get("alpha") is None:
+            options["alpha"] = self.config.alpha
+        return certify(self, images, sigma=self.noise_level(sigma), seed=seed, indices=indices, **options)
 
     def noise_level(self, sigma: float | None = None) -> float:
         """`sigma`, or that of the configuration; with a warning if the base classifier is for another one."""

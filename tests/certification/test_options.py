@@ -1,0 +1,98 @@
+"""Each option of certification is defined once, and every entry has all of them."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+
+import pytest
+import torch
+from classifiers import Linear
+
+from hf_smoothing import SmoothedClassifier, certify, certify_dataset, predict
+from hf_smoothing.certification import Execution, make_rule
+from hf_smoothing.certification.options import (
+    CertifyOptions,
+    ExecutionOptions,
+    PredictOptions,
+    RunOptions,
+    RunRuleOptions,
+    options_of,
+)
+from hf_smoothing.cli import build_parser
+from hf_smoothing.cli.options import FLAGS
+from hf_smoothing.models.pipeline import _OPTIONS
+
+
+def shown(function):
+    """Keyword-only arguments of a function with their defaults, as `help` shows them."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        (certify, CertifyOptions),
+        (SmoothedClassifier.certify, CertifyOptions),
+        (certify_dataset, RunOptions),
+        (make_rule, RunRuleOptions),
+        (predict, PredictOptions),
+        (SmoothedClassifier.predict, PredictOptions),
+    ],
+)
+def test_an_entry_shows_each_option_with_its_default_and_meaning(entry, kind):
+    options = options_of(kind)
+    assert {name: shown(entry)[name] for name in options} == {name: one.default for name, one in options.items()}
+    for one in options.values():
+        assert f"        {one.name}: {one.meaning}" in entry.__doc__
+
+
+def test_the_pipeline_and_the_command_line_have_every_option():
+    assert set(options_of(CertifyOptions)) - {"batch_size"} <= _OPTIONS
+    flags = {flag for action in parser_of("certify")._actions for flag in action.option_strings}
+    assert {FLAGS.get(name, f"--{name.replace('_', '-')}") for name in options_of(RunOptions)} <= flags
+
+
+def parser_of(command):
+    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
+    return commands.choices[command]
+
+
+def test_types_defaults_and_choices_of_the_command_line_are_those_of_the_options():
+    given = [
+        "--radii",
+        "0.1",
+        "0.2",
+        "--n0",
+        "7",
+        "--n",
+        "300",
+        "--alpha",
+        "0.01",
+        "--noise",
+        "grid",
+        "--spending",
+        "--compile",
+    ]
+    args = parser_of("certify").parse_args(["model", "data", "--output-dir", "out", *given])
+    assert (args.radii, args.n0, args.n, args.alpha, args.noise) == ([0.1, 0.2], 7, 300, 0.01, "grid")
+    assert args.spending is True and args.compiled is True and args.label_aware is False
+    bare = parser_of("certify").parse_args(["model", "data", "--output-dir", "out"])
+    for one in options_of(RunOptions).values():
+        assert getattr(bare, one.name) == one.default
+        action = next(action for action in parser_of("certify")._actions if action.dest == one.name)
+        assert tuple(action.choices or ()) == one.choices
+
+
+def test_execution_has_the_fields_and_defaults_of_its_options():
+    assert {field.name: field.default for field in fields(Execution)} == {
+        name: one.default for name, one in options_of(ExecutionOptions).items()
+    }
+
+
+def test_an_option_that_is_none_is_named():
+    with pytest.raises(TypeError, match=r"The options are mode, radii, .*compiled, got 'spendng'"):
+        certify(Linear(), torch.zeros(1, 3, 2, 2), sigma=0.5, spendng=True)
+    with pytest.raises(TypeError, match="got 'label_aware'"):  # which only a run that measures may ask for
+        certify(Linear(), torch.zeros(1, 3, 2, 2), sigma=0.5, label_aware=True)
