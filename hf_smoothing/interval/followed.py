@@ -26,7 +26,7 @@ def check_followed(classify: Callable[[Any], Any], images: Tensor, bounds: Box, 
 
     Raises:
         TypeError: if the network returns no logits.
-        ValueError: if logits are outside their bounds.
+        ValueError: if logits are outside their bounds, or random numbers are drawn.
     """
     if bounds.ndim != 2 or len(bounds) != len(images):
         raise TypeError(
@@ -36,6 +36,7 @@ def check_followed(classify: Callable[[Any], Any], images: Tensor, bounds: Box, 
         return
     everyone = torch.arange(len(images), device=images.device)
     hopeless = bounds.trace.hopeless
+    random_state = torch.get_rng_state()
     for which in (everyone, everyone.flip(0), everyone[:1]):
         logits = _run(classify, images[which].to(dtype), len(images))
         if not isinstance(logits, Tensor):
@@ -55,6 +56,11 @@ def check_followed(classify: Callable[[Any], Any], images: Tensor, bounds: Box, 
                 "The logits of the images are outside their own bounds, so these bounds are for another function. Does the network depend on the other "
                 "images of the batch, on how often it was called, on random numbers, or on whether it is given a tensor?"
             )
+    # It may multiply them by what happens to be 0 at the images, so that their logits alone do not show it.
+    if not torch.equal(random_state, torch.get_rng_state()):
+        raise ValueError(
+            "The network draws random numbers, so it is not one function that could be certified. Call network.eval(), or take the drawing out."
+        )
 
 
 def _run(classify: Callable[[Any], Any], images: Tensor, others: int) -> Any:

@@ -170,3 +170,11 @@ def test_autocast_is_no_error_in_real_arithmetic():
     assert abs(float(radii) - 0.125) < 1e-6
     with torch.autocast("cpu"):
         assert float(linf_certificates(model, IMAGE, largest=0.4, cover_run=False)[1]) == float(radii)
+
+
+def test_random_numbers_that_do_not_show_at_the_image_are_refused():
+    def hidden(x):
+        return against(mean(x) + torch.relu(mean(x) - 0.5) * torch.randn(1), 0.4)
+
+    with pytest.raises(ValueError, match="The network draws random numbers"):
+        linf_certificates(Function(hidden).eval(), IMAGE, largest=0.2)
