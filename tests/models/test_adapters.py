@@ -16,7 +16,7 @@ from hf_smoothing.models.activations import head_of
 pytest.importorskip("peft", reason="peft is not installed, so LoRA was NOT tested: pip install hf_smoothing[peft]")
 # peft 0.21 asks transformers 5.23 for it.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-PIXELS = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+PIXELS = torch.randint(0, 256, (4, 3, 16, 16), generator=torch.Generator().manual_seed(0)) / 255
 
 
 def trained(tmp_path, kind="vit", channels_last=False, **kwargs):

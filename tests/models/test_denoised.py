@@ -28,7 +28,7 @@ UNET = {
     "sample_size": 16, "in_channels": 3, "out_channels": 3, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4,
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
 }  # fmt: skip
-PIXELS = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+PIXELS = torch.randint(0, 256, (4, 3, 16, 16), generator=torch.Generator().manual_seed(0)) / 255
 BATCH = Batch(PIXELS, torch.tensor([0, 1, 2, 0]))
 
 

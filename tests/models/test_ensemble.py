@@ -9,7 +9,7 @@ from tiny import KINDS, any_model, label_maps, smoothed
 from hf_smoothing import EnsembleForImageClassification, SmoothedClassifier, smoothed_ensemble
 
 
-PIXELS = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+PIXELS = torch.randint(0, 256, (5, 3, 16, 16), generator=torch.Generator().manual_seed(0)) / 255
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from hf_smoothing.models.reloading import build_network, class_of
 
 
 PIXELS = {"size": SIZE, "image_mean": MEAN, "image_std": STD}
-IMAGES = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(0, 256, (3, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0)) / 255
 
 
 def wrap(base, **kwargs):

@@ -217,7 +217,7 @@ def test_a_confident_backbone_reaches_the_ceiling_and_an_undecided_one_abstains(
         assert certificate.radius == float(l2_radius(0.001 ** (1 / 100), 0.25, slack))
         assert certificate.radius <= float(max_radius(100, 0.001, 0.25))
     assert slack > 0.0 and certificate.radius == pytest.approx(float(max_radius(100, 0.001, 0.25)), rel=1e-8)
-    grey = undecided().certify(torch.full((4, 3, SIZE, SIZE), 0.5), mode="fixed", n=100, sigma=3.0, seed=0)
+    grey = undecided().certify(torch.full((4, 3, SIZE, SIZE), 128 / 255), mode="fixed", n=100, sigma=3.0, seed=0)
     assert any(c.prediction == ABSTAIN and c.radius == 0.0 for c in grey)
     assert all(c.radius < 2.0 for c in grey)
 
