@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -220,9 +221,9 @@ def test_the_callback_refuses_radii_that_no_two_images_are_apart(radius):
     from hf_smoothing.training.callbacks import CertifiedAccuracyCallback
 
     with pytest.raises(ValueError, match="`radii`"):
-        CertifiedAccuracyCallback(None, DATASET, radii=(0.0, radius))
+        CertifiedAccuracyCallback(SimpleNamespace(model=torch.nn.Linear(1, 1)), DATASET, radii=(0.0, radius))
     with pytest.raises(ValueError, match=GREY):
-        CertifiedAccuracyCallback(None, DATASET, sigmas=(64,))
+        CertifiedAccuracyCallback(SimpleNamespace(model=torch.nn.Linear(1, 1)), DATASET, sigmas=(64,))
 
 
 def test_slack_is_a_total_variation():
