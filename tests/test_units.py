@@ -36,6 +36,7 @@ from hf_smoothing.units import (
 
 IMAGE = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
 DATASET = [{"pixel_values": IMAGE[0], "labels": 1}]
+TRAINER = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(id2label=None)))
 GREY = r"`sigmas?` is in \[0, 1\] pixel units and must be at most 4, got 64.* 0..255 grey levels: divide them by 255 \(0.251\)"
 
 
@@ -221,9 +222,9 @@ def test_the_callback_refuses_radii_that_no_two_images_are_apart(radius):
     from hf_smoothing.training.callbacks import CertifiedAccuracyCallback
 
     with pytest.raises(ValueError, match="`radii`"):
-        CertifiedAccuracyCallback(SimpleNamespace(model=torch.nn.Linear(1, 1)), DATASET, radii=(0.0, radius))
+        CertifiedAccuracyCallback(TRAINER, DATASET, radii=(0.0, radius))
     with pytest.raises(ValueError, match=GREY):
-        CertifiedAccuracyCallback(SimpleNamespace(model=torch.nn.Linear(1, 1)), DATASET, sigmas=(64,))
+        CertifiedAccuracyCallback(TRAINER, DATASET, sigmas=(64,))
 
 
 def test_slack_is_a_total_variation():
