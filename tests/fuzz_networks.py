@@ -213,8 +213,8 @@ def violations(program, x, classes, radii, source, backward, cover, tally) -> st
         if bool((gaps < lower).masked_fill(lower == torch.inf, False).any()):
             return f"a margin below its bound in boxes of radius {float(wide[0])}"
         for k, (tensor, known) in enumerate(zip(tensors, boxes, strict=True)):
-            if known.memory.version != known.version:
-                continue  # refused if it were used
+            if known is NotImplemented or known.memory.version != known.version:
+                continue  # refused if it were used: Python's own operators answer a refusal so
             outside = (tensor < known.lower) | (tensor > known.upper)
             if bool(outside.movedim(known.batch or 0, 0)[sound].any()):
                 return f"tensor {k} outside its bounds in boxes of radius {float(wide[0])}"

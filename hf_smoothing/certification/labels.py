@@ -11,8 +11,8 @@ from typing import Any
 
 from hf_smoothing.certification.images import Survey, checked_items
 from hf_smoothing.certification.rows import image_hash
-from hf_smoothing.data.spelling import plain
 from hf_smoothing.records import INFORMATIVE, ROW_PATTERN, RUN_FILE, Row, Run, lock_folder, read_run
+from hf_smoothing.spelling import plain
 
 
 LABEL_FACTS = ("sha256", "labels")

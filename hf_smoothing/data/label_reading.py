@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_smoothing.data.columns import column_values, find_column, holds_text
 from hf_smoothing.data.labels import ClassMap, Labels, class_map, class_names
-from hf_smoothing.data.spelling import number_of, plain
+from hf_smoothing.spelling import number_of, plain
 
 
 class LabelReader:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_smoothing.data.spelling import match_names, number_of, numbers_of, plain
+from hf_smoothing.spelling import match_names, number_of, numbers_of, plain
 
 
 Labels = Literal["by-name", "by-number"]
