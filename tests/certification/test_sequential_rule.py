@@ -277,7 +277,7 @@ def test_predict_answers_what_is_open_at_most_alpha_of_the_time(classifier, mode
 
 
 def test_predict_answers_the_clear_after_the_first_look():
-    answers = predict(Constant(2), random_images(4), sigma=0.25, seed=0)
+    answers = predict(Constant(2), random_images(4), sigma=0.25, noise="gaussian", seed=0)
     assert [(a.prediction, a.draws, a.counts, a.p_value) for a in answers] == [(2, 20, (0, 0, 20), None)] * 4
 
 
@@ -329,8 +329,9 @@ def test_slack_of_grid_noise_reaches_the_rule():
     images = torch.full((1, 1, 4, 4), 100, dtype=torch.uint8)
     slack = GridStream(0, (1, 4, 4), sigma=0.5).total_variation
     for noise, expected in (("grid", slack), ("gaussian", 0.0)):
-        used, _ = next(_finished(Constant(), images, make_rule(0.5, n=100), noise, 0, None, Execution()))
-        assert used.slack == expected
+        rule = make_rule(0.5, n=100)
+        used, _, kind = next(_finished(Constant(), images, rule, noise, 0, None, Execution(), chosen=False))
+        assert (used.slack, kind) == (expected, noise)
     assert slack > 0
 
 
