@@ -21,7 +21,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_smoothing import RobustTrainer, SmoothedClassifier
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.interval import linf_certificates
+from hf_smoothing.interval import UnsupportedOperationError, linf_certificates
 from hf_smoothing.training.layers import learning_rates, parameter_depths
 
 
@@ -151,7 +151,7 @@ def unbounded(model: SmoothedClassifier, pixels: Tensor) -> str | None:
     """The operation for which there is no bound, or None."""
     try:
         bounds(model, pixels)
-    except TypeError as error:  # an UnsupportedOperationError
+    except (UnsupportedOperationError, TypeError) as error:
         named = re.search(r"'(\w+)'", str(error))
         return f"`{named[1]}`" if named else str(error).split(",")[0].split(".")[0].lower()
     return None

@@ -6,13 +6,13 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from hf_smoothing.interval.memory import Memory
-from hf_smoothing.interval.refusals import REASONS, UnsupportedAttributeError, refuse
+from hf_smoothing.interval.refusals import REASONS, UnsupportedAttributeError, UnsupportedOperationError, refuse
 from hf_smoothing.interval.trace import Linear, Origin, Trace
 
 
@@ -164,9 +164,14 @@ class Box:
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        from hf_smoothing.interval.dispatch import dispatch
+        from hf_smoothing.interval.dispatch import boxes_in, dispatch
 
-        return dispatch(function, args, kwargs or {})
+        try:
+            return dispatch(function, args, kwargs or {})
+        except UnsupportedOperationError as refusal:
+            for box in boxes_in([args, kwargs or {}]):
+                box.trace.refusal = box.trace.refusal or refusal
+            raise
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(torch.Tensor, name, None)
@@ -179,9 +184,16 @@ class Box:
         return _apply(torch.Tensor.__getitem__, self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        refuse("__setitem__")
+        self._refuse("__setitem__")
 
-    data = property(lambda self: self.__getattr__("data"), lambda self, value: refuse("data"))
+    def _refuse(self, name: str) -> NoReturn:
+        try:
+            refuse(name)
+        except UnsupportedOperationError as refusal:
+            self.trace.refusal = self.trace.refusal or refusal
+            raise
+
+    data = property(lambda self: self.__getattr__("data"), lambda self, value: self._refuse("data"))
     T = property(lambda self: _apply(torch.permute, self, tuple(reversed(range(self.ndim)))))
     mT = property(lambda self: _apply(torch.transpose, self, -2, -1))  # noqa: N815
 
@@ -196,7 +208,7 @@ def _operator(function: Any, reverse: bool = False) -> Any:
 
 def _refused(name: str) -> Any:
     def method(self: Box, *args: Any, **kwargs: Any) -> Any:
-        refuse(name)
+        self._refuse(name)
 
     return method
 

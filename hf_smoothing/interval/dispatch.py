@@ -47,7 +47,7 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     try:
         result = operation.rule(*given.args, **given.kwargs)
     except (RuntimeError, TypeError, IndexError, AttributeError, OverflowError) as error:
-        if isinstance(error, (UnsupportedOperationError, torch.OutOfMemoryError)):
+        if isinstance(error, (UnsupportedOperationError, torch.OutOfMemoryError)):  # one is an AttributeError as well
             raise
         raise UnsupportedOperationError(f"There is no bound for {name!r} with these arguments: {error}") from error
     _check_batch(name, boxes_in(list(given.arguments.values())), boxes_in(result))

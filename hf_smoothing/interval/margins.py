@@ -106,6 +106,8 @@ def logits_of(classify: Callable[[Any], Any], given: Any) -> Any:
         if ours or isinstance(error, torch.OutOfMemoryError):
             raise
         raise located(error) from error
+    if given.trace.refusal is not None:  # the network has caught it
+        raise located(given.trace.refusal)
     if not isinstance(logits, Box):
         raise TypeError(
             f"The network must return logits, or an output that has them, got {type(logits).__name__} for a box of pixels."

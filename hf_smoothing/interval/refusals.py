@@ -9,8 +9,11 @@ from typing import Any, NoReturn
 from torch import nn
 
 
-class UnsupportedOperationError(TypeError):
-    """An operation of the network, or an argument of one, for which there is no sound bound here."""
+class UnsupportedOperationError(ValueError):
+    """An operation of the network, or an argument of one, for which there is no sound bound here.
+
+    Not a TypeError, which torch's operators take for an invitation to try another one: x += box would become x = x + box.
+    """
 
 
 class UnsupportedAttributeError(UnsupportedOperationError, AttributeError):

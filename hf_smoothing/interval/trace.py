@@ -36,6 +36,7 @@ class Trace:
         weights: of the linear layers and convolutions passed.
         last_linear: the last linear layer passed.
         origins: whether each box remembers where it came from, for backward bounds.
+        refusal: the first refusal of an operation, which the network may have caught to go another way than with tensors.
     """
 
     outward: bool = False
@@ -51,6 +52,7 @@ class Trace:
     weights: list[Tensor] = field(default_factory=list)
     last_linear: LinearLayer | None = None
     origins: bool = False
+    refusal: Exception | None = None
 
     def give_up(self, where: Tensor, batch: int | None, name: str, why: str) -> None:
         """Note the images that have an entry without a bound, or refuse the operation.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -199,6 +201,22 @@ def shifted(self, h):
 def test_reading_the_memory_that_is_changed_is_refused(function):
     with pytest.raises(UnsupportedOperationError, match="'add_'. It reads another view of the memory that it changes"):
         linf_certificates(Hidden(function).eval(), pixels(), largest=0.1)
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    (operator.iadd, "add_"), (operator.isub, "sub_"), (operator.imul, "mul_"), (operator.itruediv, "div_"), (operator.ipow, "pow"),
+])  # fmt: skip
+def test_an_operator_that_changes_a_tensor_by_a_box_is_refused(change, named):
+    """Its other name would keep the old content, which is right at the image (0 there) and wrong near it."""
+
+    def function(self, h):
+        store = torch.ones(len(h), 16)
+        known = store
+        store = change(store, F.relu(h - h.detach().clone().abs() - 5.0) + 1.0)
+        return known
+
+    with pytest.raises(UnsupportedOperationError, match=f"'{named}"):
+        linf_certificates(Hidden(function).eval(), pixels(), largest=0.9)
 
 
 @pytest.mark.parametrize("origins", [False, True])

@@ -30,7 +30,23 @@ def _kept(self, h):
     return h + before if before is not None and len(before) == len(h) else h
 
 
+def _caught(self, h):
+    try:
+        return h.softmax(1)
+    except Exception:
+        return h
+
+
+def _caught_comparison(self, h):
+    try:
+        return h if h > 0 else -h
+    except Exception:
+        return h
+
+
 REFUSED = {
+    "caught": (_caught, "'softmax'. Attention is vacuous"),
+    "caught comparison": (_caught_comparison, "'gt'. A box has no single value"),
     "softmax": (lambda self, h: h.softmax(1), "'softmax'. Attention is vacuous"),
     "attention": (
         lambda self, h: F.scaled_dot_product_attention(*[h.view(-1, 4, 4)] * 3).flatten(1),
