@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -38,6 +39,12 @@ class Pretraining:
     network: str | None = field(
         default=None, metadata={"help": "Configuration of the network (path or Hub id); a small ResNet by default."}
     )
+    weights: str | None = field(
+        default=None,
+        metadata={
+            "help": "Checkpoint to start from, with a learning rate schedule of its own, instead of from scratch."
+        },
+    )
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 256], metadata={"help": "Of the small ResNet."})
     blocks: int = field(default=1, metadata={"help": "Basic blocks in each stage of the small ResNet."})
     validation_share: float = field(default=0.02, metadata={"help": "Share of the training images to hold out."})
@@ -56,7 +63,7 @@ def main() -> None:
     train = PixelDataset(parts["train"], wanted.size, **options).decode()
     validation = PixelDataset(parts["test"], wanted.size, **options).decode()
 
-    # 2. A network from scratch, and the processor that plain users of the checkpoint will want.
+    # 2. A network from scratch or from weights, and the processor that plain users of the checkpoint will want.
     labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
     if wanted.network is None:
         config = ResNetConfig(
@@ -68,7 +75,10 @@ def main() -> None:
         )
     else:
         config = AutoConfig.from_pretrained(wanted.network, **labels)
-    model = AutoModelForImageClassification.from_config(config)
+    if wanted.weights is None:
+        model = AutoModelForImageClassification.from_config(config)
+    else:
+        model = AutoModelForImageClassification.from_pretrained(wanted.weights, dtype=torch.float32, **labels)
     pixels = train.pixels.float() / 255
     processor = ViTImageProcessor(
         size={"height": wanted.backbone_size, "width": wanted.backbone_size},

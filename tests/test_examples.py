@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset, Image, Value, load_dataset
+from safetensors.torch import load_file
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +45,11 @@ def test_pretrain_finetune_certify(folder, tmp_path):
         "--output_dir", "backbone", *quick, cwd=tmp_path,
     )  # fmt: skip
     assert "eval_certified_accuracy_sigma0.5_r0" in out
+    gone_on = ["--weights", "backbone", "--output_dir", "again", *quick, "--learning_rate", "0", "--optim", "sgd"]
+    run("pretrain.py", "--dataset", folder, "--validation_share", "0.25", "--noise", mixture, *gone_on, cwd=tmp_path)
+    first, again = (load_file(tmp_path / name / "model.safetensors") for name in ("backbone", "again"))
+    assert all(torch.equal(first[name], value) for name, value in again.items() if "norm" not in name)
+    assert len(first) == len(again)
     # The small network has two stages: the default of finetune.py, the fourth, must be replaced.
     run(
         "finetune.py", "--backbone", "backbone", "--dataset", folder, "--trainable", "stages.1", "classifier",
