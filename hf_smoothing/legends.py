@@ -9,7 +9,7 @@ from typing import Any
 
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
-"""Okabe and Ito (2008), told apart by most colour-blind people; their yellow, too pale on white, is brown here."""
+"""Okabe and Ito (2008), distinguishable for most colour-blind people; their yellow, too pale on white, is brown here."""
 
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")

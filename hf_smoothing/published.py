@@ -22,7 +22,7 @@ COLUMNS = ("idx", "label", "predict", "radius")
 """What is read; where there is a column `correct`, it is compared, and all others are passed over."""
 
 MOST_SIGMAS = 6.1
-"""No radius is larger than so many sigma: it would take more than a thousand million draws an image."""
+"""Upper limit of a radius in units of sigma: more would take over a billion draws per image."""
 
 
 def read_published_log(path: str | os.PathLike[str]) -> Run:
