@@ -167,7 +167,7 @@ def _split(line: str, separator: str, where: str) -> list[str]:
         (fields,) = csv.reader([line], delimiter=separator)
     except (csv.Error, ValueError) as error:
         raise RunError(
-            f"{where}: its columns cannot be told apart ({error}), got {line[:80]!r}. Mend or remove this line."
+            f"{where}: its columns are not clear ({error}), got {line[:80]!r}. Mend or remove this line."
         ) from error
     return [field.strip() for field in fields]
 

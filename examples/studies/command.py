@@ -41,6 +41,18 @@ class Command:
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
+USAGE = """{about}
+
+    python -m {package} run --config {folder}/cpu.json --data path/to/data --output-dir runs/{name}
+    python -m {package} status --config ... --output-dir ...   # what is done and missing
+    python -m {package} report --config ... --output-dir ...   # records, tables, figures and docs/{name}.md
+
+`run` does the stages that are not done. It may be stopped at any time, and started several times at once on the same folder: each
+process takes the next stage that nobody works on. `report` first gathers the results of the folder, if it is there, into one small
+file of records, from which everything else is built.
+"""
+
+
 def main(package: str, about: str | None, arguments: list[str] | None = None) -> None:
     """The command line of the study in `package`; arguments and errors as `command_line`."""
 
@@ -48,8 +60,9 @@ def main(package: str, about: str | None, arguments: list[str] | None = None) ->
     def part(name: str) -> Any:
         return import_module(f"{package}.{name}")
 
+    name = package.rsplit(".", 1)[-1]
     command_line(
-        about,
+        USAGE.format(about=about, package=package, folder=package.replace(".", "/"), name=name),
         lambda config: part("plan").plan(config),
         lambda given: part("work").Work(given),
         lambda given: part("report").build(given),
