@@ -18,7 +18,7 @@ from hf_smoothing import NoiseMixture, PixelDataset, SmoothedClassifier, certify
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.noise import training_generator
-from hf_smoothing.report import report
+from hf_smoothing.reports import report
 
 
 @dataclass

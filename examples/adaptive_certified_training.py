@@ -34,7 +34,7 @@ from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
 from hf_smoothing.records import differences, read_json, write_json
-from hf_smoothing.report import columns
+from hf_smoothing.reports import columns
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 
 

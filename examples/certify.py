@@ -15,7 +15,7 @@ from hf_smoothing import SmoothedClassifier, certified_accuracy_path, certify_da
 from hf_smoothing.certification import process_state
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
-from hf_smoothing.report import columns
+from hf_smoothing.reports import columns
 
 
 @dataclass

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from hf_smoothing import PixelDataset, RobustTrainer, RobustTrainingArguments, SmoothedClassifier, certify_dataset
 from hf_smoothing.data.selection import spread
-from hf_smoothing.report import report
+from hf_smoothing.reports import report
 
 
 HERE = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ from datasets import load_dataset
 from transformers import set_seed
 
 from hf_smoothing import PixelDataset, RobustTrainer, RobustTrainingArguments, SmoothedClassifier, certify_dataset
-from hf_smoothing.challenge import attack_run, summary
+from hf_smoothing.attack_run import attack_run, summary
 
 
 ROOT = Path(__file__).resolve().parents[1]

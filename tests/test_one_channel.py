@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import arguments, plain
 from transformers import AutoImageProcessor, ViTImageProcessor, pipeline
 
 from hf_smoothing import NoisyImageProcessor, PixelDataset, RobustTrainer, SmoothedClassifier, certify_dataset
 from hf_smoothing.cli import main
 from hf_smoothing.data.framing import Framing
+from tests.support.tiny import arguments, plain
 
 
 SIZE = 28

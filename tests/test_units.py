@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from classifiers import Constant
 
 from hf_smoothing.attacks import ddn, pgd, smoothed_logits, universal_perturbation
 from hf_smoothing.certification import FixedRule, SequentialRule, certify, certify_dataset, make_rule, predict
@@ -32,6 +31,7 @@ from hf_smoothing.units import (
     check_whole,
     diameter,
 )
+from tests.support.classifiers import Constant
 
 
 IMAGE = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)

@@ -1,6 +1,6 @@
 """The command line of a study: run, status, report.
 
-A study is a package with `plan.py` (`plan`: configuration -> stages), `work.py` (`Work`: does a stage), `report.py` (`build`: rebuilds
+A study is a package with `plan.py` (`plan`: configuration -> stages), `work.py` (`Work`: does a stage), `reports/report.py` (`build`: rebuilds
 what a reader sees), configurations such as `cpu.json`, and a `__main__.py` that calls `main`.
 """
 

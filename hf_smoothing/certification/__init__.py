@@ -14,7 +14,7 @@ _CONTENTS = {
     "Execution": "execution",
     "FixedRule": "rules",
     "Prediction": "procedures",
-    "SequentialRule": "sequential",
+    "SequentialRule": "rules",
     "Votes": "certificates",
     "certify": "procedures",
     "certify_dataset": "runner",
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from hf_smoothing.certification.procedures import predict as predict
     from hf_smoothing.certification.rounds import vote_in_rounds as vote_in_rounds
     from hf_smoothing.certification.rules import FixedRule as FixedRule
+    from hf_smoothing.certification.rules import SequentialRule as SequentialRule
     from hf_smoothing.certification.rules import make_rule as make_rule
     from hf_smoothing.certification.runner import certify_dataset as certify_dataset
     from hf_smoothing.certification.runner import process_state as process_state
     from hf_smoothing.certification.sampling import count_votes as count_votes
     from hf_smoothing.certification.sampling import noisy_batches as noisy_batches
-    from hf_smoothing.certification.sequential import SequentialRule as SequentialRule
     from hf_smoothing.noise import Draws as Draws

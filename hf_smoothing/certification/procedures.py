@@ -27,9 +27,8 @@ from hf_smoothing.certification.options import (
     part,
 )
 from hf_smoothing.certification.rounds import vote_in_rounds
-from hf_smoothing.certification.rules import FixedRule, Rule, make_rule, rule_on
+from hf_smoothing.certification.rules import FixedRule, Rule, SequentialRule, make_rule, rule_on
 from hf_smoothing.certification.sampling import count_votes
-from hf_smoothing.certification.sequential import SequentialRule
 from hf_smoothing.noise import MAX_DRAWS, Draws, fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import ABSTAIN

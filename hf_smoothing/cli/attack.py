@@ -28,9 +28,9 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing attack`."""
-    from hf_smoothing.challenge import attack_run, summary, write_summary
+    from hf_smoothing.attack_run import attack_run, summary, write_summary
     from hf_smoothing.data.opening import open_pixels
-    from hf_smoothing.loading import load_classifier
+    from hf_smoothing.models.loading import load_classifier
     from hf_smoothing.records import read_run
 
     run = read_run(args.certified)

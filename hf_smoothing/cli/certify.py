@@ -103,7 +103,7 @@ def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int]
     """The classifier, the data set, which of its images, and what to write down about them."""
     from hf_smoothing.cli.resolution import preprocessing_facts, resolution_summary
     from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
-    from hf_smoothing.loading import load_classifier
+    from hf_smoothing.models.loading import load_classifier
     from hf_smoothing.records import check_writable
 
     choice = data_choice(args)
@@ -134,7 +134,7 @@ def _say(args: argparse.Namespace, run: Any, dataset: Any) -> int:
     more = f"; {left_out} could not be read and {'is' if left_out == 1 else 'are'} left out" if left_out else ""
     _tell(f"{len(run.rows)} images are certified in {args.output_dir}{more}.")
     if dataset.label_column is not None:
-        from hf_smoothing.report import report
+        from hf_smoothing.reports import report
 
         _tell(report([args.output_dir]))
     return 0

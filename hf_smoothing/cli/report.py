@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing report`."""
-    from hf_smoothing.report import report
+    from hf_smoothing.reports import report
 
     print(report(args.runs, radii=args.radii, output_dir=args.output_dir, names=args.names))
     print(f"Written to {args.output_dir / 'report.md'}, with the curves beside it.")

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.certification.images import left_out_facts
     from hf_smoothing.data import PixelDataset
     from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
-    from hf_smoothing.loading import load_classifier
+    from hf_smoothing.models.loading import load_classifier
     from hf_smoothing.records import check_writable
     from hf_smoothing.robustness_transfer.analysis import Analysis
     from hf_smoothing.robustness_transfer.findings import sentences

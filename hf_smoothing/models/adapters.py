@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hf_smoothing.models.activations import head_of, head_parameters
+from hf_smoothing.models.network import head_of, head_parameters
 from hf_smoothing.statistics import check_whole
 
 

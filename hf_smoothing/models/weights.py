@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from hf_smoothing.models.activations import head_tensors
+from hf_smoothing.models.network import head_tensors
 
 
 def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *args: Any) -> Any:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from hf_smoothing.attacks import Norm, pgd, universal_perturbation
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import SmoothedClassifier
-from hf_smoothing.models.activations import Network, layers_of, recorded
+from hf_smoothing.models.network import Network, layers_of, recorded
 from hf_smoothing.records import RunError, write_json
 from hf_smoothing.robustness_transfer.frequency import frequency_curve
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, read_record

@@ -15,7 +15,7 @@ from hf_smoothing.certification.images import check_selection
 from hf_smoothing.data.selection import spread
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
-from hf_smoothing.training.owners import check_classes
+from hf_smoothing.training.checks import check_classes
 from hf_smoothing.units import check_radius
 
 

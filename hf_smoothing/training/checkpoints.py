@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.models.weights import load_whole
 from hf_smoothing.training.averaging import OWN_WEIGHTS, WeightAverage
-from hf_smoothing.training.card import differences
-from hf_smoothing.training.divergence import FiniteWatch
+from hf_smoothing.training.finite import FiniteWatch
+from hf_smoothing.training.model_card import differences
 
 
 class WholeCheckpoints(Trainer):

@@ -17,7 +17,7 @@ from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.checkpoints import WholeCheckpoints
-from hf_smoothing.training.owners import check_classes
+from hf_smoothing.training.checks import check_classes
 
 
 _LOG = logging.getLogger(__name__)

@@ -19,12 +19,21 @@ from hf_smoothing.pixels import check_image_batch, to_unit_pixels, warn_other_fr
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
 from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
-from hf_smoothing.training.card import add_to_card, objective_note
+from hf_smoothing.training.checks import (
+    check_classes,
+    check_one_owner,
+    check_optimizer,
+    check_request,
+    find_preprocessing,
+    pixels_note,
+    train_only,
+)
 from hf_smoothing.training.collator import PixelCollator
-from hf_smoothing.training.depth import stochastic_depth
-from hf_smoothing.training.divergence import FiniteWatch
+from hf_smoothing.training.device_data import ResidentPixels
 from hf_smoothing.training.evaluation import ImageMeans
-from hf_smoothing.training.layers import last_blocks, split_by_depth
+from hf_smoothing.training.finite import FiniteWatch
+from hf_smoothing.training.layerwise import last_blocks, split_by_depth
+from hf_smoothing.training.model_card import add_to_card, objective_note
 from hf_smoothing.training.objectives import (
     OBJECTIVES,
     UNLABELLED,
@@ -34,17 +43,8 @@ from hf_smoothing.training.objectives import (
     ObjectiveState,
     find_objective,
 )
-from hf_smoothing.training.owners import (
-    check_classes,
-    check_one_owner,
-    check_optimizer,
-    check_request,
-    find_preprocessing,
-    pixels_note,
-    train_only,
-)
-from hf_smoothing.training.resident import ResidentPixels
 from hf_smoothing.training.small_batches import has_batch_of_one, norms_watched
+from hf_smoothing.training.stochastic_depth import stochastic_depth
 
 
 class RobustTrainer(ImageMeans):

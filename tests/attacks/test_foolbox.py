@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import load_dataset
-from tiny import smoothed
 
 from hf_smoothing import PixelDataset, SmoothedClassifier
 from hf_smoothing.attacks import bim, distance, fgsm, mi_fgsm, pgd
+from tests.support.tiny import smoothed
 
 
 foolbox = pytest.importorskip(

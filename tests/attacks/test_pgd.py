@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from classifiers import Linear, Watched, coin, random_images
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_smoothing.attacks import distance, pgd, round_to_grid, smoothed_logits
+from tests.support.classifiers import Linear, Watched, coin, random_images
 
 
 SHAPE = (1, 4, 4)

@@ -21,7 +21,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, Trainer, Tr
 from hf_smoothing import RobustTrainer, RobustTrainingArguments, SmoothedClassifier
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.records import read_run
-from hf_smoothing.report import measure
+from hf_smoothing.reports import measure
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset
-
 from hf_smoothing.certification import certify_dataset, rows
+from tests.support.classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset
 
 
 KINDS = {

@@ -8,9 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset
-
 from hf_smoothing.certification import certify_dataset, rows
+from tests.support.classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset
 
 
 class Deadly:

@@ -6,15 +6,15 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
-from tiny import SIZE, data, image_dataset, smoothed
 
 from hf_smoothing.certification import certify_dataset, rows
 from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.data import DecodedPixels, PixelDataset
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.records import RunError, lock_folder, read_run
-from hf_smoothing.report import columns
+from hf_smoothing.reports import columns
+from tests.support.classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
+from tests.support.tiny import SIZE, data, image_dataset, smoothed
 
 
 DATASET = random_dataset(6)

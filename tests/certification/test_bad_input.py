@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from classifiers import Constant, Linear, Ranges, random_images
 from torch import nn
 
 from hf_smoothing.certification import FixedRule, Votes, certify, predict
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
+from tests.support.classifiers import Constant, Linear, Ranges, random_images
 
 
 # Float images on purpose; where that is no purpose, the library warns.

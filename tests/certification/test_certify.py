@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from classifiers import Constant, Linear, Ranges, Watched, coin, random_images
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -24,6 +23,7 @@ from hf_smoothing.certification import (
 )
 from hf_smoothing.noise import GaussianStream, GridStream
 from hf_smoothing.statistics import ABSTAIN, max_radius
+from tests.support.classifiers import Constant, Linear, Ranges, Watched, coin, random_images
 
 
 # Float images on purpose; where that is no purpose, the library warns.

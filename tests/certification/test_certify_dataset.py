@@ -5,7 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from classifiers import (
+from torch import nn
+
+from hf_smoothing.certification import certify, certify_dataset, rows
+from hf_smoothing.noise import MAX_IMAGES, GridStream
+from hf_smoothing.records import RunError, read_run
+from tests.support.classifiers import (
     RUN,
     SEQUENTIAL,
     Constant,
@@ -17,11 +22,6 @@ from classifiers import (
     random_images,
     results,
 )
-from torch import nn
-
-from hf_smoothing.certification import certify, certify_dataset, rows
-from hf_smoothing.noise import MAX_IMAGES, GridStream
-from hf_smoothing.records import RunError, read_run
 
 
 # Float images on purpose; where that is no purpose, the library warns.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import smoothed
 
 from hf_smoothing import certify, certify_dataset
 from hf_smoothing.certification import Draws, Execution, count_votes, make_stream
 from hf_smoothing.noise import GaussianStream, GridStream
+from tests.support.tiny import smoothed
 
 
 SHAPE = (3, 8, 8)

@@ -7,13 +7,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from classifiers import RUN, Linear, Ranges, Watched, random_dataset, results
 from torch import nn
 
 from hf_smoothing.certification import Draws, certify_dataset, count_votes, execution, runner
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.noise_kinds import make_stream
 from hf_smoothing.records import RunWriter
+from tests.support.classifiers import RUN, Linear, Ranges, Watched, random_dataset, results
 
 
 SHAPE = (3, 6, 6)

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from classifiers import RUN, random_dataset
 from torch import nn
 
 from hf_smoothing.certification import Draws, Execution, certify_dataset, count_votes, predict, runner
@@ -15,6 +14,7 @@ from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.noise_kinds import noise_facts
 from hf_smoothing.noise import GaussianStream, GridStream
 from hf_smoothing.records import RunError
+from tests.support.classifiers import RUN, random_dataset
 
 
 class Configured(nn.Module):

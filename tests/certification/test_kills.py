@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset, results
 
 from hf_smoothing.certification import certify_dataset
 from hf_smoothing.records import read_run
+from tests.support.classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset, results
 
 
 HERE = Path(__file__).parent
@@ -27,7 +27,12 @@ ENOUGH = 25
 
 def kills(script: str, folder: Path, kind: str, seed: int) -> int:
     command = [sys.executable, str(HERE / script), str(folder), kind, str(COUNT), str(seed)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(HERE.parents[1]),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

@@ -7,7 +7,6 @@ from dataclasses import fields
 
 import pytest
 import torch
-from classifiers import Linear
 
 from hf_smoothing import SmoothedClassifier, certify, certify_dataset, predict
 from hf_smoothing.certification import Execution, make_rule
@@ -22,6 +21,7 @@ from hf_smoothing.certification.options import (
 from hf_smoothing.cli import build_parser
 from hf_smoothing.cli.options import FLAGS
 from hf_smoothing.models.pipeline import _OPTIONS
+from tests.support.classifiers import Linear
 
 
 def shown(function):

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
 
 from hf_smoothing.certification import certify_dataset, rows
 from hf_smoothing.records import RunError, RunWriter, read_run
+from tests.support.classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
 
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ def whole_sequential(tmp_path_factory):
 def start(*arguments: object) -> str:
     environment = {
         **os.environ,
-        "PYTHONPATH": str(HERE.parent),
+        "PYTHONPATH": str(HERE.parents[1]),
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
     }

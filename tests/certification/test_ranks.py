@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from classifiers import Failing, Linear, results
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -30,6 +29,7 @@ from hf_smoothing.certification.rounds import RankError, Ranks, part_of, plan
 from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.certification.sampling import Draws
 from hf_smoothing.records import read_run
+from tests.support.classifiers import Failing, Linear, results
 
 
 RUN = {
@@ -93,7 +93,7 @@ def worker(
 def launch(ranks: int, *folders: Path, **options) -> subprocess.CompletedProcess:
     here = Path(__file__)
     environment = {
-        **os.environ, "PYTHONPATH": str(here.parents[1]), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+        **os.environ, "PYTHONPATH": str(here.parents[2]), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
         "PYTHONFAULTHANDLER": "1",
     }  # fmt: skip
     asked = json.dumps({"folders": list(map(str, folders)), **options})

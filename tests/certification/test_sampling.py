@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from classifiers import Constant, Linear, Ranges, Watched, random_images
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -12,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hf_smoothing.certification import Draws, Execution, count_votes, noisy_batches
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.noise import GaussianStream
+from tests.support.classifiers import Constant, Linear, Ranges, Watched, random_images
 
 
 SHAPE = (1, 4, 4)

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from classifiers import Constant, Linear, Ranges, coin, random_dataset, random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -21,6 +20,7 @@ from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.procedures import _finished
 from hf_smoothing.noise import MAX_DRAWS, GridStream
 from hf_smoothing.statistics import ABSTAIN
+from tests.support.classifiers import Constant, Linear, Ranges, coin, random_dataset, random_images
 
 
 VERDICT = 1e-3

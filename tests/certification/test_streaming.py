@@ -8,14 +8,14 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, random_images, results
-from tiny import NAMES, SIZE, data, image_dataset, parquet_folder, pil_images, pixels, smoothed
 
 from hf_smoothing import PixelDataset, PixelStream
 from hf_smoothing.certification import certify_dataset, rows
 from hf_smoothing.cli import main
 from hf_smoothing.records import RunError, read_run
-from hf_smoothing.report import report
+from hf_smoothing.reports import report
+from tests.support.classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, random_images, results
+from tests.support.tiny import NAMES, SIZE, data, image_dataset, parquet_folder, pil_images, pixels, smoothed
 
 
 DATASET = random_dataset(6)

@@ -7,9 +7,8 @@ import json
 import os
 import sys
 
-from classifiers import RUN, SEQUENTIAL, Linear, Ranges, Watched, random_dataset
-
 from hf_smoothing.certification import certify_dataset
+from tests.support.classifiers import RUN, SEQUENTIAL, Linear, Ranges, Watched, random_dataset
 
 
 if __name__ == "__main__":

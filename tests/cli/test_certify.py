@@ -3,12 +3,12 @@ import re
 
 import datasets
 import pytest
-from tiny import NAMES, SIZE, label_maps, parquet_folder, pil_images, plain, smoothed
 from transformers import CLIPImageProcessorPil
 
 from hf_smoothing import read_run
 from hf_smoothing.cli import main
 from hf_smoothing.models import NoisyImageProcessor
+from tests.support.tiny import NAMES, SIZE, label_maps, parquet_folder, pil_images, plain, smoothed
 
 
 @pytest.fixture(autouse=True)

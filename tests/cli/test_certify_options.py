@@ -7,10 +7,10 @@ import re
 
 import datasets
 import pytest
-from tiny import SIZE, parquet_folder, smoothed
 
 from hf_smoothing import read_run
 from hf_smoothing.cli import main
+from tests.support.tiny import SIZE, parquet_folder, smoothed
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_unknown_choices_are_refused_by_the_parser(mode, place, tmp_path, capsys
 def test_label_aware_is_recorded_and_shown(place, tmp_path, capsys):
     assert certify(place, tmp_path / "aware", "--label-aware", n0=None) == 0
     out = capsys.readouterr().out
-    assert "LABEL-AWARE: for measuring only, no certificates" in out
+    assert "LABEL-AWARE: for evaluation only, no certificates" in out
     facts = settings(tmp_path / "aware")
     assert facts["label_aware"] is True and facts["rule"]["n0"] == 0
     assert all(row["prediction"] in (-1, row["label"]) for row in rows(tmp_path / "aware").values())

@@ -6,11 +6,11 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import NAMES, SIZE, image_dataset, label_maps, parquet_folder, pil_images, plain, smoothed
 
 from hf_smoothing import read_run
 from hf_smoothing.cli import main
 from hf_smoothing.models import NoisyImageProcessor
+from tests.support.tiny import NAMES, SIZE, image_dataset, label_maps, parquet_folder, pil_images, plain, smoothed
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +253,7 @@ def test_a_run_inside_the_data_is_refused(tmp_path, capsys):
 
 def test_an_output_folder_without_a_way_is_found_before_anything_is_loaded(tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr("hf_smoothing.loading.load_classifier", None)
+    monkeypatch.setattr("hf_smoothing.models.loading.load_classifier", None)
     assert certify(tmp_path / "model", tmp_path / "images", tmp_path / "file" / "run") == 1
     assert "cannot be written" in capsys.readouterr().err
 

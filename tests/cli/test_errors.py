@@ -3,10 +3,10 @@
 import datasets
 import pytest
 import torch
-from tiny import parquet_folder, plain, smoothed
 
 from hf_smoothing.cli import main
 from hf_smoothing.models import NoisyImageProcessor
+from tests.support.tiny import parquet_folder, plain, smoothed
 
 
 @pytest.fixture(scope="module")

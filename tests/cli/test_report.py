@@ -8,7 +8,7 @@ import matplotlib.image
 import pytest
 
 from hf_smoothing.cli import main
-from hf_smoothing.report import report, table
+from hf_smoothing.reports import report, table
 from hf_smoothing.statistics import interval
 
 
@@ -165,7 +165,7 @@ def test_everything_abstained(tmp_path):
 
 def test_a_table_needs_the_same_radii(tmp_path):
     from hf_smoothing.records import read_run
-    from hf_smoothing.report import measure
+    from hf_smoothing.reports import measure
 
     folder = read_run(run(tmp_path / "a"))
     with pytest.raises(ValueError, match="same radii"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datasets
 import pytest
 import torch
-from tiny import label_maps, parquet_folder, smoothed
 
 from hf_smoothing.cli import main
 from hf_smoothing.robustness_transfer.findings import sentences
 from hf_smoothing.robustness_transfer.records import Key, read_analysis
+from tests.support.tiny import label_maps, parquet_folder, smoothed
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ import time
 
 import datasets
 import pytest
-from tiny import SIZE, pil_images
 
 from hf_smoothing import PixelDataset
 from hf_smoothing.data import class_map
+from tests.support.tiny import SIZE, pil_images
 
 
 def numbered(*names):

@@ -4,10 +4,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from tiny import SIZE, data, image_dataset, pil_images
 
 from hf_smoothing import PixelDataset, PixelStream
 from hf_smoothing.data import find_column
+from tests.support.tiny import SIZE, data, image_dataset, pil_images
 
 
 def dataset(**labels):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import SIZE, smoothed
 from transformers import pipeline
 
 from hf_smoothing import NoisyImageProcessor, PixelDataset
 from hf_smoothing.data.framing import Framing
+from tests.support.tiny import SIZE, smoothed
 
 
 GREY = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), dtype=np.uint8)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import MEAN, SIZE, STD, data, image_dataset, plain, smoothed, trainer
 from transformers import CLIPImageProcessorPil
 
 from hf_smoothing import PixelDataset, PixelStream, SmoothedClassifier
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
+from tests.support.tiny import MEAN, SIZE, STD, data, image_dataset, plain, smoothed, trainer
 
 
 CROPPED = Framing((SIZE, SIZE), 20, "bicubic")

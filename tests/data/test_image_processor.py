@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import MEAN, STD, data, pil_images, pixels
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import is_torchvision_available
 
 from hf_smoothing import NoisyImageProcessor, NoisyImageProcessorPil
 from hf_smoothing.preprocessing import resize
+from tests.support.tiny import MEAN, STD, data, pil_images, pixels
 
 
 HALF = {"sigmas": [0.5]}

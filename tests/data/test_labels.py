@@ -1,10 +1,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import NAMES, SIZE, image_dataset
 
 from hf_smoothing import PixelDataset
 from hf_smoothing.data import align_labels, class_names
+from tests.support.tiny import NAMES, SIZE, image_dataset
 
 
 def model_map(*names):

@@ -5,11 +5,11 @@ import tarfile
 
 import datasets
 import pytest
-from tiny import NAMES, SIZE, image_dataset, parquet_folder, pil_images
 
 from hf_smoothing.data import DataChoice, load_split, open_pixels
 from hf_smoothing.data.opening import chosen_images, summary, training_split
 from hf_smoothing.data.selection import select_images, spread
+from tests.support.tiny import NAMES, SIZE, image_dataset, parquet_folder, pil_images
 
 
 MODEL = dict(enumerate(NAMES))

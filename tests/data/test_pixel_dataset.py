@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import NAMES, SIZE, image_dataset, label_maps, pil_images, pixels
 
 from hf_smoothing import NoisyImageProcessor, NoisyImageProcessorPil, PixelDataset
+from tests.support.tiny import NAMES, SIZE, image_dataset, label_maps, pil_images, pixels
 
 
 def rows(images, labels=None):

@@ -7,13 +7,13 @@ import datasets
 import numpy as np
 import PIL.Image
 import pytest
-from classifiers import RUN, Ranges, results
-from tiny import SIZE, pil_images, smoothed
 
 from hf_smoothing import PixelDataset, PixelStream, certify_dataset, read_run
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.pixels import UnreadableImageError
-from hf_smoothing.report import report
+from hf_smoothing.reports import report
+from tests.support.classifiers import RUN, Ranges, results
+from tests.support.tiny import SIZE, pil_images, smoothed
 
 
 def encoded(image, kind="PNG"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bounded_networks import images, network
 
 from hf_smoothing.interval import Trace, box_around
+from tests.support.bounded_networks import images, network
 
 
 lirpa = pytest.importorskip(

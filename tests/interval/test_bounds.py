@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from bounded_networks import BUILDERS, images, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import plain, vit_config
 from torch import nn
 from transformers import ViTForImageClassification
 
 from hf_smoothing.interval import Box, Trace, UnsupportedOperationError, box_around, classify_function, margin_bounds
+from tests.support.bounded_networks import BUILDERS, images, network
+from tests.support.tiny import plain, vit_config
 
 
 def logits(model, x):

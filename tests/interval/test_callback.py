@@ -3,11 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import data, smoothed
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.interval import IntervalRadiusCallback, linf_certificates
 from hf_smoothing.statistics import average_certified_radius
+from tests.support.tiny import data, smoothed
 
 
 def test_it_adds_what_a_checkpoint_is_chosen_by_and_leaves_the_mode():

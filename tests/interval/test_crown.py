@@ -5,12 +5,12 @@ from fractions import Fraction
 
 import pytest
 import torch
-from bounded_networks import BUILDERS, images, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_smoothing.interval import Trace, box_around, classify_function, linf_certificates, margin_bounds
 from hf_smoothing.interval.crown import backward_margins
+from tests.support.bounded_networks import BUILDERS, images, network
 
 
 def logits(classify, x):

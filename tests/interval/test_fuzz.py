@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-import fuzz_networks
 import pytest
 import torch
 import torch.nn.functional as F
-from fuzz_networks import Tally, check, draw_program
-from fuzz_operations import ARGUMENTS
 
 from hf_smoothing.interval import certificates, margins
 from hf_smoothing.interval.memory import Memory
 from hf_smoothing.interval.rules import OPERATIONS, RULES, arithmetic, in_place_functions, pooling, registry
 from hf_smoothing.interval.trace import Origin
+from tests.support import fuzz_networks
+from tests.support.fuzz_networks import Tally, check, draw_program
+from tests.support.fuzz_operations import ARGUMENTS
 
 
 def tally(seeds, **options) -> Tally:

@@ -7,11 +7,11 @@ import operator
 import pytest
 import torch
 import torch.nn.functional as F
-from bounded_networks import Hidden, broken, images, pixels
 from torch import nn
 
 from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
 from hf_smoothing.interval.rules import RULES
+from tests.support.bounded_networks import Hidden, broken, images, pixels
 
 
 def twice(change):

@@ -3,11 +3,11 @@ import math
 
 import pytest
 import torch
-from bounded_networks import images
 from torch import nn
 
 from hf_smoothing import CnnSevenConfig, CnnSevenForImageClassification
 from hf_smoothing.interval import box_around, initialise_for_intervals
+from tests.support.bounded_networks import images
 
 
 def network():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from bounded_networks import Hidden, broken, pixels
 from torch import nn
 
 from hf_smoothing.interval import UnsupportedOperationError, linf_certificates
+from tests.support.bounded_networks import Hidden, broken, pixels
 
 
 MIXING = {

@@ -7,16 +7,16 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from bounded_networks import images, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import arguments, data, smoothed
 from torch import nn
 
 from hf_smoothing import NoiseMixture, RobustTrainer
 from hf_smoothing.interval import Box, box_around, linf_certificates, margin_bounds
 from hf_smoothing.interval.objective import adaptive_interval, cap_schedule, warm_up_regularisers
 from hf_smoothing.training import Batch, ObjectiveState
+from tests.support.bounded_networks import images, network
+from tests.support.tiny import arguments, data, smoothed
 
 
 LARGEST = 0.02

@@ -3,13 +3,13 @@
 import pytest
 import scipy.optimize
 import torch
-from bounded_networks import images, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import pixels, smoothed
 from torch import nn
 
 from hf_smoothing.interval import box_around, certified_radii, linf_certificates, margin_bounds
+from tests.support.bounded_networks import images, network
+from tests.support.tiny import pixels, smoothed
 
 
 def curved(roots, powers):

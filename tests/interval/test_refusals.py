@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bounded_networks import Hidden, broken, images, pixels
 from torch import nn
 from transformers import RegNetConfig, RegNetForImageClassification
 
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
 from hf_smoothing.interval.rules import OPERATIONS
+from tests.support.bounded_networks import Hidden, broken, images, pixels
 
 
 def _under_autocast(h):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bounded_networks import Hidden, broken, images, network, pixels
-from tiny import data, smoothed
 from torch import nn
 
 from hf_smoothing.interval import Trace, UnsupportedOperationError, box_around, certify_dataset_linf, linf_certificates
 from hf_smoothing.records import RunError
+from tests.support.bounded_networks import Hidden, broken, images, network, pixels
+from tests.support.tiny import data, smoothed
 
 
 class Absorbed(nn.Module):

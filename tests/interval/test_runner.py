@@ -4,14 +4,14 @@ import json
 
 import datasets
 import pytest
-from bounded_networks import network
-from tiny import data, parquet_folder, plain, smoothed
 
 from hf_smoothing import certify_dataset, read_run
 from hf_smoothing.cli import main
 from hf_smoothing.interval import certify_dataset_linf, linf_certificates
 from hf_smoothing.records import RunError
-from hf_smoothing.report import report
+from hf_smoothing.reports import report
+from tests.support.bounded_networks import network
+from tests.support.tiny import data, parquet_folder, plain, smoothed
 
 
 def rows(run):

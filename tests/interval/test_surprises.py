@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from bounded_networks import images
 from torch import nn
 
 from hf_smoothing.interval import (
@@ -21,6 +20,7 @@ from hf_smoothing.interval import (
 )
 from hf_smoothing.interval.radii import certified_radii
 from hf_smoothing.interval.rounding import widened
+from tests.support.bounded_networks import images
 
 
 class Steps(nn.Module):
@@ -121,7 +121,7 @@ def test_properties_of_tensors_are_not_taken_for_answers():
 
 
 def test_other_bad_input(tmp_path):
-    from tiny import data, smoothed
+    from tests.support.tiny import data, smoothed
 
     with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         certify_dataset_linf(smoothed("resnet"), data(4), tmp_path, largest=0.1, batch_size=-1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import plain, smoothed, trainer, trainer_values
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, Trainer, TrainingArguments
 
 from hf_smoothing import SmoothedClassifier, denoised_classifier, smoothed_ensemble
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import add_lora, load_adapters, merge_lora, save_adapters
-from hf_smoothing.models.activations import head_of
+from hf_smoothing.models.network import head_of
+from tests.support.tiny import plain, smoothed, trainer, trainer_values
 
 
 pytest.importorskip("peft", reason="peft is not installed, so LoRA was NOT tested: pip install hf_smoothing[peft]")

@@ -6,14 +6,14 @@ import warnings
 
 import pytest
 import torch
-import walk
-from architectures import ARCHITECTURES, label
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_smoothing import SmoothedClassifier
-from hf_smoothing.models.activations import head_tensors
-from hf_smoothing.training.layers import parameter_depths
+from hf_smoothing.models.network import head_tensors
+from hf_smoothing.training.layerwise import parameter_depths
+from tests.support import walk
+from tests.support.architectures import ARCHITECTURES, label
 
 
 HERE = [a for a in ARCHITECTURES if a.absent is None]
@@ -31,7 +31,7 @@ def _little_garbage():
 
 
 def test_no_class_of_transformers_is_left_out():
-    """A new type needs a line in tests/architectures.py, and `python tests/walk.py`."""
+    """A new type needs a line in tests/support/architectures.py, and `python -m tests.support.walk`."""
     names = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()
     theirs = {name for found in names for name in (found if isinstance(found, tuple) else (found,))}
     assert theirs <= {a.name for a in ARCHITECTURES}
@@ -56,7 +56,7 @@ def line_of(architecture):
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("architecture", each(ARCHITECTURES))
 def test_it_works_as_the_table_says(architecture):
-    """Wrapped, certified, saved, loaded, trained, by every light protocol, and bounded; if this fails run `python tests/walk.py`."""
+    """Wrapped, certified, saved, loaded, trained, by every light protocol, and bounded; if this fails run `python -m tests.support.walk`."""
     assert walk.row(architecture) == line_of(architecture)
 
 

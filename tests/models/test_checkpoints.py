@@ -2,11 +2,22 @@ import json
 
 import pytest
 import torch
-from tiny import MEAN, SIZE, STD, assert_same_tensors, label_maps, pil_images, pixels, plain, smoothed, tensors
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, SmoothedClassifier
+from tests.support.tiny import (
+    MEAN,
+    SIZE,
+    STD,
+    assert_same_tensors,
+    label_maps,
+    pil_images,
+    pixels,
+    plain,
+    smoothed,
+    tensors,
+)
 
 
 NORMALISATION = {"image_mean": MEAN, "image_std": STD}

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tiny import MEAN, STD, label_maps
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from hf_smoothing import CnnSevenConfig, CnnSevenForImageClassification, SmoothedClassifier
-from hf_smoothing.training.layers import last_blocks, parameter_depths
+from hf_smoothing.training.layerwise import last_blocks, parameter_depths
+from tests.support.tiny import MEAN, STD, label_maps
 
 
 def model(**kwargs):

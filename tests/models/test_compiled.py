@@ -3,7 +3,8 @@
 import pytest
 import torch
 from packaging.version import Version
-from tiny import pixels, smoothed
+
+from tests.support.tiny import pixels, smoothed
 
 
 NEW_COMPILER = pytest.mark.skipif(

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from tiny import MEAN, NAMES, SIZE, STD, label_maps, resnet_config, vit_config
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_smoothing import NoiseMixture, SmoothedClassifier, SmoothedClassifierConfig
+from tests.support.tiny import MEAN, NAMES, SIZE, STD, label_maps, resnet_config, vit_config
 
 
 def config(**kwargs):

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from tiny import MEAN, STD, data, plain, smoothed, trainer
 from torch import nn
 
 from hf_smoothing import (
@@ -16,11 +15,12 @@ from hf_smoothing import (
     denoised_classifier,
     smoothed_ensemble,
 )
-from hf_smoothing.loading import load_classifier
-from hf_smoothing.models.activations import Network
 from hf_smoothing.models.denoisers import DiffusionDenoiser, ResidualDenoiser, diffusion_from_pretrained, make_denoiser
+from hf_smoothing.models.loading import load_classifier
+from hf_smoothing.models.network import Network
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import denoising
+from tests.support.tiny import MEAN, STD, data, plain, smoothed, trainer
 
 
 SMALL = {"kind": "residual", "width": 4, "depth": 3}

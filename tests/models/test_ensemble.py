@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import KINDS, any_model, label_maps, smoothed
 
 from hf_smoothing import EnsembleForImageClassification, SmoothedClassifier, smoothed_ensemble
+from tests.support.tiny import KINDS, any_model, label_maps, smoothed
 
 
 PIXELS = torch.randint(0, 256, (5, 3, 16, 16), generator=torch.Generator().manual_seed(0)) / 255

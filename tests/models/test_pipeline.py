@@ -6,12 +6,12 @@ from inspect import Parameter, signature
 
 import pytest
 import torch
-from classifiers import Constant, Ranges, Watched
-from tiny import NAMES, SIZE, pil_images, pixels, plain, smoothed
 from transformers import pipeline
 
 from hf_smoothing import certify
 from hf_smoothing.models import TASK, CertifiedImageClassificationPipeline, NoisyImageProcessor
+from tests.support.classifiers import Constant, Ranges, Watched
+from tests.support.tiny import NAMES, SIZE, pil_images, pixels, plain, smoothed
 
 
 OPTIONS = {"n0": 5, "n": 60, "radii": [0.0, 0.05, 0.1]}

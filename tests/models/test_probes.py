@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny import MEAN, SIZE, STD, arguments, data, plain, trainer
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier, smoothed_ensemble
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.models.probes import check_forward
+from tests.support.tiny import MEAN, SIZE, STD, arguments, data, plain, trainer
 
 
 NORMALISATION = {"image_mean": MEAN, "image_std": STD}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import plain
 from transformers import ViTImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, SmoothedClassifier
 from hf_smoothing.data.processors import read_processor
+from tests.support.tiny import plain
 
 
 @pytest.mark.parametrize("factor", [1 / 255, 1 / 127.5])

@@ -2,11 +2,11 @@ import subprocess
 import sys
 
 import pytest
-from tiny import plain, smoothed
 from transformers import AutoConfig, AutoModelForImageClassification, ResNetForImageClassification
 
 import hf_smoothing
 from hf_smoothing import models, registration
+from tests.support.tiny import plain, smoothed
 
 
 def test_plain_models_are_not_touched(tmp_path):

@@ -8,19 +8,6 @@ import warnings
 import pytest
 import torch
 import transformers
-from tiny import (
-    MEAN,
-    SIZE,
-    STD,
-    assert_same_tensors,
-    label_maps,
-    plain,
-    resnet_config,
-    smoothed,
-    tensors,
-    trainer,
-    vit_config,
-)
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -37,6 +24,19 @@ from transformers import (
 
 from hf_smoothing import SmoothedClassifier, SmoothedClassifierConfig, denoised_classifier, smoothed_ensemble
 from hf_smoothing.models.reloading import build_network, class_of
+from tests.support.tiny import (
+    MEAN,
+    SIZE,
+    STD,
+    assert_same_tensors,
+    label_maps,
+    plain,
+    resnet_config,
+    smoothed,
+    tensors,
+    trainer,
+    vit_config,
+)
 
 
 PIXELS = {"size": SIZE, "image_mean": MEAN, "image_std": STD}

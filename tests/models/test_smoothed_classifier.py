@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from classifiers import Constant, Watched
-from tiny import MEAN, SIZE, STD, pixels, plain, smoothed
 
 from hf_smoothing import ABSTAIN, certify, predict
 from hf_smoothing.certification import Draws, Execution, count_votes
 from hf_smoothing.noise import GaussianStream, GridStream
 from hf_smoothing.statistics import l2_radius, max_radius
+from tests.support.classifiers import Constant, Watched
+from tests.support.tiny import MEAN, SIZE, STD, pixels, plain, smoothed
 
 
 def normalised(images):

@@ -2,10 +2,22 @@
 
 import pytest
 import torch
-from tiny import MEAN, NAMES, SIZE, STD, data, image_dataset, pil_images, plain, smoothed, tensors, trainer_values
 from transformers import Trainer, TrainingArguments, pipeline
 
 from hf_smoothing import NoisyImageProcessor
+from tests.support.tiny import (
+    MEAN,
+    NAMES,
+    SIZE,
+    STD,
+    data,
+    image_dataset,
+    pil_images,
+    plain,
+    smoothed,
+    tensors,
+    trainer_values,
+)
 
 
 def watch(module):

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from tiny import MEAN, NAMES, SIZE, STD, pixels, plain, smoothed
+
+from tests.support.tiny import MEAN, NAMES, SIZE, STD, pixels, plain, smoothed
 
 
 @pytest.fixture

@@ -8,12 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import MEAN, SIZE, STD, assert_same_tensors, label_maps, parquet_folder, plain, smoothed, tensors, trainer
 from transformers import AutoModelForImageClassification, ViTForMaskedImageModeling, ViTMAEConfig, ViTMAEForPreTraining
 
 from hf_smoothing import SmoothedClassifier, classifier_from_autoencoder, smoothed_ensemble
 from hf_smoothing.cli import main
-from hf_smoothing.loading import load_classifier
+from hf_smoothing.models.loading import load_classifier
+from tests.support.tiny import (
+    MEAN,
+    SIZE,
+    STD,
+    assert_same_tensors,
+    label_maps,
+    parquet_folder,
+    plain,
+    smoothed,
+    tensors,
+    trainer,
+)
 
 
 PIXELS = {"image_mean": MEAN, "image_std": STD, "size": SIZE}

@@ -6,7 +6,6 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from classifiers import Linear
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,6 +14,7 @@ from hf_smoothing import certify
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES, Draws, GridStream, on_grid
 from hf_smoothing.noise import grid as grid_module
 from hf_smoothing.noise.grid import _mix, _tables, grid_law, total_variation
+from tests.support.classifiers import Linear
 
 
 SHAPE = (1, 4, 4)

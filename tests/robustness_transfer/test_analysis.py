@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import SIZE, smoothed
 
 from hf_smoothing.records import RunError
 from hf_smoothing.robustness_transfer.analysis import Analysis
 from hf_smoothing.robustness_transfer.records import read_analysis
 from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings
+from tests.support.tiny import SIZE, smoothed
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_folders import image_folder
 
 from examples.studies.command import main
 from examples.studies.robustness_transfer.curves import matched_difference, mean_matched_difference
 from examples.studies.robustness_transfer.plan import plan
+from tests.support.image_folders import image_folder
 
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "studies" / "robustness_transfer"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_folders import image_folder
 
 from examples.studies.command import main
 from examples.studies.recipes import last_checkpoint
 from examples.studies.smoothing_transfer.plan import plan, rule
 from examples.studies.smoothing_transfer.work import choose
+from tests.support.image_folders import image_folder
 
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "studies" / "smoothing_transfer"

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from image_folders import image_folder
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from examples.studies.command import main
 from examples.studies.recipes import check_trainings
 from examples.studies.training_methods.plan import plan
+from tests.support.image_folders import image_folder
 
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "studies" / "training_methods"

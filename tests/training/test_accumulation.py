@@ -1,6 +1,7 @@
 import pytest
 import torch
-from tiny import KINDS, any_model, data, tensors, trainer
+
+from tests.support.tiny import KINDS, any_model, data, tensors, trainer
 
 
 # Plain gradient descent: the change of the weights is the gradient. Adam would hide a factor.

@@ -2,10 +2,10 @@ import json
 
 import pytest
 import torch
-from tiny import arguments, data, plain, trainer
 from transformers import HfArgumentParser
 
 from hf_smoothing import NoiseMixture, RobustTrainingArguments
+from tests.support.tiny import arguments, data, plain, trainer
 
 
 MIXTURE = {"sigmas": [0.0, 1.0], "clean": 0.25, "distribution": "uniform"}

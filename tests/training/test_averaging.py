@@ -4,11 +4,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import KINDS, MEAN, STD, any_model, arguments, assert_same_tensors, data, plain, tensors, trainer
 from torch import nn
 from transformers import TrainerCallback
 
 from hf_smoothing.training.averaging import WeightAverage
+from tests.support.tiny import (
+    KINDS,
+    MEAN,
+    STD,
+    any_model,
+    arguments,
+    assert_same_tensors,
+    data,
+    plain,
+    tensors,
+    trainer,
+)
 
 
 EVERY_TWO = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "noise": "[0.25, 0.5]"}

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from tiny import SIZE, data, plain, trainer
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.training.collator import PixelCollator
+from tests.support.tiny import SIZE, data, plain, trainer
 
 
 def item(label=0, size=SIZE, **kwargs):

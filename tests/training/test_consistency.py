@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import any_model, data, plain, trainer
 
 from hf_smoothing import NoiseMixture
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import OBJECTIVES, consistency, find_objective
+from tests.support.tiny import any_model, data, plain, trainer
 
 
 CLASSES = 5

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from classifiers import Watched
-from tiny import MEAN, SIZE, STD, any_model, data, plain, smoothed, trainer
 
 from hf_smoothing import CertifiedAccuracyCallback, certify
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 from hf_smoothing.training.evaluation import real_images
+from tests.support.classifiers import Watched
+from tests.support.tiny import MEAN, SIZE, STD, any_model, data, plain, smoothed, trainer
 
 
 def accuracy(output):

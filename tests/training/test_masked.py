@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import MEAN, SIZE, STD, data, label_maps, plain, trainer
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from hf_smoothing import NoiseMixture, SmoothedClassifier, certify, classifier_from_autoencoder
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.models.activations import Network
+from hf_smoothing.models.network import Network
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives.masked import masked_denoising
+from tests.support.tiny import MEAN, SIZE, STD, data, label_maps, plain, trainer
 
 
 PIXELS = {"image_mean": MEAN, "image_std": STD}

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny import MEAN, SIZE, STD, any_model, data, plain, smoothed, trainer
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.noise import training_generator
+from tests.support.tiny import MEAN, SIZE, STD, any_model, data, plain, smoothed, trainer
 
 
 def capture(module):

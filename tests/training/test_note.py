@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import MEAN, SIZE, STD, any_model, arguments, data, pixels, plain, smoothed, tensors, trainer
 from transformers import AutoModelForImageClassification
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier
+from tests.support.tiny import MEAN, SIZE, STD, any_model, arguments, data, pixels, plain, smoothed, tensors, trainer
 
 
 OTHER = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}

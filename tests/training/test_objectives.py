@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import KINDS, MEAN, STD, any_model, arguments, data, plain, smoothed, tensors, trainer
 from transformers import HfArgumentParser
 
 from hf_smoothing import NoiseMixture, RobustTrainer, RobustTrainingArguments, denoised_classifier
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import OBJECTIVES, find_objective, mixture_cross_entropy
+from tests.support.tiny import KINDS, MEAN, STD, any_model, arguments, data, plain, smoothed, tensors, trainer
 
 
 def slow_cross_entropy(logits, labels, smoothing):

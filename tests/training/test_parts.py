@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny import any_model, data, plain, smoothed, tensors, trainer
 
-from hf_smoothing.training.owners import train_only
+from hf_smoothing.training.checks import train_only
+from tests.support.tiny import any_model, data, plain, smoothed, tensors, trainer
 
 
 def trained(model):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import any_model, assert_same_tensors, data, tensors, trainer
-from training.two_ranks import RAGGED
+
+from tests.support.tiny import any_model, assert_same_tensors, data, tensors, trainer
+from tests.training.two_ranks import RAGGED
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def ranks(tmp_path_factory):
     environment = os.environ | {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, script.parents[1:3])),
+        "PYTHONPATH": str(script.parents[2]),
     }
     command = [
         sys.executable,

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from tiny import KINDS, SIZE, any_model, assert_same_tensors, data, smoothed, tensors, trainer
 
 from hf_smoothing.data import DecodedPixels
+from tests.support.tiny import KINDS, SIZE, any_model, assert_same_tensors, data, smoothed, tensors, trainer
 
 
 ALL = {"noise": "[0.25, 0.5]", "crop_padding": 2, "horizontal_flip": True}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import data, plain, small_network, smoothed, trainer
 
 from hf_smoothing import NoiseMixture
 from hf_smoothing.training import Batch, ObjectiveState
@@ -16,6 +15,7 @@ from hf_smoothing.training.objectives import (
     feature_distillation,
     trades,
 )
+from tests.support.tiny import data, plain, small_network, smoothed, trainer
 
 
 @pytest.fixture

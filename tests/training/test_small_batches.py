@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import data, plain, smoothed, trainer
 from torch import nn
 
 from hf_smoothing.training.small_batches import has_batch_of_one, norms_watched
+from tests.support.tiny import data, plain, smoothed, trainer
 
 
 DEEP = {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}

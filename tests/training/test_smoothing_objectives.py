@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm as normal
-from tiny import any_model, plain, small_network, trainer
 
 from hf_smoothing import NoiseMixture
 from hf_smoothing.attacks import ddn, distance
-from hf_smoothing.models.activations import Network
+from hf_smoothing.models.network import Network
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import (
     cat_rs,
@@ -26,6 +25,7 @@ from hf_smoothing.training.objectives import (
     stability,
 )
 from hf_smoothing.training.objectives.base import noisy_copies
+from tests.support.tiny import any_model, plain, small_network, trainer
 
 
 MIXTURE = NoiseMixture((0.1, 0.3))

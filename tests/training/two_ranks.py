@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny import any_model, assert_same_tensors, data, tensors, trainer
 
 from hf_smoothing import CertifiedAccuracyCallback, denoised_classifier
+from tests.support.tiny import any_model, assert_same_tensors, data, tensors, trainer
 
 
 ATTACKING = ("smoothadv", "cat-rs", "adversarial")

@@ -16,7 +16,7 @@ from hf_smoothing.certification import certify, certify_dataset, make_rule
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.statistics import certified_accuracy
-from hf_smoothing.training.divergence import DivergedError
+from hf_smoothing.training.finite import DivergedError
 
 
 class Work(Worker):

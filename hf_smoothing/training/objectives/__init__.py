@@ -1,6 +1,6 @@
 """What is minimised. An objective is a function `objective(model, batch, state) -> (loss, logs)`."""
 
-from hf_smoothing.models.activations import Network
+from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.adversarial import adversarial_training, trades
 from hf_smoothing.training.objectives.base import Batch, Loss, Objective, ObjectiveState, find_objective
 from hf_smoothing.training.objectives.catrs import cat_rs

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from hf_smoothing.models.activations import Network
+from hf_smoothing.models.network import Network
 from hf_smoothing.noise import NoiseMixture
 
 

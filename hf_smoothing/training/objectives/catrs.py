@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks.losses import divergence, log_mean_softmax
-from hf_smoothing.models.activations import Network
+from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
     ObjectiveState,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_smoothing.models.activations import recorded
+from hf_smoothing.models.network import recorded
 from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of, no_smoothing, noisy_copies
 
 

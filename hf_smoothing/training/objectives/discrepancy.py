@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks import feature_pgd
-from hf_smoothing.loading import load_classifier
 from hf_smoothing.models import SmoothedClassifier
-from hf_smoothing.models.activations import Network
+from hf_smoothing.models.loading import load_classifier
+from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.adversarial import check_attack
 from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_smoothing.attacks import ascend, ddn
 from hf_smoothing.attacks.losses import divergence, log_mean_softmax, log_odds
-from hf_smoothing.models.activations import Network
+from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
     ObjectiveState,

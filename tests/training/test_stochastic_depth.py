@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy.stats import beta, kstest
-from tiny import data, plain, trainer
 
 from hf_smoothing import NoiseMixture
 from hf_smoothing.training import Batch, ObjectiveState
-from hf_smoothing.training.depth import stochastic_depth
 from hf_smoothing.training.objectives import mixture_cross_entropy
+from hf_smoothing.training.stochastic_depth import stochastic_depth
+from tests.support.tiny import data, plain, trainer
 
 
 def test_blocks_drop_out_at_their_rate_and_means_stay():

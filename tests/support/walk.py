@@ -1,4 +1,4 @@
-"""What this library does with each image classifier of `transformers`; `python tests/walk.py` writes the table of docs/architectures.md."""
+"""What this library does with each image classifier of `transformers`; `python -m tests.support.walk` writes the table of docs/architectures.md."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 import transformers
-from architectures import ARCHITECTURES, LABELS, Architecture, label
-from tiny import MEAN, STD, assert_same_tensors, tensors, trainer
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_smoothing import RobustTrainer, SmoothedClassifier
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.interval import UnsupportedOperationError, linf_certificates
-from hf_smoothing.training.layers import learning_rates, parameter_depths
+from hf_smoothing.training.layerwise import learning_rates, parameter_depths
+from tests.support.architectures import ARCHITECTURES, LABELS, Architecture, label
+from tests.support.tiny import MEAN, STD, assert_same_tensors, tensors, trainer
 
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "architectures.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 START, END = "<!-- table -->", "<!-- end of the table -->"
 COLUMNS = ("class", "certified, saved and loaded", "trained", "light protocols", "l-infinity bounds")
 LIGHT = ("last-stage", "linear-probe", "light")

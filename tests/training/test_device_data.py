@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import SIZE, any_model, assert_same_tensors, data, image_dataset, plain, tensors, trainer
 
 from hf_smoothing.data import DecodedPixels, PixelDataset
 from hf_smoothing.training.collator import PixelCollator
-from hf_smoothing.training.resident import ResidentPixels
+from hf_smoothing.training.device_data import ResidentPixels
+from tests.support.tiny import SIZE, any_model, assert_same_tensors, data, image_dataset, plain, tensors, trainer
 
 
 ALL = {"noise": "[0.25, 0.5]", "crop_padding": 2, "horizontal_flip": True}

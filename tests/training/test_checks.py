@@ -1,11 +1,23 @@
 """Noise, and normalisation, have exactly one owner."""
 
 import pytest
-from tiny import MEAN, NAMES, SIZE, STD, arguments, data, image_dataset, plain, smoothed, trainer, trainer_values
 from transformers import TrainingArguments, ViTImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer
 from hf_smoothing.preprocessing import Preprocessing
+from tests.support.tiny import (
+    MEAN,
+    NAMES,
+    SIZE,
+    STD,
+    arguments,
+    data,
+    image_dataset,
+    plain,
+    smoothed,
+    trainer,
+    trainer_values,
+)
 
 
 NOISY = {"size": SIZE, "noise": 0.5, "do_noise": True, "image_mean": MEAN, "image_std": STD}
@@ -141,9 +153,8 @@ def test_half_precision_weights_are_not_trained(tmp_path):
 
 
 def test_a_head_for_other_classes_is_refused(tmp_path):
-    from tiny import image_dataset, smoothed
-
     from hf_smoothing import PixelDataset
+    from tests.support.tiny import image_dataset, smoothed
 
     images = image_dataset(names=("eel", "dog", "cat"))
     for decode in (True, False):
@@ -186,9 +197,8 @@ def test_label_smoothing_out_of_range(tmp_path, value):
 
 
 def test_names_are_in_the_order_of_numbers_that_are_text():
-    from tiny import image_dataset
-
     from hf_smoothing import PixelDataset
+    from tests.support.tiny import image_dataset
 
     names = tuple(f"class {k}" for k in range(12))
     images = image_dataset(count=12, names=names)

@@ -9,18 +9,18 @@ from dataclasses import replace
 import datasets
 import pytest
 import torch
-from classifiers import Constant, Linear, random_dataset
 from scipy import stats
-from tiny import NAMES, SIZE, parquet_folder, plain, smoothed
 from torch import nn
 
 from hf_smoothing import certify_dataset, read_run
-from hf_smoothing.challenge import Attacked, allowed_failures, attack_run, summary, write_summary
+from hf_smoothing.attack_run import Attacked, allowed_failures, attack_run, summary, write_summary
 from hf_smoothing.cli import main
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.models import NoisyImageProcessor
 from hf_smoothing.records import RunError
 from hf_smoothing.statistics import ABSTAIN
+from tests.support.classifiers import Constant, Linear, random_dataset
+from tests.support.tiny import NAMES, SIZE, parquet_folder, plain, smoothed
 
 
 ARGUMENTS = {"sigma": 0.25, "mode": "fixed", "n0": 200, "n": 2000, "batch_size": 256, "progress": False}
@@ -156,15 +156,15 @@ def test_a_falsified_class_is_broken(run, copy):
 
 
 def test_on_the_grid_the_attacked_images_are_eight_bit_images(run, monkeypatch):
-    from hf_smoothing import challenge
+    from hf_smoothing import attack_run as module
 
-    seen, real = [], challenge.predict
+    seen, real = [], module.predict
 
     def watched(classifier, points, **options):
         seen.append((points.clone(), options))
         return real(classifier, points, **options)
 
-    monkeypatch.setattr(challenge, "predict", watched)
+    monkeypatch.setattr(module, "predict", watched)
     attack_run(MODEL, images(run), run, **QUIET, images_per_batch=3)
     assert [len(points) for points, _ in seen] == [3, 3, 2]
     steps = torch.cat([points for points, _ in seen]).double() * 255

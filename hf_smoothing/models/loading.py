@@ -9,7 +9,8 @@ from transformers import AutoConfig
 from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.certification.runner import process_state
 from hf_smoothing.data.opening import not_found
-from hf_smoothing.models import SmoothedClassifier, SmoothedClassifierConfig
+from hf_smoothing.models.configuration import SmoothedClassifierConfig
+from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.models.weights import check_no_adapter
 
 

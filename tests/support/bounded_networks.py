@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tiny import MEAN, STD, plain, smoothed
 from torch import nn
+
+from tests.support.tiny import MEAN, STD, plain, smoothed
 
 
 class Residual(nn.Module):

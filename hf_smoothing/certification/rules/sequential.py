@@ -14,20 +14,9 @@ from numpy.typing import NDArray
 
 from hf_smoothing import statistics
 from hf_smoothing.certification.certificates import Certificate, Votes
+from hf_smoothing.certification.rules.base import check_stages
 from hf_smoothing.noise import MAX_DRAWS
 from hf_smoothing.statistics import exact_text
-
-
-def check_stages(rule: Any) -> None:
-    """Normalise and check what all rules share: sigma, alpha, n0, n."""
-    object.__setattr__(rule, "sigma", statistics.check_sigma(rule.sigma))
-    object.__setattr__(rule, "alpha", statistics.check_alpha(rule.alpha))
-    object.__setattr__(rule, "n", statistics.check_whole(rule.n, "n"))
-    object.__setattr__(rule, "n0", statistics.check_whole(rule.n0, "n0"))
-    if not 0.0 <= rule.slack < 0.5 or not rule.diameter > 0.0:
-        raise ValueError(f"`slack` must be in [0, 1/2) and `diameter` positive, got {rule.slack} and {rule.diameter}.")
-    if rule.n0 + rule.n > MAX_DRAWS:
-        raise ValueError(f"`n0` + `n` must be at most {MAX_DRAWS:,}, got {rule.n0 + rule.n:,}.")
 
 
 @dataclass(frozen=True)

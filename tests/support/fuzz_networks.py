@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from fuzz_operations import ARGUMENTS, LISTS
 from torch import nn
 
 from hf_smoothing.interval import Trace, UnsupportedOperationError, box_around, linf_certificates
 from hf_smoothing.interval.margins import margins_of
 from hf_smoothing.interval.rules import RULES
+from tests.support.fuzz_operations import ARGUMENTS, LISTS
 
 
 SPELLINGS = {

@@ -11,8 +11,10 @@ import torch
 from datasets import Dataset, Image, Value, load_dataset
 from safetensors.torch import load_file
 
+from examples.adaptive_certified_training import ratio_at
 
-ROOT = Path(__file__).resolve().parents[1]
+
+ROOT = Path(__file__).resolve().parents[2]
 BACKBONE = str(ROOT / "model_cards" / "resnet-mixture")
 
 
@@ -178,12 +180,6 @@ def test_quickstart(tmp_path):
 
 
 def test_acr_at_equal_accuracy():
-    sys.path.insert(0, str(ROOT / "examples"))
-    try:
-        from adaptive_certified_training import ratio_at
-    finally:
-        sys.path.remove(str(ROOT / "examples"))
-
     def network(kind, kappa, accuracy, acr):
         return {"kind": kind, "kappa": kappa, "accuracy": [accuracy], "acr_percent": acr}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_smoothing.legends import short_names, styles
+from hf_smoothing.reports.legends import short_names, styles
 
 
 def test_names_are_shortened_to_what_differs():

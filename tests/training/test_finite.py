@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import any_model, data, plain, tensors, trainer
 from transformers import TrainerCallback
 
-from hf_smoothing.training.divergence import DivergedError, FiniteWatch
+from hf_smoothing.training.finite import DivergedError, FiniteWatch
+from tests.support.tiny import any_model, data, plain, tensors, trainer
 
 
 EVERY_TWO = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2}

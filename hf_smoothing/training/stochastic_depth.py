@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from hf_smoothing.models.activations import blocks_of
+from hf_smoothing.models.network import blocks_of
 
 
 def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torch.Generator]) -> list[RemovableHandle]:

@@ -5,7 +5,13 @@ import re
 import pytest
 import torch
 import transformers
-from tiny import (
+from torch import nn
+from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
+
+from hf_smoothing import RobustTrainingArguments, denoised_classifier, smoothed_ensemble
+from hf_smoothing.training.layerwise import last_blocks, learning_rates, parameter_depths
+from hf_smoothing.training.protocols import PROTOCOLS
+from tests.support.tiny import (
     KINDS,
     SIZE,
     any_model,
@@ -18,13 +24,7 @@ from tiny import (
     trainer,
     trainer_values,
 )
-from tiny import smoothed as tiny_smoothed
-from torch import nn
-from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
-
-from hf_smoothing import RobustTrainingArguments, denoised_classifier, smoothed_ensemble
-from hf_smoothing.training.layers import last_blocks, learning_rates, parameter_depths
-from hf_smoothing.training.protocols import PROTOCOLS
+from tests.support.tiny import smoothed as tiny_smoothed
 
 
 VIT = {

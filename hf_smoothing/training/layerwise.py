@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from hf_smoothing.models.activations import block_lists, head_parameters
 from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification
 from hf_smoothing.models.ensemble import EnsembleForImageClassification
+from hf_smoothing.models.network import block_lists, head_parameters
 
 
 @dataclass(frozen=True)

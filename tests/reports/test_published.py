@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_smoothing import statistics
-from hf_smoothing.published import read_published_log, sigma_of_path
 from hf_smoothing.records import RunError
-from hf_smoothing.report import caption, comparable, measure, plot, report
+from hf_smoothing.reports import measure, plot, report
+from hf_smoothing.reports.grouping import Conditions, comparable
+from hf_smoothing.reports.published import read_published_log, sigma_of_path
 
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
@@ -320,7 +321,7 @@ def test_a_file_inside_a_run_folder_is_explained(tmp_path):
 )
 def test_a_log_with_more_digits_is_not_called_rounded(tmp_path, radii, coarse):
     lines = [f"{i}\t3\t3\t{radius}\t1\t0:00" for i, radius in enumerate(radii)]
-    text = caption(read_published_log(log(tmp_path / "log", lines)))
+    text = str(Conditions.of(read_published_log(log(tmp_path / "log", lines))))
     assert ("rounded to 3 digits as published" in text) == coarse
     assert ("with the digits that were published" in text) == (not coarse)
 
@@ -328,9 +329,9 @@ def test_a_log_with_more_digits_is_not_called_rounded(tmp_path, radii, coarse):
 def test_the_caption_says_what_is_not_known(tmp_path):
     run = read_published_log(log(tmp_path / "log"))
     labels = run.settings["dataset"]["labels_sha256"][:8]
-    assert caption(run) == (
+    assert str(Conditions.of(run)) == (
         "l2 one-sided radii, rounded to 3 digits as published; published log; alpha not stated; "
-        f"5 images of an unknown data set (labels {labels})"
+        f"5 images of an unknown data set with labels ({labels})"
     )
 
 
@@ -383,7 +384,7 @@ def test_logs_of_other_images_stand_apart(tmp_path):
     first = read_published_log(log(tmp_path / "a"))
     again = read_published_log(log(tmp_path / "b", [line.replace("0.61", "0.5") for line in reversed(LINES)]))
     other = read_published_log(log(tmp_path / "c", ["0\t4\t4\t0.61\t1\t0:00", *LINES[1:]]))
-    assert [runs for _, runs in comparable([first, again, other])] == [[first, again], [other]]
+    assert list(comparable([first, again, other]).values()) == [[first, again], [other]]
 
 
 def test_an_unknown_sigma_is_a_question_mark(tmp_path):

@@ -1,0 +1,167 @@
+"""Which runs may stand in one table, and what the table says about them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hf_smoothing import statistics
+from hf_smoothing.records import Run
+from hf_smoothing.statistics import DEFAULT_RADII, exact_text
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What runs must have in common to stand in one table; different models and noise levels may.
+
+    Attributes:
+        norm, bound, rounding: of the radii; `rounding` is None where the run does not state it.
+        rule, draws: name of the rule, and its whole numbers as (name, value).
+        alpha: failure probability of one certificate; None if it is not stated, "deterministic" if there is none.
+        data, content: name of the data set with its split, and a hash of what was certified.
+        num_images, left_out: images asked for, and those left out since they cannot be read.
+        noise_kind, resolution: of the noise; None and () without noise.
+        label_aware: whether the true label was tested only.
+    """
+
+    norm: str
+    bound: str
+    rounding: str | None
+    rule: str
+    draws: tuple[tuple[str, int], ...]
+    alpha: float | str | None
+    data: str
+    content: str
+    num_images: int
+    left_out: int
+    noise_kind: str | None
+    resolution: tuple[int, ...]
+    label_aware: bool
+
+    @classmethod
+    def of(cls, run: Run) -> Conditions:
+        """The conditions of a run."""
+        s = run.settings
+        rule = s.get("rule", {})
+        data, content = _data(run)
+        return cls(
+            norm=str(s.get("norm")),
+            bound=s.get("bound", ""),
+            rounding=s.get("rounding"),
+            rule=str(rule.get("name")),
+            draws=tuple((key, value) for key, value in rule.items() if isinstance(value, int)),
+            alpha="deterministic" if s.get("deterministic") else s.get("alpha"),
+            data=data,
+            content=content,
+            num_images=images_asked(run),
+            left_out=_left_out(run),
+            noise_kind=s["noise"].get("kind") if "noise" in s else None,
+            resolution=tuple(s.get("resolution", ())) if "noise" in s else (),
+            label_aware=bool(s.get("label_aware")),
+        )
+
+    def __str__(self) -> str:
+        """The line under a table."""
+        draws = ", ".join(f"{key} = {value:,}" for key, value in self.draws)
+        if isinstance(self.alpha, str):
+            alpha = self.alpha
+        else:
+            alpha = "alpha not stated" if self.alpha is None else f"alpha = {self.alpha}"
+        missing = f", {self.left_out} of {self.num_images + self.left_out} left out since they cannot be read"
+        parts = [
+            " ".join(filter(None, (self.norm, self.bound, "radii"))) + (f", {self.rounding}" if self.rounding else ""),
+            f"{self.rule} ({draws})" if draws else self.rule,
+            alpha,
+            f"{self.num_images} images of {self.data} ({self.content[:8]}){missing if self.left_out else ''}",
+        ]
+        if self.noise_kind is not None:
+            parts.append(f"noise {self.noise_kind} at {'x'.join(map(str, self.resolution))}")
+        if self.label_aware:
+            parts.append("LABEL-AWARE: for evaluation only, no certificates")
+        return "; ".join(parts)
+
+
+def comparable(runs: Iterable[Run]) -> dict[Conditions, list[Run]]:
+    """The runs by what those of one table must have in common, in the order given."""
+    groups: dict[Conditions, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(Conditions.of(run), []).append(run)
+    return groups
+
+
+def _data(run: Run) -> tuple[str, str]:
+    """Name of a run's data set with its split, and a hash of what was certified."""
+    data = run.settings.get("dataset", {})
+    if "labels_sha256" in data:  # a log, which names no data set
+        return "an unknown data set with labels", data["labels_sha256"]
+    split = f" {data['split']}" if data.get("split") else ""
+    if "stream_sha256" not in data:
+        return f"{data.get('id') or 'data set'}{split}", str(data.get("sha256"))
+    # A stream has no hash of its own before it ends; what its rows keep tells it from others.
+    rows = ",".join(f"{index} {run.rows[index].get('image_sha256')}" for index in sorted(run.rows))
+    return f"{data.get('id') or 'a stream'}{split}", hashlib.sha256(rows.encode()).hexdigest()
+
+
+def _left_out(run: Run) -> int:
+    return len(run.settings.get("informative", {}).get("unreadable", ()))
+
+
+def images_asked(run: Run) -> int:
+    """Images that a run is to certify: of a stream it does not know beforehand which cannot be read."""
+    asked = run.settings.get("num_images") or len(run.rows)
+    return (
+        asked - _left_out(run)
+        if "stream_sha256" in run.settings.get("dataset", {}) and asked > len(run.rows)
+        else int(asked)
+    )
+
+
+def default_radii(runs: Iterable[Run]) -> list[float]:
+    """What a table shows by default: all target radii of the runs, every fifth of a curve, quarters of the largest radius looked for, or the usual ones."""
+    runs = list(runs)
+    rules = [run.settings.get("rule", {}) for run in runs]
+    targets = {r for run in runs for r in _shown(run.settings)}
+    targets |= {
+        rule["largest"] if k == 4 else float(f"{rule['largest'] * k / 4:.10g}")
+        for rule in rules
+        if "largest" in rule
+        for k in range(5)
+    }
+    return sorted(targets) or list(DEFAULT_RADII)
+
+
+def _shown(settings: dict[str, Any]) -> list[float]:
+    """The target radii that a table has room for: all that somebody chose, of a curve every fifth."""
+    targets = [float(radius) for radius in settings.get("rule", {}).get("radii", ())]
+    return targets[::5] if _is_curve(settings) else targets
+
+
+def _is_curve(settings: dict[str, Any]) -> bool:
+    """Whether the targets are those of mode "curve"."""
+    targets, sigma = settings.get("rule", {}).get("radii", ()), settings.get("sigma")
+    curve = [] if sigma is None else statistics.target_grid(sigma, curve=True)
+    return len(targets) > 1 and list(targets) == curve[: len(targets)]
+
+
+def note(settings: dict[str, Any]) -> str:
+    """What a table must say about the figures of a run, beside what the caption says; empty where there is nothing."""
+    rule = settings.get("rule", {})
+    if "largest" in rule:
+        return f"No radius above {exact_text(rule['largest'])} was looked for, which limits the ACR as well."
+    if "radii" not in rule:
+        return ""
+    last = exact_text(rule["radii"][-1])
+    aware, spending = settings.get("label_aware"), "spending" in str(rule.get("name"))
+    if _is_curve(settings):
+        text = (
+            f"† Draws stopped when every radius of the curve, each sigma/10 = {exact_text(round(settings['sigma'] / 10, 12))} up to {last}, was decided. Between "
+            f"them, beyond the last, and on average (ACR), slightly more might be certified"
+        )
+        cure = "by targets of your own (radii)" if aware else "by mode fixed"
+        return f"{text}: {cure}."
+    text = f"† Draws stopped when the targets of this run, up to {last}, were decided. At other radii, and on average (ACR), more might be certified"
+    if spending:
+        text += ", since the radius of an image is its largest certified target"
+    return f"{text}: use mode curve{'' if aware else ' or fixed'} to measure those."

@@ -1,0 +1,85 @@
+"""The figures of one run over the images that are finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf_smoothing import statistics
+from hf_smoothing.records import Run, RunError
+from hf_smoothing.statistics import DEFAULT_RADII, exact_text
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one run.
+
+    Attributes:
+        run: the run folder or published log.
+        name: to show.
+        curve: certified accuracy at the radii of the table.
+        average_radius: average certified radius.
+        abstention: share of abstentions.
+    """
+
+    run: Run
+    name: str
+    curve: statistics.CertifiedAccuracy
+    average_radius: float
+    abstention: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the run."""
+        return self.run.settings
+
+
+def measure(run: Run, radii: Sequence[float] = DEFAULT_RADII, name: str | None = None) -> Measured:
+    """The figures of a run over the images that are finished.
+
+    Args:
+        run: from `read_run` or `read_published_log`.
+        radii: of the table.
+        name: to show; the model's id by default.
+
+    Raises:
+        RunError: if nothing is finished, or images have no label.
+    """
+    predictions, references, certified = columns(run)
+    curve = statistics.certified_accuracy(predictions, references, certified, radii)
+    return Measured(
+        run=run,
+        name=name or str(run.settings.get("model", {}).get("id") or run.path.name),
+        curve=curve,
+        average_radius=statistics.average_certified_radius(predictions, references, certified),
+        abstention=statistics.abstention_rate(predictions),
+    )
+
+
+def columns(run: Run) -> tuple[list[int], list[int], list[float]]:
+    """Predictions, labels and radii of a run, ordered by index.
+
+    Raises:
+        RunError: if there are no rows, or rows lack what is needed.
+    """
+    if not run.rows:
+        raise RunError(f"{run.path} has no finished image yet.")
+    rows = [run.rows[index] for index in sorted(run.rows)]
+    for row in rows:
+        missing = {"prediction", "radius", "label"} - row.keys()
+        if missing:
+            raise RunError(f"{run.path}: the row of image {row['index']} lacks {', '.join(sorted(missing))}.")
+        if row["label"] is None:
+            raise RunError(
+                f"{run.path}: image {row['index']} has no label, so accuracy cannot be measured. "
+                "Certify with a labelled split and --label-column."
+            )
+    return [r["prediction"] for r in rows], [r["label"] for r in rows], [float(r["radius"]) for r in rows]
+
+
+def sigma_text(settings: dict[str, Any]) -> str:
+    """The noise level of a run, as tables and legends print it."""
+    if settings.get("deterministic"):
+        return "none"
+    return "?" if settings.get("sigma") is None else exact_text(settings["sigma"])

@@ -1,0 +1,67 @@
+"""Tables and curves from run folders and from published logs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_smoothing.records import read_run
+from hf_smoothing.reports.curves import plot
+from hf_smoothing.reports.grouping import comparable, default_radii, note
+from hf_smoothing.reports.measured import measure
+from hf_smoothing.reports.published import read_published_log
+from hf_smoothing.reports.tables import table
+from hf_smoothing.units import check_radius
+
+
+def report(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    radii: Sequence[float] | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> str:
+    """One table for each group of comparable runs, as Markdown; with `output_dir` also report.md and a curve for each group.
+
+    Args:
+        paths: run folders, and files in the log format of randomized-smoothing papers (see `read_published_log`). A log
+            does not say with which alpha or on which data it was made, so it never shares a table with a run folder.
+        radii: of the tables; by default the targets of the runs.
+        output_dir: where to write; nothing is written by default.
+        names: what to call the models, one a path; their ids by default, the path for a log.
+
+    Raises:
+        RunError: if a folder is no run, a file no published log, or either has nothing to report.
+        ValueError: if `names` has another length.
+    """
+    runs = [read_published_log(path) if Path(path).is_file() else read_run(path) for path in paths]
+    if names is not None and len(names) != len(runs):
+        raise ValueError(f"`names` must have one entry a run, got {len(names)} for {len(runs)} runs.")
+    called = dict(zip(map(id, runs), names, strict=True)) if names else {}
+    radii = default_radii(runs) if radii is None else radii
+    for run in runs:
+        for radius in radii:
+            check_radius(radius, run.settings.get("norm", "l2"), "radii", run.settings.get("resolution"))
+    groups = comparable(runs)
+    folder = None if output_dir is None else Path(output_dir)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    if len(groups) > 1:
+        parts.append(
+            f"These runs differ in data, draws or rule, so they are shown in {len(groups)} tables that must not be compared."
+        )
+    for number, (common, members) in enumerate(groups.items(), start=1):
+        measured = [measure(run, radii, called.get(id(run))) for run in members]
+        text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
+        notes = dict.fromkeys(found for run in members if (found := note(run.settings)))
+        text += "".join(f"\n\n{found}" for found in notes)
+        if folder is not None:
+            picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")
+            text += f"\n\n![Certified accuracy]({picture.name})"
+        parts.append(text)
+    markdown = "\n\n".join(parts) + "\n"
+    if folder is not None:
+        (folder / "report.md").write_text(markdown, encoding="utf-8")
+    return markdown

@@ -1,0 +1,50 @@
+"""Certified accuracy at a few radii, as a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hf_smoothing import statistics
+from hf_smoothing.records import Run
+from hf_smoothing.reports.grouping import images_asked
+from hf_smoothing.reports.measured import Measured, sigma_text
+from hf_smoothing.statistics import exact_text
+
+
+def table(measured: Sequence[Measured]) -> str:
+    """A Markdown table: certified accuracy x radius, a row a run, with 95% intervals.
+
+    Raises:
+        ValueError: if the runs were measured at different radii.
+    """
+    radii = measured[0].curve.thresholds
+    if any(not np.array_equal(m.curve.thresholds, radii) for m in measured):
+        raise ValueError("Runs of one table must be measured at the same radii.")
+    header = ["model", "sigma", *(f"r = {exact_text(r)}" for r in radii), "ACR", "abstained", "images"]
+    rows = [header]
+    for m in measured:
+        cells = [
+            f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if _decided(m.run, r) else '†'}"
+            for r, a, lo, hi in zip(radii, m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
+        ]
+        total = images_asked(m.run)
+        images = (
+            str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
+        )
+        targets = "radii" in m.settings.get("rule", {})
+        digits = 3 if m.settings.get("norm", "l2") == "l2" else 5  # l-infinity radii are small
+        acr = statistics.round_down(m.average_radius, digits) + ("†" if targets else "")
+        abstained = "-" if m.settings.get("label_aware") else f"{100 * m.abstention:.1f}"
+        rows.append([m.name, sigma_text(m.settings), *cells, acr, abstained, images])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def _decided(run: Run, radius: float) -> bool:
+    """Whether the run drew until this radius was certified or given up; one with a fixed number of draws decides all."""
+    targets = run.settings.get("rule", {}).get("radii")
+    return targets is None or radius in targets
