@@ -178,15 +178,15 @@ def _smoothed_attack(
     generator: torch.Generator,
 ) -> _Attack:
     soft = smoothed_logits(classifier, settings["sigma"], copies, generator)
-    noise = settings["noise"]["kind"]
+    noise_kind = settings["noise_kind"]
 
     def attack(clean: Tensor, radii: Tensor, rows: Sequence[dict[str, Any]]) -> tuple[Tensor, list[tuple[int, int]]]:
         # The noise is fresh at every step, so the last point is worth more than the one whose draws were luckiest.
         points = pgd(soft, clean, _classes(rows, clean), epsilon=radii, steps=steps, generator=generator, keep="last")
-        points = round_to_grid(points, clean, radii, "l2") if noise == "grid" else points
+        points = round_to_grid(points, clean, radii, "l2") if noise_kind == "grid" else points
         answers = predict(
-            classifier, points, sigma=settings["sigma"], n=n, alpha=alpha, noise=noise, dtype=settings["dtype"],
-            channels_last=settings["channels_last"], compiled=settings["compiled"], seed=key, indices=[row["index"] for row in rows],
+            classifier, points, sigma=settings["sigma"], n=n, alpha=alpha, noise_kind=noise_kind, dtype=settings["dtype"],
+            channels_last=settings["channels_last"], compile=settings["compile"], seed=key, indices=[row["index"] for row in rows],
         )  # fmt: skip
         return points, [(answer.prediction, answer.draws) for answer in answers]
 

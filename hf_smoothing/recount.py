@@ -32,13 +32,13 @@ class Terms:
         selection: indices of the run's images.
         ceiling: no radius is above it.
         targets: target radii.
-        bounds: draws at the end of each stage, where votes can be counted again.
+        stage_ends: draws at the end of each stage, where votes can be counted again.
     """
 
     selection: range | frozenset[int] | None = None
     ceiling: float = math.inf
     targets: tuple[float, ...] = ()
-    bounds: tuple[int, ...] = ()
+    stage_ends: tuple[int, ...] = ()
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Counted:
     """Rows whose votes can be counted again: their indices, and the votes of each stage, as (class, votes) pairs."""
 
     indices: list[int] = field(default_factory=list)
-    looks: list[list[Look]] = field(default_factory=list)
+    votes: list[list[Look]] = field(default_factory=list)
 
 
 def terms_of(settings: Mapping[str, Any]) -> Terms:
@@ -58,12 +58,12 @@ def terms_of(settings: Mapping[str, Any]) -> Terms:
     return Terms(
         selection=range(*selection["range"]) if isinstance(selection, dict) else None if selection is None else frozenset(selection),
         ceiling=_ceiling(settings, rule),
-        targets=tuple(rule.get("radii", ())),
-        bounds=_bounds(settings, rule),
+        targets=tuple(rule.get("targets", ())),
+        stage_ends=_stage_ends(settings, rule),
     )  # fmt: skip
 
 
-def _bounds(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> tuple[int, ...]:
+def _stage_ends(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> tuple[int, ...]:
     """Ends of the stages; none where the settings do not say all that counting again takes."""
     n0, n = rule.get("n0"), rule.get("n")
     known = all(settings.get(key) is not None for key in ("sigma", "alpha", "bound", "resolution"))
@@ -84,7 +84,7 @@ def _ceiling(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> float:
     n, alpha, sigma = rule.get("n"), settings.get("alpha"), settings.get("sigma")
     if settings.get("norm") != "l2" or n is None or alpha is None or sigma is None:
         return ceiling
-    name, slack = str(rule.get("name")), settings.get("noise", {}).get("total_variation", 0.0)
+    name, slack = str(rule.get("name")), settings.get("total_variation", 0.0)
     if name.startswith("sequential"):
         level = statistics.sequential_level(alpha, rule.get("n0", 0), settings.get("label_aware", False))
         return min(ceiling, statistics.sequential_ceiling(n, level, sigma, slack))
@@ -108,16 +108,16 @@ def faults(
     counted = Counted()
     for index, row in rows.items():
         fault = _fault(index, row, terms)
-        if fault is None and "looks" in row and terms.bounds:
+        if fault is None and "counts_by_look" in row and terms.stage_ends:
             fault, looks = _read_looks(row, terms)
             counted.indices.append(index)
-            counted.looks.append(looks)
+            counted.votes.append(looks)
         if fault is not None:
             yield index, fault
             return  # what follows reads the rows by their meaning
     for index, row in partials.items():
         fault = _index_fault(index, terms)
-        if fault is None and "looks" in row and terms.bounds:
+        if fault is None and "counts_by_look" in row and terms.stage_ends:
             fault, _ = _read_looks(row, terms, partial=True)
         if fault is not None:
             yield index, fault
@@ -150,17 +150,19 @@ def _fault(index: int, row: Row, terms: Terms) -> str | None:
             return f"radius {radius!r} is above {terms.ceiling:.6g}, the largest that the rule of this run can certify"
         if prediction == ABSTAIN and radius > 0.0:
             return f"an abstention ({ABSTAIN} under prediction) must have radius 0.0, got {radius!r}"
-    targets = row.get("targets")
-    if targets is not None and (not isinstance(targets, list) or tuple(targets) != terms.targets[: len(targets)]):
-        return f"targets must be the first of the run's own, {list(terms.targets)}, got {targets!r}"
+    certified = row.get("certified_targets")
+    if certified is not None and (
+        not isinstance(certified, list) or tuple(certified) != terms.targets[: len(certified)]
+    ):
+        return f"certified_targets must be the first of the run's targets, {list(terms.targets)}, got {certified!r}"
     return None
 
 
 def _read_looks(row: Row, terms: Terms, partial: bool = False) -> tuple[str | None, list[Look]]:
     """(what is wrong, the votes of each stage)."""
-    recorded, bounds = row["looks"], terms.bounds
-    if not isinstance(recorded, list) or not 0 < len(recorded) <= len(bounds):
-        return f"looks must be a list of 1 to {len(bounds)} stages, got {recorded!r}"[:300], []
+    recorded, ends = row["counts_by_look"], terms.stage_ends
+    if not isinstance(recorded, list) or not 0 < len(recorded) <= len(ends):
+        return f"counts_by_look must be a list of 1 to {len(ends)} stages, got {recorded!r}"[:300], []
     looks: list[Look] = []
     total = 0
     for number, votes in enumerate(recorded):
@@ -171,7 +173,7 @@ def _read_looks(row: Row, terms: Terms, partial: bool = False) -> tuple[str | No
         if not all(label >= 0 and _whole(count) and count >= 0 for label, count in look.items()):
             return f"votes must be counts >= 0 of classes >= 0, got {votes!r}"[:300], []
         cast, total = sum(look.values()), total + sum(look.values())
-        due = bounds[number] - (bounds[number - 1] if number else 0)
+        due = ends[number] - (ends[number - 1] if number else 0)
         if cast != due and not (partial and cast < due and number == len(recorded) - 1):
             return f"look {number + 1} must have {due} votes, got {cast}", []
         looks.append(look)
@@ -187,18 +189,18 @@ def _recounted(
     rule, aware = settings["rule"], bool(settings.get("label_aware"))
     fixed = rule.get("name") == "fixed-n"
     least = 2 if rule["n0"] else 1
-    short = [index for index, looks in zip(counted.indices, counted.looks, strict=True) if len(looks) < least]
+    short = [index for index, looks in zip(counted.indices, counted.votes, strict=True) if len(looks) < least]
     if short:
-        yield short[0], f"a finished row must have at least {least} looks, got {len(rows[short[0]]['looks'])}"
+        yield short[0], f"a finished row must have at least {least} looks, got {len(rows[short[0]]['counts_by_look'])}"
         return
     tops = [
         _top(rows[index], looks, rule["n0"], aware)
-        for index, looks in zip(counted.indices, counted.looks, strict=True)
+        for index, looks in zip(counted.indices, counted.votes, strict=True)
     ]
     if None in tops:
         yield counted.indices[tops.index(None)], "a label-aware row must have a label"
         return
-    claims = (_fixed if fixed else _sequential)(settings, counted.looks, [top or 0 for top in tops], terms)
+    claims = (_fixed if fixed else _sequential)(settings, counted.votes, [top or 0 for top in tops], terms)
     for place, index in enumerate(counted.indices):
         row = rows[index]
         given = {
@@ -206,7 +208,7 @@ def _recounted(
             "radius": float(claims.radius[place]),
             "p_lower": float(claims.p_lower[place]),
             "p_upper": None if claims.p_upper is None else float(claims.p_upper[place]),
-            "targets": list(terms.targets[: int(claims.targets[place])]),
+            "certified_targets": list(terms.targets[: int(claims.reached[place])]),
         }
         for key, value in given.items():
             said: Any = row.get(key, value)
@@ -237,7 +239,7 @@ def _fixed(
     ]
     return statistics.fixed_claims(
         np.array(successes), np.array(others), n=settings["rule"]["n"], alpha=settings["alpha"], sigma=settings["sigma"], bound=settings["bound"],
-        slack=settings.get("noise", {}).get("total_variation", 0.0), diameter=diameter(settings["resolution"]),
+        slack=settings.get("total_variation", 0.0), diameter=diameter(settings["resolution"]),
     )  # fmt: skip
 
 
@@ -256,11 +258,11 @@ def _sequential(
         "level": statistics.sequential_level(settings["alpha"], rule["n0"], bool(settings.get("label_aware"))),
         "sigma": settings["sigma"],
         "spending": rule["name"].endswith("spending"),
-        "slack": settings.get("noise", {}).get("total_variation", 0.0),
+        "slack": settings.get("total_variation", 0.0),
     }
     boundaries = statistics.target_boundaries(terms.targets, ends, **common)
     return statistics.sequential_claims(
-        successes, boundaries, radii=terms.targets, looks=ends, diameter=diameter(settings["resolution"]), **common
+        successes, boundaries, targets=terms.targets, looks=ends, diameter=diameter(settings["resolution"]), **common
     )
 
 

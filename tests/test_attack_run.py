@@ -23,7 +23,7 @@ from tests.support.classifiers import Constant, Linear, random_dataset
 from tests.support.tiny import NAMES, SIZE, parquet_folder, plain, smoothed
 
 
-ARGUMENTS = {"sigma": 0.25, "mode": "fixed", "n0": 200, "n": 2000, "batch_size": 256, "progress": False}
+ARGUMENTS = {"sigma": 0.25, "mode": "fixed", "n0": 200, "n": 2000, "copies_per_batch": 256, "progress": False}
 ATTACK = {"steps": 8, "copies": 8, "n": 2000, "alpha": 0.001}
 QUIET = {**ATTACK, "seed": 0, "progress": False}
 DISTANCES = [0.1, -0.15, 0.2, -0.25, 0.3, -0.35, 0.12, -0.22]
@@ -50,7 +50,7 @@ MODEL = LinearModule().eval()
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     dataset = DATASET if request.param == "grid" else FLOATS
-    return certify_dataset(MODEL, dataset, folder, noise=request.param, **ARGUMENTS)
+    return certify_dataset(MODEL, dataset, folder, noise_kind=request.param, **ARGUMENTS)
 
 
 @pytest.fixture
@@ -119,13 +119,13 @@ def test_restarts_are_for_deterministic_certificates(run):
 
 
 def images(run):
-    return DATASET if run.settings["noise"]["kind"] == "grid" else FLOATS
+    return DATASET if run.settings["noise_kind"] == "grid" else FLOATS
 
 
 def test_no_true_certificate_is_broken(run):
     for index, row in run.rows.items():
         exact = MODEL.linear.exact_radius(
-            images(run)[index]["pixel_values"].float() / (255 if run.settings["noise"]["kind"] == "grid" else 1)
+            images(run)[index]["pixel_values"].float() / (255 if run.settings["noise_kind"] == "grid" else 1)
         )
         assert 0.0 < row["radius"] < exact + 0.01
     found = attack_run(MODEL, images(run), run, **QUIET)
@@ -169,9 +169,9 @@ def test_on_the_grid_the_attacked_images_are_eight_bit_images(run, monkeypatch):
     assert [len(points) for points, _ in seen] == [3, 3, 2]
     steps = torch.cat([points for points, _ in seen]).double() * 255
     off = float((steps - steps.round()).abs().max())
-    grid = run.settings["noise"]["kind"] == "grid"
+    grid = run.settings["noise_kind"] == "grid"
     assert off < 1e-4 if grid else off > 0.01
-    assert {options["noise"] for _, options in seen} == {"grid" if grid else "gaussian"}
+    assert {options["noise_kind"] for _, options in seen} == {"grid" if grid else "gaussian"}
     assert [index for _, options in seen for index in options["indices"]] == list(range(8))
     assert all((options["n"], options["alpha"], options["sigma"]) == (2000, 0.001, 0.25) for _, options in seen)
 
@@ -345,7 +345,7 @@ def command(*words):
 
 def certify(place, *options, model="model"):
     return command(
-        "certify", place / model, place / "images", "--sigma", "0.25", "--radii", "0.05", "0.1", "--n", "60", "--n0", "5",
+        "certify", place / model, place / "images", "--sigma", "0.25", "--targets", "0.05", "0.1", "--n", "60", "--n0", "5",
         "--device", "cpu", "--output-dir", place / "run", *options,
     )  # fmt: skip
 
@@ -379,7 +379,9 @@ def test_broken_certificates_are_the_exit_status(place, capsys):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     for row in rows:
         row["prediction"] = (row["prediction"] + 1) % len(NAMES)
-        row["looks"] = [{str((int(k) + 1) % len(NAMES)): n for k, n in look.items()} for look in row["looks"]]
+        row["counts_by_look"] = [
+            {str((int(k) + 1) % len(NAMES)): n for k, n in look.items()} for look in row["counts_by_look"]
+        ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     capsys.readouterr()
     assert attack(place, "--seed", "0") == 1

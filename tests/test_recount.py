@@ -32,10 +32,10 @@ KINDS = {
     "runner-up": {"mode": "fixed", "n": 500, "bound": "runner-up"},
     "targets": {"n": 2000},
     "curve": {"mode": "curve", "n": 2000},
-    "spending": {"n": 2000, "spending": True, "radii": [0.0, 0.02, 0.05, 0.1, 0.2]},
+    "spending": {"n": 2000, "spending": True, "targets": [0.0, 0.02, 0.05, 0.1, 0.2]},
     "no selection": {"n": 2000, "n0": 0},
     "label-aware": {"n": 2000, "label_aware": True},
-    "float noise": {"n": 1000, "noise": "gaussian"},
+    "float noise": {"n": 1000, "noise_kind": "gaussian"},
     "at the diameter": {"n": 1000, "sigma": 4.0, "dataset": [{**IMAGES[0], "pixel_values": IMAGES[0]["pixel_values"][:, :1, :1]}]},
 }  # fmt: skip
 
@@ -71,7 +71,7 @@ def test_rows_as_runs_write_them_are_taken(runs, kind, tmp_path):
     run = runs[kind]
     assert read_run(run.path).rows == run.rows
     assert any(row["radius"] > 0 for row in run.rows.values())
-    assert read_run(rewrite(tmp_path, run, lambda row: row.pop("looks"))).rows.keys() == run.rows.keys()
+    assert read_run(rewrite(tmp_path, run, lambda row: row.pop("counts_by_look"))).rows.keys() == run.rows.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,7 +90,9 @@ def test_a_row_that_its_votes_do_not_give_is_refused(runs, kind, what, tmp_path)
         elif what == "p_lower":
             row["p_lower"] -= 0.01
         elif what == "votes":  # to another class: as many votes, another answer
-            row["looks"] = [{str((int(label) + 1) % 3): n for label, n in look.items()} for look in row["looks"]]
+            row["counts_by_look"] = [
+                {str((int(label) + 1) % 3): n for label, n in look.items()} for look in row["counts_by_look"]
+            ]
         else:
             row["draws"] += 1
 
@@ -120,13 +122,13 @@ def change_to(**values):
         (change_to(prediction=-1, radius=0.1), "an abstention .* must have radius 0.0, got 0.1"),
         (change_to(label=-1), "label must be a class >= 0 or null, got -1"),
         (change_to(label=True), "label must be a class"),
-        (change_to(targets=[0.1]), r"targets must be the first of the run's own, \[0.0, 0.25.*got \[0.1\]"),
-        (change_to(targets=[0.25, 0.0]), "targets must be the first"),
-        (change_to(looks=[]), "looks must be a list of 1 to"),
-        (change_to(looks=[{"0": 100}]), "must have at least 2 looks|draws must be the number of votes"),
-        (change_to(looks=[{"0": 101}, {"0": 19}]), "look 1 must have 100 votes, got 101"),
-        (change_to(looks=[{"0": 120, "1": -20}]), "votes must be counts >= 0"),
-        (change_to(looks=[{"x": 100}]), "votes must be an object from classes to counts"),
+        (change_to(certified_targets=[0.1]), r"certified_targets must be the first of the run's targets, \[0.0, 0.25.*got \[0.1\]"),
+        (change_to(certified_targets=[0.25, 0.0]), "certified_targets must be the first"),
+        (change_to(counts_by_look=[]), "counts_by_look must be a list of 1 to"),
+        (change_to(counts_by_look=[{"0": 100}]), "must have at least 2 looks|draws must be the number of votes"),
+        (change_to(counts_by_look=[{"0": 101}, {"0": 19}]), "look 1 must have 100 votes, got 101"),
+        (change_to(counts_by_look=[{"0": 120, "1": -20}]), "votes must be counts >= 0"),
+        (change_to(counts_by_look=[{"x": 100}]), "votes must be an object from classes to counts"),
         (change_to(index=1), "image 1 is not one of this run's images"),
         (change_to(index=999), "image 999 is not one of this run's images"),
         (change_to(index=-4), "image -4 is not one of this run's images"),
@@ -139,8 +141,8 @@ def test_what_no_row_can_say_is_refused_by_name(runs, change, message, tmp_path)
 
 def test_certified_targets_that_the_votes_do_not_give_are_refused(runs, tmp_path):
     for kind in ("targets", "spending", "label-aware"):
-        with pytest.raises(RunError, match=r"targets is \[\], but the votes of this row give \[0.0"):
-            read_run(rewrite(tmp_path, runs[kind], lambda row: row.update(targets=[])))
+        with pytest.raises(RunError, match=r"certified_targets is \[\], but the votes of this row give \[0.0"):
+            read_run(rewrite(tmp_path, runs[kind], lambda row: row.update(certified_targets=[])))
 
 
 def test_more_rows_than_images_are_refused(runs, tmp_path):
@@ -166,13 +168,13 @@ def test_rows_of_another_run_are_refused(runs, tmp_path):
 
 def test_unfinished_rows_are_checked(runs, tmp_path):
     folder = rewrite(tmp_path, runs["targets"], lambda row: None)
-    partial = {"index": 4, "partial": True, "draws": 110, "num_labels": 3, "looks": [{"0": 100}, {"0": 10}]}
+    partial = {"index": 4, "partial": True, "draws": 110, "num_labels": 3, "counts_by_look": [{"0": 100}, {"0": 10}]}
     file = folder / "certificates-0.jsonl"
     lines = file.read_text().splitlines()
     for change, message in (
         ({}, None),
-        ({"looks": [{"0": 100}, {"0": 21}], "draws": 121}, "look 2 must have 20 votes, got 21"),
-        ({"looks": [{"0": 90}, {"0": 20}]}, "look 1 must have 100 votes, got 90"),
+        ({"counts_by_look": [{"0": 100}, {"0": 21}], "draws": 121}, "look 2 must have 20 votes, got 21"),
+        ({"counts_by_look": [{"0": 90}, {"0": 20}]}, "look 1 must have 100 votes, got 90"),
         ({"draws": 50}, "draws must be the number of votes, 110, got 50"),
         ({"index": 3}, "image 3 is not one of this run's images"),
     ):
@@ -200,7 +202,7 @@ def test_deterministic_rows_are_checked(tmp_path):
 
 def test_settings_that_say_little_ask_little(tmp_path):
     with RunWriter(tmp_path, {"anything": 1}) as writer:
-        writer.append({"index": 3, "radius": 100.0, "looks": "none"})
+        writer.append({"index": 3, "radius": 100.0, "counts_by_look": "none"})
     assert read_run(tmp_path).rows[3]["radius"] == 100.0
 
 

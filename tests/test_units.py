@@ -172,12 +172,12 @@ def test_attacks_refuse_l2_radii_above_the_diameter(attack):
 @pytest.mark.parametrize("noise", ["grid", "gaussian"])
 def test_no_certificate_is_larger_than_the_pixel_cube(mode, noise):
     image = torch.zeros(1, 1, 1, 2, dtype=torch.uint8)
-    (certificate,) = certify(Constant(), image, sigma=2.0, mode=mode, n=1000, noise=noise, seed=0)
+    (certificate,) = certify(Constant(), image, sigma=2.0, mode=mode, n=1000, noise_kind=noise, seed=0)
     assert certificate.radius <= diameter((1, 1, 2)) == math.sqrt(2)
     assert certificate.radius == math.sqrt(2) or mode == "targets"  # draws stop at its largest target, 1
-    assert all(target <= math.sqrt(2) for target in certificate.targets)
+    assert all(target <= math.sqrt(2) for target in certificate.certified_targets)
     assert FixedRule(2.0, n=1000, bound="runner-up").diameter == math.inf
-    (other,) = certify(Constant(), image, sigma=0.25, mode=mode, n=1000, noise=noise, seed=0)
+    (other,) = certify(Constant(), image, sigma=0.25, mode=mode, n=1000, noise_kind=noise, seed=0)
     assert 0.5 < other.radius < 1.0
 
 
@@ -187,21 +187,21 @@ def test_a_chosen_target_beyond_the_cube_is_refused(tmp_path):
         r"Target radius 1.5 is above 1.414, the largest l2 distance .* divide grey levels of 0..255 by 255 \(0.00588\)"
     )
     with pytest.raises(ValueError, match=message):
-        certify(Constant(), image, sigma=1.0, radii=[0.0, 1.5], n=1000)
+        certify(Constant(), image, sigma=1.0, targets=[0.0, 1.5], n=1000)
     with pytest.raises(ValueError, match=message):
         certify_dataset(
-            Constant(), [{"pixel_values": image[0]}], tmp_path / "run", sigma=1.0, radii=[0.0, 1.5], n=1000
+            Constant(), [{"pixel_values": image[0]}], tmp_path / "run", sigma=1.0, targets=[0.0, 1.5], n=1000
         )
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"Target radius 64 is out of reach.*No n reaches it.*grey levels.*\(0.251\)"):
-        make_rule(0.25, radii=[0.0, 64])
+        make_rule(0.25, targets=[0.0, 64])
 
 
 def test_rows_of_a_run_end_at_the_diameter(tmp_path):
     dataset = [{"pixel_values": torch.zeros(1, 1, 2, dtype=torch.uint8), "labels": 1}]
     run = certify_dataset(Constant(), dataset, tmp_path / "run", sigma=3.0, n=1000, progress=False)
     assert run.rows[0]["radius"] == math.sqrt(2)
-    assert run.settings["rule"]["radii"] == [0.0, 0.5, 1.0]
+    assert run.settings["rule"]["targets"] == [0.0, 0.5, 1.0]
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.12, 0.25, 0.5, 1.0, 1.5, 1.7, 2.0, 3.0, 4.0])
@@ -214,15 +214,15 @@ def test_default_targets_fit_a_table(sigma):
 def test_a_sigma_below_a_grey_level_is_warned_of():
     with pytest.warns(UserWarning, match=r"no radius reaches 1/255.*was it divided by 255 twice \(0.25\)"):
         certify(Constant(), IMAGE, sigma=0.25 / 255, n=100)
-    certify(Constant(), IMAGE.float() / 255, sigma=0.25 / 255, n=100, noise="gaussian")
+    certify(Constant(), IMAGE.float() / 255, sigma=0.25 / 255, n=100, noise_kind="gaussian")
 
 
 @pytest.mark.parametrize("radius", [14, math.nan, -0.1])
 def test_the_callback_refuses_radii_that_no_two_images_are_apart(radius):
     from hf_smoothing.training.callbacks import CertifiedAccuracyCallback
 
-    with pytest.raises(ValueError, match="`radii`"):
-        CertifiedAccuracyCallback(TRAINER, DATASET, radii=(0.0, radius))
+    with pytest.raises(ValueError, match="`thresholds`"):
+        CertifiedAccuracyCallback(TRAINER, DATASET, thresholds=(0.0, radius))
     with pytest.raises(ValueError, match=GREY):
         CertifiedAccuracyCallback(TRAINER, DATASET, sigmas=(64,))
 

@@ -20,7 +20,7 @@ class Votes:
     Attributes:
         index: of the image within the run.
         label: true class if known; only label-aware measuring reads it.
-        looks: votes cast between one look and the next, int64 (num_labels,) each; the selection stage, if there is one, is the
+        counts_by_look: votes cast between one look and the next, int64 (num_labels,) each; the selection stage, if there is one, is the
             first. The last may be unfinished.
         drawn: number of draws made.
         seconds: spent on them.
@@ -29,7 +29,7 @@ class Votes:
 
     index: int
     label: int | None = None
-    looks: list[Counts] = field(default_factory=list)
+    counts_by_look: list[Counts] = field(default_factory=list)
     drawn: int = 0
     seconds: float = 0.0
     image_sha256: str | None = None
@@ -39,9 +39,9 @@ class Votes:
         if start != self.drawn:
             raise ValueError(f"Draws of image {self.index} must continue at {self.drawn}, got draws from {start}.")
         if opens_look:
-            self.looks.append(counts.copy())
+            self.counts_by_look.append(counts.copy())
         else:
-            self.looks[-1] += counts
+            self.counts_by_look[-1] += counts
         self.drawn = stop
 
 
@@ -56,8 +56,8 @@ class Certificate:
         p_lower: lower confidence bound of the predicted class's probability under noise.
         sigma, alpha: noise level and failure probability.
         draws: number of noisy copies classified.
-        looks: votes of each class between one look and the next; see `Votes`.
-        targets: which of the rule's target radii are certified; empty under a rule without any.
+        counts_by_look: votes of each class between one look and the next; see `Votes`.
+        certified_targets: which of the rule's target radii are certified; empty under a rule without any.
         p_upper: upper confidence bound of every other class's probability, where the radius rests on it.
         label: true class if known.
         seconds: spent on this image.
@@ -72,8 +72,8 @@ class Certificate:
     sigma: float
     alpha: float
     draws: int
-    looks: tuple[tuple[int, ...], ...]
-    targets: tuple[float, ...] = ()
+    counts_by_look: tuple[tuple[int, ...], ...]
+    certified_targets: tuple[float, ...] = ()
     p_upper: float | None = None
     label: int | None = None
     seconds: float = 0.0
@@ -87,7 +87,7 @@ class Certificate:
 
     @classmethod
     def of(
-        cls, votes: Votes, top: int, claims: Claims, sigma: float, alpha: float, radii: tuple[float, ...] = ()
+        cls, votes: Votes, top: int, claims: Claims, sigma: float, alpha: float, targets: tuple[float, ...] = ()
     ) -> Certificate:
         """The certificate that a rule reads off the votes.
 
@@ -95,7 +95,7 @@ class Certificate:
             votes: of the image.
             top: the class under test.
             claims: about this one image.
-            sigma, alpha, radii: of the rule, the last its targets.
+            sigma, alpha, targets: of the rule.
         """
         return cls(
             index=votes.index,
@@ -105,8 +105,8 @@ class Certificate:
             sigma=sigma,
             alpha=alpha,
             draws=votes.drawn,
-            looks=tuple(tuple(int(x) for x in look) for look in votes.looks),
-            targets=radii[: int(claims.targets)],
+            counts_by_look=tuple(tuple(int(x) for x in look) for look in votes.counts_by_look),
+            certified_targets=targets[: int(claims.reached)],
             p_upper=None if claims.p_upper is None else float(claims.p_upper),
             label=votes.label,
             seconds=votes.seconds,

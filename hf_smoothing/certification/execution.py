@@ -25,8 +25,8 @@ class Execution:
     Args:
         dtype: of the network: "float32", or by autocast "bfloat16" or "float16". The noise does not depend on it.
         channels_last: memory format for convolutional networks, faster in half precision.
-        compiled: through `torch.compile`.
-        batch_size: images a forward pass; the device's default if None.
+        compile: through `torch.compile`.
+        copies_per_batch: images a forward pass; the device's default if None.
 
     Raises:
         ValueError: on any other dtype, or a batch size below 1.
@@ -34,18 +34,18 @@ class Execution:
 
     dtype: str = "float32"
     channels_last: bool = False
-    compiled: bool = False
-    batch_size: int | None = None
+    compile: bool = False
+    copies_per_batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise ValueError(f"`dtype` of the network must be one of {', '.join(_DTYPES)}, got {self.dtype!r}.")
-        if self.batch_size is not None and statistics.check_whole(self.batch_size, "batch_size") < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+        if self.copies_per_batch is not None and statistics.check_whole(self.copies_per_batch, "copies_per_batch") < 1:
+            raise ValueError(f"`copies_per_batch` must be at least 1, got {self.copies_per_batch}.")
 
     def size_on(self, device: torch.device) -> int:
         """The batch size. Small batches stay in a CPU's cache; a GPU wants large ones."""
-        return self.batch_size or (128 if device.type == "cpu" else 1024)
+        return self.copies_per_batch or (128 if device.type == "cpu" else 1024)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which the network runs. Noise is added before it."""
@@ -62,14 +62,14 @@ class Execution:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         try:
             # Every batch has one size, see `count_votes`, so one compilation serves them all.
-            yield torch.compile(classify, dynamic=False) if self.compiled else classify
+            yield torch.compile(classify, dynamic=False) if self.compile else classify
         finally:
             for weight, data in zip(weights, before, strict=True):
                 weight.data = data
 
     def to_dict(self) -> dict[str, Any]:
         """What belongs to a run's settings."""
-        return {"dtype": self.dtype, "channels_last": self.channels_last, "compiled": self.compiled}
+        return {"dtype": self.dtype, "channels_last": self.channels_last, "compile": self.compile}
 
 
 @torch.inference_mode()
@@ -88,8 +88,8 @@ def probe_batch_size(
         (the execution with a batch size, images a second at each size tried).
     """
     device = classifier_device(classifier)
-    if execution.batch_size is not None or execution.compiled:
-        return replace(execution, batch_size=execution.size_on(device)), {}
+    if execution.copies_per_batch is not None or execution.compile:
+        return replace(execution, copies_per_batch=execution.size_on(device)), {}
     speeds: dict[int, float] = {}
     with execution.prepare(classifier) as classify:
         for size in (16, 32, 64, 128, 256) if device.type == "cpu" else (16, 64, 256, 512, 1024, 2048, 4096, 8192):
@@ -103,7 +103,7 @@ def probe_batch_size(
             except torch.OutOfMemoryError as error:
                 if not speeds:
                     raise ValueError(
-                        f"The device's memory must hold a batch of {size} images of shape {shape}, and does not. Pass a smaller batch_size, "
+                        f"The device's memory must hold a batch of {size} images of shape {shape}, and does not. Pass a smaller copies_per_batch, "
                         "or dtype='bfloat16'."
                     ) from error
                 break
@@ -112,7 +112,7 @@ def probe_batch_size(
                 break
     # The smallest of those that are practically as fast as the fastest: it wastes least at the end.
     best = min(size for size, speed in speeds.items() if speed > 0.97 * max(speeds.values()))
-    return replace(execution, batch_size=best), {str(size): round(speed) for size, speed in speeds.items()}
+    return replace(execution, copies_per_batch=best), {str(size): round(speed) for size, speed in speeds.items()}
 
 
 def _forward(classify: Classifier, batch: Tensor, execution: Execution) -> None:

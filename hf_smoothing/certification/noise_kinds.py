@@ -16,7 +16,7 @@ from hf_smoothing.noise import GaussianStream, GridStream, on_grid
 
 NoiseStream = GaussianStream | GridStream
 
-NOISE_KINDS = options_of(NoiseOptions)["noise"].choices
+NOISE_KINDS = options_of(NoiseOptions)["noise_kind"].choices
 
 THREAT_MODELS = {
     "grid": "perturbed images that are 8-bit at the certified resolution",
@@ -25,30 +25,30 @@ THREAT_MODELS = {
 """Which perturbed images a certificate is about, by the kind of its noise."""
 
 
-def choose_noise(noise: str, off_grid: str | None) -> str:
+def choose_noise(kind: str, off_grid: str | None) -> str:
     """The kind of noise, "grid" or "gaussian", for images that are 8-bit or not; "auto" warns where it is not the grid.
 
     Args:
-        noise: "grid" for whole steps of 1/255, sound in floating point; "gaussian" for float32 noise, as in papers; "auto" for the
+        kind: "grid" for whole steps of 1/255, sound in floating point; "gaussian" for float32 noise, as in papers; "auto" for the
             grid where the images are on it.
         off_grid: what is not on the grid (see `off_grid`); None where all pixels are multiples of 1/255.
 
     Raises:
         ValueError: on another kind, or grid noise for images off the grid.
     """
-    if noise not in NOISE_KINDS:
-        raise ValueError(f"`noise` must be one of {', '.join(map(repr, NOISE_KINDS))}, got {noise!r}.")
-    if off_grid is None or noise == "gaussian":
-        return "grid" if noise != "gaussian" else "gaussian"
+    if kind not in NOISE_KINDS:
+        raise ValueError(f"`noise_kind` must be one of {', '.join(map(repr, NOISE_KINDS))}, got {kind!r}.")
+    if off_grid is None or kind == "gaussian":
+        return "grid" if kind != "gaussian" else "gaussian"
     cure = "Pass uint8 pixels, or round them with (255 * x).round() / 255"
-    if noise == "grid":
+    if kind == "grid":
         raise ValueError(
-            f"Grid noise certifies 8-bit images, but {off_grid}. {cure}; or use noise='gaussian', whose certificates neglect "
+            f"Grid noise certifies 8-bit images, but {off_grid}. {cure}; or use noise_kind='gaussian', whose certificates neglect "
             "floating-point rounding."
         )
     warnings.warn(
-        f"noise='auto' draws float32 noise, whose certificates neglect floating-point rounding, since {off_grid}. {cure}; "
-        "or pass noise='gaussian' if float images are meant.",
+        f"noise_kind='auto' draws float32 noise, whose certificates neglect floating-point rounding, since {off_grid}. {cure}; "
+        "or pass noise_kind='gaussian' if float images are meant.",
         stacklevel=3,
     )
     return "gaussian"
@@ -83,16 +83,16 @@ def noise_facts(stream: NoiseStream) -> dict[str, Any]:
     """What `run.json` says of the noise: all that decides the draws besides the seed, and which perturbations are covered."""
     if isinstance(stream, GridStream):
         return {
-            "kind": stream.kind,
-            "dtype": "whole steps of 1/255",
-            "drawn_by": "counters, the same on every device",
+            "noise_kind": stream.kind,
+            "noise_dtype": "whole steps of 1/255",
+            "noise_drawn_by": "counters, the same on every device",
             "total_variation": stream.total_variation,
             "threat_model": THREAT_MODELS[stream.kind],
         }
     return {
-        "kind": stream.kind,
-        "dtype": "float32",
-        "drawn_by": generator_name(stream.device),
+        "noise_kind": stream.kind,
+        "noise_dtype": "float32",
+        "noise_drawn_by": generator_name(stream.device),
         "threat_model": THREAT_MODELS[stream.kind],
     }
 

@@ -36,7 +36,7 @@ class RuleOptions(TypedDict, total=False):
             "n0 + n draws of every image, as papers do.",
         ),
     ]
-    radii: Annotated[
+    targets: Annotated[
         Sequence[float] | None,
         Option(
             None,
@@ -82,7 +82,7 @@ class RunRuleOptions(RuleOptions, MeasuringOptions, total=False):
 class NoiseOptions(TypedDict, total=False):
     """Which noise is drawn: `choose_noise`."""
 
-    noise: Annotated[
+    noise_kind: Annotated[
         Literal["auto", "grid", "gaussian"],
         Option(
             "auto",
@@ -95,7 +95,7 @@ class NoiseOptions(TypedDict, total=False):
 class ExecutionOptions(TypedDict, total=False):
     """How the network is run: `Execution`."""
 
-    batch_size: Annotated[
+    copies_per_batch: Annotated[
         int | None,
         Option(
             None,
@@ -110,7 +110,7 @@ class ExecutionOptions(TypedDict, total=False):
     channels_last: Annotated[
         bool, Option(False, "Memory format of convolutional networks: faster for them in half precision.")
     ]
-    compiled: Annotated[bool, Option(False, "Run the network through `torch.compile`.")]
+    compile: Annotated[bool, Option(False, "Run the network through `torch.compile`.")]
 
 
 class CertifyOptions(RuleOptions, NoiseOptions, ExecutionOptions, total=False):

@@ -5,7 +5,7 @@ Source: Cohen, Rosenfeld & Kolter (2019), arXiv 1902.02918, section 3.2; sequent
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -27,7 +27,7 @@ from hf_smoothing.certification.options import (
     part,
 )
 from hf_smoothing.certification.rounds import vote_in_rounds
-from hf_smoothing.certification.rules import FixedRule, Rule, SequentialRule, make_rule, rule_on
+from hf_smoothing.certification.rules import Rule, SequentialRule, make_rule, rule_on
 from hf_smoothing.certification.sampling import count_votes
 from hf_smoothing.noise import MAX_DRAWS, Draws, fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
@@ -83,12 +83,12 @@ def certify(
     """
     asked = filled(CertifyOptions, options)
     rule = make_rule(sigma, **part(RuleOptions, asked))
-    execution = Execution(**part(ExecutionOptions, asked))
-    chosen = asked["radii"] is not None
-    finished = _finished(classifier, images, rule, asked["noise"], seed, indices, execution, chosen=chosen)
+    question = _question(classifier, images, rule.sigma, seed, indices, asked)
+    sound = rule_on(rule, question.stream, chosen=asked["targets"] is not None)
+    kind = question.stream.kind
     return [
-        replace(used.decide(votes), noise_kind=kind, threat_model=THREAT_MODELS[kind])
-        for used, votes, kind in finished
+        replace(sound.decide(votes), noise_kind=kind, threat_model=THREAT_MODELS[kind])
+        for votes in _finished(question, sound)
     ]
 
 
@@ -116,81 +116,89 @@ def predict(
     asked = filled(PredictOptions, options)
     if asked["mode"] not in ("sequential", "fixed"):
         raise ValueError(f"`mode` must be 'sequential' or 'fixed', got {asked['mode']!r}.")
-    execution = Execution(**part(ExecutionOptions, asked))
-    how = {"noise": asked["noise"], "seed": seed, "indices": indices, "execution": execution}
     if asked["mode"] == "fixed":
-        return _predict_fixed(classifier, images, sigma, asked["n"], asked["alpha"], **how)
+        n = _check_draws(asked["n"], asked["alpha"])
+        question = _question(classifier, images, statistics.check_sigma(sigma), seed, indices, asked)
+        return _predict_fixed(question, n, asked["alpha"])
     rule = SequentialRule(sigma, (0.0,), n0=0, n=asked["n"], alpha=asked["alpha"])
-    answers = []
-    for used, votes, kind in _finished(classifier, images, rule, **how, chosen=True):
-        counts = tuple(int(count) for count in np.sum(votes.looks, axis=0))
-        answer = used.decide(votes).prediction
-        answers.append(Prediction(answer, votes.drawn, counts, rule.alpha, kind, THREAT_MODELS[kind]))
-    return answers
+    question = _question(classifier, images, rule.sigma, seed, indices, asked)
+    return _predict_sequential(question, rule_on(rule, question.stream, chosen=True))
 
 
-def _finished(
+@dataclass(frozen=True)
+class _Question:
+    """What is asked about which images: on the device of the classifier, with their numbers, the noise, and how the network is run."""
+
+    classifier: Any
+    pixels: Tensor
+    numbers: list[int]
+    stream: NoiseStream
+    execution: Execution
+
+
+def _question(
     classifier: Any,
     images: Tensor,
-    rule: FixedRule | SequentialRule,
-    noise: str,
+    sigma: float,
     seed: int | None,
     indices: Sequence[int] | None,
-    execution: Execution,
-    *,
-    chosen: bool,
-) -> Iterator[tuple[Rule, Votes, str]]:
-    """The votes of each image, in order, when the rule wants no more; with the rule as images and noise make it, and the kind of noise."""
+    asked: Mapping[str, Any],
+) -> _Question:
+    execution = Execution(**part(ExecutionOptions, asked))
     resolve_classifier(classifier)
     pixels = to_unit_pixels(images)
     numbers = _check_indices(indices, len(pixels))
     pixels = pixels.to(classifier_device(classifier))
-    stream = _stream_for(pixels, noise, rule.sigma, seed)
-    sound = rule_on(rule, stream, chosen=chosen)
-    pending = ((Votes(index), image) for index, image in zip(numbers, pixels, strict=True))
+    kind = choose_noise(asked["noise_kind"], off_grid(pixels))
+    stream = make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)
+    return _Question(classifier, pixels, numbers, stream, execution)
+
+
+def _finished(question: _Question, rule: Rule) -> Iterator[Votes]:
+    """The votes of each image, in order, when the rule wants no more."""
+    pending = ((Votes(index), image) for index, image in zip(question.numbers, question.pixels, strict=True))
     finished: dict[int, Votes] = {}
-    for touched in vote_in_rounds(classifier, pending, sound, stream, execution=execution):
-        finished |= {votes.index: votes for votes in touched if sound.wanted(votes) == votes.drawn}
-    for index in numbers:
-        yield sound, finished[index], stream.kind
+    for touched in vote_in_rounds(question.classifier, pending, rule, question.stream, execution=question.execution):
+        finished |= {votes.index: votes for votes in touched if rule.wanted(votes) == votes.drawn}
+    return (finished[index] for index in question.numbers)
 
 
-def _predict_fixed(
-    classifier: Any,
-    images: Tensor,
-    sigma: float,
-    n: int,
-    alpha: float,
-    *,
-    noise: str,
-    seed: int | None,
-    indices: Sequence[int] | None,
-    execution: Execution,
-) -> list[Prediction]:
-    sigma, n = statistics.check_sigma(sigma), statistics.check_whole(n, "n")
-    enough = statistics.min_draws(alpha, two_sided=True)
-    if n < enough or n > MAX_DRAWS:
+def _predict_sequential(question: _Question, rule: Rule) -> list[Prediction]:
+    kind = question.stream.kind
+    answers = []
+    for votes in _finished(question, rule):
+        counts = tuple(int(count) for count in np.sum(votes.counts_by_look, axis=0))
+        answer = rule.decide(votes).prediction
+        answers.append(Prediction(answer, votes.drawn, counts, rule.alpha, kind, THREAT_MODELS[kind]))
+    return answers
+
+
+def _check_draws(n: Any, alpha: float) -> int:
+    """The number of draws of a prediction by a fixed number.
+
+    Raises:
+        ValueError: if they can decide nothing, or are too many.
+    """
+    draws, enough = statistics.check_whole(n, "n"), statistics.min_draws(alpha, two_sided=True)
+    if draws < enough or draws > MAX_DRAWS:
         raise ValueError(
-            f"`n` must be between {enough} (fewer draws decide nothing at alpha = {alpha}) and {MAX_DRAWS:,}, got {n}."
+            f"`n` must be between {enough} (fewer draws decide nothing at alpha = {alpha}) and {MAX_DRAWS:,}, got {draws}."
         )
-    pixels = to_unit_pixels(images).to(classifier_device(classifier))
-    requests = [Draws(slot, index, 0, n) for slot, index in enumerate(_check_indices(indices, len(pixels)))]
-    stream = _stream_for(pixels, noise, sigma, seed)
-    with execution.prepare(classifier) as classify:
-        counts = count_votes(classify, pixels, requests, stream=stream, execution=execution)
+    return draws
+
+
+def _predict_fixed(question: _Question, n: int, alpha: float) -> list[Prediction]:
+    kind = question.stream.kind
+    requests = [Draws(slot, index, 0, n) for slot, index in enumerate(question.numbers)]
+    with question.execution.prepare(question.classifier) as classify:
+        counts = count_votes(classify, question.pixels, requests, stream=question.stream, execution=question.execution)
     answers = []
     for votes in counts:
         second, first = np.argsort(votes, kind="stable")[-2:]
         p_value = float(statistics.two_sided_pvalue(votes[first], votes[second]))
         answer = int(first) if p_value <= alpha else ABSTAIN
-        counted = tuple(int(v) for v in votes)
-        answers.append(Prediction(answer, n, counted, alpha, stream.kind, THREAT_MODELS[stream.kind], p_value))
+        answers.append(Prediction(answer, n, tuple(int(v) for v in votes), alpha, kind, THREAT_MODELS[kind], p_value))
     return answers
-
-
-def _stream_for(pixels: Tensor, noise: str, sigma: float, seed: int | None) -> NoiseStream:
-    kind = choose_noise(noise, off_grid(pixels))
-    return make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)
 
 
 def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:

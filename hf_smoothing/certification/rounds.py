@@ -121,11 +121,11 @@ def vote_in_rounds(
                 return
             votes = [item[0] for item in work]
             budget = min(batches * full, max(full, wanted // full * full))
-            requests = plan([(item, wants[item.index]) for item in votes], rule.bounds, budget)
+            requests = plan([(item, wants[item.index]) for item in votes], rule.stage_ends, budget)
             counts, seconds = _cast(classify, work, requests, stream, execution, ranks)
             drawn = sum(request.stop - request.start for request in requests)
             for number, (slot, _, start, stop) in enumerate(requests):
-                votes[slot].add(counts[number], start, stop, opens_look=start in (0, *rule.bounds))
+                votes[slot].add(counts[number], start, stop, opens_look=start in (0, *rule.stage_ends))
                 votes[slot].seconds += seconds * (stop - start) / drawn
             touched = [votes[slot] for slot in sorted({request.slot for request in requests})]
             yield touched

@@ -68,9 +68,9 @@ def certificate_row(certificate: Certificate, image_sha256: str | None = None) -
         "radius": certificate.radius,
         "p_lower": certificate.p_lower,
         "p_upper": certificate.p_upper,
-        "targets": list(certificate.targets),
+        "certified_targets": list(certificate.certified_targets),
         "draws": certificate.draws,
-        "looks": [_sparse(np.asarray(look)) for look in certificate.looks],
+        "counts_by_look": [_sparse(np.asarray(look)) for look in certificate.counts_by_look],
         "seconds": round(certificate.seconds, 4),
         "image_sha256": image_sha256,
     }
@@ -83,8 +83,8 @@ def _partial_row(votes: Votes) -> Row:
         "index": votes.index,
         "partial": True,
         "draws": votes.drawn,
-        "num_labels": len(votes.looks[0]),
-        "looks": [_sparse(look) for look in votes.looks],
+        "num_labels": len(votes.counts_by_look[0]),
+        "counts_by_look": [_sparse(look) for look in votes.counts_by_look],
         "seconds": round(votes.seconds, 4),
         "image_sha256": votes.image_sha256,
     }
@@ -95,7 +95,7 @@ def restored_votes(index: int, item: Item, partial: Row | None) -> Votes:
     label = item.get("labels")
     votes = Votes(index, None if label is None else operator.index(label), image_sha256=image_hash(index, item))
     if partial is not None:
-        votes.looks = [_dense(look, partial["num_labels"]) for look in partial["looks"]]
+        votes.counts_by_look = [_dense(look, partial["num_labels"]) for look in partial["counts_by_look"]]
         votes.drawn, votes.seconds = partial["draws"], partial["seconds"]
     return votes
 

@@ -87,7 +87,7 @@ def certify_dataset(
     """
     asked = filled(RunOptions, options)
     rule = make_rule(sigma, **part(RuleOptions, asked), **part(MeasuringOptions, asked))
-    own_targets, label_aware = asked["radii"] is not None, asked["label_aware"]
+    own_targets, label_aware = asked["targets"] is not None, asked["label_aware"]
     resolve_classifier(classifier)
     device = classifier_device(classifier)
     execution = Execution(**part(ExecutionOptions, asked))
@@ -105,10 +105,10 @@ def certify_dataset(
         seen = survey(dataset, chosen)
         if label_aware:
             _check_labelled(seen.labelled)
-        kind = choose_noise(asked["noise"], seen.off_grid)
+        kind = choose_noise(asked["noise_kind"], seen.off_grid)
         stream = make_stream(kind, seed=seed, shape=seen.resolution, device=device, sigma=rule.sigma)
         speeds: dict[str, int] = {}
-        if chosen is None or len(chosen) * rule.bounds[-1] >= PROBE_DRAWS:
+        if chosen is None or len(chosen) * rule.stage_ends[-1] >= PROBE_DRAWS:
             execution, speeds = probe_batch_size(classifier, stream.shape, execution)
         rule = rule_on(rule, stream, chosen=own_targets)
         logger.info(
@@ -205,10 +205,10 @@ def process_state(cpu: bool = False) -> PartialState:
 
 def _check_same(classifier: Any, stream: NoiseStream, settings: Mapping[str, Any]) -> None:
     """Every rank must certify the network that the run names; batch-norm statistics differ after distributed training."""
-    mine, theirs = noise_facts(stream), settings["noise"]
-    if mine != theirs:
+    mine = noise_facts(stream)
+    if any(settings[key] != value for key, value in mine.items()):
         raise ValueError(
-            f"All ranks of a run must draw their noise alike, but rank 0 is on {theirs['drawn_by']} and this one on {mine['drawn_by']}."
+            f"All ranks of a run must draw their noise alike, but rank 0 is on {settings['noise_drawn_by']} and this one on {mine['noise_drawn_by']}."
         )
     identity = classifier_identity(classifier)
     differing = [key for key, value in identity.items() if settings["model"].get(key) != value]

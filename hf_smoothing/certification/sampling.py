@@ -17,23 +17,23 @@ from hf_smoothing.noise import Draws
 
 
 def noisy_batches(
-    images: Tensor, requests: Sequence[Draws], *, stream: NoiseStream, batch_size: int
+    images: Tensor, requests: Sequence[Draws], *, stream: NoiseStream, copies_per_batch: int
 ) -> Iterator[tuple[Tensor, list[tuple[int, int, int]]]]:
     """Lay all requested noisy copies end to end and cut them into full batches; only the last may be shorter.
 
-    One buffer of `batch_size` images is reused, so a batch is valid until the next one is asked for.
+    One buffer of `copies_per_batch` images is reused, so a batch is valid until the next one is asked for.
 
     Args:
         images: float32 (slots, channels, height, width), clean pixels on the stream's device.
         requests: what to draw.
         stream: where the noise comes from.
-        batch_size: images a batch.
+        copies_per_batch: images a batch.
 
     Yields:
         (float32 (b, channels, height, width), [(request number, first row, last row + 1), ...]).
     """
     total = sum(request.stop - request.start for request in requests)
-    buffer = torch.empty((min(batch_size, max(total, 1)), *images.shape[1:]), device=images.device)
+    buffer = torch.empty((min(copies_per_batch, max(total, 1)), *images.shape[1:]), device=images.device)
     filled, draws, pieces = 0, [], []
     for number, request in enumerate(requests):
         position = request.start
@@ -79,14 +79,16 @@ def count_votes(
     """
     classify = resolve_classifier(classifier)
     execution = execution or Execution()
-    batch_size = execution.size_on(images.device)
+    copies_per_batch = execution.size_on(images.device)
     if images.dtype != torch.float32:
         raise TypeError(f"`images` must be float32 in [0, 1], got {images.dtype}. Divide uint8 pixels by 255.")
     counts = broken = None
-    for batch, pieces in noisy_batches(images, requests, stream=stream, batch_size=batch_size):
+    for batch, pieces in noisy_batches(images, requests, stream=stream, copies_per_batch=copies_per_batch):
         rows = len(batch)
-        if execution.compiled and rows < batch_size:  # one shape for the compiler; the rows of padding are not counted
-            batch = torch.cat([batch, batch.new_zeros(batch_size - rows, *batch.shape[1:])])
+        if (
+            execution.compile and rows < copies_per_batch
+        ):  # one shape for the compiler; the rows of padding are not counted
+            batch = torch.cat([batch, batch.new_zeros(copies_per_batch - rows, *batch.shape[1:])])
         if execution.channels_last:
             batch = batch.contiguous(memory_format=torch.channels_last)
         with execution.autocast(images.device):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.certification.options import RunOptions, RunRuleOptions, options_of, part
-from hf_smoothing.cli.options import FLAGS, add_data_options, add_options, data_choice, in_flags
+from hf_smoothing.cli.options import add_data_options, add_options, data_choice, in_flags
 
 
 OWN = {
-    "smoothing": ("sigma", *(name for name in options_of(RunOptions) if name != "batch_size"), "seed", "streaming"),
-    "interval": ("largest", "backward", "real_arithmetic"),
+    "smoothing": ("sigma", *options_of(RunOptions), "seed", "streaming"),
+    "interval": ("largest", "backward", "real_arithmetic", "batch_size"),
 }
 """Options that one method has and the other would ignore."""
 
@@ -43,6 +43,9 @@ def add(commands: Any) -> None:
         action="store_true",
         help="with --method interval: a guarantee for the network in real arithmetic only, which does not cover the rounding of float32 runs",
     )
+    c.add_argument(
+        "--batch-size", type=int, default=128, help="with --method interval: images per forward pass (%(default)s)"
+    )
     add_data_options(c, positional=("dataset",))
     c.add_argument("--seed", type=int, default=0, help="seed of the noise (%(default)s)")
     c.add_argument(
@@ -63,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--method {args.method} needs --{missing}.")
     other = {"smoothing": "interval", "interval": "smoothing"}[args.method]
     if unused := [name for name in OWN[other] if getattr(args, name) != args.defaults[name]]:
-        flags = ", ".join(FLAGS.get(name, "--" + name.replace("_", "-")) for name in unused)
+        flags = ", ".join("--" + name.replace("_", "-") for name in unused)
         why = "makes no draws and has no noise" if other == "smoothing" else "draws noise"
         raise ValueError(f"--method {args.method} {why}: leave {flags} out.")
     return {"smoothing": _certify_smoothing, "interval": _certify_interval}[args.method](args)
@@ -93,7 +96,7 @@ def _certify_interval(args: argparse.Namespace) -> int:
         backward=args.backward,
         cover_run=not args.real_arithmetic,
         indices=indices,
-        batch_size=args.batch_size or 128,
+        batch_size=args.batch_size,
         description=description,
     )
     return _say(args, run, dataset)

@@ -66,11 +66,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
             values |= {"type": float, "nargs": "+"}
         shown = "" if one.default is None or one.default is False else " (%(default)s)"
         values["help"] = one.meaning.replace("%", "%%") + shown
-        parser.add_argument(FLAGS.get(one.name, f"--{one.name.replace('_', '-')}"), **values)
-
-
-FLAGS = {"compiled": "--compile"}
-"""Where a flag is called otherwise than its option."""
+        parser.add_argument(f"--{one.name.replace('_', '-')}", **values)
 
 
 def data_choice(args: argparse.Namespace) -> DataChoice:

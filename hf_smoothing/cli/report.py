@@ -11,7 +11,9 @@ def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
     r = commands.add_parser("report", help="table and curves from run folders")
     r.add_argument("runs", nargs="+", type=Path, help="run folders, or logs in the format that papers publish")
-    r.add_argument("--radii", type=float, nargs="+", help="of the table; by default the targets of the runs")
+    r.add_argument(
+        "--thresholds", type=float, nargs="+", help="radii of the table; by default the targets of the runs"
+    )
     r.add_argument("--names", nargs="+", help="what to call the models, one a run")
     r.add_argument("--output-dir", type=Path, default=Path("."), help="where report.md and the PNG go (%(default)s)")
     r.set_defaults(run=run)
@@ -21,6 +23,6 @@ def run(args: argparse.Namespace) -> int:
     """`hf-smoothing report`."""
     from hf_smoothing.reports import report
 
-    print(report(args.runs, radii=args.radii, output_dir=args.output_dir, names=args.names))
+    print(report(args.runs, thresholds=args.thresholds, output_dir=args.output_dir, names=args.names))
     print(f"Written to {args.output_dir / 'report.md'}, with the curves beside it.")
     return 0

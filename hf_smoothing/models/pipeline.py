@@ -18,15 +18,16 @@ from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
 TASK = "certified-image-classification"
 
-# What `certify` takes, apart from the images and their numbers; its batch_size is called otherwise, since a pipeline has one of its own.
-_OPTIONS = {"sigma", "seed", "copies_per_batch"} | options_of(CertifyOptions).keys() - {"batch_size"}
+# What `certify` takes, apart from the images and their numbers.
+_OPTIONS = {"sigma", "seed"} | options_of(CertifyOptions).keys()
 
 
 class CertifiedImageClassificationPipeline(Pipeline):
     """The smoothed classifier's answer for each image, and the l2 radius within which it cannot change.
 
     Takes what the image-classification pipeline takes: PIL images, paths, URLs, lists of them, or a data set of images. Options, when
-    it is made or called: all of `hf_smoothing.certify`, e.g. sigma, radii, n, alpha, channels_last; `copies_per_batch` is its batch_size. The noise is fresh at every call unless a `seed` is given.
+    it is made or called: all of `hf_smoothing.certify`, e.g. sigma, targets, n, alpha, channels_last.
+    The noise is fresh at every call unless a `seed` is given.
 
     Returns, for each image, a dictionary: "label", its name, or None on an abstention; "radius" in [0, 1] pixel units at the certified
     resolution, rounded by nothing; "draws" made; "alpha", the probability that this is wrong; "sigma"; "noise_kind" and "threat_model": which
@@ -62,8 +63,6 @@ class CertifiedImageClassificationPipeline(Pipeline):
             raise ValueError(
                 f"The task {TASK!r} takes the options {', '.join(sorted(_OPTIONS))}, got {', '.join(unknown)}."
             )
-        if "copies_per_batch" in options:
-            options["batch_size"] = options.pop("copies_per_batch")
         return ({} if timeout is None else {"timeout": timeout}), options, {}
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, torch.Tensor]:

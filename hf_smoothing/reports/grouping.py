@@ -57,8 +57,8 @@ class Conditions:
             content=content,
             num_images=images_asked(run),
             left_out=_left_out(run),
-            noise_kind=s["noise"].get("kind") if "noise" in s else None,
-            resolution=tuple(s.get("resolution", ())) if "noise" in s else (),
+            noise_kind=s.get("noise_kind"),
+            resolution=tuple(s.get("resolution", ())) if "noise_kind" in s else (),
             label_aware=bool(s.get("label_aware")),
         )
 
@@ -118,7 +118,7 @@ def images_asked(run: Run) -> int:
     )
 
 
-def default_radii(runs: Iterable[Run]) -> list[float]:
+def default_thresholds(runs: Iterable[Run]) -> list[float]:
     """What a table shows by default: all target radii of the runs, every fifth of a curve, quarters of the largest radius looked for, or the usual ones."""
     runs = list(runs)
     rules = [run.settings.get("rule", {}) for run in runs]
@@ -134,13 +134,13 @@ def default_radii(runs: Iterable[Run]) -> list[float]:
 
 def _shown(settings: dict[str, Any]) -> list[float]:
     """The target radii that a table has room for: all that somebody chose, of a curve every fifth."""
-    targets = [float(radius) for radius in settings.get("rule", {}).get("radii", ())]
+    targets = [float(radius) for radius in settings.get("rule", {}).get("targets", ())]
     return targets[::5] if _is_curve(settings) else targets
 
 
 def _is_curve(settings: dict[str, Any]) -> bool:
     """Whether the targets are those of mode "curve"."""
-    targets, sigma = settings.get("rule", {}).get("radii", ()), settings.get("sigma")
+    targets, sigma = settings.get("rule", {}).get("targets", ()), settings.get("sigma")
     curve = [] if sigma is None else statistics.target_grid(sigma, curve=True)
     return len(targets) > 1 and list(targets) == curve[: len(targets)]
 
@@ -150,16 +150,16 @@ def note(settings: dict[str, Any]) -> str:
     rule = settings.get("rule", {})
     if "largest" in rule:
         return f"No radius above {exact_text(rule['largest'])} was looked for, which limits the ACR as well."
-    if "radii" not in rule:
+    if "targets" not in rule:
         return ""
-    last = exact_text(rule["radii"][-1])
+    last = exact_text(rule["targets"][-1])
     aware, spending = settings.get("label_aware"), "spending" in str(rule.get("name"))
     if _is_curve(settings):
         text = (
             f"† Draws stopped when every radius of the curve, each sigma/10 = {exact_text(round(settings['sigma'] / 10, 12))} up to {last}, was decided. Between "
             f"them, beyond the last, and on average (ACR), slightly more might be certified"
         )
-        cure = "by targets of your own (radii)" if aware else "by mode fixed"
+        cure = "by targets of your own (targets)" if aware else "by mode fixed"
         return f"{text}: {cure}."
     text = f"† Draws stopped when the targets of this run, up to {last}, were decided. At other radii, and on average (ACR), more might be certified"
     if spending:

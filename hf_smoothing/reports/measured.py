@@ -35,19 +35,19 @@ class Measured:
         return self.run.settings
 
 
-def measure(run: Run, radii: Sequence[float] = DEFAULT_RADII, name: str | None = None) -> Measured:
+def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | None = None) -> Measured:
     """The figures of a run over the images that are finished.
 
     Args:
         run: from `read_run` or `read_published_log`.
-        radii: of the table.
+        thresholds: radii of the table.
         name: to show; the model's id by default.
 
     Raises:
         RunError: if nothing is finished, or images have no label.
     """
     predictions, references, certified = columns(run)
-    curve = statistics.certified_accuracy(predictions, references, certified, radii)
+    curve = statistics.certified_accuracy(predictions, references, certified, thresholds)
     return Measured(
         run=run,
         name=name or str(run.settings.get("model", {}).get("id") or run.path.name),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hf_smoothing.records import read_run
 from hf_smoothing.reports.curves import plot
-from hf_smoothing.reports.grouping import comparable, default_radii, note
+from hf_smoothing.reports.grouping import comparable, default_thresholds, note
 from hf_smoothing.reports.measured import measure
 from hf_smoothing.reports.published import read_published_log
 from hf_smoothing.reports.tables import table
@@ -18,7 +18,7 @@ from hf_smoothing.units import check_radius
 def report(
     paths: Sequence[str | os.PathLike[str]],
     *,
-    radii: Sequence[float] | None = None,
+    thresholds: Sequence[float] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> str:
@@ -27,7 +27,7 @@ def report(
     Args:
         paths: run folders, and files in the log format of randomized-smoothing papers (see `read_published_log`). A log
             does not say with which alpha or on which data it was made, so it never shares a table with a run folder.
-        radii: of the tables; by default the targets of the runs.
+        thresholds: radii of the tables; by default the targets of the runs.
         output_dir: where to write; nothing is written by default.
         names: what to call the models, one a path; their ids by default, the path for a log.
 
@@ -39,10 +39,10 @@ def report(
     if names is not None and len(names) != len(runs):
         raise ValueError(f"`names` must have one entry a run, got {len(names)} for {len(runs)} runs.")
     called = dict(zip(map(id, runs), names, strict=True)) if names else {}
-    radii = default_radii(runs) if radii is None else radii
+    thresholds = default_thresholds(runs) if thresholds is None else thresholds
     for run in runs:
-        for radius in radii:
-            check_radius(radius, run.settings.get("norm", "l2"), "radii", run.settings.get("resolution"))
+        for radius in thresholds:
+            check_radius(radius, run.settings.get("norm", "l2"), "thresholds", run.settings.get("resolution"))
     groups = comparable(runs)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
@@ -53,7 +53,7 @@ def report(
             f"These runs differ in data, draws or rule, so they are shown in {len(groups)} tables that must not be compared."
         )
     for number, (common, members) in enumerate(groups.items(), start=1):
-        measured = [measure(run, radii, called.get(id(run))) for run in members]
+        measured = [measure(run, thresholds, called.get(id(run))) for run in members]
         text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
         notes = dict.fromkeys(found for run in members if (found := note(run.settings)))
         text += "".join(f"\n\n{found}" for found in notes)

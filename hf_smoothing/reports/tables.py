@@ -33,7 +33,7 @@ def table(measured: Sequence[Measured]) -> str:
         images = (
             str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
         )
-        targets = "radii" in m.settings.get("rule", {})
+        targets = "targets" in m.settings.get("rule", {})
         digits = 3 if m.settings.get("norm", "l2") == "l2" else 5  # l-infinity radii are small
         acr = statistics.round_down(m.average_radius, digits) + ("†" if targets else "")
         abstained = "-" if m.settings.get("label_aware") else f"{100 * m.abstention:.1f}"
@@ -46,5 +46,5 @@ def table(measured: Sequence[Measured]) -> str:
 
 def _decided(run: Run, radius: float) -> bool:
     """Whether the run drew until this radius was certified or given up; one with a fixed number of draws decides all."""
-    targets = run.settings.get("rule", {}).get("radii")
+    targets = run.settings.get("rule", {}).get("targets")
     return targets is None or radius in targets

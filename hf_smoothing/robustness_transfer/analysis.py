@@ -200,9 +200,9 @@ class Analysis:
     def frequency(self, role: str) -> dict[str, Any]:
         """Accuracy and confidence on low and high frequencies."""
         side = self.facts["side"]
-        radii = self.settings.radii or tuple(side * share for share in (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8))
+        cutoffs = self.settings.cutoffs or tuple(side * share for share in (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8))
         return frequency_curve(
-            self.networks[role], self.pixels, self.labels, radii, batch_size=self.settings.batch_size
+            self.networks[role], self.pixels, self.labels, cutoffs, batch_size=self.settings.batch_size
         )
 
     def _layers(self, role: str) -> dict[str, torch.nn.Module]:

@@ -51,7 +51,7 @@ def frequency_curve(
     classify: Callable[[Tensor], Tensor],
     pixels: Tensor,
     labels: Tensor,
-    radii: Sequence[float],
+    cutoffs: Sequence[float],
     *,
     batch_size: int = 250,
 ) -> dict[str, list[dict[str, Any]]]:
@@ -60,7 +60,7 @@ def frequency_curve(
     Args:
         classify: pixels -> logits.
         pixels, labels: (count, channels, height, width) in [0, 1], and (count,).
-        radii: cycles per image side.
+        cutoffs: radii of the masks, cycles per image side.
         batch_size: images a forward pass.
 
     Returns:
@@ -70,7 +70,7 @@ def frequency_curve(
     parts: tuple[Literal["low", "high"], ...] = ("low", "high")
     for part in parts:
         found[part] = []
-        for radius in radii:
+        for radius in cutoffs:
             right: list[bool] = []
             confidence = 0.0
             for images, truth in zip(pixels.split(batch_size), labels.split(batch_size), strict=True):

@@ -22,7 +22,7 @@ class AnalysisSettings:
         epsilons: norm -> growing radii in [0, 1] pixel units, the first of them 0.
         steps: of the attacks.
         universal: norm -> radius of the universal perturbations.
-        radii: of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
+        cutoffs: radii of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
         layers: role -> names of modules to compare; by default the stem and the blocks.
         batch_size: Images per forward pass.
         seed: Seed of attacks and perturbations.
@@ -37,7 +37,7 @@ class AnalysisSettings:
     )
     steps: int = 10
     universal: Mapping[Norm, float] = field(default_factory=lambda: {"linf": 8 / 255, "l2": 1.5})
-    radii: tuple[float, ...] | None = None
+    cutoffs: tuple[float, ...] | None = None
     layers: Mapping[str, tuple[str, ...]] | None = None
     batch_size: int = 250
     seed: int = 0

@@ -30,19 +30,19 @@ class Claims:
     Attributes:
         radius: l2 radii, at most the diameter of the pixel cube.
         p_lower: lower bounds of the class's probability.
-        targets: how many of the rule's target radii are certified, the smallest first, int64.
+        reached: how many of the rule's target radii are certified, the smallest first, int64.
         p_upper: upper bounds of every other class's probability, where the radius rests on them.
     """
 
     radius: NDArray[np.float64]
     p_lower: NDArray[np.float64]
-    targets: NDArray[np.int64]
+    reached: NDArray[np.int64]
     p_upper: NDArray[np.float64] | None = None
 
     @property
     def answered(self) -> NDArray[np.bool_]:
         """Whether the class is claimed at all; where not, the classifier abstains."""
-        return (self.targets > 0) | (self.radius > 0.0)
+        return (self.reached > 0) | (self.radius > 0.0)
 
 
 def fixed_claims(
@@ -88,11 +88,11 @@ def sequential_ceiling(n: int, level: float, sigma: float, slack: float = 0.0) -
 
 
 def target_boundaries(
-    radii: Sequence[float], looks: Sequence[int], *, level: float, sigma: float, spending: bool, slack: float = 0.0
+    targets: Sequence[float], looks: Sequence[int], *, level: float, sigma: float, spending: bool, slack: float = 0.0
 ) -> NDArray[np.int64]:
     """The counts at which each target is certified: int64 (targets, looks)."""
     boundaries = spending_boundaries if spending else union_boundaries
-    q = probability_for_radius(radii, sigma, slack)
+    q = probability_for_radius(targets, sigma, slack)
     return np.array([boundaries(float(p), tuple(looks), level) for p in q], dtype=np.int64)
 
 
@@ -119,7 +119,7 @@ def sequential_claims(
     successes: ArrayLike,
     boundaries: NDArray[np.int64],
     *,
-    radii: Sequence[float],
+    targets: Sequence[float],
     looks: Sequence[int],
     level: float,
     sigma: float,
@@ -131,12 +131,12 @@ def sequential_claims(
 
     Args:
         successes, boundaries: as in `targets_reached`.
-        radii: the targets.
+        targets: target radii, ascending.
         looks, level, sigma, spending, slack, diameter: of the rule; see `certification.SequentialRule`.
     """
     counts = np.asarray(successes)
     reached = targets_reached(counts, boundaries)
-    radius = np.concatenate([[0.0], radii])[reached]
+    radius = np.concatenate([[0.0], targets])[reached]
     if spending:
         p_lower = np.where(reached > 0, probability_for_radius(radius, sigma, slack), 0.0)
     else:

@@ -33,7 +33,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
         trainer: the trainer to watch; add the callback with `trainer.add_callback`.
         dataset: as for `certify_dataset`: [0, 1] or uint8 pixels at the certified resolution, with labels.
         sigmas: noise levels.
-        radii: at which to measure certified accuracy.
+        thresholds: at which to measure certified accuracy.
         indices: which images; by default 100, spread over the data set.
         n0, n, alpha: as in `certify`.
         seed: of the noise: the same at every evaluation.
@@ -49,7 +49,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
         dataset: Any,
         *,
         sigmas: Sequence[float] = (0.25,),
-        radii: Sequence[float] = (0.0, 0.25),
+        thresholds: Sequence[float] = (0.0, 0.25),
         indices: Sequence[int] | None = None,
         n0: int = 20,
         n: int = 100,
@@ -59,13 +59,13 @@ class CertifiedAccuracyCallback(TrainerCallback):
         check_classes(trainer.model, dataset)
         self.trainer = trainer
         self.sigmas = [FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha).sigma for sigma in sigmas]
-        self.radii = [float(radius) for radius in radii]
-        if not self.radii:
-            raise ValueError(f"`radii` must be a non-empty list of radii >= 0, got {self.radii}.")
+        self.thresholds = [float(radius) for radius in thresholds]
+        if not self.thresholds:
+            raise ValueError(f"`thresholds` must be a non-empty list of radii >= 0, got {self.thresholds}.")
         self.draws = {"mode": "fixed", "n0": n0, "n": n, "alpha": alpha, "seed": seed}
         self.pixels, self.labels = labelled_images(dataset, spread(100, len(dataset)) if indices is None else indices)
-        for radius in self.radii:
-            check_radius(radius, "l2", "radii", self.pixels.shape[1:])
+        for radius in self.thresholds:
+            check_radius(radius, "l2", "thresholds", self.pixels.shape[1:])
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
@@ -80,8 +80,8 @@ class CertifiedAccuracyCallback(TrainerCallback):
                 classifier, self.pixels.to(args.device), sigma=sigma, **self.draws  # type: ignore[arg-type]
             )  # fmt: skip
             columns = ([c.prediction for c in certificates], self.labels, [c.radius for c in certificates])
-            measured = statistics.certified_accuracy(*columns, thresholds=self.radii)
-            for radius, accuracy in zip(self.radii, measured.accuracy, strict=True):
+            measured = statistics.certified_accuracy(*columns, thresholds=self.thresholds)
+            for radius, accuracy in zip(self.thresholds, measured.accuracy, strict=True):
                 figures[f"eval_certified_accuracy_sigma{exact_text(sigma)}_r{exact_text(radius)}"] = float(accuracy)
             figures[f"eval_average_certified_radius_sigma{exact_text(sigma)}"] = statistics.average_certified_radius(
                 *columns

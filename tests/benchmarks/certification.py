@@ -124,7 +124,7 @@ def certify_over_forward(args: argparse.Namespace) -> None:
         shared = {
             "dtype": execution.dtype,
             "channels_last": execution.channels_last,
-            "batch_size": execution.batch_size,
+            "copies_per_batch": execution.copies_per_batch,
         }
         cost = {}
         for kind in ("grid", "gaussian"):
@@ -147,7 +147,7 @@ def certify_over_forward(args: argparse.Namespace) -> None:
                 args,
                 quartiles=[low, high],
                 rounds=len(ratios),
-                noise=kind,
+                noise_kind=kind,
                 probe=speeds,
                 **shared,
             )
@@ -211,7 +211,7 @@ def speedups(args: argparse.Namespace) -> None:
             )  # fmt: skip
     rule = SequentialRule(SIGMA, radii, n=n, alpha=ALPHA)
     draws = count * replayed_draws(rule, run)
-    execution = Execution("bfloat16", channels_last=True, compiled=not args.quick, batch_size=128)
+    execution = Execution("bfloat16", channels_last=True, compile=not args.quick, copies_per_batch=128)
     images = (data[20 * (k % count)]["pixel_values"].float() / 255 for k in itertools.count())
     rounds = certify_speeds(model, execution, "grid", rule, images)
     image = data[0]["pixel_values"].float().to(args.device) / 255
@@ -229,8 +229,8 @@ def speedups(args: argparse.Namespace) -> None:
     faster = statistics.median(ratios)
     facts = {
         "images": count, "n": n, "sigma": SIGMA, "radii": radii, "alpha": ALPHA, "our_mean_draws": round(draws / count, 1),
-        "our_dtype": "bfloat16", "our_compiled": execution.compiled, "our_noise": run.settings["noise"]["kind"],
-        "our_batch_size": execution.batch_size,
+        "our_dtype": "bfloat16", "our_compiled": execution.compile, "our_noise": run.settings["noise_kind"],
+        "our_batch_size": execution.copies_per_batch,
     }  # fmt: skip
     name = "resnet-small, CIFAR-10"
     fewer = (n + 100) * count / draws
@@ -272,14 +272,14 @@ def replayed_draws(rule: SequentialRule, run: Any) -> float:
     """Mean draws an image that a rule would have made: the counts at the looks of a longer run decide where it stops."""
     total = 0
     for row in run.rows.values():
-        whole = [np.array([look.get(str(k), 0) for k in range(10)]) for look in row["looks"]]
+        whole = [np.array([look.get(str(k), 0) for k in range(10)]) for look in row["counts_by_look"]]
         votes = Votes(row["index"])
         while rule.wanted(votes) > votes.drawn:
-            if len(votes.looks) == len(whole):  # the rule would have gone on where the run stopped
-                votes.drawn = rule.bounds[-1]
+            if len(votes.counts_by_look) == len(whole):  # the rule would have gone on where the run stopped
+                votes.drawn = rule.stage_ends[-1]
                 break
-            end = rule.bounds[len(votes.looks)]
-            votes.add(whole[len(votes.looks)], votes.drawn, end, opens_look=True)
+            end = rule.stage_ends[len(votes.counts_by_look)]
+            votes.add(whole[len(votes.counts_by_look)], votes.drawn, end, opens_look=True)
         total += votes.drawn
     return round(total / len(run.rows), 1)
 
@@ -295,7 +295,7 @@ def accuracy_difference(args: argparse.Namespace) -> None:
         "union bound": SequentialRule(SIGMA, targets, n=n),
         "error spending": SequentialRule(SIGMA, targets, n=n, spending=True),
     }
-    radii = rules["union bound"].radii
+    radii = rules["union bound"].targets
     fixed = FixedRule(SIGMA, n=n)
 
     class Both:
@@ -312,19 +312,24 @@ def accuracy_difference(args: argparse.Namespace) -> None:
     )
     found: dict[str, dict[int, tuple[int, float, int]]] = {key: {} for key in ("fixed", *rules)}
     kept = np.zeros((count, len(Both.bounds), 10), dtype=np.int32)
-    for touched in vote_in_rounds(network, pending, Both(), stream, execution=Execution(batch_size=256)):  # type: ignore[arg-type]
+    for touched in vote_in_rounds(network, pending, Both(), stream, execution=Execution(copies_per_batch=256)):  # type: ignore[arg-type]
         for votes in touched:
             if votes.drawn < Both.bounds[-1]:
                 continue
-            kept[votes.index] = np.stack(votes.looks)
-            whole = Votes(votes.index, votes.label, [votes.looks[0], np.sum(votes.looks[1:], axis=0)], votes.drawn)
+            kept[votes.index] = np.stack(votes.counts_by_look)
+            whole = Votes(
+                votes.index,
+                votes.label,
+                [votes.counts_by_look[0], np.sum(votes.counts_by_look[1:], axis=0)],
+                votes.drawn,
+            )
             made = fixed.decide(whole)
             found["fixed"][votes.index] = (made.prediction, made.radius, made.draws)
             for key, rule in rules.items():
                 stopped = Votes(votes.index, votes.label)
                 while rule.wanted(stopped) > stopped.drawn:
-                    k = len(stopped.looks)
-                    stopped.add(votes.looks[k], stopped.drawn, rule.bounds[k], opens_look=True)
+                    k = len(stopped.counts_by_look)
+                    stopped.add(votes.counts_by_look[k], stopped.drawn, rule.stage_ends[k], opens_look=True)
                 made = rule.decide(stopped)
                 found[key][votes.index] = (made.prediction, made.radius, made.draws)
     if not args.quick:
@@ -340,7 +345,7 @@ def accuracy_difference(args: argparse.Namespace) -> None:
             "max_accuracy_difference_points" if key == "union bound" else "max_accuracy_difference_points_error_spending",
             "MLP on CIFAR-10 at 16 px", round(float(np.abs(curves[key] - curves["fixed"]).max()), 3), args,
             radii=radii, fixed=curves["fixed"].round(2).tolist(), sequential=curves[key].round(2).tolist(), images=count, n=n,
-            mean_draws=round(float(np.mean([row[2] for row in found[key].values()])), 1), sigma=SIGMA, alpha=ALPHA, noise="grid",
+            mean_draws=round(float(np.mean([row[2] for row in found[key].values()])), 1), sigma=SIGMA, alpha=ALPHA, noise_kind="grid",
         )  # fmt: skip
 
 
@@ -414,7 +419,7 @@ def child(what: str, words: list[str]) -> None:
     began = time.perf_counter()
     certify_dataset(
         model, pixels, folder[0], sigma=SIGMA, radii=(0.0, 0.5), n=int(n), indices=range(0, 1200, 20), dtype="bfloat16",
-        channels_last=True, batch_size=64, progress=False,
+        channels_last=True, copies_per_batch=64, progress=False,
     )  # fmt: skip
     if state.is_main_process:
         print("RESULT", time.perf_counter() - began)

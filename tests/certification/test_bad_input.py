@@ -11,7 +11,7 @@ from tests.support.classifiers import Constant, Linear, Ranges, random_images
 
 
 # Float images on purpose; where that is no purpose, the library warns.
-pytestmark = pytest.mark.filterwarnings("ignore:noise='auto' draws float32 noise")
+pytestmark = pytest.mark.filterwarnings("ignore:noise_kind='auto' draws float32 noise")
 
 
 IMAGES = random_images(2)
@@ -32,10 +32,10 @@ GOOD = {"sigma": 0.5, "n": 20}
         ({"n": 0}, "`n` must be .*got 0"),
         ({"n": float("nan")}, "`n` must be"),
         ({"n": 20.0}, "`n` must be"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"copies_per_batch": 0}, "`copies_per_batch` must be at least 1, got 0"),
         ({"dtype": "int8"}, "`dtype` of the network must be one of float32, bfloat16, float16, got 'int8'"),
-        ({"noise": "laplace"}, "`noise` must be one of 'auto', 'grid', 'gaussian', got 'laplace'"),
-        ({"noise": "grid"}, "Grid noise certifies 8-bit images.*or use noise='gaussian'"),
+        ({"noise_kind": "laplace"}, "`noise_kind` must be one of 'auto', 'grid', 'gaussian', got 'laplace'"),
+        ({"noise_kind": "grid"}, "Grid noise certifies 8-bit images.*or use noise_kind='gaussian'"),
         ({"mode": "fast"}, "`mode` must be .*got 'fast'"),
     ],
 )
@@ -48,9 +48,13 @@ def test_arguments_out_of_range_are_refused(call, mode, change, message):
 def test_numbers_of_numpy_mean_the_same(mode):
     (plain,) = certify(Ranges(), IMAGES[:1], mode=mode, sigma=0.5, n0=7, n=20, alpha=0.25, seed=3)
     numbers = {"sigma": np.float32(0.5), "n0": np.int32(7), "n": np.int64(20), "alpha": np.float32(0.25)}
-    whole = {"seed": np.int64(3), "batch_size": np.int64(9), "indices": np.arange(1)}
+    whole = {"seed": np.int64(3), "copies_per_batch": np.int64(9), "indices": np.arange(1)}
     (made,) = certify(Ranges(), IMAGES[:1], mode=mode, **numbers, **whole)
-    assert (made.prediction, made.radius, made.looks) == (plain.prediction, plain.radius, plain.looks)
+    assert (made.prediction, made.radius, made.counts_by_look) == (
+        plain.prediction,
+        plain.radius,
+        plain.counts_by_look,
+    )
 
 
 def test_too_few_draws_are_refused_with_the_number_needed():

@@ -27,7 +27,7 @@ from tests.support.classifiers import Constant, Linear, Ranges, Watched, coin, r
 
 
 # Float images on purpose; where that is no purpose, the library warns.
-pytestmark = pytest.mark.filterwarnings("ignore:noise='auto' draws float32 noise")
+pytestmark = pytest.mark.filterwarnings("ignore:noise_kind='auto' draws float32 noise")
 
 
 def timeless(certificates):
@@ -59,10 +59,10 @@ def sample_under_noise(f, x, draws, sigma, noise, seed, image) -> list[int]:
     return counts
 
 
-def slow_certify(f, x, sigma, n0, n, alpha, noise, seed, image):
-    counts0 = sample_under_noise(f, x, range(n0), sigma, noise, seed, image)
+def slow_certify(f, x, sigma, n0, n, alpha, noise_kind, seed, image):
+    counts0 = sample_under_noise(f, x, range(n0), sigma, noise_kind, seed, image)
     c_hat = counts0.index(max(counts0))
-    counts = sample_under_noise(f, x, range(n0, n0 + n), sigma, noise, seed, image)
+    counts = sample_under_noise(f, x, range(n0, n0 + n), sigma, noise_kind, seed, image)
     k = counts[c_hat]
     p_lower = stats.beta.ppf(alpha, k, n - k + 1) if k > 0 else 0.0
     if p_lower > 0.5:
@@ -70,8 +70,8 @@ def slow_certify(f, x, sigma, n0, n, alpha, noise, seed, image):
     return ABSTAIN, 0.0, (tuple(counts0), tuple(counts))
 
 
-def slow_predict(f, x, sigma, n, alpha, noise, seed, image):
-    counts = sample_under_noise(f, x, range(n), sigma, noise, seed, image)
+def slow_predict(f, x, sigma, n, alpha, noise_kind, seed, image):
+    counts = sample_under_noise(f, x, range(n), sigma, noise_kind, seed, image)
     n_a, n_b = sorted(counts, reverse=True)[:2]
     if stats.binomtest(n_a, n_a + n_b, 0.5).pvalue <= alpha:
         return counts.index(n_a), tuple(counts)
@@ -84,8 +84,8 @@ cases = st.fixed_dictionaries(
         "alpha": st.sampled_from([0.05, 0.2]),
         "n": st.integers(6, 40),
         "seed": st.integers(0, 2**40),
-        "batch_size": st.integers(1, 50),
-        "noise": st.sampled_from(["gaussian", "grid"]),
+        "copies_per_batch": st.integers(1, 50),
+        "noise_kind": st.sampled_from(["gaussian", "grid"]),
     }
 )
 # Eight-bit and other images: grid noise fits only the former, Gaussian noise all of them.
@@ -102,13 +102,13 @@ classifiers = st.sampled_from([Linear(), Linear(seed=1), Ranges(3), Ranges(5), C
 
 @given(classifiers, cases, st.integers(1, 12), st.integers(0, 100), kinds)
 def test_certify_equals_the_pseudocode(classifier, case, n0, seed, eight_bit):
-    images = images_for(case["noise"], eight_bit, seed)
+    images = images_for(case["noise_kind"], eight_bit, seed)
     made = certify(classifier, images, mode="fixed", n0=n0, indices=[5, 3], **case)
-    case.pop("batch_size")
+    case.pop("copies_per_batch")
     for image, index, certificate in zip(images, (5, 3), made, strict=True):
         prediction, radius, looks = slow_certify(classifier, image, n0=n0, image=index, **case)
-        assert (certificate.index, certificate.prediction, certificate.looks) == (index, prediction, looks)
-        if case["noise"] == "grid":
+        assert (certificate.index, certificate.prediction, certificate.counts_by_look) == (index, prediction, looks)
+        if case["noise_kind"] == "grid":
             # The exact law is missed by less than 1e-10, of which the certificate takes account.
             assert certificate.radius <= radius
             assert certificate.radius == pytest.approx(radius, rel=1e-8, abs=1e-8)
@@ -120,9 +120,9 @@ def test_certify_equals_the_pseudocode(classifier, case, n0, seed, eight_bit):
 
 @given(classifiers, cases, st.integers(0, 100), kinds)
 def test_predict_equals_the_pseudocode(classifier, case, seed, eight_bit):
-    images = images_for(case["noise"], eight_bit, seed)
+    images = images_for(case["noise_kind"], eight_bit, seed)
     made = predict(classifier, images, mode="fixed", **case)
-    case.pop("batch_size")
+    case.pop("copies_per_batch")
     for index, (image, answer) in enumerate(zip(images, made, strict=True)):
         assert (answer.prediction, answer.counts) == slow_predict(classifier, image, image=index, **case)
         assert (answer.alpha, answer.draws) == (case["alpha"], case["n"])
@@ -137,13 +137,13 @@ def test_eight_bit_images_get_grid_noise_and_others_gaussian_noise_unless_told(c
     for pixels, fitting in ((images, "gaussian"), (bytes_of(images) / 255, "grid"), (bytes_of(images), "grid")):
         for noise in (
             {},
-            {"noise": "auto"},
-            {"noise": "gaussian"},
-            *([{"noise": "grid"}] if fitting == "grid" else []),
+            {"noise_kind": "auto"},
+            {"noise_kind": "gaussian"},
+            *([{"noise_kind": "grid"}] if fitting == "grid" else []),
         ):
-            kind = {"auto": fitting}.get(noise.get("noise", "auto"), noise.get("noise"))
+            kind = {"auto": fitting}.get(noise.get("noise_kind", "auto"), noise.get("noise_kind"))
             watched = Watched(Ranges())
-            call(watched, pixels, mode="fixed", sigma=0.5, n=20, seed=4, indices=[8, 9], batch_size=1, **noise)
+            call(watched, pixels, mode="fixed", sigma=0.5, n=20, seed=4, indices=[8, 9], copies_per_batch=1, **noise)
             image = (pixels / 255 if pixels.dtype == torch.uint8 else pixels)[0]
             for j in range(20):
                 assert torch.equal(watched.batches[j], noisy_copy(image, 0.5, kind, 4, 8, j))
@@ -153,7 +153,7 @@ EIGHT_BIT = bytes_of(random_images(2, shape=(3, 8, 8)))
 THREATS = {"grid": "8-bit at the certified resolution", "gaussian": "floating-point rounding is neglected"}
 
 
-@pytest.mark.filterwarnings("error:noise='auto'")
+@pytest.mark.filterwarnings("error:noise_kind='auto'")
 @pytest.mark.parametrize(
     "images",
     [
@@ -194,13 +194,13 @@ def test_falling_back_to_float_noise_is_a_warning_with_the_cure(images, words, m
     for call, usual in ((certify, "targets"), (predict, "sequential")):
         options = {"sigma": 0.5, "n": 100, "seed": 1, "mode": mode or usual}
         with pytest.warns(
-            UserWarning, match=f"noise='auto' draws float32 noise.*{words}.*round.*or pass noise='gaussian'"
+            UserWarning, match=f"noise_kind='auto' draws float32 noise.*{words}.*round.*or pass noise_kind='gaussian'"
         ):
             (found,) = call(Ranges(), images, **options)
         assert found.noise_kind == "gaussian" and THREATS["gaussian"] in found.threat_model
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            (told,) = call(Ranges(), images, noise="gaussian", **options)
+            (told,) = call(Ranges(), images, noise_kind="gaussian", **options)
         assert told.noise_kind == "gaussian"
 
 
@@ -208,9 +208,9 @@ def test_a_run_names_the_image_that_costs_it_the_grid(tmp_path):
     dataset = [{"pixel_values": image} for image in (EIGHT_BIT[0], EIGHT_BIT[1] / 256, EIGHT_BIT[1] / 255)]
     with pytest.warns(UserWarning, match="image 1 lies on multiples of 1/256"):
         run = certify_dataset(Ranges(), dataset, tmp_path / "run", sigma=0.5, n=100, progress=False)
-    assert run.settings["noise"]["kind"] == "gaussian"
+    assert run.settings["noise_kind"] == "gaussian"
     with pytest.raises(ValueError, match="Grid noise certifies 8-bit images, but image 1 lies on multiples of 1/256"):
-        certify_dataset(Ranges(), dataset, tmp_path / "other", sigma=0.5, n=100, noise="grid", progress=False)
+        certify_dataset(Ranges(), dataset, tmp_path / "other", sigma=0.5, n=100, noise_kind="grid", progress=False)
 
 
 # --- Known answers ----------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_certified_radius_of_a_linear_classifier_is_false_at_most_alpha_of_the_t
     images = torch.stack([classifier.image_at(float(d)) for d in distances])
     made = certify(classifier, images, **{"sigma": sigma, "n0": 20, "n": 200, "alpha": alpha, "seed": 1, **mode})
     assert sum(not c.abstained for c in made) > count / 2
-    assert all(not c.targets or max(c.targets) <= c.radius for c in made)
+    assert all(not c.certified_targets or max(c.certified_targets) <= c.radius for c in made)
     false = sum(
         not c.abstained and (c.prediction != classifier.label(x) or c.radius > classifier.exact_radius(x))
         for c, x in zip(made, images, strict=True)
@@ -238,7 +238,7 @@ def test_certified_radius_of_a_linear_classifier_is_false_at_most_alpha_of_the_t
         return
     # The same count finds out a radius made from the observed share, without a bound.
     naive = sum(
-        sigma * stats.norm.ppf(max(c.looks[1]) / 200) > classifier.exact_radius(x)
+        sigma * stats.norm.ppf(max(c.counts_by_look[1]) / 200) > classifier.exact_radius(x)
         for c, x in zip(made, images, strict=True)
     )
     assert stats.binomtest(naive, count, alpha, alternative="greater").pvalue < 1e-3
@@ -249,7 +249,9 @@ def test_certified_radius_of_a_linear_classifier_is_nearly_exact_with_many_draws
     classifier, sigma, n, alpha = Linear(), 0.5, 50_000, 0.001
     image = classifier.image_at(distance)
     assert classifier.exact_radius(image) == pytest.approx(abs(distance), abs=1e-5)
-    (made,) = certify(classifier, image[None], mode="fixed", sigma=sigma, n=n, alpha=alpha, batch_size=1000, seed=0)
+    (made,) = certify(
+        classifier, image[None], mode="fixed", sigma=sigma, n=n, alpha=alpha, copies_per_batch=1000, seed=0
+    )
     assert made.prediction == (distance > 0)
     # The bound that goes with an unlucky count, one that only one run in a thousand falls below.
     k = stats.binom.ppf(1e-3, n, stats.norm.cdf(abs(distance) / sigma))
@@ -261,7 +263,7 @@ def test_constant_classifier_meets_the_ceiling(n, alpha, sigma):
     (made,) = certify(Constant(label=2), random_images(1), mode="fixed", sigma=sigma, n0=1, n=n, alpha=alpha)
     assert made.prediction == 2
     assert made.radius == float(max_radius(n, alpha, sigma))
-    assert made.looks == ((0, 0, 1), (0, 0, n))
+    assert made.counts_by_look == ((0, 0, 1), (0, 0, n))
 
 
 @pytest.mark.parametrize("mode", [{}, {"mode": "fixed"}], ids=["default", "fixed"])
@@ -284,7 +286,7 @@ def test_predict_answers_wrongly_at_most_alpha_of_the_time_on_a_coin(mode):
 # --- What the result depends on, and what it does not -----------------------------------------------------------------
 
 SETTING = {"mode": "fixed", "sigma": 0.5, "n0": 10, "n": 60, "seed": 4}
-SEQUENTIAL = {**SETTING, "mode": "targets", "radii": [0.0, 0.25, 0.5], "n": 200}
+SEQUENTIAL = {**SETTING, "mode": "targets", "targets": [0.0, 0.25, 0.5], "n": 200}
 
 
 @pytest.fixture(params=["fixed", "targets"])
@@ -302,7 +304,7 @@ def four(request):
 
 @pytest.mark.parametrize("batch_size", [7, 64])
 def test_batch_size_does_not_matter(ask, four, batch_size):
-    assert ask(four, batch_size=batch_size) == ask(four, batch_size=1)
+    assert ask(four, copies_per_batch=batch_size) == ask(four, copies_per_batch=1)
 
 
 def test_company_and_order_do_not_matter(ask, four):
@@ -315,7 +317,7 @@ def test_company_and_order_do_not_matter(ask, four):
 @pytest.mark.parametrize("noise", ["auto", "grid", "gaussian"])
 def test_bytes_and_their_floats_are_the_same_image(ask, noise):
     images = bytes_of(random_images(2))
-    assert ask(images, noise=noise) == ask(images / 255, noise=noise)
+    assert ask(images, noise_kind=noise) == ask(images / 255, noise_kind=noise)
 
 
 def test_the_two_settings_differ_in_when_they_stop(four):
@@ -327,15 +329,15 @@ def test_selection_and_estimation_use_different_draws():
     images = random_images(2)
     short, long = (certify(Ranges(), images, **{**SETTING, "n": n}) for n in (20, 50))
     for index, (a, b) in enumerate(zip(short, long, strict=True)):
-        assert a.looks[0] == b.looks[0]
+        assert a.counts_by_look[0] == b.counts_by_look[0]
         estimation = count_votes(
             Ranges(),
             images,
             [Draws(index, index, 10, 60)],
             stream=GaussianStream(4, (1, 4, 4), sigma=0.5),
-            execution=Execution(batch_size=9),
+            execution=Execution(copies_per_batch=9),
         )
-        assert list(b.looks[1]) == estimation[0].tolist()
+        assert list(b.counts_by_look[1]) == estimation[0].tolist()
 
 
 @pytest.mark.parametrize("mode", [{}, {"mode": "fixed"}], ids=["default", "fixed"])
@@ -360,7 +362,7 @@ def test_no_batch_is_larger_than_asked_and_none_but_the_last_is_smaller(count, b
     watched = Watched(Ranges())
     rule = FixedRule(sigma=0.5, n0=5, n=n)
     pending = ((Votes(i), image) for i, image in enumerate(random_images(count)))
-    execution = Execution(batch_size=batch_size)
+    execution = Execution(copies_per_batch=batch_size)
     finished = 0
     for touched in vote_in_rounds(watched, pending, rule, gaussian(), execution=execution, window=window):
         finished += sum(rule.wanted(votes) == votes.drawn for votes in touched)
@@ -374,7 +376,7 @@ def test_no_batch_is_larger_than_asked_and_none_but_the_last_is_smaller(count, b
 @given(st.integers(1, 15), st.integers(1, 40), st.integers(1, 3))
 def test_batches_of_a_sequential_rule_are_full_until_the_images_end(count, batch_size, window):
     watched = Watched(Linear())
-    rule = SequentialRule(sigma=0.5, radii=(0.0, 0.25), n0=5, n=100)
+    rule = SequentialRule(sigma=0.5, targets=(0.0, 0.25), n0=5, n=100)
     images, read = random_images(count), []
 
     def pending():
@@ -383,7 +385,7 @@ def test_batches_of_a_sequential_rule_are_full_until_the_images_end(count, batch
             yield Votes(index), image
 
     finished, drawn = 0, {}
-    execution = Execution(batch_size=batch_size)
+    execution = Execution(copies_per_batch=batch_size)
     for touched in vote_in_rounds(watched, pending(), rule, gaussian(), execution=execution, window=window):
         short = [size for size in watched.sizes if size != batch_size]
         assert all(size < batch_size for size in short)
@@ -392,14 +394,14 @@ def test_batches_of_a_sequential_rule_are_full_until_the_images_end(count, batch
         finished += sum(rule.wanted(votes) == votes.drawn for votes in touched)
         drawn |= {votes.index: votes.drawn for votes in touched}
     assert finished == count
-    certificates = certify(Linear(), images, sigma=0.5, radii=(0.0, 0.25), n0=5, n=100, seed=0)
+    certificates = certify(Linear(), images, sigma=0.5, targets=(0.0, 0.25), n0=5, n=100, seed=0)
     assert [drawn[index] for index in range(count)] == [certificate.draws for certificate in certificates]
 
 
 def test_whole_call_is_packed_into_full_batches():
     for call, options in ((predict, {"n": 33}), (certify, {"n0": 3, "n": 30})):
         watched = Watched(Ranges())
-        call(watched, random_images(5), mode="fixed", sigma=0.5, batch_size=20, **options)
+        call(watched, random_images(5), mode="fixed", sigma=0.5, copies_per_batch=20, **options)
         assert watched.sizes == [20] * (5 * 33 // 20) + [5 * 33 % 20]
 
 
@@ -420,7 +422,7 @@ def test_no_more_images_are_read_than_fill_a_round(n, batch_size, most):
             yield Votes(index), image
 
     rounds = vote_in_rounds(
-        Ranges(), pending(), rule, gaussian(), execution=Execution(batch_size=batch_size), window=window,
+        Ranges(), pending(), rule, gaussian(), execution=Execution(copies_per_batch=batch_size), window=window,
         round_seconds=0.0,  # so that every round is one batch
     )  # fmt: skip
     left = dict.fromkeys(range(count), 5 + n)

@@ -25,7 +25,7 @@ from tests.support.classifiers import (
 
 
 # Float images on purpose; where that is no purpose, the library warns.
-pytestmark = pytest.mark.filterwarnings("ignore:noise='auto' draws float32 noise")
+pytestmark = pytest.mark.filterwarnings("ignore:noise_kind='auto' draws float32 noise")
 
 
 DATASET = random_dataset(6)
@@ -55,32 +55,34 @@ def kind(request, whole, whole_sequential):
 def test_rows_are_the_certificates(tmp_path, kind, noise):
     classifier, arguments, whole = kind
     pixels = torch.stack([item["pixel_values"] for item in DATASET])
-    made = certify(classifier, pixels, noise=noise, seed=0, **{k: v for k, v in arguments.items() if k != "progress"})
-    run = whole if noise == "auto" else certify_dataset(classifier, DATASET, tmp_path, **arguments, noise=noise)
+    made = certify(
+        classifier, pixels, noise_kind=noise, seed=0, **{k: v for k, v in arguments.items() if k != "progress"}
+    )
+    run = whole if noise == "auto" else certify_dataset(classifier, DATASET, tmp_path, **arguments, noise_kind=noise)
     assert sorted(run.rows) == list(range(6))
     for certificate in made:
         row = run.rows[certificate.index]
         assert "partial" not in row
-        assert row["targets"] == list(certificate.targets)
+        assert row["certified_targets"] == list(certificate.certified_targets)
         assert row["label"] == DATASET[certificate.index]["labels"]
         for key in ("prediction", "radius", "p_lower", "draws"):
             assert row[key] == getattr(certificate, key)
-        looks = [{str(k): count for k, count in enumerate(look) if count} for look in certificate.looks]
-        assert row["looks"] == looks
+        looks = [{str(k): count for k, count in enumerate(look) if count} for look in certificate.counts_by_look]
+        assert row["counts_by_look"] == looks
         assert row["seconds"] >= 0
 
 
 GRID = {
-    "kind": "grid",
-    "dtype": "whole steps of 1/255",
-    "drawn_by": "counters, the same on every device",
+    "noise_kind": "grid",
+    "noise_dtype": "whole steps of 1/255",
+    "noise_drawn_by": "counters, the same on every device",
     "total_variation": GridStream(0, (1, 4, 4), sigma=0.5).total_variation,
     "threat_model": "perturbed images that are 8-bit at the certified resolution",
 }
 GAUSSIAN = {
-    "kind": "gaussian",
-    "dtype": "float32",
-    "drawn_by": f"CPU {torch.backends.cpu.get_cpu_capability()}",
+    "noise_kind": "gaussian",
+    "noise_dtype": "float32",
+    "noise_drawn_by": f"CPU {torch.backends.cpu.get_cpu_capability()}",
     "threat_model": "any perturbed image, if floating-point rounding is neglected",
 }
 FLOATS = [{"pixel_values": image, "labels": 0} for image in random_images(6)]
@@ -90,16 +92,16 @@ FLOATS = [{"pixel_values": image, "labels": 0} for image in random_images(6)]
     ("dataset", "options", "rule", "noise"),
     [
         (DATASET, {}, {"name": "fixed-n", "n0": 10, "n": 300}, GRID),
-        (DATASET, {"noise": "gaussian"}, {"name": "fixed-n", "n0": 10, "n": 300}, GAUSSIAN),
+        (DATASET, {"noise_kind": "gaussian"}, {"name": "fixed-n", "n0": 10, "n": 300}, GAUSSIAN),
         (FLOATS, {}, {"name": "fixed-n", "n0": 10, "n": 300}, GAUSSIAN),
         (
             DATASET,
-            {"mode": "targets", "radii": [0.0, 0.5], "n": 100, "noise": "grid"},
+            {"mode": "targets", "targets": [0.0, 0.5], "n": 100, "noise_kind": "grid"},
             {
                 "name": "sequential, union bound",
                 "n0": 10,
                 "n": 100,
-                "radii": [0.0, 0.5],
+                "targets": [0.0, 0.5],
                 "looks": [20, 30, 45, 67, 100],
                 "futility_quantile": 0.97,
             },
@@ -112,7 +114,7 @@ FLOATS = [{"pixel_values": image, "labels": 0} for image in random_images(6)]
                 "name": "sequential, error spending",
                 "n0": 0,
                 "n": 20,
-                "radii": [0.0, 0.25],
+                "targets": [0.0, 0.25],
                 "looks": [20],
                 "futility_quantile": 0.97,
             },
@@ -135,10 +137,10 @@ def test_run_file_says_what_decides_the_result(tmp_path, dataset, options, rule,
         "alpha": 0.01,
         "bound": "one-sided",
         "label_aware": options.get("label_aware", False),
-        "noise": noise,
+        **noise,
         "dtype": "bfloat16",
         "channels_last": False,
-        "compiled": False,
+        "compile": False,
         "device_kind": "cpu",
         "resolution": [1, 4, 4],
         "seed": 7,
@@ -164,7 +166,7 @@ def test_interrupted_run_keeps_its_rows_says_so_and_resumes(tmp_path, kind, batc
     kept = read_run(tmp_path)
     assert f"Interrupted: {len(kept.rows)} of 6 images are done and kept in {tmp_path}" in str(interrupt.value)
     assert "The same command resumes" in str(interrupt.value)
-    resumed = certify_dataset(classifier, DATASET, tmp_path, **{**arguments, "batch_size": 7})
+    resumed = certify_dataset(classifier, DATASET, tmp_path, **{**arguments, "copies_per_batch": 7})
     assert results(resumed) == results(whole)
 
 
@@ -232,10 +234,10 @@ def test_labels_never_influence_a_certificate(tmp_path, kind):
         ({"seed": 1}, "seed was 0, is 1"),
         ({"dtype": "bfloat16"}, "dtype was 'float32', is 'bfloat16'"),
         ({"channels_last": True}, "channels_last was False, is True"),
-        ({"compiled": True}, "compiled was False, is True"),
+        ({"compile": True}, "compile was False, is True"),
         ({"mode": "targets"}, "rule.name was 'fixed-n', is 'sequential, union bound'"),
         ({"bound": "runner-up"}, "bound was 'one-sided', is 'runner-up'"),
-        ({"noise": "gaussian"}, "noise.kind was 'grid', is 'gaussian'"),
+        ({"noise_kind": "gaussian"}, "noise.kind was 'grid', is 'gaussian'"),
         ({"indices": [0, 1]}, "num_images was 6, is 2"),
         ({"indices": [1, 0, 2, 3, 4, 5]}, "dataset.sha256 was"),
         ({"dataset": random_dataset(6, seed=1)}, "dataset.sha256 was"),
@@ -254,7 +256,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"radii": [0.0, 0.25]}, r"rule.radii was \[0.0, 0.25, 0.5\], is \[0.0, 0.25\]"),
+        ({"targets": [0.0, 0.25]}, r"rule.targets was \[0.0, 0.25, 0.5\], is \[0.0, 0.25\]"),
         ({"n": 301}, "rule.n was 300, is 301"),
         ({"n0": 11}, "rule.n0 was 10, is 11"),
         ({"spending": True}, "rule.name was 'sequential, union bound', is 'sequential, error spending'"),
@@ -305,15 +307,15 @@ def missing(key: str) -> list[dict]:
         ({"dataset": Huge(), "indices": [0, MAX_IMAGES]}, f"must be below {MAX_IMAGES}"),
         ({"n": 9}, "`n` must be at least 10"),
         ({"mode": "targets", "n": 9}, "`n` must be at least 10"),
-        ({"radii": [0.1]}, "belong to the sequential rules, but mode is 'fixed'"),
-        ({"mode": "targets", "radii": [9.0]}, "Target radius 9 is out of reach"),
+        ({"targets": [0.1]}, "belong to the sequential rules, but mode is 'fixed'"),
+        ({"mode": "targets", "targets": [9.0]}, "Target radius 9 is out of reach"),
         ({"mode": "targets", "bound": "runner-up"}, "Use mode='fixed'"),
-        ({"noise": "laplace"}, "`noise` must be one of"),
-        ({"noise": "grid", "dataset": FLOATS}, "Grid noise certifies 8-bit images"),
+        ({"noise_kind": "laplace"}, "`noise_kind` must be one of"),
+        ({"noise_kind": "grid", "dataset": FLOATS}, "Grid noise certifies 8-bit images"),
         ({"sigma": -1.0}, "`sigma` must be a positive noise"),
         ({"classifier": nn.Flatten()}, "must be in eval mode to be certified"),
         ({"dtype": "int8"}, "`dtype` of the network must be one of"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"copies_per_batch": 0}, "`copies_per_batch` must be at least 1"),
         ({"dataset": [*DATASET, {"pixel_values": torch.full((1, 4, 4), 2.5)}]}, "`image 6` must hold pixels"),
         ({"dataset": [*DATASET, *random_dataset(1, (1, 5, 5))]}, "must have one size and channel count"),
         ({"dataset": missing("pixel_values")}, "pixel_values"),

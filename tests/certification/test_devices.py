@@ -74,7 +74,7 @@ def test_votes_on_the_grid_are_those_of_a_cpu(device):
 @pytest.mark.parametrize("noise", ["grid", "gaussian"])
 def test_a_run_goes_on_to_the_same_rows(device, noise, tmp_path):
     model = smoothed("resnet", size=8).eval().to(device)
-    options = {"sigma": 0.5, "n": 300, "noise": noise, "batch_size": 32, "progress": False}
+    options = {"sigma": 0.5, "n": 300, "noise_kind": noise, "copies_per_batch": 32, "progress": False}
     whole = certify_dataset(model, Items(), tmp_path / "whole", **options)
     items = Items(breaks_at=3)
     with pytest.raises(ConnectionError):
@@ -117,7 +117,7 @@ def test_half_precision_certifies(device, execution):
 def test_compiled_on_a_gpu(cuda):
     model = smoothed("resnet", size=8).eval().to(cuda)
     plain, compiled = (
-        certify(model, images(2).to(cuda), sigma=0.5, n=200, seed=0, compiled=flag) for flag in (False, True)
+        certify(model, images(2).to(cuda), sigma=0.5, n=200, seed=0, compile=flag) for flag in (False, True)
     )
     assert [c.prediction for c in plain] == [c.prediction for c in compiled]
 

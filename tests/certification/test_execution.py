@@ -65,10 +65,10 @@ def counts(classifier, **options):
     [
         ({"dtype": "int8"}, "`dtype` of the network must be one of float32, bfloat16, float16, got 'int8'"),
         ({"dtype": torch.bfloat16}, "`dtype` of the network must be one of"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
-        ({"batch_size": -5}, "`batch_size` must be at least 1, got -5"),
-        ({"batch_size": 1.5}, "batch_size"),
-        ({"batch_size": "many"}, "batch_size"),
+        ({"copies_per_batch": 0}, "`copies_per_batch` must be at least 1, got 0"),
+        ({"copies_per_batch": -5}, "`copies_per_batch` must be at least 1, got -5"),
+        ({"copies_per_batch": 1.5}, "copies_per_batch"),
+        ({"copies_per_batch": "many"}, "copies_per_batch"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):
@@ -77,8 +77,8 @@ def test_what_makes_no_sense_is_refused(options, message):
 
 
 def test_settings_and_sizes():
-    how = Execution("bfloat16", channels_last=True, compiled=True, batch_size=7)
-    assert how.to_dict() == {"dtype": "bfloat16", "channels_last": True, "compiled": True}
+    how = Execution("bfloat16", channels_last=True, compile=True, copies_per_batch=7)
+    assert how.to_dict() == {"dtype": "bfloat16", "channels_last": True, "compile": True}
     assert how.size_on(CPU) == how.size_on(torch.device("cuda")) == 7
     assert Execution().size_on(CPU) < Execution().size_on(torch.device("cuda"))
     with how.autocast(CPU):
@@ -99,7 +99,7 @@ def test_channels_last_changes_no_vote_of_exact_arithmetic():
     assert all(model.formats)
     assert (plain > 0).sum() > 6, "votes must be mixed for this to be a test"
     for size in (1, 7, 64):
-        assert np.array_equal(counts(model, channels_last=True, batch_size=size), plain)
+        assert np.array_equal(counts(model, channels_last=True, copies_per_batch=size), plain)
 
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
@@ -177,11 +177,11 @@ def compiled(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["fixed", "targets"])
 def test_a_compiled_network_sees_one_shape_and_padding_is_not_counted(tmp_path, compiled, mode):
-    arguments = {**RUN, "mode": mode, "batch_size": 37, "n": 300}
+    arguments = {**RUN, "mode": mode, "copies_per_batch": 37, "n": 300}
     dataset = random_dataset(5)
     plain = certify_dataset(Ranges(), dataset, tmp_path / "plain", **arguments)
     assert compiled == []
-    run = certify_dataset(Ranges(), dataset, tmp_path / "compiled", **arguments, compiled=True)
+    run = certify_dataset(Ranges(), dataset, tmp_path / "compiled", **arguments, compile=True)
     assert results(run) == results(plain)
     ((watched, options),) = compiled
     assert options == {"dynamic": False}
@@ -198,7 +198,7 @@ def test_nan_in_the_padding_is_nobodys(compiled):
 
     assert torch.isnan(undefined_at_zero(torch.zeros(1, *SHAPE))).any()
     assert np.array_equal(
-        counts(undefined_at_zero, compiled=True, batch_size=64), counts(undefined_at_zero, batch_size=64)
+        counts(undefined_at_zero, compile=True, copies_per_batch=64), counts(undefined_at_zero, copies_per_batch=64)
     )
 
 
@@ -207,9 +207,9 @@ def test_a_really_compiled_module_votes_alike(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda classify, **options: compile_(classify, backend="eager", **options))
     dataset, model = random_dataset(3, SHAPE), Whole().eval()
     plain = certify_dataset(model, dataset, tmp_path / "plain", **RUN)
-    both = certify_dataset(model, dataset, tmp_path / "both", **RUN, compiled=True, channels_last=True)
+    both = certify_dataset(model, dataset, tmp_path / "both", **RUN, compile=True, channels_last=True)
     assert results(plain) == results(both)
-    assert both.settings["compiled"] and both.settings["channels_last"]
+    assert both.settings["compile"] and both.settings["channels_last"]
     assert both.settings["model"] == plain.settings["model"]
 
 
@@ -242,16 +242,16 @@ class Costly:
 @pytest.mark.parametrize("size", [1, 48, 100_000])
 def test_a_given_size_is_untouched_and_nothing_is_tried(clock, size):
     costly = Costly(clock, lambda size: 1e-3)
-    assert probe_batch_size(costly, SHAPE, Execution("bfloat16", batch_size=size)) == (
-        Execution("bfloat16", batch_size=size),
+    assert probe_batch_size(costly, SHAPE, Execution("bfloat16", copies_per_batch=size)) == (
+        Execution("bfloat16", copies_per_batch=size),
         {},
     )
     assert costly.sizes == []
 
 
 def test_nothing_is_tried_where_each_size_would_be_compiled(clock):
-    how, speeds = probe_batch_size(Costly(clock, lambda size: 1e-3), SHAPE, Execution(compiled=True))
-    assert (how.batch_size, speeds, how.compiled) == (Execution().size_on(CPU), {}, True)
+    how, speeds = probe_batch_size(Costly(clock, lambda size: 1e-3), SHAPE, Execution(compile=True))
+    assert (how.copies_per_batch, speeds, how.compile) == (Execution().size_on(CPU), {}, True)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_nothing_is_tried_where_each_size_would_be_compiled(clock):
 def test_the_smallest_size_within_three_percent_of_the_fastest(clock, speeds, best):
     costly = Costly(clock, lambda size: 1.0 / speeds[size])
     how, tried = probe_batch_size(costly, SHAPE, Execution(channels_last=True))
-    assert how == Execution(channels_last=True, batch_size=best)
+    assert how == Execution(channels_last=True, copies_per_batch=best)
     assert {int(size): speed for size, speed in tried.items()} == speeds
 
 
@@ -275,7 +275,7 @@ def test_the_trial_stops_where_it_gets_slower(clock):
     speeds = {16: 500, 32: 1000, 64: 790, 128: 2000, 256: 2000}
     costly = Costly(clock, lambda size: 1.0 / speeds[size])
     how, tried = probe_batch_size(costly, SHAPE, Execution())
-    assert how.batch_size == 32
+    assert how.copies_per_batch == 32
     assert sorted(map(int, tried)) == [16, 32, 64] and max(costly.sizes) == 64
 
 
@@ -284,7 +284,7 @@ def test_the_trial_stops_where_memory_ends(clock, limit, tried):
     costly = Costly(clock, lambda size: 1e-3 / size, limit)
     how, speeds = probe_batch_size(costly, SHAPE, Execution())
     assert sorted(map(int, speeds)) == tried
-    assert how.batch_size == tried[-1]
+    assert how.copies_per_batch == tried[-1]
     assert costly.sizes.count(min(size for size in (32, 128, 256) if size > limit)) == 1, "not tried again"
 
 
@@ -302,15 +302,15 @@ def test_the_trial_leaves_the_network_as_found():
 
 
 def test_the_run_keeps_size_and_trial(tmp_path, monkeypatch):
-    dataset, arguments = random_dataset(3), {**RUN, "batch_size": None}
+    dataset, arguments = random_dataset(3), {**RUN, "copies_per_batch": None}
     short = certify_dataset(Ranges(), dataset, tmp_path / "short", **arguments).settings["informative"]
-    assert short["batch_size"] is None and "images_per_second_by_batch_size" not in short
+    assert short["copies_per_batch"] is None and "images_per_second_by_batch_size" not in short
     given = certify_dataset(Ranges(), dataset, tmp_path / "given", **RUN)
-    assert given.settings["informative"]["batch_size"] == 16
+    assert given.settings["informative"]["copies_per_batch"] == 16
     monkeypatch.setattr(runner, "PROBE_DRAWS", 3 * 310)
     tried = certify_dataset(Ranges(), dataset, tmp_path / "tried", **arguments)
     facts = tried.settings["informative"]
-    assert str(facts["batch_size"]) in facts["images_per_second_by_batch_size"]
+    assert str(facts["copies_per_batch"]) in facts["images_per_second_by_batch_size"]
     assert results(tried) == results(given), "the size changes no vote"
     assert certify_dataset(Ranges(), dataset, tmp_path / "tried", **RUN).settings == tried.settings, (
         "nor is it compared"

@@ -53,18 +53,18 @@ def test_half_precision_weights_are_recorded(tmp_path):
 
 def test_ranks_with_different_networks_are_refused():
     stream = GaussianStream(0, (1, 4, 4), sigma=0.5)
-    rank_0 = {"model": classifier_identity(Configured()), "noise": noise_facts(stream)}
+    rank_0 = {"model": classifier_identity(Configured()), **noise_facts(stream)}
     runner._check_same(Configured(), stream, rank_0)
     other = Configured()
     with torch.no_grad():
         other.layers[1].bias += 1e-6
     with pytest.raises(ValueError, match="not that of rank 0: weights_sha256 differ"):
         runner._check_same(other, stream, rank_0)
-    elsewhere = {**rank_0, "noise": {**rank_0["noise"], "drawn_by": "a GPU"}}
+    elsewhere = {**rank_0, "noise_drawn_by": "a GPU"}
     with pytest.raises(ValueError, match="must draw their noise alike, but rank 0 is on a GPU and this one on CPU"):
         runner._check_same(Configured(), stream, elsewhere)
     grid = GridStream(0, (1, 4, 4), sigma=0.5)  # one device draws it as another does
-    runner._check_same(Configured(), grid, {**rank_0, "noise": noise_facts(grid)})
+    runner._check_same(Configured(), grid, {**rank_0, **noise_facts(grid)})
     with pytest.raises(ValueError, match="must draw their noise alike"):
         runner._check_same(Configured(), grid, rank_0)
 
@@ -74,20 +74,22 @@ def test_uint8_images_are_not_counted_as_they_are():
     images = torch.full((1, 1, 4, 4), 200, dtype=torch.uint8)
     with pytest.raises(TypeError, match="`images` must be float32"):
         count_votes(
-            Configured().eval(), images, [Draws(0, 0, 0, 10)], stream=stream, execution=Execution(batch_size=5)
+            Configured().eval(), images, [Draws(0, 0, 0, 10)], stream=stream, execution=Execution(copies_per_batch=5)
         )
 
 
 def test_a_seeded_prediction_depends_on_the_index_of_an_image_alone():
     images = torch.stack([random_dataset(2)[index]["pixel_values"] for index in range(2)])
     model = Configured().eval()
-    for options in ({}, {"mode": "fixed"}, {"noise": "gaussian"}, {"mode": "fixed", "noise": "gaussian"}):
+    for options in ({}, {"mode": "fixed"}, {"noise_kind": "gaussian"}, {"mode": "fixed", "noise_kind": "gaussian"}):
         both = predict(model, images, sigma=1.0, n=50, seed=3, indices=[7, 4], **options)
         alone = predict(model, images[1:], sigma=1.0, n=50, seed=3, indices=[4], **options)
         assert both[1] == alone[0]
 
 
-@pytest.mark.parametrize("change", [{"seed": 0.9}, {"seed": None}, {"batch_size": 1.5}, {"batch_size": True}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 0.9}, {"seed": None}, {"copies_per_batch": 1.5}, {"copies_per_batch": True}]
+)
 def test_numbers_that_are_not_whole_are_refused(change, tmp_path):
     with pytest.raises(ValueError, match=f"`{next(iter(change))}` must be a whole number"):
         certify_dataset(Configured().eval(), random_dataset(1), tmp_path / "run", **{**RUN, **change})

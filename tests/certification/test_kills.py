@@ -43,7 +43,7 @@ def kills(script: str, folder: Path, kind: str, seed: int) -> int:
 def test_every_killed_run_ends_in_the_rows_of_an_undisturbed_one(tmp_path, kind):
     classifier, arguments = KINDS[kind]
     whole = certify_dataset(classifier, random_dataset(COUNT), tmp_path / "whole", **arguments)
-    assert whole.settings["noise"]["kind"] == "grid"
+    assert whole.settings["noise_kind"] == "grid"
     total, runs = 0, 0
     while total < ENOUGH:
         # In turns: killed between batches by themselves, and at any moment by their parent.

@@ -19,7 +19,6 @@ from hf_smoothing.certification.options import (
     options_of,
 )
 from hf_smoothing.cli import build_parser
-from hf_smoothing.cli.options import FLAGS
 from hf_smoothing.models.pipeline import _OPTIONS
 from tests.support.classifiers import Linear
 
@@ -49,9 +48,9 @@ def test_an_entry_shows_each_option_with_its_default_and_meaning(entry, kind):
 
 
 def test_the_pipeline_and_the_command_line_have_every_option():
-    assert set(options_of(CertifyOptions)) - {"batch_size"} <= _OPTIONS
+    assert set(options_of(CertifyOptions)) <= _OPTIONS
     flags = {flag for action in parser_of("certify")._actions for flag in action.option_strings}
-    assert {FLAGS.get(name, f"--{name.replace('_', '-')}") for name in options_of(RunOptions)} <= flags
+    assert {f"--{name.replace('_', '-')}" for name in options_of(RunOptions)} <= flags
 
 
 def parser_of(command):
@@ -61,7 +60,7 @@ def parser_of(command):
 
 def test_types_defaults_and_choices_of_the_command_line_are_those_of_the_options():
     given = [
-        "--radii",
+        "--targets",
         "0.1",
         "0.2",
         "--n0",
@@ -70,14 +69,14 @@ def test_types_defaults_and_choices_of_the_command_line_are_those_of_the_options
         "300",
         "--alpha",
         "0.01",
-        "--noise",
+        "--noise-kind",
         "grid",
         "--spending",
         "--compile",
     ]
     args = parser_of("certify").parse_args(["model", "data", "--output-dir", "out", *given])
-    assert (args.radii, args.n0, args.n, args.alpha, args.noise) == ([0.1, 0.2], 7, 300, 0.01, "grid")
-    assert args.spending is True and args.compiled is True and args.label_aware is False
+    assert (args.targets, args.n0, args.n, args.alpha, args.noise_kind) == ([0.1, 0.2], 7, 300, 0.01, "grid")
+    assert args.spending is True and args.compile is True and args.label_aware is False
     bare = parser_of("certify").parse_args(["model", "data", "--output-dir", "out"])
     for one in options_of(RunOptions).values():
         assert getattr(bare, one.name) == one.default
@@ -92,7 +91,7 @@ def test_execution_has_the_fields_and_defaults_of_its_options():
 
 
 def test_an_option_that_is_none_is_named():
-    with pytest.raises(TypeError, match=r"The options are mode, radii, .*compiled, got 'spendng'"):
+    with pytest.raises(TypeError, match=r"The options are mode, targets, .*compile, got 'spendng'"):
         certify(Linear(), torch.zeros(1, 3, 2, 2), sigma=0.5, spendng=True)
     with pytest.raises(TypeError, match="got 'label_aware'"):  # which only a run that measures may ask for
         certify(Linear(), torch.zeros(1, 3, 2, 2), sigma=0.5, label_aware=True)

@@ -87,7 +87,7 @@ def test_two_ranks_alone_and_after_one_and_one_after_two(tmp_path, whole, whole_
     for number, expected in enumerate(total):
         one, other = draws[0][number], draws[1][number]
         assert one + other == expected
-        assert abs(one - other) <= expected / (2 * RUN["batch_size"]) + 1
+        assert abs(one - other) <= expected / (2 * RUN["copies_per_batch"]) + 1
     for folder, before in ((fresh, {}), (sequential, {}), (begun, first.rows)):
         todo = [index for index in range(COUNT) if index not in before]
         assert finished_by(0, folder) == sorted([*before, *todo[::2]])

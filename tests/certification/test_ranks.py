@@ -35,10 +35,10 @@ from tests.support.classifiers import Failing, Linear, results
 RUN = {
     "sigma": 0.5,
     "mode": "targets",
-    "radii": [0.0, 0.25, 0.5],
+    "targets": [0.0, 0.25, 0.5],
     "n0": 10,
     "n": 5000,
-    "batch_size": 32,
+    "copies_per_batch": 32,
     "progress": False,
 }
 # Far from all targets, and so close to one that the draws go on: from 30 draws to 5,010.
@@ -140,7 +140,7 @@ def whole(tmp_path_factory):
     run = certify_dataset(Linear(), DATASET, tmp_path_factory.mktemp("whole"), **RUN)
     draws = [row["draws"] for row in run.rows.values()]
     assert max(draws) == 5010 and min(draws) < 60, "images must need very different numbers"
-    assert sum(draws) / RUN["batch_size"] > TOTAL_BATCHES
+    assert sum(draws) / RUN["copies_per_batch"] > TOTAL_BATCHES
     return run
 
 
@@ -180,7 +180,7 @@ def test_parts_are_equal_contiguous_and_cover_every_draw_once(requests, count):
 def votes_with(rule, drawn_: int, index: int, label: int | None = None) -> Votes:
     """Votes for class 0 and 1 in turns: nothing is certified, nothing is given up early."""
     votes = Votes(index, label)
-    edges = [0, *[bound for bound in rule.bounds if bound < drawn_], drawn_]
+    edges = [0, *[bound for bound in rule.stage_ends if bound < drawn_], drawn_]
     for start, stop in itertools.pairwise(edges):
         if stop > start:
             votes.add(np.array([(stop - start + 1) // 2, (stop - start) // 2]), start, stop, opens_look=True)
@@ -191,7 +191,7 @@ def votes_with(rule, drawn_: int, index: int, label: int | None = None) -> Votes
 def rule_of(kind: str):
     if kind == "fixed":
         return make_rule(0.5, mode="fixed", n0=10, n=300)
-    return make_rule(0.5, radii=[0.0, 0.25], n0=10 if kind == "sequential" else 0, n=400)
+    return make_rule(0.5, targets=[0.0, 0.25], n0=10 if kind == "sequential" else 0, n=400)
 
 
 @example("fixed", [0], 11)
@@ -205,7 +205,7 @@ def test_a_plan_keeps_to_the_budget_and_to_the_looks(kind, counts, budget):
     rule = rule_of(kind)
     votes = [votes_with(rule, drawn_, 7 * slot) for slot, drawn_ in enumerate(counts)]
     wanted = [rule.wanted(item) - item.drawn for item in votes]
-    requests = plan([(item, rule.wanted(item)) for item in votes], rule.bounds, budget)
+    requests = plan([(item, rule.wanted(item)) for item in votes], rule.stage_ends, budget)
     assert total(requests) == min(budget, sum(wanted))
     assert [request.slot for request in requests] == sorted(request.slot for request in requests), (
         "the first images first"
@@ -216,7 +216,9 @@ def test_a_plan_keeps_to_the_budget_and_to_the_looks(kind, counts, budget):
         position = item.drawn
         for request in mine:
             assert request.start == position < request.stop
-            assert not any(request.start < bound < request.stop for bound in rule.bounds), "no request may span a look"
+            assert not any(request.start < bound < request.stop for bound in rule.stage_ends), (
+                "no request may span a look"
+            )
             position = request.stop
         assert position <= rule.wanted(item)
         if position < rule.wanted(item):

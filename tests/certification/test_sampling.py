@@ -18,8 +18,8 @@ SHAPE = (1, 4, 4)
 IMAGES = random_images(3)
 
 
-def votes(classifier, requests, batch_size=16, sigma=0.5, **options):
-    execution = Execution(**options, batch_size=batch_size)
+def votes(classifier, requests, copies_per_batch=16, sigma=0.5, **options):
+    execution = Execution(**options, copies_per_batch=copies_per_batch)
     return count_votes(classifier, IMAGES, requests, stream=gaussian(sigma), execution=execution)
 
 
@@ -41,7 +41,7 @@ def request_lists(draw):
 def test_every_requested_copy_is_made_once_in_full_batches(requests, batch_size):
     copies = [[] for _ in requests]
     sizes, buffers = [], set()
-    batches = noisy_batches(IMAGES, requests, stream=gaussian(), batch_size=batch_size)
+    batches = noisy_batches(IMAGES, requests, stream=gaussian(), copies_per_batch=batch_size)
     for batch, pieces in batches:
         sizes.append(len(batch))
         buffers.add(batch.untyped_storage().data_ptr())
@@ -62,10 +62,10 @@ def test_every_requested_copy_is_made_once_in_full_batches(requests, batch_size)
 
 @given(request_lists())
 def test_votes_do_not_depend_on_the_batch_size(requests):
-    expected = votes(Ranges(), requests, batch_size=1)
+    expected = votes(Ranges(), requests, copies_per_batch=1)
     assert expected.sum(axis=1).tolist() == [request.stop - request.start for request in requests]
     for batch_size in (7, 64):
-        assert votes(Ranges(), requests, batch_size=batch_size).tolist() == expected.tolist()
+        assert votes(Ranges(), requests, copies_per_batch=batch_size).tolist() == expected.tolist()
 
 
 @given(st.integers(0, 60), st.integers(1, 60), st.integers(1, 60))
@@ -219,7 +219,7 @@ def test_memory_does_not_grow_with_the_number_of_draws():
     peaks = []
     for draws in (2_000, 100_000):
         with LiveBytes() as live:
-            assert votes(Constant(), [Draws(0, 0, 0, draws)], batch_size=1_000).sum() == draws
+            assert votes(Constant(), [Draws(0, 0, 0, draws)], copies_per_batch=1_000).sum() == draws
         peaks.append(live.peak)
     assert peaks[0] >= 1_000 * 16 * 4, "the batch itself must have been seen"
     assert peaks[1] == peaks[0]

@@ -15,9 +15,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hf_smoothing import SmoothedClassifier, certify, certify_dataset, predict, statistics
-from hf_smoothing.certification import Draws, FixedRule, SequentialRule, Votes, count_votes, make_rule, make_stream
+from hf_smoothing.certification import (
+    Draws,
+    FixedRule,
+    SequentialRule,
+    Votes,
+    count_votes,
+    make_rule,
+    make_stream,
+    procedures,
+)
 from hf_smoothing.certification.execution import Execution
-from hf_smoothing.certification.procedures import _finished
+from hf_smoothing.certification.rules import rule_on
 from hf_smoothing.noise import MAX_DRAWS, GridStream
 from hf_smoothing.statistics import ABSTAIN
 from tests.support.classifiers import Constant, Linear, Ranges, coin, random_dataset, random_images
@@ -39,11 +48,11 @@ def walk(rule, classes: np.ndarray, num_labels: int, *, label: int | None = None
     votes = Votes(0, label)
     while (wanted := rule.wanted(votes)) > votes.drawn:
         while votes.drawn < wanted:
-            end = next(bound for bound in rule.bounds if bound > votes.drawn)
+            end = next(bound for bound in rule.stage_ends if bound > votes.drawn)
             start = votes.drawn
             stop = min(wanted, end if parts is None else min(end, start + int(parts(end - start))))
             counts = np.bincount(classes[start:stop], minlength=num_labels).astype(np.int64)
-            votes.add(counts, start, stop, opens_look=start in (0, *rule.bounds))
+            votes.add(counts, start, stop, opens_look=start in (0, *rule.stage_ends))
             if rule.n0 < votes.drawn < end:
                 assert rule.wanted(votes) == end  # an unfinished look is finished first
     return votes
@@ -82,29 +91,31 @@ def test_invariants_of_a_certificate(name, path):
     votes = walk(rule, classes, 3, label=1)
     certificate = rule.decide(votes)
     # Stops at looks, within n0 + n; the looks hold all draws.
-    assert certificate.draws == votes.drawn in rule.bounds[1 if rule.n0 else 0 :]
-    assert certificate.draws <= rule.n0 + rule.n == rule.bounds[-1]
-    ends = np.cumsum([sum(look) for look in certificate.looks])
-    assert tuple(ends) == rule.bounds[: len(ends)] and ends[-1] == certificate.draws
+    assert certificate.draws == votes.drawn in rule.stage_ends[1 if rule.n0 else 0 :]
+    assert certificate.draws <= rule.n0 + rule.n == rule.stage_ends[-1]
+    ends = np.cumsum([sum(look) for look in certificate.counts_by_look])
+    assert tuple(ends) == rule.stage_ends[: len(ends)] and ends[-1] == certificate.draws
     # Claims.
-    assert certificate.targets == rule.radii[: len(certificate.targets)]
-    assert certificate.radius >= (certificate.targets[-1] if certificate.targets else 0.0)
+    assert certificate.certified_targets == rule.targets[: len(certificate.certified_targets)]
+    assert certificate.radius >= (certificate.certified_targets[-1] if certificate.certified_targets else 0.0)
     assert 0.0 <= certificate.radius < rule.ceiling * (1 + 1e-12)
-    assert certificate.abstained == (not certificate.targets and certificate.radius == 0.0)
+    assert certificate.abstained == (not certificate.certified_targets and certificate.radius == 0.0)
     if not certificate.abstained:
-        table = np.array(certificate.looks)
+        table = np.array(certificate.counts_by_look)
         chosen = table[0].argmax() if rule.n0 else 1 if rule.label_aware else table.sum(axis=0).argmax()
         assert certificate.prediction == chosen
     # p_lower carries the radius, and no target beyond it was reached.
     carried = float(statistics.l2_radius(certificate.p_lower, rule.sigma, rule.slack))
     assert certificate.radius == pytest.approx(carried, rel=1e-9, abs=1e-12)
     if not rule.spending:
-        beyond = rule.radii[len(certificate.targets) :]
+        beyond = rule.targets[len(certificate.certified_targets) :]
         assert not beyond or certificate.radius < beyond[0] + 1e-12
     # Deciding is a pure function of the votes.
-    before = ([look.copy() for look in votes.looks], votes.drawn)
+    before = ([look.copy() for look in votes.counts_by_look], votes.drawn)
     assert rule.decide(votes) == certificate and rule.wanted(votes) == votes.drawn
-    assert votes.drawn == before[1] and all(np.array_equal(a, b) for a, b in zip(votes.looks, before[0], strict=True))
+    assert votes.drawn == before[1] and all(
+        np.array_equal(a, b) for a, b in zip(votes.counts_by_look, before[0], strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -123,9 +134,9 @@ def test_a_target_is_claimed_only_with_all_smaller_ones():
     rule = SequentialRule(1.0, (0.0, 0.2, 0.4), n0=5, n=20, spending=True)
     rule.__dict__["_boundaries"] = np.array([[19], [17], [17]])
     votes = Votes(0, None, [np.array([5, 0]), np.array([18, 2])], 25)
-    assert rule.decide(votes).abstained and rule.decide(votes).targets == ()
+    assert rule.decide(votes).abstained and rule.decide(votes).certified_targets == ()
     rule.__dict__["_boundaries"] = np.array([[17], [19], [17]])
-    assert rule.decide(votes).targets == (0.0,)
+    assert rule.decide(votes).certified_targets == (0.0,)
     assert (rule.decide(votes).prediction, rule.decide(votes).radius) == (0, 0.0)
 
 
@@ -143,7 +154,7 @@ def twin(rule: SequentialRule, classes: np.ndarray, num_labels: int, label: int 
     looks = statistics.geometric_looks(rule.n)
     weights = [1.0] if len(looks) == 1 else [0.5 / (len(looks) - 1)] * (len(looks) - 1) + [0.5]
     alpha = rule.alpha if rule.n0 or rule.label_aware else rule.alpha / 2
-    needed = [float(stats.norm.cdf(r / rule.sigma)) for r in rule.radii]
+    needed = [float(stats.norm.cdf(r / rule.sigma)) for r in rule.targets]
     finals = [smallest_final(q, rule.n, alpha * weights[-1]) for q in needed]
     tallies = [np.bincount(classes[: rule.n0 + n], minlength=num_labels) for n in looks]
     selected = np.bincount(classes[: rule.n0], minlength=num_labels)
@@ -153,16 +164,16 @@ def twin(rule: SequentialRule, classes: np.ndarray, num_labels: int, label: int 
         best = max(
             float(statistics.lower_bound(s, m, alpha * w)) for s, m, w in zip(successes, looks, weights, strict=False)
         )
-        targets = tuple(r for r, q in zip(rule.radii, needed, strict=True) if best > q)
+        targets = tuple(r for r, q in zip(rule.targets, needed, strict=True) if best > q)
         given_up = []
-        for r, b in zip(rule.radii, finals, strict=True):
+        for r, b in zip(rule.targets, finals, strict=True):
             s = successes[-1]
             m = (s + 0.5) / (n + 1)
             spread = stats.norm.ppf(0.97) * math.sqrt(m * (1 - m) * (rule.n - n) / (rule.n * n))
             out_of_reach = s + (rule.n - n) < b
             unlikely = (s + (rule.n - n) * m) / rule.n + spread < (b - 0.5) / rule.n
             given_up.append(r not in targets and (out_of_reach or unlikely))
-        if n == rule.n or all(r in targets or dead for r, dead in zip(rule.radii, given_up, strict=True)):
+        if n == rule.n or all(r in targets or dead for r, dead in zip(rule.targets, given_up, strict=True)):
             return rule.n0 + n, top if best > 0.5 else ABSTAIN, targets, best
     raise AssertionError("the last look always ends it")
 
@@ -174,7 +185,7 @@ def test_rule_against_a_slow_twin(name, path):
     rule, (classes, _) = RULES[name], path
     certificate = rule.decide(walk(rule, classes, 3, label=2))
     draws, prediction, targets, best = twin(rule, classes, 3, 2 if rule.label_aware else None)
-    assert (certificate.draws, certificate.prediction, certificate.targets) == (draws, prediction, targets)
+    assert (certificate.draws, certificate.prediction, certificate.certified_targets) == (draws, prediction, targets)
     assert certificate.p_lower == best
     assert certificate.radius == pytest.approx(max(0.0, rule.sigma * stats.norm.ppf(best)), rel=1e-12)
 
@@ -189,9 +200,9 @@ OPTIONS = {
     "n0": 10,
     "n": 200,
     "alpha": ALPHA,
-    "radii": [0.0, TARGET],
-    "noise": "gaussian",
-    "batch_size": 2048,
+    "targets": [0.0, TARGET],
+    "noise_kind": "gaussian",
+    "copies_per_batch": 2048,
 }
 
 
@@ -210,9 +221,9 @@ COVERED = {
     "spending": {"spending": True},
     "n0=0": {"n0": 0},
     "n0=0, spending": {"n0": 0, "spending": True},
-    "curve": {"mode": "curve", "radii": None},
-    "one-sided fixed": {"mode": "fixed", "radii": None},
-    "runner-up": {"mode": "fixed", "radii": None, "bound": "runner-up"},
+    "curve": {"mode": "curve", "targets": None},
+    "one-sided fixed": {"mode": "fixed", "targets": None},
+    "runner-up": {"mode": "fixed", "targets": None, "bound": "runner-up"},
 }
 # Just below a target, where claiming it is false, and on the boundary, where any answer is.
 JUST_BELOW, ON_BOUNDARY = TARGET - 1e-3, 1e-5
@@ -270,14 +281,22 @@ def three_way(pixels: torch.Tensor) -> torch.Tensor:
 def test_predict_answers_what_is_open_at_most_alpha_of_the_time(classifier, mode):
     images = torch.full((IMAGES, 1, 1, 1), 0.5)
     answers = predict(
-        classifier, images, sigma=0.25, mode=mode, n=200, alpha=ALPHA, noise="gaussian", seed=3, batch_size=2048
+        classifier,
+        images,
+        sigma=0.25,
+        mode=mode,
+        n=200,
+        alpha=ALPHA,
+        noise_kind="gaussian",
+        seed=3,
+        copies_per_batch=2048,
     )
     assert not too_many(sum(a.prediction != ABSTAIN for a in answers), IMAGES, ALPHA)
     assert all(sum(a.counts) == a.draws <= 200 for a in answers)
 
 
 def test_predict_answers_the_clear_after_the_first_look():
-    answers = predict(Constant(2), random_images(4), sigma=0.25, noise="gaussian", seed=0)
+    answers = predict(Constant(2), random_images(4), sigma=0.25, noise_kind="gaussian", seed=0)
     assert [(a.prediction, a.draws, a.counts, a.p_value) for a in answers] == [(2, 20, (0, 0, 20), None)] * 4
 
 
@@ -293,30 +312,30 @@ def test_predict_with_too_few_draws_is_refused():
 def test_looks_are_prefixes_of_the_draws_of_the_fixed_rule(noise):
     images = (random_images(3) * 255).to(torch.uint8)
     stream = make_stream(noise, seed=9, shape=(1, 4, 4), device=torch.device("cpu"), sigma=0.5)
-    certificates = certify(Ranges(), images, sigma=0.5, radii=[0.0, 0.2], n0=30, n=600, noise=noise, seed=9)
-    fixed = certify(Ranges(), images, sigma=0.5, mode="fixed", n0=30, n=600, noise=noise, seed=9)
-    assert [c.looks[0] for c in fixed] == [c.looks[0] for c in certificates]
+    certificates = certify(Ranges(), images, sigma=0.5, targets=[0.0, 0.2], n0=30, n=600, noise_kind=noise, seed=9)
+    fixed = certify(Ranges(), images, sigma=0.5, mode="fixed", n0=30, n=600, noise_kind=noise, seed=9)
+    assert [c.counts_by_look[0] for c in fixed] == [c.counts_by_look[0] for c in certificates]
     for slot, certificate in enumerate(certificates):
-        ends = np.cumsum([0, *map(sum, certificate.looks)])
+        ends = np.cumsum([0, *map(sum, certificate.counts_by_look)])
         assert len(ends) > 2
         requests = [Draws(slot, slot, int(a), int(b)) for a, b in itertools.pairwise(ends)]
         pixels = images.float() / 255
-        again = count_votes(Ranges(), pixels, requests, stream=stream, execution=Execution(batch_size=7))
-        assert again.tolist() == [list(look) for look in certificate.looks]
+        again = count_votes(Ranges(), pixels, requests, stream=stream, execution=Execution(copies_per_batch=7))
+        assert again.tolist() == [list(look) for look in certificate.counts_by_look]
         total = count_votes(Ranges(), pixels, [Draws(slot, slot, 30, 630)], stream=stream)
-        assert total[0].tolist() == list(fixed[slot].looks[1])
+        assert total[0].tolist() == list(fixed[slot].counts_by_look[1])
 
 
 @pytest.mark.parametrize("noise", ["grid", "gaussian"])
 def test_neither_batch_nor_company_changes_a_certificate(noise):
     images = (random_images(5) * 255).to(torch.uint8)
-    options = {"sigma": 0.25, "n": 500, "noise": noise, "seed": 2}
+    options = {"sigma": 0.25, "n": 500, "noise_kind": noise, "seed": 2}
 
     def known(certificates):
         return {c.index: replace(c, seconds=0.0) for c in certificates}
 
     whole = known(certify(Linear(), images, **options))
-    small = known(certify(Linear(), images, batch_size=3, **options))
+    small = known(certify(Linear(), images, copies_per_batch=3, **options))
     alone = known(c for i in (4, 2) for c in certify(Linear(), images[[i]], indices=[i], **options))
     assert small == whole
     assert alone == {i: whole[i] for i in (2, 4)}
@@ -325,13 +344,16 @@ def test_neither_batch_nor_company_changes_a_certificate(noise):
 # --- Slack reaches the rule
 
 
-def test_slack_of_grid_noise_reaches_the_rule():
+def test_slack_of_grid_noise_reaches_the_rule(monkeypatch):
     images = torch.full((1, 1, 4, 4), 100, dtype=torch.uint8)
     slack = GridStream(0, (1, 4, 4), sigma=0.5).total_variation
-    for noise, expected in (("grid", slack), ("gaussian", 0.0)):
-        rule = make_rule(0.5, n=100)
-        used, _, kind = next(_finished(Constant(), images, rule, noise, 0, None, Execution(), chosen=False))
-        assert (used.slack, kind) == (expected, noise)
+    used = []
+    monkeypatch.setattr(
+        procedures, "rule_on", lambda *rule, chosen: used.append(rule_on(*rule, chosen=chosen)) or used[-1]
+    )
+    for kind, expected in (("grid", slack), ("gaussian", 0.0)):
+        (certificate,) = certify(Constant(), images, sigma=0.5, n=100, noise_kind=kind, seed=0)
+        assert (used[-1].slack, certificate.noise_kind) == (expected, kind)
     assert slack > 0
 
 
@@ -351,7 +373,7 @@ def test_default_targets_survive_the_slack_of_grid_noise():
     alpha = float(stats.norm.cdf(0.25 + 1e-13)) ** n
     assert SequentialRule(sigma, (0.0, 0.25), 5, n, alpha).ceiling - 0.25 < 1e-12
     images = torch.full((1, 1, 4, 4), 100, dtype=torch.uint8)
-    (certificate,) = certify(Constant(), images, sigma=sigma, n0=5, n=n, alpha=alpha, noise="grid", seed=0)
+    (certificate,) = certify(Constant(), images, sigma=sigma, n0=5, n=n, alpha=alpha, noise_kind="grid", seed=0)
     assert certificate.prediction == 1 and certificate.radius > 0.2499
 
 
@@ -360,7 +382,7 @@ def test_default_targets_survive_the_slack_of_grid_noise():
 
 def measured(tmp_path, classifier, dataset, **options):
     return certify_dataset(
-        classifier, dataset, tmp_path / "run", sigma=0.25, n=200, progress=False, batch_size=64, label_aware=True, **options
+        classifier, dataset, tmp_path / "run", sigma=0.25, n=200, progress=False, copies_per_batch=64, label_aware=True, **options
     )  # fmt: skip
 
 
@@ -373,7 +395,7 @@ def test_label_aware_is_recorded_and_never_returns_another_class(tmp_path):
         assert row["label"] == index % 3
         assert row["prediction"] == (1 if row["label"] == 1 else ABSTAIN)
         # A wrong image is given up at the first look.
-        assert row["label"] == 1 or (row["draws"], row["radius"], row["targets"]) == (20, 0.0, [])
+        assert row["label"] == 1 or (row["draws"], row["radius"], row["certified_targets"]) == (20, 0.0, [])
     assert {row["prediction"] for row in run.rows.values()} == {1, ABSTAIN}
 
 
@@ -384,7 +406,9 @@ def test_label_aware_measures_what_it_should_of_mixed_votes(tmp_path):
 
 
 def test_other_runs_say_that_they_do_not_know_the_label(tmp_path):
-    run = certify_dataset(Constant(1), random_dataset(3), tmp_path, sigma=0.25, n=100, progress=False, batch_size=64)
+    run = certify_dataset(
+        Constant(1), random_dataset(3), tmp_path, sigma=0.25, n=100, progress=False, copies_per_batch=64
+    )
     assert run.settings["label_aware"] is False
     assert {row["prediction"] for row in run.rows.values()} == {1}
 
@@ -423,67 +447,67 @@ def test_nothing_for_deployment_takes_labels():
 @pytest.mark.parametrize(
     ("radii", "message"),
     [
-        ([0.5, 0.25], "`radii` must ascend without repetition"),
-        ([0.25, 0.25], "`radii` must ascend without repetition"),
-        ([-0.1, 0.5], "`radii` must be a non-empty list of target radii >= 0"),
-        ([0.0, math.nan], "`radii` must be a non-empty list of target radii >= 0"),
-        ([math.inf], "`radii` must be a non-empty list of target radii >= 0"),
-        ([], "`radii` must be a non-empty list of target radii >= 0"),
-        (["a"], "`radii` must be a list of target radii"),
-        (0.5, "`radii` must be a list of target radii"),
+        ([0.5, 0.25], "`targets` must ascend without repetition"),
+        ([0.25, 0.25], "`targets` must ascend without repetition"),
+        ([-0.1, 0.5], "`targets` must be a non-empty list of target radii >= 0"),
+        ([0.0, math.nan], "`targets` must be a non-empty list of target radii >= 0"),
+        ([math.inf], "`targets` must be a non-empty list of target radii >= 0"),
+        ([], "`targets` must be a non-empty list of target radii >= 0"),
+        (["a"], "`targets` must be a list of target radii"),
+        (0.5, "`targets` must be a list of target radii"),
     ],
 )
 def test_targets_that_are_none_are_refused(radii, message):
     with pytest.raises(ValueError, match=message):
-        make_rule(0.5, radii=radii)
+        make_rule(0.5, targets=radii)
 
 
 @pytest.mark.parametrize("options", [{}, {"n0": 0}, {"spending": True}, {"alpha": 0.05}, {"label_aware": True}])
 @pytest.mark.parametrize("target", [1.0, 1.9, 3.2])
 def test_a_target_above_the_ceiling_names_an_n_that_reaches_it(options, target):
     with pytest.raises(ValueError, match=r"is out of reach: .* Use n = [\d,]+ or more, or smaller targets") as caught:
-        make_rule(1.0, radii=[target], n=15, **options)
+        make_rule(1.0, targets=[target], n=15, **options)
     n = int(str(caught.value).split("Use n = ")[1].split(" ")[0].replace(",", ""))
-    rule = make_rule(1.0, radii=[target], n=n, **options)
+    rule = make_rule(1.0, targets=[target], n=n, **options)
     assert rule.ceiling > target
     # Really: unanimous votes certify it.
     certificate = rule.decide(walk(rule, np.zeros(n + 100, dtype=int), 2, label=0))
-    assert certificate.targets == (target,)
+    assert certificate.certified_targets == (target,)
     # And not wastefully more: a tenth less (or what one look needs) would not do.
     if n > 40:
         with pytest.raises(ValueError, match="out of reach"):
-            make_rule(1.0, radii=[target], n=int(0.9 * n), **options)
+            make_rule(1.0, targets=[target], n=int(0.9 * n), **options)
 
 
 @pytest.mark.parametrize("n0", [0, 100])
 @pytest.mark.parametrize("alpha", [0.05, 0.001, 1e-5, 1e-9])
 def test_too_few_draws_name_a_number_that_is_enough(n0, alpha):
     with pytest.raises(ValueError, match="`n` must be at least") as caught:
-        make_rule(1.0, n0=n0, n=3, alpha=alpha, radii=[0.0])
+        make_rule(1.0, n0=n0, n=3, alpha=alpha, targets=[0.0])
     enough = int(str(caught.value).split("at least ")[1].split(" ")[0])
-    assert make_rule(1.0, n0=n0, n=enough, alpha=alpha, radii=[0.0]).ceiling > 0
+    assert make_rule(1.0, n0=n0, n=enough, alpha=alpha, targets=[0.0]).ceiling > 0
     with pytest.raises(ValueError, match="`n` must be at least"):
-        make_rule(1.0, n0=n0, n=enough - 1, alpha=alpha, radii=[0.0])
+        make_rule(1.0, n0=n0, n=enough - 1, alpha=alpha, targets=[0.0])
 
 
 def test_a_target_that_no_number_of_draws_reaches_names_none():
     with pytest.raises(ValueError, match="No n reaches it; use smaller targets"):
-        make_rule(1.0, radii=[4.6])
+        make_rule(1.0, targets=[4.6])
     with pytest.raises(ValueError, match="No n reaches it; use smaller targets"):
-        make_rule(1.0, radii=[9.0])
+        make_rule(1.0, targets=[9.0])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"mode": "adaptive"}, "`mode` must be one of 'targets', 'curve', 'fixed', got 'adaptive'"),
-        ({"mode": "fixed", "radii": [0.5]}, "belong to the sequential rules, but mode is 'fixed'"),
+        ({"mode": "fixed", "targets": [0.5]}, "belong to the sequential rules, but mode is 'fixed'"),
         ({"mode": "fixed", "spending": True}, "belong to the sequential rules, but mode is 'fixed'"),
         ({"mode": "fixed", "label_aware": True}, "belong to the sequential rules, but mode is 'fixed'"),
         ({"mode": "fixed", "bound": "two-sided"}, "`bound` must be one of 'one-sided', 'runner-up', got 'two-sided'"),
         ({"bound": "runner-up"}, "made from a fixed number of draws. Use mode='fixed'"),
         ({"mode": "curve", "bound": "runner-up"}, "made from a fixed number of draws. Use mode='fixed'"),
-        ({"mode": "curve", "radii": [0.5]}, "mode='curve' chooses the radii itself"),
+        ({"mode": "curve", "targets": [0.5]}, "mode='curve' chooses the radii itself"),
         ({"mode": "fixed", "n0": 0}, "`n0` must be at least 1"),
         ({"n0": -1}, "`n0` must be at least 0"),
         ({"n0": 1.5}, "`n0` must be a whole number"),
@@ -508,14 +532,14 @@ def test_sigma_is_checked(mode, sigma):
 
 
 def test_default_targets():
-    assert make_rule(0.5).radii == (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-    assert make_rule(0.12).radii == (0.0, 0.12, 0.24, 0.36)
-    assert make_rule(1.0).radii == tuple(0.25 * k for k in range(13))
-    curve = make_rule(0.5, mode="curve").radii
+    assert make_rule(0.5).targets == (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    assert make_rule(0.12).targets == (0.0, 0.12, 0.24, 0.36)
+    assert make_rule(1.0).targets == tuple(0.25 * k for k in range(13))
+    curve = make_rule(0.5, mode="curve").targets
     assert len(curve) == 31 and curve[3] == 0.15 and curve[-1] == 1.5
-    assert make_rule(0.5, n=12).radii == (0.0,)  # those beyond the ceiling are left out
+    assert make_rule(0.5, n=12).targets == (0.0,)  # those beyond the ceiling are left out
     for sigma, n in itertools.product((0.1, 0.25, 0.3, 1.0, 4.0), (12, 100, 1000)):
-        assert make_rule(sigma, n=n).radii[-1] < make_rule(sigma, n=n).ceiling
+        assert make_rule(sigma, n=n).targets[-1] < make_rule(sigma, n=n).ceiling
 
 
 @pytest.mark.parametrize(
@@ -531,7 +555,7 @@ def test_selection_stages_and_level(n0, label_aware, stages):
 def test_all_draws_agreeing_meet_the_ceiling():
     for rule in (SequentialRule(0.5, (0.0, 1.0), n0=5, n=1000), SequentialRule(0.5, (0.0, 1.0), n0=0, n=1000)):
         votes = Votes(0)
-        for start, stop in itertools.pairwise((0, *rule.bounds)):
+        for start, stop in itertools.pairwise((0, *rule.stage_ends)):
             votes.add(np.array([0, stop - start]), start, stop, opens_look=True)
         assert rule.decide(votes).radius == rule.ceiling
 
@@ -583,14 +607,14 @@ def test_what_a_rule_records_is_json(rule):
         assert facts["bound"] == rule.bound and facts["label_aware"] is False
     else:
         assert facts["label_aware"] is rule.label_aware and facts["bound"] == "one-sided"
-        assert facts["rule"]["radii"] == list(rule.radii) and facts["rule"]["looks"] == list(rule.looks)
+        assert facts["rule"]["targets"] == list(rule.targets) and facts["rule"]["looks"] == list(rule.looks)
 
 
 def test_different_rules_record_different_facts():
     rules = [
         make_rule(0.5), make_rule(0.5, spending=True), make_rule(0.5, mode="curve"), make_rule(0.5, mode="fixed"),
         make_rule(0.5, mode="fixed", bound="runner-up"), make_rule(0.5, n0=0), make_rule(0.5, label_aware=True),
-        make_rule(0.5, n=10_000), make_rule(0.5, alpha=0.01), make_rule(0.25, radii=[0.0]),
+        make_rule(0.5, n=10_000), make_rule(0.5, alpha=0.01), make_rule(0.25, targets=[0.0]),
     ]  # fmt: skip
     texts = [json.dumps(rule.to_dict(), sort_keys=True) for rule in rules]
     assert len(set(texts)) == len(texts)

@@ -54,7 +54,8 @@ def test_a_stream_has_the_certificates_of_the_list(tmp_path, kind):
     run = certify_dataset(classifier, Stream(DATASET), tmp_path, **arguments)
     assert results(run) == results(expected)
     assert run.settings["num_images"] is None and "sha256" not in run.settings["dataset"]
-    assert run.settings["noise"] == expected.settings["noise"]
+    noise = ("noise_kind", "noise_dtype", "noise_drawn_by", "total_variation")
+    assert {key: run.settings[key] for key in noise} == {key: expected.settings[key] for key in noise}
     assert len({row["image_sha256"] for row in run.rows.values()}) == 6
 
 
@@ -118,7 +119,7 @@ OTHERS = random_dataset(6, seed=1)
 def test_resuming_with_another_stream_is_refused_naming_the_image(tmp_path, monkeypatch, change, first, batches):
     monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
     try:
-        certify_dataset(Failing(Ranges(), batches), Stream(DATASET), tmp_path, **{**RUN, "batch_size": 30})
+        certify_dataset(Failing(Ranges(), batches), Stream(DATASET), tmp_path, **{**RUN, "copies_per_batch": 30})
     except KeyboardInterrupt:
         assert {0, 1, 2} <= {*read_run(tmp_path).rows, *read_run(tmp_path).partials}
     before = (tmp_path / "certificates-0.jsonl").read_bytes()
@@ -149,7 +150,7 @@ def test_a_list_does_not_resume_a_stream_nor_a_stream_a_list(tmp_path):
         ([{"pixel_values": torch.full((1, 4, 4), 2.0)}], {}, "`image 0` must hold pixels"),
         (
             [{"pixel_values": image} for image in random_images(2)],
-            {"noise": "grid"},
+            {"noise_kind": "grid"},
             "Grid noise certifies 8-bit images",
         ),
     ],
@@ -258,7 +259,7 @@ def test_a_stream_that_has_become_shorter_is_refused(tmp_path):
 
 def test_pixel_stream_of_a_datasets_iterable(tmp_path):
     source, model = image_dataset(6), smoothed("vit")
-    options = {"sigma": 0.25, "n0": 5, "n": 40, "radii": [0.0, 0.05], "progress": False}
+    options = {"sigma": 0.25, "n0": 5, "n": 40, "targets": [0.0, 0.05], "progress": False}
     expected = certify_dataset(model, PixelDataset(source, SIZE), tmp_path / "list", **options)
     stream = PixelStream(source.to_iterable_dataset(), SIZE)
     assert (stream.image_column, stream.label_column) == ("image", "label")

@@ -56,7 +56,7 @@ def rows(folder):
     [
         # 20 draws cannot certify 0.25, so it is no target, and the table does not show what no draw was made for.
         ([], "sequential, union bound", ["0"]),
-        (["--radii", "0.05", "0.1"], "sequential, union bound", ["0.05", "0.1"]),
+        (["--targets", "0.05", "0.1"], "sequential, union bound", ["0.05", "0.1"]),
         (["--mode", "fixed"], "fixed-n", ["0", "0.25", "0.5"]),
     ],
     ids=["default", "radii", "fixed"],
@@ -79,7 +79,7 @@ def test_certify_writes_a_run_and_prints_its_table(options, rule, columns, model
         20,
         5,
     )
-    assert (settings["rule"]["name"], settings["noise"]["kind"]) == (rule, "grid")
+    assert (settings["rule"]["name"], settings["noise_kind"]) == (rule, "grid")
     assert settings["dataset"]["split"] == "test"
     assert settings["model"]["id"] == str(model)
     assert settings["resolution"] == [3, SIZE, SIZE]
@@ -92,15 +92,15 @@ def test_certify_writes_a_run_and_prints_its_table(options, rule, columns, model
         ("--mode fixed", {"mode": "fixed"}),
         (
             "--mode fixed --bound runner-up --noise gaussian",
-            {"mode": "fixed", "bound": "runner-up", "noise": "gaussian"},
+            {"mode": "fixed", "bound": "runner-up", "noise_kind": "gaussian"},
         ),
-        ("--radii 0 0.05 0.1", {"radii": [0.0, 0.05, 0.1]}),
-        ("--mode curve --spending --noise grid", {"mode": "curve", "spending": True, "noise": "grid"}),
+        ("--targets 0 0.05 0.1", {"targets": [0.0, 0.05, 0.1]}),
+        ("--mode curve --spending --noise grid", {"mode": "curve", "spending": True, "noise_kind": "grid"}),
     ],
     ids=["default", "fixed", "runner-up", "radii", "curve"],
 )
 def test_the_rows_are_those_of_the_model(words, options, model, images, tmp_path):
-    certify(model, images, tmp_path / "run", "--seed", "7", "--batch-size", "3", *words.split())
+    certify(model, images, tmp_path / "run", "--seed", "7", "--copies-per-batch", "3", *words.split())
     certificates = smoothed("vit").certify(
         NoisyImageProcessor(size=SIZE, do_normalize=False)(pil_images(6), return_tensors="pt")["pixel_values"],
         n0=5, n=20, seed=7, **options,
@@ -108,7 +108,7 @@ def test_the_rows_are_those_of_the_model(words, options, model, images, tmp_path
     assert sorted(rows(tmp_path / "run")) == list(range(6))
     for index, row in rows(tmp_path / "run").items():
         assert (row["prediction"], row["radius"]) == (certificates[index].prediction, certificates[index].radius)
-        assert row["targets"] == list(certificates[index].targets)
+        assert row["certified_targets"] == list(certificates[index].certified_targets)
 
 
 def test_a_run_that_was_cut_off_is_resumed_to_the_same_rows(model, images, tmp_path, capsys):
@@ -121,7 +121,7 @@ def test_a_run_that_was_cut_off_is_resumed_to_the_same_rows(model, images, tmp_p
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     before = file.read_text()
     assert before.startswith("".join(lines[:2]))
-    assert certify(model, images, tmp_path / "cut", "--batch-size", "2") == 0
+    assert certify(model, images, tmp_path / "cut", "--copies-per-batch", "2") == 0
     assert file.read_text() == before  # nothing was left to do
     capsys.readouterr()
 
@@ -138,11 +138,11 @@ def test_a_run_that_was_cut_off_is_resumed_to_the_same_rows(model, images, tmp_p
         ({"options": ["--stride", "2"]}, "dataset.stride was 1, is 2"),
         ({"options": ["--dtype", "bfloat16"]}, "dtype was 'float32', is 'bfloat16'"),
         ({"options": ["--channels-last"]}, "channels_last was False, is True"),
-        ({"options": ["--compile"]}, "compiled was False, is True"),
-        ({"options": ["--noise", "gaussian"]}, "noise.kind was 'grid', is 'gaussian'"),
+        ({"options": ["--compile"]}, "compile was False, is True"),
+        ({"options": ["--noise-kind", "gaussian"]}, "noise_kind was 'grid', is 'gaussian'"),
         ({"options": ["--mode", "fixed"]}, "rule.name was 'sequential, union bound', is 'fixed-n'"),
         ({"options": ["--spending"]}, "rule.name was 'sequential, union bound', is 'sequential, error spending'"),
-        ({"options": ["--radii", "0.1"]}, "rule.radii was [0.0], is [0.1]"),
+        ({"options": ["--targets", "0.1"]}, "rule.targets was [0.0], is [0.1]"),
     ],
 )
 def test_a_run_is_not_continued_with_other_settings(change, words, model, images, tmp_path, capsys):

@@ -56,20 +56,20 @@ def rows(run):
 def test_fixed(place, tmp_path, capsys):
     assert certify(place, tmp_path / "run", "--mode", "fixed") == 0
     assert settings(tmp_path / "run")["rule"] == {"name": "fixed-n", "n0": 5, "n": 60}
-    assert {(row["draws"], tuple(row["targets"])) for row in rows(tmp_path / "run").values()} == {(65, ())}
+    assert {(row["draws"], tuple(row["certified_targets"])) for row in rows(tmp_path / "run").values()} == {(65, ())}
     out = capsys.readouterr().out
     assert heads(out)[:3] == ["0", "0.25", "0.5"]
     assert "l2 one-sided radii; fixed-n (n0 = 5, n = 60)" in out and "†" not in out
 
 
 def test_targets(place, tmp_path, capsys):
-    assert certify(place, tmp_path / "run", "--mode", "targets", "--radii", "0", "0.05", "0.1") == 0
+    assert certify(place, tmp_path / "run", "--mode", "targets", "--targets", "0", "0.05", "0.1") == 0
     rule = settings(tmp_path / "run")["rule"]
     assert rule == {
         "name": "sequential, union bound",
         "n0": 5,
         "n": 60,
-        "radii": [0.0, 0.05, 0.1],
+        "targets": [0.0, 0.05, 0.1],
         "looks": rule["looks"],
         "futility_quantile": 0.97,
     }
@@ -79,7 +79,7 @@ def test_targets(place, tmp_path, capsys):
     assert "sequential, union bound (n0 = 5, n = 60)" in out
     assert out.count("†") == 2, "the average radius, and what the mark means"
     for row in rows(tmp_path / "run").values():
-        assert row["targets"] == [
+        assert row["certified_targets"] == [
             radius for radius in (0.0, 0.05, 0.1) if radius <= row["radius"] and row["prediction"] >= 0
         ]
 
@@ -87,12 +87,12 @@ def test_targets(place, tmp_path, capsys):
 def test_curve(place, tmp_path, capsys):
     assert certify(place, tmp_path / "run", "--mode", "curve") == 0
     rule = settings(tmp_path / "run")["rule"]
-    assert rule["radii"][:4] == [0.0, 0.025, 0.05, 0.075], "every tenth of sigma, as people write it"
-    assert heads(capsys.readouterr().out) == [repr(radius).removesuffix(".0") for radius in rule["radii"][::5]]
+    assert rule["targets"][:4] == [0.0, 0.025, 0.05, 0.075], "every tenth of sigma, as people write it"
+    assert heads(capsys.readouterr().out) == [repr(radius).removesuffix(".0") for radius in rule["targets"][::5]]
 
 
 def test_spending_counts_what_is_certified_exactly_at_a_target(place, tmp_path, capsys):
-    assert certify(place, tmp_path / "run", "--spending", "--radii", "0", "0.05") == 0
+    assert certify(place, tmp_path / "run", "--spending", "--targets", "0", "0.05") == 0
     assert settings(tmp_path / "run")["rule"]["name"] == "sequential, error spending"
     found = rows(tmp_path / "run").values()
     assert {row["radius"] for row in found} <= {0.0, 0.05}
@@ -104,10 +104,10 @@ def test_spending_counts_what_is_certified_exactly_at_a_target(place, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--radii", "0.1", "0.05"], ["`radii` must ascend without repetition", "sorted(set(radii))"]),
-        (["--radii", "0.1", "0.1"], ["`radii` must ascend without repetition"]),
-        (["--radii", "inf"], ["list of target radii >= 0"]),
-        (["--radii", "nan"], ["list of target radii >= 0"]),
+        (["--targets", "0.1", "0.05"], ["`targets` must ascend without repetition", "sorted(set(targets))"]),
+        (["--targets", "0.1", "0.1"], ["`targets` must ascend without repetition"]),
+        (["--targets", "inf"], ["list of target radii >= 0"]),
+        (["--targets", "nan"], ["list of target radii >= 0"]),
         (["--mode", "fixed", "--spending"], ["belong to the sequential rules"]),
         (["--mode", "fixed", "--label-aware"], ["belong to the sequential rules"]),
         (["--mode", "curve", "--bound", "runner-up"], ["mode='fixed'"]),
@@ -125,17 +125,19 @@ def test_options_that_do_not_belong_together(options, words, place, tmp_path, ca
 @pytest.mark.parametrize("radius", ["0.5", "0.6"])
 @pytest.mark.parametrize("spending", [[], ["--spending"]])
 def test_a_radius_above_the_ceiling_names_an_n_that_is_enough(place, tmp_path, capsys, radius, spending):
-    assert certify(place, tmp_path / "run", "--radii", "0", radius, *spending, "--max-images", "1") == 1
+    assert certify(place, tmp_path / "run", "--targets", "0", radius, *spending, "--max-images", "1") == 1
     error = capsys.readouterr().err
     assert f"Target radius {radius} is out of reach: 60 draws" in error
     named = int(re.search(r"Use n = ([\d,]+) or more", error).group(1).replace(",", ""))
     assert 60 < named < 20_000
-    assert certify(place, tmp_path / "run", "--radii", "0", radius, *spending, "--max-images", "1", n=str(named)) == 0
+    assert (
+        certify(place, tmp_path / "run", "--targets", "0", radius, *spending, "--max-images", "1", n=str(named)) == 0
+    )
 
 
 @pytest.mark.parametrize("mode", ["fixed", "spam"])
 def test_unknown_choices_are_refused_by_the_parser(mode, place, tmp_path, capsys):
-    bad = ["--mode", "spam"] if mode == "spam" else ["--noise", "laplace"]
+    bad = ["--mode", "spam"] if mode == "spam" else ["--noise-kind", "laplace"]
     with pytest.raises(SystemExit) as stopped:
         certify(place, tmp_path / "run", *bad)
     assert stopped.value.code == 2 and "invalid choice" in capsys.readouterr().err
@@ -160,11 +162,11 @@ def test_label_aware_is_recorded_and_shown(place, tmp_path, capsys):
 
 
 def test_label_aware_measures_what_the_certificates_promise(place, tmp_path):
-    certify(place, tmp_path / "aware", "--label-aware", "--radii", "0", "0.05", n0=None)
-    certify(place, tmp_path / "plain", "--radii", "0", "0.05", n0="0")
+    certify(place, tmp_path / "aware", "--label-aware", "--targets", "0", "0.05", n0=None)
+    certify(place, tmp_path / "plain", "--targets", "0", "0.05", n0="0")
     for index, row in rows(tmp_path / "plain").items():
-        if row["prediction"] == row["label"] and row["targets"]:
-            assert set(row["targets"]) <= set(rows(tmp_path / "aware")[index]["targets"])
+        if row["prediction"] == row["label"] and row["certified_targets"]:
+            assert set(row["certified_targets"]) <= set(rows(tmp_path / "aware")[index]["certified_targets"])
 
 
 def test_the_runner_up_bound_has_a_table_of_its_own(place, tmp_path, capsys):
@@ -187,16 +189,16 @@ def test_the_runner_up_bound_has_a_table_of_its_own(place, tmp_path, capsys):
     [("auto", "grid", "8-bit"), ("grid", "grid", "8-bit"), ("gaussian", "gaussian", "rounding is neglected")],
 )
 def test_the_noise_is_recorded_and_shown(place, tmp_path, capsys, noise, kind, words):
-    assert certify(place, tmp_path / "run", "--noise", noise) == 0
-    facts = settings(tmp_path / "run")["noise"]
-    assert facts["kind"] == kind and words in facts["threat_model"]
+    assert certify(place, tmp_path / "run", "--noise-kind", noise) == 0
+    facts = settings(tmp_path / "run")
+    assert facts["noise_kind"] == kind and words in facts["threat_model"]
     assert ("total_variation" in facts) == (kind == "grid")
     assert f"noise {kind} at 3x{SIZE}x{SIZE}" in capsys.readouterr().out
 
 
 def test_runs_of_other_noise_have_tables_of_their_own(place, tmp_path, capsys):
     for noise in ("grid", "gaussian"):
-        assert certify(place, tmp_path / noise, "--noise", noise) == 0
+        assert certify(place, tmp_path / noise, "--noise-kind", noise) == 0
     capsys.readouterr()
     assert report(tmp_path / "grid", tmp_path / "gaussian", "--output-dir", tmp_path / "out") == 0
     assert capsys.readouterr().out.count("| model") == 2
@@ -213,11 +215,11 @@ def test_channels_last_is_recorded(place, tmp_path):
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
-        ([], ["--noise", "gaussian"], "noise.kind was 'grid', is 'gaussian'"),
-        (["--noise", "gaussian"], [], "noise.kind was 'gaussian', is 'grid'"),
+        ([], ["--noise-kind", "gaussian"], "noise_kind was 'grid', is 'gaussian'"),
+        (["--noise-kind", "gaussian"], [], "noise_kind was 'gaussian', is 'grid'"),
         ([], ["--mode", "fixed"], "rule.name was 'sequential, union bound', is 'fixed-n'"),
         (["--mode", "fixed"], ["--mode", "curve"], "rule.name was 'fixed-n', is 'sequential, union bound'"),
-        ([], ["--mode", "curve"], "rule.radii was [0.0, 0.25], is [0.0, 0.025,"),
+        ([], ["--mode", "curve"], "rule.targets was [0.0, 0.25], is [0.0, 0.025,"),
         (["--mode", "fixed"], ["--mode", "fixed", "--bound", "runner-up"], "bound was 'one-sided', is 'runner-up'"),
         ([], ["--channels-last"], "channels_last was False, is True"),
         ([], ["--streaming", "--max-images", "6"], "dataset.sha256 was"),
@@ -238,21 +240,21 @@ def test_a_run_is_not_continued_otherwise(place, tmp_path, capsys, first, second
 
 
 def test_a_radius_that_was_no_target_is_marked(place, tmp_path, capsys):
-    assert certify(place, tmp_path / "run", "--radii", "0", "0.05") == 0
+    assert certify(place, tmp_path / "run", "--targets", "0", "0.05") == 0
     assert certify(place, tmp_path / "fixed", "--mode", "fixed") == 0
     capsys.readouterr()
-    assert report(tmp_path / "run", "--radii", "0", "0.02", "0.05", "--output-dir", tmp_path / "out") == 0
+    assert report(tmp_path / "run", "--thresholds", "0", "0.02", "0.05", "--output-dir", tmp_path / "out") == 0
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("| ") and "0.25 " in line)
     assert [cell.strip().endswith("†") for cell in row.split("|")[3:6]] == [False, True, False]
     assert "† Draws stopped when the targets of this run, up to " in out
-    assert report(tmp_path / "fixed", "--radii", "0", "0.02", "--output-dir", tmp_path / "out") == 0
+    assert report(tmp_path / "fixed", "--thresholds", "0", "0.02", "--output-dir", tmp_path / "out") == 0
     assert "†" not in capsys.readouterr().out
 
 
 def test_by_default_the_table_has_the_targets_of_all_runs(place, tmp_path, capsys):
-    assert certify(place, tmp_path / "a", "--radii", "0", "0.05") == 0
-    assert certify(place, tmp_path / "b", "--radii", "0", "0.1") == 0
+    assert certify(place, tmp_path / "a", "--targets", "0", "0.05") == 0
+    assert certify(place, tmp_path / "b", "--targets", "0", "0.1") == 0
     capsys.readouterr()
     assert report(tmp_path / "a", "--output-dir", tmp_path / "out") == 0
     assert heads(capsys.readouterr().out) == ["0", "0.05"]

@@ -14,7 +14,7 @@ from hf_smoothing.statistics import interval
 
 SETTINGS = {
     "method": "randomized-smoothing", "norm": "l2", "rule": {"name": "fixed-n", "n0": 100, "n": 1000}, "sigma": 0.5,
-    "alpha": 0.001, "bound": "one-sided", "label_aware": False, "noise": {"kind": "gaussian", "dtype": "float32"},
+    "alpha": 0.001, "bound": "one-sided", "label_aware": False, "noise_kind": "gaussian", "noise_dtype": "float32",
     "resolution": [3, 16, 16], "num_images": 4, "seed": 0, "model": {"id": "tiny"},
     "dataset": {"id": "toys", "split": "test", "sha256": "0123456789abcdef"},
 }  # fmt: skip
@@ -68,13 +68,13 @@ def test_the_average_radius_is_rounded_down(tmp_path):
 
 def test_a_radius_at_the_head_of_a_column_is_not_rounded_up(tmp_path):
     radius = 0.24999999
-    heads = [head for head in cells(report([run(tmp_path / "a")], radii=[radius])) if head.startswith("r = ")]
+    heads = [head for head in cells(report([run(tmp_path / "a")], thresholds=[radius])) if head.startswith("r = ")]
     assert Decimal(heads[0].removeprefix("r = ")) <= Decimal(radius)
 
 
 def test_the_report_is_written_with_a_valid_picture(tmp_path, capsys):
     out = tmp_path / "deep" / "out"
-    assert main(["report", str(run(tmp_path / "a")), "--output-dir", str(out), "--radii", "0", "0.5"]) == 0
+    assert main(["report", str(run(tmp_path / "a")), "--output-dir", str(out), "--thresholds", "0", "0.5"]) == 0
     printed = capsys.readouterr().out
     written = (out / "report.md").read_text()
     assert written in printed
@@ -153,8 +153,8 @@ def test_names(tmp_path, capsys):
 
 @pytest.mark.parametrize("radii", [["-0.5"], ["nan"]])
 def test_bad_radii_are_explained(radii, tmp_path, capsys):
-    assert main(["report", str(run(tmp_path / "a")), f"--radii={radii[0]}", "--output-dir", str(tmp_path)]) == 1
-    assert "`radii` must be finite and >= 0" in capsys.readouterr().err
+    assert main(["report", str(run(tmp_path / "a")), f"--thresholds={radii[0]}", "--output-dir", str(tmp_path)]) == 1
+    assert "`thresholds` must be finite and >= 0" in capsys.readouterr().err
 
 
 def test_everything_abstained(tmp_path):
@@ -206,8 +206,8 @@ def test_a_picture_of_a_dozen_logs_leaves_room_for_the_curves(tmp_path, monkeypa
     assert png_size(tmp_path / "out" / "certified_accuracy.png")[1] >= 1700
 
 
-SEQUENTIAL = {"name": "sequential, union bound", "n0": 100, "n": 1000, "radii": [0.0, 0.25], "looks": [20, 1000]}
-CURVE = SEQUENTIAL | {"radii": [round(0.05 * k, 12) for k in range(21)]}
+SEQUENTIAL = {"name": "sequential, union bound", "n0": 100, "n": 1000, "targets": [0.0, 0.25], "looks": [20, 1000]}
+CURVE = SEQUENTIAL | {"targets": [round(0.05 * k, 12) for k in range(21)]}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_the_table_of_a_curve_shows_every_fifth_radius(tmp_path):
 )
 def test_radii_of_a_table_in_grey_levels_are_refused(norm, radius, message, tmp_path, capsys):
     folder = run(tmp_path / "a", norm=norm)
-    assert main(["report", str(folder), "--radii", radius, "--output-dir", str(tmp_path)]) == 1
+    assert main(["report", str(folder), "--thresholds", radius, "--output-dir", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
 
 

@@ -50,7 +50,7 @@ def test_a_run_that_was_cut_off_goes_on_and_another_is_refused(tmp_path):
 def test_reports_keep_deterministic_and_probabilistic_certificates_apart(tmp_path):
     model, images = smoothed("resnet"), data(6)
     certify_dataset_linf(model, images, tmp_path / "linf", largest=0.04, progress=False)
-    certify_dataset(model, images, tmp_path / "l2", sigma=0.25, n=200, radii=[0.0], progress=False)
+    certify_dataset(model, images, tmp_path / "l2", sigma=0.25, n=200, targets=[0.0], progress=False)
     text = report([tmp_path / "linf", tmp_path / "l2"], output_dir=tmp_path / "report")
     assert "2 tables that must not be compared" in text
     assert "linf radii; interval bounds" in text
@@ -96,8 +96,11 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "--method interval needs --largest" in capsys.readouterr().err
     assert main([*command, "--largest", "0.04", "--sigma", "0.5"]) == 1
     assert "leave --sigma out" in capsys.readouterr().err
-    assert main([*command, "--largest", "0.04", "--n", "17", "--alpha", "0.5", "--noise", "grid", "--seed", "3"]) == 1
-    assert "makes no draws and has no noise: leave --n, --alpha, --noise, --seed out" in capsys.readouterr().err
+    assert (
+        main([*command, "--largest", "0.04", "--n", "17", "--alpha", "0.5", "--noise-kind", "grid", "--seed", "3"])
+        == 1
+    )
+    assert "makes no draws and has no noise: leave --n, --alpha, --noise-kind, --seed out" in capsys.readouterr().err
     assert (
         main(
             [*command[:3], "--sigma", "0.5", "--largest", "0.3", "--backward", "--output-dir", str(tmp_path / "other")]

@@ -14,7 +14,7 @@ from tests.support.classifiers import Constant, Ranges, Watched
 from tests.support.tiny import NAMES, SIZE, pil_images, pixels, plain, smoothed
 
 
-OPTIONS = {"n0": 5, "n": 60, "radii": [0.0, 0.05, 0.1]}
+OPTIONS = {"n0": 5, "n": 60, "targets": [0.0, 0.05, 0.1]}
 KEYS = {"label", "radius", "draws", "alpha", "sigma", "noise_kind", "threat_model"}
 
 
@@ -109,20 +109,22 @@ def test_options_when_made_and_when_called(folder):
     assert classify(image) == made, "an option of a call lasts for that call"
     fixed = {"seed": 7, "mode": "fixed", "n0": 5, "n": 30, "bound": "runner-up"}
     assert make(folder)(image, **fixed) == expected(image, **fixed)
-    gaussian = {"seed": 7, "noise": "gaussian", "spending": True, **OPTIONS}
+    gaussian = {"seed": 7, "noise_kind": "gaussian", "spending": True, **OPTIONS}
     assert make(folder)(image, **gaussian) == expected(image, **gaussian)
 
 
 def test_every_option_of_certify_is_one_of_the_task(folder):
     (image,) = pil_images(1)
     options = {
-        "sigma": 0.5, "mode": "targets", "radii": [0.0, 0.1], "n0": 5, "n": 60, "alpha": 0.01, "spending": True, "bound": "one-sided",
-        "noise": "grid", "seed": 7, "dtype": "bfloat16", "channels_last": True, "compiled": False,
+        "sigma": 0.5, "mode": "targets", "targets": [0.0, 0.1], "n0": 5, "n": 60, "alpha": 0.01, "spending": True, "bound": "one-sided",
+        "noise_kind": "grid", "seed": 7, "dtype": "bfloat16", "channels_last": True, "compile": False,
     }  # fmt: skip
     known = {p.name for p in signature(certify).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
-    assert known - set(options) == {"batch_size", "indices"}, "a new option of certify: is it one of the task?"
-    assert make(folder)(image, copies_per_batch=3, **options) == expected(image, batch_size=3, **options)
-    by_itself = {name: options[name] for name in ("channels_last", "seed", "n", "n0", "radii")}
+    assert known - set(options) - {"copies_per_batch"} == {"indices"}, (
+        "a new option of certify: is it one of the task?"
+    )
+    assert make(folder)(image, copies_per_batch=3, **options) == expected(image, copies_per_batch=3, **options)
+    by_itself = {name: options[name] for name in ("channels_last", "seed", "n", "n0", "targets")}
     assert make(folder, **by_itself)(image) == expected(image, **by_itself)
 
 
@@ -149,10 +151,10 @@ def test_copies_per_batch_is_the_size_of_a_forward_pass(folder):
         ({"label_aware": True}, "got label_aware"),
         ({"indices": [3]}, "got indices"),
         ({"n": 5}, "`n` must be at least 1[01] to certify anything"),
-        ({"radii": [0.5, 0.25]}, "`radii` must ascend"),
+        ({"targets": [0.5, 0.25]}, "`targets` must ascend"),
         ({"mode": "quick"}, "`mode` must be one of"),
         ({"sigma": -1.0}, "`sigma` must be a positive"),
-        ({"noise": "laplace"}, "`noise` must be one of"),
+        ({"noise_kind": "laplace"}, "`noise_kind` must be one of"),
         ({"seed": 0.5}, "`seed` must be a whole number"),
     ],
 )
@@ -183,7 +185,7 @@ def test_a_bfloat16_model_sees_eight_bit_pixels(folder, seed, batch_size):
     watched = Watched(type(classify.model).classify.__get__(classify.model))
     classify.model.classify = watched
     # Grid noise is asked for, so pixels off the grid would be refused.
-    answers = classify(images, batch_size=batch_size, seed=seed, noise="grid", **OPTIONS)
+    answers = classify(images, batch_size=batch_size, seed=seed, noise_kind="grid", **OPTIONS)
     assert len(answers) == 2
     for batch in watched.batches:
         assert batch.dtype == torch.float32

@@ -70,7 +70,7 @@ def test_eval_mode_returns_log_vote_shares(kind):
     model, images, seed, count = smoothed(kind, num_samples=37, sigma=0.5), pixels(), 5, 37
     votes = count_votes(
         model, images / 255, [Draws(slot, slot, 0, count) for slot in range(4)],
-        stream=GaussianStream(seed, (3, SIZE, SIZE), sigma=0.5), execution=Execution(batch_size=10),
+        stream=GaussianStream(seed, (3, SIZE, SIZE), sigma=0.5), execution=Execution(copies_per_batch=10),
     )  # fmt: skip
     expected = [[math.log((vote + 1 / 6) / (count + 1 / 2)) for vote in row] for row in votes.tolist()]
     logits = model(images, seed=seed).logits
@@ -192,10 +192,14 @@ def test_certify_and_predict_take_other_values():
     prediction = model.predict(pixels(1), sigma=0.5, mode="fixed", n=60, alpha=0.01, seed=1)[0]
     assert (prediction.alpha, sum(prediction.counts)) == (0.01, 60)
     assert prediction == predict(model, pixels(1), sigma=0.5, mode="fixed", n=60, alpha=0.01, seed=1)[0]
-    other = model.certify(pixels(1), sigma=0.5, radii=[0.1], n0=0, n=50, alpha=0.01, noise="gaussian", seed=1)[0]
-    direct = certify(model, pixels(1), sigma=0.5, radii=[0.1], n0=0, n=50, alpha=0.01, noise="gaussian", seed=1)[0]
+    other = model.certify(pixels(1), sigma=0.5, targets=[0.1], n0=0, n=50, alpha=0.01, noise_kind="gaussian", seed=1)[
+        0
+    ]
+    direct = certify(
+        model, pixels(1), sigma=0.5, targets=[0.1], n0=0, n=50, alpha=0.01, noise_kind="gaussian", seed=1
+    )[0]
     assert replace(other, seconds=0.0) == replace(direct, seconds=0.0)
-    assert (other.sigma, other.alpha, len(other.looks)) == (0.5, 0.01, len(direct.looks))
+    assert (other.sigma, other.alpha, len(other.counts_by_look)) == (0.5, 0.01, len(direct.counts_by_look))
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0])
@@ -212,8 +216,8 @@ def test_a_confident_backbone_reaches_the_ceiling_and_an_undecided_one_abstains(
         model.base_network.classifier.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
     lost = GridStream(0, (3, SIZE, SIZE), sigma=0.25).total_variation
     for noise, slack in (("gaussian", 0.0), ("grid", lost)):
-        certificate = model.certify(pixels(1), mode="fixed", noise=noise, n=100, seed=0)[0]
-        assert certificate.prediction == 1 and certificate.looks[1] == (0, 100, 0)
+        certificate = model.certify(pixels(1), mode="fixed", noise_kind=noise, n=100, seed=0)[0]
+        assert certificate.prediction == 1 and certificate.counts_by_look[1] == (0, 100, 0)
         assert certificate.radius == float(l2_radius(0.001 ** (1 / 100), 0.25, slack))
         assert certificate.radius <= float(max_radius(100, 0.001, 0.25))
     assert slack > 0.0 and certificate.radius == pytest.approx(float(max_radius(100, 0.001, 0.25)), rel=1e-8)

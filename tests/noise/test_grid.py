@@ -516,7 +516,7 @@ def contradiction(certificates) -> bool:
 
 
 def certified(noise: str, seed: int, **options):
-    return certify(Parity(), torch.stack([DARK, BRIGHT]), sigma=0.25, noise=noise, seed=seed, **options)
+    return certify(Parity(), torch.stack([DARK, BRIGHT]), sigma=0.25, noise_kind=noise, seed=seed, **options)
 
 
 def test_the_trick_rests_on_these_facts():
@@ -545,14 +545,14 @@ def test_grid_noise_makes_no_certificates_that_contradict(options, seed):
     certificates = certified("grid", seed, **options)
     assert not contradiction(certificates)
     again = certified("auto", seed, **options)  # 8-bit images get grid noise without being asked
-    assert [c.looks for c in again] == [c.looks for c in certificates]
+    assert [c.counts_by_look for c in again] == [c.counts_by_look for c in certificates]
 
 
 def test_grid_noise_shifts_the_image_no_more_than_its_law():
     # The vote shares of the two images differ by what a shift of one level in 192 pixels can do, and no more:
     # Phi^-1 moves by at most APART / sigma.
     dark, bright = certified("grid", 0, mode="fixed", n0=1, n=20_000)
-    shares = [(certificate.looks[1][1] + 0.5) / 20_001 for certificate in (dark, bright)]
+    shares = [(certificate.counts_by_look[1][1] + 0.5) / 20_001 for certificate in (dark, bright)]
     moved = abs(float(np.diff(stats.norm.ppf(shares))[0]))
     assert moved <= APART / 0.25 + 0.1
 
@@ -561,7 +561,7 @@ def test_grid_noise_certifies_a_linear_classifier_as_gaussian_noise_does():
     linear = Linear((3, 8, 8))
     image = (linear.image_at(0.4).clamp(0, 1) * 255).round().to(torch.uint8)[None]
     grid, gaussian = (
-        certify(linear, image, sigma=0.25, mode="fixed", n=5_000, seed=0, noise=noise)[0]
+        certify(linear, image, sigma=0.25, mode="fixed", n=5_000, seed=0, noise_kind=noise)[0]
         for noise in ("grid", "gaussian")
     )
     assert grid.prediction == gaussian.prediction == 1

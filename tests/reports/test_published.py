@@ -52,7 +52,7 @@ def own_run(folder, **changes):
     folder.mkdir(parents=True)
     settings = {
         "method": "randomized-smoothing", "norm": "l2", "bound": "one-sided", "rule": {"name": "fixed-n", "n": 1000},
-        "alpha": 0.001, "sigma": 0.5, "num_images": len(LINES), "model": {"id": "own"}, "noise": {"kind": "gaussian"},
+        "alpha": 0.001, "sigma": 0.5, "num_images": len(LINES), "model": {"id": "own"}, "noise_kind": "gaussian",
         "resolution": [3, 8, 8], "dataset": {"id": "toys", "split": "test", "sha256": "0123456789"},
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(settings | changes))
@@ -347,7 +347,7 @@ def test_the_caption_of_a_run_folder_is_as_ever(tmp_path):
 def test_the_report_holds_the_figures_of_the_log(tmp_path, seed):
     lines = synthetic(seed)
     radii = [0.0, 0.25, 0.5, 1.0]
-    text = report([log(tmp_path / "sigma_0.50", lines)], radii=radii, output_dir=tmp_path / "out")
+    text = report([log(tmp_path / "sigma_0.50", lines)], thresholds=radii, output_dir=tmp_path / "out")
     assert (tmp_path / "out" / "report.md").read_text() == text
     # Columns as text, by another way than the reader's.
     columns = np.array([line.split("\t")[:4] for line in lines])

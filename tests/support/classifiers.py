@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 
-RUN = {"mode": "fixed", "sigma": 0.5, "n0": 10, "n": 300, "batch_size": 16, "progress": False}
+RUN = {"mode": "fixed", "sigma": 0.5, "n0": 10, "n": 300, "copies_per_batch": 16, "progress": False}
 """The arguments of the runs over data sets that are compared with one another."""
 
-SEQUENTIAL = {**RUN, "mode": "targets", "radii": [0.0, 0.25, 0.5]}
+SEQUENTIAL = {**RUN, "mode": "targets", "targets": [0.0, 0.25, 0.5]}
 """The same, drawing only until the targets are decided."""
 
 

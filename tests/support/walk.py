@@ -49,7 +49,7 @@ def certify(model: SmoothedClassifier, pixels: Tensor) -> None:
     with torch.no_grad():
         logits = model.classify(pixels)
     assert logits.shape == (len(pixels), LABELS) and bool(torch.isfinite(logits).all())
-    (certificate,) = model.certify(pixels[:1], n=40, n0=10, noise="gaussian", seed=0)
+    (certificate,) = model.certify(pixels[:1], n=40, n0=10, noise_kind="gaussian", seed=0)
     assert certificate.prediction in range(-1, LABELS) and certificate.radius >= 0.0
 
 

@@ -192,7 +192,7 @@ def test_the_callback_measures_what_certify_measures(kind, tmp_path):
     model, held_out = any_model(kind), data(6, seed=2)
     loop = trainer(model, tmp_path, eval_dataset=held_out)
     loop.add_callback(
-        CertifiedAccuracyCallback(loop, held_out, sigmas=(0.25, 0.5), radii=(0.0, 0.1), n0=5, n=40, seed=9)
+        CertifiedAccuracyCallback(loop, held_out, sigmas=(0.25, 0.5), thresholds=(0.0, 0.1), n0=5, n=40, seed=9)
     )
     metrics = loop.evaluate()
     for sigma in (0.25, 0.5):
@@ -241,7 +241,7 @@ def test_the_callback_leaves_the_mode_of_the_model(tmp_path):
         ({"indices": [99]}, "`indices` must be different"),
         ({"indices": []}, "no image to certify"),
         ({"n": 9}, "`n` must be at least 10"),
-        ({"radii": (-0.5,)}, "thresholds|radii"),
+        ({"thresholds": (-0.5,)}, "`thresholds`"),
     ],
 )
 def test_bad_settings_of_the_callback_are_refused_before_training(kwargs, message, tmp_path):

@@ -14,7 +14,7 @@ class Rule(Protocol):
 
     Attributes:
         sigma, alpha: noise level and failure probability of one certificate.
-        bounds: the numbers of draws at which a stage or look ends, ascending.
+        stage_ends: numbers of draws at which a stage or look ends, ascending.
     """
 
     @property
@@ -22,7 +22,7 @@ class Rule(Protocol):
     @property
     def alpha(self) -> float: ...  # noqa: D102
     @property
-    def bounds(self) -> tuple[int, ...]: ...  # noqa: D102
+    def stage_ends(self) -> tuple[int, ...]: ...  # noqa: D102
 
     def wanted(self, votes: Votes) -> int:
         """How many draws the image should have before it is looked at again; `votes.drawn` once it is decided."""

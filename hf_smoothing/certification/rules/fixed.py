@@ -61,7 +61,7 @@ class FixedRule:
             )
 
     @property
-    def bounds(self) -> tuple[int, ...]:
+    def stage_ends(self) -> tuple[int, ...]:
         """Ends of the two stages."""
         return (self.n0, self.n0 + self.n)
 
@@ -71,7 +71,7 @@ class FixedRule:
 
     def decide(self, votes: Votes) -> Certificate:
         """The certificate from a complete set of votes."""
-        selection, estimation = votes.looks
+        selection, estimation = votes.counts_by_look
         top = int(selection.argmax())
         claims = statistics.fixed_claims(
             estimation[top], np.delete(estimation, top).max(), n=self.n, alpha=self.alpha, sigma=self.sigma, bound=self.bound,

@@ -37,15 +37,15 @@ def make_rule(sigma: float, **options: Unpack[RunRuleOptions]) -> FixedRule | Se
 
 
 def _rule(
-    sigma: float, mode: str, radii: Sequence[float] | None, n0: int | None, n: int, alpha: float, spending: bool, bound: str,
+    sigma: float, mode: str, targets: Sequence[float] | None, n0: int | None, n: int, alpha: float, spending: bool, bound: str,
     label_aware: bool,
 ) -> FixedRule | SequentialRule:  # fmt: skip
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {', '.join(map(repr, MODES))}, got {mode!r}.")
     if mode == "fixed":
-        if radii is not None or spending or label_aware:
+        if targets is not None or spending or label_aware:
             raise ValueError(
-                "`radii`, `spending` and `label_aware` belong to the sequential rules, but mode is 'fixed', which certifies all radii "
+                "`targets`, `spending` and `label_aware` belong to the sequential rules, but mode is 'fixed', which certifies all radii "
                 "from n draws. Leave them out, or use mode='targets'."
             )
         return FixedRule(sigma, 100 if n0 is None else n0, n, alpha, bound)
@@ -53,9 +53,9 @@ def _rule(
         raise ValueError(
             f"The bound {bound!r} is made from a fixed number of draws. Use mode='fixed', or bound='one-sided'."
         )
-    if mode == "curve" and radii is not None:
+    if mode == "curve" and targets is not None:
         raise ValueError(
-            "mode='curve' chooses the radii itself, got `radii` as well. Use mode='targets' for radii of yours."
+            "mode='curve' chooses the radii itself, got `targets` as well. Use mode='targets' for radii of yours."
         )
     if label_aware and n0:
         raise ValueError(
@@ -63,13 +63,13 @@ def _rule(
         )
     sigma = statistics.check_sigma(sigma)
     stages = (0 if label_aware else 100) if n0 is None else n0
-    if radii is None:
+    if targets is None:
         grid = statistics.target_grid(sigma, curve=mode == "curve")
         # With more slack than the noise of ten megapixels has, which takes a hair off the ceiling.
         probe = SequentialRule(sigma, (0.0,), stages, n, alpha, spending, label_aware, slack=1e-5)
-        radii = [radius for radius in grid if radius < probe.ceiling]
-    # The rule itself checks the radii and makes a tuple of them.
-    return SequentialRule(sigma, radii, stages, n, alpha, spending, label_aware)  # type: ignore[arg-type]
+        targets = [radius for radius in grid if radius < probe.ceiling]
+    # The rule itself checks the targets and makes a tuple of them.
+    return SequentialRule(sigma, targets, stages, n, alpha, spending, label_aware)  # type: ignore[arg-type]
 
 
 def rule_on(rule: FixedRule | SequentialRule, stream: NoiseStream, *, chosen: bool) -> FixedRule | SequentialRule:
@@ -91,5 +91,5 @@ def rule_on(rule: FixedRule | SequentialRule, stream: NoiseStream, *, chosen: bo
         )
     farthest = diameter(stream.shape)
     if isinstance(rule, SequentialRule) and not chosen:
-        rule = replace(rule, radii=tuple(radius for radius in rule.radii if radius <= farthest))
+        rule = replace(rule, targets=tuple(radius for radius in rule.targets if radius <= farthest))
     return replace(rule, slack=stream.total_variation, diameter=farthest)

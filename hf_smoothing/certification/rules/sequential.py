@@ -38,7 +38,7 @@ class SequentialRule:
 
     Args:
         sigma: noise standard deviation in [0, 1] pixel units.
-        radii: the targets, ascending.
+        targets: target radii, ascending.
         n0: draws that choose the class, or 0.
         n: estimation draws at the last look.
         alpha: failure probability of one certificate.
@@ -53,7 +53,7 @@ class SequentialRule:
     """
 
     sigma: float
-    radii: tuple[float, ...]
+    targets: tuple[float, ...]
     n0: int = 100
     n: int = 100_000
     alpha: float = 0.001
@@ -76,22 +76,22 @@ class SequentialRule:
                 f"`n` must be at least {enough} to certify anything at alpha = {self.alpha}, got {self.n}: even unanimous "
                 "votes would abstain."
             )
-        object.__setattr__(self, "radii", _check_targets(self.radii))
-        if self.radii[-1] > self.diameter:
+        object.__setattr__(self, "targets", _check_targets(self.targets))
+        if self.targets[-1] > self.diameter:
             raise ValueError(
-                f"Target radius {exact_text(self.radii[-1])} is above {self.diameter:.4g}, the largest l2 distance between two images of this "
-                f"resolution. Radii are in [0, 1] pixel units: divide grey levels of 0..255 by 255 ({self.radii[-1] / 255:.3g})."
+                f"Target radius {exact_text(self.targets[-1])} is above {self.diameter:.4g}, the largest l2 distance between two images of this "
+                f"resolution. Radii are in [0, 1] pixel units: divide grey levels of 0..255 by 255 ({self.targets[-1] / 255:.3g})."
             )
-        if self.radii[-1] >= self._unbounded_ceiling:
-            enough = self._enough(self.radii[-1])
+        if self.targets[-1] >= self._unbounded_ceiling:
+            enough = self._enough(self.targets[-1])
             cure = f"Use n = {enough:,} or more, or smaller targets."
             if self.n0 + enough > MAX_DRAWS:
                 cure = (
                     "No n reaches it; use smaller targets, in [0, 1] pixel units: grey levels of 0..255 are divided by 255 "
-                    f"({self.radii[-1] / 255:.3g})."
+                    f"({self.targets[-1] / 255:.3g})."
                 )
             raise ValueError(
-                f"Target radius {exact_text(self.radii[-1])} is out of reach: {self.n:,} draws at alpha = {self.alpha} and sigma = "
+                f"Target radius {exact_text(self.targets[-1])} is out of reach: {self.n:,} draws at alpha = {self.alpha} and sigma = "
                 f"{exact_text(self.sigma)} certify less than {statistics.round_down(self._unbounded_ceiling)}. {cure}"
             )
 
@@ -106,7 +106,7 @@ class SequentialRule:
         return statistics.geometric_looks(self.n)
 
     @functools.cached_property
-    def bounds(self) -> tuple[int, ...]:
+    def stage_ends(self) -> tuple[int, ...]:
         """Draws, those of the selection included, at the end of each stage."""
         return ((self.n0,) if self.n0 else ()) + tuple(self.n0 + n for n in self.looks)
 
@@ -128,26 +128,26 @@ class SequentialRule:
     def _boundaries(self) -> NDArray[np.int64]:
         """(targets, looks)."""
         return statistics.target_boundaries(
-            self.radii, self.looks, level=self.level, sigma=self.sigma, spending=self.spending, slack=self.slack
+            self.targets, self.looks, level=self.level, sigma=self.sigma, spending=self.spending, slack=self.slack
         )
 
     def wanted(self, votes: Votes) -> int:
         """The end of the look at hand; that of the next one while a target is open; no more otherwise."""
-        first = self.bounds[1 if self.n0 else 0]
+        first = self.stage_ends[1 if self.n0 else 0]
         if votes.drawn < first:
             return first
-        reached = bisect.bisect_right(self.bounds, votes.drawn)
-        if votes.drawn != self.bounds[reached - 1]:
-            return self.bounds[reached]
-        if reached == len(self.bounds) or not self._open(votes):
+        reached = bisect.bisect_right(self.stage_ends, votes.drawn)
+        if votes.drawn != self.stage_ends[reached - 1]:
+            return self.stage_ends[reached]
+        if reached == len(self.stage_ends) or not self._open(votes):
             return votes.drawn
-        return self.bounds[reached]
+        return self.stage_ends[reached]
 
     def _successes(self, votes: Votes) -> tuple[int, NDArray[np.int64]]:
         """The class under test, and its count S_k at each finished look."""
-        estimation = votes.looks[1:] if self.n0 else votes.looks
+        estimation = votes.counts_by_look[1:] if self.n0 else votes.counts_by_look
         if self.label_aware:
-            classes = len(votes.looks[0])
+            classes = len(votes.counts_by_look[0])
             if votes.label is None or not 0 <= votes.label < classes:
                 raise ValueError(
                     f"Label-aware measuring needs the true class of image {votes.index}, one of {classes}, got {votes.label}. "
@@ -155,14 +155,14 @@ class SequentialRule:
                 )
             top = votes.label
         else:
-            top = int((votes.looks[0] if self.n0 else np.sum(votes.looks, axis=0)).argmax())
+            top = int((votes.counts_by_look[0] if self.n0 else np.sum(votes.counts_by_look, axis=0)).argmax())
         return top, np.cumsum([look[top] for look in estimation])
 
     def _open(self, votes: Votes) -> bool:
         """Whether more draws could certify another target."""
         _, successes = self._successes(votes)
         next_target = int(statistics.targets_reached(successes, self._boundaries))
-        if next_target == len(self.radii):
+        if next_target == len(self.targets):
             return False
         # Only the next target matters: with it given up, no larger one can be certified.
         drawn, final = self.looks[len(successes) - 1], self._boundaries[next_target, -1]
@@ -172,10 +172,10 @@ class SequentialRule:
         """The certificate at the stopping time."""
         top, successes = self._successes(votes)
         claims = statistics.sequential_claims(
-            successes, self._boundaries, radii=self.radii, looks=self.looks, level=self.level, sigma=self.sigma,
+            successes, self._boundaries, targets=self.targets, looks=self.looks, level=self.level, sigma=self.sigma,
             spending=self.spending, slack=self.slack, diameter=self.diameter,
         )  # fmt: skip
-        return Certificate.of(votes, top, claims, self.sigma, self.alpha, self.radii)
+        return Certificate.of(votes, top, claims, self.sigma, self.alpha, self.targets)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that decide a run's result."""
@@ -184,7 +184,7 @@ class SequentialRule:
                 "name": "sequential, error spending" if self.spending else "sequential, union bound",
                 "n0": self.n0,
                 "n": self.n,
-                "radii": list(self.radii),
+                "targets": list(self.targets),
                 "looks": list(self.looks),
                 "futility_quantile": statistics.FUTILITY_QUANTILE,
             },
@@ -195,15 +195,15 @@ class SequentialRule:
         }
 
 
-def _check_targets(radii: Any) -> tuple[float, ...]:
+def _check_targets(given: Any) -> tuple[float, ...]:
     try:
-        targets = tuple(float(radius) for radius in radii)
+        targets = tuple(float(radius) for radius in given)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`radii` must be a list of target radii, got {radii!r}.") from error
+        raise ValueError(f"`targets` must be a list of target radii, got {given!r}.") from error
     if not targets or not all(math.isfinite(radius) and radius >= 0.0 for radius in targets):
         raise ValueError(
-            f"`radii` must be a non-empty list of target radii >= 0 in [0, 1] pixel units, got {list(targets)}."
+            f"`targets` must be a non-empty list of target radii >= 0 in [0, 1] pixel units, got {list(targets)}."
         )
     if any(a >= b for a, b in itertools.pairwise(targets)):
-        raise ValueError(f"`radii` must ascend without repetition, got {list(targets)}. Use sorted(set(radii)).")
+        raise ValueError(f"`targets` must ascend without repetition, got {list(targets)}. Use sorted(set(targets)).")
     return targets
