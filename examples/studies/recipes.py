@@ -171,14 +171,14 @@ def certify_stage(
     Args:
         model: in eval mode.
         test: the whole test split.
-        settings: "data", "stride", and the rule: "sigma", "n", "alpha", "label_aware", "radii".
+        settings: "data", "stride", and the rule: "sigma", "n", "alpha", "label_aware", "targets".
         folder: of the stage.
         name: of the stage that trained the model.
 
     Returns:
         {"radii": of each image, -1 where the true class was not certified, "draws": of all images together}.
     """
-    rule = {key: settings[key] for key in ("sigma", "n", "alpha", "label_aware", "radii")}
+    rule = {key: settings[key] for key in ("sigma", "n", "alpha", "label_aware", "targets")}
     run = certify_dataset(
         model, test, folder / "run", **rule, indices=range(0, len(test), settings["stride"]), dtype="bfloat16", channels_last=True, progress=False,
         description={"model": {"id": name}, "dataset": {"id": settings["data"], "split": "test"}},

@@ -102,14 +102,14 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     config["arguments"] |= {"per_device_train_batch_size": 16}
     config["pretraining"]["arguments"]["num_train_epochs"] = 1
     config["pretraining"]["kinds"].pop("adversarial")
-    config["targets"] = {"target": {"train_images": 32, "arguments": {"num_train_epochs": 2, "learning_rate": 0.05}}}
+    config["target_data"] = {"target": {"train_images": 32, "arguments": {"num_train_epochs": 2, "learning_rate": 0.05}}}
     taught = {"target": ["target"], "pretraining": ["mixture"], "seed": [0]}
     config["ways"] = {
         name: config["ways"][name] for name in ("plain", "discrepancy mitigation", "feature distillation")
     }
     config["ways"]["feature distillation"]["only"] = taught
     config["attack"] |= {"steps": 2, "epsilons": {"linf": [0, 0.02, 0.2], "l2": [0, 0.2]}}
-    config["certification"] |= {"stride": 6, "n": 400, "radii": [0, 0.1]}
+    config["certification"] |= {"stride": 6, "n": 400, "targets": [0, 0.1]}
     config["analysis"]["images"] = 16
     points = {"half": {"train_images": 16}, "head": {"arguments": {"trainable": ["classifier"]}}}
     points["blur"] = {"corruption": {"kind": "gaussian-blur", "strength": 1.0}}

@@ -45,8 +45,8 @@ def test_the_plan_holds_the_whole_grid(config):
 
 def test_targets_are_in_sigmas_or_in_radii():
     settings = {"sigma": 0.5, "n": 100, "alpha": 0.001, "label_aware": True, "targets_up_to": 2}
-    assert rule(settings | {"targets_per_sigma": 2})["radii"] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert rule(settings | {"targets_every": 0.5})["radii"] == [0.0, 0.5, 1.0]
+    assert rule(settings | {"targets_per_sigma": 2})["targets"] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert rule(settings | {"targets_every": 0.5})["targets"] == [0.0, 0.5, 1.0]
 
 
 def test_budgets_are_the_same_for_every_cell(config):

@@ -56,7 +56,7 @@ class Records:
 
     def scale(self, target: str, images: str = "test") -> str:
         """What the caption of a table says."""
-        about, attack = self.config["targets"][target], self.config["attack"]
+        about, attack = self.config["target_data"][target], self.config["attack"]
         return (
             f"Scale: {self.config['scale']}; {target}, {about['train_images']:,} training images, {about['arguments']['num_train_epochs']} epochs; "
             f"{attack['attack']} of {attack['steps']} steps on {attack['images']:,} {images} images"

@@ -20,7 +20,7 @@ def plan(config: dict[str, Any]) -> list[Stage]:
         return stage.name
 
     for seed in config["seeds"]:
-        for target in config["targets"]:
+        for target in config["target_data"]:
             models = {}
             for pretraining in [NONE, *config["pretraining"]["kinds"]]:
                 backbone = () if pretraining == NONE else (add(pretrain(config, pretraining, seed)),)
@@ -109,7 +109,7 @@ def train(
     config: dict[str, Any], target: str, pretraining: str, way: str, seed: int, backbone: tuple[str, ...]
 ) -> Stage:
     """A classifier of the target, from a backbone or from scratch: the same images and steps for all."""
-    about = config["targets"][target]
+    about = config["target_data"][target]
     objective = {key: value for key, value in config["ways"][way].items() if key != "only"}
     settings = _common(config, seed) | {
         "data": target,

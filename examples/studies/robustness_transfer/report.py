@@ -31,7 +31,7 @@ def build(given: Command) -> None:
         config, keep_records(given.stages, given.output, results / f"robustness_transfer-{given.scale}.jsonl")
     )
     texts, figures = {}, {}
-    for target in config["targets"]:
+    for target in config["target_data"]:
         for name, made in (("brittle", brittle), ("mended", mended), ("mixture", mixture), ("inherited", inherited)):
             rows, figures[f"{name}-{target}"] = made(records, target)
             texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{markdown_table(*rows)}"

@@ -140,6 +140,6 @@ class Comparisons:
         for k in range(1, len(looks) + 1):
             p_lower = sequential_lower_bound(looks[:k], looks, settings["alpha"]).max()
             radius = float(l2_radius(p_lower, sigma))
-            if radius >= settings["radii"][-1]:
+            if radius >= settings["targets"][-1]:
                 return share * radius
-        return share * float(settings["radii"][-1])
+        return share * float(settings["targets"][-1])

@@ -31,7 +31,7 @@ def curves(config: dict[str, Any], records: Records, architecture: str, file: Pa
     figure, panels = _panels(config, 4.2, 3.6)
     drawn = False
     for panel, sigma in zip(panels, config["sigmas"], strict=True):
-        radii = rule(config["certification"] | {"sigma": sigma})["radii"]
+        radii = rule(config["certification"] | {"sigma": sigma})["targets"]
         for label, (pretraining, finetuning, colour, line) in CURVES.items():
             cell = pretraining or str(sigma), finetuning or str(sigma)
             cells = records.seeds(architecture, cell, sigma, config["seeds"]).values()

@@ -66,8 +66,8 @@ def rule(settings: dict[str, Any]) -> dict[str, Any]:
     """
     sigma: float = settings["sigma"]
     step: float = settings["targets_every"] if "targets_every" in settings else sigma / settings["targets_per_sigma"]
-    radii = [round(step * k, 6) for k in range(round(settings["targets_up_to"] * sigma / step) + 1)]
-    return {"radii": radii, **{key: settings[key] for key in ("sigma", "n", "alpha", "label_aware")}}
+    targets = [round(step * k, 6) for k in range(round(settings["targets_up_to"] * sigma / step) + 1)]
+    return {"targets": targets, **{key: settings[key] for key in ("sigma", "n", "alpha", "label_aware")}}
 
 
 class _Architecture:
