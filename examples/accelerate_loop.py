@@ -1,6 +1,6 @@
 """Finetune and certify in a plain Accelerate loop, without any Trainer.
 
-python examples/accelerate_loop.py --backbone model_cards/resnet-mixture --dataset examples/data --output_dir runs/loop
+python examples/accelerate_loop.py --backbone model_cards/resnet-mixture --dataset examples/data --output-dir runs/loop
 ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -- examples/accelerate_loop.py ...   # two ranks on a CPU
 """
 

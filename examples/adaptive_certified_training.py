@@ -1,12 +1,12 @@
 """Train networks whose l-infinity robustness is certified deterministically, at each example's own radius, and draw the tradeoff.
 
-    python examples/adaptive_certified_training.py --dataset path/to/mnist --size 28 --largest 0.4 --radii 0.3 --width 8 --epochs 10 \
-        --kappas 0 0.25 0.5 0.9 --seeds 0 1 --output_dir runs/adaptive-mnist
+    python examples/adaptive_certified_training.py --dataset path/to/mnist --size 28 --largest 0.4 --thresholds 0.3 --width 8 --epochs 10 \
+        --kappas 0 0.25 0.5 0.9 --seeds 0 1 --output-dir runs/adaptive-mnist
 
 Each kappa (the weight of clean accuracy) gives one network with adaptive radii and, for comparison, one trained at the fixed radius
 `--largest`. Each is trained, chosen on held-out training images, certified on test images by interval bounds, and added to the table and
 the plot. A run that was cut off goes on with the same command. For CIFAR-10 as published: --size 32 --largest 0.0345098
---radii 0.0078431 0.0313725 --width 64 --epochs 200 --ramp_share 0.4 --learning_rate 0.002 --crop_padding 2 --horizontal_flip --published cifar10
+--thresholds 0.0078431 0.0313725 --width 64 --epochs 200 --ramp_share 0.4 --learning_rate 0.002 --crop_padding 2 --horizontal_flip --published cifar10
 --max_images 10000 (a GPU needs tens of minutes a network).
 """
 
@@ -66,7 +66,9 @@ class Arguments:
     kinds: list[str] = field(
         default_factory=lambda: ["adaptive", "fixed"], metadata={"help": "Radii in training: adaptive, fixed or both."}
     )
-    radii: list[float] = field(default_factory=list, metadata={"help": "Further radii at which to report accuracy."})
+    thresholds: list[float] = field(
+        default_factory=list, metadata={"help": "Further radii at which to report accuracy."}
+    )
     clean_share: float = field(default=0.01, metadata={"help": "Share of the training before the cap grows."})
     ramp_share: float = field(default=0.4, metadata={"help": "Share of the training in which it grows to e_max."})
     held_out: int = field(default=1_000, metadata={"help": "Training images by which the checkpoint is chosen."})
@@ -107,7 +109,7 @@ def main() -> None:
             model, test, folder / "run", largest=args.largest, indices=indices,
             description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
         )  # fmt: skip
-        results.append({"kind": kind, "kappa": kappa, "seed": seed, **figures(run, args.largest, args.radii)})
+        results.append({"kind": kind, "kappa": kappa, "seed": seed, **figures(run, args.largest, args.thresholds)})
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
     print(
         table(results),
@@ -154,7 +156,7 @@ REPORTED = {
     "kappas",
     "seeds",
     "kinds",
-    "radii",
+    "thresholds",
     "published",
     "compare_at",
     "train_split",
@@ -171,7 +173,7 @@ def check_settings(args: Arguments, folder: Path) -> None:
     file, now = folder / "settings.json", {key: value for key, value in asdict(args).items() if key not in REPORTED}
     differing = differences(read_json(file) or now, now)
     if differing:
-        raise SystemExit(f"{folder} was trained otherwise: {'; '.join(differing)}. Use another --output_dir.")
+        raise SystemExit(f"{folder} was trained otherwise: {'; '.join(differing)}. Use another --output-dir.")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, now)
 
@@ -230,10 +232,10 @@ def train_one(
     trainer.model.save_pretrained(folder / "model")
 
 
-def figures(run, largest: float, radii: list[float]) -> dict:
+def figures(run, largest: float, thresholds: list[float]) -> dict:
     """Accuracy, ACR in % of the largest radius, and certified accuracy in %, over the test images, with 95% intervals."""
     predictions, labels, found = columns(run)
-    certified = certified_accuracy(predictions, labels, found, [0.0, *sorted({*radii, largest})])
+    certified = certified_accuracy(predictions, labels, found, [0.0, *sorted({*thresholds, largest})])
     each = [
         [round(100 * float(x), 2) for x in one]
         for one in zip(certified.accuracy, certified.lower, certified.upper, strict=True)

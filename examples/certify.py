@@ -1,6 +1,6 @@
 """Certify a data set with a saved classifier and score it with `evaluate`.
 
-    python examples/certify.py --model runs/finetuned --dataset examples/data --sigma 0.25 --n 1000 --output_dir runs/certified
+    python examples/certify.py --model runs/finetuned --dataset examples/data --sigma 0.25 --n 1000 --output-dir runs/certified
 
 The same, without Python: `hf-smoothing certify` and `hf-smoothing report`. A run that was cut off is resumed by the same command;
 under `torchrun` or `accelerate launch` the ranks share the draws.

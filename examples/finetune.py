@@ -1,6 +1,6 @@
 """Finetune a pretrained backbone, by default on clean images, and save it as a certified classifier.
 
-    python examples/finetune.py --backbone model_cards/resnet-mixture --dataset examples/data --output_dir runs/finetuned
+    python examples/finetune.py --backbone model_cards/resnet-mixture --dataset examples/data --output-dir runs/finetuned
 
 The default touches the backbone lightly: the last stage and a new head are trained, batch-norm statistics stay as they are, so that
 what the backbone learnt about noise survives (docs/finetuning.md). `--protocol` chooses another way, and `--noise` trains on noise:

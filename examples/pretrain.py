@@ -1,6 +1,6 @@
 """Pretrain a classifier from scratch on a mixture of clean and noisy images.
 
-    python examples/pretrain.py --dataset path/to/tiny_imagenet32 --size 32 --output_dir runs/mixture \
+    python examples/pretrain.py --dataset path/to/tiny_imagenet32 --size 32 --output-dir runs/mixture \
         --noise '{"sigmas": [0, 1], "clean": 0.25, "distribution": "uniform"}' --num_train_epochs 20
 
 The result is a plain `transformers` checkpoint: it loads with AutoModelForImageClassification, without this library.

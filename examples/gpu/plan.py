@@ -70,7 +70,7 @@ def _finetune(choice: Choice) -> list[str]:
     objective = {"copies": 2, "weight": [2.0, 5.0, 10.0], "entropy": 0.5}
     words = [
         "examples/finetune.py", "--backbone", choice.backbone, "--dataset", _dataset(choice, "cifar10"),
-        "--output_dir", choice.output / "finetune" / "model", "--validation_share", 0.02, "--sigma", 0.5, "--protocol", "whole",
+        "--output-dir", choice.output / "finetune" / "model", "--validation_share", 0.02, "--sigma", 0.5, "--protocol", "whole",
         "--noise", json.dumps({"sigmas": list(SIGMAS)}), "--objective", "consistency", "--objective_args", json.dumps(objective),
         "--learning_rate", 0.05, "--optim_args", "momentum=0.9,nesterov=true", "--num_train_epochs", choice.epochs,
         "--per_device_train_batch_size", 128, "--bf16", "true", "--channels_last", "true", "--ema_decay", 0.999,
@@ -108,8 +108,8 @@ def _linf(choice: Choice) -> list[str]:
         else ["--width", 64, "--kappas", 0.0, 0.5, "--size", 28, "--max_images", 10_000]
     )
     return _python(
-        "-m", "examples.adaptive_certified_training", "--dataset", _dataset(choice, "mnist"), "--largest", 0.4, "--radii", 0.3,
-        "--epochs", choice.linf_epochs, "--output_dir", choice.output / "linf" / "networks", *scale,
+        "-m", "examples.adaptive_certified_training", "--dataset", _dataset(choice, "mnist"), "--largest", 0.4, "--thresholds", 0.3,
+        "--epochs", choice.linf_epochs, "--output-dir", choice.output / "linf" / "networks", *scale,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from hf_smoothing.statistics import certified_accuracy
 
 HERE = Path(__file__).resolve().parent
 COMMAND = "make bench-certification"
-RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+TARGETS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 SIGMA, ALPHA = 0.5, 0.001
 
 
@@ -199,17 +199,17 @@ def speedups(args: argparse.Namespace) -> None:
     model = SmoothedClassifier.from_pretrained(args.model).to(args.device).eval()
     data = PixelDataset(_test_split(args.data), 32, id2label=model.config.id2label)
     count, n = (5, 5_000) if args.quick else (500, 100_000)
-    radii = RADII[:-2] if args.quick else RADII  # the last are out of reach of few draws
+    targets = TARGETS[:-2] if args.quick else TARGETS  # the last are out of reach of few draws
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if args.quick else Path(args.runs) / "bench-seven-radii"
         if (folder / "run.json").exists() and len(read_run(folder).rows) == count:
             run = read_run(folder)  # its votes serve any rule that stops no later
         else:
             run = certify_dataset(
-                model, data, folder, sigma=SIGMA, radii=radii, n=n, alpha=ALPHA, indices=range(0, 20 * count, 20), dtype="bfloat16",
+                model, data, folder, sigma=SIGMA, targets=targets, n=n, alpha=ALPHA, indices=range(0, 20 * count, 20), dtype="bfloat16",
                 channels_last=True, description={"model": {"id": args.model}, "dataset": {"id": "cifar10", "split": "test"}},
             )  # fmt: skip
-    rule = SequentialRule(SIGMA, radii, n=n, alpha=ALPHA)
+    rule = SequentialRule(SIGMA, targets, n=n, alpha=ALPHA)
     draws = count * replayed_draws(rule, run)
     execution = Execution("bfloat16", channels_last=True, compile=not args.quick, copies_per_batch=128)
     images = (data[20 * (k % count)]["pixel_values"].float() / 255 for k in itertools.count())
@@ -228,9 +228,9 @@ def speedups(args: argparse.Namespace) -> None:
         ratios.append(speeds["ours"][-1] / speeds["published loop"][-1])
     faster = statistics.median(ratios)
     facts = {
-        "images": count, "n": n, "sigma": SIGMA, "radii": radii, "alpha": ALPHA, "our_mean_draws": round(draws / count, 1),
-        "our_dtype": "bfloat16", "our_compiled": execution.compile, "our_noise": run.settings["noise_kind"],
-        "our_batch_size": execution.copies_per_batch,
+        "images": count, "n": n, "sigma": SIGMA, "targets": targets, "alpha": ALPHA, "our_mean_draws": round(draws / count, 1),
+        "our_dtype": "bfloat16", "our_compile": execution.compile, "our_noise_kind": run.settings["noise_kind"],
+        "our_copies_per_batch": execution.copies_per_batch,
     }  # fmt: skip
     name = "resnet-small, CIFAR-10"
     fewer = (n + 100) * count / draws
@@ -251,8 +251,8 @@ def speedups(args: argparse.Namespace) -> None:
                 baseline_seconds_per_image=round(seconds, 2), copies_per_second=[round(before), round(after)],
             )  # fmt: skip
     modes = {
-        "seven radii, union bound": SequentialRule(SIGMA, radii, n=n),
-        "seven radii, error spending": SequentialRule(SIGMA, radii, n=n, spending=True),
+        "seven radii, union bound": SequentialRule(SIGMA, targets, n=n),
+        "seven radii, error spending": SequentialRule(SIGMA, targets, n=n, spending=True),
         "single radius 0.5, union bound": SequentialRule(SIGMA, (0.5,), n=n),
         "single radius 0.5, error spending": SequentialRule(SIGMA, (0.5,), n=n, spending=True),
     }
@@ -290,12 +290,12 @@ def accuracy_difference(args: argparse.Namespace) -> None:
     network = tiny_classifier(args)
     count, n = (20, 2_000) if args.quick else (2_000, 100_000)
     images, labels = images[:: len(images) // count][:count], labels[:: len(labels) // count][:count]
-    targets = RADII[:-2] if args.quick else RADII  # the last are out of reach of few draws
+    targets = TARGETS[:-2] if args.quick else TARGETS  # the last are out of reach of few draws
     rules = {
         "union bound": SequentialRule(SIGMA, targets, n=n),
         "error spending": SequentialRule(SIGMA, targets, n=n, spending=True),
     }
-    radii = rules["union bound"].targets
+    targets = rules["union bound"].targets
     fixed = FixedRule(SIGMA, n=n)
 
     class Both:
@@ -336,7 +336,7 @@ def accuracy_difference(args: argparse.Namespace) -> None:
         np.savez_compressed(Path(args.runs) / "bench-votes.npz", votes=kept, labels=labels.numpy())
     curves = {
         key: 100 * certified_accuracy(
-            [rows[i][0] for i in range(count)], labels.tolist(), [rows[i][1] for i in range(count)], radii
+            [rows[i][0] for i in range(count)], labels.tolist(), [rows[i][1] for i in range(count)], targets
         ).accuracy
         for key, rows in found.items()
     }  # fmt: skip
@@ -344,7 +344,7 @@ def accuracy_difference(args: argparse.Namespace) -> None:
         keep(
             "max_accuracy_difference_points" if key == "union bound" else "max_accuracy_difference_points_error_spending",
             "MLP on CIFAR-10 at 16 px", round(float(np.abs(curves[key] - curves["fixed"]).max()), 3), args,
-            radii=radii, fixed=curves["fixed"].round(2).tolist(), sequential=curves[key].round(2).tolist(), images=count, n=n,
+            targets=targets, fixed=curves["fixed"].round(2).tolist(), sequential=curves[key].round(2).tolist(), images=count, n=n,
             mean_draws=round(float(np.mean([row[2] for row in found[key].values()])), 1), sigma=SIGMA, alpha=ALPHA, noise_kind="grid",
         )  # fmt: skip
 
@@ -418,7 +418,7 @@ def child(what: str, words: list[str]) -> None:
         broadcast_object_list(folder)
     began = time.perf_counter()
     certify_dataset(
-        model, pixels, folder[0], sigma=SIGMA, radii=(0.0, 0.5), n=int(n), indices=range(0, 1200, 20), dtype="bfloat16",
+        model, pixels, folder[0], sigma=SIGMA, targets=(0.0, 0.5), n=int(n), indices=range(0, 1200, 20), dtype="bfloat16",
         channels_last=True, copies_per_batch=64, progress=False,
     )  # fmt: skip
     if state.is_main_process:

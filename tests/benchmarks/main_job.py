@@ -112,7 +112,7 @@ def demo() -> None:
                 {
                     "model": measured.settings["model"]["id"],
                     "sigma": measured.settings["sigma"],
-                    "radii": measured.curve.thresholds.tolist(),
+                    "thresholds": measured.curve.thresholds.tolist(),
                     "certified_accuracy": measured.curve.accuracy.tolist(),
                     "lower": measured.curve.lower.tolist(),
                     "upper": measured.curve.upper.tolist(),

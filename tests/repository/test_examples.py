@@ -44,10 +44,10 @@ def test_pretrain_finetune_certify(folder, tmp_path):
     mixture = '{"sigmas": [0, 1], "clean": 0.25, "distribution": "uniform"}'
     out = run(
         "pretrain.py", "--dataset", folder, "--validation_share", "0.25", "--widths", "8", "16", "--noise", mixture,
-        "--output_dir", "backbone", *quick, cwd=tmp_path,
+        "--output-dir", "backbone", *quick, cwd=tmp_path,
     )  # fmt: skip
     assert "eval_certified_accuracy_sigma0.5_r0" in out
-    gone_on = ["--weights", "backbone", "--output_dir", "again", *quick, "--learning_rate", "0", "--optim", "sgd"]
+    gone_on = ["--weights", "backbone", "--output-dir", "again", *quick, "--learning_rate", "0", "--optim", "sgd"]
     run("pretrain.py", "--dataset", folder, "--validation_share", "0.25", "--noise", mixture, *gone_on, cwd=tmp_path)
     first, again = (load_file(tmp_path / name / "model.safetensors") for name in ("backbone", "again"))
     assert all(torch.equal(first[name], value) for name, value in again.items() if "norm" not in name)
@@ -55,10 +55,10 @@ def test_pretrain_finetune_certify(folder, tmp_path):
     # The small network has two stages: the default of finetune.py, the fourth, must be replaced.
     run(
         "finetune.py", "--backbone", "backbone", "--dataset", folder, "--trainable", "stages.1", "classifier",
-        "--output_dir", "finetuned", *quick, cwd=tmp_path,
+        "--output-dir", "finetuned", *quick, cwd=tmp_path,
     )  # fmt: skip
     out = run(
-        "certify.py", "--model", "finetuned", "--dataset", folder, "--n", "20", "--output_dir", "run", cwd=tmp_path
+        "certify.py", "--model", "finetuned", "--dataset", folder, "--n", "20", "--output-dir", "run", cwd=tmp_path
     )
     assert "'num_images': 4" in out
     assert (tmp_path / "run" / "run.json").exists()
@@ -100,10 +100,10 @@ def test_every_example_takes_any_data_set(unusual, tmp_path):
     ]
     run(
         "pretrain.py", *data, *quick, "--validation_share", "0.25", "--widths", "8", "16", "--noise", "0.25", "--max_images", "20",
-        "--output_dir", "backbone", cwd=tmp_path,
+        "--output-dir", "backbone", cwd=tmp_path,
     )  # fmt: skip
     run(
-        "finetune.py", "--backbone", "backbone", *data, *quick, "--trainable", "stages.1", "classifier", "--output_dir", "finetuned",
+        "finetune.py", "--backbone", "backbone", *data, *quick, "--trainable", "stages.1", "classifier", "--output-dir", "finetuned",
         cwd=tmp_path,
     )  # fmt: skip
     out = run(
@@ -115,7 +115,7 @@ def test_every_example_takes_any_data_set(unusual, tmp_path):
         "check",
         "--n",
         "20",
-        "--output_dir",
+        "--output-dir",
         "run",
         cwd=tmp_path,
     )
@@ -130,7 +130,7 @@ def test_every_example_takes_any_data_set(unusual, tmp_path):
         unusual,
         "--n",
         "20",
-        "--output_dir",
+        "--output-dir",
         "no",
         cwd=tmp_path,
         fails=True,
@@ -140,15 +140,15 @@ def test_every_example_takes_any_data_set(unusual, tmp_path):
 
 def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     arguments = [
-        "adaptive_certified_training.py", "--dataset", folder, "--size", "16", "--largest", "0.01", "--radii", "0.005", "--width", "2", "--epochs", "1",
+        "adaptive_certified_training.py", "--dataset", folder, "--size", "16", "--largest", "0.01", "--thresholds", "0.005", "--width", "2", "--epochs", "1",
         "--kappas", "0.5", "--batch_size", "8", "--held_out", "8", "--max_images", "3", "--published", "cifar10", "--compare_at", "50", "--docs", "docs",
     ]  # fmt: skip
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "interval.md").write_text("<!-- table linf networks -->\nold\n<!-- end -->\n")
-    run(*arguments, "--output_dir", "linf", "--kinds", "adaptive", cwd=tmp_path)
+    run(*arguments, "--output-dir", "linf", "--kinds", "adaptive", cwd=tmp_path)
     model = tmp_path / "linf" / "adaptive-kappa0.5-seed0" / "model" / "model.safetensors"
     before = model.stat().st_mtime_ns
-    out = run(*arguments, "--output_dir", "linf", cwd=tmp_path)
+    out = run(*arguments, "--output-dir", "linf", cwd=tmp_path)
     assert model.stat().st_mtime_ns == before  # trained once
     rows = [line.split(" | ")[0].strip("| ") for line in out.splitlines() if line.startswith("|")]
     assert rows == ["training", "---", "adaptive", "fixed"]
@@ -160,14 +160,14 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     assert kept["acr_over_that_of_fixed_at_accuracy"].keys() == {"50"}
     assert [network["kind"] for network in kept["networks"]] == ["adaptive", "fixed"]
     assert (tmp_path / "docs" / "figures" / "interval" / "linf.png").stat().st_size > 1000
-    out = run(*arguments, "--output_dir", "linf", "--epochs", "2", cwd=tmp_path, fails=True)
+    out = run(*arguments, "--output-dir", "linf", "--epochs", "2", cwd=tmp_path, fails=True)
     assert "was trained otherwise: epochs was 1, is 2" in out
 
 
 def test_accelerate_loop(unusual, tmp_path):
     out = run(
         "accelerate_loop.py", "--backbone", BACKBONE, "--dataset", unusual, "--config", "some", "--train_split", "learn", "--split", "check",
-        "--skip_unreadable", "--output_dir", "loop", "--epochs", "1", "--batch_size", "8", "--n", "20", cwd=tmp_path,
+        "--skip_unreadable", "--output-dir", "loop", "--epochs", "1", "--batch_size", "8", "--n", "20", cwd=tmp_path,
     )  # fmt: skip
     assert "1 of 4 left out since they cannot be read" in out
     assert "Certified accuracy in %" in out

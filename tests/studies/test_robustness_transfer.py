@@ -102,7 +102,9 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     config["arguments"] |= {"per_device_train_batch_size": 16}
     config["pretraining"]["arguments"]["num_train_epochs"] = 1
     config["pretraining"]["kinds"].pop("adversarial")
-    config["target_data"] = {"target": {"train_images": 32, "arguments": {"num_train_epochs": 2, "learning_rate": 0.05}}}
+    config["target_data"] = {
+        "target": {"train_images": 32, "arguments": {"num_train_epochs": 2, "learning_rate": 0.05}}
+    }
     taught = {"target": ["target"], "pretraining": ["mixture"], "seed": [0]}
     config["ways"] = {
         name: config["ways"][name] for name in ("plain", "discrepancy mitigation", "feature distillation")

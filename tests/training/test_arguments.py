@@ -13,7 +13,7 @@ MIXTURE = {"sigmas": [0.0, 1.0], "clean": 0.25, "distribution": "uniform"}
 
 def parse(tmp_path, *words):
     parser = HfArgumentParser(RobustTrainingArguments)
-    (args,) = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--use_cpu", "true", *words])
+    (args,) = parser.parse_args_into_dataclasses(["--output-dir", str(tmp_path), "--use_cpu", "true", *words])
     return args
 
 

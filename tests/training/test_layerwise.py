@@ -362,7 +362,7 @@ def test_protocols_leave_what_is_given(protocol, given, tmp_path):
 
 def test_protocols_on_the_command_line(tmp_path):
     parser = HfArgumentParser(RobustTrainingArguments)
-    words = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--protocol", "last-stage"]
+    words = ["--output-dir", str(tmp_path), "--use_cpu", "true", "--protocol", "last-stage"]
     (args,) = parser.parse_args_into_dataclasses(words)
     assert (args.protocol, args.train_last, args.freeze_batch_norm) == ("last-stage", 1, True)
     (args,) = parser.parse_args_into_dataclasses([*words, "--train_last", "2", "--freeze_batch_norm", "false"])

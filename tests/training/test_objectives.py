@@ -183,7 +183,7 @@ def test_settings_of_a_named_objective_in_the_arguments(tmp_path):
 
 
 def test_settings_on_the_command_line_and_in_a_file(tmp_path):
-    words = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--objective", "consistency"]
+    words = ["--output-dir", str(tmp_path), "--use_cpu", "true", "--objective", "consistency"]
     parser = HfArgumentParser(RobustTrainingArguments)
     (args,) = parser.parse_args_into_dataclasses([*words, "--objective_args", '{"copies": 4}'])
     assert (args.objective, args.objective_args) == ("consistency", {"copies": 4})

@@ -97,7 +97,12 @@ def targets(config: dict[str, Any], sigma: float) -> list[float]:
 
 def _certified(config: dict[str, Any], where: str, sigma: float, trained: str) -> Stage:
     rule = {key: value for key, value in config["certification"].items() if key != "up_to"}
-    settings = {"data": config["data"], "size": config["size"], "sigma": sigma, "targets": targets(config, sigma)} | rule
+    settings = {
+        "data": config["data"],
+        "size": config["size"],
+        "sigma": sigma,
+        "targets": targets(config, sigma),
+    } | rule
     return Stage(f"certify/{where}", "certify", settings, (trained,))
 
 
