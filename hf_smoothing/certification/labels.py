@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_smoothing.certification.images import Survey, checked_items
 from hf_smoothing.certification.rows import image_hash
-from hf_smoothing.records import INFORMATIVE, ROW_PATTERN, RUN_FILE, Row, Run, lock_folder, read_run
+from hf_smoothing.records import FORMAT, INFORMATIVE, ROW_PATTERN, RUN_FILE, Row, Run, lock_folder, read_run
 from hf_smoothing.spelling import plain
 
 
@@ -62,7 +62,7 @@ def adopt_labels(output_dir: str | os.PathLike[str], settings: Mapping[str, Any]
         return 0
     with lock_folder(folder):
         run = read_run(folder)
-        now = json.loads(json.dumps(dict(settings)))
+        now = json.loads(json.dumps({"format": FORMAT} | dict(settings)))
         if _without_labels(run.settings) != _without_labels(now):
             return 0
         old = run.settings["dataset"]

@@ -8,6 +8,7 @@ import matplotlib.image
 import pytest
 
 from hf_smoothing.cli import main
+from hf_smoothing.records import FORMAT
 from hf_smoothing.reports import report, table
 from hf_smoothing.statistics import interval
 
@@ -23,7 +24,7 @@ ROWS = [(0, 0, 0.9999), (1, 1, 0.25), (2, -1, 0.0), (3, 1, 0.7)]  # label, predi
 
 def run(folder, rows=ROWS, **changes):
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps(SETTINGS | changes))
+    (folder / "run.json").write_text(json.dumps({"format": FORMAT} | SETTINGS | changes))
     lines = [
         json.dumps({"index": index, "label": label, "prediction": prediction, "radius": radius})
         for index, (label, prediction, radius) in enumerate(rows)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_smoothing import statistics
-from hf_smoothing.records import RunError
+from hf_smoothing.records import FORMAT, RunError
 from hf_smoothing.reports import measure, plot, report
 from hf_smoothing.reports.grouping import Conditions, comparable
 from hf_smoothing.reports.published import read_published_log, sigma_of_path
@@ -55,7 +55,7 @@ def own_run(folder, **changes):
         "alpha": 0.001, "sigma": 0.5, "num_images": len(LINES), "model": {"id": "own"}, "noise_kind": "gaussian",
         "resolution": [3, 8, 8], "dataset": {"id": "toys", "split": "test", "sha256": "0123456789"},
     }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(settings | changes))
+    (folder / "run.json").write_text(json.dumps({"format": FORMAT} | settings | changes))
     rows = [{"index": i, "label": 1, "prediction": 1, "radius": 0.3} for i in range(len(LINES))]
     (folder / "certificates-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

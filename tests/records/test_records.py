@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_smoothing.records import RUN_FILE, RunError, RunWriter, read_run
+from hf_smoothing.records import FORMAT, RUN_FILE, RunError, RunWriter, read_run
 
 
 SETTINGS = {"sigma": 0.5, "rule": {"name": "fixed-n", "n": 100}, "resolution": (3, 4, 4), "created": "today"}
@@ -30,7 +30,7 @@ def test_create_append_and_read_back(tmp_path):
     file = write(folder, ROWS)
     run = read_run(folder)
     assert run.path == folder
-    assert run.settings == json.loads(json.dumps(SETTINGS))
+    assert run.settings == json.loads(json.dumps(SETTINGS)) | {"format": FORMAT}
     assert list(run.rows.values()) == ROWS
     assert run.partials == {}
     assert [json.loads(line) for line in file.read_text("utf-8").splitlines()] == ROWS
@@ -204,6 +204,18 @@ def test_corrupt_settings_are_refused(tmp_path, content, message):
     (tmp_path / RUN_FILE).write_bytes(content)
     with pytest.raises(RunError, match=f"{RUN_FILE} {message}"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize("other", [None, FORMAT - 1, FORMAT + 1])
+def test_a_run_of_another_format_is_refused_by_name(tmp_path, other):
+    write(tmp_path, ROWS)
+    settings = {key: value for key, value in (SETTINGS | {"format": other}).items() if value is not None}
+    (tmp_path / RUN_FILE).write_text(json.dumps(settings))
+    for use in (lambda: read_run(tmp_path), lambda: RunWriter(tmp_path, SETTINGS)):
+        with pytest.raises(
+            RunError, match=f"must have the format {FORMAT}, got {other}: another version .*into another folder"
+        ):
+            use()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

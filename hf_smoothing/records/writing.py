@@ -1,8 +1,4 @@
-"""Run folders: what was asked (`run.json`) and one line an item that is done (`certificates-<rank>.jsonl`).
-
-A run may be killed at any moment. Lines are appended and flushed one by one; the last line of a file may be torn, and is
-dropped; everything before it counts. Generic over methods: a row is any JSON object with an integer "index".
-"""
+"""Writing a run folder: lines are appended and flushed one by one, so that a kill loses nothing but a torn last line."""
 
 from __future__ import annotations
 
@@ -11,90 +7,20 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hf_smoothing.records.json_files import differences
+from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, RunError, read_settings
 
-RUN_FILE = "run.json"
-ROW_PATTERN = "certificates-*.jsonl"
+
 # Facts about a run that do not decide its result, so that a resumption may differ in them.
 INFORMATIVE = frozenset({"created", "informative"})
 # The disk, the quota of the user, or the largest file that is allowed.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-Row = dict[str, Any]
-
-
-class RunError(ValueError):
-    """A run folder that cannot be read, or must not be continued."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run folder holds.
-
-    Attributes:
-        path: the folder.
-        settings: the content of `run.json`.
-        rows: finished rows by index.
-        partials: the latest state of items that are not finished, by index.
-    """
-
-    path: Path
-    settings: dict[str, Any]
-    rows: dict[int, Row] = field(default_factory=dict)
-    partials: dict[int, Row] = field(default_factory=dict)
-
-
-def read_run(path: str | os.PathLike[str]) -> Run:
-    """Read a run folder, finished or not.
-
-    Raises:
-        RunError: if the folder is no run folder, or a line other than a torn last one is corrupt, or two files
-            disagree on a finished item, or a row is not what the run's rule gives for the votes it records (see `recount`).
-    """
-    folder = Path(path)
-    run = Run(folder, _read_settings(folder))
-    places: dict[tuple[int, bool], str] = {}
-    for file in sorted(folder.glob(ROW_PATTERN)):
-        for number, row in _read_lines(file):
-            index = row.get("index")
-            if not isinstance(index, int) or isinstance(index, bool):
-                raise RunError(f"{file}, line {number}: every row needs an integer 'index', got {index!r}.")
-            places[index, bool(row.get("partial"))] = f"{file}, line {number}"
-            if row.get("partial"):
-                before = run.partials.get(index)
-                if before is None or row.get("draws", 0) >= before.get("draws", 0):
-                    run.partials[index] = row
-            elif index in run.rows and not _same_result(run.rows[index], row):
-                raise RunError(f"{file}, line {number}: item {index} is already recorded with another result.")
-            else:
-                run.rows[index] = row
-    for index in run.rows:
-        run.partials.pop(index, None)
-    _check_rows(run, places)
-    return run
-
-
-def _check_rows(run: Run, places: Mapping[tuple[int, bool], str]) -> None:
-    """Refuse what the run itself could not have written: plain text is edited, joined and copied."""
-    from hf_smoothing import recount  # SciPy, which writing rows does not need
-
-    for index, fault in recount.faults(run.settings, run.rows, run.partials):
-        place = places[index, index not in run.rows]
-        raise RunError(
-            f"{place}: the row of image {index} is not one of this run: {fault}. Take the file as the run wrote it, or remove this line "
-            "to have the image done again."
-        )
-    total = run.settings.get("num_images")
-    if isinstance(total, int) and len(run.rows) > total:
-        raise RunError(
-            f"{run.path} has {len(run.rows)} finished images, but its {RUN_FILE} says {total}. Were files of another run copied into it?"
-        )
 
 
 class RunWriter:
@@ -123,7 +49,7 @@ class RunWriter:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _take_lock(self.path, rank)
-            self._settle(json.loads(json.dumps(dict(settings), allow_nan=False)))
+            self._settle(json.loads(json.dumps(dict(settings) | {"format": FORMAT}, allow_nan=False)))
             self.file = self.path / ROW_PATTERN.replace("*", str(rank))
             _drop_torn_line(self.file)
             # Unbuffered, so that a row which did not fit is not kept in memory and tried again by close().
@@ -141,7 +67,7 @@ class RunWriter:
     def _settle(self, settings: dict[str, Any]) -> None:
         file = self.path / RUN_FILE
         if file.exists():
-            if differing := differences(_deciding(_read_settings(self.path)), _deciding(settings)):
+            if differing := differences(_deciding(read_settings(self.path)), _deciding(settings)):
                 raise RunError(
                     f"{self.path} holds a run with other settings, so it cannot be resumed with these: "
                     f"{'; '.join(differing)}. Use the same settings, or another output folder."
@@ -257,35 +183,6 @@ def _take_lock(folder: Path, rank: int) -> FileLock:
     return lock
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
-    file = folder / RUN_FILE
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{file} is corrupt ({error}). Start the run again in another folder.") from error
-    if not isinstance(settings, dict):
-        raise RunError(f"{file} must hold a JSON object, got {type(settings).__name__}.")
-    return settings
-
-
-def _read_lines(file: Path) -> Iterator[tuple[int, Row]]:
-    *lines, torn = file.read_bytes().split(b"\n")
-    del torn  # empty after a whole last line, else what a kill cut off
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunError(
-                f"{file}, line {number} is corrupt ({error}). Only a torn last line is expected after a kill; "
-                "remove this line to have its item done again."
-            ) from error
-        if not isinstance(row, dict):
-            raise RunError(f"{file}, line {number} must be a JSON object, got {type(row).__name__}.")
-        yield number, row
-
-
 def _drop_torn_line(file: Path) -> None:
     """Cut what a kill left after the last newline, so that the next row starts on a line of its own."""
     if file.exists():
@@ -296,40 +193,5 @@ def _drop_torn_line(file: Path) -> None:
                 stream.truncate(whole)
 
 
-def _same_result(first: Row, second: Row) -> bool:
-    return {**first, "seconds": None} == {**second, "seconds": None}
-
-
 def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in INFORMATIVE}
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two settings disagree about, in words.
-
-    >>> differences({"epochs": 1, "noise": {"sigma": 0.5}}, {"epochs": 2, "noise": {"sigma": 0.5}})
-    ['epochs was 1, is 2']
-    """
-    was, is_ = dict(_flat(before)), dict(_flat(now))
-    keys = sorted(key for key in was | is_ if was.get(key) != is_.get(key))
-    return [f"{key} was {was.get(key)!r}, is {is_.get(key)!r}" for key in keys]
-
-
-def _flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(settings, Mapping) and settings:
-        for key, value in settings.items():
-            yield from _flat(value, f"{above}.{key}".lstrip("."))
-    else:
-        yield above, settings
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file, or None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A whole file or none."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -1,0 +1,23 @@
+"""Run folders: what was asked (`run.json`) and one line per item that is done (`certificates-<rank>.jsonl`)."""
+
+from hf_smoothing.records.json_files import differences, read_json, write_json
+from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, Row, Run, RunError, read_run
+from hf_smoothing.records.writing import INFORMATIVE, RunWriter, check_writable, lock_folder
+
+
+__all__ = [
+    "FORMAT",
+    "INFORMATIVE",
+    "ROW_PATTERN",
+    "RUN_FILE",
+    "Row",
+    "Run",
+    "RunError",
+    "RunWriter",
+    "check_writable",
+    "differences",
+    "lock_folder",
+    "read_json",
+    "read_run",
+    "write_json",
+]

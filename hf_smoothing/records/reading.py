@@ -1,0 +1,133 @@
+"""Run folders: what was asked (`run.json`) and one line an item that is done (`certificates-<rank>.jsonl`).
+
+A run may be killed at any moment. Lines are appended and flushed one by one; the last line of a file may be torn, and is
+dropped; everything before it counts. Generic over methods: a row is any JSON object with an integer "index".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+RUN_FILE = "run.json"
+ROW_PATTERN = "certificates-*.jsonl"
+FORMAT = 2
+"""Of settings and rows; another one whenever a key changes its name or its meaning."""
+
+Row = dict[str, Any]
+
+
+class RunError(ValueError):
+    """A run folder that cannot be read, or must not be continued."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds.
+
+    Attributes:
+        path: the folder.
+        settings: the content of `run.json`.
+        rows: finished rows by index.
+        partials: the latest state of items that are not finished, by index.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    rows: dict[int, Row] = field(default_factory=dict)
+    partials: dict[int, Row] = field(default_factory=dict)
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run folder, finished or not.
+
+    Raises:
+        RunError: if the folder is no run folder, or a line other than a torn last one is corrupt, or two files
+            disagree on a finished item, or a row is not what the run's rule gives for the votes it records (see `recount`).
+    """
+    folder = Path(path)
+    run = Run(folder, read_settings(folder))
+    places: dict[tuple[int, bool], str] = {}
+    for file in sorted(folder.glob(ROW_PATTERN)):
+        for number, row in _read_lines(file):
+            index = row.get("index")
+            if not isinstance(index, int) or isinstance(index, bool):
+                raise RunError(f"{file}, line {number}: every row needs an integer 'index', got {index!r}.")
+            places[index, bool(row.get("partial"))] = f"{file}, line {number}"
+            if row.get("partial"):
+                before = run.partials.get(index)
+                if before is None or row.get("draws", 0) >= before.get("draws", 0):
+                    run.partials[index] = row
+            elif index in run.rows and not _same_result(run.rows[index], row):
+                raise RunError(f"{file}, line {number}: item {index} is already recorded with another result.")
+            else:
+                run.rows[index] = row
+    for index in run.rows:
+        run.partials.pop(index, None)
+    _check_rows(run, places)
+    return run
+
+
+def _check_rows(run: Run, places: Mapping[tuple[int, bool], str]) -> None:
+    """Refuse what the run itself could not have written: plain text is edited, joined and copied."""
+    from hf_smoothing.records import recount  # SciPy, which writing rows does not need
+
+    for index, fault in recount.faults(run.settings, run.rows, run.partials):
+        place = places[index, index not in run.rows]
+        raise RunError(
+            f"{place}: the row of image {index} is not one of this run: {fault}. Take the file as the run wrote it, or remove this line "
+            "to have the image done again."
+        )
+    total = run.settings.get("num_images")
+    if isinstance(total, int) and len(run.rows) > total:
+        raise RunError(
+            f"{run.path} has {len(run.rows)} finished images, but its {RUN_FILE} says {total}. Were files of another run copied into it?"
+        )
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The content of `run.json`.
+
+    Raises:
+        RunError: if there is none, or it is corrupt or of another format.
+    """
+    file = folder / RUN_FILE
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{file} is corrupt ({error}). Start the run again in another folder.") from error
+    if not isinstance(settings, dict):
+        raise RunError(f"{file} must hold a JSON object, got {type(settings).__name__}.")
+    if settings.get("format") != FORMAT:
+        raise RunError(
+            f"{file} must have the format {FORMAT}, got {settings.get('format')}: another version of hf_smoothing recorded this run, with "
+            "other names in its settings and rows. Read it with that version, or certify again into another folder."
+        )
+    return settings
+
+
+def _read_lines(file: Path) -> Iterator[tuple[int, Row]]:
+    *lines, torn = file.read_bytes().split(b"\n")
+    del torn  # empty after a whole last line, else what a kill cut off
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{file}, line {number} is corrupt ({error}). Only a torn last line is expected after a kill; "
+                "remove this line to have its item done again."
+            ) from error
+        if not isinstance(row, dict):
+            raise RunError(f"{file}, line {number} must be a JSON object, got {type(row).__name__}.")
+        yield number, row
+
+
+def _same_result(first: Row, second: Row) -> bool:
+    return {**first, "seconds": None} == {**second, "seconds": None}
