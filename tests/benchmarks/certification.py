@@ -124,7 +124,7 @@ def certify_over_forward(args: argparse.Namespace) -> None:
         shared = {
             "dtype": execution.dtype,
             "channels_last": execution.channels_last,
-            "copies_per_batch": execution.copies_per_batch,
+            "batch_size": execution.copies_per_batch,
         }
         cost = {}
         for kind in ("grid", "gaussian"):
@@ -228,9 +228,9 @@ def speedups(args: argparse.Namespace) -> None:
         ratios.append(speeds["ours"][-1] / speeds["published loop"][-1])
     faster = statistics.median(ratios)
     facts = {
-        "images": count, "n": n, "sigma": SIGMA, "targets": targets, "alpha": ALPHA, "our_mean_draws": round(draws / count, 1),
-        "our_dtype": "bfloat16", "our_compile": execution.compile, "our_noise_kind": run.settings["noise_kind"],
-        "our_copies_per_batch": execution.copies_per_batch,
+        "images": count, "n": n, "sigma": SIGMA, "radii": targets, "alpha": ALPHA, "our_mean_draws": round(draws / count, 1),
+        "our_dtype": "bfloat16", "our_compiled": execution.compile, "our_noise": run.settings["noise_kind"],
+        "our_batch_size": execution.copies_per_batch,
     }  # fmt: skip
     name = "resnet-small, CIFAR-10"
     fewer = (n + 100) * count / draws
@@ -344,8 +344,8 @@ def accuracy_difference(args: argparse.Namespace) -> None:
         keep(
             "max_accuracy_difference_points" if key == "union bound" else "max_accuracy_difference_points_error_spending",
             "MLP on CIFAR-10 at 16 px", round(float(np.abs(curves[key] - curves["fixed"]).max()), 3), args,
-            targets=targets, fixed=curves["fixed"].round(2).tolist(), sequential=curves[key].round(2).tolist(), images=count, n=n,
-            mean_draws=round(float(np.mean([row[2] for row in found[key].values()])), 1), sigma=SIGMA, alpha=ALPHA, noise_kind="grid",
+            radii=targets, fixed=curves["fixed"].round(2).tolist(), sequential=curves[key].round(2).tolist(), images=count, n=n,
+            mean_draws=round(float(np.mean([row[2] for row in found[key].values()])), 1), sigma=SIGMA, alpha=ALPHA, noise="grid",
         )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def trainer_ratio(pairs: int, steps: int) -> None:
             ratios.append(plain / seconds(RobustTrainer(small_resnet(), noisy, train_dataset=data)))
     record(
         "main_job", "robust_trainer_over_plain_trainer", round(statistics.median(ratios[1:]), 3), seed=0, command=COMMAND,
-        ratios=[round(r, 3) for r in ratios[1:]], warm_up_pairs=1, steps=steps, copies_per_batch=128, threads=torch.get_num_threads(),
+        ratios=[round(r, 3) for r in ratios[1:]], warm_up_pairs=1, steps=steps, batch_size=128, threads=torch.get_num_threads(),
         noise=json.loads(MIXTURE), model="ResNet, widths 32-256, one basic block a stage, 32 px resized to 64, float32",
     )  # fmt: skip
 
@@ -112,7 +112,7 @@ def demo() -> None:
                 {
                     "model": measured.settings["model"]["id"],
                     "sigma": measured.settings["sigma"],
-                    "thresholds": measured.curve.thresholds.tolist(),
+                    "radii": measured.curve.thresholds.tolist(),
                     "certified_accuracy": measured.curve.accuracy.tolist(),
                     "lower": measured.curve.lower.tolist(),
                     "upper": measured.curve.upper.tolist(),

@@ -99,7 +99,7 @@ def measure(model: SmoothedClassifier, name: str, seconds: float) -> dict[str, A
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "resolution": list(shape),
-        "copies_per_batch": size,
+        "batch_size": size,
         "images_per_second_by_batch_size": tried,
         "copies_per_second": round(speed),
         "certify_over_forward": round(statistics.median(ratios), 3),
