@@ -147,7 +147,7 @@ def certify_over_forward(args: argparse.Namespace) -> None:
                 args,
                 quartiles=[low, high],
                 rounds=len(ratios),
-                noise_kind=kind,
+                noise=kind,
                 probe=speeds,
                 **shared,
             )
