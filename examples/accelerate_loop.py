@@ -30,10 +30,10 @@ class Arguments:
     noise: str = field(default="0.25", metadata={"help": "Training noise: a sigma, 'clean', or a mixture as JSON."})
     sigma: float = field(default=0.25, metadata={"help": "Noise level of the certificates."})
     epochs: int = field(default=2, metadata={"help": "Passes over the training images."})
-    batch_size: int = field(default=64, metadata={"help": "Training images a step and rank."})
+    batch_size: int = field(default=64, metadata={"help": "Training images per step and rank."})
     learning_rate: float = field(default=0.01, metadata={"help": "Peak of the one-cycle schedule."})
     train_split: str = field(default="train", metadata={"help": "Split to train on, all of it."})
-    n: int = field(default=1_000, metadata={"help": "Estimation draws an image, at most."})
+    n: int = field(default=1_000, metadata={"help": "Estimation draws per image, at most."})
     seed: int = field(default=0, metadata={"help": "Of initialisation, order and noise."})
 
 

@@ -7,7 +7,7 @@ Each kappa (the weight of clean accuracy) gives one network with adaptive radii 
 `--largest`. Each is trained, chosen on held-out training images, certified on test images by interval bounds, and added to the table and
 the plot. A run that was cut off goes on with the same command. For CIFAR-10 as published: --size 32 --largest 0.0345098
 --thresholds 0.0078431 0.0313725 --width 64 --epochs 200 --ramp_share 0.4 --learning_rate 0.002 --crop_padding 2 --horizontal_flip --published cifar10
---max_images 10000 (a GPU needs tens of minutes a network).
+--max_images 10000 (a GPU needs tens of minutes per network).
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -58,8 +58,8 @@ class Arguments:
         default=True,
         metadata={"help": "As published; in two, the learning rate falls in all that is left after the rise."},
     )
-    batch_size: int = field(default=128, metadata={"help": "Training images a step."})
-    crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels a side."})
+    batch_size: int = field(default=128, metadata={"help": "Training images per step."})
+    crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels per side."})
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
     max_train_images: int | None = field(default=None, metadata={"help": "Train on so many images."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
@@ -246,7 +246,7 @@ def figures(run, largest: float, thresholds: list[float]) -> dict:
 
 
 def table(results: list[dict]) -> str:
-    """Markdown: a row a network; % with 95% intervals over the images."""
+    """Markdown: a row per network; % with 95% intervals over the images."""
     names = [name for name in results[0] if name == "accuracy" or name.startswith("certified")]
     head = ["training", "kappa", "seed", *names, "ACR, % of the largest radius", "images"]
     rows = [
@@ -282,7 +282,7 @@ PUBLISHED = {
 
 
 def plot(results: list[dict], path: Path, published: str | None = None) -> None:
-    """Accuracy against ACR, a point a network, and the published curves in grey."""
+    """Accuracy against ACR, a point per network, and the published curves in grey."""
     figure = Figure(figsize=(8.0, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

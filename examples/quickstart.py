@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=100, help="test images to certify, evenly spaced over the 500")
     parser.add_argument(
-        "--n", type=int, default=1_000, help="noisy copies an image, at most (papers make 100,000 of each)"
+        "--n", type=int, default=1_000, help="noisy copies per image, at most (papers make 100,000 of each)"
     )
     parser.add_argument("--alpha", type=float, default=0.001, help="failure probability of one certificate")
     parser.add_argument("--epochs", type=float, default=8, help="of the finetuning on clean images")

@@ -87,7 +87,7 @@ def attack_run(
         classifier, dataset: those of the run.
         run: from `read_run`.
         steps: of the attack.
-        restarts: ascents an image, of which the best counts; 1 for smoothing, whose noise is fresh at every step.
+        restarts: ascents per image, of which the best counts; 1 for smoothing, whose noise is fresh at every step.
         copies: noisy copies a gradient is averaged over, for smoothing as the next two.
         n: draws at most of each answer.
         alpha: failure probability of each answer.
@@ -97,7 +97,7 @@ def attack_run(
         progress: show a bar.
 
     Raises:
-        RunError: if the run has no certificates (label-aware measuring has none), or belongs to another classifier.
+        RunError: if the run has no certificates (label-aware evaluation has none), or belongs to another classifier.
         ValueError: on arguments out of range, or if the run's images are not those of the data set.
 
     Source: Salman et al. (2019), arXiv 1906.04584 (the attack); for rounding, the threat model in `noise.grid`.

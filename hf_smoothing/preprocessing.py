@@ -50,7 +50,7 @@ class Preprocessing:
     """Resize to the backbone's input and normalise.
 
     Args:
-        image_mean, image_std: one number a channel, in [0, 1] pixel units. `image_std` is never the noise level.
+        image_mean, image_std: one number per channel, in [0, 1] pixel units. `image_std` is never the noise level.
         model_size: (height, width) that the backbone sees, or None for the certified resolution itself.
 
     Raises:
@@ -66,12 +66,12 @@ class Preprocessing:
             value = getattr(self, name)
             values = (value,) if isinstance(value, numbers.Real) else tuple(value)
             if not all(isinstance(x, numbers.Real) for x in values):
-                raise ValueError(f"`{name}` must hold one number a channel, got {value!r}.")
+                raise ValueError(f"`{name}` must hold one number per channel, got {value!r}.")
             object.__setattr__(self, name, tuple(float(x) for x in values))
         object.__setattr__(self, "model_size", parse_size(self.model_size, "model_size"))
         if len(self.image_mean) != len(self.image_std) or not self.image_mean:
             raise ValueError(
-                f"`image_mean` and `image_std` need one number a channel each, got {self.image_mean} and {self.image_std}."
+                f"`image_mean` and `image_std` need one number per channel each, got {self.image_mean} and {self.image_std}."
             )
         if not all(s > 0.0 for s in self.image_std):
             raise ValueError(f"`image_std` must be positive, got {self.image_std}.")

@@ -1,4 +1,4 @@
-"""What every test shares: no network, reproducible hypothesis runs and one thread a process."""
+"""What every test shares: no network, reproducible hypothesis runs and one thread per process."""
 
 import os
 

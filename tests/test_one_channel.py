@@ -114,7 +114,7 @@ def test_training_by_a_processor_is_noted_for_grey_images(tmp_path):
 
 @pytest.mark.parametrize("given", [{"image_mean": [0.5] * 3, "image_std": [0.5] * 3}])
 def test_means_of_other_channels_are_refused(given):
-    with pytest.raises(ValueError, match="one value a channel, 1 for this 'resnet' network, got 3"):
+    with pytest.raises(ValueError, match="one value per channel, 1 for this 'resnet' network, got 3"):
         smoothed(**given)
 
 

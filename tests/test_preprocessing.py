@@ -123,8 +123,8 @@ def test_what_is_no_size_is_refused(size):
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [
-        (MEAN, STD[:2], "need one number a channel each"),
-        ((), (), "need one number a channel each"),
+        (MEAN, STD[:2], "need one number per channel each"),
+        ((), (), "need one number per channel each"),
         (MEAN, (0.2, 0.0, 0.2), "`image_std` must be positive"),
         (0.5, -0.5, "`image_std` must be positive"),
         (0.5, float("nan"), "`image_std` must be positive"),

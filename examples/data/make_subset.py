@@ -1,4 +1,4 @@
-"""Cut the embedded CIFAR-10 subset out of the full set: 200 training images a class, and every 20th test image.
+"""Cut the embedded CIFAR-10 subset out of the full set: 200 training images per class, and every 20th test image.
 
 python examples/data/make_subset.py --dataset path/or/hub-id/of/cifar10
 """

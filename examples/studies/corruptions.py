@@ -16,7 +16,7 @@ def corrupted(pixels: Tensor, kind: str, strength: float, seed: int = 0) -> Tens
     Args:
         pixels: uint8 (images, channels, height, width).
         kind: "gaussian-noise", of that standard deviation in [0, 1] units; "gaussian-blur", of that standard deviation in pixels;
-            "contrast", lowered by that share in [0, 1] around each image's mean; "pixelate", squares of that many pixels a side
+            "contrast", lowered by that share in [0, 1] around each image's mean; "pixelate", squares of that many pixels per side
             (a whole number that divides the image's sides).
         strength: of the corruption, >= 0.
         seed: of the noise.

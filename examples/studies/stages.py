@@ -73,7 +73,7 @@ def run_stages(
             time.sleep(5)  # what is left needs a stage that another process works on
     if failed:
         raise SystemExit(
-            f"{len(failed)} stages failed, or need one that did; the first: {next(iter(failed))}. Mend the cause and run again."
+            f"{len(failed)} stages failed, or need one that did; the first: {next(iter(failed))}. Remove the cause and run again."
         )
     check_settings(wanted, output)
 
@@ -111,7 +111,7 @@ def _try(
                     write_json(folder / "result.json", work(stage, needs))
                 except Exception:
                     if {path.name for path in folder.iterdir()} <= {".lock", "settings.json"}:
-                        # Nothing was made with these settings, so they may be mended.
+                        # Nothing was made with these settings, so they may be corrected.
                         (folder / "settings.json").unlink()
                     raise
     except Timeout:

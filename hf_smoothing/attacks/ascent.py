@@ -41,7 +41,7 @@ def ascend(
         norm: "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
         steps: of gradient ascent, >= 1.
         step_size: length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
-        restarts: ascents an image, >= 1.
+        restarts: ascents per image, >= 1.
         start: "uniform" in the ball, at the "clean" image, or off it by Gaussian noise of this standard deviation.
         momentum: mu >= 0: steps follow g <- mu g + gradient / mean |gradient|.
         generator: on any device; decides the starts. torch's global one by default.

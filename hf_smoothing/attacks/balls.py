@@ -140,12 +140,12 @@ def _check_same_shape(first: Tensor, second: Tensor, names: str) -> None:
     if first.shape != second.shape:
         raise ValueError(
             f"{names} must have the same shape, got {tuple(first.shape)} and {tuple(second.shape)}. "
-            "Pass one counterpart an image."
+            "Pass one counterpart per image."
         )
 
 
 def per_image(value: float | Tensor, images: Tensor, name: str) -> Tensor:
-    """One length an image: float64 (batch, 1, 1, 1)."""
+    """One length per image: float64 (batch, 1, 1, 1)."""
     try:
         lengths = torch.as_tensor(value, dtype=torch.float64, device=images.device).detach()
     except (TypeError, ValueError, RuntimeError) as error:

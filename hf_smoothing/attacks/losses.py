@@ -103,7 +103,7 @@ def check_labels(labels: Tensor, images: Tensor) -> Tensor:
         raise TypeError(f"`labels` must be a tensor of whole numbers, got {kind}. Use torch.tensor(labels).long().")
     if labels.shape != images.shape[:1]:
         raise ValueError(
-            f"`labels` must have shape (batch,) = ({len(images)},), got {tuple(labels.shape)}. Pass one class an image."
+            f"`labels` must have shape (batch,) = ({len(images)},), got {tuple(labels.shape)}. Pass one class per image."
         )
     if int(labels.min()) < 0:
         raise ValueError(

@@ -45,7 +45,7 @@ def pgd(
         norm: "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
         steps: of gradient ascent, >= 1.
         step_size: length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
-        restarts: ascents an image, >= 1.
+        restarts: ascents per image, >= 1.
         random_start: start uniformly in the ball, else at `pixels`.
         momentum: mu: steps follow g <- mu g + gradient / mean |gradient| (`mi_fgsm` takes 1).
         diversity: probability of a random resizing before each gradient (`diverse_inputs`); the last point is kept then, since

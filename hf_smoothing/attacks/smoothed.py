@@ -26,9 +26,9 @@ def smoothed_logits(
     Args:
         classifier: callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`.
         sigma: noise level in [0, 1] pixel units.
-        copies: noisy copies an image, >= 1.
+        copies: noisy copies per image, >= 1.
         generator: on any device; it alone decides the noise, which is drawn in float32.
-        batch_size: noisy copies a forward pass, all by default. With a smaller one activations are computed again for the
+        batch_size: noisy copies per forward pass, all by default. With a smaller one activations are computed again for the
             gradient instead of kept, so that memory is that of one pass. It decides no noise.
 
     Returns:

@@ -37,7 +37,7 @@ def universal_perturbation(
         epsilon: radius in [0, 1] pixel units.
         norm: "linf" or "l2".
         epochs: passes over the images.
-        batch_size: images a step.
+        batch_size: images per step.
         step_size: length of a step in the norm; epsilon / 4 by default.
         clip_loss: largest loss of an image that counts.
         generator: on any device; decides the order. torch's global one by default.
@@ -97,7 +97,7 @@ def fooling_rate(logits_of: Any, pixels: Tensor, perturbation: Tensor, batch_siz
     Args:
         logits_of, pixels: as for `universal_perturbation`.
         perturbation: (channels, height, width).
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Raises:
         ValueError: on a perturbation of another shape than the images.

@@ -19,7 +19,7 @@ class Votes:
 
     Attributes:
         index: of the image within the run.
-        label: true class if known; only label-aware measuring reads it.
+        label: true class if known; only label-aware evaluation reads it.
         counts_by_look: votes cast between one look and the next, int64 (num_labels,) each; the selection stage, if there is one, is the
             first. The last may be unfinished.
         drawn: number of draws made.

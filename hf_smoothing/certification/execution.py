@@ -26,7 +26,7 @@ class Execution:
         dtype: of the network: "float32", or by autocast "bfloat16" or "float16". The noise does not depend on it.
         channels_last: memory format for convolutional networks, faster in half precision.
         compile: through `torch.compile`.
-        copies_per_batch: images a forward pass; the device's default if None.
+        copies_per_batch: images per forward pass; the device's default if None.
 
     Raises:
         ValueError: on any other dtype, or a batch size below 1.
@@ -85,7 +85,7 @@ def probe_batch_size(
         seconds: for each size that is tried.
 
     Returns:
-        (the execution with a batch size, images a second at each size tried).
+        (the execution with a batch size, images per second at each size tried).
     """
     device = classifier_device(classifier)
     if execution.copies_per_batch is not None or execution.compile:

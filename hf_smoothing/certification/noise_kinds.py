@@ -64,7 +64,7 @@ def off_grid(pixels: Tensor, whose: str = "these images lie") -> str | None:
     if on_grid(pixels):
         return None
     steps = pixels.double() * 256
-    # A flat image says nothing of how it was scaled.
+    # A flat image does not show how it was scaled.
     if bool(((steps - steps.round()).abs() < 1e-3).all()) and len(steps.unique()) > 8:
         return f"{whose} on multiples of 1/256, not of 1/255: divide 0..255 by 255"
     steps = pixels.double() * 255

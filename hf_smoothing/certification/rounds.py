@@ -85,7 +85,7 @@ def vote_in_rounds(
         rule: of the run.
         stream: of the noise, on the classifier's device.
         ranks: the processes that share the work; each must be given the same images.
-        window: images at hand at least, while there are any; at most eight times as many.
+        window: smallest number of images in work, while there are any; at most eight times as many.
         round_seconds: the time aimed at for one round.
 
     Yields:
@@ -96,7 +96,7 @@ def vote_in_rounds(
     full = execution.size_on(device) * ranks.count
     source = iter(pending)
     work: list[tuple[Votes, Tensor]] = []
-    wants: dict[int, int] = {}  # how many draws of each image at hand; asking the rule takes a tenth of a millisecond
+    wants: dict[int, int] = {}  # how many draws of each current image; asking the rule takes a tenth of a millisecond
     batches, exhausted = 1, False
     with execution.prepare(classifier) as classify:
         while True:

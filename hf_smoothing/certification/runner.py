@@ -59,7 +59,7 @@ def certify_dataset(
     progress: bool = True,
     **options: Unpack[RunOptions],
 ) -> Run:
-    """Certify images of a data set and record one row an image; call it again to resume a run that was cut off.
+    """Certify images of a data set and record one row per image; call it again to resume a run that was cut off.
 
     Under `accelerate launch` or `torchrun` the ranks share every round of draws, so none idles before the end. The rows do not depend
     on the number of ranks, the batch size, or where the run was interrupted.
@@ -182,7 +182,7 @@ def _until_unreadable(
 def _check_labelled(labelled: bool) -> None:
     if not labelled:
         raise ValueError(
-            "Label-aware measuring needs the true class of every image, but there are images without 'labels'. Use a labelled split, or "
+            "Label-aware evaluation needs the true class of every image, but there are images without 'labels'. Use a labelled split, or "
             "leave label_aware out."
         )
 

@@ -27,7 +27,7 @@ def noisy_batches(
         images: float32 (slots, channels, height, width), clean pixels on the stream's device.
         requests: what to draw.
         stream: where the noise comes from.
-        copies_per_batch: images a batch.
+        copies_per_batch: images per batch.
 
     Yields:
         (float32 (b, channels, height, width), [(request number, first row, last row + 1), ...]).

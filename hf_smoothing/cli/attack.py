@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     add_data_options(a, leave_out=("stride",), dataset=None, split=None)
     a.add_argument("--size", type=int, help="as for certify")
     a.add_argument("--steps", type=int, default=20, help="of gradient ascent (%(default)s)")
-    a.add_argument("--restarts", type=int, default=1, help="ascents an image, for deterministic runs (%(default)s)")
+    a.add_argument("--restarts", type=int, default=1, help="ascents per image, for deterministic runs (%(default)s)")
     a.add_argument("--copies", type=int, default=16, help="noisy copies a gradient (%(default)s)")
     a.add_argument("--n", type=int, default=10_000, help="draws of an answer, at most (%(default)s)")
     a.add_argument("--alpha", type=float, default=0.001, help="failure probability of an answer (%(default)s)")

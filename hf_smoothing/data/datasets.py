@@ -108,7 +108,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         return self._reader.original_size(lambda: self._reader.images.row(0))
 
     def decode(self, progress: bool = True, indices: Sequence[int] | None = None) -> DecodedPixels:
-        """Images at once, in memory: 3 KB an image at 32 px, 150 KB at 224 px.
+        """Images at once, in memory: 3 KB per image at 32 px, 150 KB at 224 px.
 
         Args:
             progress: show a bar.

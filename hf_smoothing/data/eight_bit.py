@@ -1,4 +1,4 @@
-"""Whatever holds an image, as one upright PIL image with 8 bits a channel: grey or RGB."""
+"""Whatever holds an image, as one upright PIL image with 8 bits per channel: grey or RGB."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def eight_bit_image(image: Image.Image, grey: bool = False) -> Image.Image:
         grey: convert it to grey (ITU-R 601 luma).
 
     Raises:
-        ValueError: if it has more than 8 bits a channel, which conversion to RGB would clip to white.
+        ValueError: if it has more than 8 bits per channel, which conversion to RGB would clip to white.
     """
     if image.mode[:1] in "IF":
         raise ValueError(
-            f"Images must have 8 bits a channel, got PIL mode {image.mode!r}. Scale to 0..255 first, e.g. "
+            f"Images must have 8 bits per channel, got PIL mode {image.mode!r}. Scale to 0..255 first, e.g. "
             "Image.fromarray((255 * values / values.max()).astype('uint8'))."
         )
     # As `datasets` and the pipelines do, so that one file gives the same pixels whichever way it comes.

@@ -65,7 +65,7 @@ class _NoiseMixin:
         return framing_of_settings(self)
 
     def process_image(self, image: Any, *args: Any, num_channels: int | None = None, **kwargs: Any) -> Any:
-        """As the backend, but turned as its EXIF orientation says, in grey where that is asked for, and with 8 bits a channel."""
+        """As the backend, but turned as its EXIF orientation says, in grey where that is asked for, and with 8 bits per channel."""
         if isinstance(image, Image):
             image = eight_bit_image(image, grey=num_channels == 1)
         return super().process_image(image, *args, **kwargs)  # type: ignore[misc]  # the other base is an image backend

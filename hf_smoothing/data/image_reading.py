@@ -97,13 +97,13 @@ def _named(error: Exception, index: int, file: str | None, column: str) -> Unrea
     why = re.sub(r" <[^<>]* object at 0x[0-9a-f]+>", "", str(error)).strip() or type(error).__name__
     return UnreadableImageError(
         index, file,
-        f"Image {index}{where} of column {column!r} cannot be read: {why}. Mend or remove it, or pass skip_unreadable=True to leave such images "
+        f"Image {index}{where} of column {column!r} cannot be read: {why}. Repair or remove it, or pass skip_unreadable=True to leave such images "
         "out and count them.",
     )  # fmt: skip
 
 
 def _is_damage(error: Exception) -> bool:
-    # Of PIL, of the modules it decodes with, or a missing file. A lost connection or too many open files say nothing about an image.
+    # Of PIL, of the modules it decodes with, or a missing file. A lost connection or too many open files are no fault of an image.
     if type(error).__module__.split(".")[0] not in ("builtins", "PIL", "struct", "zlib"):
         return False
     if isinstance(error, ConnectionError | TimeoutError | MemoryError | NotImplementedError):

@@ -46,9 +46,9 @@ def certify_dataset_linf(
     description: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Run:
-    """Certify images of a data set by interval bounds and record one row an image; call it again to resume a run that was cut off.
+    """Certify images of a data set by interval bounds and record one row per image; call it again to resume a run that was cut off.
 
-    Under `accelerate launch` or `torchrun` each rank takes every so many-th image. A row does not depend on the others of its batch.
+    Under `accelerate launch` or `torchrun` each rank takes every k-th image. A row does not depend on the others of its batch.
 
     Args:
         classifier: as in `linf_certificates`.

@@ -32,8 +32,8 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         size: (height, width) of the certified resolution, at which noise is added; or a `Framing`, which has what follows in it. Required.
         resize, resample: how images get to `size`, as in `Framing`; None for a resize of the whole image, bilinear.
         model_size: (height, width) that the base classifier sees, or None for `size`.
-        image_mean, image_std: normalisation, one number a channel, in [0, 1] pixel units. Required.
-        num_samples: noisy copies an image in `forward` in eval mode.
+        image_mean, image_std: normalisation, one number per channel, in [0, 1] pixel units. Required.
+        num_samples: noisy copies per image in `forward` in eval mode.
         n0, n, alpha: default draws and failure probability of `certify`.
         noise: the mixture that the model itself adds in train mode, as `NoiseMixture.parse` reads it; only with
             noise_owner="model".
@@ -84,7 +84,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         self.preprocessing()
         if channels not in (None, len(self.image_mean)):
             raise ValueError(
-                f"`image_mean` and `image_std` need one value a channel, {channels} for this {self.base_config.model_type!r} network, got "
+                f"`image_mean` and `image_std` need one value per channel, {channels} for this {self.base_config.model_type!r} network, got "
                 f"{len(self.image_mean)}."
             )
         framing = self.framing()

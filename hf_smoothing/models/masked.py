@@ -46,7 +46,7 @@ def classifier_from_autoencoder(
             raise TypeError(f"{os.fspath(source)} is no ViTMAEForPreTraining but a {kind!r}.")
         source = load_whole(ViTMAEForPreTraining.from_pretrained, source, {"dtype": torch.float32})
     if not is_autoencoder(source):
-        raise TypeError(f"Only a ViTMAEForPreTraining has an encoder to hand on here, got {type(source).__name__}.")
+        raise TypeError(f"Only a ViTMAEForPreTraining has an encoder to extract here, got {type(source).__name__}.")
     known = {name: getattr(source.config, name) for name in SHARED}
     if "id2label" in kwargs:
         kwargs = {"label2id": {name: index for index, name in kwargs["id2label"].items()}} | kwargs

@@ -83,7 +83,7 @@ class NoiseMixture:
         return (1.0 - self.clean) * mean
 
     def sample_sigmas(self, count: int, generator: torch.Generator) -> Tensor:
-        """One sigma an image, 0 for clean ones: float32 (count,) on the generator's device."""
+        """One sigma per image, 0 for clean ones: float32 (count,) on the generator's device."""
         device = generator.device
         # Both draws are always made, so that the stream does not depend on the values.
         u = torch.rand(count, generator=generator, device=device)

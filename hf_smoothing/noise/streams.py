@@ -76,7 +76,7 @@ class Draws(NamedTuple):
     """A request: the noisy copies number `start` to `stop` - 1 of one image.
 
     Attributes:
-        slot: position of the image in the tensor of images at hand.
+        slot: position of the image in the tensor of current images.
         image: index of the image within the run; with the draw number it decides the noise.
         start, stop: numbers of the draws.
     """

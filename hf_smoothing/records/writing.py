@@ -114,7 +114,7 @@ class RunWriter:
             self._stream.truncate(self._end)
 
     def _explain(self, error: OSError) -> OSError:
-        cure = "free space there, or raise the quota or file size limit" if error.errno in FULL else "mend that"
+        cure = "free space there, or raise the quota or file size limit" if error.errno in FULL else "repair that"
         return OSError(
             error.errno,
             f"A row cannot be written to {self.path} ({error.strerror}). The rows so far are kept and valid: "

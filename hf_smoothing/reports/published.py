@@ -139,7 +139,7 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
         if len(fields) != len(names):
             raise RunError(
                 f"{where}: {len(names)} columns are required, as in the header, got {len(fields)} in {line[:80]!r}. "
-                "Only a torn last line is expected; mend or remove this one."
+                "Only a torn last line is expected; repair or remove this one."
             )
         if last and names[-1] in COLUMNS:
             raise RunError(
@@ -167,7 +167,7 @@ def _split(line: str, separator: str, where: str) -> list[str]:
         (fields,) = csv.reader([line], delimiter=separator)
     except (csv.Error, ValueError) as error:
         raise RunError(
-            f"{where}: its columns are not clear ({error}), got {line[:80]!r}. Mend or remove this line."
+            f"{where}: its columns are not clear ({error}), got {line[:80]!r}. Repair or remove this line."
         ) from error
     return [field.strip() for field in fields]
 

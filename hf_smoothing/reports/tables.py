@@ -14,7 +14,7 @@ from hf_smoothing.statistics import exact_text
 
 
 def table(measured: Sequence[Measured]) -> str:
-    """A Markdown table: certified accuracy x radius, a row a run, with 95% intervals.
+    """A Markdown table: certified accuracy x radius, a row per run, with 95% intervals.
 
     Raises:
         ValueError: if the runs were measured at different radii.

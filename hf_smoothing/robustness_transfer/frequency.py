@@ -61,10 +61,10 @@ def frequency_curve(
         classify: pixels -> logits.
         pixels, labels: (count, channels, height, width) in [0, 1], and (count,).
         cutoffs: radii of the masks, cycles per image side.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Returns:
-        {"low" | "high": for each radius a dict of radius, right (a 0 or 1 an image) and confidence}.
+        {"low" | "high": for each radius a dict of radius, right (a 0 or 1 per image) and confidence}.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     parts: tuple[Literal["low", "high"], ...] = ("low", "high")

@@ -50,7 +50,7 @@ class MinibatchCKA:
         sizes = {len(x) for x in (*first.values(), *second.values())}
         if len(sizes) != 1 or min(sizes) < 4:
             raise ValueError(
-                f"CKA compares activations of the same images, at least 4 a batch, got {sorted(sizes)}. Use a larger batch."
+                f"CKA compares activations of the same images, at least 4 per batch, got {sorted(sizes)}. Use a larger batch."
             )
         grams = [torch.stack([_gram(x) for x in side.values()]) for side in (first, second)]
         cross = torch.stack([torch.stack([_hsic(k, other) for other in grams[1]]) for k in grams[0]])

@@ -52,7 +52,7 @@ def _check_columns(
     if len(set(shapes)) != 1 or len(shapes[0]) != 1:
         raise ValueError(
             "`predictions`, `references` and `radii` must be one-dimensional and of equal length, got shapes "
-            f"{shapes[0]}, {shapes[1]} and {shapes[2]}. Pass one entry an image in each."
+            f"{shapes[0]}, {shapes[1]} and {shapes[2]}. Pass one entry per image in each."
         )
     if raw[0].size == 0:
         raise ValueError("At least one image is needed to measure an accuracy, got none. Is the data set empty?")
@@ -90,7 +90,7 @@ def check_reach(radii: ArrayLike, sigma: float, n: int | None = None, alpha: flo
     Args:
         radii: l2 radii in [0, 1] pixel units.
         sigma: noise level.
-        n: estimation draws; a thousand million where that is not known, more than anybody makes.
+        n: estimation draws; 10^9 where that is not known, more than anybody makes.
         alpha: failure probability; 1/2 where that is not known.
 
     Raises:

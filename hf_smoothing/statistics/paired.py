@@ -46,7 +46,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
     """Mean of first - second over images, with Student's paired t interval and test.
 
     Args:
-        first, second: a number an image, such as its certified radius (0 where wrong), (N,). With several training seeds
+        first, second: a number per image, such as its certified radius (0 where wrong), (N,). With several training seeds
             pass the mean over seeds: the interval is then about new images, not about new training runs.
         confidence: coverage of the interval.
 

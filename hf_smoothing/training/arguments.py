@@ -64,7 +64,7 @@ class RobustTrainingArguments(TrainingArguments):
             "help": "Stochastic depth of a transformer: probability that its last block is skipped, less before it."
         },
     )
-    crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels a side."})
+    crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels per side."})
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
     trainable: list[str] | None = field(
         default=None,

@@ -12,7 +12,7 @@ def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Ten
 
     Args:
         pixels: (batch, channels, height, width).
-        padding: pixels a side; 0 changes nothing.
+        padding: pixels per side; 0 changes nothing.
         generator: on the device of `pixels`.
     """
     if padding == 0:

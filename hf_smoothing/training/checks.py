@@ -166,7 +166,7 @@ def find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, pr
         channels = input_channels(model.config)
         if channels not in (None, len(args.image_mean)):
             raise ValueError(
-                f"`image_mean` and `image_std` need one value a channel, {channels} for this {type(model).__name__}, got {len(args.image_mean)}."
+                f"`image_mean` and `image_std` need one value per channel, {channels} for this {type(model).__name__}, got {len(args.image_mean)}."
             )
         asked = Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
     if processor is not None:

@@ -28,7 +28,7 @@ class FiniteWatch:
         """Stop, on all ranks together, if a loss was not finite, or a weight or batch-norm statistic of `model` is not.
 
         Args:
-            step: the optimizer step at hand, for the message.
+            step: current optimizer step, for the message.
             checkpoint: the last good one, if there is any.
             model: looked at as well, before its weights are saved.
             ranks: how many there are; all must call this at the same step.

@@ -17,7 +17,7 @@ def has_batch_of_one(args: Any, images: int, batch_size: int, steps: int) -> boo
     Args:
         args: training arguments.
         images: of the training set.
-        batch_size: images a batch of one rank.
+        batch_size: images per batch of one rank.
         steps: of the optimizer.
     """
     if batch_size == 1:

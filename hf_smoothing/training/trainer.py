@@ -1,4 +1,4 @@
-"""`RobustTrainer`: `transformers.Trainer` with an objective, noise on the device, and the mends that training here needs."""
+"""`RobustTrainer`: `transformers.Trainer` with an objective, noise on the device, and the corrections that training here needs."""
 
 from __future__ import annotations
 

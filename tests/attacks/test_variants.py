@@ -169,7 +169,7 @@ def test_bad_input(call, message):
         call()
 
 
-def test_a_gradient_of_nought_everywhere_is_told():
+def test_a_gradient_of_zero_everywhere_is_reported():
 
     def rounded(x):
         return waves((x * 255).round() / 255)

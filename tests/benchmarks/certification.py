@@ -87,7 +87,7 @@ def certify_speeds(
     rule: Any = None,
     images: Iterable[torch.Tensor] | None = None,
 ) -> Iterator[float]:
-    """Noisy copies a second of one round after another, from clean images to counted votes and decisions."""
+    """Noisy copies per second of one round after another, from clean images to counted votes and decisions."""
     if images is None:
         images = torch.randint(0, 256, (500, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float() / 255
     rule = rule or FixedRule(SIGMA, n=100_000, alpha=ALPHA)
@@ -105,7 +105,7 @@ def certify_speeds(
 
 
 def noise_speed(model: SmoothedClassifier, size: int, kind: str, seconds: float) -> float:
-    """Noisy copies a second, without any network."""
+    """Noisy copies per second, without any network."""
     stream = make_stream(kind, seed=0, shape=(3, 32, 32), device=model.device, sigma=SIGMA)
     images, out = torch.zeros(1, 3, 32, 32, device=model.device), torch.empty(size, 3, 32, 32, device=model.device)
     count, began = 0, time.perf_counter()
@@ -195,7 +195,7 @@ def art_seconds(args: argparse.Namespace, n: int) -> float | None:
 
 
 def speedups(args: argparse.Namespace) -> None:
-    """(b, c) The whole table of a paper, against the published loop and ART; draws an image by mode."""
+    """(b, c) The whole table of a paper, against the published loop and ART; draws per image by mode."""
     model = SmoothedClassifier.from_pretrained(args.model).to(args.device).eval()
     data = PixelDataset(_test_split(args.data), 32, id2label=model.config.id2label)
     count, n = (5, 5_000) if args.quick else (500, 100_000)
@@ -269,7 +269,7 @@ def speedups(args: argparse.Namespace) -> None:
 
 
 def replayed_draws(rule: SequentialRule, run: Any) -> float:
-    """Mean draws an image that a rule would have made: the counts at the looks of a longer run decide where it stops."""
+    """Mean draws per image that a rule would have made: the counts at the looks of a longer run decide where it stops."""
     total = 0
     for row in run.rows.values():
         whole = [np.array([look.get(str(k), 0) for k in range(10)]) for look in row["counts_by_look"]]

@@ -54,7 +54,7 @@ def small_resnet() -> SmoothedClassifier:
 
 
 def trainer_ratio(pairs: int, steps: int) -> None:
-    """RobustTrainer with noise against the stock Trainer: images a second, same model, data and batch size."""
+    """RobustTrainer with noise against the stock Trainer: images per second, same model, data and batch size."""
     pixels = torch.randint(0, 256, (4096, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = DecodedPixels(pixels, torch.arange(4096) % 10)
     shared = {
@@ -76,7 +76,7 @@ def trainer_ratio(pairs: int, steps: int) -> None:
     record(
         "main_job", "robust_trainer_over_plain_trainer", round(statistics.median(ratios[1:]), 3), seed=0, command=COMMAND,
         ratios=[round(r, 3) for r in ratios[1:]], warm_up_pairs=1, steps=steps, batch_size=128, threads=torch.get_num_threads(),
-        noise=json.loads(MIXTURE), model="ResNet, widths 32-256, one basic block a stage, 32 px resized to 64, float32",
+        noise=json.loads(MIXTURE), model="ResNet, widths 32-256, one basic block per stage, 32 px resized to 64, float32",
     )  # fmt: skip
 
 

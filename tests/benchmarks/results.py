@@ -1,4 +1,4 @@
-"""Where benchmarks write their figures: one JSON file a subject, one key a figure, each with what is needed to repeat it."""
+"""Where benchmarks write their figures: one JSON file per subject, one key per figure, each with what is needed to repeat it."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def clock(monkeypatch):
 
 
 class Costly:
-    """Takes `cost(batch size)` seconds an image; out of memory above a limit."""
+    """Takes `cost(batch size)` seconds per image; out of memory above a limit."""
 
     def __init__(self, clock, cost, limit: int = 1 << 20) -> None:
         self.clock, self.cost, self.limit, self.sizes = clock, cost, limit, []

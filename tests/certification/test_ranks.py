@@ -304,7 +304,7 @@ def test_a_rank_error_says_what_is_kept(tmp_path, monkeypatch):
 
 
 def test_no_round_is_much_longer_than_aimed_at(monkeypatch):
-    # A fast network: first many images that are soon decided, whose rounds are short for want of draws, then hard ones.
+    # A fast network: first many images that are soon decided, whose rounds are short without further draws, then hard ones.
     speed, easy, hard, lengths = 200_000.0, 3000, 600, []
 
     def cast(classify, work, requests, *others):

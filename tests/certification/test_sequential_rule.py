@@ -377,7 +377,7 @@ def test_default_targets_survive_the_slack_of_grid_noise():
     assert certificate.prediction == 1 and certificate.radius > 0.2499
 
 
-# --- Label-aware measuring
+# --- Label-aware evaluation
 
 
 def measured(tmp_path, classifier, dataset, **options):

@@ -177,7 +177,7 @@ def test_a_stream_that_ends_before_the_last_image_asked_for(tmp_path):
     ids=["off the grid", "nan", "another size", "label"],
 )
 def test_a_bad_image_later_in_the_stream(tmp_path, monkeypatch, whole, bad, message):
-    # Met when the window comes to it; mended, the run goes on.
+    # Met when the window comes to it; repaired, the run goes on.
     monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
     with pytest.raises(ValueError, match=message):
         certify_dataset(Ranges(), Stream([*DATASET[:3], bad, *DATASET[4:]]), tmp_path, **RUN)

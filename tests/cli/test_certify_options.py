@@ -111,7 +111,7 @@ def test_spending_counts_what_is_certified_exactly_at_a_target(place, tmp_path, 
         (["--mode", "fixed", "--spending"], ["belong to the sequential rules"]),
         (["--mode", "fixed", "--label-aware"], ["belong to the sequential rules"]),
         (["--mode", "curve", "--bound", "runner-up"], ["mode='fixed'"]),
-        (["--label-aware"], ["Label-aware measuring selects no class", "Leave n0 out"]),
+        (["--label-aware"], ["Label-aware evaluation selects no class", "Leave n0 out"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -274,7 +274,7 @@ def test_label_aware_without_labels_is_explained(place, tmp_path, capsys):
     words = ["certify", place / "model", folder, "--sigma", "0.25", "--n", "60", "--label-aware", "--device", "cpu"]
     assert main([str(word) for word in [*words, "--output-dir", tmp_path / "run"]]) == 1
     error = capsys.readouterr().err
-    assert "Label-aware measuring needs the true class of every image" in error and "Use a labelled split" in error
+    assert "Label-aware evaluation needs the true class of every image" in error and "Use a labelled split" in error
 
 
 def test_label_aware_without_labels_leaves_no_folder(place, tmp_path, capsys):

@@ -149,7 +149,7 @@ def test_names(tmp_path, capsys):
     text = capsys.readouterr().out
     assert [cells(text, line)["model"] for line in (0, 1)] == ["first", "second"]
     assert main(["report", *folders, "--names", "only", "--output-dir", str(tmp_path)]) == 1
-    assert "one entry a run, got 1 for 2 runs" in capsys.readouterr().err
+    assert "one entry per run, got 1 for 2 runs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("radii", [["-0.5"], ["nan"]])

@@ -76,16 +76,16 @@ def test_other_arrays_are_refused_with_what_they_are(image, message):
 def test_images_of_more_bits_are_refused_everywhere(mode, tmp_path):
     deep = Image.fromarray(GREY.astype({"I": np.int32, "F": np.float32, "I;16": np.uint16}[mode]))
     assert deep.mode == mode
-    with pytest.raises(ValueError, match="8 bits a channel"):
+    with pytest.raises(ValueError, match="8 bits per channel"):
         pixels(deep, 1)
-    with pytest.raises(ValueError, match="8 bits a channel"):
+    with pytest.raises(ValueError, match="8 bits per channel"):
         NoisyImageProcessor(size=SIZE)(deep)
     serve = pipeline("certified-image-classification", model=smoothed(), image_processor=smoothed().image_processor())
-    with pytest.raises(ValueError, match="8 bits a channel"):
+    with pytest.raises(ValueError, match="8 bits per channel"):
         serve(deep)
     if mode == "I;16":
         deep.save(tmp_path / "deep.png")
-        with pytest.raises(ValueError, match="8 bits a channel"):
+        with pytest.raises(ValueError, match="8 bits per channel"):
             serve(str(tmp_path / "deep.png"))
 
 

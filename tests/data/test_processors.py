@@ -117,7 +117,7 @@ def test_the_refusal_shows_the_way_on():
 
 
 class Brighter(transformers.ViTImageProcessorPil):
-    """A step of its own, of which its settings say nothing."""
+    """A step of its own, that its settings do not mention."""
 
     def normalize(self, image, mean, std, **kwargs):
         return super().normalize(image**0.5, mean, std, **kwargs)

@@ -61,7 +61,7 @@ KEEPING = {
     "stacked": lambda self, h: torch.stack([h, h.relu()], 0).mean(0),
     "whole length": lambda self, h: h.reshape(len(h), 4, 4).amax(2).repeat(1, 4),
     "flipped": lambda self, h: h.flip(1).relu(),
-    "one number an image": lambda self, h: h[:, 3].relu().view(-1, 1) * torch.ones(16),
+    "one number per image": lambda self, h: h[:, 3].relu().view(-1, 1) * torch.ones(16),
     "places": lambda self, h: h[:, torch.arange(15, -1, -1)].relu(),
 }
 

@@ -37,7 +37,7 @@ def test_required_values_are_required_and_the_message_names_the_cure(name):
         ({"size": [16, -1]}, "`size` must be"),
         ({"size": [16, 16, 3]}, "`size` must be"),
         ({"model_size": 0}, "`model_size` must be"),
-        ({"image_mean": [0.5, 0.5]}, "one number a channel"),
+        ({"image_mean": [0.5, 0.5]}, "one number per channel"),
         ({"image_std": [0.5, 0.5, 0.0]}, "must be positive"),
         ({"image_mean": [125.3, 123.0, 113.9]}, "Divide figures in 0..255"),
         ({"num_samples": 0}, "`num_samples` must be at least 1"),

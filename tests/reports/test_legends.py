@@ -1,4 +1,4 @@
-"""Names and styles by which many curves of one picture can be told apart."""
+"""Names and styles by which many curves of one picture can be distinguished."""
 
 from __future__ import annotations
 

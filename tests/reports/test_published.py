@@ -139,7 +139,7 @@ def test_lines_may_end_as_on_windows(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1\t3\t3\t0.5\t1", "6 columns are required, as in the header, got 5 .*mend or remove"),
+        ("1\t3\t3\t0.5\t1", "6 columns are required, as in the header, got 5 .*repair or remove"),
         ("1\t3\t3\t0.5\t1\t0:00\tmore", "6 columns are required, as in the header, got 7"),
         ("1 3 3 0.5 1 0:00", "6 columns are required, as in the header, got 1"),
         ("x\t3\t3\t0.5\t1\t0:00", "idx must be a whole number of at least 0, got 'x'. Check that the columns"),

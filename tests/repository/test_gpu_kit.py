@@ -15,7 +15,7 @@ from examples.studies.stages import Stage
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """Seconds that pass on request."""
 
     def __init__(self):
         self.now = 0.0

@@ -102,7 +102,7 @@ def test_pooled():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: linear_cka(features(3), features(3)), "at least 4 a batch, got"),
+        (lambda: linear_cka(features(3), features(3)), "at least 4 per batch, got"),
         (lambda: linear_cka(features(8), features(9)), "the same images"),
         (lambda: MinibatchCKA().values(), "no batch yet"),
         (lambda: svcca(features(8), features(9)), "of the same images"),

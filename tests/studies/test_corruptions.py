@@ -14,7 +14,7 @@ PIXELS = torch.randint(0, 256, (3, 3, 8, 12), dtype=torch.uint8, generator=torch
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_shape_dtype_and_nothing_at_strength_nought(kind):
+def test_shape_dtype_and_nothing_at_strength_zero(kind):
     nothing = 1 if kind == "pixelate" else 0
     assert torch.equal(corrupted(PIXELS, kind, nothing), PIXELS)
     changed = corrupted(PIXELS, kind, 2 if kind == "pixelate" else 0.5)

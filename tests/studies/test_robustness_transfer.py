@@ -84,7 +84,7 @@ def test_seeds_of_one_image_belong_together():
     once = mean_matched_difference(epsilons, [(first, second)])
     assert once.value == pytest.approx(alone.value)
     assert once.high - once.low == pytest.approx(alone.high - alone.low, rel=0.01)
-    # The same networks again say nothing new; others do.
+    # The same networks again add nothing new; others do.
     thrice = mean_matched_difference(epsilons, [(first, second)] * 3)
     assert (thrice.low, thrice.high) == (pytest.approx(once.low), pytest.approx(once.high))
     both = mean_matched_difference(epsilons, [(first, second), (third, fourth)])
@@ -130,7 +130,7 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
         "<!-- table small sweep-factors -->\nold\n<!-- end -->\n<!-- table small sweep-choice -->\nold\n<!-- end -->\n"
         + "".join(
             f"<!-- table small {name}-target -->\nold\n<!-- end -->\n"
-            for name in ("brittle", "mended", "mixture", "inherited")
+            for name in ("brittle", "mitigated", "mixture", "inherited")
         )
     )
 
@@ -149,7 +149,7 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     assert set(figures["sweep-factors"]) == set(points)
     assert set(figures["sweep-choice"]) == set(ways)
     assert "on 8 held-out images; seed 0" in text
-    assert "feature distillation/mixture" in figures["mended-target"]
+    assert "feature distillation/mixture" in figures["mitigated-target"]
     assert (docs / "figures/robustness_transfer/small/target.png").stat().st_size > 10_000
     kept = json.loads((tmp_path / "out/train/target/mixture/feature-distillation/seed0/settings.json").read_text())
     assert kept["arguments"]["objective_args"] == {"teacher": "backbone"}  # no path of this machine

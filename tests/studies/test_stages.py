@@ -22,7 +22,7 @@ def chain(rate: float = 0.1, also: tuple[str, ...] = ()) -> list[Stage]:
 
 
 class Counting:
-    """Does every stage, and notes which; fails where it is told to."""
+    """Does every stage, and notes which; fails on request."""
 
     def __init__(self, fails: str = "") -> None:
         self.did: list[str] = []
@@ -65,12 +65,12 @@ def test_other_needs_are_refused(tmp_path):
         check_settings([Stage("pretrain/b", "pretrain", {}), *chain(also=("pretrain/b",))], tmp_path)
 
 
-def test_settings_of_a_stage_that_made_nothing_may_be_mended(tmp_path):
+def test_settings_of_a_stage_that_made_nothing_may_be_corrected(tmp_path):
     with pytest.raises(SystemExit, match="2 stages failed, or need one that did; the first: train/a"):
         run_stages(chain(), tmp_path, Counting(fails="train/a"))
-    mended = chain()
-    mended[1] = Stage("train/a", "train", {"arguments": {"x": 2}}, ("pretrain/a",))
-    run_stages(mended, tmp_path, Counting())
+    corrected = chain()
+    corrected[1] = Stage("train/a", "train", {"arguments": {"x": 2}}, ("pretrain/a",))
+    run_stages(corrected, tmp_path, Counting())
     with pytest.raises(SystemExit, match=r"train/a: arguments.x was 2, is 1"):
         check_settings(chain(), tmp_path)
 

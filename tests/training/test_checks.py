@@ -186,7 +186,7 @@ def test_classes_in_another_order_are_not_evaluated(tmp_path, several):
 
 
 def test_one_value_a_channel(tmp_path):
-    with pytest.raises(ValueError, match="need one value a channel, 3 for this ResNetForImageClassification, got 2"):
+    with pytest.raises(ValueError, match="need one value per channel, 3 for this ResNetForImageClassification, got 2"):
         trainer(plain(), tmp_path, image_mean=[0.5] * 2, image_std=[0.5] * 2)
 
 

@@ -1,4 +1,4 @@
-"""Denoising masked autoencoding: the objective beside a slow twin, training, and what it hands on."""
+"""Denoising masked autoencoding: the objective beside a slow twin, training, and what it transfers."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from examples.studies.robustness_transfer.plan import NONE
 
 
 def draw(records: Records, target: str, ways: list[str], file: Path) -> None:
-    """A panel a way of finetuning, a line a pretraining: mean over the seeds that are done."""
+    """A panel per way of finetuning, a line per pretraining: mean over the seeds that are done."""
     epsilons = 255 * np.array(records.config["attack"]["epsilons"]["linf"])
     figure = Figure(figsize=(4.2 * len(ways) + 1.2, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -32,7 +32,7 @@ def build(given: Command) -> None:
     )
     texts, figures = {}, {}
     for target in config["target_data"]:
-        for name, made in (("brittle", brittle), ("mended", mended), ("mixture", mixture), ("inherited", inherited)):
+        for name, made in (("brittle", brittle), ("mitigated", mitigated), ("mixture", mixture), ("inherited", inherited)):
             rows, figures[f"{name}-{target}"] = made(records, target)
             texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{markdown_table(*rows)}"
         drawn = [way for way, about in config["ways"].items() if "target" not in about.get("only", {})]
@@ -93,7 +93,7 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
     return (head, rows), figures
 
 
-def mended(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
+def mitigated(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
     """Discrepancy mitigation minus plain finetuning from the same backbone, paired over images, mean over seeds."""
     rows: list[Line] = []
     figures: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Results as the tables need them, and the one file that keeps them: a line a stage, small enough for a repository."""
+"""Results as the tables need them, and the one file that keeps them: a line per stage, small enough for a repository."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ CURVES = {
     "clean → mixture": ("clean", "mixture", "tab:green", "-"),
     "clean → clean": ("clean", "clean", "tab:green", "--"),
 }
-"""Pretraining → finetuning, colour, line; None stands for the sigma at hand."""
+"""Pretraining → finetuning, colour, line; None stands for the current sigma."""
 
 
 def curves(config: dict[str, Any], records: Records, architecture: str, file: Path) -> bool:
-    """Certified accuracy at the target radii, a panel a sigma, mean over the seeds that are done."""
+    """Certified accuracy at the target radii, a panel per sigma, mean over the seeds that are done."""
     figure, panels = _panels(config, 4.2, 3.6)
     drawn = False
     for panel, sigma in zip(panels, config["sigmas"], strict=True):
@@ -49,7 +49,7 @@ def curves(config: dict[str, Any], records: Records, architecture: str, file: Pa
 
 
 def heat_map(config: dict[str, Any], records: Records, architecture: str, file: Path) -> bool:
-    """Certified accuracy at radius sigma / 2, pretraining x finetuning, a panel a sigma; each panel has its own colours."""
+    """Certified accuracy at radius sigma / 2, pretraining x finetuning, a panel per sigma; each panel has its own colours."""
     noises = list(config["noises"])
     rows = ["none", *noises]
     figure, panels = _panels(config, 4.4, 4.2)
@@ -127,7 +127,7 @@ def gallery(
 
 
 def _panels(config: dict[str, Any], width: float, height: float) -> tuple[Any, Any]:
-    """A figure with a panel a sigma."""
+    """A figure with a panel per sigma."""
     count = len(config["sigmas"])
     figure, panels = plt.subplots(
         1, count, figsize=(width * count, height), sharey=True, squeeze=False, layout="constrained"

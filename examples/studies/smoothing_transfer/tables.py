@@ -18,7 +18,7 @@ COHEN: dict[float, dict[float, float]] = {
     0.5: {0.0: 65.7, 0.25: 54.9, 0.5: 42.8, 0.75: 32.5, 1.0: 22.0, 1.25: 14.1, 1.5: 8.3},
     1.0: {0.0: 47.1, 0.25: 40.9, 0.5: 33.8, 0.75: 27.7, 1.0: 22.1, 1.25: 17.2, 1.5: 13.3, 1.75: 9.7, 2.0: 6.6},
 }
-"""Published: ResNet-110, one model a sigma, n = 100,000, all 10,000 test images (arXiv 1902.02918, recomputed from its logs)."""
+"""Published: ResNet-110, one model per sigma, n = 100,000, all 10,000 test images (arXiv 1902.02918, recomputed from its logs)."""
 COHEN_ACR = {0.25: "0.424, every radius", 0.5: "0.525, every radius", 1.0: "0.511, every radius"}
 MISMATCH = {"0.25": (33.4, 0.191), "0.5": (65.2, 0.538), "1.0": (43.6, 0.503)}
 """Published models certified at sigma 0.5: % at r = 0 and ACR by training sigma (500 images, recomputed from the same logs)."""
@@ -65,7 +65,7 @@ class Tables:
         )
 
     def compute(self, architecture: str) -> Table:
-        """Images seen by one mixture pipeline and by one pipeline a sigma, and minutes at the median speed of stages that ran through."""
+        """Images seen by one mixture pipeline and by one pipeline per sigma, and minutes at the median speed of stages that ran through."""
         rows: list[list[Any]] = []
         figures: dict[str, Any] = {}
         pipelines = {"one mixture model": ["mixture"]}

@@ -1,4 +1,4 @@
-"""From the results to the page: a table and a picture a sigma, and the JSON file of figures."""
+"""From the results to the page: a table and a figure per sigma, and the JSON file of figures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _acr(radii: NDArray[np.float64]) -> NDArray[np.float64]:
 def _methods(
     config: dict[str, Any], found: dict[str, dict[int, NDArray[np.float64]]], kept: dict[str, Any], sigma: float
 ) -> tuple[str, dict[str, Any]]:
-    """A row a method: certified accuracy of the first seed that is done with its exact interval, ACR of every seed, and ACR minus that of plain noise."""
+    """A row per method: certified accuracy of the first seed that is done with its exact interval, ACR of every seed, and ACR minus that of plain noise."""
     rows: list[list[Any]] = []
     figures: dict[str, Any] = {}
     baseline = found.get(config["baseline"])
@@ -134,7 +134,7 @@ def _scale(config: dict[str, Any], sigma: float) -> str:
 
 
 def curves(config: dict[str, Any], found: dict[str, dict[int, NDArray[np.float64]]], sigma: float, file: Path) -> None:
-    """Certified accuracy against the radius, a line a method, mean over its seeds."""
+    """Certified accuracy against the radius, a line per method, mean over its seeds."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

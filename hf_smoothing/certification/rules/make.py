@@ -59,7 +59,7 @@ def _rule(
         )
     if label_aware and n0:
         raise ValueError(
-            f"Label-aware measuring selects no class, so it has no selection draws, got n0 = {n0}. Leave n0 out."
+            f"Label-aware evaluation selects no class, so it has no selection draws, got n0 = {n0}. Leave n0 out."
         )
     sigma = statistics.check_sigma(sigma)
     stages = (0 if label_aware else 100) if n0 is None else n0
@@ -85,7 +85,7 @@ def rule_on(rule: FixedRule | SequentialRule, stream: NoiseStream, *, chosen: bo
     """
     if stream.kind == "grid" and rule.sigma <= SMALLEST_SIGMA:
         warnings.warn(
-            f"At sigma = {rule.sigma:.3g} no radius reaches 1/255, so certificates say nothing of any other 8-bit image. sigma is in [0, 1] pixel "
+            f"At sigma = {rule.sigma:.3g} no radius reaches 1/255, so certificates are vacuous: they cover no other 8-bit image. sigma is in [0, 1] pixel "
             f"units: was it divided by 255 twice ({rule.sigma * 255:.3g})?",
             stacklevel=3,
         )

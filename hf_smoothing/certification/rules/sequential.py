@@ -132,7 +132,7 @@ class SequentialRule:
         )
 
     def wanted(self, votes: Votes) -> int:
-        """The end of the look at hand; that of the next one while a target is open; no more otherwise."""
+        """The end of the current look; that of the next one while a target is open; no more otherwise."""
         first = self.stage_ends[1 if self.n0 else 0]
         if votes.drawn < first:
             return first
@@ -150,7 +150,7 @@ class SequentialRule:
             classes = len(votes.counts_by_look[0])
             if votes.label is None or not 0 <= votes.label < classes:
                 raise ValueError(
-                    f"Label-aware measuring needs the true class of image {votes.index}, one of {classes}, got {votes.label}. "
+                    f"Label-aware evaluation needs the true class of image {votes.index}, one of {classes}, got {votes.label}. "
                     "Use a labelled split, or leave label_aware out."
                 )
             top = votes.label

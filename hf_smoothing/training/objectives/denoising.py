@@ -27,7 +27,7 @@ def denoising(
 
     Args:
         model, batch, state: as for every objective; the model is a `Network` around a classifier with a denoiser (`denoised_classifier`).
-        mse: weight of the squared error. Nought (with stability 1) trains for the classifier alone.
+        mse: weight of the squared error. Zero (with stability 1) trains for the classifier alone.
         stability: weight of the stability loss.
 
     Raises:

@@ -22,7 +22,7 @@ def mixture_cross_entropy(
 
     Args:
         model, batch, state: as for every objective.
-        mixup: a of Beta(a, a), of which one share a batch is drawn, to mix each image and its label with another before the noise
+        mixup: a of Beta(a, a), of which one share per batch is drawn, to mix each image and its label with another before the noise
             (Zhang et al., arXiv 1710.09412); DMAE finetunes with it. 0 mixes nothing.
 
     Raises:
