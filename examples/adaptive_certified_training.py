@@ -168,7 +168,7 @@ def check_settings(args: Arguments, folder: Path) -> None:
     """Keep what a network is trained with, and refuse one that was trained with something else.
 
     Raises:
-        SystemExit: naming what differs.
+        SystemExit: The message names what differs.
     """
     file, now = folder / "settings.json", {key: value for key, value in asdict(args).items() if key not in REPORTED}
     differing = differences(read_json(file) or now, now)

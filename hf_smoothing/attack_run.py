@@ -41,12 +41,13 @@ class Attacked:
     """What became of one certificate.
 
     Attributes:
-        index: of the image within the run.
-        certified: the class that the certificate promises.
-        radius: up to which it does.
-        distance: of the attacked image in the norm of the certificate, after rounding to the grid where the noise is on it.
-        answer: of the certified classifier there, or `ABSTAIN` where `predict` cannot tell.
-        draws: that this answer took; 0 where the certificate is deterministic.
+        index: Index of the image within the run.
+        certified: The class that the certificate promises.
+        radius: Radius up to which it does.
+        distance: Distance of the attacked image in the norm of the certificate, after rounding to the grid where the
+            noise is on it.
+        answer: Answer of the certified classifier there, or `ABSTAIN` where `predict` cannot tell.
+        draws: Number of draws that this answer took; 0 where the certificate is deterministic.
     """
 
     index: int
@@ -84,21 +85,21 @@ def attack_run(
     l-infinity attack climbs the network itself, whose answer in float64 decides.
 
     Args:
-        classifier, dataset: those of the run.
-        run: from `read_run`.
-        steps: of the attack.
-        restarts: ascents per image, of which the best counts; 1 for smoothing, whose noise is fresh at every step.
-        copies: noisy copies a gradient is averaged over, for smoothing as the next two.
-        n: draws at most of each answer.
-        alpha: failure probability of each answer.
-        max_images: certificates to attack, all that have a positive radius by default; evenly spread over the run otherwise.
-        images_per_batch: images attacked together.
-        seed: of the attack and the answers; fresh by default.
-        progress: show a bar.
+        classifier, dataset: Classifier and data set of the run.
+        run: Run from `read_run`.
+        steps: Number of steps of the attack.
+        restarts: Ascents per image, of which the best counts; 1 for smoothing, whose noise is fresh at every step.
+        copies: Noisy copies a gradient is averaged over, for smoothing as the next two.
+       n: Maximum number of draws for each answer.
+        alpha: Failure probability of each answer.
+        max_images: Certificates to attack, all that have a positive radius by default; evenly spread over the run otherwise.
+        images_per_batch: Images attacked together.
+        seed: Seed of the attack and the answers; fresh by default.
+        progress: Show a bar.
 
     Raises:
-        RunError: if the run has no certificates (label-aware evaluation has none), or belongs to another classifier.
-        ValueError: on arguments out of range, or if the run's images are not those of the data set.
+        RunError: If the run has no certificates (label-aware evaluation has none), or belongs to another classifier.
+        ValueError: On arguments out of range, or if the run's images are not those of the data set.
 
     Source: Salman et al. (2019), arXiv 1906.04584 (the attack); for rounding, the threat model in `noise.grid`.
     """
@@ -247,10 +248,10 @@ def summary(found: Sequence[Attacked], run: Run, *, alpha: float, **how: Any) ->
     """The figures of an attack, as plain JSON values.
 
     Args:
-        found: from `attack_run`.
-        run: the run that was attacked.
-        alpha: of the answers.
-        how: further settings of the attack, to be kept with its figures.
+        found: Results of `attack_run`.
+        run: The run that was attacked.
+        alpha: Failure probability of the answers.
+        how: Further settings of the attack, to be kept with its figures.
     """
     exact = run.settings.get("deterministic", False)
     promised = 0.0 if exact else run.settings["alpha"]
@@ -272,7 +273,7 @@ def write_summary(figures: dict[str, Any], run: Run) -> Path:
     """Keep the figures of an attack beside the rows of the run: as attack.json, or attack-2.json and so on where there are some already.
 
     Returns:
-        the file.
+        The file.
     """
     for number in itertools.count(1):
         file = run.path / (ATTACK_FILE if number == 1 else f"attack-{number}.json")

@@ -12,8 +12,8 @@ def on_first_use(package: str, contents: Mapping[str, str]) -> Callable[[str], A
     """What a package takes as its `__getattr__`.
 
     Args:
-        package: its `__name__`.
-        contents: name -> the module of the package that it lives in.
+        package: Its `__name__`.
+        contents: Name -> the module of the package that it lives in.
     """
 
     def find(name: str) -> Any:

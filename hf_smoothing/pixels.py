@@ -17,9 +17,9 @@ class UnreadableImageError(ValueError):
     """An image that is damaged or missing, named by its index and, where it has one, its file.
 
     Args:
-        index: of the image in its data set.
-        file: its path, or None.
-        message: what is wrong, and what to do.
+        index: Index of the image in its data set.
+        file: Its path, or None.
+        message: Fault and cure.
     """
 
     def __init__(self, index: int, file: str | None, message: str) -> None:
@@ -34,8 +34,8 @@ def check_image_batch(images: Any, name: str = "images") -> Tensor:
     """Return `images` if it is one tensor of shape (batch, channels, height, width).
 
     Raises:
-        TypeError: if it is not a tensor.
-        ValueError: if it has not four dimensions, an empty one, or not one or three channels.
+        TypeError: If it is not a tensor.
+        ValueError: If it has not four dimensions, an empty one, or not one or three channels.
     """
     if isinstance(images, (list, tuple)) and images and all(isinstance(image, Tensor) for image in images):
         shapes = sorted({tuple(image.shape) for image in images})
@@ -72,12 +72,12 @@ def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
     for the 8-bit image that it was, so that a certificate is about that one.
 
     Args:
-        images: (batch, channels, height, width), uint8 in 0..255 or floating point in [0, 1], before any noise.
-        name: how the caller calls them, for the message.
+        images: Images (batch, channels, height, width), uint8 in 0..255 or floating point in [0, 1], before any noise.
+        name: How the caller calls them, for the message.
 
     Raises:
-        TypeError: if it is not a tensor of one of these kinds.
-        ValueError: on any other shape, on nan or infinite pixels, and on float pixels outside [0, 1].
+        TypeError: If it is not a tensor of one of these kinds.
+        ValueError: On any other shape, on nan or infinite pixels, and on float pixels outside [0, 1].
     """
     images = check_image_batch(images, name)
     if images.dtype == torch.uint8:
@@ -105,8 +105,8 @@ def warn_other_framing(classifier: Any, dataset: Any) -> None:
     """Warn if a data set makes its pixels of another part of each image than the classifier is for, where both say which.
 
     Args:
-        classifier: a `SmoothedClassifier`, or anything.
-        dataset: a `PixelDataset`, or anything.
+        classifier: A `SmoothedClassifier`, or anything.
+        dataset: A `PixelDataset`, or anything.
     """
     wanted, made = getattr(getattr(classifier, "config", None), "framing", None), getattr(dataset, "framing", None)
     if callable(wanted) and made is not None and made.size == wanted().size and made.resize != wanted().resize:

@@ -25,7 +25,7 @@ def parse_size(size: Any, name: str = "size") -> Size | None:
     """(height, width) from an int, a pair, or transformers' {"height": h, "width": w} / {"shortest_edge": s}.
 
     Raises:
-        ValueError: if it is none of these or not positive.
+        ValueError: If it is none of these or not positive.
     """
     if size is None:
         return None
@@ -50,11 +50,11 @@ class Preprocessing:
     """Resize to the backbone's input and normalise.
 
     Args:
-        image_mean, image_std: one number per channel, in [0, 1] pixel units. `image_std` is never the noise level.
-        model_size: (height, width) that the backbone sees, or None for the certified resolution itself.
+        image_mean, image_std: One number per channel, in [0, 1] pixel units. `image_std` is never the noise level.
+        model_size: The pair (height, width) that the backbone sees, or None for the certified resolution itself.
 
     Raises:
-        ValueError: if the numbers do not make sense.
+        ValueError: If the numbers do not make sense.
     """
 
     image_mean: tuple[float, ...]
@@ -89,8 +89,8 @@ class Preprocessing:
         """Args: pixels: float (batch, channels, height, width), any finite values. Returns: the same, resized, normalised.
 
         Raises:
-            TypeError: if the pixels are integers.
-            ValueError: if the number of channels is not that of `image_mean`.
+            TypeError: If the pixels are integers.
+            ValueError: If the number of channels is not that of `image_mean`.
         """
         pixels = check_image_batch(pixels, "pixels")
         if not pixels.dtype.is_floating_point:
@@ -124,8 +124,8 @@ def resize(pixels: Tensor, size: Size) -> Tensor:
     """Bilinear resize, antialiased when it shrinks (as PIL does).
 
     Args:
-        pixels: float (batch, channels, height, width).
-        size: (height, width).
+        pixels: Pixels, float (batch, channels, height, width).
+        size: The pair (height, width).
     """
     shrinks = size[0] < pixels.shape[-2] or size[1] < pixels.shape[-1]
     # Not in half precision, since the antialiased filter has no kernel for it on the CPU.

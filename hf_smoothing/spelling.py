@@ -73,10 +73,10 @@ def match_names(
     matched only if one class of the model fits, and fits no other class that is still open.
 
     Args:
-        names: of all classes of the data set.
-        model_names: of all classes of the model.
-        rest: numbers in the data set that are to be matched.
-        taken: numbers in the model that are no longer free for a match by position; None where positions mean nothing.
+        names: Names of all classes of the data set.
+        model_names: Model names of all classes of the model.
+        rest: Numbers in the data set that are to be matched.
+        taken: Numbers in the model that are no longer free for a match by position; None where positions mean nothing.
     """
     found: dict[int, tuple[int, str]] = {}
     for fitting in (_same(names, model_names, str), _same(names, model_names, plain), _synonyms(names, model_names)):

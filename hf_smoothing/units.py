@@ -20,7 +20,7 @@ def diameter(shape: Sequence[int]) -> float:
     """The l2 distance between opposite corners of the pixel cube: no two images are farther apart.
 
     Args:
-        shape: of an image, (channels, height, width).
+        shape: Shape of an image, (channels, height, width).
 
     >>> round(diameter((3, 32, 32)), 2)
     55.43
@@ -32,7 +32,7 @@ def check_sigma(sigma: float) -> float:
     """Return `sigma` as a float if it is a noise level in [0, 1] pixel units.
 
     Raises:
-        ValueError: if `sigma` is not positive and finite, or above `MAX_SIGMA`.
+        ValueError: If `sigma` is not positive and finite, or above `MAX_SIGMA`.
     """
     level = _number(sigma)
     if not (math.isfinite(level) and level > 0.0):
@@ -47,7 +47,7 @@ def check_level(level: float, name: str) -> float:
     """Return a noise level that is at most `MAX_SIGMA`.
 
     Raises:
-        ValueError: with the level in [0, 1] units.
+        ValueError: The message names the level in [0, 1] units.
     """
     if level > MAX_SIGMA:
         percent = f", percentages by 100 ({level / 100:.3g})" if level <= 100.0 else ""
@@ -62,13 +62,13 @@ def check_radius(radius: float, norm: str, name: str, shape: Sequence[int] | Non
     """Return a radius that some image within it can be at: at most 1 in l-infinity, at most the diameter of the pixel cube in l2.
 
     Args:
-        radius: to check.
-        norm: "l2" or "linf".
-        name: of the argument.
-        shape: of an image, (channels, height, width), where it is known.
+        radius: Value to check.
+        norm: The norm, "l2" or "linf".
+        name: Name of the argument.
+        shape: Shape of an image, (channels, height, width), where it is known.
 
     Raises:
-        ValueError: if it is negative, not finite, or larger.
+        ValueError: If it is negative, not finite, or larger.
     """
     length = _number(radius)
     if not (math.isfinite(length) and length >= 0.0):
@@ -90,7 +90,7 @@ def check_alpha(alpha: float) -> float:
     """Return `alpha` as a float if it is a failure probability.
 
     Raises:
-        ValueError: if `alpha` is not strictly between 0 and 1, or above 1/2, which can only be a confidence level.
+        ValueError: If `alpha` is not strictly between 0 and 1, or above 1/2, which can only be a confidence level.
     """
     share = _number(alpha)
     if 0.0 < share <= 0.5:
@@ -109,7 +109,7 @@ def check_confidence(confidence: float) -> float:
     """Return `confidence` as a float if it is the coverage of an interval.
 
     Raises:
-        ValueError: if it is not strictly between 0 and 1, or below 1/2, which can only be a failure probability.
+        ValueError: If it is not strictly between 0 and 1, or below 1/2, which can only be a failure probability.
     """
     share = _number(confidence)
     if 0.5 <= share < 1.0:
@@ -126,7 +126,7 @@ def check_share(share: float, name: str) -> float:
     """Return a share in [0, 1] as a float.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: In any other case.
     """
     value = _number(share)
     if not 0.0 <= value <= 1.0:
@@ -139,7 +139,7 @@ def check_whole(value: Any, name: str) -> int:
     """Return `value` as an int if it is a whole number of a whole type: counts must not be rounded silently.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: In any other case.
     """
     try:
         if isinstance(value, bool):

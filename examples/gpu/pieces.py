@@ -16,15 +16,15 @@ def pack(folders: Mapping[str, Path], output: Path, piece_mib: float = 48.0) -> 
     """Write folders into pieces of at most a size.
 
     Args:
-        folders: name -> folder; it is called so when it is unpacked.
-        output: where the pieces go, with a manifest of their digests.
-        piece_mib: size of a piece in MiB.
+        folders: Name -> folder; it is called so when it is unpacked.
+        output: Folder of the pieces, with a manifest of their digests.
+        piece_mib: Size of a piece in MiB.
 
     Returns:
-        the pieces in order.
+        The pieces in order.
 
     Raises:
-        ValueError: if a folder is missing, or the size is no positive number.
+        ValueError: If a folder is missing, or the size is no positive number.
     """
     missing = [str(folder) for folder in folders.values() if not folder.is_dir()]
     if missing or not folders:
@@ -52,11 +52,11 @@ def unpack(sources: Sequence[Path], output: Path) -> None:
     """Put the pieces of `pack` together; nothing is done where it has been done.
 
     Args:
-        sources: folders that hold the pieces, and one of them the manifest.
-        output: where the folders appear.
+        sources: Folders that hold the pieces, and one of them the manifest.
+        output: Folder in which they appear.
 
     Raises:
-        ValueError: if there is no manifest, or a piece is missing or damaged, naming it.
+        ValueError: If there is no manifest, or a piece is missing or damaged, naming it.
     """
     manifests = [source / MANIFEST for source in sources if (source / MANIFEST).exists()]
     if not manifests:

@@ -19,12 +19,12 @@ class Choice:
     """What the kit was given.
 
     Attributes:
-        data: folder with `cifar10` and `mnist`, each a folder for load_dataset.
-        output: the results folder.
-        backbone: what is finetuned: a folder or Hub id.
-        epochs: of the finetuning.
-        linf_epochs: of the l-infinity network.
-        dry: all of it in miniature on the CPU, with the data of the repository.
+        data: Folder with `cifar10` and `mnist`, each a folder for load_dataset.
+        output: The results folder.
+        backbone: What is finetuned: a folder or Hub id.
+        epochs: Number of epochs of the finetuning.
+        linf_epochs: Number of epochs of the l-infinity network.
+        dry: All of it in miniature on the CPU, with the data of the repository.
     """
 
     data: Path

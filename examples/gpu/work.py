@@ -20,8 +20,8 @@ class Budget:
     """Minutes that run from now.
 
     Args:
-        minutes: of all stages together.
-        clock: seconds that only grow.
+        minutes: Minutes that all stages may take together.
+        clock: A function that gives seconds, which only grow.
     """
 
     def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +38,7 @@ def spend(stages: Sequence[Stage], output: Path, budget: Budget) -> dict[str, st
     """Do the stages that are not done, in order, while there is time for them.
 
     Returns:
-        for each stage what became of it, in words.
+        For each stage what became of it, in words.
     """
     said: dict[str, str] = {}
     for stage in stages:
@@ -74,11 +74,11 @@ def run_command(command: Sequence[str], log: Path, budget: Budget) -> dict[str, 
     """Run a command in the repository, its output into a log, until it ends or the budget does.
 
     Returns:
-        the seconds it took.
+        The seconds it took.
 
     Raises:
-        OutOfTimeError: when the budget ended first; the command has been stopped.
-        RuntimeError: if it failed, with the end of its output.
+        OutOfTimeError: When the budget ended first; the command has been stopped.
+        RuntimeError: If it failed, with the end of its output.
     """
     began = time.monotonic()
     with log.open("a", encoding="utf-8") as file:

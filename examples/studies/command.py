@@ -22,12 +22,12 @@ class Command:
     """What the command line of a study was given.
 
     Attributes:
-        config: contents of the configuration file.
-        scale: its name, such as "cpu".
-        stages: of the study.
-        output: the results folder.
-        data: folder of the data sets, or None.
-        docs: where the report lies.
+        config: Contents of the configuration file.
+        scale: Its name, such as "cpu".
+        stages: Stages of the study.
+        output: The results folder.
+        data: Folder of the data sets, or None.
+        docs: Folder of the report.
     """
 
     config: dict[str, Any]
@@ -80,14 +80,14 @@ def command_line(
     """`run`, `status` and `report` of a study.
 
     Args:
-        about: for --help.
-        plan: configuration -> stages.
-        work: makes what does a stage; called once, when the data is needed.
-        report: rebuilds what a reader sees.
-        arguments: instead of those of the process.
+        about: Description for the help text.
+        plan: Configuration -> stages.
+        work: A function that makes what does a stage; called once, when the data is needed.
+        report: A function that rebuilds what a reader sees.
+        arguments: Arguments instead of those of the process.
 
     Raises:
-        SystemExit: on wrong arguments, a changed configuration or failed stages.
+        SystemExit: On wrong arguments, a changed configuration or failed stages.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "status", "report"])

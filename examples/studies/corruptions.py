@@ -14,15 +14,15 @@ def corrupted(pixels: Tensor, kind: str, strength: float, seed: int = 0) -> Tens
     """8-bit images, corrupted alike whenever they are asked for.
 
     Args:
-        pixels: uint8 (images, channels, height, width).
+        pixels: Pixels, uint8 (images, channels, height, width).
         kind: "gaussian-noise", of that standard deviation in [0, 1] units; "gaussian-blur", of that standard deviation in pixels;
             "contrast", lowered by that share in [0, 1] around each image's mean; "pixelate", squares of that many pixels per side
             (a whole number that divides the image's sides).
-        strength: of the corruption, >= 0.
-        seed: of the noise.
+        strength: Strength of the corruption, >= 0.
+        seed: Seed of the noise generator.
 
     Raises:
-        ValueError: on an unknown kind, or a strength that makes no sense.
+        ValueError: On an unknown kind, or a strength that makes no sense.
 
     Source: four of the families of Hendrycks and Dietterich (2019), arXiv 1903.12261, without their five levels.
     """

@@ -19,13 +19,13 @@ def keep_records(
     """Write the results of all finished stages to one file, small enough for a repository, and read it.
 
     Args:
-        stages: of the study.
-        output: its results folder; where it holds no results, the file is read as it is.
-        file: JSON lines, one a stage: its "stage" (name), "kind", "settings" and "result".
-        more: further entries of a stage's line.
+        stages: Stages of the study.
+        output: Its results folder; where it holds no results, the file is read as it is.
+        file: JSON lines, one per stage: its "stage" (name), "kind", "settings" and "result".
+        more: Further entries of a stage's line.
 
     Raises:
-        SystemExit: if there are neither results nor file, fewer stages are finished than the file has, or it holds stages with other settings.
+        SystemExit: If there are neither results nor file, fewer stages are finished than the file has, or it holds stages with other settings.
     """
     if any((output / stage.name / "result.json").exists() for stage in stages):
         lines = []
@@ -70,12 +70,12 @@ def publish(
     What the page has no place for goes to `report.md` in another folder; so does `figures.json`, if it has no place at all.
 
     Args:
-        scale: of the study, such as "cpu".
-        texts: tables by name.
-        figures: plain values; nan becomes null.
-        page: the Markdown file.
-        summary: the JSON file.
-        elsewhere: the folder.
+        scale: Scale of the study, such as "cpu".
+        texts: Tables by name.
+        figures: Plain values; nan becomes null.
+        page: The Markdown file.
+        summary: The JSON file.
+        elsewhere: The folder.
     """
     figures = _without_nan(figures)
     json.dumps(figures)  # fails before anything is written

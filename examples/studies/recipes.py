@@ -29,11 +29,11 @@ def decoded(output: Path, data: Path, name: str, split: str, size: int) -> Decod
     """The pixels of a split, decoded once and kept below the results.
 
     Args:
-        output: the results folder.
-        data: the folder that holds the data sets.
-        name: of a data set's folder in it.
-        split: "train" or "test".
-        size: resolution.
+        output: The results folder.
+        data: The folder that holds the data sets.
+        name: Name of a data set's folder in it.
+        split: The split, "train" or "test".
+        size: Resolution.
     """
     file = output / "cache" / f"{name}-{split}-{size}.safetensors"
     if not file.exists():
@@ -67,7 +67,7 @@ def labels_of(data: DecodedPixels) -> Tensor:
     """The labels, which every data set of a study has.
 
     Raises:
-        ValueError: if it has none.
+        ValueError: If it has none.
     """
     if data.labels is None:
         raise ValueError("A study needs labelled images, got a data set without labels.")
@@ -83,8 +83,8 @@ def from_scratch(about: dict[str, Any], names: list[str]) -> PreTrainedModel:
     """A new network.
 
     Args:
-        about: its "model_type" and the rest of its configuration.
-        names: of the classes.
+        about: Its "model_type" and the rest of its configuration.
+        names: Names of the classes.
     """
     settings = dict(about)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings, **label_maps(names))
@@ -104,10 +104,10 @@ def check_trainings(stages: Sequence[Stage]) -> None:
     """Refuse training arguments, objectives and noise that could only fail hours later.
 
     Args:
-        stages: those whose settings hold "arguments" and, there or beside them, "noise".
+        stages: Stages whose settings hold "arguments" and, there or beside them, "noise".
 
     Raises:
-        SystemExit: naming the first stage with such settings.
+        SystemExit: The message names the first stage with such settings.
     """
     seen = set()
     for stage in stages:
@@ -135,11 +135,11 @@ def make_trainer(
     """A trainer that keeps its last checkpoint, one an epoch, in a folder.
 
     Args:
-        model: what is trained.
-        folder: its own.
-        arguments: of `RobustTrainingArguments`; noise and seed among them.
-        train: images to train on.
-        held_out: images on which `evaluate` measures accuracy.
+        model: Model to train.
+        folder: Its own.
+        arguments: Keyword arguments of `RobustTrainingArguments`; noise and seed among them.
+        train: Images to train on.
+        held_out: Images on which `evaluate` measures accuracy.
     """
     args = RobustTrainingArguments(
         output_dir=str(folder), save_strategy="epoch", save_total_limit=1, logging_steps=100, disable_tqdm=True, report_to="none",
@@ -169,14 +169,15 @@ def certify_stage(
     """Certified radii of every so-many-th test image, resumable in `folder`/run.
 
     Args:
-        model: in eval mode.
-        test: the whole test split.
-        settings: "data", "stride", and the rule: "sigma", "n", "alpha", "label_aware", "targets".
-        folder: of the stage.
-        name: of the stage that trained the model.
+        model: Model in eval mode.
+        test: The whole test split.
+        settings: The settings, "data", "stride", and the rule: "sigma", "n", "alpha", "label_aware", "targets".
+        folder: Folder of the stage.
+        name: Name of the stage that trained the model.
 
     Returns:
-        {"radii": of each image, -1 where the true class was not certified, "draws": of all images together}.
+        A dictionary {"radii": of each image, -1 where the true class was not certified, "draws": of all images
+        together}.
     """
     rule = {key: settings[key] for key in ("sigma", "n", "alpha", "label_aware", "targets")}
     run = certify_dataset(

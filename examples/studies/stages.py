@@ -26,10 +26,10 @@ class Stage:
     """A piece of work whose result is kept.
 
     Attributes:
-        name: its folder below the output folder.
-        kind: what is done, such as "pretrain", "finetune" or "certify".
-        settings: all that decides its result, except the stages that it needs; plain JSON values.
-        needs: names of stages that must be done first.
+        name: Its folder below the output folder.
+        kind: What is done, such as "pretrain", "finetune" or "certify".
+        settings: All that decides its result, except the stages that it needs; plain JSON values.
+        needs: Names of stages that must be done first.
     """
 
     name: str
@@ -44,15 +44,15 @@ def run_stages(
     """Work until nothing is left; each process takes the next stage that nobody works on, and waits for those of others.
 
     Args:
-        stages: every need before the stage that has it.
-        output: the results folder.
-        work: (stage, results of the stages that it needs, by name) -> its result, plain JSON values.
-        only: stages whose name starts so, with all that they need.
+        stages: Stages, every need before the stage that has it.
+        output: The results folder.
+        work: A function of (stage, results of the stages that it needs, by name) -> its result, plain JSON values.
+        only: Stages whose name starts so, with all that they need.
 
     Raises:
-        SystemExit: naming the first stage that failed, the others were done; or if no stage has such a name, or a stage that was done
-            before was made from something else than what is there now.
-        ValueError: if a stage needs one that is not among the stages.
+        SystemExit: The message names the first stage that failed, the others were done; or if no stage has such a
+            name, or a stage that was done before was made from something else than what is there now.
+        ValueError: If a stage needs one that is not among the stages.
     """
     names = {stage.name for stage in stages}
     for stage in stages:
@@ -126,7 +126,7 @@ def check_settings(stages: Sequence[Stage], output: Path) -> None:
     """Refuse a configuration that differs from that of stages already begun, and results made from others than those that are there.
 
     Raises:
-        SystemExit: naming each such stage and what differs.
+        SystemExit: The message names each such stage and what differs.
     """
     changed = []
     for stage in stages:

@@ -37,10 +37,10 @@ class Worker:
     A study derives its own and adds its kinds. Settings are those of a stage: "data", "size", "seed", "network", "model_size" and so on.
 
     Args:
-        given: what the command line was given.
+        given: Arguments of the command line.
 
     Raises:
-        SystemExit: if a training's arguments, objective or noise could only fail hours later.
+        SystemExit: If a training's arguments, objective or noise could only fail hours later.
     """
 
     def __init__(self, given: Command) -> None:

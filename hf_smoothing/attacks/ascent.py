@@ -34,26 +34,26 @@ def ascend(
     It works under `torch.no_grad()`, and leaves the `.grad` of parameters alone.
 
     Args:
-        losses_of: differentiable, float32 (batch, channels, height, width) -> losses (batch,).
-        pixels: (batch, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
-        epsilon: radius of the closed ball in [0, 1] pixel units, >= 0: one for all images, or (batch,). None for no ball, with a `step_size`
+        losses_of: A differentiable function, float32 (batch, channels, height, width) -> losses (batch,).
+        pixels: Pixels (batch, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
+        epsilon: Radius of the closed ball in [0, 1] pixel units, >= 0: one for all images, or (batch,). None for no ball, with a `step_size`
             and a start other than "uniform".
-        norm: "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
-        steps: of gradient ascent, >= 1.
-        step_size: length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
-        restarts: ascents per image, >= 1.
+        norm: The norm, "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
+        steps: Number of steps of gradient ascent, >= 1.
+        step_size: Length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
+        restarts: Ascents per image, >= 1.
         start: "uniform" in the ball, at the "clean" image, or off it by Gaussian noise of this standard deviation.
-        momentum: mu >= 0: steps follow g <- mu g + gradient / mean |gradient|.
-        generator: on any device; decides the starts. torch's global one by default.
+        momentum: Factor mu >= 0: steps follow g <- mu g + gradient / mean |gradient|.
+        generator: Generator on any device; decides the starts. torch's global one by default.
         keep: "best" returns for each image the point with the largest loss seen over steps and restarts, "last" the last
             point of a single ascent, which saves a forward pass in training.
 
     Returns:
-        float32, the shape of `pixels`.
+        A float32 tensor, the shape of `pixels`.
 
     Raises:
-        TypeError: if pixels are not tensors of the right kind.
-        ValueError: on pixels outside [0, 1], radii or numbers that make no sense, gradients that are nan, and losses that do
+        TypeError: If pixels are not tensors of the right kind.
+        ValueError: On pixels outside [0, 1], radii or numbers that make no sense, gradients that are nan, and losses that do
             not depend differentiably on the pixels.
 
     Source: Madry et al. (2018), arXiv 1706.06083, section 2.1; step size of its section 5. Momentum: Dong et al. (2018),
@@ -129,11 +129,11 @@ def climb(losses_of: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor,
     """The losses (batch,) and the gradient of their sum, 0 where the loss is infinite.
 
     Args:
-        losses_of: as for `ascend`.
-        point: where; an image each, or one that all have in common.
+        losses_of: As for `ascend`.
+        point: The images to start from; an image each, or one that all have in common.
 
     Raises:
-        ValueError: if there is no gradient, or it is nan or infinite.
+        ValueError: If there is no gradient, or it is nan or infinite.
     """
     point = point.requires_grad_()
     losses = losses_of(point)
@@ -174,13 +174,13 @@ def check_units(radius: Tensor, norm: Norm, shape: Sequence[int], name: str = "e
     """Refuse radii that no two images are apart: above 1 in l-infinity, above the diameter of the pixel cube in l2.
 
     Args:
-        radius: of each image.
-        norm: of the radii.
-        shape: of an image, (channels, height, width).
-        name: of the argument.
+        radius: Radius of each image.
+        norm: Norm of the radii.
+        shape: Shape of an image, (channels, height, width).
+        name: Name of the argument.
 
     Raises:
-        ValueError: naming the largest.
+        ValueError: The message names the largest.
     """
     if radius.numel():
         check_radius(float(radius.max()), norm, name, shape)

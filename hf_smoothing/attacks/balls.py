@@ -24,18 +24,19 @@ def round_to_grid(adversarial: Tensor, clean: Tensor, epsilon: float | Tensor, n
     by the largest factor (to 1e-9) with which it stays. A perturbation below half a step in every pixel becomes 0.
 
     Args:
-        adversarial, clean: (batch, channels, height, width), uint8 or float in [0, 1]; `clean` on the 1/255 grid.
-        epsilon: radius of the closed ball in [0, 1] pixel units, one for all images or (batch,). A certificate holds in the open
+        adversarial, clean: Images (batch, channels, height, width), uint8 or float in [0, 1]; `clean` on the 1/255
+            grid.
+        epsilon: Radius of the closed ball in [0, 1] pixel units, one for all images or (batch,). A certificate holds in the open
             ball: pass its radius rounded down.
-        norm: "l2" or "linf".
+        norm: The norm, "l2" or "linf".
 
     Returns:
-        float32 k / 255, the shape of `clean`. Each pixel is within 3e-8 of the exact k / 255, so that `distance`, which
-        measures the float32 values, may come out above `epsilon` by so little.
+        A float32 tensor of values k / 255, the shape of `clean`. Each pixel is within 3e-8 of the exact k / 255, so
+        that `distance`, which measures the float32 values, may come out above `epsilon` by so little.
 
     Raises:
-        TypeError: if images are not uint8 or float tensors.
-        ValueError: if `clean` is not on the grid, on pixels outside [0, 1], different shapes, and a radius or norm that makes
+        TypeError: If images are not uint8 or float tensors.
+        ValueError: If `clean` is not on the grid, on pixels outside [0, 1], different shapes, and a radius or norm that makes
             no sense.
 
     >>> clean = torch.full((1, 1, 1, 2), 100 / 255)
@@ -74,15 +75,15 @@ def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
     """The l2 or l-infinity distance of each image to its counterpart, in [0, 1] pixel units, computed in float64.
 
     Args:
-        a, b: floating point (batch, channels, height, width), any values.
-        norm: "l2" or "linf".
+        a, b: Floating-point tensors (batch, channels, height, width), any values.
+        norm: The norm, "l2" or "linf".
 
     Returns:
-        float64 (batch,).
+        A float64 tensor (batch,).
 
     Raises:
-        TypeError: if they are not floating point tensors.
-        ValueError: if their shapes differ or are not those of images, or on an unknown norm.
+        TypeError: If they are not floating point tensors.
+        ValueError: If their shapes differ or are not those of images, or on an unknown norm.
 
     >>> distance(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.5), "l2")
     tensor([1.], dtype=torch.float64)

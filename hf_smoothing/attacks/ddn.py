@@ -29,14 +29,14 @@ def ddn(
     The radius shrinks by (1 - gamma) after a step that fools, and grows by (1 + gamma) after one that does not.
 
     Args:
-        logits_of, pixels, labels: as for `pgd`.
-        largest: radius never to leave, one for all images or (batch,).
-        steps: of the search; their length falls from 1 to .01 (cosine).
-        gamma: relative change of the radius.
-        start: first radius.
+        logits_of, pixels, labels: As for `pgd`.
+        largest: Radius never to leave, one for all images or (batch,).
+        steps: Number of steps of the search; their length falls from 1 to .01 (cosine).
+        gamma: Relative change of the radius.
+        start: First radius.
 
     Returns:
-        float32, the shape of `pixels`: the nearest misclassified point, or the last one where none was found.
+        A float32 tensor, the shape of `pixels`: the nearest misclassified point, or the last one where none was found.
 
     Source: Rony et al. (2019), arXiv 1811.09600, algorithm 1 (without quantisation).
     """

@@ -18,13 +18,13 @@ def diverse_inputs(
     """The classifier behind a random resizing: with this probability a batch is shrunk and padded with black to its old size.
 
     Args:
-        logits_of: as for `pgd`.
-        probability: of the resizing, in [0, 1].
-        generator: on any device; decides sizes and places. torch's global one by default.
-        smallest: least factor of height and width, in (0, 1].
+        logits_of: As for `pgd`.
+        probability: Probability of the resizing, in [0, 1].
+        generator: Generator on any device; decides sizes and places. torch's global one by default.
+        smallest: Smallest factor of height and width, in (0, 1].
 
     Raises:
-        ValueError: on a probability or factor out of range.
+        ValueError: On a probability or factor out of range.
 
     Source: Xie et al. (2019), arXiv 1803.06978, which enlarges instead: the size here stays that of the network.
     """

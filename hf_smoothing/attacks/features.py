@@ -26,14 +26,15 @@ def feature_pgd(
     """Images within distance `epsilon` whose features are far from those of the clean ones, in mean square. It needs no labels.
 
     Args:
-        features_of: differentiable, (batch, channels, height, width) -> (batch, ...), such as pooled penultimate features.
-        pixels, epsilon, norm, steps, generator: as for `pgd`.
-        step_size: 1.25 * epsilon / steps by default.
-        start: standard deviation of the Gaussian noise around the clean image where the ascent starts; there itself the gradient
+        features_of: A differentiable function, (batch, channels, height, width) -> (batch, ...), such as pooled
+            penultimate features.
+        pixels, epsilon, norm, steps, generator: As for `pgd`.
+        step_size: Length of a step; 1.25 * epsilon / steps by default.
+        start: Standard deviation of the Gaussian noise around the clean image where the ascent starts; there itself the gradient
             is 0.
 
     Returns:
-        float32, the shape of `pixels`: the last point.
+        A float32 tensor, the shape of `pixels`: the last point.
 
     Source: the inner problem of discrepancy mitigation, arXiv 2106.10989.
     """

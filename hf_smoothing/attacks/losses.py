@@ -14,7 +14,7 @@ def logits_of_batch(classifier: Any, pixels: Tensor) -> Tensor:
     """The logits of a callable, or of an object with `classify`, checked.
 
     Raises:
-        TypeError, ValueError: if they are no (batch, num_labels) tensor.
+        TypeError, ValueError: If they are no (batch, num_labels) tensor.
     """
     logits = getattr(classifier, "classify", classifier)(pixels)
     if not isinstance(logits, Tensor):
@@ -63,7 +63,7 @@ def check_answers(logits: Tensor, labels: Tensor) -> None:
     """Refuse logits that are nan, which would count as wrong answers, and labels that no answer can be.
 
     Raises:
-        ValueError: naming them.
+        ValueError: The message names the values.
     """
     _check_below(labels, logits.shape[1])
     if bool(torch.isnan(logits).any()):
@@ -81,11 +81,12 @@ def log_mean_softmax(logits: Tensor, dim: int = 0) -> Tensor:
     """Log of the mean softmax over noisy copies, all finite: the soft smoothed classifier.
 
     Args:
-        logits: (..., classes).
-        dim: of the copies, which it loses; not the last.
+        logits: Logits (..., classes).
+        dim: Dimension of the copies, which it loses; not the last.
 
     Returns:
-        float32 or better. Sums of logarithms, since the mean itself underflows to 0 where every copy is confident.
+        A float32 tensor or better. Sums of logarithms, since the mean itself underflows to 0 where every copy is
+        confident.
     """
     log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
     return torch.logsumexp(log_p, dim=dim) - math.log(logits.shape[dim])

@@ -37,29 +37,29 @@ def pgd(
     the classifier is sure. Modules stay in the mode they are in, and their parameters' `.grad` is left alone. It works under `torch.no_grad()`.
 
     Args:
-        logits_of: callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`. It must be
-            differentiable; `smoothed_logits` makes one of a smoothed classifier.
-        pixels: (batch, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
-        labels: whole numbers (batch,), the classes to be left.
-        epsilon: radius of the closed ball in [0, 1] pixel units, >= 0: one for all images, or (batch,).
-        norm: "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
-        steps: of gradient ascent, >= 1.
-        step_size: length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
-        restarts: ascents per image, >= 1.
-        random_start: start uniformly in the ball, else at `pixels`.
-        momentum: mu: steps follow g <- mu g + gradient / mean |gradient| (`mi_fgsm` takes 1).
-        diversity: probability of a random resizing before each gradient (`diverse_inputs`); the last point is kept then, since
+        logits_of: A callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`. It
+            must be differentiable; `smoothed_logits` makes one of a smoothed classifier.
+        pixels: Pixels (batch, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
+        labels: Classes to be left, whole numbers (batch,).
+        epsilon: Radius of the closed ball in [0, 1] pixel units, >= 0: one for all images, or (batch,).
+        norm: The norm, "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
+        steps: Number of steps of gradient ascent, >= 1.
+        step_size: Length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
+        restarts: Ascents per image, >= 1.
+        random_start: Start uniformly in the ball, else at `pixels`.
+        momentum: Factor mu: steps follow g <- mu g + gradient / mean |gradient| (`mi_fgsm` takes 1).
+        diversity: Probability of a random resizing before each gradient (`diverse_inputs`); the last point is kept then, since
             losses at different sizes are not to be compared.
-        generator: on any device; decides the starts and sizes. torch's global one by default.
+        generator: Generator on any device; decides the starts and sizes. torch's global one by default.
         keep: "best" returns for each image the point with the largest loss seen over steps and restarts, "last" the last
             point of a single ascent, which saves a forward pass in training.
 
     Returns:
-        float32, the shape of `pixels`.
+        A float32 tensor, the shape of `pixels`.
 
     Raises:
-        TypeError: if pixels, labels or logits are not tensors of the right kind.
-        ValueError: on pixels outside [0, 1], labels, radii or numbers that make no sense, and logits that have the wrong
+        TypeError: If pixels, labels or logits are not tensors of the right kind.
+        ValueError: On pixels outside [0, 1], labels, radii or numbers that make no sense, and logits that have the wrong
             shape, are nan, have nan gradients, or do not depend differentiably on the pixels.
 
     Source: Madry et al. (2018), arXiv 1706.06083, section 2.1; step size of its section 5.

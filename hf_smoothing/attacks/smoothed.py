@@ -24,11 +24,11 @@ def smoothed_logits(
     or many copies.
 
     Args:
-        classifier: callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`.
-        sigma: noise level in [0, 1] pixel units.
-        copies: noisy copies per image, >= 1.
-        generator: on any device; it alone decides the noise, which is drawn in float32.
-        batch_size: noisy copies per forward pass, all by default. With a smaller one activations are computed again for the
+        classifier: A callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`.
+        sigma: Noise level in [0, 1] pixel units.
+        copies: Noisy copies per image, >= 1.
+        generator: Generator on any device; it alone decides the noise, which is drawn in float32.
+        batch_size: Noisy copies per forward pass, all by default. With a smaller one activations are computed again for the
             gradient instead of kept, so that memory is that of one pass. It decides no noise.
 
     Returns:
@@ -36,8 +36,8 @@ def smoothed_logits(
         cross entropy of it is the objective J.
 
     Raises:
-        ValueError: if sigma, copies or batch_size is not positive; by the callable, as `pgd` for pixels and logits.
-        TypeError: by the callable, as `pgd`.
+        ValueError: If sigma, copies or batch_size is not positive; by the callable, as `pgd` for pixels and logits.
+        TypeError: Raised by the callable, as `pgd`.
 
     Source: Salman et al. (2019), arXiv 1906.04584, section 2.2, the plug-in estimate of J.
 

@@ -31,22 +31,22 @@ def universal_perturbation(
     Ascent over minibatches in random order, with losses clipped so that a few images cannot decide the direction.
 
     Args:
-        logits_of: as for `pgd`; in eval mode.
-        pixels: (count, channels, height, width), uint8 or float in [0, 1].
-        labels: (count,); the predictions by default, so that none are needed.
-        epsilon: radius in [0, 1] pixel units.
-        norm: "linf" or "l2".
-        epochs: passes over the images.
-        batch_size: images per step.
-        step_size: length of a step in the norm; epsilon / 4 by default.
-        clip_loss: largest loss of an image that counts.
-        generator: on any device; decides the order. torch's global one by default.
+        logits_of: As for `pgd`; in eval mode.
+        pixels: Pixels (count, channels, height, width), uint8 or float in [0, 1].
+        labels: Labels (count,); the predictions by default, so that none are needed.
+        epsilon: Radius in [0, 1] pixel units.
+        norm: The norm, "linf" or "l2".
+        epochs: Passes over the images.
+        batch_size: Images per step.
+        step_size: Length of a step in the norm; epsilon / 4 by default.
+        clip_loss: Largest loss of an image that counts.
+        generator: Generator on any device; decides the order. torch's global one by default.
 
     Returns:
-        float32 (channels, height, width), on the device of `pixels`.
+        A float32 tensor (channels, height, width), on the device of `pixels`.
 
     Raises:
-        ValueError: as `pgd`, or on numbers that make no sense.
+        ValueError: As `pgd`, or on numbers that make no sense.
 
     Source: Shafahi et al. (2020), arXiv 1811.11304, algorithm 1.
     """
@@ -95,12 +95,12 @@ def fooling_rate(logits_of: Any, pixels: Tensor, perturbation: Tensor, batch_siz
     """Share of the images whose predicted class changes when the perturbation is added.
 
     Args:
-        logits_of, pixels: as for `universal_perturbation`.
-        perturbation: (channels, height, width).
-        batch_size: images per forward pass.
+        logits_of, pixels: As for `universal_perturbation`.
+        perturbation: Perturbation (channels, height, width).
+        batch_size: Images per forward pass.
 
     Raises:
-        ValueError: on a perturbation of another shape than the images.
+        ValueError: On a perturbation of another shape than the images.
     """
     if perturbation.shape != pixels.shape[1:]:
         raise ValueError(

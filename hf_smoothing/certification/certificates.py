@@ -18,13 +18,13 @@ class Votes:
     """The votes of one image so far.
 
     Attributes:
-        index: of the image within the run.
-        label: true class if known; only label-aware evaluation reads it.
-        counts_by_look: votes cast between one look and the next, int64 (num_labels,) each; the selection stage, if there is one, is the
+        index: Index of the image within the run.
+        label: True class if known; only label-aware evaluation reads it.
+        counts_by_look: Votes cast between one look and the next, int64 (num_labels,) each; the selection stage, if there is one, is the
             first. The last may be unfinished.
-        drawn: number of draws made.
-        seconds: spent on them.
-        image_sha256: of the image and its label, where a run keeps it.
+        drawn: Number of draws made.
+        seconds: Time spent on them.
+        image_sha256: SHA-256 of the image and its label, where a run keeps it.
     """
 
     index: int
@@ -50,19 +50,20 @@ class Certificate:
     """What is guaranteed about one image: within `radius` in l2, the smoothed classifier answers `prediction`.
 
     Attributes:
-        index: of the image within its run.
-        prediction: class, or `ABSTAIN` (-1).
-        radius: l2 radius in [0, 1] pixel units, 0.0 on abstention.
-        p_lower: lower confidence bound of the predicted class's probability under noise.
-        sigma, alpha: noise level and failure probability.
-        draws: number of noisy copies classified.
-        counts_by_look: votes of each class between one look and the next; see `Votes`.
-        certified_targets: which of the rule's target radii are certified; empty under a rule without any.
-        p_upper: upper confidence bound of every other class's probability, where the radius rests on it.
-        label: true class if known.
-        seconds: spent on this image.
-        noise_kind: "grid" or "gaussian", see `choose_noise`; None where a rule was asked without any noise.
-        threat_model: which perturbed images the radius is about, given that noise.
+        index: Index of the image within its run.
+        prediction: Class, or `ABSTAIN` (-1).
+        radius: L2 radius in [0, 1] pixel units, 0.0 on abstention.
+        p_lower: Lower confidence bound of the predicted class's probability under noise.
+        sigma, alpha: Noise level and failure probability.
+        draws: Number of noisy copies classified.
+        counts_by_look: Votes of each class between one look and the next; see `Votes`.
+        certified_targets: Which of the rule's target radii are certified; empty under a rule without any.
+        p_upper: Upper confidence bound of every other class's probability, where the radius rests on it.
+        label: True class if known.
+        seconds: Time spent on this image.
+        noise_kind: The noise kind, "grid" or "gaussian", see `choose_noise`; None where a rule was asked without any
+            noise.
+        threat_model: Which perturbed images the radius is about, given that noise.
     """
 
     index: int
@@ -92,10 +93,10 @@ class Certificate:
         """The certificate that a rule reads off the votes.
 
         Args:
-            votes: of the image.
-            top: the class under test.
-            claims: about this one image.
-            sigma, alpha, targets: of the rule.
+            votes: Votes of the image.
+            top: The class under test.
+            claims: Claims about this one image.
+            sigma, alpha, targets: Sigma, alpha and targets of the rule.
         """
         return cls(
             index=votes.index,

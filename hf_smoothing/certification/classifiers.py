@@ -23,8 +23,8 @@ def resolve_classifier(classifier: Any) -> Classifier:
     """The callable to certify: the `classify` method where there is one, else the object itself.
 
     Raises:
-        ValueError: if a module is in train mode (dropout and batch statistics would make it another classifier each time).
-        TypeError: if it is not callable.
+        ValueError: If a module is in train mode (dropout and batch statistics would make it another classifier each time).
+        TypeError: If it is not callable.
     """
     module = module_of(classifier)
     if module is not None and any(child.training for child in module.modules()):
@@ -43,7 +43,7 @@ def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
     """Refuse weights and statistics that are nan or infinite.
 
     Raises:
-        ValueError: naming the first.
+        ValueError: The message names the first.
     """
     for name, value in classifier.state_dict().items():
         if not torch.isfinite(value).all():

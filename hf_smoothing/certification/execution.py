@@ -23,13 +23,14 @@ class Execution:
     """How the network is run. All but the batch size belongs to what is certified: other kernels round otherwise.
 
     Args:
-        dtype: of the network: "float32", or by autocast "bfloat16" or "float16". The noise does not depend on it.
-        channels_last: memory format for convolutional networks, faster in half precision.
-        compile: through `torch.compile`.
-        copies_per_batch: images per forward pass; the device's default if None.
+        dtype: Computing dtype of the network: "float32", or by autocast "bfloat16" or "float16". The noise does not
+            depend on it.
+        channels_last: Memory format for convolutional networks, faster in half precision.
+        compile: Run the network through `torch.compile`.
+        copies_per_batch: Images per forward pass; the device's default if None.
 
     Raises:
-        ValueError: on any other dtype, or a batch size below 1.
+        ValueError: On any other dtype, or a batch size below 1.
     """
 
     dtype: str = "float32"
@@ -79,13 +80,13 @@ def probe_batch_size(
     """Find the fastest batch size by a short trial; nothing is tried if it is given, or if each size would be compiled anew.
 
     Args:
-        classifier: as in `certify`.
-        shape: of one image, (channels, height, width).
-        execution: how the network will be run.
-        seconds: for each size that is tried.
+        classifier: As in `certify`.
+        shape: Shape of one image, (channels, height, width).
+        execution: How the network will be run.
+        seconds: Time spent on each size that is tried.
 
     Returns:
-        (the execution with a batch size, images per second at each size tried).
+        The execution with a batch size, images per second at each size tried).
     """
     device = classifier_device(classifier)
     if execution.copies_per_batch is not None or execution.compile:

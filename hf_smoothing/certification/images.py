@@ -24,7 +24,7 @@ def is_stream(dataset: Any) -> bool:
     """Whether images can only be gone through in order, as those of a `datasets.IterableDataset`.
 
     Raises:
-        ValueError: if they can be gone through only once, as those of a generator.
+        ValueError: If they can be gone through only once, as those of a generator.
     """
     if isinstance(dataset, Iterator):
         raise ValueError(
@@ -41,7 +41,7 @@ def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int] | 
     """The indices to certify, checked against the data set; None for all of a stream, whose length is not known.
 
     Raises:
-        ValueError: if there are none, they repeat, or they lie outside the data set.
+        ValueError: If there are none, they repeat, or they lie outside the data set.
     """
     stream = is_stream(dataset)
     if stream and indices is None:
@@ -65,7 +65,7 @@ def checked_items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[
     """(index, item) of each chosen image: in the order chosen, or that of a stream.
 
     Raises:
-        ValueError, TypeError: on an item that is no image in [0, 1], has another size than the first, or a label that is no number; if
+        ValueError, TypeError: On an item that is no image in [0, 1], has another size than the first, or a label that is no number; if
             a stream ends too early.
     """
     shape = None
@@ -130,14 +130,14 @@ class Survey:
     """What must be known of all images before the first draw.
 
     Attributes:
-        resolution: (channels, height, width).
-        off_grid: what to say of the first image that is not 8-bit (see `off_grid`), None where all are; of a stream, of the first.
-        labelled: whether all have a label; of a stream, whether the first has.
-        sha256: of all indices, pixels and labels; of a stream, of the indices that were chosen from it.
-        streamed: whether it is a stream.
-        pixels_sha256: of all indices and pixels alone; None of a stream.
-        indices: of the images that could be read; None of a stream.
-        facts: what the data set says of its labels, for the record.
+        resolution: Resolution (channels, height, width).
+        off_grid: What to say of the first image that is not 8-bit (see `off_grid`), None where all are; of a stream, of the first.
+        labelled: Whether all have a label; of a stream, whether the first has.
+        sha256: SHA-256 of all indices, pixels and labels; of a stream, of the indices that were chosen from it.
+        streamed: Whether it is a stream.
+        pixels_sha256: SHA-256 of all indices and pixels alone; None of a stream.
+        indices: Indices of the images that could be read; None of a stream.
+        facts: What the data set says of its labels, for the record.
     """
 
     resolution: tuple[int, ...]
@@ -158,7 +158,7 @@ def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
     """Go through the images of a data set, or look at the first of a stream.
 
     Raises:
-        ValueError, TypeError: as `checked_items`: a folder must not be left by a call that cannot succeed.
+        ValueError, TypeError: As `checked_items`: a folder must not be left by a call that cannot succeed.
     """
     items = checked_items(dataset, chosen)
     first = next(items, None)
@@ -209,7 +209,7 @@ def images_sha256(items: Iterable[tuple[int, Item]]) -> str:
     """SHA-256 of the indices, pixels and labels of data-set items, in order.
 
     Args:
-        items: (index, mapping with "pixel_values", a tensor, and where known "labels", an integer).
+        items: Pairs (index, mapping with "pixel_values", a tensor, and where known "labels", an integer).
     """
     digest = hashlib.sha256()
     for index, item in items:

@@ -23,8 +23,8 @@ def warn_other_classes(classifier: Any, dataset: Any) -> None:
     """Warn if a class of the data set has the number of another class of the classifier, where both have names.
 
     Args:
-        classifier: a `SmoothedClassifier`, or anything.
-        dataset: a `PixelDataset`, or anything; one that was given `id2label` has its labels in the order of the model.
+        classifier: A `SmoothedClassifier`, or anything.
+        dataset: A `PixelDataset`, or anything; one that was given `id2label` has its labels in the order of the model.
     """
     names, known = getattr(dataset, "names", None), getattr(getattr(classifier, "config", None), "id2label", None)
     numbers: dict[str, set[int]] = {}
@@ -46,16 +46,16 @@ def adopt_labels(output_dir: str | os.PathLike[str], settings: Mapping[str, Any]
     Killed halfway, it can be called again. Rows and hashes become those of a run that had these labels from the start.
 
     Args:
-        output_dir: the run folder; nothing is done if there is no run yet.
-        settings: of the run as it is asked for now.
-        seen: from `survey`.
-        dataset: with labels.
+        output_dir: The run folder; nothing is done if there is no run yet.
+        settings: Settings of the run as it is requested now.
+        seen: Result of `survey`.
+        dataset: Data set with labels.
 
     Returns:
-        the number of rows that have a label now and had none.
+        The number of rows that have a label now and had none.
 
     Raises:
-        RunError: if the folder is in use by another process, or is damaged.
+        RunError: If the folder is in use by another process, or is damaged.
     """
     folder = Path(output_dir)
     if not (folder / RUN_FILE).exists() or settings.get("label_aware"):

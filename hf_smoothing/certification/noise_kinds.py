@@ -29,12 +29,12 @@ def choose_noise(kind: str, off_grid: str | None) -> str:
     """The kind of noise, "grid" or "gaussian", for images that are 8-bit or not; "auto" warns where it is not the grid.
 
     Args:
-        kind: "grid" for whole steps of 1/255, sound in floating point; "gaussian" for float32 noise, as in papers; "auto" for the
-            grid where the images are on it.
-        off_grid: what is not on the grid (see `off_grid`); None where all pixels are multiples of 1/255.
+        kind: The kind, "grid" for whole steps of 1/255, sound in floating point; "gaussian" for float32 noise, as in
+            papers; "auto" for the grid where the images are on it.
+        off_grid: What is not on the grid (see `off_grid`); None where all pixels are multiples of 1/255.
 
     Raises:
-        ValueError: on another kind, or grid noise for images off the grid.
+        ValueError: On another kind, or grid noise for images off the grid.
     """
     if kind not in NOISE_KINDS:
         raise ValueError(f"`noise_kind` must be one of {', '.join(map(repr, NOISE_KINDS))}, got {kind!r}.")
@@ -58,8 +58,8 @@ def off_grid(pixels: Tensor, whose: str = "these images lie") -> str | None:
     """What to say of float images (batch, channels, height, width) in [0, 1] that are not 8-bit; None where all are.
 
     Args:
-        pixels: as `to_unit_pixels` leaves them.
-        whose: subject and verb of the sentence.
+        pixels: As `to_unit_pixels` leaves them.
+        whose: Subject and verb of the sentence.
     """
     if on_grid(pixels):
         return None

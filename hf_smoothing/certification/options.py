@@ -17,8 +17,8 @@ class Option:
     """What is said of an option beside its name and type.
 
     Attributes:
-        default: its value where it is not given.
-        meaning: sentences for the reader of a docstring or of a command's help.
+        default: Its value where it is not given.
+        meaning: Sentences for the reader of a docstring or of a command's help.
     """
 
     default: Any
@@ -137,9 +137,9 @@ class Described:
     """An option with its name and its type.
 
     Attributes:
-        name: of the option.
-        type: its type, such as `int | None`.
-        default, meaning: as in `Option`.
+        name: Name of the option.
+        type: Its type, such as `int | None`.
+        default, meaning: As in `Option`.
     """
 
     name: str
@@ -157,7 +157,7 @@ def options_of(kind: type) -> dict[str, Described]:
     """The options of one of the classes above, by name.
 
     Args:
-        kind: such as `CertifyOptions`.
+        kind: Class of options, such as `CertifyOptions`.
     """
     found = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
@@ -170,7 +170,7 @@ def filled(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a class: those given, and the defaults of the others.
 
     Raises:
-        TypeError: on a name that is none of them.
+        TypeError: On an unknown name.
     """
     known = options_of(kind)
     if unknown := [name for name in given if name not in known]:

@@ -39,12 +39,13 @@ class Prediction:
     """The smoothed classifier's answer without a radius; wrong with probability at most `alpha`.
 
     Attributes:
-        prediction: class, or `ABSTAIN` (-1).
-        draws: number of noisy copies classified.
-        counts: votes of each class.
-        alpha: failure probability.
-        noise_kind, threat_model: as in `Certificate`.
-        p_value: of the test that the top two classes are equally likely, after a fixed number of draws; None after a sequential one.
+        prediction: Class, or `ABSTAIN` (-1).
+        draws: Number of noisy copies classified.
+        counts: Number of votes of each class.
+        alpha: Failure probability.
+        noise_kind, threat_model: As in `Certificate`.
+        p_value: P-value of the test that the top two classes are equally likely, after a fixed number of draws; None
+            after a sequential one.
     """
 
     prediction: int
@@ -69,15 +70,15 @@ def certify(
     """Certify each image: with probability at least 1 - alpha its certificate is true.
 
     Args:
-        classifier: callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`.
-        images: (batch, channels, height, width), uint8 or float in [0, 1], at the certified resolution.
+        classifier: A callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`.
+        images: Images (batch, channels, height, width), uint8 or float in [0, 1], at the certified resolution.
         sigma: Noise standard deviation in [0, 1] pixel units.
         seed: Seed of the noise, for reproducible measurements. Without one, fresh entropy is used, as a deployed service should.
         indices: Numbers of the images within a run, which with the seed decide the noise; 0, 1, ... by default.
         {options}
 
     Raises:
-        ValueError, TypeError: on pixels that are not in [0, 1], a model in train mode, too few draws, nan logits.
+        ValueError, TypeError: On pixels that are not in [0, 1], a model in train mode, too few draws, nan logits.
 
     Source: arXiv 1902.02918, CERTIFY.
     """
@@ -105,11 +106,11 @@ def predict(
     """Answer with the smoothed classifier, or abstain; an answer is wrong with probability at most alpha.
 
     Args:
-        classifier, images, sigma, seed, indices: as in `certify`.
+        classifier, images, sigma, seed, indices: As in `certify`.
         {options}
 
     Raises:
-        ValueError, TypeError: as `certify`.
+        ValueError, TypeError: As `certify`.
 
     Source: `SequentialRule` with target 0 and no selection; or arXiv 1902.02918, PREDICT and Proposition 1.
     """
@@ -177,7 +178,7 @@ def _check_draws(n: Any, alpha: float) -> int:
     """The number of draws of a prediction by a fixed number.
 
     Raises:
-        ValueError: if they can decide nothing, or are too many.
+        ValueError: If they can decide nothing, or are too many.
     """
     draws, enough = statistics.check_whole(n, "n"), statistics.min_draws(alpha, two_sided=True)
     if draws < enough or draws > MAX_DRAWS:

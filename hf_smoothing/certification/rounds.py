@@ -33,8 +33,8 @@ class Ranks:
     all: so no rank idles while another has work, however unequal the images, and every decision is the same everywhere.
 
     Args:
-        rank, count: of this process, and of all.
-        gather: a list of one object from this process -> those of all, in the order of the ranks.
+        rank, count: Rank of this process and number of processes.
+        gather: A list of one object from this process -> those of all, in the order of the ranks.
     """
 
     rank: int = 0
@@ -80,16 +80,16 @@ def vote_in_rounds(
     round's length adapts to `round_seconds`, since that is what a kill may lose. None of this changes any vote.
 
     Args:
-        classifier, execution: as in `count_votes`.
-        pending: (votes so far, float32 image (channels, height, width) in [0, 1]); read only as far as needed.
-        rule: of the run.
-        stream: of the noise, on the classifier's device.
-        ranks: the processes that share the work; each must be given the same images.
-        window: smallest number of images in work, while there are any; at most eight times as many.
-        round_seconds: the time aimed at for one round.
+        classifier, execution: As in `count_votes`.
+        pending: Pairs (votes so far, float32 image (channels, height, width) in [0, 1]); read only as far as needed.
+        rule: Rule of the run.
+        stream: Stream of the noise, on the classifier's device.
+        ranks: The processes that share the work; each must be given the same images.
+        window: Smallest number of images in work, while there are any; at most eight times as many.
+        round_seconds: The time aimed at for one round.
 
     Yields:
-        after each round, the votes that it changed; complete when `rule.wanted(votes)` is `votes.drawn`.
+        After each round, the votes that it changed; complete when `rule.wanted(votes)` is `votes.drawn`.
     """
     device = classifier_device(classifier)
     execution, ranks = execution or Execution(), ranks or Ranks()
@@ -141,9 +141,9 @@ def plan(votes: Sequence[tuple[Votes, int]], bounds: Sequence[int], budget: int)
     """Requests worth at most `budget` draws, the first images first.
 
     Args:
-        votes: (votes, number of draws that the rule wants the image to have).
-        bounds: numbers of draws at which a look of the rule ends; a request ends there too.
-        budget: draws.
+        votes: Pairs (votes, number of draws that the rule wants the image to have).
+        bounds: Numbers of draws at which a look of the rule ends; a request ends there too.
+        budget: Number of draws.
     """
     requests: list[Draws] = []
     for slot, (item, aim) in enumerate(votes):

@@ -65,25 +65,25 @@ def certify_dataset(
     on the number of ranks, the batch size, or where the run was interrupted.
 
     Args:
-        classifier: as in `certify`.
+        classifier: As in `certify`.
         dataset: `dataset[i]` is a mapping with "pixel_values", (channels, height, width) uint8 or float in [0, 1] at the certified
             resolution, and if known "labels", an integer. See `hf_smoothing.PixelDataset`. Or a stream of such items
             (`hf_smoothing.PixelStream`, any iterable); a resumption goes through it again and checks what is already recorded.
-        output_dir: the run folder, created or resumed.
+        output_dir: The run folder, created or resumed.
         sigma: Noise standard deviation in [0, 1] pixel units.
-        indices: Which images, all by default. They identify the images in the rows and in the noise.
-        seed: Seed of the noise.
+        indices: Images to certify, all by default. They identify the images in the rows and in the noise.
+        seed: Seed of the noise generator.
         description: Further JSON facts for `run.json`, such as {"model": {"id": ...}, "dataset": {"id": ...}}.
         progress: Show a bar on the main rank.
         {options}
 
     Returns:
-        the run, with the rows of all ranks.
+        The run, with the rows of all ranks.
 
     Raises:
-        ValueError: on an empty selection, bad pixels, or a folder that holds another run.
-        OSError: if the folder cannot be written, or another rank is gone.
-        KeyboardInterrupt: after Ctrl-C; what is done is kept, and the message says where.
+        ValueError: On an empty selection, bad pixels, or a folder that holds another run.
+        OSError: If the folder cannot be written, or another rank is gone.
+        KeyboardInterrupt: After Ctrl-C; what is done is kept, and the message says where.
     """
     asked = filled(RunOptions, options)
     rule = make_rule(sigma, **part(RuleOptions, asked), **part(MeasuringOptions, asked))
@@ -195,7 +195,7 @@ def process_state(cpu: bool = False) -> PartialState:
     """Ranks and device of this process, also for several ranks on a CPU.
 
     Args:
-        cpu: compute on the CPU although there is an accelerator.
+        cpu: Compute on the CPU although there is an accelerator.
     """
     # Without cpu=True, accelerate takes each process that torchrun starts on a machine without a GPU for a run of its own.
     forced = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")

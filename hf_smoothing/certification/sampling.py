@@ -24,13 +24,13 @@ def noisy_batches(
     One buffer of `copies_per_batch` images is reused, so a batch is valid until the next one is asked for.
 
     Args:
-        images: float32 (slots, channels, height, width), clean pixels on the stream's device.
-        requests: what to draw.
-        stream: where the noise comes from.
-        copies_per_batch: images per batch.
+        images: Images, float32 (slots, channels, height, width), clean pixels on the stream's device.
+        requests: Draws to make.
+        stream: Source of the noise.
+        copies_per_batch: Images per batch.
 
     Yields:
-        (float32 (b, channels, height, width), [(request number, first row, last row + 1), ...]).
+        The tuple (float32 (b, channels, height, width), [(request number, first row, last row + 1), ...]).
     """
     total = sum(request.stop - request.start for request in requests)
     buffer = torch.empty((min(copies_per_batch, max(total, 1)), *images.shape[1:]), device=images.device)
@@ -66,16 +66,16 @@ def count_votes(
     The host waits for the device once, at the end. Memory: one batch of noisy images, whatever the number of draws.
 
     Args:
-        classifier: callable on pixels, or an object with a `classify` method.
-        images, requests, stream: as in `noisy_batches`.
-        execution: how the network is run.
+        classifier: Callable on pixels, or an object with a `classify` method.
+        images, requests, stream: As in `noisy_batches`.
+        execution: How the network is run.
 
     Returns:
-        int64 (requests, num_labels); row r sums to requests[r].stop - requests[r].start.
+        An int64 tensor (requests, num_labels); row r sums to requests[r].stop - requests[r].start.
 
     Raises:
-        ValueError: on a module in train mode, logits of the wrong shape, a single class, or nan logits.
-        TypeError: if the images are not float32, or the classifier does not return a tensor.
+        ValueError: On a module in train mode, logits of the wrong shape, a single class, or nan logits.
+        TypeError: If the images are not float32, or the classifier does not return a tensor.
     """
     classify = resolve_classifier(classifier)
     execution = execution or Execution()

@@ -60,7 +60,7 @@ def with_description(settings: dict[str, Any], description: Mapping[str, Any] | 
     """The settings with further facts from the caller.
 
     Raises:
-        ValueError: if they would change what the run itself decides, or are no JSON values.
+        ValueError: If they would change what the run itself decides, or are no JSON values.
     """
     for key, value in (description or {}).items():
         if key in settings and not (key in ("model", "dataset") and isinstance(value, Mapping)):

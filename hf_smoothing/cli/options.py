@@ -21,10 +21,10 @@ def add_data_options(
     """Add an option for each field of `DataChoice`.
 
     Args:
-        parser: of a command.
-        positional: fields that are arguments by their place.
-        leave_out: fields that mean nothing to the command.
-        defaults: of fields, where the command has others.
+        parser: Parser of a command.
+        positional: Fields that are arguments by their place.
+        leave_out: Fields that mean nothing to the command.
+        defaults: Defaults of fields, where the command has others.
     """
     hints = get_type_hints(DataChoice)
     for one in (one for one in fields(DataChoice) if one.name not in leave_out):
@@ -50,8 +50,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
     """Add a flag for each option of certification.
 
     Args:
-        parser: of a command.
-        kind: a class of `hf_smoothing.certification.options`.
+        parser: Parser of a command.
+        kind: A class of `hf_smoothing.certification.options`.
     """
     for one in options_of(kind).values():
         values: dict[str, Any] = {"default": one.default, "dest": one.name}

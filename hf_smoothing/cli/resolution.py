@@ -11,8 +11,8 @@ def resolution_summary(model: Any, dataset: Any) -> str:
     """At which resolution images are certified and how they get there, with a warning if they are enlarged to it.
 
     Args:
-        model: the `SmoothedClassifier`.
-        dataset: the `PixelDataset` or `PixelStream`.
+        model: The `SmoothedClassifier`.
+        dataset: The `PixelDataset` or `PixelStream`.
     """
     framing = model.config.framing()
     height, width = framing.size

@@ -49,7 +49,7 @@ class DataChoice:
         """The keyword arguments of `PixelDataset` and `PixelStream` that are chosen here.
 
         Raises:
-            ValueError: if the file of the label map is none.
+            ValueError: If the file of the label map is none.
         """
         return {
             "image_column": self.image_column,
@@ -70,7 +70,7 @@ def read_label_map(path: str) -> dict[str, Any]:
     """A label map from a JSON file.
 
     Raises:
-        ValueError: if it is no JSON object of names and numbers.
+        ValueError: If it is no JSON object of names and numbers.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -21,13 +21,13 @@ def find_column(dataset: Any, name: str | None, kind: str, required: bool) -> st
     By its type; otherwise, or where several are of the type, by a usual name. Labels may be whole numbers or text.
 
     Args:
-        dataset: a `datasets.Dataset`, or an iterable of mappings.
-        name: the column, where the caller names it.
-        kind: "image" or "label".
-        required: whether None is no answer.
+        dataset: A `datasets.Dataset`, or an iterable of mappings.
+        name: The column, where the caller names it.
+        kind: The kind, "image" or "label".
+        required: Whether None is no answer.
 
     Raises:
-        ValueError: if there is no such column, several fit, or none fits where one is required; if it is no data set of mappings.
+        ValueError: If there is no such column, several fit, or none fits where one is required; if it is no data set of mappings.
     """
     columns = column_names(dataset)
     if name is not None:
@@ -70,7 +70,7 @@ def column_names(dataset: Any) -> list[str]:
     """The columns of a data set, or the keys of its first row.
 
     Raises:
-        ValueError: if it is empty, several splits together, or its rows are no mappings.
+        ValueError: If it is empty, several splits together, or its rows are no mappings.
     """
     if isinstance(dataset, Mapping):
         splits = [str(key) for key, value in dataset.items() if hasattr(value, "column_names")]
@@ -110,8 +110,8 @@ def column_values(dataset: Any, column: str | None) -> list[Any] | None:
     """All values of a column without reading images, or None where that takes more: for streams and data sets of others.
 
     Args:
-        dataset: whatever `find_column` takes.
-        column: of numbers or text.
+        dataset: Whatever `find_column` takes.
+        column: The numbers or texts.
     """
     if column is None:
         return None

@@ -28,23 +28,23 @@ class PixelDataset(Dataset[dict[str, Any]]):
     """Images as uint8 pixels at the certified resolution, with the labels of the model: what training and certification read.
 
     Args:
-        dataset: a `datasets.Dataset`, or any sequence of mappings, with an image column (PIL images or arrays) and maybe labels.
+        dataset: A `datasets.Dataset`, or any sequence of mappings, with an image column (PIL images or arrays) and maybe labels.
             Images of other kinds are converted to RGB as `transformers` does, or to grey for a network with one channel.
-        size: whose pixels they are to be: a `SmoothedClassifier`, a backbone that `RobustTrainer` trained, or an image processor; images are resized
+        size: Whose pixels they are to be: a `SmoothedClassifier`, a backbone that `RobustTrainer` trained, or an image processor; images are resized
             and cropped as for it. Or a `Framing`, or the certified resolution alone, an int or (height, width), to which whole images are resized.
-        image_column, label_column: names; found by their type, or a usual name, if not given.
-        id2label: the label map of the model, to check and align the data set's class names; None takes labels as they are.
-        labels, label_map: how classes are matched, as in `class_map`.
-        skip_unreadable: leave damaged and missing images out where the data set is gone through; otherwise they are errors.
+        image_column, label_column: Names; found by their type, or a usual name, if not given.
+        id2label: The label map of the model, to check and align the data set's class names; None takes labels as they are.
+        labels, label_map: How classes are matched, as in `class_map`.
+        skip_unreadable: Leave damaged and missing images out where the data set is gone through; otherwise they are errors.
 
     Attributes:
-        class_map: which class of the model each class of the data set is.
-        unreadable: index -> message of each image that could not be read so far.
-        unlabelled_column: a label column that was found but marks every image as unlabelled, or None.
+        class_map: Which class of the model each class of the data set is.
+        unreadable: Index -> message of each image that could not be read so far.
+        unlabelled_column: A label column that was found but marks every image as unlabelled, or None.
 
     Raises:
-        ValueError: on an empty data set, several splits together, missing columns, or class names or numbers that do not match the model's.
-        UnreadableImageError: on reading an image that is damaged or missing.
+        ValueError: On an empty data set, several splits together, missing columns, or class names or numbers that do not match the model's.
+        UnreadableImageError: On reading an image that is damaged or missing.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         """Read all labels, where that needs no image.
 
         Raises:
-            ValueError: naming the first image whose label is no class of the model.
+            ValueError: The message names the first image whose label is no class of the model.
         """
         self._reader.labels.check()
 
@@ -111,11 +111,11 @@ class PixelDataset(Dataset[dict[str, Any]]):
         """Images at once, in memory: 3 KB per image at 32 px, 150 KB at 224 px.
 
         Args:
-            progress: show a bar.
-            indices: which images, in which order; all by default.
+            progress: Show a bar.
+            indices: Which images, in which order; all by default.
 
         Raises:
-            UnreadableImageError: on an image that is damaged or missing, unless these are left out; if there is no other.
+            UnreadableImageError: On an image that is damaged or missing, unless these are left out; if there is no other.
         """
         chosen = range(len(self)) if indices is None else indices
         pixels = torch.empty((len(chosen), self.framing.channels, *self.size), dtype=torch.uint8)
@@ -200,10 +200,10 @@ class DecodedPixels(Dataset[dict[str, Any]]):
     """Pixels and labels in memory.
 
     Args:
-        pixels: uint8 (N, channels, height, width).
-        labels: int64 (N,), or None.
-        names: of the classes in the order of the labels, or None where they are not known.
-        framing: how images became these pixels, where that is known.
+        pixels: Pixels, uint8 (N, channels, height, width).
+        labels: Labels, int64 (N,), or None.
+        names: Names of the classes in the order of the labels, or None where they are not known.
+        framing: How images became these pixels, where that is known.
     """
 
     def __init__(

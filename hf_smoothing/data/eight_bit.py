@@ -13,11 +13,11 @@ def eight_bit_image(image: Image.Image, grey: bool = False) -> Image.Image:
     """The image upright, as its EXIF orientation says, and opaque: transparency is laid over white, as `transformers` does.
 
     Args:
-        image: of any mode.
-        grey: convert it to grey (ITU-R 601 luma).
+        image: Image of any mode.
+        grey: Convert it to grey (ITU-R 601 luma).
 
     Raises:
-        ValueError: if it has more than 8 bits per channel, which conversion to RGB would clip to white.
+        ValueError: If it has more than 8 bits per channel, which conversion to RGB would clip to white.
     """
     if image.mode[:1] in "IF":
         raise ValueError(
@@ -38,7 +38,7 @@ def image_of_array(values: Any) -> Image.Image:
     """A PIL image from a uint8 array, tensor or nested list: (height, width), channels first or last; 1 or 3 of them, or 4 with transparency.
 
     Raises:
-        ValueError: on any other shape, and on values that are not 8-bit.
+        ValueError: On any other shape, and on values that are not 8-bit.
     """
     array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     # `datasets` hands a uint8 column on as lists, or as arrays of int64. Floats that happen to be whole would pass for 0..255.

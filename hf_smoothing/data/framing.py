@@ -20,14 +20,14 @@ class Framing:
     """Resize an 8-bit image, then cut out its centre.
 
     Args:
-        size: (height, width) of the pixels: the certified resolution.
-        resize: what the image is resized to before the crop: (height, width) whatever its proportions; a number for its shortest edge,
+        size: The pair (height, width) of the pixels: the certified resolution.
+        resize: What the image is resized to before the crop: (height, width) whatever its proportions; a number for its shortest edge,
             keeping its proportions; False for no resize; None for `size` itself.
-        resample: the filter, by its name in PIL: "bilinear", "bicubic", "nearest", "lanczos", "box" or "hamming"; or its number.
+        resample: The filter, by its name in PIL: "bilinear", "bicubic", "nearest", "lanczos", "box" or "hamming"; or its number.
         channels: 3 for RGB, 1 for grey; images of other kinds are converted.
 
     Raises:
-        ValueError: if a value is none of these, or the image would be smaller than its crop.
+        ValueError: If a value is none of these, or the image would be smaller than its crop.
     """
 
     size: Size
@@ -54,7 +54,7 @@ class Framing:
         """The same part of the image at another resolution.
 
         Raises:
-            ValueError: if images are cropped without a resize, which has no proportions to keep.
+            ValueError: If images are cropped without a resize, which has no proportions to keep.
         """
         new = parse_size(size)
         assert new is not None
@@ -105,7 +105,7 @@ def enlargement(framing: Framing, original: tuple[int, int]) -> float | None:
     """By how much an l2 distance grows where an image is enlarged; None where it is at least as large as the pixels in one direction.
 
     Args:
-        original: (height, width) of the image.
+        original: The pair (height, width) of the image.
     """
     if framing.resize is False or any(edge >= wanted for edge, wanted in zip(original, framing.size, strict=True)):
         return None
@@ -118,7 +118,7 @@ def framing_of_settings(processor: Any) -> Framing:
     """What the settings of an image processor say, in the plain meaning that the base class gives them.
 
     Raises:
-        ValueError: if images would come out in different shapes.
+        ValueError: If images would come out in different shapes.
     """
     size, crop = processor.size, getattr(processor, "crop_size", None)
     cropped = bool(getattr(processor, "do_center_crop", False)) and crop is not None
@@ -137,7 +137,7 @@ def parse_filter(value: Any) -> str:
     """The name of a resampling filter, from that or from PIL's number.
 
     Raises:
-        ValueError: on any other.
+        ValueError: On any other.
     """
     names = {member.name.lower(): member for member in PILImageResampling}
     if isinstance(value, str) and value.lower() in names:
@@ -151,7 +151,7 @@ def parse_framing(value: Any) -> Framing:
     """A framing from itself, its dictionary, or a size alone: then whole RGB images are resized to it.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: If it is none of these.
     """
     if isinstance(value, Framing):
         return value

@@ -133,18 +133,18 @@ class NoisyImageProcessorPil(_NoiseMixin, PilBackend):
     `processor(images, do_noise=True, return_tensors="pt")`.
 
     Args:
-        size: the certified resolution, {"height": h, "width": w} or an int; noise is added at this size. With do_center_crop it is what
+        size: The certified resolution, {"height": h, "width": w} or an int; noise is added at this size. With do_center_crop it is what
             images are resized to before the crop, {"shortest_edge": s} too, and `crop_size` is the certified resolution.
-        model_size: what the backbone sees, or None for `size`.
-        noise: a mixture as `NoiseMixture.parse` reads it.
-        do_noise: add it; False by default.
+        model_size: What the backbone sees, or None for `size`.
+        noise: A mixture as `NoiseMixture.parse` reads it.
+        do_noise: Add it; False by default.
         num_channels: 3 for RGB, 1 for grey images.
         do_normalize: False for `SmoothedClassifier` and `RobustTrainer`, which normalise themselves.
-        image_mean, image_std: in [0, 1] pixel units.
-        kwargs: everything else that image processors of `transformers` take.
+        image_mean, image_std: Radius in [0, 1] pixel units.
+        kwargs: Everything else that image processors of `transformers` take.
 
     Raises:
-        ValueError: on an invalid mixture, noise on images that are not in [0, 1] after rescaling, or mixed shapes.
+        ValueError: On an invalid mixture, noise on images that are not in [0, 1] after rescaling, or mixed shapes.
     """
 
     def _as_backend(self, pixels: Tensor) -> np.ndarray[Any, Any]:

@@ -19,8 +19,8 @@ class ImageReader:
     """Reads rows of a data set, and decodes their images itself where the data set would do it on reading a row.
 
     Args:
-        dataset: as in `PixelDataset`.
-        column: of the images.
+        dataset: As in `PixelDataset`.
+        column: Column of the images.
     """
 
     def __init__(self, dataset: Any, column: str) -> None:
@@ -38,8 +38,8 @@ class ImageReader:
         """A row, with its image as it is kept.
 
         Raises:
-            IndexError: outside the data set.
-            UnreadableImageError: if the data set decodes images itself and cannot.
+            IndexError: Outside the data set.
+            UnreadableImageError: If the data set decodes images itself and cannot.
         """
         try:
             row: Mapping[str, Any] = self._rows[index]
@@ -57,8 +57,8 @@ class ImageReader:
         """The image of a row: a PIL image that is decoded, or whatever else the data set holds.
 
         Raises:
-            UnreadableImageError: if it is missing or damaged.
-            ValueError: if the row has no such column, or text in it.
+            UnreadableImageError: If it is missing or damaged.
+            ValueError: If the row has no such column, or text in it.
         """
         if self.column not in row:
             raise ValueError(

@@ -15,12 +15,12 @@ class LabelReader:
     """Finds the label column of a data set, matches its classes with the model's, and reads labels.
 
     Args:
-        dataset: as in `PixelDataset`.
-        label_column: its name; found if not given. A column that was found and marks every image as unlabelled (-1) is left alone.
-        id2label, labels, label_map: as in `class_map`. Labels that are text are always matched by name.
+        dataset: As in `PixelDataset`.
+        label_column: Its name; found if not given. A column that was found and marks every image as unlabelled (-1) is left alone.
+        id2label, labels, label_map: As in `class_map`. Labels that are text are always matched by name.
 
     Raises:
-        ValueError: as `find_column` and `class_map`, and if the named column has no label.
+        ValueError: As `find_column` and `class_map`, and if the named column has no label.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class LabelReader:
         """Read all labels, where that needs no image.
 
         Raises:
-            ValueError: naming the first image whose label is no class.
+            ValueError: The message names the first image whose label is no class.
         """
         for index, value in enumerate(self._values or ()):
             self.label(value, index)
@@ -74,7 +74,7 @@ class LabelReader:
         """The class in the model.
 
         Raises:
-            ValueError: if it is none.
+            ValueError: If it is none.
         """
         if isinstance(value, str) and self._how is not None:
             return self._text(value, index)

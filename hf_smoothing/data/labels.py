@@ -20,11 +20,11 @@ class ClassMap:
     """Which class of a model each class of a data set is.
 
     Attributes:
-        names: of the data set's classes, in the order of their numbers; None where it has numbers alone.
-        model_names: of the model's classes, in order; None where there is no model.
-        to_model: for each class of the data set its number in the model, or None for one that no image has and the model lacks;
+        names: Names of the data set's classes, in the order of their numbers; None where it has numbers alone.
+        model_names: Names of the model's classes, in order; None where there is no model.
+        to_model: For each class of the data set its number in the model, or None for one that no image has and the model lacks;
             None as a whole where the numbers are taken as they are.
-        how: for each class "by name", "by position", "by number" or "by hand"; where classes are met one by one, how all of them are matched.
+        how: For each class "by name", "by position", "by number" or "by hand"; where classes are met one by one, how all of them are matched.
     """
 
     names: tuple[str, ...] | None
@@ -46,7 +46,7 @@ class ClassMap:
         """For a person: one line, and a line for each pair whose names or numbers differ.
 
         Args:
-            most: pairs to show.
+            most: Maximum number of pairs to show.
         """
         total = len(self.model_names or ())
         if self.names is None or self.to_model is None:
@@ -113,16 +113,17 @@ def class_map(
     left over are matched by position. The data set may have fewer classes than the model.
 
     Args:
-        names: class names of the data set in order, if it has any.
-        id2label: the model's label map, if there is one. Maps of the kind LABEL_0, LABEL_1, ... have no names to match.
-        labels: "by-name", or "by-number" to take the data set's numbers as the model's; by default by name where the model has names.
-        label_map: by hand: class name or number in the data set -> class name or number in the model. Classes that it does not
+        names: Class names of the data set in order, if it has any.
+        id2label: The model's label map, if there is one. Maps of the kind LABEL_0, LABEL_1, ... have no names to match.
+        labels: Either "by-name", or "by-number" to take the data set's numbers as the model's; by default by name
+            where the model has names.
+        label_map: By hand: class name or number in the data set -> class name or number in the model. Classes that it does not
             name are matched as `labels` says.
-        present: numbers of the classes that images have, where that is known. Other classes may be missing in the model.
-        ordered: whether the order of `names` means anything; without, nothing is matched by position or number.
+        present: Numbers of the classes that images have, where that is known. Other classes may be missing in the model.
+        ordered: Whether the order of `names` means anything; without, nothing is matched by position or number.
 
     Raises:
-        ValueError: if a class has no place in the model or several, or it is not clear which numbers are meant.
+        ValueError: If a class has no place in the model or several, or it is not clear which numbers are meant.
     """
     if labels is not None and labels not in LABELS:
         raise ValueError(f"`labels` must be 'by-name' or 'by-number', got {labels!r}.")
@@ -171,7 +172,7 @@ def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) 
     """By name or by number, where the caller does not say.
 
     Raises:
-        ValueError: if the model has no names, and numbers in the data set's names are not its numbers.
+        ValueError: If the model has no names, and numbers in the data set's names are not its numbers.
     """
     if any(name != f"LABEL_{index}" for index, name in enumerate(model_names)) or not rest:
         return "by-name"
@@ -196,7 +197,7 @@ def _by_hand(label_map: Mapping[Any, Any], names: Sequence[str] | None, model_na
     """Numbers of the data set -> numbers of the model.
 
     Raises:
-        ValueError: if a class is in neither, or stands there twice.
+        ValueError: If a class is in neither, or stands there twice.
     """
     if not isinstance(label_map, Mapping):
         raise ValueError(

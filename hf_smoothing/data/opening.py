@@ -21,12 +21,12 @@ def load_split(path: str, split: str, *, config: str | None = None, streaming: b
 
     Args:
         path: Hub id or folder.
-        split: its name; slices such as "test[:10%]" work as well.
-        config: which configuration, where the data set has several.
-        streaming: read it as a stream.
+        split: Its name; slices such as "test[:10%]" work as well.
+        config: Which configuration, where the data set has several.
+        streaming: Read it as a stream.
 
     Raises:
-        ValueError: if there is no such data set, configuration or split, naming those that exist.
+        ValueError: If there is no such data set, configuration or split, naming those that exist.
     """
     if (Path(path) / "state.json").is_file():
         return _saved_split(path, split, streaming)
@@ -83,13 +83,13 @@ def open_pixels(
     """The images of the chosen split, its labels read and matched as far as that needs no image.
 
     Args:
-        choice: which data set.
-        size, id2label: as in `PixelDataset`.
-        streaming: read it as a stream.
-        labelled: read labels; otherwise there may be any, or none.
+        choice: Data set to open.
+        size, id2label: As in `PixelDataset`.
+        streaming: Read it as a stream.
+        labelled: Read labels; otherwise there may be any, or none.
 
     Raises:
-        ValueError: as `load_split` and `PixelDataset`; naming the first image whose label is no class of the model.
+        ValueError: As `load_split` and `PixelDataset`; naming the first image whose label is no class of the model.
     """
     check_selection_options(choice.stride, choice.max_images)
     options = choice.pixel_options()  # before anything is loaded
@@ -107,7 +107,7 @@ def chosen_images(choice: DataChoice, pixels: PixelDataset | PixelStream) -> Seq
     """The indices to take: spread over a data set, the first of a stream; None for all of a stream.
 
     Raises:
-        ValueError: if a number is below 1, or a stream is to be taken by a stride without an end.
+        ValueError: If a number is below 1, or a stream is to be taken by a stride without an end.
     """
     how = {"stride": choice.stride, "max_images": choice.max_images}
     return select_from_stream(**how) if isinstance(pixels, PixelStream) else select_images(len(pixels), **how)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def training_split(choice: DataChoice) -> tuple[Any, dict[int, str]]:
     Classes of a ClassLabel column keep their names and numbers; text is sorted; whole numbers are their own names.
 
     Raises:
-        ValueError: as `load_split`; if there is no clear label column, or no label in it.
+        ValueError: As `load_split`; if there is no clear label column, or no label in it.
     """
     check_selection_options(choice.stride, choice.max_images)
     dataset = load_split(choice.dataset, choice.split, config=choice.config)
@@ -170,7 +170,7 @@ def check_apart(dataset: str, output_dir: Any) -> None:
     """Refuse an output folder inside the folder of the data set, whose files would be read as data next time.
 
     Raises:
-        ValueError: naming both.
+        ValueError: The message names both.
     """
     folder, output = Path(dataset), Path(output_dir)
     if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):

@@ -40,11 +40,11 @@ def framing_of(source: Any) -> Framing:
     """How images become the pixels of a classifier, from whatever says it.
 
     Args:
-        source: a `SmoothedClassifier`, a backbone with a note of `RobustTrainer`, the configuration of either, an image processor, a `Framing`,
+        source: A `SmoothedClassifier`, a backbone with a note of `RobustTrainer`, the configuration of either, an image processor, a `Framing`,
             its dictionary, or a size alone: then whole RGB images are resized to it.
 
     Raises:
-        ValueError: if it does not say, or its image processor does what cannot be expressed.
+        ValueError: If it does not say, or its image processor does what cannot be expressed.
     """
     config = getattr(source, "config", source)
     if callable(getattr(config, "framing", None)):
@@ -95,11 +95,11 @@ def read_processor(processor: Any, channels: int | None = None) -> ProcessorPixe
     """What an image processor does, checked: our pixels of two probe images are its own, within `LARGEST` and `MEAN`.
 
     Args:
-        processor: of any class of `transformers`, or one with its attributes and call.
-        channels: that the network takes; by default as many as there are means.
+        processor: Processor of any class of `transformers`, or one with its attributes and call.
+        channels: Number of channels that the network takes; by default as many as there are means.
 
     Raises:
-        ValueError: if it does what a resize, a centre crop and a normalisation cannot express; with the difference.
+        ValueError: If it does what a resize, a centre crop and a normalisation cannot express; with the difference.
     """
     name = type(processor).__name__
     if callable(getattr(processor, "framing", None)):
@@ -164,7 +164,7 @@ def _outputs(processor: Any, images: Sequence[Image.Image]) -> Tensor:
     """What the processor makes of the images, float (images, channels, height, width).
 
     Raises:
-        ValueError: if it is no tensor of pixels, or a failure of its own.
+        ValueError: If it is no tensor of pixels, or a failure of its own.
     """
     name = type(processor).__name__
     options = {"do_noise": False} if hasattr(processor, "do_noise") else {}

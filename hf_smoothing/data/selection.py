@@ -20,7 +20,7 @@ def select_images(total: int, *, stride: int = 1, max_images: int | None = None)
     """Indices of the images to take: every `stride`-th, and of these at most `max_images`, spread over all of them.
 
     Raises:
-        ValueError: if a number is below 1.
+        ValueError: If a number is below 1.
     """
     check_selection_options(stride, max_images)
     every = range(0, total, stride)
@@ -31,7 +31,7 @@ def select_from_stream(*, stride: int = 1, max_images: int | None = None) -> Seq
     """As `select_images` for a stream, whose length is not known before its end: the first ones, or None for all.
 
     Raises:
-        ValueError: if a number is below 1, or a stride has no end.
+        ValueError: If a number is below 1, or a stride has no end.
     """
     check_selection_options(stride, max_images)
     if max_images is None and stride > 1:
@@ -43,7 +43,7 @@ def check_selection_options(stride: int, max_images: int | None) -> None:
     """Refuse numbers below 1.
 
     Raises:
-        ValueError: naming the first.
+        ValueError: The message names the first.
     """
     for name, value in (("stride", stride), ("max_images", max_images)):
         if value is not None and value < 1:

@@ -20,7 +20,7 @@ def after_move(name: str, box: Box, function: Callable[[Tensor], Tensor]) -> int
     """Where the images are after entries were moved about: found by moving their numbers in the same way.
 
     Raises:
-        UnsupportedOperationError: if they are not one dimension in the old order any more.
+        UnsupportedOperationError: If they are not one dimension in the old order any more.
     """
     if box.batch is None:
         return None
@@ -46,7 +46,7 @@ def after_broadcast(name: str, parts: Sequence[Any], shape: torch.Size) -> int |
     """Where the images are in what boxes and constant tensors were broadcast to.
 
     Raises:
-        UnsupportedOperationError: if boxes have them in different places, or a constant is not the same for all images.
+        UnsupportedOperationError: If boxes have them in different places, or a constant is not the same for all images.
     """
     places = {box.ndim - box.batch for box in parts if isinstance(box, Box) and box.batch is not None}
     if not places:
@@ -64,7 +64,7 @@ def same_for_all(name: str, constant: Tensor, dim: int) -> None:
     """Refuse a constant that differs between the images of a batch.
 
     Raises:
-        UnsupportedOperationError: naming the operation.
+        UnsupportedOperationError: The message names the operation.
     """
     if constant.shape[dim] > 1 and not bool((constant == constant.narrow(dim, 0, 1)).all()):
         refuse_neighbours(name, "A constant differs between the places of the batch")
@@ -74,7 +74,7 @@ def images_first(name: str, box: Box, ndim: int | None = None) -> None:
     """Refuse a box whose images are not the first dimension, or that has not `ndim` dimensions.
 
     Raises:
-        UnsupportedOperationError: naming the operation.
+        UnsupportedOperationError: The message names the operation.
     """
     if box.batch not in (None, 0):
         refuse_neighbours(name, f"It takes the images as dimension 0, got them as dimension {box.batch}")
@@ -86,10 +86,10 @@ def after_reduction(name: str, box: Box, dims: Any, keepdim: bool) -> tuple[tupl
     """The dimensions that are reduced, and where the images are then.
 
     Args:
-        dims: one, several, or None for all.
+        dims: One dimension, several, or None for all.
 
     Raises:
-        UnsupportedOperationError: if the images are reduced.
+        UnsupportedOperationError: If the images are reduced.
     """
     given = range(box.ndim) if dims is None else (dims,) if isinstance(dims, int) else tuple(dims) or range(box.ndim)
     chosen = tuple(sorted(dim % box.ndim for dim in given))

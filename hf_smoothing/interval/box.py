@@ -23,11 +23,11 @@ class Box:
     that share its memory are refused from then on (see `memory`); no tensor of a box is ever written to.
 
     Args:
-        lower, upper: tensors of one shape; lower <= upper.
-        value: a tensor in the box, such as the clean activation; needed by batch norm in train mode.
-        trace: what is noted down; shared by all boxes that come of this one.
-        dtype: that the network computes in, of which the box takes its constants; by default that of the ends.
-        batch: the dimension that counts the images, or None where nobody asks for it (see `batches`).
+        lower, upper: Tensors of one shape; lower <= upper.
+        value: A tensor in the box, such as the clean activation; needed by batch norm in train mode.
+        trace: Notes of the run, shared by all boxes that come from this one.
+        dtype: Precision that the network computes in, of which the box takes its constants; by default that of the ends.
+        batch: The dimension that counts the images, or None where nobody asks for it (see `batches`).
 
     Raises (when an operation is applied): UnsupportedOperationError, naming it.
     """

@@ -22,14 +22,14 @@ class IntervalRadiusCallback(TrainerCallback):
     sqrt(accuracy * ACR / largest). Choose on images held out of training, never on test.
 
     Args:
-        trainer: the trainer to watch; add the callback with `trainer.add_callback`.
-        dataset: as for `certify_dataset_linf`, with labels.
-        largest: as in `linf_certificates`.
-        indices: which images; by default 500, spread over the data set.
-        batch_size: images bounded at once.
+        trainer: The trainer to watch; add the callback with `trainer.add_callback`.
+        dataset: As for `certify_dataset_linf`, with labels.
+        largest: As in `linf_certificates`.
+        indices: Which images; by default 500, spread over the data set.
+        batch_size: Images bounded at once.
 
     Raises:
-        ValueError: if `largest` is not in (0, 1], or an image has no label.
+        ValueError: If `largest` is not in (0, 1], or an image has no label.
 
     Source of the criterion: arXiv 2307.13078 (which applied it to test images).
     """

@@ -22,12 +22,12 @@ def classify_function(classifier: nn.Module) -> Callable[[Any], Any]:
     """What turns [0, 1] pixels, or a box of them, into logits.
 
     Args:
-        classifier: a `SmoothedClassifier` (its base classifier), a plain model whose configuration notes its pixels
+        classifier: A `SmoothedClassifier` (its base classifier), a plain model whose configuration notes its pixels
             (`config.hf_smoothing`), or any module of [0, 1] pixels.
 
     Raises:
-        TypeError: if it is no module.
-        ValueError: if a plain model of `transformers` does not say how its pixels are normalised.
+        TypeError: If it is no module.
+        ValueError: If a plain model of `transformers` does not say how its pixels are normalised.
     """
     if not isinstance(classifier, nn.Module):
         raise TypeError(f"Certification needs a module, whose weights it can read, got {type(classifier).__name__}.")
@@ -64,19 +64,21 @@ def linf_certificates(
     and convolutions by Winograd or FFT. The bounds themselves are computed in float64 and rounded outward.
 
     Args:
-        classifier: see `classify_function`; in eval mode.
-        pixels: float (batch, channels, height, width) in [0, 1], or uint8.
-        largest: radius at which to stop looking, in [0, 1] pixel units.
-        backward: use backward linear bounds (CROWN-IBP) as well, where they are tighter: larger radii, at several times the cost.
+        classifier: See `classify_function`; in eval mode.
+        pixels: Pixels, float (batch, channels, height, width) in [0, 1], or uint8.
+        largest: Radius at which to stop looking, in [0, 1] pixel units.
+        backward: Use backward linear bounds (CROWN-IBP) as well, where they are tighter: larger radii, at several times the cost.
         cover_run: False for a guarantee in real arithmetic only, which is a little larger.
-        tolerance, iterations: see `certified_radii`.
+        tolerance, iterations: See `certified_radii`.
 
     Returns:
-        (classes int64 (batch,), radii float64 (batch,)): the predictions in real arithmetic; the radius 0 where nothing can be certified.
+        The tuple (classes int64 (batch,), radii float64 (batch,)): the predictions in real arithmetic; the radius 0
+        where nothing can be certified.
 
     Raises:
-        UnsupportedOperationError: naming an operation of the network without a bound, such as one that mixes the images of a batch.
-        ValueError: in train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, a `largest`
+        UnsupportedOperationError: The message names an operation of the network without a bound, such as one that
+            mixes the images of a batch.
+        ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, a `largest`
             outside (0, 1], or pixels outside [0, 1].
     """
     check_certifiable(classifier, largest, cover_run)
@@ -159,9 +161,9 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
     """Refuse what would make certificates meaningless.
 
     Raises:
-        TypeError: if the classifier is no module.
-        UnsupportedOperationError: if a part of it is a compiled script, which boxes cannot enter.
-        ValueError: in train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, or a
+        TypeError: If the classifier is no module.
+        UnsupportedOperationError: If a part of it is a compiled script, which boxes cannot enter.
+        ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, or a
             largest radius outside (0, 1].
     """
     classify_function(classifier)

@@ -19,7 +19,7 @@ def constant(value: Any, box: Box) -> tuple[Tensor, torch.dtype]:
     what they are. The tensor is a copy where bounds look at it later (margins and backward bounds), since the network may change its own in place.
 
     Raises:
-        UnsupportedOperationError: if it is neither.
+        UnsupportedOperationError: If it is neither.
     """
     if isinstance(value, numbers.Real):
         value = int(value) if isinstance(value, numbers.Integral) else float(value)
@@ -43,7 +43,7 @@ def number(value: Any, box: Box, name: str) -> float:
     """A number that is an option of an operation, such as a slope, rounded to the dtype of the network.
 
     Raises:
-        UnsupportedOperationError: if it is no number.
+        UnsupportedOperationError: If it is no number.
     """
     if not isinstance(value, numbers.Real):
         raise UnsupportedOperationError(

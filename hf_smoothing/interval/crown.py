@@ -61,8 +61,8 @@ def backward_margins(logits: Box, labels: Tensor) -> Tensor:
     With a trace that covers the run, every step gives away |A| times what the run's rounding adds to it.
 
     Args:
-        logits: a box whose trace kept origins.
-        labels: int64 (batch,).
+        logits: A box whose trace kept origins.
+        labels: Labels, int64 (batch,).
     """
     batch, classes = logits.shape
     chosen = torch.nn.functional.one_hot(labels, classes).to(logits.like.dtype)

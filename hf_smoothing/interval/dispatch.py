@@ -24,7 +24,7 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     """Apply the rule of a torch function.
 
     Raises:
-        UnsupportedOperationError: naming the operation, if it has no sound bound with these arguments.
+        UnsupportedOperationError: The message names the operation, if it has no sound bound with these arguments.
     """
     name = getattr(function, "__name__", str(function))
     if function not in RULES:

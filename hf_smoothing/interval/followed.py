@@ -19,14 +19,14 @@ def check_followed(classify: Callable[[Any], Any], images: Tensor, bounds: Box, 
     random numbers, or treats tensors otherwise than boxes is found so.
 
     Args:
-        classify: from pixels to logits.
-        images: float64 (batch, channels, height, width).
-        bounds: of their logits, which cover runs in `dtype`.
-        dtype: of the network. In half precision the bounds cover no run, and nothing is compared.
+        classify: From pixels to logits.
+        images: Images, float64 (batch, channels, height, width).
+        bounds: Bounds of their logits, which cover runs in `dtype`.
+        dtype: Computing dtype of the network. In half precision the bounds cover no run, and nothing is compared.
 
     Raises:
-        TypeError: if the network returns no logits.
-        ValueError: if logits are outside their bounds, or random numbers are drawn.
+        TypeError: If the network returns no logits.
+        ValueError: If logits are outside their bounds, or random numbers are drawn.
     """
     if bounds.ndim != 2 or len(bounds) != len(images):
         raise TypeError(

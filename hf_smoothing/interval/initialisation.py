@@ -17,11 +17,11 @@ def initialise_for_intervals(model: nn.Module, halved: Sequence[str] = ()) -> No
     initialisation lets it grow by a factor of the order of sqrt(fan_in).
 
     Args:
-        model: changed in place, from torch's global random state.
-        halved: names of layers right after residual additions, which double the width: they get half the weights.
+        model: Model to be changed in place, from torch's global random state.
+        halved: Names of layers right after residual additions, which double the width: they get half the weights.
 
     Raises:
-        ValueError: if `halved` names no such layer.
+        ValueError: If `halved` names no such layer.
 
     Source: Shi et al., arXiv 2103.17268, section 3.1.
     """

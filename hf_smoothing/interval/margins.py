@@ -21,8 +21,8 @@ class Margins:
     """Bounds for a batch.
 
     Attributes:
-        lower: (batch, num_labels): lower bound of f_y - f_t over the box; inf at t = y.
-        logits: (batch, num_labels) at the centre, or None if the box had no value.
+        lower: Float64 (batch, num_labels): lower bound of f_y - f_t over the box; inf at t = y.
+        logits: Logits (batch, num_labels) at the centre, or None if the box had no value.
     """
 
     lower: Tensor
@@ -41,16 +41,16 @@ def box_around(
     """The l-infinity ball around each image, within [0, 1].
 
     Args:
-        pixels: float (batch, channels, height, width) in [0, 1].
-        epsilon: radius in [0, 1] pixel units, one number or one an image.
-        trace: of the journey to come.
-        value: whether the images themselves travel with the box.
-        dtype: that the network computes in; by default that of the pixels.
-        followed: whether to refuse what mixes the images of a batch; always so where the trace keeps origins, since backward bounds
+        pixels: Pixels, float (batch, channels, height, width) in [0, 1].
+        epsilon: Radius in [0, 1] pixel units, one number or one an image.
+        trace: Trace of the run to come.
+        value: Whether the images themselves travel with the box.
+        dtype: Precision that the network computes in; by default that of the pixels.
+        followed: Whether to refuse what mixes the images of a batch; always so where the trace keeps origins, since backward bounds
             add up what belongs to one image.
 
     Raises:
-        ValueError: if an image leaves [0, 1], or a radius is negative or nan: there would be no such ball.
+        ValueError: If an image leaves [0, 1], or a radius is negative or nan: there would be no such ball.
     """
     if not bool(((pixels >= 0.0) & (pixels <= 1.0)).all()):
         raise ValueError(
@@ -75,13 +75,13 @@ def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> M
     """Send a box through a classifier and bound the margins of the labels: `margins_of` what comes out.
 
     Args:
-        classify: box -> box of logits, or an output with `logits`.
-        box: of what it takes.
-        labels: int64 (batch,).
+        classify: Box -> box of logits, or an output with `logits`.
+        box: Box of what it takes.
+        labels: Labels, int64 (batch,).
 
     Raises:
-        UnsupportedOperationError: naming an operation without a bound.
-        ValueError: on labels out of range.
+        UnsupportedOperationError: The message names an operation without a bound.
+        ValueError: On labels out of range.
     """
     return margins_of(logits_of(classify, box), labels)
 
@@ -90,8 +90,8 @@ def logits_of(classify: Callable[[Any], Any], given: Any) -> Any:
     """What a classifier makes of pixels or of a box of them: the same, of logits, also out of an output with `logits`.
 
     Raises:
-        UnsupportedOperationError: naming an operation without a bound for a box, and its place.
-        TypeError: if a box does not come out as one.
+        UnsupportedOperationError: The message names an operation without a bound for a box, and its place.
+        TypeError: If a box does not come out as one.
     """
     if not isinstance(given, Box):
         output = classify(given)
@@ -123,11 +123,11 @@ def margins_of(logits: Box, labels: Tensor) -> Margins:
     With a trace that keeps origins the bounds are the better of these and backward linear ones (`crown`), entry by entry.
 
     Args:
-        logits: out of a network.
-        labels: int64 (batch,).
+        logits: Logits of a network.
+        labels: Labels, int64 (batch,).
 
     Raises:
-        ValueError: on labels out of range.
+        ValueError: On labels out of range.
     """
     classes = logits.shape[1]
     if bool(((labels < 0) | (labels >= classes)).any()):

@@ -24,7 +24,8 @@ class Memory:
         """Refuse a box of an older version.
 
         Raises:
-            UnsupportedOperationError: naming the operation that uses it, and the one that changed the memory.
+            UnsupportedOperationError: The message names the operation that uses it, and the one that changed the
+                memory.
         """
         if version != self.version:
             raise UnsupportedOperationError(

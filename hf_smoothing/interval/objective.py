@@ -46,16 +46,17 @@ def adaptive_interval(
     certified there, and otherwise the root in between. With `adaptive` False every image is trained at the cap, as by Shi et al.
 
     Args:
-        model, batch, state: as for every objective; the model must be made of what interval bounds know.
-        largest: e_max, in [0, 1] pixel units, e.g. 8.8 / 255.
-        kappa: weight of clean accuracy against robustness, in [0, 1]. It traces the tradeoff.
-        adaptive: each image at its own radius.
-        clean_share, ramp_share: of the training: first the cap is 0, then it grows to e_max.
-        regularisation: w, of the two regularisers, from when the cap begins to grow until it is e_max.
-        l1: lambda.
+        model, batch, state: As for every objective; the model must be made of what interval bounds know.
+        largest: The cap e_max, in [0, 1] pixel units, e.g. 8.8 / 255.
+        kappa: Weight of clean accuracy against robustness, in [0, 1]. It traces the tradeoff.
+        adaptive: Train each image at its own radius.
+        clean_share, ramp_share: Clean share and ramp share of the training: first the cap is 0, then it grows to
+            e_max.
+        regularisation: Weight w of the two regularisers, from when the cap begins to grow until it is e_max.
+        l1: Weight lambda of the l1 norm of the weights.
 
     Raises:
-        ValueError: on arguments out of range, or with training noise, which these bounds do not know.
+        ValueError: On arguments out of range, or with training noise, which these bounds do not know.
 
     Source: Nurlanov, Schmidt and Bernard, arXiv 2307.13078 (adaptive radii); Shi et al., arXiv 2103.17268 (warm-up).
     """
@@ -96,7 +97,7 @@ def check_settings(largest: float, kappa: float, clean_share: float, ramp_share:
     """Refuse what makes no sense.
 
     Raises:
-        ValueError: naming it.
+        ValueError: The message names it.
     """
     check_largest(largest)
     if not 0.0 <= kappa <= 1.0:
@@ -144,8 +145,8 @@ def warm_up_regularisers(first: Box, layers: list[Box]) -> tuple[Tensor, Tensor]
     """L_tight and L_relu: keep the widths from exploding, and active and inactive units in balance. Means over the activations.
 
     Args:
-        first: the box of pixels.
-        layers: the boxes that enter the activations.
+        first: The box of pixels.
+        layers: The boxes that enter the activations.
 
     Source: Shi et al., arXiv 2103.17268, equations 9 and 11; tolerance 0.5.
     """

@@ -27,18 +27,18 @@ def certified_radii(
     converged. Deterministic.
 
     Args:
-        violation: (image numbers (m,), radii (m,)) -> (m,): minus the worst margin over the box; <= 0 means certified. Images that
-            are decided are left out of later calls.
-        count: number of images.
-        largest: radius at which to stop looking, > 0.
-        device, dtype: of the radii.
-        tolerance: width of the bracket at which an image is decided.
-        flatness: an image is decided as well once its violation is in (-flatness, 0].
-        iterations: calls of `violation` at most, after those at 0 and at `largest`.
-        at_zero, at_largest: (count,): what `violation` says there, where it is known already.
+        violation: A function of (image numbers (m,), radii (m,)) -> (m,): minus the worst margin over the box; <= 0
+            means certified. Images that are decided are left out of later calls.
+        count: Number of images.
+        largest: Radius at which to stop looking, > 0.
+        device, dtype: Device and dtype of the radii.
+        tolerance: Width of the bracket at which an image is decided.
+        flatness: An image is decided as well once its violation is in (-flatness, 0].
+        iterations: Maximum number of calls of `violation`, after those at 0 and at `largest`.
+        at_zero, at_largest: Values of `violation` there (count,), where they are known already.
 
     Raises:
-        ValueError: if `largest`, `tolerance` or `iterations` is not positive.
+        ValueError: If `largest`, `tolerance` or `iterations` is not positive.
 
     Source: Chandrupatla (1997), *A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function without
     using derivatives*, Advances in Engineering Software 28(3).
@@ -92,7 +92,7 @@ def check_largest(largest: float) -> None:
     """Refuse a largest radius that makes no sense.
 
     Raises:
-        ValueError: if it is not in (0, 1].
+        ValueError: If it is not in (0, 1].
     """
     if not 0.0 < largest <= 1.0:
         raise ValueError(

@@ -56,7 +56,7 @@ def refuse(name: str, why: str | None = None) -> NoReturn:
     """Raise the refusal of an operation.
 
     Raises:
-        UnsupportedOperationError: naming it.
+        UnsupportedOperationError: The message names it.
     """
     raise UnsupportedOperationError(f"There is no sound bound for {name!r}. {why or REASONS.get(name, KNOWN)}")
 
@@ -65,7 +65,7 @@ def refuse_neighbours(name: str, what: str) -> NoReturn:
     """Raise the refusal of an operation that mixes the images of a batch.
 
     Raises:
-        UnsupportedOperationError: naming it.
+        UnsupportedOperationError: The message names it.
     """
     refuse(
         name, f"{what}, and an image's logits must not depend on its neighbours: keep the batch dimension as it is."
@@ -76,7 +76,7 @@ def located(error: Exception) -> UnsupportedOperationError:
     """The refusal with the module and the line that it came from; also of an error that torch raised about a box.
 
     Args:
-        error: raised while a box went through a network.
+        error: Error raised while a box went through a network.
     """
     kind = type(error) if isinstance(error, UnsupportedOperationError) else UnsupportedOperationError
     text = str(error)

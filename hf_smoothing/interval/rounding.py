@@ -20,14 +20,14 @@ def widened(box: Box, *, terms: int, name: str, sizes: Tensor | None = None) -> 
     to 0, each; numbers too large for the dtype leave an image without bounds.
 
     Args:
-        box: made by an operation; unchanged unless its trace rounds outward.
-        terms: n.
-        name: of the operation, for messages.
-        sizes: the sums of absolute values; by default the larger end.
+        box: Result of an operation; unchanged unless its trace rounds outward.
+        terms: Number of terms, n.
+        name: Name of the operation, for messages.
+        sizes: The sums of absolute values; by default the larger end.
 
     Raises:
-        ValueError: where n is too large for the dtype of the bounds.
-        UnsupportedOperationError: where a run in less than float32 would have to be covered.
+        ValueError: Where n is too large for the dtype of the bounds.
+        UnsupportedOperationError: Where a run in less than float32 would have to be covered.
     """
     trace = box.trace
     if not trace.outward:
@@ -59,9 +59,9 @@ def give_up_overflow(box: Box, sizes: Tensor, name: str) -> None:
     """Leave images without bounds where numbers on the way to a result, which itself is small again, overflow the dtype of a run.
 
     Args:
-        box: with the images in the same dimension as `sizes`; nothing happens unless its trace rounds outward.
-        sizes: of the largest such numbers.
-        name: of the operation, for messages.
+        box: Box with the images in the same dimension as `sizes`; nothing happens unless its trace rounds outward.
+        sizes: Sizes of the largest such numbers.
+        name: Name of the operation, for messages.
     """
     if box.trace.outward:
         limit = torch.finfo(box.dtype if box.trace.cover_run else sizes.dtype).max / 4

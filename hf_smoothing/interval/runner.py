@@ -51,21 +51,21 @@ def certify_dataset_linf(
     Under `accelerate launch` or `torchrun` each rank takes every k-th image. A row does not depend on the others of its batch.
 
     Args:
-        classifier: as in `linf_certificates`.
-        dataset: as in `hf_smoothing.certify_dataset`, but no stream.
-        output_dir: the run folder, created or resumed.
-        largest, backward, cover_run, tolerance: as in `linf_certificates`.
-        indices: which images, all by default.
-        batch_size: images bounded at once.
-        description: further JSON facts for `run.json`.
-        progress: show a bar on the main rank.
+        classifier: As in `linf_certificates`.
+        dataset: As in `hf_smoothing.certify_dataset`, but no stream.
+        output_dir: The run folder, created or resumed.
+        largest, backward, cover_run, tolerance: As in `linf_certificates`.
+        indices: Images to certify, all by default.
+        batch_size: Images bounded at once.
+        description: Further JSON facts for `run.json`.
+        progress: Show a bar on the main rank.
 
     Returns:
-        the run, with the rows of all ranks.
+        The run, with the rows of all ranks.
 
     Raises:
-        UnsupportedOperationError: naming an operation of the network without a bound.
-        ValueError: on an empty selection, bad pixels, train mode, weights that are not finite, or a folder that holds another run.
+        UnsupportedOperationError: The message names an operation of the network without a bound.
+        ValueError: On an empty selection, bad pixels, train mode, weights that are not finite, or a folder that holds another run.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")

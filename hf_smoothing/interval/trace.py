@@ -21,22 +21,22 @@ class Trace:
     """What is noted down while a box travels.
 
     Attributes:
-        outward: whether every result is widened by a bound on its own rounding error.
-        cover_run: whether it is widened as well by a bound on the rounding of the network as it is run, in the dtype of the boxes.
-        real: whether certificates are of real arithmetic, so that autocast, which no bound covers, is noted in `autocast` and no error.
-        autocast: whether an operation met autocast.
-        tolerant: whether images for which an operation has no bound (a division by an interval around 0) are noted in `hopeless`
+        outward: Whether every result is widened by a bound on its own rounding error.
+        cover_run: Whether it is widened as well by a bound on the rounding of the network as it is run, in the dtype of the boxes.
+        real: Whether certificates are of real arithmetic, so that autocast, which no bound covers, is noted in `autocast` and no error.
+        autocast: Whether an operation met autocast.
+        tolerant: Whether images for which an operation has no bound (a division by an interval around 0) are noted in `hopeless`
             and go on without meaning, in place of an error.
-        hopeless: bool (batch,): those images, or None if there are none.
-        statistics: batch mean and variance of each batch norm in train mode, in the order of the calls. A box with a value writes
+        hopeless: Mask, bool (batch,): those images, or None if there are none.
+        statistics: Batch mean and variance of each batch norm in train mode, in the order of the calls. A box with a value writes
             them, one without reads them.
-        update_running: whether a batch norm in train mode updates its running statistics.
-        read: how many of `statistics` have been read.
-        before_activations: the boxes that entered an activation.
-        weights: of the linear layers and convolutions passed.
-        last_linear: the last linear layer passed.
-        origins: whether each box remembers where it came from, for backward bounds.
-        refusal: the first refusal of an operation, which the network may have caught to go another way than with tensors.
+        update_running: Whether a batch norm in train mode updates its running statistics.
+        read: How many of `statistics` have been read.
+        before_activations: The boxes that entered an activation.
+        weights: Weights of the linear layers and convolutions passed.
+        last_linear: The last linear layer passed.
+        origins: Whether each box remembers where it came from, for backward bounds.
+        refusal: The first refusal of an operation, which the network may have caught to go another way than with tensors.
     """
 
     outward: bool = False
@@ -58,13 +58,13 @@ class Trace:
         """Note the images that have an entry without a bound, or refuse the operation.
 
         Args:
-            where: bool, of the shape of the box.
-            batch: dimension of the images.
-            name: of the operation.
-            why: a sentence for the refusal.
+            where: Mask, bool, of the shape of the box.
+            batch: Dimension of the images.
+            name: Name of the operation.
+            why: A sentence for the refusal.
 
         Raises:
-            UnsupportedOperationError: unless the trace is tolerant.
+            UnsupportedOperationError: Unless the trace is tolerant.
         """
         if not bool(where.any()):
             return
@@ -79,10 +79,10 @@ class LinearLayer:
     """A linear layer that was passed.
 
     Attributes:
-        weight, bias: as the bounds took them.
-        before: what went in.
-        number: of the box that came out.
-        error: what the rounding of the run adds to what came out, at most.
+        weight, bias: As the bounds took them.
+        before: Box that went in.
+        number: Number of the box that came out.
+        error: What the rounding of the run adds to what came out, at most.
     """
 
     weight: Tensor
@@ -97,10 +97,10 @@ class Linear:
     """One input of an affine step.
 
     Attributes:
-        source: the box that went in.
-        function: the linear map of a tensor of the shape of `source`, without its constant part.
-        absolute: the same with the absolute values of its weights.
-        terms: numbers summed for one entry at most.
+        source: The box that went in.
+        function: The linear map of a tensor of the shape of `source`, without its constant part.
+        absolute: The same with the absolute values of its weights.
+        terms: Numbers summed for one entry at most.
     """
 
     source: Box
@@ -114,11 +114,11 @@ class Origin:
     """How a box came to be: y = sum of linear maps + shift, or between two lines over one box (see `crown`).
 
     Attributes:
-        parts: the linear maps; empty for an activation.
-        shift: constant part of the affine map, of a shape that broadcasts to the box.
-        shift_sizes: the sum of the absolute values that the shift was made of, which bounds its rounding.
-        activation: the box before a ReLU.
-        error: of the shape of the box: what the rounding of the run adds to this step, at most.
+        parts: The linear maps; empty for an activation.
+        shift: Constant part of the affine map, of a shape that broadcasts to the box.
+        shift_sizes: The sum of the absolute values that the shift was made of, which bounds its rounding.
+        activation: The box before a ReLU.
+        error: Errors, of the shape of the box: what the rounding of the run adds to this step, at most.
     """
 
     parts: tuple[Linear, ...] = ()

@@ -35,19 +35,19 @@ def add_lora(
     `save_adapters` only what was trained, `merge_lora` makes plain weights of it.
 
     Args:
-        model: a `SmoothedClassifier`.
-        rank: of the updates.
-        alpha: their scale times rank; 2 * rank by default.
-        dropout: before the updates, in training.
-        target_modules: last parts of the names of the layers; by default the query and value projections of attention.
+        model: A `SmoothedClassifier`.
+        rank: Rank of the updates.
+        alpha: Their scale times rank; 2 * rank by default.
+        dropout: Dropout before the updates, in training.
+        target_modules: Last parts of the names of the layers; by default the query and value projections of attention.
 
     Returns:
-        the share of the parameters that is trained.
+        The share of the parameters that is trained.
 
     Raises:
-        ModuleNotFoundError: without peft.
-        TypeError: if it is no `SmoothedClassifier`.
-        ValueError: if there are adapters already, a number makes no sense, or no layer has such a name.
+        ModuleNotFoundError: Without peft.
+        TypeError: If it is no `SmoothedClassifier`.
+        ValueError: If there are adapters already, a number makes no sense, or no layer has such a name.
 
     Source: Hu et al. (2022), arXiv 2106.09685.
     """
@@ -102,7 +102,7 @@ def inject_lora(classifier: nn.Module, settings: dict[str, Any]) -> None:
     """The layers that `add_lora` adds, without more.
 
     Raises:
-        ModuleNotFoundError: without peft.
+        ModuleNotFoundError: Without peft.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -134,11 +134,11 @@ def check_merged(model: Any) -> None:
     """Refuse what has adapters of peft that its configuration does not know of, so that they would be lost.
 
     Args:
-        model: a network, or a wrapper; what `add_lora` made passes.
+        model: A network, or a wrapper; what `add_lora` made passes.
 
     Raises:
-        TypeError: if it is a `PeftModel`.
-        ValueError: if there are adapters inside.
+        TypeError: If it is a `PeftModel`.
+        ValueError: If there are adapters inside.
     """
     cure = (
         "Merge them first: model = model.merge_and_unload() of a PeftModel, merge_lora(model) of a network to which they were added. Or leave them out, "
@@ -162,11 +162,11 @@ def merge_lora(model: Any) -> None:
     """Add the updates to the weights that they update and drop them; the answers stay the same up to rounding, and all is trainable.
 
     Args:
-        model: a `SmoothedClassifier`, or any network to which adapters of peft were added (add_adapter); changed in place.
+        model: A `SmoothedClassifier`, or any network to which adapters of peft were added (add_adapter); changed in place.
 
     Raises:
-        TypeError: if it is a `PeftModel`, which merges itself.
-        ValueError: without adapters.
+        TypeError: If it is a `PeftModel`, which merges itself.
+        ValueError: Without adapters.
     """
     if _of_peft(model):
         raise TypeError("A PeftModel merges itself: model = model.merge_and_unload().")
@@ -199,7 +199,7 @@ def save_adapters(model: Any, path: str | os.PathLike[str]) -> None:
     """Only what training changes: the updates, the head and batch-norm statistics, as safetensors.
 
     Raises:
-        ValueError: without adapters.
+        ValueError: Without adapters.
     """
     _check(model)
     save_file(
@@ -213,7 +213,7 @@ def load_adapters(model: Any, path: str | os.PathLike[str]) -> None:
     """What `save_adapters` wrote, into the same base classifier after the same `add_lora`.
 
     Raises:
-        ValueError: without adapters, or if the file holds others.
+        ValueError: Without adapters, or if the file holds others.
     """
     _check(model)
     with safe_open(path, "pt") as file:

@@ -21,7 +21,7 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: see `load_whole`.
+        ValueError: See `load_whole`.
     """
     if (names := kwargs.get("id2label")) is not None:
         check_names(names, kwargs.get("num_labels"))
@@ -35,7 +35,7 @@ def check_names(id2label: Any, num_labels: int | None = None) -> None:
     """The names of the classes of a new head: one for each number from 0 on.
 
     Raises:
-        ValueError: if they are no mapping, leave a class out, or are not as many as `num_labels`.
+        ValueError: If they are no mapping, leave a class out, or are not as many as `num_labels`.
     """
     numbers = sorted(str(key) for key in id2label) if isinstance(id2label, Mapping) else None
     if not id2label or numbers != sorted(str(number) for number in range(len(id2label))):
@@ -59,12 +59,12 @@ def find_network(base: str | os.PathLike[str] | PreTrainedModel, loading: Mappin
     """The network itself, or the one of a checkpoint.
 
     Args:
-        base: folder or Hub id of an image classifier, or the model.
-        loading: arguments of `from_pretrained`, for a checkpoint.
+        base: Folder or Hub id of an image classifier, or the model.
+        loading: Arguments of `from_pretrained`, for a checkpoint.
 
     Raises:
-        TypeError: if it is neither, a `PeftModel`, or there are arguments for a model that is there already.
-        ValueError: if the checkpoint is refused, see `load_whole`, or the network has adapters, which would be lost.
+        TypeError: If it is neither, a `PeftModel`, or there are arguments for a model that is there already.
+        ValueError: If the checkpoint is refused, see `load_whole`, or the network has adapters, which would be lost.
     """
     check_merged(base)
     if isinstance(base, PreTrainedModel):
@@ -87,13 +87,13 @@ def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any]
     """What a checkpoint says of the pixels that its model takes: size (a `Framing`), model_size, image_mean, image_std, where known.
 
     Args:
-        model: the classifier; `RobustTrainer` leaves a note in its configuration.
-        source: where it came from, to look for an image processor; may be empty.
-        given: what the caller says of them, which is not asked of the checkpoint.
-        hub: revision, subfolder, token and the like, as the weights were loaded with.
+        model: The classifier; `RobustTrainer` leaves a note in its configuration.
+        source: Origin of the model, to look for an image processor; may be empty.
+        given: What the caller says of them, which is not asked of the checkpoint.
+        hub: Revision, subfolder, token and the like, as the weights were loaded with.
 
     Raises:
-        ValueError: if the image processor does what a framing and `Preprocessing` cannot, or says otherwise than the note.
+        ValueError: If the image processor does what a framing and `Preprocessing` cannot, or says otherwise than the note.
     """
     noted, processor = noted_pixels(model.config), _processor(source, hub)
     if processor is None:
@@ -116,12 +116,12 @@ def check_same_pixels(
     """Refuse two statements about one network that differ in what it sees.
 
     Args:
-        first, second: the statements.
-        one, other: how they are called.
-        given: names that the caller has settled.
+        first, second: The statements.
+        one, other: Names of the two.
+        given: Values that the caller has settled, by name.
 
     Raises:
-        ValueError: naming the values of both.
+        ValueError: The message names the values of both.
     """
     said = [_seen(pixels) for pixels in (first, second)]
     for name, tolerance in (("image_mean", 1e-4), ("image_std", 1e-4), ("model_size", 0.0)):

@@ -15,13 +15,13 @@ class CnnSevenConfig(PreTrainedConfig):
     """Configuration of `CnnSevenForImageClassification`.
 
     Args:
-        width: channels of the first convolution; 64 in the literature, where the network has 17.2 million parameters at 32 px.
-        image_size: height and width of the images that the network sees.
-        num_channels: of the images.
-        last_stride: of the last convolution; 2 in the literature at 64 px.
+        width: Channels of the first convolution; 64 in the literature, where the network has 17.2 million parameters at 32 px.
+        image_size: Height and width of the images that the network sees.
+        num_channels: Number of channels of the images.
+        last_stride: Stride of the last convolution; 2 in the literature at 64 px.
 
     Raises:
-        ValueError: if a number is not positive.
+        ValueError: If a number is not positive.
     """
 
     model_type = "cnn_seven"
@@ -85,13 +85,13 @@ class CnnSevenForImageClassification(PreTrainedModel):
         """Logits.
 
         Args:
-            pixel_values: (batch, num_channels, image_size, image_size), normalised.
-            labels: int64 (batch,), for the cross-entropy loss.
-            return_dict: False for a tuple.
-            kwargs: ignored.
+            pixel_values: Pixel values (batch, num_channels, image_size, image_size), normalised.
+            labels: Labels, int64 (batch,), for the cross-entropy loss.
+            return_dict: Pass False for a tuple.
+            kwargs: Ignored.
 
         Raises:
-            ValueError: on images of another size.
+            ValueError: On images of another size.
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         side = self.config.image_size

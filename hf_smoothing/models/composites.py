@@ -23,7 +23,7 @@ def split_arguments(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     """(those of the wrapper around the whole, those for loading a part).
 
     Raises:
-        TypeError: on pixels, which go together in an argument of their own.
+        TypeError: On pixels, which go together in an argument of their own.
     """
     misplaced = [name for name in PIXELS if name in kwargs]
     if misplaced:
@@ -40,14 +40,14 @@ def part(
     """A classifier to build on.
 
     Args:
-        source: a `SmoothedClassifier` or a plain image classifier, or the folder or Hub id of one.
-        sigma: for a plain one, which has none.
-        pixels: size, model_size, image_mean or image_std, where a plain checkpoint does not say them.
-        loading: arguments of `from_pretrained` for a checkpoint, such as num_labels and ignore_mismatched_sizes.
+        source: A `SmoothedClassifier` or a plain image classifier, or the folder or Hub id of one.
+        sigma: Noise level of a plain one, which has none.
+        pixels: The settings size, model_size, image_mean or image_std, where a plain checkpoint does not say them.
+        loading: Arguments of `from_pretrained` for a checkpoint, such as num_labels and ignore_mismatched_sizes.
 
     Raises:
-        ValueError: if its pixels are not known, or it has LoRA adapters, which would be lost.
-        TypeError: on arguments for loading what is loaded, or other pixels than there are.
+        ValueError: If its pixels are not known, or it has LoRA adapters, which would be lost.
+        TypeError: On arguments for loading what is loaded, or other pixels than there are.
     """
     pixels = dict(pixels or {})
     unknown = [name for name in pixels if name not in PIXELS]
@@ -70,10 +70,10 @@ def on_unit_pixels(
     """Wrap a model that takes [0, 1] pixels and normalises inside.
 
     Args:
-        model: made of parts such as `like`.
-        like: gives certified resolution and channels.
-        sigma: default noise level.
-        kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`.
+        model: Model made of parts such as `like`.
+        like: Part that gives certified resolution and channels.
+        sigma: Default noise level.
+        kwargs: Further arguments of `SmoothedClassifier.from_base_pretrained`.
     """
     channels = len(like.config.image_mean)
     return SmoothedClassifier.from_base_pretrained(

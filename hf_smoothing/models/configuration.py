@@ -26,24 +26,25 @@ class SmoothedClassifierConfig(PreTrainedConfig):
     """Configuration of `SmoothedClassifier`.
 
     Args:
-        base_config: configuration of the base classifier, any `AutoModelForImageClassification` with at least two classes.
+        base_config: Configuration of the base classifier, any `AutoModelForImageClassification` with at least two classes.
             Required.
-        sigma: default noise level of `forward`, `predict` and `certify`, in [0, 1] pixel units. Required.
-        size: (height, width) of the certified resolution, at which noise is added; or a `Framing`, which has what follows in it. Required.
-        resize, resample: how images get to `size`, as in `Framing`; None for a resize of the whole image, bilinear.
-        model_size: (height, width) that the base classifier sees, or None for `size`.
-        image_mean, image_std: normalisation, one number per channel, in [0, 1] pixel units. Required.
-        num_samples: noisy copies per image in `forward` in eval mode.
-        n0, n, alpha: default draws and failure probability of `certify`.
-        noise: the mixture that the model itself adds in train mode, as `NoiseMixture.parse` reads it; only with
+        sigma: Default noise level of `forward`, `predict` and `certify`, in [0, 1] pixel units. Required.
+        size: The pair (height, width) of the certified resolution, at which noise is added; or a `Framing`, which has
+            what follows in it. Required.
+        resize, resample: How images get to `size`, as in `Framing`; None for a resize of the whole image, bilinear.
+        model_size: The pair (height, width) that the base classifier sees, or None for `size`.
+        image_mean, image_std: Normalisation, one number per channel, in [0, 1] pixel units. Required.
+        num_samples: Noisy copies per image in `forward` in eval mode.
+        n0, n, alpha: Default draws and failure probability of `certify`.
+        noise: The mixture that the model itself adds in train mode, as `NoiseMixture.parse` reads it; only with
             noise_owner="model".
-        lora: settings of the low-rank adapters of the base classifier, as `add_lora` leaves them, or None.
-        noise_owner: who adds noise in training: "trainer" (`RobustTrainer`), "model" (for the stock `Trainer`), or "processor".
+        lora: Settings of the low-rank adapters of the base classifier, as `add_lora` leaves them, or None.
+        noise_owner: Who adds noise in training: "trainer" (`RobustTrainer`), "model" (for the stock `Trainer`), or "processor".
 
     Without any of the required values it is empty: enough to be known by `transformers`, and no model can be made from it.
 
     Raises:
-        ValueError: if some of the required values are missing, a value is out of range, or the base classifier is for regression or multi-label data.
+        ValueError: If some of the required values are missing, a value is out of range, or the base classifier is for regression or multi-label data.
     """
 
     model_type = "smoothed_classifier"
@@ -114,7 +115,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         """Refuse a configuration from which no model can be made.
 
         Raises:
-            ValueError: naming the first required value that is missing.
+            ValueError: The message names the first required value that is missing.
         """
         for name in _REQUIRED:
             if getattr(self, name) is None:
@@ -153,7 +154,7 @@ def as_config(value: Any) -> PreTrainedConfig:
     """A configuration of its own, from one or from its dictionary; it does not say where it came from, which may be a private path.
 
     Raises:
-        TypeError, ValueError: if it is neither, or does not say its model type.
+        TypeError, ValueError: If it is neither, or does not say its model type.
     """
     if isinstance(value, dict):
         values = dict(value)
@@ -175,7 +176,7 @@ def check_head(config: PreTrainedConfig) -> None:
     """Refuse heads that do not choose one class of several.
 
     Raises:
-        ValueError: for regression, multi-label, or a single class.
+        ValueError: For regression, multi-label, or a single class.
     """
     if config.problem_type in ("regression", "multi_label_classification") or config.num_labels < 2:
         raise ValueError(
@@ -202,7 +203,7 @@ def check_noise_owner(owner: str) -> str:
     """Return `owner` if it names who adds noise in training.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: In any other case.
     """
     if owner not in NOISE_OWNERS:
         raise ValueError(f"`noise_owner` must be one of {', '.join(map(repr, NOISE_OWNERS))}, got {owner!r}.")

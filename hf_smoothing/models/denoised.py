@@ -25,13 +25,13 @@ class DenoisedClassifierConfig(PreTrainedConfig):
     """Configuration of `DenoisedClassifierForImageClassification`.
 
     Args:
-        denoiser: its "kind" ("residual" or "diffusion") and settings, see `denoisers`.
-        base_config: configuration of the classifier.
-        sigma: noise level that the denoiser expects, [0, 1] pixel units.
-        image_mean, image_std, model_size: pixels of the classifier, as in `SmoothedClassifierConfig`.
+        denoiser: Its "kind" ("residual" or "diffusion") and settings, see `denoisers`.
+        base_config: Configuration of the classifier.
+        sigma: Noise level that the denoiser expects, [0, 1] pixel units.
+        image_mean, image_std, model_size: Pixels of the classifier, as in `SmoothedClassifierConfig`.
 
     Raises:
-        ValueError: if something is missing or makes no sense.
+        ValueError: If something is missing or makes no sense.
     """
 
     model_type = "denoised_classifier"
@@ -113,10 +113,10 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
         """Logits.
 
         Args:
-            pixel_values: float (batch, channels, height, width), noisy [0, 1] pixels.
-            labels: int64 (batch,), for the cross-entropy loss.
-            return_dict: False for a tuple.
-            kwargs: ignored.
+            pixel_values: Pixel values, float (batch, channels, height, width), noisy [0, 1] pixels.
+            labels: Labels, int64 (batch,), for the cross-entropy loss.
+            return_dict: Pass False for a tuple.
+            kwargs: Ignored.
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         prepared = self.config.preprocessing()(self.denoise(pixels))
@@ -135,18 +135,18 @@ def denoised_classifier(
     """A `SmoothedClassifier` whose base classifier is a denoiser before a classifier.
 
     Args:
-        classifier: folder or Hub id of an image classifier, or the model itself; of a `SmoothedClassifier` the base classifier is taken.
-        sigma: noise level to take out, and to certify at by default.
-        denoiser: configuration of a new denoiser ({"kind": "residual", "width": 32, "depth": 8} by default), or that and a trained
+        classifier: Folder or Hub id of an image classifier, or the model itself; of a `SmoothedClassifier` the base classifier is taken.
+        sigma: Noise level to take out, and to certify at by default.
+        denoiser: Configuration of a new denoiser ({"kind": "residual", "width": 32, "depth": 8} by default), or that and a trained
             one, as `diffusion_from_pretrained` returns.
-        pixels: size (the certified resolution, at which the denoiser works), model_size, image_mean and image_std, where a plain checkpoint does not
+        pixels: The settings size (the certified resolution, at which the denoiser works), model_size, image_mean and image_std, where a plain checkpoint does not
             say them.
-        kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`: its n, n0, alpha and so on, or how to load a checkpoint.
+        kwargs: Further arguments of `SmoothedClassifier.from_base_pretrained`: its n, n0, alpha and so on, or how to load a checkpoint.
 
     Raises:
-        ValueError: if the resolution or normalisation of the classifier is not known, it has a denoiser already, or the denoiser is for
+        ValueError: If the resolution or normalisation of the classifier is not known, it has a denoiser already, or the denoiser is for
             images of another size.
-        TypeError: on a denoiser of another kind.
+        TypeError: On a denoiser of another kind.
     """
     own, loading = split_arguments(kwargs)
     classifier = part(classifier, sigma, pixels, loading)

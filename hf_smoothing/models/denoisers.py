@@ -13,12 +13,12 @@ class ResidualDenoiser(nn.Module):
     """x - g(x), g a stack of 3 x 3 convolutions with batch norm and ReLU: the network predicts the noise.
 
     Args:
-        width: channels inside.
-        depth: convolutions, at least 2.
-        channels: of the images.
+        width: Channels inside.
+        depth: Convolutions, at least 2.
+        channels: Number of channels of the images.
 
     Raises:
-        ValueError: on numbers that make no sense.
+        ValueError: On numbers that make no sense.
 
     Source: DnCNN, Zhang et al. (2017), arXiv 1608.03981, in the role it has in Salman et al. (2020), arXiv 2003.01908.
     """
@@ -48,12 +48,12 @@ class DiffusionDenoiser(nn.Module):
     """One step of a `diffusers` UNet2DModel that was trained to predict the noise of [-1, 1] pixels (and perhaps, in further channels, its variance).
 
     Args:
-        unet: configuration of the UNet2DModel.
-        scheduler: configuration of a DDPMScheduler; the linear schedule 1e-4 to .02 over 1,000 steps by default.
+        unet: Configuration of the UNet2DModel.
+        scheduler: Configuration of a DDPMScheduler; the linear schedule 1e-4 to .02 over 1,000 steps by default.
 
     Raises:
-        ModuleNotFoundError: without diffusers.
-        ValueError: if it predicts something else, or for a class that it wants to be told.
+        ModuleNotFoundError: Without diffusers.
+        ValueError: If it predicts something else, or for a class that it wants to be told.
 
     Source: Carlini et al. (2023), arXiv 2206.10550.
     """
@@ -88,7 +88,7 @@ class DiffusionDenoiser(nn.Module):
         """The first step whose noise is at least that of [-1, 1] pixels with noise 2 sigma.
 
         Raises:
-            ValueError: if the schedule never gets so noisy.
+            ValueError: If the schedule never gets so noisy.
         """
         ratios = [math.sqrt((1.0 - kept) / kept) for kept in self.kept]
         found = next((t for t, ratio in enumerate(ratios) if ratio >= 2.0 * sigma), None)
@@ -118,7 +118,7 @@ def make_denoiser(config: dict[str, Any]) -> nn.Module:
     """A denoiser from its configuration.
 
     Raises:
-        ValueError: on an unknown kind or argument.
+        ValueError: On an unknown kind or argument.
     """
     settings = dict(config)
     kind = settings.pop("kind", None)
@@ -135,7 +135,7 @@ def diffusion_from_pretrained(path: str) -> tuple[dict[str, Any], DiffusionDenoi
     """(configuration, denoiser) of a `diffusers` pipeline folder or Hub id with a UNet2DModel and a DDPM scheduler.
 
     Raises:
-        ModuleNotFoundError: without diffusers.
+        ModuleNotFoundError: Without diffusers.
     """
     try:
         from diffusers import DDPMScheduler, UNet2DModel

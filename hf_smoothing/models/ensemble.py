@@ -24,10 +24,10 @@ class EnsembleConfig(PreTrainedConfig):
     """Configuration of `EnsembleForImageClassification`.
 
     Args:
-        members: for each member its "base_config" and its pixels: "image_mean", "image_std" and "model_size" (or None).
+        members: For each member its "base_config" and its pixels: "image_mean", "image_std" and "model_size" (or None).
 
     Raises:
-        ValueError: without members, or if they have different classes.
+        ValueError: Without members, or if they have different classes.
     """
 
     model_type = "classifier_ensemble"
@@ -101,10 +101,10 @@ class EnsembleForImageClassification(PreTrainedModel):
         """Mean logits.
 
         Args:
-            pixel_values: float (batch, channels, height, width), [0, 1] pixels, noise allowed.
-            labels: int64 (batch,), for the cross-entropy loss.
-            return_dict: False for a tuple.
-            kwargs: ignored.
+            pixel_values: Pixel values, float (batch, channels, height, width), [0, 1] pixels, noise allowed.
+            labels: Labels, int64 (batch,), for the cross-entropy loss.
+            return_dict: Pass False for a tuple.
+            kwargs: Ignored.
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         members = zip(self.members, self.config.preprocessing(), strict=True)
@@ -124,15 +124,15 @@ def smoothed_ensemble(
     """A `SmoothedClassifier` whose base classifier is the mean of several.
 
     Args:
-        members: folders or Hub ids of `SmoothedClassifier`s or of plain image classifiers that say their pixels, or
+        members: Folders or Hub ids of `SmoothedClassifier`s or of plain image classifiers that say their pixels, or
             the models themselves; of one certified resolution and with the same classes.
-        sigma: default noise level.
-        pixels: size, model_size, image_mean and image_std of the plain members that do not say them.
-        kwargs: further arguments of `SmoothedClassifier.from_base_pretrained`: its n, n0, alpha and so on, or how to load checkpoints.
+        sigma: Default noise level.
+        pixels: The settings size, model_size, image_mean and image_std of the plain members that do not say them.
+        kwargs: Further arguments of `SmoothedClassifier.from_base_pretrained`: its n, n0, alpha and so on, or how to load checkpoints.
 
     Raises:
-        ValueError: without members, or if they differ in resolution, channels or classes.
-        TypeError: on a single one.
+        ValueError: Without members, or if they differ in resolution, channels or classes.
+        TypeError: On a single one.
     """
     if isinstance(members, str | os.PathLike | PreTrainedModel):
         raise TypeError(

@@ -18,7 +18,7 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
     """A `SmoothedClassifier` in eval mode on the device, from its own checkpoint or around a plain one.
 
     Raises:
-        ValueError: if the checkpoint is neither, an adapter, a pickle or damaged, lacks tensors or has others than its network, or holds
+        ValueError: If the checkpoint is neither, an adapter, a pickle or damaged, lacks tensors or has others than its network, or holds
             weights that are not finite.
     """
     check_no_adapter(path)

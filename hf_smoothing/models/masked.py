@@ -31,14 +31,14 @@ def classifier_from_autoencoder(
 
     Args:
         source: `ViTMAEForPreTraining`, or the folder or Hub id of one.
-        kwargs: of `ViTConfig`: num_labels or id2label.
+        kwargs: Keyword arguments of `ViTConfig`: num_labels or id2label.
 
     Returns:
-        in float32; it knows its pixels if the autoencoder was trained by `RobustTrainer`.
+        In float32; it knows its pixels if the autoencoder was trained by `RobustTrainer`.
 
     Raises:
-        ValueError: if the checkpoint is a pickle, or not whole.
-        TypeError: if it is no masked autoencoder.
+        ValueError: If the checkpoint is a pickle, or not whole.
+        TypeError: If it is no masked autoencoder.
     """
     if isinstance(source, str | os.PathLike):
         kind = AutoConfig.from_pretrained(source).model_type

@@ -13,10 +13,10 @@ class Network:
     """A classifier whose inside can be seen: call it with [0, 1] pixels (noise allowed) for its logits.
 
     Args:
-        module: whose head and modes are meant.
-        classify: pixels (and further inputs of the module, by name) -> logits.
-        prepare: pixels -> what the module takes.
-        precision: makes the context of mixed precision in which a part of the module is called by itself, as `classify` calls the whole.
+        module: Module whose head and modes are meant.
+        classify: Pixels (and further inputs of the module, by name) -> logits.
+        prepare: Pixels -> what the module takes.
+        precision: A function that makes the context of mixed precision in which a part of the module is called by itself, as `classify` calls the whole.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ def head_of(model: nn.Module) -> nn.Linear:
     """The layer that makes the logits: the last linear layer with as many outputs as there are classes.
 
     Args:
-        model: an image classifier of `transformers`, wrapped or not.
+        model: An image classifier of `transformers`, wrapped or not.
 
     Raises:
-        ValueError: if it has none.
+        ValueError: If it has none.
     """
     found = _heads(model)
     if not found:
@@ -85,12 +85,12 @@ def with_features(model: nn.Module, call: Callable[[Tensor], Tensor], pixels: Te
     """Logits and penultimate features of one forward pass.
 
     Args:
-        model: whose head is watched.
-        call: runs it: pixels -> logits (batch, num_labels).
-        pixels: what `call` takes.
+        model: Model whose head is watched.
+        call: A function that runs it: pixels -> logits (batch, num_labels).
+        pixels: Input of `call`.
 
     Returns:
-        (logits (batch, num_labels), features (batch, width): what goes into the head), both differentiable.
+        The tuple (logits (batch, num_labels), features (batch, width): what goes into the head), both differentiable.
     """
     with recorded({"features": head_of(model)}, inputs=True) as seen:
         logits = call(pixels)
@@ -102,8 +102,8 @@ def recorded(modules: dict[str, nn.Module], inputs: bool = False) -> Iterator[di
     """Note what goes into some modules, or comes out of them, while they run.
 
     Args:
-        modules: by the name under which their tensors are noted.
-        inputs: what goes in rather than what comes out.
+        modules: Modules by the name under which their tensors are noted.
+        inputs: Note inputs rather than outputs.
     """
     seen: dict[str, Tensor] = {}
 
@@ -127,11 +127,11 @@ def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str,
     """The layers to compare, from the first to the last: the embeddings, or the stem, and each block, or stage.
 
     Args:
-        model: an image classifier of `transformers`, wrapped or not.
-        names: of modules, as in `named_modules`; those by default.
+        model: An image classifier of `transformers`, wrapped or not.
+        names: Names of modules, as in `named_modules`; the usual ones by default.
 
     Raises:
-        ValueError: if a module is not there, or the model has no list of blocks and no names are given.
+        ValueError: If a module is not there, or the model has no list of blocks and no names are given.
     """
     known = dict(model.named_modules())
     if names is not None:

@@ -18,14 +18,14 @@ def check_forward(
     """Refuse a network that does not give logits (batch, num_labels) for two probe images.
 
     Args:
-        network: whose mode is eval meanwhile; on its device.
-        classify: float pixels in [0, 1], (batch, channels, height, width), to logits.
-        framing: of the pixels.
-        num_labels: classes that it should know.
-        name: how to call it.
+        network: Network that is in eval mode meanwhile; on its device.
+        classify: Float pixels in [0, 1], (batch, channels, height, width), to logits.
+        framing: Framing of the pixels.
+        num_labels: Number of classes that it should know.
+        name: Name to call it by.
 
     Raises:
-        ValueError: naming what came instead.
+        ValueError: The message names what came instead.
     """
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     if device.type == "meta":

@@ -70,11 +70,12 @@ def check_reloadable(model: PreTrainedModel, state: Mapping[str, Tensor] | None 
     """Refuse what could be saved but not loaded again, or only as another network.
 
     Args:
-        model: a `SmoothedClassifier`.
-        state: the tensors that are to be saved; its own by default.
+        model: A `SmoothedClassifier`.
+        state: The tensors that are to be saved; its own by default.
 
     Raises:
-        ValueError: naming the network, or the tensors that differ from those that the configuration asks for.
+        ValueError: The message names the network, or the tensors that differ from those that the configuration asks
+            for.
     """
     for network in _networks(model):
         if reason := why_not_reloadable(network):

@@ -104,21 +104,21 @@ class SmoothedClassifier(PreTrainedModel):
         (`config.hf_smoothing`), then from its image processor.
 
         Args:
-            base: path or Hub id of any image classifier, or the model itself.
-            size: certified resolution; another one than the checkpoint's gets the same part of each image, which is resized for the backbone
+            base: Path or Hub id of any image classifier, or the model itself.
+            size: Certified resolution; another one than the checkpoint's gets the same part of each image, which is resized for the backbone
                 after the noise. A `Framing` says how images are resized and cropped as well.
-            sigma, model_size, image_mean, image_std, num_samples, n0, n, alpha, noise: as in `SmoothedClassifierConfig`.
-            noise_owner: as there; "model" by default if `noise` is given, else "trainer".
-            model_kwargs: for `AutoModelForImageClassification.from_pretrained`, e.g. num_labels, ignore_mismatched_sizes.
+            sigma, model_size, image_mean, image_std, num_samples, n0, n, alpha, noise: As in `SmoothedClassifierConfig`.
+            noise_owner: As there; "model" by default if `noise` is given, else "trainer".
+            model_kwargs: Arguments of `AutoModelForImageClassification.from_pretrained`, e.g. num_labels, ignore_mismatched_sizes.
 
         Returns:
-            the wrapper, in eval mode.
+            The wrapper, in eval mode.
 
         Raises:
-            ValueError: if the certified resolution or the normalisation is not known and not given, two places in the checkpoint disagree
+            ValueError: If the certified resolution or the normalisation is not known and not given, two places in the checkpoint disagree
                 about them, its image processor does what cannot be expressed, the network gives no logits for its labels, the head is not
                 for single-label classification, or the checkpoint is a pickle.
-            TypeError: on `model_kwargs` for a model that is there already.
+            TypeError: On `model_kwargs` for a model that is there already.
         """
         model = find_network(base, model_kwargs)
         source = model.config._name_or_path if isinstance(base, PreTrainedModel) else os.fspath(base)
@@ -175,7 +175,7 @@ class SmoothedClassifier(PreTrainedModel):
         """Save weights, configuration and image processor; arguments as in `PreTrainedModel.save_pretrained`.
 
         Raises:
-            ValueError: if it could not be loaded again, or only as another network.
+            ValueError: If it could not be loaded again, or only as another network.
         """
         if getattr(self, "_hf_peft_config_loaded", False):  # add_adapter of transformers: the adapter alone is saved
             super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
@@ -189,13 +189,13 @@ class SmoothedClassifier(PreTrainedModel):
         """The base classifier: resize, normalise, backbone.
 
         Args:
-            pixels: float (batch, channels, *config.size), any finite values: noise may already be added.
+            pixels: Pixels, float (batch, channels, *config.size), any finite values: noise may already be added.
 
         Returns:
-            logits (batch, num_labels).
+            Logits (batch, num_labels).
 
         Raises:
-            ValueError: if the pixels are not at the certified resolution.
+            ValueError: If the pixels are not at the certified resolution.
         """
         return self._base_logits(pixels)
 
@@ -226,14 +226,14 @@ class SmoothedClassifier(PreTrainedModel):
         With 100 copies a unanimous vote has the share 0.995 or more, whatever the number of classes.
 
         Args:
-            pixel_values: (batch, channels, *config.size), in [0, 1] (uint8 or float). In train mode noise may already be added
-                by the trainer or the processor, as `config.noise_owner` says.
-            labels: int64 (batch,), for the cross-entropy loss.
-            seed: of the noise in eval mode; fresh entropy by default.
-            first_index: number of the first image within a data set; with `seed` it decides the noise.
-            num_samples: noisy copies of each image in eval mode; `config.num_samples` by default.
-            return_dict: False for a tuple.
-            kwargs: for the base classifier, in train mode.
+            pixel_values: Pixel values (batch, channels, *config.size), in [0, 1] (uint8 or float). In train mode noise
+                may already be added by the trainer or the processor, as `config.noise_owner` says.
+            labels: Labels, int64 (batch,), for the cross-entropy loss.
+            seed: Seed of the noise in eval mode; fresh entropy by default.
+            first_index: Number of the first image within a data set; with `seed` it decides the noise.
+            num_samples: Noisy copies of each image in eval mode; `config.num_samples` by default.
+            return_dict: Pass False for a tuple.
+            kwargs: Arguments of the base classifier, in train mode.
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         if self.training:
@@ -285,7 +285,7 @@ class SmoothedClassifier(PreTrainedModel):
         """The smoothed classifier's answers, as `hf_smoothing.predict`; sigma and alpha come from the configuration if not given.
 
         Args:
-            images, sigma, seed, indices: as there.
+            images, sigma, seed, indices: As there.
             {options}
         """
         if options.get("alpha") is None:
@@ -305,7 +305,7 @@ class SmoothedClassifier(PreTrainedModel):
         """A certificate for each image, as `hf_smoothing.certify`; sigma, n0, n and alpha come from the configuration if not given.
 
         Args:
-            images, sigma, seed, indices: as there.
+            images, sigma, seed, indices: As there.
             {options}
         """
         if options.get("n0") is None:

@@ -20,16 +20,16 @@ def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *
     network, such as a text tower or a pretraining head, may then be left over as well.
 
     Args:
-        load: such as `AutoModelForImageClassification.from_pretrained`.
-        path: folder or Hub id.
-        kwargs, args: its other arguments.
+        load: A function such as `AutoModelForImageClassification.from_pretrained`.
+        path: Folder or Hub id.
+        kwargs, args: Its other arguments.
 
     Returns:
-        the model, or with output_loading_info=True the pair that `from_pretrained` returns.
+        The model, or with output_loading_info=True the pair that `from_pretrained` returns.
 
     Raises:
-        ValueError: naming the missing, unexpected or mismatched tensors; or if the weights are a pickle, which could execute code,
-            damaged, incomplete, or those of an adapter.
+        ValueError: The message names the missing, unexpected or mismatched tensors; or if the weights are a pickle,
+            which could execute code, damaged, incomplete, or those of an adapter.
     """
     check_no_adapter(path)
     try:
@@ -65,14 +65,14 @@ def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], n
     """Refuse a network of which some tensors are random, or that is another than the one that was saved.
 
     Args:
-        path: for the message.
-        model: what was loaded.
-        info: what `from_pretrained` says of it: missing_keys, unexpected_keys and mismatched_keys, without those that the class of
+        path: Path, for the message.
+        model: Model that was loaded.
+        info: Loading report of `from_pretrained`: missing_keys, unexpected_keys and mismatched_keys, without those that the class of
             the model ignores.
-        new_head: whether the head (and a pooler before it) may be new.
+        new_head: Whether the head (and a pooler before it) may be new.
 
     Raises:
-        ValueError: naming the tensors.
+        ValueError: The message names the tensors.
     """
     # Batch norm with a momentum does not use its counter, which the oldest checkpoints lack.
     missing = {name for name in info["missing_keys"] if not name.endswith("num_batches_tracked")}
@@ -105,7 +105,7 @@ def check_no_adapter(path: Any) -> None:
     """Refuse a folder that holds nothing but an adapter of peft.
 
     Raises:
-        ValueError: with the cure.
+        ValueError: The message names the cure.
     """
     folder = Path(os.fspath(path))
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():

@@ -38,7 +38,7 @@ def grid_law(sigma: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The values k that noise of this sigma takes, and their probabilities; the tails are folded into the ends.
 
     Returns:
-        (int64 (M,), float64 (M,)).
+        The tuple (int64 (M,), float64 (M,)).
     """
     reach = max(1, int(np.ceil(_REACH * STEPS * sigma)))
     values = np.arange(-reach, reach + 1)
@@ -56,8 +56,8 @@ def total_variation(sigma: float, pixels: int) -> float:
     2e-16 + 1e-16; distances of independent coordinates add up.
 
     Args:
-        sigma: noise level in [0, 1] pixel units.
-        pixels: coordinates of an image, channels * height * width.
+        sigma: Noise level in [0, 1] pixel units.
+        pixels: Number of coordinates of an image, channels * height * width.
 
     >>> total_variation(1.0, 3 * 224 * 224) < 2e-7
     True
@@ -73,7 +73,8 @@ def _tables(sigma: float) -> tuple[NDArray[np.float32], int, NDArray[np.int64]]:
     stand for the rest of the law, p_i - floor(65536 p_i) / 65536, which 62 further bits decide by comparison with thresholds.
 
     Returns:
-        (value of each slot, float32 (65536,); number of slots that are filled; thresholds of the rest, int64 (M - 1,)).
+        The tuple (value of each slot, float32 (65536,); number of slots that are filled; thresholds of the rest, int64
+        (M - 1,)).
     """
     values, law = grid_law(sigma)
     slots = np.floor(law * 65536.0).astype(np.int64)
@@ -116,13 +117,13 @@ class GridStream:
     calls.
 
     Args:
-        seed: of the run.
-        shape: of one draw, (channels, height, width).
-        device: where the noise is drawn.
-        sigma: noise standard deviation in [0, 1] pixel units.
+        seed: Seed of the run.
+        shape: Shape of one draw, (channels, height, width).
+        device: Where the noise is drawn.
+        sigma: Noise standard deviation in [0, 1] pixel units.
 
     Raises:
-        ValueError: if an image has more than 2^26 pixels.
+        ValueError: If an image has more than 2^26 pixels.
     """
 
     kind = "grid"
@@ -146,9 +147,9 @@ class GridStream:
         """Write the noise of draws start, start + 1, ... of `image` into `out`, in grid steps.
 
         Args:
-            out: contiguous float32 (draws, *shape) on the stream's device; holds whole numbers afterwards.
-            image: index of the image within the run.
-            start: number of the first draw.
+            out: A contiguous float32 tensor (draws, *shape) on the stream's device; holds whole numbers afterwards.
+            image: Index of the image within the run.
+            start: Number of the first draw.
         """
         self._fill(out, [Draws(0, image, start, start + len(out))])
 
@@ -156,9 +157,9 @@ class GridStream:
         """Write noisy copies of several images into `out`, one request after another.
 
         Args:
-            out: contiguous float32 (copies, *shape) on the stream's device.
-            images: float32 (slots, *shape), multiples of 1/255 in [0, 1] (within 1e-3 grid steps).
-            draws: the copies wanted, as many in all as `out` has room for.
+            out: A contiguous float32 tensor (copies, *shape) on the stream's device.
+            images: Images, float32 (slots, *shape), multiples of 1/255 in [0, 1] (within 1e-3 grid steps).
+            draws: The copies wanted, as many in all as `out` has room for.
         """
         self._fill(out, draws)
         steps, first = images.mul(STEPS).round_(), 0

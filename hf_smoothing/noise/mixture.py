@@ -23,13 +23,13 @@ class NoiseMixture:
     """The noise of one training image: none with probability `clean`, else Gaussian with a random sigma.
 
     Args:
-        sigmas: with distribution "list" the noise levels, drawn with equal probability; with "uniform" and
+        sigmas: With distribution "list" the noise levels, drawn with equal probability; with "uniform" and
             "log_uniform" the two ends of the interval. [0, 1] pixel units.
-        clean: share of images that stay clean, in [0, 1].
-        distribution: how sigma is drawn for the other images.
+        clean: Share of images that stay clean, in [0, 1].
+        distribution: How sigma is drawn for the other images.
 
     Raises:
-        ValueError: on an empty list, a sigma that is negative or above `MAX_SIGMA`, an unordered interval, or a share outside [0, 1].
+        ValueError: On an empty list, a sigma that is negative or above `MAX_SIGMA`, an unordered interval, or a share outside [0, 1].
 
     Source: the mixture of clean and variously noisy images of Qiu et al., arXiv 2312.09020; half clean, half with sigma
     from a list, drawn per image, kept clean accuracy in Rusak et al. (2020), arXiv 2001.06057.
@@ -101,13 +101,13 @@ class NoiseMixture:
         """Noisy copies of a batch, not clamped, and the sigma of each image.
 
         Args:
-            pixels: float (batch, channels, height, width) in [0, 1].
-            generator: on the device of `pixels`; it alone decides the noise.
-            sigma: float32 (batch,), drawn before with `sample_sigmas`, e.g. to give copies of an image the same; drawn here by
-                default.
+            pixels: Pixels, float (batch, channels, height, width) in [0, 1].
+            generator: Generator on the device of `pixels`; it alone decides the noise.
+            sigma: Noise level, float32 (batch,), drawn before with `sample_sigmas`, e.g. to give copies of an image
+                the same; drawn here by default.
 
         Returns:
-            (pixels + noise in float32 of the same shape and memory format, sigmas float32 (batch,)).
+            The tuple (pixels + noise in float32 of the same shape and memory format, sigmas float32 (batch,)).
         """
         if sigma is None:
             sigma = self.sample_sigmas(pixels.shape[0], generator)
@@ -126,11 +126,11 @@ class NoiseMixture:
         """A mixture from what people write in a config or on a command line; None for no noise at all.
 
         Args:
-            value: a mixture, its dictionary, that dictionary as JSON, one sigma, a list of sigmas, or None, "clean"
+            value: A mixture, its dictionary, that dictionary as JSON, one sigma, a list of sigmas, or None, "clean"
                 or "none" for no noise.
 
         Raises:
-            ValueError: if nothing of the kind can be read, or the mixture is not valid.
+            ValueError: If nothing of the kind can be read, or the mixture is not valid.
 
         >>> NoiseMixture.parse('{"sigmas": [0, 1], "clean": 0.25, "distribution": "uniform"}').clean
         0.25

@@ -50,12 +50,12 @@ def stream_keys(seed: int, image: ArrayLike, block: ArrayLike) -> NDArray[np.uin
     only there.
 
     Args:
-        seed: any integer.
-        image: indices in [0, MAX_IMAGES), any shape.
-        block: block numbers in [0, 2 ** BLOCK_BITS), broadcast against `image`.
+        seed: Any integer.
+        image: Indices in [0, MAX_IMAGES), any shape.
+        block: Block numbers in [0, 2 ** BLOCK_BITS), broadcast against `image`.
 
     Raises:
-        ValueError: beyond these ranges.
+        ValueError: Beyond these ranges.
     """
     i, b = np.broadcast_arrays(np.asarray(image, dtype=np.int64), np.asarray(block, dtype=np.int64))
     if np.any(i < 0) or np.any(i >= MAX_IMAGES):
@@ -76,9 +76,9 @@ class Draws(NamedTuple):
     """A request: the noisy copies number `start` to `stop` - 1 of one image.
 
     Attributes:
-        slot: position of the image in the tensor of current images.
-        image: index of the image within the run; with the draw number it decides the noise.
-        start, stop: numbers of the draws.
+        slot: Position of the image in the tensor of current images.
+        image: Index of the image within the run; with the draw number it decides the noise.
+        start, stop: Numbers of the draws.
     """
 
     slot: int
@@ -91,10 +91,10 @@ class GaussianStream:
     """Gaussian draws in float32 addressed by (image, draw): the same numbers in any order, batch size or process.
 
     Args:
-        seed: of the run. The same seed gives the same draws on the same kind of device; CPU and CUDA differ.
-        shape: of one draw, (channels, height, width).
-        device: where the draws are made.
-        sigma: noise standard deviation in [0, 1] pixel units.
+        seed: Seed of the run. The same seed gives the same draws on the same kind of device; CPU and CUDA differ.
+        shape: Shape of one draw, (channels, height, width).
+        device: Where the draws are made.
+        sigma: Noise standard deviation in [0, 1] pixel units.
     """
 
     kind = "gaussian"
@@ -117,9 +117,9 @@ class GaussianStream:
         """Write standard normal draws start, start + 1, ... of `image` into `out`.
 
         Args:
-            out: contiguous float32 (draws, *shape) on the stream's device.
-            image: index of the image within the run.
-            start: number of the first draw.
+            out: A contiguous float32 tensor (draws, *shape) on the stream's device.
+            image: Index of the image within the run.
+            start: Number of the first draw.
         """
         done, count = 0, out.shape[0]
         while done < count:
@@ -138,9 +138,9 @@ class GaussianStream:
         """Write noisy copies of several images into `out`, one request after another.
 
         Args:
-            out: contiguous float32 (copies, *shape) on the stream's device.
-            images: float32 (slots, *shape) in [0, 1].
-            draws: the copies wanted, as many in all as `out` has room for.
+            out: A contiguous float32 tensor (copies, *shape) on the stream's device.
+            images: Images, float32 (slots, *shape) in [0, 1].
+            draws: The copies wanted, as many in all as `out` has room for.
         """
         first = 0
         for slot, image, start, stop in draws:
@@ -156,13 +156,13 @@ def training_generator(
     """A generator of its own for every (micro-)step and rank of a training run.
 
     Args:
-        seed: of the run.
-        step: number of the forward pass, counting gradient accumulation; never repeated within a run.
-        rank, world_size: of the process.
-        device: where the noise is drawn.
+        seed: Seed of the run.
+        step: Number of the forward pass, counting gradient accumulation; never repeated within a run.
+        rank, world_size: Rank of the process and number of processes.
+        device: Where the noise is drawn.
 
     Raises:
-        ValueError: beyond 2 ** 32 forward passes over all ranks.
+        ValueError: Beyond 2 ** 32 forward passes over all ranks.
     """
     unit = step * world_size + rank
     if not (0 <= rank < world_size and 0 <= unit < 1 << 32):
@@ -182,7 +182,7 @@ def process_generator(device: torch.device | str) -> torch.Generator:
     Its seed is drawn from torch's global generator, which a resumed run restores, so that a resumption does not repeat noise.
 
     Args:
-        device: where the noise is drawn.
+        device: Where the noise is drawn.
     """
     drawn = int(torch.randint(1 << 62, ()))
     worker = torch.utils.data.get_worker_info()

@@ -31,10 +31,10 @@ class Run:
     """What a run folder holds.
 
     Attributes:
-        path: the folder.
-        settings: the content of `run.json`.
-        rows: finished rows by index.
-        partials: the latest state of items that are not finished, by index.
+        path: The folder.
+        settings: The content of `run.json`.
+        rows: Finished rows by index.
+        partials: The latest state of items that are not finished, by index.
     """
 
     path: Path
@@ -47,7 +47,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     """Read a run folder, finished or not.
 
     Raises:
-        RunError: if the folder is no run folder, or a line other than a torn last one is corrupt, or two files
+        RunError: If the folder is no run folder, or a line other than a torn last one is corrupt, or two files
             disagree on a finished item, or a row is not what the run's rule gives for the votes it records (see `recount`).
     """
     folder = Path(path)
@@ -94,7 +94,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """The content of `run.json`.
 
     Raises:
-        RunError: if there is none, or it is corrupt or of another format.
+        RunError: If there is none, or it is corrupt or of another format.
     """
     file = folder / RUN_FILE
     try:

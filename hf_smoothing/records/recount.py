@@ -29,10 +29,10 @@ class Terms:
     """What the settings of a run say that its rows must keep to; what they do not say is not asked.
 
     Attributes:
-        selection: indices of the run's images.
-        ceiling: no radius is above it.
-        targets: target radii.
-        stage_ends: draws at the end of each stage, where votes can be counted again.
+        selection: Indices of the run's images.
+        ceiling: Upper limit of every radius.
+        targets: Target radii.
+        stage_ends: Draws at the end of each stage, where votes can be counted again.
     """
 
     selection: range | frozenset[int] | None = None
@@ -100,9 +100,9 @@ def faults(
     """(index, what is wrong) of rows that the run could not have written, the plain ones first.
 
     Args:
-        settings: content of `run.json`.
-        rows: finished rows by index.
-        partials: unfinished ones.
+        settings: Content of `run.json`.
+        rows: Finished rows by index.
+        partials: Unfinished rows.
     """
     terms = terms_of(settings)
     counted = Counted()

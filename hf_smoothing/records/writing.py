@@ -29,15 +29,15 @@ class RunWriter:
     One writer a rank, each with a lock. Rank 0 creates the folder; the others may open it once it stands.
 
     Args:
-        path: the folder.
-        settings: everything that decides the result. They must equal those of an existing run, except the keys
+        path: The folder.
+        settings: Everything that decides the result. They must equal those of an existing run, except the keys
             in `INFORMATIVE`.
-        rank: of this process.
+        rank: Rank of this process.
 
     Raises:
-        RunError: if the folder belongs to a run with other settings (the message names the differences), is in use by
+        RunError: If the folder belongs to a run with other settings (the message names the differences), is in use by
             another process, or holds rows but no run.json.
-        OSError: if the folder cannot be written.
+        OSError: If the folder cannot be written.
 
     A full disk loses nothing: `append` says so, what it had written stays valid, and the run can be resumed.
     """
@@ -86,12 +86,12 @@ class RunWriter:
         """Write one row and hand it to the operating system, so that it survives a kill of this process.
 
         Args:
-            row: a JSON object with an integer "index".
+            row: A JSON object with an integer "index".
 
         Raises:
-            OSError: if the row does not fit on the disk or cannot be written. None of it is kept, and all rows before it
+            OSError: If the row does not fit on the disk or cannot be written. None of it is kept, and all rows before it
                 are.
-            ValueError: if the row holds nan or an infinity.
+            ValueError: If the row holds nan or an infinity.
         """
         line = (json.dumps(dict(row), allow_nan=False) + "\n").encode()
         try:
@@ -145,7 +145,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to a run folder.
 
     Raises:
-        RunError: if one is doing so.
+        RunError: If one is doing so.
     """
     lock = _take_lock(folder, 0)
     try:
@@ -158,7 +158,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """Find out, without making the folder, whether a run could be written to it.
 
     Raises:
-        OSError: if it could not, with the cure.
+        OSError: If it could not, with the cure.
     """
     place = Path(path).absolute()
     while not place.exists() and place != place.parent:

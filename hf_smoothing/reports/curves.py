@@ -17,12 +17,12 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
     """Certified accuracy curves with 95% confidence bands, as PNG.
 
     Args:
-        measured: the runs.
-        path: of the file.
-        title: of the figure.
+        measured: The runs.
+        path: Path of the file.
+        title: Title of the figure.
 
     Raises:
-        ModuleNotFoundError: without matplotlib, with the cure.
+        ModuleNotFoundError: Without matplotlib, with the cure.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

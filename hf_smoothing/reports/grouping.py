@@ -17,13 +17,14 @@ class Conditions:
     """What runs must have in common to stand in one table; different models and noise levels may.
 
     Attributes:
-        norm, bound, rounding: of the radii; `rounding` is None where the run does not state it.
-        rule, draws: name of the rule, and its whole numbers as (name, value).
-        alpha: failure probability of one certificate; None if it is not stated, "deterministic" if there is none.
-        data, content: name of the data set with its split, and a hash of what was certified.
-        num_images, left_out: images asked for, and those left out since they cannot be read.
-        noise_kind, resolution: of the noise; None and () without noise.
-        label_aware: whether the true label was tested only.
+        norm, bound, rounding: Norm, bound and rounding of the radii; `rounding` is None where the run does not state
+            it.
+        rule, draws: Name of the rule, and its whole numbers as (name, value).
+        alpha: Failure probability of one certificate; None if it is not stated, "deterministic" if there is none.
+        data, content: Name of the data set with its split, and a hash of what was certified.
+        num_images, left_out: Images asked for, and those left out since they cannot be read.
+        noise_kind, resolution: Noise kind and resolution of the noise; None and () without noise.
+        label_aware: Whether the true label was tested only.
     """
 
     norm: str

@@ -20,8 +20,8 @@ def short_names(names: Sequence[str], longest: int = 28) -> list[str]:
     """Names without the folders that all of them share at either end, and no longer than a legend can hold.
 
     Args:
-        names: paths or other names; equal ones stay equal.
-        longest: number of characters.
+        names: Paths or other names; equal ones stay equal.
+        longest: Number of characters.
 
     >>> short_names(["logs/cifar10/noise_0.25/test/log.tsv", "logs/cifar10/noise_0.50/test/log.tsv"])
     ['noise_0.25', 'noise_0.50']
@@ -57,7 +57,7 @@ def styles(curves: Sequence[tuple[str, float | None]]) -> list[dict[str, Any]]:
     A name keeps its colour and marker, a sigma its line; where all curves have one sigma, or one name, that varies both.
 
     Args:
-        curves: (name, sigma) of each; sigma None if it is not known.
+        curves: The pair (name, sigma) of each; sigma None if it is not known.
     """
     names = list(dict.fromkeys(name for name, _ in curves))
     sigmas = sorted({sigma for _, sigma in curves}, key=lambda sigma: (sigma is None, sigma))

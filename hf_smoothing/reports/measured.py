@@ -16,11 +16,11 @@ class Measured:
     """The figures of one run.
 
     Attributes:
-        run: the run folder or published log.
-        name: to show.
-        curve: certified accuracy at the radii of the table.
-        average_radius: average certified radius.
-        abstention: share of abstentions.
+        run: The run folder or published log.
+        name: Name to show.
+        curve: Certified accuracy at the radii of the table.
+        average_radius: Average certified radius.
+        abstention: Share of abstentions.
     """
 
     run: Run
@@ -39,12 +39,12 @@ def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | N
     """The figures of a run over the images that are finished.
 
     Args:
-        run: from `read_run` or `read_published_log`.
-        thresholds: radii of the table.
-        name: to show; the model's id by default.
+        run: Run from `read_run` or `read_published_log`.
+        thresholds: Radii of the table.
+        name: Name to show; the model's id by default.
 
     Raises:
-        RunError: if nothing is finished, or images have no label.
+        RunError: If nothing is finished, or images have no label.
     """
     predictions, references, certified = columns(run)
     curve = statistics.certified_accuracy(predictions, references, certified, thresholds)
@@ -61,7 +61,7 @@ def columns(run: Run) -> tuple[list[int], list[int], list[float]]:
     """Predictions, labels and radii of a run, ordered by index.
 
     Raises:
-        RunError: if there are no rows, or rows lack what is needed.
+        RunError: If there are no rows, or rows lack what is needed.
     """
     if not run.rows:
         raise RunError(f"{run.path} has no finished image yet.")

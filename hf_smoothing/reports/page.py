@@ -25,15 +25,15 @@ def report(
     """One table for each group of comparable runs, as Markdown; with `output_dir` also report.md and a curve for each group.
 
     Args:
-        paths: run folders, and files in the log format of randomized-smoothing papers (see `read_published_log`). A log
+        paths: Run folders, and files in the log format of randomized-smoothing papers (see `read_published_log`). A log
             does not say with which alpha or on which data it was made, so it never shares a table with a run folder.
-        thresholds: radii of the tables; by default the targets of the runs.
-        output_dir: where to write; nothing is written by default.
-        names: what to call the models, one a path; their ids by default, the path for a log.
+        thresholds: Radii of the tables; by default the targets of the runs.
+        output_dir: Folder to write to; nothing is written by default.
+        names: Names of the models, one per path; their ids by default, the path for a log.
 
     Raises:
-        RunError: if a folder is no run, a file no published log, or either has nothing to report.
-        ValueError: if `names` has another length.
+        RunError: If a folder is no run, a file no published log, or either has nothing to report.
+        ValueError: If `names` has another length.
     """
     runs = [read_published_log(path) if Path(path).is_file() else read_run(path) for path in paths]
     if names is not None and len(names) != len(runs):

@@ -32,17 +32,17 @@ def read_published_log(path: str | os.PathLike[str]) -> Run:
     between them. Empty lines, and headers repeated where logs were joined, are passed over.
 
     Args:
-        path: of the file. Sigma is taken from it where it says so with a decimal point, as in
+        path: Path of the file. Sigma is taken from it where it says so with a decimal point, as in
             `noise_0.25/test/sigma_0.50`: the innermost `sigma_...` counts, without one the innermost `noise_...`.
             A number without a point is not taken: `sigma_25` is 0.25 to some and 25/255 to others.
 
     Returns:
-        the run, its rows keyed by `idx`. Its settings say what a log says; alpha is None (not stated), and so is sigma
+        The run, its rows keyed by `idx`. Its settings say what a log says; alpha is None (not stated), and so is sigma
         where the path is silent. A torn last line is dropped.
 
     Raises:
-        RunError: naming file and line, if the file cannot be read, is no such log, has no finished line, or contradicts itself or the sigma of
-            its path.
+        RunError: The message names file and line, if the file cannot be read, is no such log, has no finished line, or
+            contradicts itself or the sigma of its path.
 
     >>> from pathlib import Path; from tempfile import mkdtemp
     >>> log = Path(mkdtemp()) / "sigma_0.50"
@@ -95,7 +95,7 @@ def sigma_of_path(path: str | os.PathLike[str]) -> float | None:
     """The noise level that a path names, or None.
 
     Args:
-        path: of a log; made absolute first, so that a bare file name inside `sigma_0.50` will do.
+        path: Path of a log; made absolute first, so that a bare file name inside `sigma_0.50` will do.
 
     >>> sigma_of_path("cifar10/noise_0.25/test/sigma_0.50"), sigma_of_path("/logs/noise_1.00.tsv")
     (0.5, 1.0)
@@ -182,7 +182,7 @@ def _header(names: list[str], file: Path, number: int) -> list[str]:
     """The names of the columns in lower case.
 
     Raises:
-        RunError: if those that are read are not there, each once.
+        RunError: If those that are read are not there, each once.
     """
     found = [name.lstrip("\ufeff").lower() for name in names]
     missing = [name for name in COLUMNS if name not in found]

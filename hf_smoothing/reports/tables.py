@@ -17,7 +17,7 @@ def table(measured: Sequence[Measured]) -> str:
     """A Markdown table: certified accuracy x radius, a row per run, with 95% intervals.
 
     Raises:
-        ValueError: if the runs were measured at different radii.
+        ValueError: If the runs were measured at different radii.
     """
     radii = measured[0].curve.thresholds
     if any(not np.array_equal(m.curve.thresholds, radii) for m in measured):

@@ -35,17 +35,17 @@ class Analysis:
     """Measures what is not measured yet, one record a measurement.
 
     Args:
-        models: by role: "pretrained", "finetuned" and "standard"; in eval mode, on one device, of one certified resolution.
+        models: By role: "pretrained", "finetuned" and "standard"; in eval mode, on one device, of one certified resolution.
             Finetuned and standard have the classes of the data set, the pretrained one may have others.
-        pixels: uint8 or float (images, channels, height, width) in [0, 1].
-        labels: int64 (images,).
-        output: folder of the records; a run that was cut off goes on.
-        settings: what is measured.
-        about: further facts to keep.
+        pixels: Pixels, uint8 or float (images, channels, height, width) in [0, 1].
+        labels: Labels, int64 (images,).
+        output: Folder of the records; a run that was cut off goes on.
+        settings: Measurements to make.
+        about: Further facts to keep.
 
     Raises:
-        ValueError: on missing roles, different resolutions or label maps, fewer images than a comparison needs.
-        RunError: if the folder holds the records of other models, images or settings.
+        ValueError: On missing roles, different resolutions or label maps, fewer images than a comparison needs.
+        RunError: If the folder holds the records of other models, images or settings.
     """
 
     def __init__(

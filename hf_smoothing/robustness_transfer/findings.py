@@ -27,13 +27,13 @@ class Robustness:
     """Two networks under one attack.
 
     Attributes:
-        attack, norm, epsilons: which.
-        accuracy: role -> rows of (accuracy, low, high) for each radius, with 95% intervals.
-        decline: role -> decline ratio at each radius.
-        area: role -> mean accuracy over the radii.
-        matched: role -> accuracy at each radius among the images that both get right without an attack.
-        matched_images: how many these are.
-        difference: finetuned - standard of the area, matched and paired image by image.
+        attack, norm, epsilons: Attack, norm and radii.
+        accuracy: Role -> rows of (accuracy, low, high) for each radius, with 95% intervals.
+        decline: Role -> decline ratio at each radius.
+        area: Role -> mean accuracy over the radii.
+        matched: Role -> accuracy at each radius among the images that both get right without an attack.
+        matched_images: Number of these images.
+        difference: Finetuned - standard of the area, matched and paired image by image.
     """
 
     attack: str
@@ -103,9 +103,9 @@ class Universal:
     """Perturbations of one norm crafted on each network and added to the images of each.
 
     Attributes:
-        norm, epsilon: of the perturbations.
-        fooled: (source, target) -> share of changed answers, with its 95% interval.
-        carried: by how much more the pretrained network's perturbation than a random one of its size fools the finetuned network, minus
+        norm, epsilon: Norm and epsilon of the perturbations.
+        fooled: A dictionary (source, target) -> share of changed answers, with its 95% interval.
+        carried: By how much more the pretrained network's perturbation than a random one of its size fools the finetuned network, minus
             the same for the standard network; paired.
     """
 

@@ -17,16 +17,16 @@ def radial_filter(pixels: Tensor, radius: float, keep: Literal["low", "high"]) -
     """Images with only the frequencies up to a radius, or with only those above it and the mean.
 
     Args:
-        pixels: float (batch, channels, height, width) in [0, 1].
-        radius: in cycles per image side (the shorter one).
-        keep: "low" or "high". Before they are clamped, which changes images with much black or white, low and
-            high part add up to the image plus its mean.
+        pixels: Pixels, float (batch, channels, height, width) in [0, 1].
+        radius: Radius in cycles per image side (the shorter one).
+        keep: The keep, "low" or "high". Before they are clamped, which changes images with much black or white, low
+            and high part add up to the image plus its mean.
 
     Returns:
-        the same shape, clamped to [0, 1].
+        The same shape, clamped to [0, 1].
 
     Raises:
-        ValueError: on a negative radius, or something else to keep.
+        ValueError: On a negative radius, or something else to keep.
 
     Source: the radial mask of the discrete Fourier transform in arXiv 2106.10989 (radius 16 at 80 px).
     """
@@ -58,13 +58,13 @@ def frequency_curve(
     """Accuracy and mean confidence on the low and the high part at each radius.
 
     Args:
-        classify: pixels -> logits.
-        pixels, labels: (count, channels, height, width) in [0, 1], and (count,).
-        cutoffs: radii of the masks, cycles per image side.
-        batch_size: images per forward pass.
+        classify: Pixels -> logits.
+        pixels, labels: Pixels (count, channels, height, width) in [0, 1], and (count,).
+        cutoffs: Radii of the masks, cycles per image side.
+        batch_size: Images per forward pass.
 
     Returns:
-        {"low" | "high": for each radius a dict of radius, right (a 0 or 1 per image) and confidence}.
+        A dictionary {"low" | "high": for each radius a dict of radius, right (a 0 or 1 per image) and confidence}.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     parts: tuple[Literal["low", "high"], ...] = ("low", "high")

@@ -33,8 +33,8 @@ def write_page(output: str | os.PathLike[str]) -> Path:
     """Write `report.html` into the folder of an analysis, from its records alone.
 
     Raises:
-        RunError: if the folder holds none.
-        ModuleNotFoundError: without matplotlib.
+        RunError: If the folder holds none.
+        ModuleNotFoundError: Without matplotlib.
     """
     about, records = read_analysis(output)
     said = sentences(records)

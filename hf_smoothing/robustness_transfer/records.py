@@ -20,10 +20,10 @@ class Key:
     """Which measurement a record is of; its text is the name of the record's file.
 
     Attributes:
-        kind: "attack", "universal", "similarity" or "frequency".
-        subject: the network's role; of similarity the kind of images.
-        attack: its name, of an attack.
-        norm: "linf" or "l2", of an attack or a universal perturbation.
+        kind: The kind, "attack", "universal", "similarity" or "frequency".
+        subject: The network's role; of similarity the kind of images.
+        attack: Its name, of an attack.
+        norm: The norm, "linf" or "l2", of an attack or a universal perturbation.
 
     >>> str(Key("attack", "finetuned", "mi-fgsm", "linf"))
     'attack-finetuned-mi-fgsm-linf'
@@ -54,7 +54,7 @@ def read_analysis(output: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     """The settings (with "about") and the records by their keys.
 
     Raises:
-        RunError: if there are none.
+        RunError: If there are none.
     """
     folder = Path(output)
     if not (folder / SETTINGS).exists():
@@ -69,7 +69,7 @@ def read_record(file: Path) -> dict[str, Any]:
     """A JSON object of an analysis.
 
     Raises:
-        RunError: if it is none, naming the file.
+        RunError: If it is none, naming the file.
     """
     cure = "Delete it, and it is measured again."
     if file.name == SETTINGS:  # without it nobody knows what the records are of

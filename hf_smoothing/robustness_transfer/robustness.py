@@ -39,22 +39,22 @@ def attack_curve(
     are attacked again.
 
     Args:
-        classify: pixels -> logits, differentiable; its modules in eval mode.
-        pixels: float (count, channels, height, width) in [0, 1].
-        labels: int64 (count,).
-        attack: a name in `ATTACKS`.
-        norm: "linf" or "l2".
-        epsilons: radii in [0, 1] pixel units, growing; 0 stands for the clean image.
-        steps: of the attack.
-        batch_size: images attacked together.
-        seed: of the attack.
-        progress: called with the number of images done, or None.
+        classify: Pixels -> logits, differentiable; its modules in eval mode.
+        pixels: Pixels, float (count, channels, height, width) in [0, 1].
+        labels: Labels, int64 (count,).
+        attack: A name in `ATTACKS`.
+        norm: The norm, "linf" or "l2".
+        epsilons: Radii in [0, 1] pixel units, growing; 0 stands for the clean image.
+        steps: Number of steps of the attack.
+        batch_size: Images attacked together.
+        seed: Seed of the attack.
+        progress: Called with the number of images done, or None.
 
     Returns:
-        bool (len(epsilons), count).
+        A bool tensor (len(epsilons), count).
 
     Raises:
-        ValueError: on an unknown attack, radii that do not grow, or labels out of range.
+        ValueError: On an unknown attack, radii that do not grow, or labels out of range.
     """
     if attack not in ATTACKS:
         raise ValueError(f"`attack` must be one of {', '.join(ATTACKS)}, got {attack!r}.")
@@ -94,12 +94,12 @@ def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = 
     """Refuse radii that make no sense.
 
     Args:
-        epsilons: growing.
-        norm: "linf" or "l2".
-        entries: of an image, if they are known.
+        epsilons: Radii, growing.
+        norm: The norm, "linf" or "l2".
+        entries: Number of entries of an image, if they are known.
 
     Raises:
-        ValueError: if there are none, they do not grow or are not finite, or one is above the diameter of the pixel cube (1, or
+        ValueError: If there are none, they do not grow or are not finite, or one is above the diameter of the pixel cube (1, or
             the root of the number of entries), as figures in 0..255 units are.
     """
     values = list(epsilons)
@@ -125,7 +125,7 @@ def matched(curves: Sequence[Right]) -> list[Right]:
     """The curves restricted to the images that all networks get right without an attack: clean accuracy is 1 for all of them.
 
     Args:
-        curves: of several networks on the same images; the first row is that of the clean images.
+        curves: Accuracies of several networks on the same images; the first row is that of the clean images.
     """
     both = np.logical_and.reduce([curve[0] for curve in curves])
     return [curve[:, both] for curve in curves]

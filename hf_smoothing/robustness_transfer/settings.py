@@ -18,12 +18,12 @@ class AnalysisSettings:
     """What is measured.
 
     Attributes:
-        attacks: names in `hf_smoothing.attacks.ATTACKS`.
-        epsilons: norm -> growing radii in [0, 1] pixel units, the first of them 0.
-        steps: of the attacks.
-        universal: norm -> radius of the universal perturbations.
-        cutoffs: radii of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
-        layers: role -> names of modules to compare; by default the stem and the blocks.
+        attacks: Names in `hf_smoothing.attacks.ATTACKS`.
+        epsilons: Norm -> growing radii in [0, 1] pixel units, the first of them 0.
+        steps: Number of steps of the attacks.
+        universal: Norm -> radius of the universal perturbations.
+        cutoffs: Radii of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
+        layers: Role -> names of modules to compare; by default the stem and the blocks.
         batch_size: Images per forward pass.
         seed: Seed of attacks and perturbations.
     """
@@ -65,7 +65,7 @@ def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
     """Refuse models that cannot be compared.
 
     Raises:
-        ValueError: on missing roles, different resolutions, or a standard model with other classes than the finetuned one.
+        ValueError: On missing roles, different resolutions, or a standard model with other classes than the finetuned one.
     """
     missing = [role for role in ROLES if role not in models]
     if missing:

@@ -12,10 +12,10 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     """Centred kernel alignment of two sets of features of the same images, unbiased: 1 for features equal up to rotation and scale.
 
     Args:
-        x, y: (images, ...), at least 4 images; flattened.
+        x, y: Activations (images, ...), at least 4 images; flattened.
 
     Raises:
-        ValueError: on too few images, or different ones.
+        ValueError: On too few images, or different ones.
 
     Source: Kornblith et al. (2019), arXiv 1905.00414; the unbiased estimator of HSIC is that of Song et al. (2012), as used by
     Nguyen et al. (2021), arXiv 2010.15327.
@@ -42,10 +42,10 @@ class MinibatchCKA:
         """Add a batch.
 
         Args:
-            first, second: layer -> activations (batch, ...) of the same images; at least 4, always the same layers.
+            first, second: Layer -> activations (batch, ...) of the same images; at least 4, always the same layers.
 
         Raises:
-            ValueError: on fewer images, or different numbers of them.
+            ValueError: On fewer images, or different numbers of them.
         """
         sizes = {len(x) for x in (*first.values(), *second.values())}
         if len(sizes) != 1 or min(sizes) < 4:
@@ -66,7 +66,7 @@ class MinibatchCKA:
         """CKA, (layers of the first, layers of the second), float64; nan where a layer gives all images the same.
 
         Raises:
-            ValueError: before the first batch.
+            ValueError: Before the first batch.
         """
         if self._cross is None or self._own is None:
             raise ValueError("CKA has seen no batch yet. Call update first.")
@@ -97,11 +97,11 @@ def svcca(x: Tensor, y: Tensor, keep: float = 0.99) -> float:
     It is far above 0 for independent features unless images far outnumber these directions: compare with shuffled images.
 
     Args:
-        x, y: (images, features) of the same images.
-        keep: share of the variance of each side to keep, in (0, 1].
+        x, y: Activations (images, features) of the same images.
+        keep: Share of the variance of each side to keep, in (0, 1].
 
     Raises:
-        ValueError: on different images, or a share out of range.
+        ValueError: On different images, or a share out of range.
 
     Source: Raghu et al. (2017), arXiv 1706.05806.
     """
@@ -133,7 +133,7 @@ def pooled(activation: Tensor) -> Tensor:
     """(batch, channels): mean over space of a convolution's maps, or over the tokens of a transformer.
 
     Raises:
-        ValueError: if the module gives something else.
+        ValueError: If the module gives something else.
     """
     if not isinstance(activation, Tensor) or activation.ndim < 2:
         raise ValueError(

@@ -29,11 +29,11 @@ class CertifiedAccuracy:
     """Certified accuracy at a list of radii, with exact binomial intervals over the images.
 
     Attributes:
-        thresholds: radii r, float64 (T,).
-        accuracy: share of images that are correct, not abstained and certified at r or more, float64 (T,).
-        lower, upper: the Clopper-Pearson interval of `accuracy` at `confidence`, float64 (T,).
-        num_images: number of images.
-        confidence: coverage of each interval.
+        thresholds: Radii r, float64 (T,).
+        accuracy: Share of images that are correct, not abstained and certified at r or more, float64 (T,).
+        lower, upper: The Clopper-Pearson interval of `accuracy` at `confidence`, float64 (T,).
+        num_images: Number of images.
+        confidence: Coverage of each interval.
     """
 
     thresholds: NDArray[np.float64]
@@ -88,13 +88,13 @@ def check_reach(radii: ArrayLike, sigma: float, n: int | None = None, alpha: flo
     """Refuse radii that no certificate at this noise level has.
 
     Args:
-        radii: l2 radii in [0, 1] pixel units.
-        sigma: noise level.
-        n: estimation draws; 10^9 where that is not known, more than anybody makes.
-        alpha: failure probability; 1/2 where that is not known.
+        radii: L2 radii in [0, 1] pixel units.
+        sigma: Noise level.
+        n: Estimation draws; 10^9 where that is not known, more than anybody makes.
+        alpha: Failure probability; 1/2 where that is not known.
 
     Raises:
-        ValueError: naming the first that is above.
+        ValueError: The message names the first that is above.
 
     >>> check_reach([0.9], sigma=0.25)
     >>> check_reach([3.7], sigma=0.25)
@@ -122,14 +122,14 @@ def certified_accuracy(
     """The share of images that are correct and certified at each radius, with its exact interval.
 
     Args:
-        predictions: predicted classes, integers (N,), `ABSTAIN` (-1) on abstention.
-        references: true classes, integers (N,).
-        radii: certified radii, (N,), 0.0 on abstention. Compared without tolerance in double precision.
-        thresholds: radii r >= 0 at which to measure, (T,).
-        confidence: coverage of each interval, in (0, 1).
+        predictions: Predicted classes, integers (N,), `ABSTAIN` (-1) on abstention.
+        references: True classes, integers (N,).
+        radii: Certified radii, (N,), 0.0 on abstention. Compared without tolerance in double precision.
+        thresholds: Radii r >= 0 at which to measure, (T,).
+        confidence: Coverage of each interval, in (0, 1).
 
     Raises:
-        ValueError: on unequal lengths, no images, non-integer classes, labels below 0, or radii that are negative, nan,
+        ValueError: On unequal lengths, no images, non-integer classes, labels below 0, or radii that are negative, nan,
             or positive on an abstention.
 
     Source: arXiv 1902.02918, section 4.

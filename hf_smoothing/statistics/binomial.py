@@ -28,16 +28,16 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, alpha: float) -> NDArra
     """A one-sided lower confidence bound: P(bound > p) <= alpha for every success probability p.
 
     Args:
-        successes: whole numbers k, 0 <= k <= trials, any shape.
-        trials: whole numbers n >= 1, broadcast against `successes`.
-        alpha: failure probability of one bound, in (0, 1/2].
+        successes: Whole numbers k, 0 <= k <= trials, any shape.
+        trials: Whole numbers n >= 1, broadcast against `successes`.
+        alpha: Failure probability of one bound, in (0, 1/2].
 
     Returns:
-        float64 array of the broadcast shape, in [0, 1). Exactly 0 for k = 0 and alpha ** (1 / n) for k = n. Relative
+        A float64 array of the broadcast shape, in [0, 1). Exactly 0 for k = 0 and alpha ** (1 / n) for k = n. Relative
         error below 1e-12 in the tested range (golden values in `tests/statistics/test_binomial.py`).
 
     Raises:
-        ValueError: if `alpha` is not in (0, 1/2] or the counts are not counts.
+        ValueError: If `alpha` is not in (0, 1/2] or the counts are not counts.
 
     Source: Clopper & Pearson (1934).
 
@@ -71,14 +71,14 @@ def interval(
     """The exact two-sided (Clopper-Pearson) interval, for reporting a measured share such as an accuracy.
 
     Args:
-        successes, trials: as in `lower_bound`.
-        confidence: coverage of the interval, in [1/2, 1). This is a confidence level, not a failure probability.
+        successes, trials: As in `lower_bound`.
+        confidence: Coverage of the interval, in [1/2, 1). This is a confidence level, not a failure probability.
 
     Returns:
-        (lower, upper), float64 arrays of the broadcast shape.
+        The tuple (lower, upper), float64 arrays of the broadcast shape.
 
     Raises:
-        ValueError: if `confidence` is not in [1/2, 1) or the counts are not counts.
+        ValueError: If `confidence` is not in [1/2, 1) or the counts are not counts.
 
     >>> [round(float(x), 3) for x in interval(300, 500)]
     [0.556, 0.643]
@@ -94,10 +94,10 @@ def two_sided_pvalue(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]
     returns a wrong class with probability at most alpha.
 
     Args:
-        first, second: whole numbers >= 0 with a positive sum, any broadcastable shapes.
+        first, second: Whole numbers >= 0 with a positive sum, any broadcastable shapes.
 
     Returns:
-        float64 array in (0, 1]; symmetric in its arguments.
+        A float64 array in (0, 1]; symmetric in its arguments.
 
     Source: Cohen, Rosenfeld & Kolter (2019), arXiv 1902.02918, function Predict; the fair-coin case of the exact test is
     twice the upper tail.

@@ -28,10 +28,10 @@ class Claims:
     """What is claimed of images whose class under test is known: arrays of one shape, that of the images.
 
     Attributes:
-        radius: l2 radii, at most the diameter of the pixel cube.
-        p_lower: lower bounds of the class's probability.
-        reached: how many of the rule's target radii are certified, the smallest first, int64.
-        p_upper: upper bounds of every other class's probability, where the radius rests on them.
+        radius: L2 radii, at most the diameter of the pixel cube.
+        p_lower: Lower bounds of the class's probability.
+        reached: How many of the rule's target radii are certified, the smallest first, int64.
+        p_upper: Upper bounds of every other class's probability, where the radius rests on them.
     """
 
     radius: NDArray[np.float64]
@@ -59,9 +59,9 @@ def fixed_claims(
     """Claims from a fixed number of estimation draws.
 
     Args:
-        successes: votes of the class under test among `n` estimation draws, any shape.
-        runners_up: largest count of another class, same shape; read only with bound "runner-up".
-        n, alpha, sigma, bound, slack, diameter: as in `certification.FixedRule`.
+        successes: Votes of the class under test among `n` estimation draws, any shape.
+        runners_up: Largest count of another class, same shape; read only with bound "runner-up".
+        n, alpha, sigma, bound, slack, diameter: As in `certification.FixedRule`.
 
     Source: arXiv 1902.02918, CERTIFY, Theorem 1 and Proposition 2.
     """
@@ -100,11 +100,11 @@ def targets_reached(successes: ArrayLike, boundaries: NDArray[np.int64]) -> NDAr
     """How many targets are certified, in order: a target counts only if all smaller ones do.
 
     Args:
-        successes: counts at the looks so far, (..., m); negative where an image did not come to a look.
-        boundaries: (targets, K), K >= m.
+        successes: Counts at the looks so far, (..., m); negative where an image did not come to a look.
+        boundaries: Boundaries (targets, K), K >= m.
 
     Returns:
-        int64 (...).
+        An int64 array (...).
     """
     counts = np.asarray(successes)
     certified = np.ones(counts.shape[:-1], dtype=bool)
@@ -130,9 +130,10 @@ def sequential_claims(
     """Claims of a sequential rule at the stopping times of images.
 
     Args:
-        successes, boundaries: as in `targets_reached`.
-        targets: target radii, ascending.
-        looks, level, sigma, spending, slack, diameter: of the rule; see `certification.SequentialRule`.
+        successes, boundaries: As in `targets_reached`.
+        targets: Target radii, ascending.
+        looks, level, sigma, spending, slack, diameter: Looks, level, sigma, spending, slack and diameter of the rule;
+            see `certification.SequentialRule`.
     """
     counts = np.asarray(successes)
     reached = targets_reached(counts, boundaries)
@@ -154,8 +155,8 @@ def target_grid(sigma: float, *, curve: bool = False) -> list[float]:
     """The target radii that are tried by default: up to 3 sigma.
 
     Args:
-        sigma: noise level.
-        curve: every sigma/10, for a smooth curve; otherwise multiples of 0.25 (of sigma, if that is less; of 0.5, 1, ... where there would be
+        sigma: Noise level.
+        curve: Take every sigma/10, for a smooth curve; otherwise multiples of 0.25 (of sigma, if that is less; of 0.5, 1, ... where there would be
             more than `MOST_TARGETS`).
 
     >>> target_grid(0.25), len(target_grid(1.0)), target_grid(2.0)[:3]

@@ -17,10 +17,10 @@ class Paired:
     """A comparison over images.
 
     Attributes:
-        value: the difference or ratio.
-        low, high: its confidence interval.
-        p_value: two-sided, of "no difference"; nan for a ratio.
-        num_images: number of pairs.
+        value: The difference or ratio.
+        low, high: Its confidence interval.
+        p_value: Two-sided p-value of "no difference"; nan for a ratio.
+        num_images: Number of pairs.
     """
 
     value: float
@@ -46,12 +46,12 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
     """Mean of first - second over images, with Student's paired t interval and test.
 
     Args:
-        first, second: a number per image, such as its certified radius (0 where wrong), (N,). With several training seeds
+        first, second: A number per image, such as its certified radius (0 where wrong), (N,). With several training seeds
             pass the mean over seeds: the interval is then about new images, not about new training runs.
-        confidence: coverage of the interval.
+        confidence: Coverage of the interval.
 
     Raises:
-        ValueError: on unequal lengths, fewer than two images, or numbers that are not finite.
+        ValueError: On unequal lengths, fewer than two images, or numbers that are not finite.
 
     >>> result = paired_difference([0.5, 0.2, 0.0, 0.4], [0.3, 0.1, 0.0, 0.1])
     >>> round(result.value, 3), round(result.p_value, 3)
@@ -97,10 +97,10 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
     """Exact two-sided p-value of "both are right equally often", from the images on which they differ.
 
     Args:
-        first, second: whether each is right (or certified at a radius), bool (N,), on the same images.
+        first, second: Whether each is right (or certified at a radius), bool (N,), on the same images.
 
     Raises:
-        ValueError: on unequal lengths.
+        ValueError: On unequal lengths.
 
     Source: McNemar (1947), Psychometrika 12(2).
 

@@ -36,16 +36,16 @@ def l2_radius(p_lower: ArrayLike, sigma: float, slack: float = 0.0) -> NDArray[n
     every perturbation of l2 norm below sigma * Phi^-1(p_lower).
 
     Args:
-        p_lower: lower bounds of the top-class probability, in [0, 1], any shape.
-        sigma: noise standard deviation in [0, 1] pixel units.
-        slack: total variation between the noise that is drawn and the exact law. It moves a probability by at most so much, at
+        p_lower: Lower bounds of the top-class probability, in [0, 1], any shape.
+        sigma: Noise standard deviation in [0, 1] pixel units.
+        slack: Total variation between the noise that is drawn and the exact law. It moves a probability by at most so much, at
             the image and at the perturbed one: sigma (Phi^-1(p_lower - slack) - Phi^-1(1/2 + slack)).
 
     Returns:
-        float64 array of the same shape, in [0, 1] pixel units; inf for p_lower = 1.
+        A float64 array of the same shape, in [0, 1] pixel units; inf for p_lower = 1.
 
     Raises:
-        ValueError: if a probability is outside [0, 1] or `sigma` is not positive.
+        ValueError: If a probability is outside [0, 1] or `sigma` is not positive.
 
     Source: arXiv 1902.02918, Theorem 1 and Algorithm CERTIFY.
 
@@ -66,15 +66,15 @@ def runner_up_radius(p_lower: ArrayLike, p_upper: ArrayLike, sigma: float, slack
     bound is monotone in the count.
 
     Args:
-        p_lower: lower bounds of the top class's probability.
-        p_upper: upper bounds from the largest count of another class, same shape.
-        sigma: noise standard deviation in [0, 1] pixel units.
-        slack: as in `l2_radius`, s. At the image it moves both bounds, to a = Phi^-1(p_lower - s) and b = Phi^-1(p_upper + s); at the
+        p_lower: Lower bounds of the top class's probability.
+        p_upper: Upper bounds from the largest count of another class, same shape.
+        sigma: Noise standard deviation in [0, 1] pixel units.
+        slack: As in `l2_radius`, s. At the image it moves both bounds, to a = Phi^-1(p_lower - s) and b = Phi^-1(p_upper + s); at the
             perturbed one the exact probabilities must still differ by 2 s: Phi(a - r/sigma) - Phi(b + r/sigma) >= 2 s holds
             if r stays s / phi(|a + b|/2 + 1) below sigma (a - b)/2.
 
     Raises:
-        ValueError: if a probability is outside [0, 1] or `sigma` is not positive.
+        ValueError: If a probability is outside [0, 1] or `sigma` is not positive.
 
     Source: arXiv 1902.02918, Theorem 1.
 
@@ -96,12 +96,12 @@ def probability_for_radius(radius: ArrayLike, sigma: float, slack: float = 0.0) 
     """q(r) = Phi(r / sigma), the top-class probability that makes radius r just certifiable; the inverse of `l2_radius`.
 
     Args:
-        radius: l2 radii >= 0 in [0, 1] pixel units, any shape.
-        sigma: noise standard deviation in the same units.
-        slack: as in `l2_radius`.
+        radius: L2 radii >= 0 in [0, 1] pixel units, any shape.
+        sigma: Noise standard deviation in the same units.
+        slack: As in `l2_radius`.
 
     Raises:
-        ValueError: if a radius is negative or nan, or `sigma` is not positive.
+        ValueError: If a radius is negative or nan, or `sigma` is not positive.
 
     >>> float(probability_for_radius(0.0, sigma=0.25))
     0.5

@@ -37,7 +37,7 @@ def geometric_looks(n_max: int, first: int = 20, ratio: float = 1.5) -> tuple[in
     Evenly spaced on a logarithmic scale between `first` and `n_max`, with a ratio as near to `ratio` as that allows.
 
     Raises:
-        ValueError: if `n_max` is below 1, `first` is below 1, or `ratio` is not above 1.
+        ValueError: If `n_max` is below 1, `first` is below 1, or `ratio` is not above 1.
 
     >>> geometric_looks(100), len(geometric_looks(100_000))
     ((20, 30, 45, 67, 100), 22)
@@ -71,12 +71,12 @@ def sequential_lower_bound(successes: ArrayLike, looks: Sequence[int], alpha: fl
     Proof: P(exists k: L_k > p) <= sum_k P(L_k > p) <= sum_k alpha w_k = alpha, by the union bound.
 
     Args:
-        successes: counts S_1, ..., S_m at the first m <= K looks, (..., m).
-        looks: all K looks of the rule, also those that are not reached.
-        alpha: failure probability.
+        successes: Counts S_1, ..., S_m at the first m <= K looks, (..., m).
+        looks: All K looks of the rule, also those that are not reached.
+        alpha: Failure probability.
 
     Returns:
-        float64, the shape of `successes`.
+        A float64 array, the shape of `successes`.
     """
     counts = np.asarray(successes)
     shares = check_alpha(alpha) * error_shares(len(looks))
@@ -91,9 +91,9 @@ def union_boundaries(q: float, looks: tuple[int, ...], alpha: float) -> tuple[in
     Level: P_p(some S_k >= b_k) <= alpha for all p <= q, since S_k >= b_k says L_k > q >= p.
 
     Args:
-        q: probability to exceed, in (0, 1).
-        looks: n_1 < ... < n_K.
-        alpha: failure probability.
+        q: Probability to exceed, in (0, 1).
+        looks: Numbers of draws n_1 < ... < n_K.
+        alpha: Failure probability.
     """
     n = np.asarray(looks)
     shares = check_alpha(alpha) * error_shares(len(looks))
@@ -143,11 +143,11 @@ def crossing_probabilities(p: float, looks: Sequence[int], boundaries: Sequence[
     An upper bound: tails below 1e-25 that are left out are counted as crossing.
 
     Args:
-        p: success probability, in (0, 1).
-        looks, boundaries: n_1 < ... < n_K and b_1, ..., b_K.
+        p: Success probability, in (0, 1).
+        looks, boundaries: Looks n_1 < ... < n_K and their boundaries b_1, ..., b_K.
 
     Returns:
-        float64 (K,); its sum is the probability of ever crossing.
+        A float64 array (K,); its sum is the probability of ever crossing.
     """
     found = np.zeros(len(looks))
 
@@ -183,11 +183,11 @@ def hopeless(
     It costs power, never validity.
 
     Args:
-        successes: S after `drawn` draws, any shape.
-        drawn: n.
-        n_max: N, draws at the last look.
-        final: b_K, broadcast against `successes`.
-        quantile: of the prediction.
+        successes: Count s after `drawn` draws, any shape.
+        drawn: Number of draws so far, n.
+        n_max: Number of draws at the last look, N.
+        final: Last boundary b_K, broadcast against `successes`.
+        quantile: Quantile of the prediction.
     """
     s, b = np.asarray(successes, dtype=np.float64), np.asarray(final, dtype=np.float64)
     left = n_max - drawn

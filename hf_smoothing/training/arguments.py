@@ -25,7 +25,7 @@ class RobustTrainingArguments(TrainingArguments):
     `dataloader_pin_memory` is False where there is no accelerator to pin memory for.
 
     Raises:
-        ValueError: on an invalid mixture, owner or size.
+        ValueError: On an invalid mixture, owner or size.
     """
 
     noise: str | None = field(

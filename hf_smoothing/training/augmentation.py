@@ -11,9 +11,9 @@ def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Ten
     """Pad each image with zeros on all sides and cut its old size out at a random place.
 
     Args:
-        pixels: (batch, channels, height, width).
-        padding: pixels per side; 0 changes nothing.
-        generator: on the device of `pixels`.
+        pixels: Pixels (batch, channels, height, width).
+        padding: Number of pixels per side; 0 changes nothing.
+        generator: Generator on the device of `pixels`.
     """
     if padding == 0:
         return pixels

@@ -25,8 +25,8 @@ class WeightAverage:
     Early on the decay is (1 + step) / (10 + step), if that is less, so that the first weights do not linger.
 
     Args:
-        model: the average starts at its weights.
-        decay: share of the old average that stays at each step, in [0, 1).
+        model: The average starts at its weights.
+        decay: Share of the old average that stays at each step, in [0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -30,16 +30,16 @@ class CertifiedAccuracyCallback(TrainerCallback):
     few draws they are low (the radius cannot exceed `max_radius(n, alpha, sigma)`) and only comparable with each other.
 
     Args:
-        trainer: the trainer to watch; add the callback with `trainer.add_callback`.
-        dataset: as for `certify_dataset`: [0, 1] or uint8 pixels at the certified resolution, with labels.
-        sigmas: noise levels.
-        thresholds: at which to measure certified accuracy.
-        indices: which images; by default 100, spread over the data set.
-        n0, n, alpha: as in `certify`.
-        seed: of the noise: the same at every evaluation.
+        trainer: The trainer to watch; add the callback with `trainer.add_callback`.
+        dataset: As for `certify_dataset`: [0, 1] or uint8 pixels at the certified resolution, with labels.
+        sigmas: Noise levels.
+        thresholds: Radii at which to measure certified accuracy.
+        indices: Which images; by default 100, spread over the data set.
+        n0, n, alpha: As in `certify`.
+        seed: Seed of the noise generator: the same at every evaluation.
 
     Raises:
-        ValueError: if the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label, or the
+        ValueError: If the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label, or the
             data set names the classes otherwise than the model does.
     """
 
@@ -105,7 +105,7 @@ def labelled_images(dataset: Any, indices: Sequence[int]) -> tuple[torch.Tensor,
     """Images of a data set in memory, [0, 1] pixels (count, channels, height, width), and their labels.
 
     Raises:
-        ValueError: if an image has no label, or the selection is not one of the data set.
+        ValueError: If an image has no label, or the selection is not one of the data set.
     """
     chosen = check_selection(dataset, indices) or []
     items = [dataset[index] for index in chosen]

@@ -29,12 +29,12 @@ def check_request(
     """Refuse what `RobustTrainer` cannot train.
 
     Args:
-        model, args, objective: as it gets them.
-        more: keyword arguments of the stock Trainer.
+        model, args, objective: As it gets them.
+        more: Further keyword arguments of the stock Trainer.
 
     Raises:
-        TypeError: on arguments of another class, or a `PeftModel`.
-        ValueError: naming what does not go.
+        TypeError: On arguments of another class, or a `PeftModel`.
+        ValueError: The message names what does not fit.
     """
     check_merged(model)
     if not isinstance(args, RobustTrainingArguments):
@@ -71,11 +71,11 @@ def check_classes(model: PreTrainedModel, dataset: Any) -> None:
     """Refuse to train or evaluate a head on classes that it names otherwise; nothing is checked where either has no names.
 
     Args:
-        model: whose configuration names the classes.
-        dataset: a `PixelDataset`, or several by name, or anything.
+        model: Model whose configuration names the classes.
+        dataset: A `PixelDataset`, or several by name, or anything.
 
     Raises:
-        ValueError: showing both.
+        ValueError: If they differ; the message shows both.
     """
     if isinstance(dataset, Mapping):
         for part in dataset.values():
@@ -96,7 +96,7 @@ def check_optimizer(trainer: Any, rates_by_depth: bool) -> None:
     """Refuse what does not go with an optimizer of one's own, or with split tensors.
 
     Raises:
-        ValueError: naming it.
+        ValueError: The message names it.
     """
     if rates_by_depth and (trainer.optimizer is not None or trainer.is_fsdp_enabled):
         raise ValueError(
@@ -111,7 +111,7 @@ def check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, proce
     """Refuse a model, arguments and processor of which two would add noise, or two would normalise.
 
     Raises:
-        ValueError: naming the owners.
+        ValueError: The message names the owners.
     """
     wrapped = isinstance(model, SmoothedClassifier)
     owners = {"trainer"} if args.mixture() is not None else set()
@@ -156,7 +156,7 @@ def find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, pr
     """Resize and normalisation of a plain backbone; None where the model or the processor does it.
 
     Raises:
-        ValueError: if they are not known, the processor's cannot be expressed, or the arguments say otherwise than it, since it is saved
+        ValueError: If they are not known, the processor's cannot be expressed, or the arguments say otherwise than it, since it is saved
             beside the model.
     """
     if isinstance(model, SmoothedClassifier) or args.noise_owner == "processor":
@@ -207,10 +207,11 @@ def pixels_note(
     """What to note of the pixels that a plain backbone is trained on; nothing of a `SmoothedClassifier`, which says it, or where it is not known.
 
     Args:
-        model, args, processor: as `RobustTrainer` gets them.
-        preprocessing: that of `find_preprocessing`.
-        framing: of the training images, where their data set says it.
-        size: (height, width) of a batch: the certified resolution, but with noise_owner="processor", where it is what the model sees.
+        model, args, processor: As `RobustTrainer` gets them.
+        preprocessing: Result of `find_preprocessing`.
+        framing: Framing of the training images, where their data set says it.
+        size: The pair (height, width) of a batch: the certified resolution, but with noise_owner="processor", where it
+            is what the model sees.
     """
     if isinstance(model, SmoothedClassifier):
         return {}
@@ -232,11 +233,11 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> None:
     """Freeze every parameter but those whose name contains one of the patterns as whole components.
 
     Args:
-        model: changed in place.
-        patterns: e.g. ["classifier", "stages.3"].
+        model: Model to be changed in place.
+        patterns: Name patterns, e.g. ["classifier", "stages.3"].
 
     Raises:
-        ValueError: if there is no pattern, or one matches nothing.
+        ValueError: If there is no pattern, or one matches nothing.
     """
     names = [name for name, _ in model.named_parameters()]
     if not patterns:

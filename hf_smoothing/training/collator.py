@@ -16,11 +16,11 @@ class PixelCollator:
     """Stacks items into a batch and checks labels and shapes while they are on the CPU.
 
     Args:
-        num_labels: number of classes; None where labels are not used.
-        ready: the pixels are noisy and normalised already, so that any value is right.
+        num_labels: Number of classes; None where labels are not used.
+        ready: The pixels are noisy and normalised already, so that any value is right.
 
     Raises:
-        ValueError: on mixed shapes, pixels that are neither uint8 nor in [0, 1], or labels outside the classes.
+        ValueError: On mixed shapes, pixels that are neither uint8 nor in [0, 1], or labels outside the classes.
     """
 
     def __init__(self, num_labels: int | None, ready: bool = False) -> None:
@@ -60,7 +60,7 @@ def check_labels(labels: Tensor, num_labels: int | None) -> None:
     """Refuse labels that are not classes; None where they are not used.
 
     Raises:
-        ValueError: naming one that is not in [0, num_labels).
+        ValueError: The message names one that is not in [0, num_labels).
     """
     if num_labels is None:
         return

@@ -19,12 +19,12 @@ class ResidentPixels(Dataset[dict[str, Any]]):
     3 KB per image at 32 px: 150 MB for CIFAR-10, 300 MB for Tiny-ImageNet, 9.6 GB for ImageNet at 50 px.
 
     Args:
-        data: pixels and labels in memory.
-        device: where to keep them.
-        num_labels: number of classes; labels are checked once, here. None where they are not used.
+        data: Pixels and labels in memory.
+        device: Device to keep them on.
+        num_labels: Number of classes; labels are checked once, here. None where they are not used.
 
     Raises:
-        ValueError: if a label is not one of the classes, or there is not one for each image.
+        ValueError: If a label is not one of the classes, or there is not one for each image.
     """
 
     def __init__(self, data: DecodedPixels, device: torch.device, num_labels: int | None) -> None:

@@ -27,9 +27,9 @@ def real_images(state: GradientState, count: int, rank: int, ranks: int) -> int:
     """How many of this rank's images are not copies that fill up the last batch: the first so many.
 
     Args:
-        state: of the accelerator whose loader is being read.
-        count: images of this batch, on each rank.
-        rank, ranks: this process, and how many there are.
+        state: State of the accelerator whose loader is being read.
+        count: Images of this batch, on each rank.
+        rank, ranks: Rank of this process, and number of ranks.
     """
     left = state.remainder if ranks > 1 and state.end_of_dataloader else -1
     return count if left <= 0 else min(max(left - rank * count, 0), count)
@@ -72,7 +72,7 @@ class ImageMeans(WholeCheckpoints):
         """As the parent, with the averaged weights where there are any.
 
         Raises:
-            ValueError: if the data set names the classes otherwise than the model does.
+            ValueError: If the data set names the classes otherwise than the model does.
         """
         if self._labels is not None:
             check_classes(self.model, eval_dataset)

@@ -28,13 +28,13 @@ class FiniteWatch:
         """Stop, on all ranks together, if a loss was not finite, or a weight or batch-norm statistic of `model` is not.
 
         Args:
-            step: current optimizer step, for the message.
-            checkpoint: the last good one, if there is any.
-            model: looked at as well, before its weights are saved.
-            ranks: how many there are; all must call this at the same step.
+            step: Current optimizer step, for the message.
+            checkpoint: The last good one, if there is any.
+            model: Model, which is checked as well, before its weights are saved.
+            ranks: Number of ranks; all must call this at the same step.
 
         Raises:
-            DivergedError: naming the last good checkpoint.
+            DivergedError: The message names the last good checkpoint.
         """
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm)] if model is not None else []
         found = [

@@ -17,10 +17,10 @@ class Depths:
     """Where each parameter of a classifier sits.
 
     Attributes:
-        of: by parameter name: 0 before the blocks (embeddings, stem), 1..blocks within them, blocks + 1 after them (last norm,
-            pooler).
-        head: names of the parameters outside the backbone: the classifier.
-        blocks: number of blocks, or stages of a ResNet.
+        of: Depth by parameter name: 0 before the blocks (embeddings, stem), 1..blocks within them, blocks + 1 after
+            them (last norm, pooler).
+        head: Names of the parameters outside the backbone: the classifier.
+        blocks: Number of blocks, or stages of a ResNet.
     """
 
     of: dict[str, int]
@@ -35,7 +35,7 @@ def parameter_depths(model: nn.Module) -> Depths:
     other lists of that length, such as the patch embeddings of PVT.
 
     Raises:
-        ValueError: if the model is made of several networks, has no backbone of its own, or no list of blocks.
+        ValueError: If the model is made of several networks, has no backbone of its own, or no list of blocks.
     """
     inner = getattr(model, "base_network", model)
     kind = type(inner).__name__
@@ -61,7 +61,7 @@ def last_blocks(model: nn.Module, count: int) -> list[str]:
     """Names of the head's parameters and, if `count` is not 0, of the last `count` blocks and what follows them.
 
     Raises:
-        ValueError: if the model has fewer blocks.
+        ValueError: If the model has fewer blocks.
     """
     depths = parameter_depths(model)
     if not 0 <= count <= depths.blocks:
@@ -78,10 +78,10 @@ def learning_rates(
     """The learning rate of each parameter.
 
     Args:
-        model: the classifier.
-        learning_rate: of the head.
-        body: of the backbone; that of the head by default.
-        decay: factor from one block to the one before it: a block at depth d gets body * decay^(blocks + 1 - d).
+        model: The classifier.
+        learning_rate: Learning rate of the head.
+        body: Learning rate of the backbone; that of the head by default.
+        decay: Factor from one block to the one before it: a block at depth d gets body * decay^(blocks + 1 - d).
 
     Source: layer-wise decay as in BEiT, arXiv 2106.08254.
     """
@@ -102,9 +102,9 @@ def split_by_depth(optimizer: Any, model: nn.Module, args: Any) -> None:
     """Give each depth a parameter group of its own, with its learning rate; the largest first, since the first is the one that is logged.
 
     Args:
-        optimizer: made for the model, its groups are replaced.
-        model: whose parameters it has.
-        args: learning_rate, body_learning_rate and layer_decay, as in `learning_rates`.
+        optimizer: Optimizer of the model; its groups are replaced.
+        model: Model whose parameters it has.
+        args: Arguments learning_rate, body_learning_rate and layer_decay, as in `learning_rates`.
     """
     rates = learning_rates(model, args.learning_rate, args.body_learning_rate, args.layer_decay)
     by_parameter = {parameter: rates[name] for name, parameter in model.named_parameters()}

@@ -15,8 +15,8 @@ def objective_note(objective: Objective, name: str) -> dict[str, Any]:
     """An objective's name and all its settings, defaults included, as JSON takes them.
 
     Args:
-        objective: as `find_objective` returns it.
-        name: the one it was found by.
+        objective: As `find_objective` returns it.
+        name: The one it was found by.
     """
     partial = isinstance(objective, functools.partial)
     given, function = (objective.keywords, objective.func) if partial else ({}, objective)  # type: ignore[attr-defined]
@@ -33,8 +33,8 @@ def add_to_card(card: Path, note: dict[str, Any]) -> None:
     """Put the note into a model card that the stock Trainer wrote.
 
     Args:
-        card: README.md, changed in place.
-        note: "noise" (None for clean images) and "objective", as `config.hf_smoothing` has them.
+        card: The file README.md, changed in place.
+        note: A dictionary of "noise" (None for clean images) and "objective", as `config.hf_smoothing` has them.
     """
     settings = dict(note["objective"])
     noise = "none" if note["noise"] is None else f"`{json.dumps(note['noise'])}`"

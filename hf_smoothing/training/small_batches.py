@@ -15,10 +15,10 @@ def has_batch_of_one(args: Any, images: int, batch_size: int, steps: int) -> boo
     """Whether a rank will get a batch of one image within so many steps.
 
     Args:
-        args: training arguments.
-        images: of the training set.
-        batch_size: images per batch of one rank.
-        steps: of the optimizer.
+        args: Training arguments.
+        images: Number of images of the training set.
+        batch_size: Images per batch of one rank.
+        steps: Number of steps of the optimizer.
     """
     if batch_size == 1:
         return True
@@ -35,12 +35,12 @@ def norms_watched(model: nn.Module, images: int, cure: str) -> Iterator[None]:
     """A forward pass that stops at the first batch norm that a batch of one image would stop.
 
     Args:
-        model: about to see `images` images, or several copies of each.
-        images: of this batch.
-        cure: for the message.
+        model: Model about to see `images` images, or several copies of each.
+        images: Number of images of this batch.
+        cure: Cure, for the message.
 
     Raises:
-        ValueError: naming the batch norm that would see one value in each channel.
+        ValueError: The message names the batch norm that would see one value in each channel.
     """
 
     def look(norm: nn.Module, inputs: tuple[Any, ...]) -> None:

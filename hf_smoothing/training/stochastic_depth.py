@@ -19,15 +19,15 @@ def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torc
     drop each for itself.)
 
     Args:
-        model: an image classifier or autoencoder; hooks are added to its blocks.
-        rate: of the last block, in (0, 1).
-        generator: gives the source of randomness of this forward pass, on the device of the activations.
+        model: An image classifier or autoencoder; hooks are added to its blocks.
+        rate: Rate of the last block, in (0, 1).
+        generator: A function that gives the source of randomness of this forward pass, on the device of the activations.
 
     Returns:
-        the hooks, to be removed when training ends.
+        The hooks, to be removed when training ends.
 
     Raises:
-        ValueError: if the model has no blocks, or, in the first forward pass, if a block changes the shape of what it gets.
+        ValueError: If the model has no blocks, or, in the first forward pass, if a block changes the shape of what it gets.
 
     Source: Huang et al. (2016), arXiv 1603.09382.
     """

@@ -59,14 +59,14 @@ class RobustTrainer(ImageMeans):
     frozen parts; a note in the checkpoint (`config.hf_smoothing`) of the pixels that the network knows.
 
     Args:
-        model: the classifier.
-        args: the arguments.
-        objective: a callable that replaces the one named in `args`.
-        processing_class: an image processor of a plain backbone; its size and normalisation are used and saved.
-        kwargs: as for `transformers.Trainer`.
+        model: The classifier.
+        args: The arguments.
+        objective: A callable that replaces the one named in `args`.
+        processing_class: An image processor of a plain backbone; its size and normalisation are used and saved.
+        kwargs: As for `transformers.Trainer`.
 
     Raises:
-        ValueError: if two owners would add noise or normalise, the normalisation of a plain backbone is unknown, or the head is
+        ValueError: If two owners would add noise or normalise, the normalisation of a plain backbone is unknown, or the head is
             not for single-label classification.
     """
 

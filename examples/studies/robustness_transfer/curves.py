@@ -28,7 +28,7 @@ class Records:
         """The curve of a model that has one.
 
         Raises:
-            KeyError: if it has none.
+            KeyError: If it has none.
         """
         pretraining, way = model
         curve = self.curve(target, pretraining, way, seed, norm)
@@ -69,8 +69,8 @@ def mean_matched_difference(
     """Mean over seeds of `matched_difference`, its interval over images: those of an image belong together, whatever the seed.
 
     Args:
-        epsilons: of the rows.
-        pairs: (first, second) of each seed, on the same images.
+        epsilons: Radii of the rows.
+        pairs: The pair (first, second) for each seed, on the same images.
 
     Returns:
         None if a seed has fewer than two images that both get right.

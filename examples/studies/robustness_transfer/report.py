@@ -24,7 +24,7 @@ def build(given: Command) -> None:
     """Gather the results into one file of records, if their folder is there, and rebuild everything from it.
 
     Raises:
-        SystemExit: if there is nothing to report, or less than before.
+        SystemExit: If there is nothing to report, or less than before.
     """
     config, results = given.config, given.docs / "results"
     records = Records(
@@ -32,7 +32,12 @@ def build(given: Command) -> None:
     )
     texts, figures = {}, {}
     for target in config["target_data"]:
-        for name, made in (("brittle", brittle), ("mitigated", mitigated), ("mixture", mixture), ("inherited", inherited)):
+        for name, made in (
+            ("brittle", brittle),
+            ("mitigated", mitigated),
+            ("mixture", mixture),
+            ("inherited", inherited),
+        ):
             rows, figures[f"{name}-{target}"] = made(records, target)
             texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{markdown_table(*rows)}"
         drawn = [way for way, about in config["ways"].items() if "target" not in about.get("only", {})]

@@ -21,12 +21,12 @@ class Cell:
     """One certification: a model at one sigma on the test images of the study.
 
     Attributes:
-        radii: certified radius of each image, -1 where the true class was not certified at all, float64 (N,).
-        labels: true class of each image, int64 (N,).
-        draws: noisy copies used, of all images together.
-        clean_accuracy: of the base classifier on all clean test images.
-        settings: of the stage.
-        model: name of the stage that trained it.
+        radii: Certified radius of each image, -1 where the true class was not certified at all, float64 (N,).
+        labels: True class of each image, int64 (N,).
+        draws: Noisy copies used, of all images together.
+        clean_accuracy: Clean accuracy of the base classifier on all clean test images.
+        settings: Settings of the stage.
+        model: Name of the stage that trained it.
     """
 
     radii: NDArray[np.float64]
@@ -93,8 +93,9 @@ class Records:
         """A certification, or None where it is missing.
 
         Args:
-            architecture, pretraining, finetuning, sigma, seed: of the cell.
-            extra: "headline", or the protocol.
+            architecture, pretraining, finetuning, sigma, seed: Architecture, pretraining, finetuning, sigma and seed
+                of the cell.
+            extra: Either "headline", or the protocol.
         """
         parts = [architecture, pretraining, finetuning, *([extra] if extra else []), f"seed{seed}", f"sigma{sigma}"]
         line = self.stages.get("/".join(["certify", *parts]))

@@ -21,9 +21,9 @@ class _Side:
     """One side of a comparison.
 
     Attributes:
-        images: what each image adds to the measure, mean over seeds.
-        seeds: the measure for each seed.
-        collapsed: whether a seed gives one answer to nearly all that it certifies.
+        images: Contribution of each image to the measure, mean over seeds.
+        seeds: The measure for each seed.
+        collapsed: Whether a seed gives one answer to nearly all that it certifies.
     """
 
     images: NDArray[np.float64]

@@ -94,11 +94,11 @@ def gallery(
     """Noisy images with what each model sees in them.
 
     Args:
-        images: (sigmas, images, height, width, 3) in [0, 1].
-        names: true classes.
-        predictions: by model, a class for each sigma and image.
-        sigmas: of the rows.
-        file: to write.
+        images: Images (sigmas, images, height, width, 3) in [0, 1].
+        names: True classes.
+        predictions: Classes by model, one for each sigma and image.
+        sigmas: Noise levels of the rows.
+        file: File to write.
     """
     rows, columns = images.shape[:2]
     figure, panels = plt.subplots(rows, columns, figsize=(1.75 * columns, 2.35 * rows), layout="constrained")

@@ -23,7 +23,7 @@ class Work(Worker):
     """Pretraining as in every study; finetuning with a choice of settings, and certificates of the chosen model.
 
     Raises:
-        SystemExit: naming the stage whose training or rule is not valid.
+        SystemExit: The message names the stage whose training or rule is not valid.
     """
 
     def __init__(self, given: Command) -> None:

@@ -14,7 +14,7 @@ def plan(config: dict[str, Any]) -> list[Stage]:
     all methods compute alike. All start from the "backbone", or from scratch where there is none.
 
     Raises:
-        ValueError: if a method has no cost.
+        ValueError: If a method has no cost.
     """
     stages: dict[str, Stage] = {}
     most = max(method.get("seeds", 1) for method in config["methods"].values())

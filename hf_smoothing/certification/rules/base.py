@@ -13,8 +13,8 @@ class Rule(Protocol):
     """What certification asks of a rule.
 
     Attributes:
-        sigma, alpha: noise level and failure probability of one certificate.
-        stage_ends: numbers of draws at which a stage or look ends, ascending.
+        sigma, alpha: Noise level and failure probability of one certificate.
+        stage_ends: Numbers of draws at which a stage or look ends, ascending.
     """
 
     @property

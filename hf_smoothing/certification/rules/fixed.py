@@ -24,17 +24,17 @@ class FixedRule:
     Guarantee: the certificate of an image is wrong with probability at most `alpha` over its draws, whatever the classifier.
 
     Args:
-        sigma: noise standard deviation in [0, 1] pixel units.
-        n0: draws that choose the class.
-        n: fresh draws that estimate its probability.
-        alpha: failure probability of one certificate.
+        sigma: Noise standard deviation in [0, 1] pixel units.
+        n0: Draws that choose the class.
+        n: Fresh draws that estimate its probability.
+        alpha: Failure probability of one certificate.
         bound: "one-sided" bounds the top class from below, as papers do; "runner-up" bounds the largest other class from above
             as well, at alpha/2 each.
-        slack: total variation of the noise from its law; see `statistics.l2_radius`.
-        diameter: of the pixel cube, which no radius exceeds; see `units.diameter`.
+        slack: Total variation of the noise from its law; see `statistics.l2_radius`.
+        diameter: Diameter of the pixel cube, which no radius exceeds; see `units.diameter`.
 
     Raises:
-        ValueError: if `n` draws can decide nothing at `alpha`, or any argument is out of its range.
+        ValueError: If `n` draws can decide nothing at `alpha`, or any argument is out of its range.
 
     Source: arXiv 1902.02918, CERTIFY, Theorem 1 and Proposition 2.
     """

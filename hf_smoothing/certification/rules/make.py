@@ -30,8 +30,8 @@ def make_rule(sigma: float, **options: Unpack[RunRuleOptions]) -> FixedRule | Se
         {options}
 
     Raises:
-        TypeError: on an option that is none.
-        ValueError: on options that do not belong together or are out of range.
+        TypeError: On an unknown option.
+        ValueError: On options that do not belong together or are out of range.
     """
     return _rule(sigma, **filled(RunRuleOptions, options))
 
@@ -76,12 +76,12 @@ def rule_on(rule: FixedRule | SequentialRule, stream: NoiseStream, *, chosen: bo
     """The rule as the images and their noise make it: no radius above the diameter of the pixel cube, none that the noise does not carry.
 
     Args:
-        rule: from `make_rule`.
-        stream: of the noise.
-        chosen: whether the user chose the targets; default ones end at the diameter.
+        rule: Rule from `make_rule`.
+        stream: Stream of the noise.
+        chosen: Whether the user chose the targets; default ones end at the diameter.
 
     Raises:
-        ValueError: if a chosen target is above the diameter.
+        ValueError: If a chosen target is above the diameter.
     """
     if stream.kind == "grid" and rule.sigma <= SMALLEST_SIGMA:
         warnings.warn(

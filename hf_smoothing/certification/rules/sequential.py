@@ -37,18 +37,18 @@ class SequentialRule:
     - Giving up can make no false certificate (`statistics.hopeless`).
 
     Args:
-        sigma: noise standard deviation in [0, 1] pixel units.
-        targets: target radii, ascending.
-        n0: draws that choose the class, or 0.
-        n: estimation draws at the last look.
-        alpha: failure probability of one certificate.
-        spending: B instead of A.
-        label_aware: test the true label only. For measuring certified accuracy; it gives no certificate for deployment.
-        slack: total variation of the noise from its law; see `statistics.l2_radius`.
-        diameter: of the pixel cube, which no radius exceeds; see `units.diameter`.
+        sigma: Noise standard deviation in [0, 1] pixel units.
+        targets: Target radii, ascending.
+        n0: Draws that choose the class, or 0.
+        n: Estimation draws at the last look.
+        alpha: Failure probability of one certificate.
+        spending: Use B instead of A.
+        label_aware: Test the true label only. For measuring certified accuracy; it gives no certificate for deployment.
+        slack: Total variation of the noise from its law; see `statistics.l2_radius`.
+        diameter: Diameter of the pixel cube, which no radius exceeds; see `units.diameter`.
 
     Raises:
-        ValueError: on targets that are unsorted, repeated, negative, above the diameter or out of reach of `n` draws; on arguments out of
+        ValueError: On targets that are unsorted, repeated, negative, above the diameter or out of reach of `n` draws; on arguments out of
             range.
     """
 

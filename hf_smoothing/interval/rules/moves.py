@@ -24,7 +24,7 @@ def moved(name: str, box: Box, function: Callable[[Tensor], Tensor], reach: int 
     """The box after a move.
 
     Args:
-        reach: 1 where entries only change places; more where one may go to several, whose coefficients are added on the way back.
+        reach: Equal to 1 where entries only change places; more where one may go to several, whose coefficients are added on the way back.
     """
     result = box.map(function, after_move(name, box, function))
     return result.came_from(Linear(box, function, function, reach))
@@ -34,7 +34,7 @@ def whole(name: str, *sizes: Any) -> tuple[Any, ...]:
     """Sizes or dimensions given one by one or as one sequence.
 
     Raises:
-        UnsupportedOperationError: if one is no whole number, such as a dtype.
+        UnsupportedOperationError: If one is no whole number, such as a dtype.
     """
     given = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (list, tuple, torch.Size)) else sizes
     if not all(isinstance(size, int) for size in given):

@@ -29,8 +29,8 @@ def average(
     """A linear map with weights >= 0: end goes to end. Backward exact.
 
     Args:
-        terms: numbers summed for one entry.
-        sizes: the sums of absolute values, by default the map of the largest ones.
+        terms: Numbers summed for one entry.
+        sizes: The sums of absolute values, by default the map of the largest ones.
     """
     give_up_overflow(box, box.largest * terms, name)  # a run may divide the sum at the end
     result = box.map(function, batch)

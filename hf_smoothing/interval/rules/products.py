@@ -27,9 +27,9 @@ def _weighted(
     """The box of x -> W x + b: W c + b and |W| r, whatever the linear map is.
 
     Args:
-        apply: (x, weight, bias) -> the map.
-        terms: products summed for one entry, the bias among them.
-        batch: where the images are afterwards.
+        apply: The function (x, weight, bias) -> the map.
+        terms: Products summed for one entry, the bias among them.
+        batch: Dimension of the images afterwards.
     """
     exact = constants.weight(weight, box)
     shift = None if bias is None else constants.weight(bias, box)

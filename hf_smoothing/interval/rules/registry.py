@@ -16,11 +16,11 @@ class Operation:
     """What boxes know of one operation.
 
     Attributes:
-        name: by which torch calls it.
-        rule: what it does to boxes. Its parameters are the arguments that are allowed.
-        signature: of the rule.
-        boxes: the parameters that may be boxes, or lists of them.
-        views: whether the result may share memory with the first argument.
+        name: Name by which torch calls it.
+        rule: What it does to boxes. Its parameters are the arguments that are allowed.
+        signature: Signature of the rule.
+        boxes: The parameters that may be boxes, or lists of them.
+        views: Whether the result may share memory with the first argument.
     """
 
     name: str
@@ -44,9 +44,9 @@ def rule(name: str, *aliases: str, boxes: tuple[str, ...] = (), views: bool = Fa
     """Keep a rule for all functions of torch that have this name or one of its aliases, and for their twins in place.
 
     Args:
-        name, aliases: as torch spells the function out of place.
-        boxes: parameters that may be boxes; the first one by default.
-        views: see `Operation`.
+        name, aliases: As torch spells the function out of place.
+        boxes: Parameters that may be boxes; the first one by default.
+        views: See `Operation`.
     """
 
     def keep(function: _Rule) -> _Rule:

@@ -26,13 +26,13 @@ def adversarial_training(
     """CE(f(x'), y), x' the image within epsilon of x with the largest loss that PGD finds (network in eval mode meanwhile).
 
     Args:
-        model, batch, state: as for every objective; the model is a `Network`.
-        epsilon: radius of the ball, [0, 1] pixel units.
-        norm: "linf" or "l2".
-        steps: of the attack, each 2.5 epsilon / steps long, from a random start.
+        model, batch, state: As for every objective; the model is a `Network`.
+        epsilon: Radius of the ball, [0, 1] pixel units.
+        norm: The norm, "linf" or "l2".
+        steps: Number of steps of the attack, each 2.5 epsilon / steps long, from a random start.
 
     Raises:
-        ValueError: with training noise.
+        ValueError: With training noise.
 
     Source: Madry et al. (2018), arXiv 1706.06083, equation 2.1.
     """
@@ -68,12 +68,12 @@ def trades(
     """CE(f(x), y) + weight * KL(f(x) || f(x')), x' the image within epsilon of x with the largest KL that ascent finds.
 
     Args:
-        model, batch, state, epsilon, norm, steps: as for `adversarial_training`; steps of 2.5 epsilon / steps.
-        weight: of the divergence, 1 / lambda in the paper.
-        start: standard deviation of the noise at which the ascent starts.
+        model, batch, state, epsilon, norm, steps: As for `adversarial_training`; steps of 2.5 epsilon / steps.
+        weight: Weight of the divergence, 1 / lambda in the paper.
+        start: Standard deviation of the noise at which the ascent starts.
 
     Raises:
-        ValueError: with training noise.
+        ValueError: With training noise.
 
     Source: Zhang et al. (2019), arXiv 1901.08573, algorithm 1.
     """
@@ -96,7 +96,7 @@ def check_attack(state: ObjectiveState, name: str, epsilon: float, norm: Norm) -
     """Refuse training noise, beside which an attack within [0, 1] means nothing, and radii in 0..255 units.
 
     Raises:
-        ValueError: naming it.
+        ValueError: The message names it.
     """
     if state.noise is not None:
         raise ValueError(f"{name} attacks clean images, but there is training noise. Set noise='clean'.")

@@ -23,9 +23,9 @@ class Batch:
     """A training batch on the device.
 
     Attributes:
-        pixels: float32 (batch, channels, height, width): clean, augmented, in [0, 1], unless a model or processor owns the
-            noise.
-        labels: int64 (batch,); none where an autoencoder needs none.
+        pixels: Pixels, float32 (batch, channels, height, width): clean, augmented, in [0, 1], unless a model or
+            processor owns the noise.
+        labels: Labels, int64 (batch,); none where an autoencoder needs none.
     """
 
     pixels: Tensor
@@ -37,10 +37,10 @@ class ObjectiveState:
     """What an objective may use beyond the batch.
 
     Attributes:
-        noise: the mixture to draw from; None trains on the pixels as they are.
-        generator: the only source of randomness; its own for every forward pass and rank.
-        progress: share of the training done, in [0, 1].
-        label_smoothing: of the cross-entropy.
+        noise: The mixture to draw from; None trains on the pixels as they are.
+        generator: The only source of randomness; its own for every forward pass and rank.
+        progress: Share of the training done, in [0, 1].
+        label_smoothing: Label smoothing of the cross-entropy.
     """
 
     noise: NoiseMixture | None
@@ -53,7 +53,7 @@ def network_of(model: Callable[[Tensor], Tensor], why: str) -> Network:
     """The model, if an objective can look inside it.
 
     Raises:
-        TypeError: if it is a mere function.
+        TypeError: If it is a mere function.
     """
     if not isinstance(model, Network):
         raise TypeError(f"{why} needs a Network(module, classify), not just its logits, got {type(model).__name__}.")
@@ -64,15 +64,15 @@ def noisy_copies(batch: Batch, state: ObjectiveState, copies: int, name: str) ->
     """Noise for several copies of each image, those of an image with one sigma, so that their mean is the smoothed classifier at it.
 
     Args:
-        batch, state: of the objective.
-        copies: of each image.
-        name: of the objective, for errors.
+        batch, state: Batch and state of the objective.
+        copies: Number of copies of each image.
+        name: Name of the objective, for errors.
 
     Returns:
-        (noise float32 (copies, batch, channels, height, width), sigma float32 (batch,)).
+        The tuple (noise float32 (copies, batch, channels, height, width), sigma float32 (batch,)).
 
     Raises:
-        ValueError: without noise, or on a number of copies that makes no sense.
+        ValueError: Without noise, or on a number of copies that makes no sense.
     """
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ValueError(f"{name} needs a whole number of noisy copies, at least 1, got copies={copies}.")
@@ -92,16 +92,16 @@ def for_each_image(
     """A setting of an objective, given once or for each sigma of the mixture, as it is for each image.
 
     Args:
-        setting: one number >= 0, or one for each entry of `noise.sigmas`, in their order. Clean images have the first.
-        name: of the setting, for errors.
-        noise: the mixture.
-        sigma: float32 (batch,), drawn from it.
+        setting: One number >= 0, or one for each entry of `noise.sigmas`, in their order. Clean images have the first.
+        name: Name of the setting, for errors.
+        noise: The mixture.
+        sigma: Noise level, float32 (batch,), drawn from it.
 
     Returns:
         The number, or float32 (batch,).
 
     Raises:
-        ValueError: if a number is negative, or there are several and not one for each sigma of a list.
+        ValueError: If a number is negative, or there are several and not one for each sigma of a list.
     """
     levels = [setting] if isinstance(setting, (int, float)) else list(setting)
     if not all(isinstance(level, (int, float)) and level >= 0.0 for level in levels):
@@ -121,7 +121,7 @@ def no_smoothing(state: ObjectiveState, name: str) -> None:
     """Refuse label smoothing where an objective has no place for it.
 
     Raises:
-        ValueError: if it is asked for.
+        ValueError: If it is asked for.
     """
     if state.label_smoothing:
         raise ValueError(f"{name} has no label smoothing, got {state.label_smoothing}. Set label_smoothing_factor=0.")
@@ -147,12 +147,12 @@ def find_objective(
     """The objective itself, or the one of that name, with its settings filled in.
 
     Args:
-        asked: a name or a callable.
-        known: objectives, or "module:function", by name.
-        settings: keyword arguments of the objective, such as {"copies": 2}.
+        asked: A name or a callable.
+        known: Objectives by name, or "module:function".
+        settings: Keyword arguments of the objective, such as {"copies": 2}.
 
     Raises:
-        ValueError: if there is none of that name, it has no such setting, one of another kind, or one that it needs is missing.
+        ValueError: If there is none of that name, it has no such setting, one of another kind, or one that it needs is missing.
     """
     if isinstance(asked, str):
         if asked not in known:
@@ -190,7 +190,7 @@ def _check_kind(name: str, value: Any, default: Any) -> None:
     """Refuse a setting of another kind than its default; ranges are the objective's affair.
 
     Raises:
-        ValueError: naming it.
+        ValueError: The message names it.
     """
     number = isinstance(value, Real) and not isinstance(value, bool)
     kinds = {

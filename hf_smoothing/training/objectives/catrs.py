@@ -39,14 +39,14 @@ def cat_rs(
     it from another network, trained before.
 
     Args:
-        model, batch, state: as for every objective; the model is a `Network`.
-        copies: noisy copies, M.
-        weight: lambda; larger at larger sigma.
-        epsilon: radius around each noise, [0, 1] pixel units; 1 by the authors (they call it 256 / 256).
-        steps: of the ascent, each 2 epsilon / steps long.
+        model, batch, state: As for every objective; the model is a `Network`.
+        copies: Number of noisy copies, M.
+        weight: Weight lambda; larger at larger sigma.
+        epsilon: Radius around each noise, [0, 1] pixel units; 1 by the authors (they call it 256 / 256).
+        steps: Number of steps of the ascent, each 2 epsilon / steps long.
 
     Raises:
-        ValueError: without noise, or on settings out of range.
+        ValueError: Without noise, or on settings out of range.
 
     Source: Jeong, Kim and Shin (2023), arXiv 2212.09000, equations 6 to 9.
     """

@@ -25,14 +25,14 @@ def consistency(
     The copies of an image have one sigma, drawn from the mixture, so that F is the smoothed classifier at that sigma.
 
     Args:
-        model, batch, state: as for every objective.
-        copies: noisy copies of each image, m.
-        weight: of the divergence, lambda: one number, or one for each sigma of a mixture with a list of them. The paper takes 20 at
-            sigma .25 and 10 above, each for a network of its own.
-        entropy: weight of the entropy of the mean, eta.
+        model, batch, state: As for every objective.
+        copies: Number of noisy copies of each image, m.
+        weight: Weight of the divergence, lambda: one number, or one for each sigma of a mixture with a list of them.
+            The paper takes 20 at sigma .25 and 10 above, each for a network of its own.
+        entropy: Weight of the entropy of the mean, eta.
 
     Raises:
-        ValueError: without noise, with fewer than two copies, or with weights that do not fit the mixture.
+        ValueError: Without noise, with fewer than two copies, or with weights that do not fit the mixture.
 
     Source: Jeong and Shin, arXiv 2006.04062.
     """

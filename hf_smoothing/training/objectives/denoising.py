@@ -26,13 +26,13 @@ def denoising(
     The stability loss needs no labels: the classifier's own answers to clean images are what the denoiser should keep.
 
     Args:
-        model, batch, state: as for every objective; the model is a `Network` around a classifier with a denoiser (`denoised_classifier`).
-        mse: weight of the squared error. Zero (with stability 1) trains for the classifier alone.
-        stability: weight of the stability loss.
+        model, batch, state: As for every objective; the model is a `Network` around a classifier with a denoiser (`denoised_classifier`).
+        mse: Weight of the squared error. Zero (with stability 1) trains for the classifier alone.
+        stability: Weight of the stability loss.
 
     Raises:
-        ValueError: without noise, on weights out of range, or with a stability loss and a classifier that is not frozen.
-        TypeError: if the model has no denoiser.
+        ValueError: Without noise, on weights out of range, or with a stability loss and a classifier that is not frozen.
+        TypeError: If the model has no denoiser.
 
     Source: Salman et al. (2020), arXiv 2003.01908, section 3.
     """

@@ -33,13 +33,14 @@ def discrepancy_mitigation(
     more ranks, raises the weight), and gradients flow through both sides.
 
     Args:
-        model, batch, state: as for every objective; the model is a `Network`.
-        epsilon: in [0, 1] pixel units.
-        steps: of the attack, each 1.25 epsilon / steps long, from Gaussian noise of standard deviation .0005.
-        beta: weight.
+        model, batch, state: As for every objective; the model is a `Network`.
+        epsilon: Radius in [0, 1] pixel units.
+        steps: Number of steps of the attack, each 1.25 epsilon / steps long, from Gaussian noise of standard deviation
+            .0005.
+        beta: Weight of the discrepancy.
 
     Raises:
-        ValueError: with training noise, or on a weight or radius out of range.
+        ValueError: With training noise, or on a weight or radius out of range.
 
     Source: arXiv 2106.10989.
     """
@@ -67,13 +68,13 @@ def feature_distillation(
     """CE(f(x), y) + weight * mean ||phi(x) - phi_teacher(x)||_2: the features stay near those of a frozen teacher.
 
     Args:
-        model, batch, state: as for every objective; the model is a `Network`.
-        teacher: path or Hub id of the backbone (with its notes or image processor), or a `SmoothedClassifier`; its features
+        model, batch, state: As for every objective; the model is a `Network`.
+        teacher: Path or Hub id of the backbone (with its notes or image processor), or a `SmoothedClassifier`; its features
             must be as wide as the network's.
-        weight: lambda.
+        weight: Weight lambda.
 
     Raises:
-        ValueError: with training noise, or if the widths differ.
+        ValueError: With training noise, or if the widths differ.
 
     Source: Shafahi et al. (2020), arXiv 1905.08232, section 4.
     """

@@ -28,14 +28,14 @@ def macer(
     shares. Where they are 0 or 1 the radius is beyond every margin, and the term is 0.
 
     Args:
-        model, batch, state: as for every objective.
-        copies: noisy copies, k.
-        weight: lambda, of the robustness loss; to be tuned with sigma. 12 is what is used at sigma .25 on CIFAR-10.
-        gamma: margin of the hinge.
-        beta: inverse temperature.
+        model, batch, state: As for every objective.
+        copies: Number of noisy copies, k.
+        weight: Weight lambda of the robustness loss; to be tuned with sigma. 12 is what is used at sigma .25 on CIFAR-10.
+        gamma: Margin of the hinge.
+        beta: Inverse temperature.
 
     Raises:
-        ValueError: without noise, or on settings out of range.
+        ValueError: Without noise, or on settings out of range.
 
     Source: Zhai et al. (2020), arXiv 2001.02378, equations 11 and 12 and algorithm 1.
     """

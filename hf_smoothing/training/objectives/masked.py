@@ -21,10 +21,10 @@ def masked_denoising(
     autoencoder's `norm_pix_loss` says so. Its `mask_ratio` decides how much is hidden.
 
     Args:
-        model, batch, state: as for every objective; the model is a `Network` around a `ViTMAEForPreTraining`. Labels are not used.
+        model, batch, state: As for every objective; the model is a `Network` around a `ViTMAEForPreTraining`. Labels are not used.
 
     Raises:
-        TypeError: if it is not.
+        TypeError: If it is not.
 
     Source: DMAE, Wu et al. (2023), arXiv 2210.06983, equation 5; He et al. (2022), arXiv 2111.06377.
     """

@@ -21,12 +21,12 @@ def mixture_cross_entropy(
     of Qiu et al., arXiv 2312.09020; without noise, ordinary training.
 
     Args:
-        model, batch, state: as for every objective.
-        mixup: a of Beta(a, a), of which one share per batch is drawn, to mix each image and its label with another before the noise
+        model, batch, state: As for every objective.
+        mixup: A of Beta(a, a), of which one share per batch is drawn, to mix each image and its label with another before the noise
             (Zhang et al., arXiv 1710.09412); DMAE finetunes with it. 0 mixes nothing.
 
     Raises:
-        ValueError: if `mixup` is negative.
+        ValueError: If `mixup` is negative.
     """
     pixels, share = batch.pixels, 1.0
     if not mixup >= 0.0:

@@ -37,16 +37,17 @@ def smoothadv(
     The attack and the loss share the noise d_i. The network is in eval mode during the attack.
 
     Args:
-        model, batch, state: as for every objective; the model is a `Network`.
-        epsilon: radius, [0, 1] pixel units; it grows to this during the warm-up.
-        steps: of the attack.
-        copies: noisy copies, m.
-        warm_up: share of the training in which the radius grows from 0.
-        attack: "pgd", steps of 2 epsilon / steps from the image; or "ddn", which looks for the smallest perturbation that fools, from the
-            whole radius on. Both climb the log-odds of the mean, whose gradient points where that of its logarithm does.
+        model, batch, state: As for every objective; the model is a `Network`.
+        epsilon: Radius in [0, 1] pixel units; it grows to this during the warm-up.
+        steps: Number of steps of the attack.
+        copies: Number of noisy copies, m.
+        warm_up: Share of the training in which the radius grows from 0.
+        attack: Either "pgd", steps of 2 epsilon / steps from the image; or "ddn", which looks for the smallest
+            perturbation that fools, from the whole radius on. Both climb the log-odds of the mean, whose gradient
+            points where that of its logarithm does.
 
     Raises:
-        ValueError: without noise, or on settings out of range.
+        ValueError: Without noise, or on settings out of range.
 
     Source: Salman et al. (2019), arXiv 1906.04584, section 2.2 and algorithm 1.
     """
@@ -102,15 +103,15 @@ def smoothmix(
     x_mix = (1 - lambda) x + lambda x~ and y_mix = (1 - lambda) mean_i F(x + d_i) + lambda / classes.
 
     Args:
-        model, batch, state: as for every objective; the model is a `Network`.
-        weight: eta; it grows to this during the warm-up.
-        steps, step_size: T and alpha, of the ascent (network in eval mode).
-        copies: noisy copies, m.
-        one_step: start from the image after one step, not farther off than step_size (which grows in the warm-up), instead of x.
-        warm_up: share of the training.
+        model, batch, state: As for every objective; the model is a `Network`.
+        weight: Weight eta; it grows to this during the warm-up.
+        steps, step_size: Number T and length alpha of the steps of the ascent (network in eval mode).
+        copies: Number of noisy copies, m.
+        one_step: Start from the image after one step, not farther off than step_size (which grows in the warm-up), instead of x.
+        warm_up: Share of the training in which they grow.
 
     Raises:
-        ValueError: without noise, or on settings out of range.
+        ValueError: Without noise, or on settings out of range.
 
     Source: Jeong et al. (2021), arXiv 2111.09277.
     """

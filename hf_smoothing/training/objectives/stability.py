@@ -16,11 +16,11 @@ def stability(
     """CE(f(x), y) + weight * mean of - sum_j F_j(x) log F_j(x + d), with gradients through both.
 
     Args:
-        model, batch, state: as for every objective.
-        weight: of the stability loss; 2 by the authors.
+        model, batch, state: As for every objective.
+        weight: Weight of the stability loss; 2 by the authors.
 
     Raises:
-        ValueError: without noise, or on a negative weight.
+        ValueError: Without noise, or on a negative weight.
 
     Source: Li et al. (2019), arXiv 1809.03113, section 4.
     """
