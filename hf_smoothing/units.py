@@ -135,6 +135,18 @@ def check_share(share: float, name: str) -> float:
     return value
 
 
+def check_seconds(seconds: float, name: str) -> float:
+    """Return a length of time as a float.
+
+    Raises:
+        ValueError: if it is negative, nan or no number.
+    """
+    value = _number(seconds)
+    if not value >= 0.0:
+        raise ValueError(f"`{name}` must be a number of seconds, at least 0, got {seconds!r}. Use 0 for no wait.")
+    return value
+
+
 def check_whole(value: Any, name: str) -> int:
     """Return `value` as an int if it is a whole number of a whole type: counts must not be rounded silently.
 

@@ -1,13 +1,18 @@
-"""What every test shares: no network, reproducible hypothesis runs and one thread per process."""
+"""What every test shares: no network, a cache of data sets of its own, reproducible hypothesis runs and one thread per process."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import torch
 from hypothesis import settings
 
 
-# Here, since huggingface_hub reads it once, when it is imported.
-os.environ.update(HF_HUB_OFFLINE="1", HF_EVALUATE_OFFLINE="1")
+CACHE = tempfile.mkdtemp(prefix="hf-smoothing-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+# Here, since huggingface_hub and datasets read it once, when they are imported.
+os.environ.update(HF_HUB_OFFLINE="1", HF_EVALUATE_OFFLINE="1", HF_DATASETS_CACHE=CACHE)
 
 # Derandomised: a failure on one machine is a failure on every machine.
 settings.register_profile("reproducible", derandomize=True, deadline=None, database=None, max_examples=60)

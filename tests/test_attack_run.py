@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import replace
 
-import datasets
 import pytest
 import torch
 from scipy import stats
@@ -332,8 +331,7 @@ def test_the_same_weights_in_another_model_are_refused(tmp_path):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def place(tmp_path):
     smoothed("vit").save_pretrained(tmp_path / "model")
     parquet_folder(tmp_path / "images", count=6)
     return tmp_path

@@ -27,6 +27,7 @@ from hf_smoothing.units import (
     check_alpha,
     check_confidence,
     check_radius,
+    check_seconds,
     check_share,
     check_whole,
     diameter,
@@ -126,6 +127,13 @@ def test_shares_and_counts():
     with pytest.raises(ValueError, match="whole number"):
         check_whole("3", "n")
     assert check_share(1, "clean") == 1.0
+
+
+@pytest.mark.parametrize("wrong", [-1, math.nan, "5", None, True])
+def test_seconds(wrong):
+    assert check_seconds(0, "partial_seconds") == 0.0 and check_seconds(math.inf, "partial_seconds") == math.inf
+    with pytest.raises(ValueError, match="`partial_seconds` must be a number of seconds, at least 0, got"):
+        check_seconds(wrong, "partial_seconds")
 
 
 @pytest.mark.parametrize(

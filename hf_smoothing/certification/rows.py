@@ -16,21 +16,28 @@ from hf_smoothing.records import Row, RunWriter
 
 
 PARTIAL_SECONDS = 5.0
-"""At most this much work on unfinished images is lost by a kill, give or take one round."""
+"""Default of `RowKeeper.partial_seconds`."""
 
 
 class RowKeeper:
     """Writes what a run comes to know: finished images at once, the votes of unfinished ones every few seconds.
 
     Args:
-        writer: Writer of this rank.
-        rule: Rule of the run.
-        share: The pair (rank, number of ranks): all ranks know all votes, and each writes down the images whose turn
-            is its own.
+        writer: of this rank.
+        rule: of the run.
+        share: (rank, number of ranks): all ranks know all votes, and each writes down the images whose turn is its own.
+        partial_seconds: Seconds between two savings of unfinished images; 0 saves after every round. A kill loses at most this much work
+            on them, give or take one round.
     """
 
-    def __init__(self, writer: RunWriter, rule: Rule, share: tuple[int, int] = (0, 1)) -> None:
-        self.writer, self.rule, self.share = writer, rule, share
+    def __init__(
+        self,
+        writer: RunWriter,
+        rule: Rule,
+        share: tuple[int, int] = (0, 1),
+        partial_seconds: float = PARTIAL_SECONDS,
+    ) -> None:
+        self.writer, self.rule, self.share, self.partial_seconds = writer, rule, share, partial_seconds
         self._turns: dict[int, int] = {}
         self._turn = itertools.count()
         self._unsaved: dict[int, Votes] = {}
@@ -52,7 +59,7 @@ class RowKeeper:
                     self.writer.append(certificate_row(finished[-1], votes.image_sha256))
             elif mine:
                 self._unsaved[votes.index] = votes
-        if time.monotonic() - self._saved > PARTIAL_SECONDS:
+        if time.monotonic() - self._saved >= self.partial_seconds:
             for votes in self._unsaved.values():
                 self.writer.append(_partial_row(votes))
             self._unsaved.clear()

@@ -31,12 +31,13 @@ from hf_smoothing.certification.options import (
     part,
 )
 from hf_smoothing.certification.rounds import RankError, Ranks, vote_in_rounds
-from hf_smoothing.certification.rows import RowKeeper, restored_votes
+from hf_smoothing.certification.rows import PARTIAL_SECONDS, RowKeeper, restored_votes
 from hf_smoothing.certification.rules import make_rule, rule_on
 from hf_smoothing.certification.settings import run_settings
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels, warn_other_framing
 from hf_smoothing.records import Run, RunError, RunWriter, check_writable, read_run
 from hf_smoothing.statistics import ABSTAIN, check_whole, exact_text
+from hf_smoothing.units import check_seconds
 
 
 PROBE_DRAWS = 200_000
@@ -57,6 +58,7 @@ def certify_dataset(
     seed: int = 0,
     description: Mapping[str, Any] | None = None,
     progress: bool = True,
+    partial_seconds: float = PARTIAL_SECONDS,
     **options: Unpack[RunOptions],
 ) -> Run:
     """Certify images of a data set and record one row per image; call it again to resume a run that was cut off.
@@ -75,6 +77,7 @@ def certify_dataset(
         seed: Seed of the noise generator.
         description: Further JSON facts for `run.json`, such as {"model": {"id": ...}, "dataset": {"id": ...}}.
         progress: Show a bar on the main rank.
+        partial_seconds: Seconds between two savings of unfinished images; 0 saves after every round. A kill loses no more work than this.
         {options}
 
     Returns:
@@ -95,6 +98,7 @@ def certify_dataset(
     warn_other_framing(classifier, dataset)
     warn_other_classes(classifier, dataset)
     check_whole(seed, "seed")
+    check_seconds(partial_seconds, "partial_seconds")
     check_writable(output_dir)
     state = process_state(cpu=device.type == "cpu")
     facts: list[Any] = [None]
@@ -143,7 +147,7 @@ def certify_dataset(
             unit="image",
             disable=not (progress and state.is_main_process),
         )
-        keeper = RowKeeper(writer, rule, share=(ranks.rank, ranks.count))
+        keeper = RowKeeper(writer, rule, share=(ranks.rank, ranks.count), partial_seconds=partial_seconds)
         certified = sum(row["prediction"] != ABSTAIN for row in before.rows.values())
         total = "all" if chosen is None else len(chosen)
         unreadable: list[UnreadableImageError] = []

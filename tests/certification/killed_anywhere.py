@@ -10,15 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from hf_smoothing.certification import certify_dataset, rows
-from tests.support.classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset
-
-
-KINDS = {
-    "fixed": (Ranges(), RUN),
-    "targets": (Linear(), SEQUENTIAL),
-    "spending": (Linear(), {**SEQUENTIAL, "spending": True}),
-}
+from hf_smoothing.certification import certify_dataset
+from tests.support.classifiers import KINDS, random_dataset
 
 
 class Slow:
@@ -34,9 +27,8 @@ class Slow:
 
 def attempt(folder: Path, kind: str, count: int) -> None:
     """In the child: the run, with its partial rows written after every round."""
-    rows.PARTIAL_SECONDS = -1.0
     classifier, arguments = KINDS[kind]
-    certify_dataset(Slow(classifier), random_dataset(count), folder, **arguments)
+    certify_dataset(Slow(classifier), random_dataset(count), folder, **arguments, partial_seconds=0)
 
 
 def main(folder: Path, kind: str, count: int, seed: int) -> int:

@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from hf_smoothing.certification import certify_dataset, rows
-from tests.support.classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset
+from hf_smoothing.certification import certify_dataset
+from tests.support.classifiers import KINDS, random_dataset
 
 
 class Deadly:
@@ -27,16 +27,16 @@ class Deadly:
 
 def main(folder: Path, mode: str, count: int, seed: int) -> int:
     """The number of kills before the run was complete."""
-    rows.PARTIAL_SECONDS = -1.0
     moments = random.Random(seed)
     # The sequential run needs fewer batches, so it dies sooner.
-    classifier, arguments, longest = (Ranges(), RUN, 60) if mode == "fixed" else (Linear(), SEQUENTIAL, 30)
+    classifier, arguments = KINDS[mode]
+    longest = 60 if mode == "fixed" else 30
     for kills in range(200):
         # Forked rather than started anew: importing torch takes longer than the run.
         child = os.fork()
         if child == 0:
             deadly = Deadly(classifier, moments.randrange(1, longest))
-            certify_dataset(deadly, random_dataset(count), folder, **arguments)
+            certify_dataset(deadly, random_dataset(count), folder, **arguments, partial_seconds=0)
             os._exit(0)
         moments.random()
         _, status = os.waitpid(child, 0)

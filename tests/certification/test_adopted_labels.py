@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from hf_smoothing.certification import certify_dataset, rows
+from hf_smoothing.certification import certify_dataset
 from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.data import DecodedPixels, PixelDataset
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.records import RunError, lock_folder, read_run
 from hf_smoothing.reports import columns
-from tests.support.classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
+from tests.support.classifiers import RUN, Failing, Ranges, random_dataset, results
 from tests.support.tiny import SIZE, data, image_dataset, smoothed
 
 
@@ -33,18 +33,13 @@ class AskedError(AssertionError):
     """A draw was made where none is needed."""
 
 
-@pytest.fixture(params=["fixed", "targets"])
-def kind(request):
-    return (Ranges(), RUN) if request.param == "fixed" else (Linear(), SEQUENTIAL)
-
-
 def settings(run):
     return {key: value for key, value in run.settings.items() if key not in ("created", "informative")}
 
 
 @pytest.mark.parametrize("made", [list, Stream], ids=["list", "stream"])
 def test_labels_are_added_without_a_draw(tmp_path, kind, made):
-    classifier, arguments = kind
+    classifier, arguments, _ = kind
     labelled = certify_dataset(classifier, made(DATASET), tmp_path / "labelled", **arguments)
     certify_dataset(classifier, made(UNLABELLED), tmp_path / "run", **arguments)
     run = certify_dataset(Failing(classifier, 0, AskedError), made(DATASET), tmp_path / "run", **arguments)
@@ -54,12 +49,10 @@ def test_labels_are_added_without_a_draw(tmp_path, kind, made):
 
 
 @pytest.mark.parametrize("made", [list, Stream], ids=["list", "stream"])
-def test_a_run_that_was_cut_off_gains_labels_where_it_goes_on(tmp_path, kind, made, monkeypatch):
-    classifier, arguments = kind
-    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)  # keep all votes
-    labelled = certify_dataset(classifier, made(DATASET), tmp_path / "labelled", **arguments)
+def test_a_run_that_was_cut_off_gains_labels_where_it_goes_on(tmp_path, kind, made):
+    classifier, arguments, labelled = kind
     with pytest.raises(KeyboardInterrupt):
-        certify_dataset(Failing(classifier, 30), made(UNLABELLED), tmp_path / "run", **arguments)
+        certify_dataset(Failing(classifier, 30), made(UNLABELLED), tmp_path / "run", **arguments, partial_seconds=0)
     before = read_run(tmp_path / "run")
     assert before.partials
     run = certify_dataset(classifier, made(DATASET), tmp_path / "run", **arguments)
@@ -111,8 +104,7 @@ def test_labels_that_a_run_has_are_never_replaced(tmp_path):
 def test_a_kill_between_the_files_is_made_good(tmp_path, kind, monkeypatch):
     from hf_smoothing.certification import labels
 
-    classifier, arguments = kind
-    labelled = certify_dataset(classifier, DATASET, tmp_path / "labelled", **arguments)
+    classifier, arguments, labelled = kind
     certify_dataset(classifier, UNLABELLED, tmp_path / "run", **arguments)
     replace = labels._replace
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_smoothing.certification import certify, certify_dataset, rows
+from hf_smoothing.certification import certify, certify_dataset
 from hf_smoothing.noise import MAX_IMAGES, GridStream
 from hf_smoothing.records import RunError, read_run
 from tests.support.classifiers import (
@@ -29,26 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:noise_kind='auto' draws float32 
 
 
 DATASET = random_dataset(6)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run that nothing interrupted."""
-    return certify_dataset(Ranges(), DATASET, tmp_path_factory.mktemp("whole"), **RUN)
-
-
-@pytest.fixture(scope="module")
-def whole_sequential(tmp_path_factory):
-    """The same with draws that stop when the targets are decided, at different times."""
-    run = certify_dataset(Linear(), DATASET, tmp_path_factory.mktemp("whole"), **SEQUENTIAL)
-    assert len({row["draws"] for row in run.rows.values()}) > 2
-    return run
-
-
-@pytest.fixture(params=["fixed", "targets"])
-def kind(request, whole, whole_sequential):
-    """(classifier, arguments, what an undisturbed run finds) of either rule."""
-    return (Ranges(), RUN, whole) if request.param == "fixed" else (Linear(), SEQUENTIAL, whole_sequential)
 
 
 @pytest.mark.parametrize("noise", ["auto", "gaussian"])
@@ -170,12 +150,12 @@ def test_interrupted_run_keeps_its_rows_says_so_and_resumes(tmp_path, kind, batc
     assert results(resumed) == results(whole)
 
 
-def test_nothing_is_done_twice(tmp_path, monkeypatch, kind):
+def test_nothing_is_done_twice(tmp_path, kind):
     classifier, arguments, whole = kind
-    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
     draws = {index: row["draws"] for index, row in whole.rows.items()}
+    failing = Failing(classifier, sum(draws.values()) * 6 // 10 // 16)
     with pytest.raises(KeyboardInterrupt):
-        certify_dataset(Failing(classifier, sum(draws.values()) * 6 // 10 // 16), DATASET, tmp_path, **arguments)
+        certify_dataset(failing, DATASET, tmp_path, **arguments, partial_seconds=0)
     before = read_run(tmp_path)
     assert before.rows
     assert before.partials, "some image must be unfinished for this to be a test"
@@ -189,14 +169,14 @@ def test_nothing_is_done_twice(tmp_path, monkeypatch, kind):
     assert watched.batches == []
 
 
-def test_many_interruptions_in_a_row(tmp_path, monkeypatch, kind):
+def test_many_interruptions_in_a_row(tmp_path, kind):
     classifier, arguments, whole = kind
-    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
     random = np.random.default_rng(5)
     interruptions, run = 0, None
     while run is None and interruptions < 200:
         try:
-            run = certify_dataset(Failing(classifier, int(random.integers(1, 30))), DATASET, tmp_path, **arguments)
+            failing = Failing(classifier, int(random.integers(1, 30)))
+            run = certify_dataset(failing, DATASET, tmp_path, **arguments, partial_seconds=0)
         except KeyboardInterrupt:
             interruptions += 1
             file = tmp_path / "certificates-0.jsonl"
@@ -316,6 +296,7 @@ def missing(key: str) -> list[dict]:
         ({"classifier": nn.Flatten()}, "must be in eval mode to be certified"),
         ({"dtype": "int8"}, "`dtype` of the network must be one of"),
         ({"copies_per_batch": 0}, "`copies_per_batch` must be at least 1"),
+        ({"partial_seconds": -1}, "`partial_seconds` must be a number of seconds, at least 0, got -1"),
         ({"dataset": [*DATASET, {"pixel_values": torch.full((1, 4, 4), 2.5)}]}, "`image 6` must hold pixels"),
         ({"dataset": [*DATASET, *random_dataset(1, (1, 5, 5))]}, "must have one size and channel count"),
         ({"dataset": missing("pixel_values")}, "pixel_values"),

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hf_smoothing.certification import certify_dataset
 from hf_smoothing.records import read_run
-from tests.support.classifiers import RUN, SEQUENTIAL, Linear, Ranges, random_dataset, results
+from tests.support.classifiers import KINDS, random_dataset, results
+from tests.support.processes import printed, run_python
 
 
 HERE = Path(__file__).parent
 COUNT = 10
-KINDS = {
-    "fixed": (Ranges(), RUN),
-    "targets": (Linear(), SEQUENTIAL),
-    "spending": (Linear(), {**SEQUENTIAL, "spending": True}),
-}
 ENOUGH = 25
 """Kills of each kind."""
 
 
 def kills(script: str, folder: Path, kind: str, seed: int) -> int:
-    command = [sys.executable, str(HERE / script), str(folder), kind, str(COUNT), str(seed)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(HERE.parents[1]),
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    return int(printed(run_python(HERE / script, folder, kind, COUNT, seed)))
 
 
 @pytest.mark.slow

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from hf_smoothing.certification import certify_dataset, rows
+from hf_smoothing.certification import certify_dataset
 from hf_smoothing.records import RunError, RunWriter, read_run
-from tests.support.classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, results
+from tests.support.classifiers import RUN, Failing, Ranges, random_dataset, results
+from tests.support.processes import printed, run_python, run_ranks
 
 
 HERE = Path(__file__).parent
@@ -20,33 +19,9 @@ COUNT = 12
 DATASET = random_dataset(COUNT)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return certify_dataset(Ranges(), DATASET, tmp_path_factory.mktemp("whole"), **RUN)
-
-
-@pytest.fixture(scope="module")
-def whole_sequential(tmp_path_factory):
-    return certify_dataset(Linear(), DATASET, tmp_path_factory.mktemp("whole"), **SEQUENTIAL)
-
-
-def start(*arguments: object) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(HERE.parents[1]),
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def start_two_ranks(*folders: Path) -> list[list[int]]:
     """The draws that each rank made for each folder."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
-    said = [json.loads(line) for line in start(*launcher, HERE / "two_ranks.py", COUNT, *folders).splitlines()]
+    said = [json.loads(line) for line in printed(run_ranks(2, HERE / "two_ranks.py", COUNT, *folders)).splitlines()]
     assert [line["rank"] for line in sorted(said, key=lambda line: line["rank"])] == [0, 1]
     return [line["draws"] for line in sorted(said, key=lambda line: line["rank"])]
 
@@ -59,16 +34,15 @@ def finished_by(rank: int, folder: Path) -> list[int]:
 @pytest.mark.parametrize("mode", ["fixed", "targets"])
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_killed_again_and_again(tmp_path, whole, whole_sequential, seed, mode):
-    kills = int(start(HERE / "killed_run.py", tmp_path, mode, COUNT, seed))
+    kills = int(printed(run_python(HERE / "killed_run.py", tmp_path, mode, COUNT, seed)))
     assert kills > 3
     assert results(read_run(tmp_path)) == results(whole if mode == "fixed" else whole_sequential)
 
 
-def test_two_ranks_alone_and_after_one_and_one_after_two(tmp_path, whole, whole_sequential, monkeypatch):
-    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
+def test_two_ranks_alone_and_after_one_and_one_after_two(tmp_path, whole, whole_sequential):
     fresh, begun, sequential = tmp_path / "fresh", tmp_path / "begun", tmp_path / "sequential"
     with pytest.raises(KeyboardInterrupt):
-        certify_dataset(Failing(Ranges(), 90), DATASET, begun, **RUN)
+        certify_dataset(Failing(Ranges(), 90), DATASET, begun, **RUN, partial_seconds=0)
     first = read_run(begun)
     assert first.rows
     assert first.partials

@@ -22,7 +22,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hf_smoothing.certification import certify_dataset, rounds, rows
+from hf_smoothing.certification import certify_dataset, rounds
 from hf_smoothing.certification.certificates import Votes
 from hf_smoothing.certification.noise_kinds import make_stream
 from hf_smoothing.certification.rounds import RankError, Ranks, part_of, plan
@@ -30,6 +30,7 @@ from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.certification.sampling import Draws
 from hf_smoothing.records import read_run
 from tests.support.classifiers import Failing, Linear, results
+from tests.support.processes import run_ranks
 
 
 RUN = {
@@ -76,7 +77,6 @@ def worker(
     folders: list[str], trouble: str | None = None, on: int = 1, batches: int = 0, other_images: bool = False
 ) -> None:
     """Certify into each folder; what was drawn goes to a file of this rank beside it."""
-    rows.PARTIAL_SECONDS = -1.0
     rank = int(os.environ["RANK"])
     images = (
         [{**item, "pixel_values": 255 - item["pixel_values"]} for item in DATASET]
@@ -86,28 +86,13 @@ def worker(
     for folder in map(Path, folders):
         (folder.parent / f"pid-{rank}").write_text(str(os.getpid()))
         classifier = Troubled(trouble if rank == on else None, batches)
-        certify_dataset(classifier, images, folder, **RUN)
+        certify_dataset(classifier, images, folder, **RUN, partial_seconds=0)
         (folder.parent / f"{folder.name}-draws-{rank}").write_text(str(classifier.draws))
 
 
 def launch(ranks: int, *folders: Path, **options) -> subprocess.CompletedProcess:
-    here = Path(__file__)
-    environment = {
-        **os.environ, "PYTHONPATH": str(here.parents[2]), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
-        "PYTHONFAULTHANDLER": "1",
-    }  # fmt: skip
     asked = json.dumps({"folders": list(map(str, folders)), **options})
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(ranks),
-        str(here),
-        asked,
-    ]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
+    return run_ranks(ranks, Path(__file__), asked, timeout=150, PYTHONFAULTHANDLER="1")
 
 
 def drawn(folder: Path, ranks: int) -> list[int]:
@@ -126,10 +111,8 @@ def gone(pid: int) -> bool:
 
 def cut(folder: Path, batches: int) -> None:
     """A run on one rank that stops after so many batches, its last line torn."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "PARTIAL_SECONDS", -1.0)
-        with pytest.raises(KeyboardInterrupt):
-            certify_dataset(Failing(Linear(), batches), DATASET, folder, **RUN)
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(Linear(), batches), DATASET, folder, **RUN, partial_seconds=0)
     assert read_run(folder).partials
     with open(folder / "certificates-0.jsonl", "a", encoding="utf-8") as stream:
         stream.write('{"index": 11, "partial": true, "draws": 4')

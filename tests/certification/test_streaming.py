@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 
-import datasets
 import numpy as np
 import pytest
 import torch
 
 from hf_smoothing import PixelDataset, PixelStream
-from hf_smoothing.certification import certify_dataset, rows
+from hf_smoothing.certification import certify_dataset
 from hf_smoothing.cli import main
 from hf_smoothing.records import RunError, read_run
 from hf_smoothing.reports import report
@@ -32,21 +31,6 @@ class Stream:
         for item in self.items:
             self.read += 1
             yield item
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return certify_dataset(Ranges(), DATASET, tmp_path_factory.mktemp("whole"), **RUN)
-
-
-@pytest.fixture(scope="module")
-def whole_sequential(tmp_path_factory):
-    return certify_dataset(Linear(), DATASET, tmp_path_factory.mktemp("whole"), **SEQUENTIAL)
-
-
-@pytest.fixture(params=["fixed", "targets"])
-def kind(request, whole, whole_sequential):
-    return (Ranges(), RUN, whole) if request.param == "fixed" else (Linear(), SEQUENTIAL, whole_sequential)
 
 
 def test_a_stream_has_the_certificates_of_the_list(tmp_path, kind):
@@ -89,10 +73,9 @@ def test_a_long_stream_is_not_kept_in_memory(tmp_path):
 
 
 @pytest.mark.parametrize("batches", [0, 3, 20, 70])
-def test_an_interrupted_stream_resumes(tmp_path, monkeypatch, whole, batches):
-    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
+def test_an_interrupted_stream_resumes(tmp_path, whole, batches):
     with pytest.raises(KeyboardInterrupt, match="of all images are done"):
-        certify_dataset(Failing(Ranges(), batches), Stream(DATASET), tmp_path, **RUN)
+        certify_dataset(Failing(Ranges(), batches), Stream(DATASET), tmp_path, **RUN, partial_seconds=0)
     with open(tmp_path / "certificates-0.jsonl", "a", encoding="utf-8") as stream:
         stream.write('{"index": 5, "lab')
     resumed = certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN)
@@ -116,10 +99,10 @@ OTHERS = random_dataset(6, seed=1)
     ids=["reversed", "swapped", "another image", "another label", "another dtype"],
 )
 @pytest.mark.parametrize("batches", [40, 1000])
-def test_resuming_with_another_stream_is_refused_naming_the_image(tmp_path, monkeypatch, change, first, batches):
-    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
+def test_resuming_with_another_stream_is_refused_naming_the_image(tmp_path, change, first, batches):
     try:
-        certify_dataset(Failing(Ranges(), batches), Stream(DATASET), tmp_path, **{**RUN, "copies_per_batch": 30})
+        options = {**RUN, "copies_per_batch": 30, "partial_seconds": 0}
+        certify_dataset(Failing(Ranges(), batches), Stream(DATASET), tmp_path, **options)
     except KeyboardInterrupt:
         assert {0, 1, 2} <= {*read_run(tmp_path).rows, *read_run(tmp_path).partials}
     before = (tmp_path / "certificates-0.jsonl").read_bytes()
@@ -176,11 +159,10 @@ def test_a_stream_that_ends_before_the_last_image_asked_for(tmp_path):
     ],
     ids=["off the grid", "nan", "another size", "label"],
 )
-def test_a_bad_image_later_in_the_stream(tmp_path, monkeypatch, whole, bad, message):
+def test_a_bad_image_later_in_the_stream(tmp_path, whole, bad, message):
     # Met when the window comes to it; repaired, the run goes on.
-    monkeypatch.setattr(rows, "PARTIAL_SECONDS", -1.0)
     with pytest.raises(ValueError, match=message):
-        certify_dataset(Ranges(), Stream([*DATASET[:3], bad, *DATASET[4:]]), tmp_path, **RUN)
+        certify_dataset(Ranges(), Stream([*DATASET[:3], bad, *DATASET[4:]]), tmp_path, **RUN, partial_seconds=0)
     assert results(certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN)) == results(whole)
 
 
@@ -290,8 +272,7 @@ def test_pixel_stream_checks_as_pixel_dataset_does():
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def place(tmp_path):
     smoothed("vit").save_pretrained(tmp_path / "model")
     parquet_folder(tmp_path / "images", count=12)
     return tmp_path

@@ -11,11 +11,6 @@ from hf_smoothing.models import NoisyImageProcessor
 from tests.support.tiny import NAMES, SIZE, label_maps, parquet_folder, pil_images, plain, smoothed
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.fixture
 def model(tmp_path):
     smoothed("vit").save_pretrained(tmp_path / "model")

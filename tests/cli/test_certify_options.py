@@ -21,11 +21,6 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def certify(place, run, *options, n0="5", n="60", sigma="0.25"):
     words = [
         "certify", place / "model", place / "images", "--sigma", sigma, "--n", n, "--device", "cpu", "--output-dir", run,

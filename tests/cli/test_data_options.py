@@ -13,11 +13,6 @@ from hf_smoothing.models import NoisyImageProcessor
 from tests.support.tiny import NAMES, SIZE, image_dataset, label_maps, parquet_folder, pil_images, plain, smoothed
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def model(folder, names=NAMES, **base):
     smoothed("vit", base={**label_maps(tuple(names)), **base}).save_pretrained(folder)
     return folder

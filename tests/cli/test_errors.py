@@ -1,6 +1,5 @@
 """Whatever a person mistypes: exit status 1, an explanation on stderr, no traceback, nothing half-written."""
 
-import datasets
 import pytest
 import torch
 
@@ -30,11 +29,6 @@ def place(tmp_path_factory):
     (folder / "empty").mkdir()
     (folder / "file").write_text("in the way")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def certify(place, tmp_path, model="model", images="images", output=None, **options):
@@ -180,7 +174,6 @@ def test_ctrl_c_in_the_middle_keeps_what_is_done(place, tmp_path, capsys, monkey
     assert certify(place, tmp_path) == 130
     assert len(read_run(tmp_path / "run").rows) == 2
     monkeypatch.undo()
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     assert certify(place, tmp_path) == 0
     assert len(read_run(tmp_path / "run").rows) == 3
     capsys.readouterr()

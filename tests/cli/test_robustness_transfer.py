@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datasets
 import pytest
 import torch
 
@@ -10,11 +9,6 @@ from hf_smoothing.cli import main
 from hf_smoothing.robustness_transfer.findings import sentences
 from hf_smoothing.robustness_transfer.records import Key, read_analysis
 from tests.support.tiny import label_maps, parquet_folder, smoothed
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture

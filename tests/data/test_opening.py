@@ -16,11 +16,6 @@ from tests.support.tiny import NAMES, SIZE, image_dataset, parquet_folder, pil_i
 MODEL = dict(enumerate(NAMES))
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def labels(pixels):
     return [item["labels"] for item in pixels]
 

@@ -79,9 +79,8 @@ def test_selection_and_refusals(tmp_path):
     assert len(certify_dataset_linf(module, small, tmp_path / "module", largest=0.04, progress=False).rows) == 3
 
 
-def test_the_command(tmp_path, capsys, monkeypatch):
+def test_the_command(tmp_path, capsys):
     smoothed("resnet").save_pretrained(tmp_path / "model")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     parquet_folder(tmp_path / "images")
     command = [
         "certify",

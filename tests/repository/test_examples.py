@@ -1,9 +1,6 @@
 """The example programs run end to end, on a few images."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +9,9 @@ from datasets import Dataset, Image, Value, load_dataset
 from safetensors.torch import load_file
 
 from examples.adaptive_certified_training import ratio_at
+from tests.support.processes import ROOT, run_python
 
 
-ROOT = Path(__file__).resolve().parents[2]
 BACKBONE = str(ROOT / "model_cards" / "resnet-mixture")
 
 
@@ -30,11 +27,7 @@ def folder(tmp_path_factory):
 
 def run(program: str, *arguments: str, cwd: Path, fails: bool = False) -> str:
     """What an example prints; what it complains of, where it should fail."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / program), *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = run_python(ROOT / "examples" / program, *arguments, cwd=cwd)
     assert (done.returncode != 0) == fails, done.stderr[-3000:]
     return done.stderr if fails else done.stdout
 

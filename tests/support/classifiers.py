@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from hf_smoothing.records import Run
 
-RUN = {"mode": "fixed", "sigma": 0.5, "n0": 10, "n": 300, "copies_per_batch": 16, "progress": False}
+
+Classify = Callable[[Tensor], Tensor]
+"""Pixels to logits: what is certified."""
+
+
+RUN: dict[str, Any] = {"mode": "fixed", "sigma": 0.5, "n0": 10, "n": 300, "copies_per_batch": 16, "progress": False}
 """The arguments of the runs over data sets that are compared with one another."""
 
-SEQUENTIAL = {**RUN, "mode": "targets", "targets": [0.0, 0.25, 0.5]}
+SEQUENTIAL: dict[str, Any] = {**RUN, "mode": "targets", "targets": [0.0, 0.25, 0.5]}
 """The same, drawing only until the targets are decided."""
 
 
@@ -59,6 +68,14 @@ class Constant:
         return self.logits.expand(len(pixels), -1)
 
 
+KINDS: dict[str, tuple[Classify, dict[str, Any]]] = {
+    "fixed": (Ranges(), RUN),
+    "targets": (Linear(), SEQUENTIAL),
+    "spending": (Linear(), {**SEQUENTIAL, "spending": True}),
+}
+"""Classifiers and rules of the runs that are compared with one another."""
+
+
 def coin(pixels: Tensor) -> Tensor:
     """Heads or tails with probability 1/2 for any image whose first pixel is 1/2."""
     heads = (pixels[:, 0, 0, 0] > 0.5).double()
@@ -68,7 +85,7 @@ def coin(pixels: Tensor) -> Tensor:
 class Watched:
     """Passes pixels on, keeping copies of the batches it saw."""
 
-    def __init__(self, classifier) -> None:
+    def __init__(self, classifier: Classify) -> None:
         self.classifier = classifier
         self.batches: list[Tensor] = []
 
@@ -84,7 +101,7 @@ class Watched:
 class Failing:
     """Works for a number of batches, then raises."""
 
-    def __init__(self, classifier, batches: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+    def __init__(self, classifier: Classify, batches: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.classifier, self.left, self.error = classifier, batches, error
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -98,11 +115,11 @@ def random_images(count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0)
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def random_dataset(count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> list[dict]:
+def random_dataset(count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> list[dict[str, Any]]:
     pixels = (random_images(count, shape, seed) * 255).to(torch.uint8)
     return [{"pixel_values": image, "labels": index % 3} for index, image in enumerate(pixels)]
 
 
-def results(run) -> dict[int, dict]:
+def results(run: Run) -> dict[int, dict[str, Any]]:
     """The rows of a run without the one thing that may differ between two of them."""
     return {index: {**row, "seconds": None} for index, row in run.rows.items()}

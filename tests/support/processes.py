@@ -1,0 +1,43 @@
+"""Processes that a test starts: of this checkout, one thread each, without the network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_python(
+    *words: object, cwd: Path | None = None, timeout: float = 300.0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these words, such as a script and its arguments, and wait for it.
+
+    Args:
+        words: of the command line.
+        cwd: Where it runs.
+        timeout: Seconds after which it is killed and the test fails.
+        variables: Further environment variables.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def run_ranks(
+    count: int, script: Path, *words: object, timeout: float = 300.0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script on `count` ranks of one machine, on the CPU."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count)
+    return run_python(*launcher, script, *words, timeout=timeout, ACCELERATE_USE_CPU="true", **variables)
+
+
+def printed(done: subprocess.CompletedProcess[str]) -> str:
+    """What a process printed, which must have ended well."""
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
