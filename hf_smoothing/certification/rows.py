@@ -23,9 +23,10 @@ class RowKeeper:
     """Writes what a run comes to know: finished images at once, the votes of unfinished ones every few seconds.
 
     Args:
-        writer: of this rank.
-        rule: of the run.
-        share: (rank, number of ranks): all ranks know all votes, and each writes down the images whose turn is its own.
+        writer: Writer of this rank.
+        rule: Rule of the run.
+        share: The pair (rank, number of ranks): all ranks know all votes, and each writes down the images whose turn
+            is its own.
         partial_seconds: Seconds between two savings of unfinished images; 0 saves after every round. A kill loses at most this much work
             on them, give or take one round.
     """

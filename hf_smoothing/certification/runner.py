@@ -77,7 +77,8 @@ def certify_dataset(
         seed: Seed of the noise generator.
         description: Further JSON facts for `run.json`, such as {"model": {"id": ...}, "dataset": {"id": ...}}.
         progress: Show a bar on the main rank.
-        partial_seconds: Seconds between two savings of unfinished images; 0 saves after every round. A kill loses no more work than this.
+        partial_seconds: Seconds between two savings of unfinished images; 0 saves after every round. A kill loses at most
+            this much work on them, give or take one round.
         {options}
 
     Returns:
