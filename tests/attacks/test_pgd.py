@@ -1,49 +1,23 @@
+"""Projected gradient descent stays in its ball and in the pixel range, crosses linear boundaries at their radius, and refuses what makes no sense."""
+
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_smoothing.attacks import distance, pgd, round_to_grid, smoothed_logits
+from hf_smoothing.attacks import distance, pgd, smoothed_logits
+from tests.support.attacks import NORMS, SHAPE, exact_norms, generator, levels, loss, radii, waves
 from tests.support.classifiers import Linear, Watched, coin, random_images
 
 
-SHAPE = (1, 4, 4)
-NORMS = ("l2", "linf")
 ZERO = torch.zeros(1, dtype=torch.int64)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def waves(pixels):
-    """Smooth, not monotone, with four classes and gradients everywhere."""
-    weight = torch.randn(16, 4, generator=generator(5), dtype=torch.float64)
-    return torch.sin(3 * pixels.double().flatten(1) @ weight)
-
-
-def loss(logits_of, pixels, labels):
-    return F.cross_entropy(logits_of(pixels).double(), labels, reduction="none")
-
-
-def exact_norms(a, b, norm):
-    """The slow twin of `distance`, in NumPy."""
-    delta = (a.numpy().astype(np.float64) - b.numpy().astype(np.float64)).reshape(len(a), -1)
-    return np.sqrt((delta**2).sum(1)) if norm == "l2" else np.abs(delta).max(1)
-
-
-# Pixels on the border, halfway, tiny, and anything between.
-levels = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 1e-30, 1 - 2**-24]), st.floats(0, 1, width=32))
 batches = st.lists(st.lists(levels, min_size=16, max_size=16), min_size=1, max_size=3).map(
     lambda rows: torch.tensor(rows, dtype=torch.float32).reshape(-1, *SHAPE)
 )
-radii = st.one_of(st.sampled_from([0.0, 1e-9, 1e-7, 8 / 255]), st.floats(0, 5))
 
 
 @given(batches, st.data(), st.sampled_from(NORMS), st.booleans(), st.sampled_from(["best", "last"]))
@@ -279,148 +253,7 @@ def test_classify_goes_before_the_call():
     assert torch.equal(soft, smoothed_logits(waves, 0.2, 3, generator())(clean))
 
 
-# The smoothed classifier
-
-
-@pytest.mark.parametrize("batch_size", [None, 4, 100])
-def test_smoothed_logits_are_those_of_a_plain_loop(batch_size):
-    images, sigma, copies = random_images(3), 0.4, 5
-    fast = smoothed_logits(waves, sigma, copies, generator(7), batch_size=batch_size)(images)
-    noise = torch.randn((3, copies, *SHAPE), generator=generator(7))
-    for i in range(3):
-        mean = torch.zeros(4, dtype=torch.float64)
-        for j in range(copies):
-            mean += torch.softmax(waves((images[i] + sigma * noise[i, j])[None])[0], dim=0) / copies
-        torch.testing.assert_close(fast[i], mean.log(), atol=1e-6, rtol=1e-6)
-
-
-def test_every_call_draws_fresh_float32_noise():
-    seen = Watched(waves)
-    soft = smoothed_logits(seen, 0.4, 2, generator(7))
-    image = random_images(1).half()
-    assert not torch.equal(soft(image), soft(image))
-    assert {batch.dtype for batch in seen.batches} == {torch.float32}
-
-
-def test_passes_hold_at_most_batch_size_copies():
-    seen = Watched(waves)
-    smoothed_logits(seen, 0.4, 5, generator(), batch_size=6)(random_images(3))
-    assert seen.sizes == [6, 6, 3]
-
-
-def test_the_gradient_does_not_depend_on_the_batch_size():
-    images, labels = random_images(3), torch.tensor([0, 1, 2])
-
-    def gradient(batch_size):
-        point = images.clone().requires_grad_()
-        soft = smoothed_logits(waves, 0.3, 4, generator(), batch_size=batch_size)
-        return torch.autograd.grad(loss(soft, point, labels).sum(), point)[0]
-
-    torch.testing.assert_close(gradient(5), gradient(None))
-
-
-def test_the_gradient_is_that_of_finite_differences():
-    # Multiples of 1/256, so that the steps are exact in float32.
-    image = (random_images(1) * 128).round() / 256 + 0.25
-    label, step = torch.tensor([2]), 1 / 256
-
-    def objective(pixels):
-        # A gentle classifier: the third derivative limits what central differences reach.
-        return loss(smoothed_logits(lambda x: waves(x / 3), 0.25, 8, generator(3)), pixels, label)
-
-    point = image.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(objective(point).sum(), point)
-    unit = torch.eye(16).reshape(16, 1, *SHAPE) * step
-    differences = torch.stack([(objective(image + e) - objective(image - e)) / (2 * step) for e in unit])
-    assert float(gradient.abs().max()) > 0.1
-    torch.testing.assert_close(gradient.flatten().double(), differences.flatten(), atol=1e-4, rtol=0)
-
-
-def test_smoothed_logits_of_confident_copies_are_finite():
-    soft = smoothed_logits(lambda x: 1e4 * waves(x).float(), 0.1, 4, generator())
-    point = random_images(2).requires_grad_()
-    logits = soft(point)
-    assert bool(torch.isfinite(logits).all())
-    assert float(logits.detach().min()) < -200
-    assert bool(torch.isfinite(torch.autograd.grad(logits.sum(), point)[0]).all())
-
-
-def test_half_precision_logits_are_averaged_in_float32():
-    assert smoothed_logits(lambda x: waves(x).half(), 0.1, 4, generator())(random_images(2)).dtype == torch.float32
-
-
-def test_the_smoothed_linear_classifier_is_attacked_at_its_radius():
-    linear = Linear(SHAPE)
-    clean = torch.stack([linear.image_at(0.15)] * 2)
-    soft = smoothed_logits(linear, 0.25, 64, generator(), batch_size=32)
-    epsilon = torch.tensor([1.05, 0.99]) * 0.15
-    # The best of fresh draws may be the luckiest one.
-    moved = pgd(soft, clean, torch.tensor([1, 1]), epsilon=epsilon, generator=generator(), keep="last")
-    assert linear(moved).argmax(1).tolist() == [0, 1]
-
-
-# The grid
-
-counts = st.lists(st.integers(0, 255), min_size=16, max_size=16)
-
-
-def on_255(values):
-    return torch.tensor(values, dtype=torch.float32).reshape(-1, *SHAPE) / 255
-
-
-@given(st.lists(counts, min_size=1, max_size=3), st.data(), st.sampled_from(NORMS))
-def test_rounded_images_are_on_the_grid_and_in_the_ball(rows, data, norm):
-    clean = on_255(rows)
-    epsilon = torch.tensor([data.draw(radii) for _ in rows], dtype=torch.float64)
-    wish = torch.tensor([data.draw(st.lists(levels, min_size=16, max_size=16)) for _ in rows]).reshape(clean.shape)
-    rounded = round_to_grid(wish, clean, epsilon, norm)
-    whole = (rounded.double() * 255).round()
-    assert torch.equal(rounded, whole.float() / 255)
-    assert float(whole.min()) >= 0
-    assert float(whole.max()) <= 255
-    assert (exact_norms(whole, (clean.double() * 255).round(), norm) / 255 <= epsilon.numpy()).all()
-
-
-@given(counts, st.lists(levels, min_size=16, max_size=16), st.sampled_from(NORMS), st.floats(0, 3))
-def test_no_larger_factor_fits(row, wish, norm, epsilon):
-    clean, wish = on_255(row), torch.tensor(wish, dtype=torch.float32).reshape(1, *SHAPE)
-    origin = (clean.double() * 255).round()
-    reached = float(exact_norms((round_to_grid(wish, clean, epsilon, norm).double() * 255).round(), origin, norm)[0])
-    for factor in np.linspace(0, 1, 101):
-        length = float(
-            exact_norms((factor * (wish.double() * 255 - origin)).round(), torch.zeros_like(origin), norm)[0]
-        )
-        assert length / 255 > epsilon or length <= reached
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_what_fits_is_only_rounded(norm):
-    clean = on_255(list(range(16)))
-    wish = clean + torch.linspace(0, 3.4, 16).reshape(1, *SHAPE) / 255
-    rounded = round_to_grid(wish, clean, 1.0, norm)
-    assert torch.equal((rounded * 255).round(), (wish * 255).round())
-    assert torch.equal(round_to_grid((wish * 255).round().to(torch.uint8), clean, 1.0, norm), rounded)
-
-
-def test_the_border_of_the_ball_belongs_to_it():
-    clean = on_255([100] * 16)
-    assert torch.equal(round_to_grid(clean + 8 / 255, clean, 8 / 255, "linf"), on_255([108] * 16))
-    assert torch.equal(round_to_grid(clean + 8 / 255, clean, 7.99 / 255, "linf"), on_255([107] * 16))
-    assert torch.equal(round_to_grid(clean + 1 / 255, clean, 4 / 255, "l2"), on_255([101] * 16))
-    assert torch.equal(round_to_grid(clean + 1 / 255, clean, 3.99 / 255, "l2"), clean)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_distance_is_that_of_numpy(norm):
-    a, b = random_images(5, (3, 8, 8), seed=1), random_images(5, (3, 8, 8), seed=2).double()
-    measured = distance(a, b, norm)
-    assert measured.dtype == torch.float64
-    np.testing.assert_allclose(measured.numpy(), exact_norms(a, b, norm), rtol=1e-14)
-
-
 # Bad input
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -508,57 +341,3 @@ def test_bad_input_of_pgd(changes, error, message):
     } | changes
     with pytest.raises(error, match=message):
         pgd(arguments.pop("logits_of"), arguments.pop("pixels"), arguments.pop("labels"), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"sigma": 0.0}, r"`sigma` must be a positive noise standard deviation"),
-        ({"copies": 0}, r"`copies` must be at least 1, got 0"),
-        ({"copies": 2.0}, r"`copies` must be a whole number"),
-        ({"batch_size": 0}, r"`batch_size` must be at least 1, got 0"),
-    ],
-)
-def test_bad_input_of_smoothed_logits(changes, message):
-    arguments = {"sigma": 0.25, "copies": 2, "generator": generator()} | changes
-    with pytest.raises(ValueError, match=message):
-        smoothed_logits(waves, **arguments)
-
-
-def test_smoothed_logits_refuse_what_is_no_image_and_no_logits():
-    with pytest.raises(ValueError, match=r"`pixels` must hold pixels in \[0, 1\] before noise"):
-        smoothed_logits(waves, 0.25, 2, generator())(torch.full((1, *SHAPE), -2.0))
-    with pytest.raises(ValueError, match=r"logits of shape \(batch, num_labels\) = \(4, \.\.\.\), got \(2, 4\)"):
-        smoothed_logits(lambda x: waves(x)[:2], 0.25, 2, generator())(random_images(2))
-
-
-def test_bad_input_of_round_to_grid():
-    clean = on_255([100] * 16)
-    with pytest.raises(
-        ValueError, match=r"`clean` must hold multiples of 1/255.* 0\.4 of a step away from one\. Resize"
-    ):
-        round_to_grid(clean, clean + 0.4 / 255, 0.1, "l2")
-    with pytest.raises(
-        ValueError, match=r"`adversarial` and `clean` must have the same shape, got \(2, 1, 4, 4\) and"
-    ):
-        round_to_grid(clean.expand(2, -1, -1, -1), clean, 0.1, "l2")
-    with pytest.raises(ValueError, match=r"`norm` must be 'l2' or 'linf', got 'L2'"):
-        round_to_grid(clean, clean, 0.1, "L2")
-    with pytest.raises(ValueError, match=r"`epsilon` must be finite and >= 0"):
-        round_to_grid(clean, clean, math.nan, "l2")
-    with pytest.raises(ValueError, match=r"`epsilon` must be one number"):
-        round_to_grid(clean, clean, torch.ones(3), "l2")
-    with pytest.raises(ValueError, match=r"`adversarial` must hold pixels in \[0, 1\]"):
-        round_to_grid(clean + 1, clean, 0.1, "l2")
-
-
-def test_bad_input_of_distance():
-    image = on_255([100] * 16)
-    with pytest.raises(ValueError, match=r"`norm` must be 'l2' or 'linf', got 2"):
-        distance(image, image, 2)
-    with pytest.raises(
-        ValueError, match=r"`a` and `b` must have the same shape, got \(1, 1, 4, 4\) and \(2, 1, 4, 4\)"
-    ):
-        distance(image, image.expand(2, -1, -1, -1), "l2")
-    with pytest.raises(TypeError, match=r"`b` must be floating point in \[0, 1\] units, got torch\.uint8\. Divide"):
-        distance(image, image.to(torch.uint8), "l2")

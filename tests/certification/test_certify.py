@@ -1,7 +1,6 @@
-from __future__ import annotations
+"""`certify` and `predict` equal the paper's pseudocode, meet known answers, and depend on nothing but seed, index and image."""
 
-import dataclasses
-import warnings
+from __future__ import annotations
 
 import pytest
 import torch
@@ -9,45 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hf_smoothing.certification import (
-    Draws,
-    Execution,
-    FixedRule,
-    SequentialRule,
-    Votes,
-    certify,
-    certify_dataset,
-    count_votes,
-    predict,
-    vote_in_rounds,
-)
-from hf_smoothing.noise import GaussianStream, GridStream
+from hf_smoothing.certification import Draws, Execution, certify, count_votes, predict
+from hf_smoothing.noise import GaussianStream
 from hf_smoothing.statistics import ABSTAIN, max_radius
-from tests.support.classifiers import Constant, Linear, Ranges, Watched, coin, random_images
+from tests.support.certificates import noisy_copy, timeless
+from tests.support.classifiers import Constant, Linear, Ranges, Watched, bytes_of, coin, random_images
 
 
 # Float images on purpose; where that is no purpose, the library warns.
 pytestmark = pytest.mark.filterwarnings("ignore:noise_kind='auto' draws float32 noise")
 
 
-def timeless(certificates):
-    return [dataclasses.replace(certificate, seconds=0.0) for certificate in certificates]
-
-
-def bytes_of(images):
-    return (images * 255).to(torch.uint8)
-
-
 # --- Slow twins: the pseudocode of arXiv 1902.02918, section 3.2, one draw at a time ----------------------------------
-
-
-def noisy_copy(x, sigma, noise, seed, image, j):
-    drawn = torch.empty(1, *x.shape)
-    if noise == "gaussian":
-        GaussianStream(seed, tuple(x.shape), sigma=sigma).draw(drawn, image, j)
-        return x[None] + sigma * drawn
-    GridStream(seed, tuple(x.shape), sigma=sigma).draw(drawn, image, j)
-    return ((255 * x[None]).round() + drawn) / 255
 
 
 def sample_under_noise(f, x, draws, sigma, noise, seed, image) -> list[int]:
@@ -131,88 +103,6 @@ def test_predict_equals_the_pseudocode(classifier, case, seed, eight_bit):
         assert answer.p_value == pytest.approx(p_value, rel=1e-9)
 
 
-@pytest.mark.parametrize("call", [certify, predict])
-def test_eight_bit_images_get_grid_noise_and_others_gaussian_noise_unless_told(call):
-    images = random_images(2)
-    for pixels, fitting in ((images, "gaussian"), (bytes_of(images) / 255, "grid"), (bytes_of(images), "grid")):
-        for noise in (
-            {},
-            {"noise_kind": "auto"},
-            {"noise_kind": "gaussian"},
-            *([{"noise_kind": "grid"}] if fitting == "grid" else []),
-        ):
-            kind = {"auto": fitting}.get(noise.get("noise_kind", "auto"), noise.get("noise_kind"))
-            watched = Watched(Ranges())
-            call(watched, pixels, mode="fixed", sigma=0.5, n=20, seed=4, indices=[8, 9], copies_per_batch=1, **noise)
-            image = (pixels / 255 if pixels.dtype == torch.uint8 else pixels)[0]
-            for j in range(20):
-                assert torch.equal(watched.batches[j], noisy_copy(image, 0.5, kind, 4, 8, j))
-
-
-EIGHT_BIT = bytes_of(random_images(2, shape=(3, 8, 8)))
-THREATS = {"grid": "8-bit at the certified resolution", "gaussian": "floating-point rounding is neglected"}
-
-
-@pytest.mark.filterwarnings("error:noise_kind='auto'")
-@pytest.mark.parametrize(
-    "images",
-    [
-        EIGHT_BIT / 255,
-        (EIGHT_BIT.double() / 255),
-        torch.from_numpy((EIGHT_BIT.numpy() / 255.0).astype("float32")),
-        EIGHT_BIT * torch.tensor(1 / 255),
-        (EIGHT_BIT / 255).half(),
-        (EIGHT_BIT / 255).bfloat16(),
-        EIGHT_BIT.half() / 255,
-        EIGHT_BIT.bfloat16() / 255,
-    ],
-    ids=["float32", "float64", "numpy", "times 1/255", "half", "bfloat16", "divided in half", "divided in bfloat16"],
-)
-def test_eight_bit_images_are_known_in_any_dtype(images):
-    """And give the certificates of the same images as bytes."""
-    options = {"sigma": 0.5, "n": 100, "seed": 1}
-    found, expected = certify(Ranges(), images, **options), certify(Ranges(), EIGHT_BIT, **options)
-    assert timeless(found) == timeless(expected)
-    assert {c.noise_kind for c in found} == {"grid"} and all(THREATS["grid"] in c.threat_model for c in found)
-    answers = predict(Ranges(), images, sigma=0.5, n=100, seed=1)
-    assert {a.noise_kind for a in answers} == {"grid"} and all(THREATS["grid"] in a.threat_model for a in answers)
-
-
-@pytest.mark.parametrize(
-    ("images", "words"),
-    [
-        (random_images(1), "these images lie off the 1/255 grid"),
-        (random_images(1).half(), "these images lie off the 1/255 grid"),
-        (EIGHT_BIT[:1] / 256, "on multiples of 1/256, not of 1/255: divide 0..255 by 255"),
-        (EIGHT_BIT[:1].half() * torch.tensor(1 / 255).half(), "near, but off the 1/255 grid"),
-        (torch.nn.functional.interpolate(EIGHT_BIT[:1] / 255, size=(5, 5), mode="bilinear"), "off the 1/255 grid"),
-    ],
-    ids=["floats", "half", "1/256", "nearly", "resized"],
-)
-@pytest.mark.parametrize("mode", ["fixed", None])
-def test_falling_back_to_float_noise_is_a_warning_with_the_cure(images, words, mode):
-    for call, usual in ((certify, "targets"), (predict, "sequential")):
-        options = {"sigma": 0.5, "n": 100, "seed": 1, "mode": mode or usual}
-        with pytest.warns(
-            UserWarning, match=f"noise_kind='auto' draws float32 noise.*{words}.*round.*or pass noise_kind='gaussian'"
-        ):
-            (found,) = call(Ranges(), images, **options)
-        assert found.noise_kind == "gaussian" and THREATS["gaussian"] in found.threat_model
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            (told,) = call(Ranges(), images, noise_kind="gaussian", **options)
-        assert told.noise_kind == "gaussian"
-
-
-def test_a_run_names_the_image_that_costs_it_the_grid(tmp_path):
-    dataset = [{"pixel_values": image} for image in (EIGHT_BIT[0], EIGHT_BIT[1] / 256, EIGHT_BIT[1] / 255)]
-    with pytest.warns(UserWarning, match="image 1 lies on multiples of 1/256"):
-        run = certify_dataset(Ranges(), dataset, tmp_path / "run", sigma=0.5, n=100, progress=False)
-    assert run.settings["noise_kind"] == "gaussian"
-    with pytest.raises(ValueError, match="Grid noise certifies 8-bit images, but image 1 lies on multiples of 1/256"):
-        certify_dataset(Ranges(), dataset, tmp_path / "other", sigma=0.5, n=100, noise_kind="grid", progress=False)
-
-
 # --- Known answers ----------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +175,7 @@ def test_predict_answers_wrongly_at_most_alpha_of_the_time_on_a_coin(mode):
 
 # --- What the result depends on, and what it does not -----------------------------------------------------------------
 
+
 SETTING = {"mode": "fixed", "sigma": 0.5, "n0": 10, "n": 60, "seed": 4}
 SEQUENTIAL = {**SETTING, "mode": "targets", "targets": [0.0, 0.25, 0.5], "n": 200}
 
@@ -351,90 +242,3 @@ def test_without_a_seed_every_call_draws_afresh(call, mode, images):
         seen.append(watched.batches[0])
     assert not torch.equal(seen[0], seen[1])
     assert torch.equal(seen[2], seen[3])
-
-
-def gaussian(sigma: float = 0.5) -> GaussianStream:
-    return GaussianStream(0, (1, 4, 4), sigma=sigma)
-
-
-@given(st.integers(1, 30), st.integers(1, 40), st.integers(10, 80), st.integers(1, 5))
-def test_no_batch_is_larger_than_asked_and_none_but_the_last_is_smaller(count, batch_size, n, window):
-    watched = Watched(Ranges())
-    rule = FixedRule(sigma=0.5, n0=5, n=n)
-    pending = ((Votes(i), image) for i, image in enumerate(random_images(count)))
-    execution = Execution(copies_per_batch=batch_size)
-    finished = 0
-    for touched in vote_in_rounds(watched, pending, rule, gaussian(), execution=execution, window=window):
-        finished += sum(rule.wanted(votes) == votes.drawn for votes in touched)
-    # Not only within a round: 8 * window images always fill a batch here, so none but the very last is short.
-    assert max(watched.sizes) <= batch_size
-    assert all(size == batch_size for size in watched.sizes[:-1])
-    assert finished == count
-    assert sum(watched.sizes) == count * (5 + n)
-
-
-@given(st.integers(1, 15), st.integers(1, 40), st.integers(1, 3))
-def test_batches_of_a_sequential_rule_are_full_until_the_images_end(count, batch_size, window):
-    watched = Watched(Linear())
-    rule = SequentialRule(sigma=0.5, targets=(0.0, 0.25), n0=5, n=100)
-    images, read = random_images(count), []
-
-    def pending():
-        for index, image in enumerate(images):
-            read.append(index)
-            yield Votes(index), image
-
-    finished, drawn = 0, {}
-    execution = Execution(copies_per_batch=batch_size)
-    for touched in vote_in_rounds(watched, pending(), rule, gaussian(), execution=execution, window=window):
-        short = [size for size in watched.sizes if size != batch_size]
-        assert all(size < batch_size for size in short)
-        assert len(short) <= (len(read) == count or len(read) - finished == 8 * window)
-        watched.batches.clear()
-        finished += sum(rule.wanted(votes) == votes.drawn for votes in touched)
-        drawn |= {votes.index: votes.drawn for votes in touched}
-    assert finished == count
-    certificates = certify(Linear(), images, sigma=0.5, targets=(0.0, 0.25), n0=5, n=100, seed=0)
-    assert [drawn[index] for index in range(count)] == [certificate.draws for certificate in certificates]
-
-
-def test_whole_call_is_packed_into_full_batches():
-    for call, options in ((predict, {"n": 33}), (certify, {"n0": 3, "n": 30})):
-        watched = Watched(Ranges())
-        call(watched, random_images(5), mode="fixed", sigma=0.5, copies_per_batch=20, **options)
-        assert watched.sizes == [20] * (5 * 33 // 20) + [5 * 33 % 20]
-
-
-@pytest.mark.parametrize(
-    ("n", "batch_size", "most"),
-    [
-        (300, 8, 3),  # three images have enough to draw
-        (10, 100, 8),  # what is left of one, and seven more
-        (10, 1000, 24),  # the limit
-    ],
-)
-def test_no_more_images_are_read_than_fill_a_round(n, batch_size, most):
-    rule, window, count, read = FixedRule(sigma=0.5, n0=5, n=n), 3, 50, []
-
-    def pending():
-        for index, image in enumerate(random_images(count)):
-            read.append(index)
-            yield Votes(index), image
-
-    rounds = vote_in_rounds(
-        Ranges(), pending(), rule, gaussian(), execution=Execution(copies_per_batch=batch_size), window=window,
-        round_seconds=0.0,  # so that every round is one batch
-    )  # fmt: skip
-    left = dict.fromkeys(range(count), 5 + n)
-    at_hand = []
-    for touched in rounds:
-        unfinished = [index for index in left if left[index] > 0]
-        needed = next(
-            (k for k in range(1, len(unfinished) + 1) if sum(left[index] for index in unfinished[:k]) >= batch_size),
-            len(unfinished),
-        )
-        at_hand.append(sum(left[index] > 0 for index in read))
-        assert at_hand[-1] == min(max(needed, window), 8 * window, len(unfinished))
-        left |= {votes.index: rule.wanted(votes) - votes.drawn for votes in touched}
-    assert max(at_hand) == most
-    assert set(left.values()) == {0}

@@ -1,70 +1,19 @@
-"""Published logs, all synthetic: what is read, what is refused, and what a report says of them."""
+"""Published logs: what is read, and what is refused with file and line."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import random
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_smoothing import statistics
-from hf_smoothing.records import FORMAT, RunError
-from hf_smoothing.reports import measure, plot, report
-from hf_smoothing.reports.grouping import Conditions, comparable
+from hf_smoothing.records import RunError
+from hf_smoothing.reports import report
+from hf_smoothing.reports.grouping import Conditions
 from hf_smoothing.reports.published import read_published_log, sigma_of_path
-
-
-HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
-# Every kind of line: right, wrong, abstained; idx in no order, as in a log that was joined from several.
-LINES = [
-    "0\t3\t3\t0.61\t1\t0:00:17.123456",
-    "40\t7\t2\t0.25\t0\t0:00:16.9",
-    "20\t1\t-1\t0.0\t0\t1 day, 0:00:01",
-    "60\t5\t5\t1e-05\t1\t0:00:17",
-    "80\t0\t0\t0.5\t1\t0:00:17.5",
-]
-
-
-def log(path, lines=LINES, header=HEADER, end="\n"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(("\n".join([header, *lines]) + end).encode())
-    return path
-
-
-def synthetic(seed, count=200):
-    chance = random.Random(seed)
-    lines = []
-    for index in range(0, 20 * count, 20):
-        label, prediction = chance.randrange(4), chance.choice([-1, 0, 1, 2, 3])
-        radius = 0.0 if prediction == -1 else chance.choice([0.25, 0.5, chance.uniform(0, 1.5)])
-        lines.append(
-            f"{index}\t{label}\t{prediction}\t{radius:.3}\t{int(label == prediction)}\t0:00:0{chance.random():.6f}"
-        )
-    return lines
-
-
-def own_run(folder, **changes):
-    """A run of this library that is as like a published log as it can be."""
-    folder.mkdir(parents=True)
-    settings = {
-        "method": "randomized-smoothing", "norm": "l2", "bound": "one-sided", "rule": {"name": "fixed-n", "n": 1000},
-        "alpha": 0.001, "sigma": 0.5, "num_images": len(LINES), "model": {"id": "own"}, "noise_kind": "gaussian",
-        "resolution": [3, 8, 8], "dataset": {"id": "toys", "split": "test", "sha256": "0123456789"},
-    }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps({"format": FORMAT} | settings | changes))
-    rows = [{"index": i, "label": 1, "prediction": 1, "radius": 0.3} for i in range(len(LINES))]
-    (folder / "certificates-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def cells(text, line=0):
-    lines = [row for row in text.splitlines() if row.startswith("| ")]
-    head, row = ([cell.strip() for cell in lines[i].strip("|").split("|")] for i in (0, 1 + line))
-    return dict(zip(head, row, strict=True))
+from tests.support.published import HEADER, LINES, log, own_run
 
 
 def test_rows_by_hand(tmp_path):
@@ -324,87 +273,3 @@ def test_a_log_with_more_digits_is_not_called_rounded(tmp_path, radii, coarse):
     text = str(Conditions.of(read_published_log(log(tmp_path / "log", lines))))
     assert ("rounded to 3 digits as published" in text) == coarse
     assert ("with the digits that were published" in text) == (not coarse)
-
-
-def test_the_caption_says_what_is_not_known(tmp_path):
-    run = read_published_log(log(tmp_path / "log"))
-    labels = run.settings["dataset"]["labels_sha256"][:8]
-    assert str(Conditions.of(run)) == (
-        "l2 one-sided radii, rounded to 3 digits as published; published log; alpha not stated; "
-        f"5 images of an unknown data set with labels ({labels})"
-    )
-
-
-def test_the_caption_of_a_run_folder_is_as_ever(tmp_path):
-    text = report([own_run(tmp_path / "own")])
-    assert (
-        "\nl2 one-sided radii; fixed-n (n = 1,000); alpha = 0.001; 5 images of toys test (01234567); "
-        "noise gaussian at 3x8x8.\n"
-    ) in text
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_report_holds_the_figures_of_the_log(tmp_path, seed):
-    lines = synthetic(seed)
-    radii = [0.0, 0.25, 0.5, 1.0]
-    text = report([log(tmp_path / "sigma_0.50", lines)], thresholds=radii, output_dir=tmp_path / "out")
-    assert (tmp_path / "out" / "report.md").read_text() == text
-    # Columns as text, by another way than the reader's.
-    columns = np.array([line.split("\t")[:4] for line in lines])
-    predictions, labels, certified = columns[:, 2].astype(int), columns[:, 1].astype(int), columns[:, 3].astype(float)
-    curve = statistics.certified_accuracy(predictions, labels, certified, radii)
-    row = cells(text)
-    for i, r in enumerate(radii):
-        expected = f"{100 * curve.accuracy[i]:.1f} ({100 * curve.lower[i]:.1f}-{100 * curve.upper[i]:.1f})"
-        assert row[f"r = {r:g}"] == expected
-    average = statistics.average_certified_radius(predictions, labels, certified)
-    assert row["ACR"] == statistics.round_down(average)
-    assert row["abstained"] == f"{100 * statistics.abstention_rate(predictions):.1f}"
-    assert (row["sigma"], row["images"]) == ("0.5", "200")
-    assert row["model"].endswith("sigma_0.50")
-    # Not trivially so: the figures differ from each other, and the log has what it takes to go wrong.
-    assert 0 < curve.accuracy[-1] < curve.accuracy[1] < curve.accuracy[0] < 1
-    assert {-1, 0} <= set(predictions) and np.count_nonzero(certified == 0.25) > 5
-
-
-def test_a_log_never_shares_a_table_with_a_run(tmp_path):
-    paths = [log(tmp_path / "noise_0.50"), own_run(tmp_path / "own"), log(tmp_path / "other" / "noise_0.50")]
-    text = report(paths, names=["first", "third", "second"], output_dir=tmp_path / "out")
-    assert "2 tables that must not be compared" in text
-    tables = text.split("Certified accuracy in %")[1:]
-    assert [[name in part for name in ("first", "third", "second")] for part in tables] == [
-        [True, False, True],
-        [False, True, False],
-    ]
-    assert "published log; alpha not stated" in tables[0] and "fixed-n" in tables[1]
-    assert (tmp_path / "out" / "certified_accuracy_2.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_logs_of_other_images_stand_apart(tmp_path):
-    first = read_published_log(log(tmp_path / "a"))
-    again = read_published_log(log(tmp_path / "b", [line.replace("0.61", "0.5") for line in reversed(LINES)]))
-    other = read_published_log(log(tmp_path / "c", ["0\t4\t4\t0.61\t1\t0:00", *LINES[1:]]))
-    assert list(comparable([first, again, other]).values()) == [[first, again], [other]]
-
-
-def test_an_unknown_sigma_is_a_question_mark(tmp_path):
-    paths = [log(tmp_path / "unknown"), log(tmp_path / "sigma_0.50"), log(tmp_path / "sigma_0.25")]
-    text = report(paths, output_dir=tmp_path / "out")
-    assert [cells(text, line)["sigma"] for line in range(3)] == ["?", "0.5", "0.25"]
-    assert (tmp_path / "out" / "certified_accuracy.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_curve_of_an_unknown_sigma_has_a_style_and_a_name(tmp_path, monkeypatch):
-    from matplotlib.axes import Axes
-
-    drawn = {}
-    draw = Axes.plot
-
-    def note(self, *args, **options):
-        drawn[options["label"]] = options["linestyle"]
-        return draw(self, *args, **options)
-
-    monkeypatch.setattr(Axes, "plot", note)
-    files = [log(tmp_path / name) for name in ("unknown", "sigma_0.50", "sigma_0.25")]
-    plot([measure(read_published_log(file), name="m") for file in files], tmp_path / "curve.png")
-    assert drawn == {"m, sigma ?": ":", "m, sigma 0.5": "--", "m, sigma 0.25": "-"}

@@ -115,6 +115,11 @@ def random_images(count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0)
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
+def bytes_of(images: Tensor) -> Tensor:
+    """Images in [0, 1] as whole steps of 1/255."""
+    return (images * 255).to(torch.uint8)
+
+
 def random_dataset(count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> list[dict[str, Any]]:
     pixels = (random_images(count, shape, seed) * 255).to(torch.uint8)
     return [{"pixel_values": image, "labels": index % 3} for index, image in enumerate(pixels)]

@@ -1,4 +1,4 @@
-"""How deep a parameter sits, what `train_last`, `body_learning_rate`, `layer_decay` and `protocol` make of it."""
+"""How deep a parameter sits, and what `train_last`, `body_learning_rate` and `layer_decay` make of it."""
 
 import re
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 import transformers
 from torch import nn
-from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from hf_smoothing import RobustTrainingArguments, denoised_classifier, smoothed_ensemble
+from hf_smoothing import denoised_classifier, smoothed_ensemble
 from hf_smoothing.training.layerwise import last_blocks, learning_rates, parameter_depths
-from hf_smoothing.training.protocols import PROTOCOLS
+from tests.support.deep import BLOCKS, RESNET, deep
 from tests.support.tiny import (
     KINDS,
     SIZE,
@@ -31,7 +31,6 @@ VIT = {
     "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "image_size": SIZE,
     "patch_size": 4,
 }  # fmt: skip
-RESNET = {"hidden_sizes": [8, 16, 16], "depths": [1, 2, 1]}
 CONVNEXT = {"hidden_sizes": [8, 8, 16], "depths": [1, 2, 1], "num_stages": 3}
 SWIN = {
     "image_size": SIZE, "patch_size": 2, "embed_dim": 8, "depths": [1, 2, 1], "num_heads": [1, 2, 2], "window_size": 2
@@ -45,8 +44,6 @@ NETWORKS = {
     "Dinov2": (VIT, r"dinov2\.(?:encoder\.)?layers?\.(\d+)\."),
 }
 """By name, a configuration of three blocks and where their numbers are in the names of parameters."""
-BLOCKS = 3
-DEPTH = {"vit": {"num_hidden_layers": BLOCKS}, "resnet": RESNET}
 
 
 def network(name):
@@ -56,12 +53,6 @@ def network(name):
         torch.manual_seed(0)
         config = getattr(transformers, f"{name}Config")(**NETWORKS[name][0], **label_maps())
         return getattr(transformers, f"{name}ForImageClassification")(config).eval()
-
-
-def deep(kind, seed=0):
-    """One of `KINDS`, with three blocks."""
-    name = kind.removeprefix("smoothed-")
-    return tiny_smoothed(name, seed, base=DEPTH[name]) if "-" in kind else plain(name, seed, **DEPTH[name])
 
 
 def block_of(model, parameter):
@@ -325,99 +316,7 @@ def test_a_resumed_run_is_bit_exact(kind, tmp_path):
     assert_same_tensors(*results)
 
 
-def test_protocols_fill_what_is_not_given(tmp_path):
-    filled = {
-        name: (args.train_last, args.freeze_batch_norm, args.body_learning_rate, args.layer_decay)
-        for name in PROTOCOLS
-        for args in [arguments(tmp_path, protocol=name)]
-    }
-    assert filled == {
-        "whole": (None, False, None, 1.0),
-        "last-stage": (1, True, None, 1.0),
-        "linear-probe": (0, True, None, 1.0),
-        "light": (None, True, 5e-4, 1.0),
-    }
-    args = arguments(tmp_path)
-    assert (args.train_last, args.freeze_batch_norm, args.body_learning_rate) == (None, False, None)
-
-
-@pytest.mark.parametrize(
-    ("protocol", "given"),
-    [
-        ("last-stage", {"train_last": 2}),
-        ("last-stage", {"train_last": 0}),
-        ("last-stage", {"freeze_batch_norm": False}),
-        ("linear-probe", {"train_last": 1, "freeze_batch_norm": False}),
-        ("light", {"body_learning_rate": 0.0}),
-        ("light", {"body_learning_rate": 0.005, "layer_decay": 0.5}),
-        ("whole", {"train_last": 1}),
-    ],
-)
-def test_protocols_leave_what_is_given(protocol, given, tmp_path):
-    args = arguments(tmp_path, protocol=protocol, **given)
-    assert {name: getattr(args, name) for name in given} == given
-    others = {name: value for name, value in PROTOCOLS[protocol].items() if name not in given}
-    assert {name: getattr(args, name) for name in others} == others
-
-
-def test_protocols_on_the_command_line(tmp_path):
-    parser = HfArgumentParser(RobustTrainingArguments)
-    words = ["--output-dir", str(tmp_path), "--use_cpu", "true", "--protocol", "last-stage"]
-    (args,) = parser.parse_args_into_dataclasses(words)
-    assert (args.protocol, args.train_last, args.freeze_batch_norm) == ("last-stage", 1, True)
-    (args,) = parser.parse_args_into_dataclasses([*words, "--train_last", "2", "--freeze_batch_norm", "false"])
-    assert (args.train_last, args.freeze_batch_norm) == (2, False)
-
-
-def test_an_unknown_protocol_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match="`protocol` must be one of whole, last-stage, linear-probe, light, got 'head'"
-    ):
-        arguments(tmp_path, protocol="head")
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"train_last": 1}, "not both"),
-        ({"train_last": 0}, "not both"),
-        ({"train_last": 1, "protocol": "last-stage"}, "not both"),
-    ],
-)
-def test_two_ways_of_naming_the_trained_part_are_refused(kwargs, message, tmp_path):
-    with pytest.raises(ValueError, match=f"`trainable` .* or `train_last`.*{message}"):
-        arguments(tmp_path, trainable=["classifier"], **kwargs)
-
-
-@pytest.mark.parametrize("protocol", ["last-stage", "linear-probe"])
-def test_named_parts_replace_those_of_the_protocol(protocol, tmp_path):
-    args = arguments(tmp_path, protocol=protocol, trainable=["stages.1"])
-    assert (args.trainable, args.train_last, args.freeze_batch_norm) == (["stages.1"], None, True)
-
-
-@pytest.mark.parametrize("kind", ["resnet", "smoothed-resnet"])
-def test_a_linear_probe_changes_the_classifier_alone(kind, tmp_path):
-    model = deep(kind)
-    before = tensors(model)
-    trainer(model, tmp_path, protocol="linear-probe", noise="0.25").train()
-    changed = {name for name, value in tensors(model).items() if not torch.equal(value, before[name])}
-    assert changed == parameter_depths(model).head
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_protocol_trains(protocol, tmp_path):
-    model = deep("smoothed-resnet")
-    before = tensors(model)
-    trainer(model, tmp_path, protocol=protocol, max_steps=1).train()
-    assert any(not torch.equal(value, before[name]) for name, value in tensors(model).items())
-
-
 def test_a_network_of_one_block_has_last_blocks_too():
     depths = parameter_depths(any_model("vit"))
     assert depths.blocks == 1
     assert {name for name, depth in depths.of.items() if depth == 1} == {n for n in depths.of if ".layers.0." in n}
-
-
-def test_a_light_protocol_whose_backbone_learns_faster_than_the_head_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"protocol='light' is for .* learning rate is 0\.0005 and the head's 5e-05"):
-        RobustTrainingArguments(str(tmp_path), protocol="light")

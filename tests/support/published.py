@@ -1,0 +1,57 @@
+"""Published logs, all synthetic, and a run that is as like one as it can be."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from hf_smoothing.records import FORMAT
+
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+# Every kind of line: right, wrong, abstained; idx in no order, as in a log that was joined from several.
+LINES = [
+    "0\t3\t3\t0.61\t1\t0:00:17.123456",
+    "40\t7\t2\t0.25\t0\t0:00:16.9",
+    "20\t1\t-1\t0.0\t0\t1 day, 0:00:01",
+    "60\t5\t5\t1e-05\t1\t0:00:17",
+    "80\t0\t0\t0.5\t1\t0:00:17.5",
+]
+
+
+def log(path, lines=LINES, header=HEADER, end="\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(("\n".join([header, *lines]) + end).encode())
+    return path
+
+
+def synthetic(seed, count=200):
+    chance = random.Random(seed)
+    lines = []
+    for index in range(0, 20 * count, 20):
+        label, prediction = chance.randrange(4), chance.choice([-1, 0, 1, 2, 3])
+        radius = 0.0 if prediction == -1 else chance.choice([0.25, 0.5, chance.uniform(0, 1.5)])
+        lines.append(
+            f"{index}\t{label}\t{prediction}\t{radius:.3}\t{int(label == prediction)}\t0:00:0{chance.random():.6f}"
+        )
+    return lines
+
+
+def own_run(folder, **changes):
+    """A run of this library that is as like a published log as it can be."""
+    folder.mkdir(parents=True)
+    settings = {
+        "method": "randomized-smoothing", "norm": "l2", "bound": "one-sided", "rule": {"name": "fixed-n", "n": 1000},
+        "alpha": 0.001, "sigma": 0.5, "num_images": len(LINES), "model": {"id": "own"}, "noise_kind": "gaussian",
+        "resolution": [3, 8, 8], "dataset": {"id": "toys", "split": "test", "sha256": "0123456789"},
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps({"format": FORMAT} | settings | changes))
+    rows = [{"index": i, "label": 1, "prediction": 1, "radius": 0.3} for i in range(len(LINES))]
+    (folder / "certificates-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def cells(text, line=0):
+    lines = [row for row in text.splitlines() if row.startswith("| ")]
+    head, row = ([cell.strip() for cell in lines[i].strip("|").split("|")] for i in (0, 1 + line))
+    return dict(zip(head, row, strict=True))
