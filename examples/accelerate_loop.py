@@ -26,15 +26,15 @@ class Arguments:
     """What is finetuned and certified, and how."""
 
     backbone: str = field(metadata={"help": "Hub id or folder of an image classifier."})
-    output_dir: str = field(metadata={"help": "Where the model and the run folder go."})
+    output_dir: str = field(metadata={"help": "Folder of the model and the run folder."})
     noise: str = field(default="0.25", metadata={"help": "Training noise: a sigma, 'clean', or a mixture as JSON."})
     sigma: float = field(default=0.25, metadata={"help": "Noise level of the certificates."})
     epochs: int = field(default=2, metadata={"help": "Passes over the training images."})
     batch_size: int = field(default=64, metadata={"help": "Training images per step and rank."})
     learning_rate: float = field(default=0.01, metadata={"help": "Peak of the one-cycle schedule."})
     train_split: str = field(default="train", metadata={"help": "Split to train on, all of it."})
-    n: int = field(default=1_000, metadata={"help": "Estimation draws per image, at most."})
-    seed: int = field(default=0, metadata={"help": "Of initialisation, order and noise."})
+    n: int = field(default=1_000, metadata={"help": "Maximum number of estimation draws per image."})
+    seed: int = field(default=0, metadata={"help": "Seed of initialisation, order and noise."})
 
 
 def main() -> None:

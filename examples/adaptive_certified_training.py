@@ -42,15 +42,15 @@ from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 class Arguments:
     """What is trained, on what."""
 
-    output_dir: Path = field(metadata={"help": "Where networks, run folders, table and plot go."})
+    output_dir: Path = field(metadata={"help": "Folder of networks, run folders, table and plot."})
     largest: float = field(metadata={"help": "Largest l-infinity radius, in [0, 1] pixel units: e_max."})
     size: int = field(default=32, metadata={"help": "Resolution."})
-    width: int = field(default=16, metadata={"help": "Of CNN-7; 64 in the literature."})
+    width: int = field(default=16, metadata={"help": "Width of CNN-7; 64 in the literature."})
     kappas: list[float] = field(
         default_factory=lambda: [0.0, 0.25, 0.5, 0.9], metadata={"help": "Weights of clean accuracy."}
     )
     seeds: list[int] = field(
-        default_factory=lambda: [0], metadata={"help": "Of initialisation, order and held-out images."}
+        default_factory=lambda: [0], metadata={"help": "Seed of initialisation, order and held-out images."}
     )
     epochs: int = field(default=10, metadata={"help": "Passes over the training images."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak of the one-cycle schedule (Adam)."})
@@ -59,9 +59,11 @@ class Arguments:
         metadata={"help": "As published; in two, the learning rate falls in all that is left after the rise."},
     )
     batch_size: int = field(default=128, metadata={"help": "Training images per step."})
-    crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels per side."})
+    crop_padding: int = field(
+        default=0, metadata={"help": "Random crop after padding by this number of pixels per side."}
+    )
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
-    max_train_images: int | None = field(default=None, metadata={"help": "Train on so many images."})
+    max_train_images: int | None = field(default=None, metadata={"help": "Maximum number of training images."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     kinds: list[str] = field(
         default_factory=lambda: ["adaptive", "fixed"], metadata={"help": "Radii in training: adaptive, fixed or both."}

@@ -25,9 +25,9 @@ class Arguments:
     model: str = field(metadata={"help": "Hub id or folder of a SmoothedClassifier."})
     output_dir: str = field(metadata={"help": "The run folder."})
     sigma: float = field(default=0.25, metadata={"help": "Noise standard deviation, [0, 1] pixel units."})
-    n: int = field(default=100_000, metadata={"help": "Estimation draws per image, at most."})
+    n: int = field(default=100_000, metadata={"help": "Maximum number of estimation draws per image."})
     alpha: float = field(default=0.001, metadata={"help": "Failure probability of one certificate."})
-    seed: int = field(default=0, metadata={"help": "Of the noise."})
+    seed: int = field(default=0, metadata={"help": "Seed of the noise generator."})
 
 
 def main() -> None:

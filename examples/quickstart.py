@@ -30,10 +30,10 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=100, help="test images to certify, evenly spaced over the 500")
     parser.add_argument(
-        "--n", type=int, default=1_000, help="noisy copies per image, at most (papers make 100,000 of each)"
+        "--n", type=int, default=1_000, help="maximum number of noisy copies per image (papers make 100,000 of each)"
     )
     parser.add_argument("--alpha", type=float, default=0.001, help="failure probability of one certificate")
-    parser.add_argument("--epochs", type=float, default=8, help="of the finetuning on clean images")
+    parser.add_argument("--epochs", type=float, default=8, help="epochs of the finetuning on clean images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", type=Path, default=Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S"))
     args = parser.parse_args()

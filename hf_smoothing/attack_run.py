@@ -236,7 +236,7 @@ def _image(dataset: Any, run: Run, index: int) -> Tensor:
 
 
 def allowed_failures(certificates: int, alpha: float, confidence: float = 0.999) -> int:
-    """The largest number of false ones among so many true-to-alpha certificates that chance explains.
+    """The largest number of false ones among this number of true-to-alpha certificates that chance explains.
 
     >>> allowed_failures(200, 0.001)
     3

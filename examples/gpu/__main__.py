@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--wheels", type=Path, help="folder of wheels to pack")
     parser.add_argument("--pieces", type=Path, nargs="+", help="folders of pieces to unpack first, instead of --data")
     parser.add_argument("--piece-mib", type=float, default=48.0, help="size of a piece in MiB (%(default)s)")
-    parser.add_argument("--backbone", default=str(ROOT / "model_cards" / "resnet-mixture"), help="what is finetuned")
+    parser.add_argument(
+        "--backbone", default=str(ROOT / "model_cards" / "resnet-mixture"), help="backbone to finetune"
+    )
     parser.add_argument("--epochs", type=int, default=60, help="epochs of the finetuning (%(default)s)")
     parser.add_argument("--linf-epochs", type=int, default=70, help="epochs of the l-infinity network (%(default)s)")
     parser.add_argument("--dry", action="store_true", help="all in miniature on the CPU")

@@ -95,7 +95,7 @@ def command_line(
     parser.add_argument("--output-dir", type=Path, required=True, help="The results folder.")
     parser.add_argument("--data", type=Path, help="Folder that holds the data sets, each a folder for load_dataset.")
     parser.add_argument("--only", default="", help="Stages whose name starts with this.")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="Where the report lies.")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="Folder of the report.")
     args = parser.parse_args(arguments)
     try:
         config = json.loads(args.config.read_text())

@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
         "--batch-size", type=int, default=128, help="with --method interval: images per forward pass (%(default)s)"
     )
     add_data_options(c, positional=("dataset",))
-    c.add_argument("--seed", type=int, default=0, help="seed of the noise (%(default)s)")
+    c.add_argument("--seed", type=int, default=0, help="seed of the noise generator (%(default)s)")
     c.add_argument(
         "--streaming", action="store_true", help="read the data set as a stream, without downloading all of it"
     )

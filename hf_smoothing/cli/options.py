@@ -7,7 +7,7 @@ import re
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
-from hf_smoothing.certification.options import options_of
+from hf_smoothing.certification.options import RunOptions, options_of
 from hf_smoothing.data.choice import DataChoice
 
 
@@ -74,20 +74,34 @@ def data_choice(args: argparse.Namespace) -> DataChoice:
     return DataChoice(**{one.name: getattr(args, one.name) for one in fields(DataChoice) if hasattr(args, one.name)})
 
 
+_FLAGS = (
+    *(one.name for one in fields(DataChoice)),
+    *options_of(RunOptions),
+    *("sigma", "seed", "size", "device", "largest", "batch_size", "attacks", "layers", "steps", "restarts", "copies"),
+)
+"""Arguments of the library that have a flag of the same name."""
+_NAMES = "|".join(sorted(_FLAGS, key=len, reverse=True))
+_VALUE = r"'[^']*'|\{[^}]*\}|\[[^\]]*\]|True|\.\.\.|\d+(?:\.\d+)?"
+
+
 def in_flags(message: str) -> str:
-    """A message with options of data sets named as on the command line.
+    """A message with the arguments of the library named as on the command line.
 
     >>> in_flags("`stride` must be at least 1.")
     '--stride must be at least 1.'
     >>> in_flags("Pass label_column=... or labels='by-number', label_map={...}, or skip_unreadable=True.")
     'Pass --label-column ... or --labels by-number, --label-map FILE, or --skip-unreadable.'
+    >>> in_flags("Use mode='fixed', targets=[0.25, 0.5] or size=224, or pass cover_run=False.")
+    'Use --mode fixed, --targets 0.25 0.5 or --size 224, or pass --real-arithmetic.'
     """
-    names = "|".join(one.name for one in fields(DataChoice))
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
-        shown = {"True": "", "{...}": " FILE"}.get(value, f" {value.strip(chr(39))}")
-        return f"--{name.replace('_', '-')}{' FILE' if name == 'label_map' else shown}"
+        if name == "label_map":
+            value = "FILE"
+        shown = "" if value == "True" else " " + value.strip("'[]").replace(",", "")
+        return f"--{name.replace('_', '-')}{shown}"
 
-    message = re.sub(rf"`({names})`", lambda match: f"--{match[1].replace('_', '-')}", message)
-    return re.sub(rf"\b({names})=('[^']*'|\{{[^}}]*\}}|True|\.\.\.)", flag, message)
+    message = message.replace("cover_run=False", "--real-arithmetic")
+    message = re.sub(rf"`({_NAMES})`", lambda match: f"--{match[1].replace('_', '-')}", message)
+    return re.sub(rf"(?<![\w.])({_NAMES})=({_VALUE})", flag, message)

@@ -14,8 +14,8 @@ def add(commands: Any) -> None:
     r.add_argument(
         "--thresholds", type=float, nargs="+", help="radii of the table; by default the targets of the runs"
     )
-    r.add_argument("--names", nargs="+", help="what to call the models, one a run")
-    r.add_argument("--output-dir", type=Path, default=Path("."), help="where report.md and the PNG go (%(default)s)")
+    r.add_argument("--names", nargs="+", help="names of the models, one per run")
+    r.add_argument("--output-dir", type=Path, default=Path("."), help="folder of report.md and the PNG (%(default)s)")
     r.set_defaults(run=run)
 
 

@@ -23,7 +23,9 @@ def add(commands: Any) -> None:
         t.add_argument(f"--{role}", required=True, help=f"Hub id or folder of an image classifier: {what}")
     add_data_options(t, max_images=1_000)
     t.add_argument("--size", type=int, help="resolution of the images, where a checkpoint does not say")
-    t.add_argument("--attacks", nargs="+", help="of fgsm, bim, pgd, mi-fgsm, di-fgsm (fgsm pgd mi-fgsm di-fgsm)")
+    t.add_argument(
+        "--attacks", nargs="+", help="names among fgsm, bim, pgd, mi-fgsm, di-fgsm (fgsm pgd mi-fgsm di-fgsm)"
+    )
     t.add_argument(
         "--epsilons", type=float, nargs="+", help="l-infinity radii in [0, 1] pixel units, from 0 (0 to 2/255)"
     )
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     assert isinstance(data, PixelDataset)
     indices = chosen_images(choice, data)
     if data.label_column is None:
-        raise ValueError(f"Accuracy cannot be measured. {in_flags(summary(choice, data, indices))}")
+        raise ValueError(f"Accuracy cannot be measured. {summary(choice, data, indices)}")
     print(in_flags(summary(choice, data, indices)), flush=True)
     decoded = data.decode(progress=False, indices=indices)
     assert decoded.labels is not None

@@ -33,14 +33,14 @@ class _Account:
         self.count = 0
 
     def add(self, terms: Tensor, box: Box, operations: int = 2) -> None:
-        """Add the sum of terms, each made by so many operations."""
+        """Add the sum of terms, each made by this number of operations."""
         part = _sum(terms, box)
         self.total = self.total + part
         self.sizes, self.count = self.sizes + part.abs(), self.count + 1
         self.lose(terms.abs(), box, terms[0].numel() // len(part[0]) + operations)
 
     def lose(self, sizes: Tensor, box: Box, operations: int) -> None:
-        """Note that numbers of these sizes went through so many roundings."""
+        """Note that numbers of these sizes went through this number of roundings."""
         self.slack = self.slack + operations * torch.finfo(sizes.dtype).eps * _sum(sizes, box)
 
     def lower(self) -> Tensor:

@@ -169,6 +169,6 @@ def _merged(last: LinearLayer, labels: Tensor) -> Tensor:
 
 
 def _less_rounding(lower: Tensor, sizes: Tensor, terms: int, trace: Trace) -> Tensor:
-    """A bound, less what the rounding of its own sum of so many terms may have added."""
+    """A bound, less what the rounding of its own sum of this number of terms may have added."""
     own = Box(lower, lower, None, Trace(outward=trace.outward, tolerant=True), batch=0)
     return widened(own, terms=terms, sizes=sizes, name="margins").lower

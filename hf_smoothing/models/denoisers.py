@@ -53,7 +53,7 @@ class DiffusionDenoiser(nn.Module):
 
     Raises:
         ModuleNotFoundError: Without diffusers.
-        ValueError: If it predicts something else, or for a class that it wants to be told.
+        ValueError: If it predicts something else, or requires the class of the image.
 
     Source: Carlini et al. (2023), arXiv 2206.10550.
     """
@@ -74,7 +74,7 @@ class DiffusionDenoiser(nn.Module):
             )
         if self.unet.class_embedding is not None:
             raise ValueError(
-                "The UNet wants to be told the class of the image, which is what is asked. Take an unconditional model."
+                "The UNet must be unconditional, got one that requires the class of the image, which is unknown. Take an unconditional model."
             )
         with torch.device("cpu"):  # from_pretrained builds models on the meta device, where numbers are lost
             made = DDPMScheduler.from_config(

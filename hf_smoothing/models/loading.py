@@ -33,14 +33,14 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
         return model.to(target).eval()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"The device {str(target)!r} cannot be used here ({str(error).splitlines()[0]}). Try --device cpu."
+            f"The device {str(target)!r} cannot be used here ({str(error).splitlines()[0]}). Try device='cpu'."
         ) from error
 
 
 def _load(path: str, config: Any, sigma: float, size: int | None) -> Any:
     if isinstance(config, SmoothedClassifierConfig):
         if size is not None and [size, size] != list(config.size):
-            raise ValueError(f"{path} is certified at {tuple(config.size)}; leave --size out.")
+            raise ValueError(f"{path} is certified at {tuple(config.size)}; leave `size` out.")
         model = SmoothedClassifier.from_pretrained(path)
         model.noise_level(sigma)  # warns where the noise is another than it is made for
         return model

@@ -136,13 +136,13 @@ class SmoothedClassifier(PreTrainedModel):
         settings = known | given
         if settings.get("size") is None:
             raise ValueError(
-                f"The certified resolution of {source or 'this model'} is not known. Pass size=(height, width), the resolution "
-                "at which images are certified and noise is added, e.g. size=224 for an ImageNet model; on the command line, --size."
+                f"The certified resolution of {source or 'this model'} is not known. Pass `size`, one number or (height, width), the resolution "
+                "at which images are certified and noise is added, e.g. size=224 for an ImageNet model."
             )
         if settings.get("image_mean") is None or settings.get("image_std") is None:
             raise ValueError(
                 f"The normalisation of {source or 'this model'} is not known: it has no image processor. Pass image_mean and "
-                "image_std in [0, 1] pixel units, e.g. image_mean=[0.5] * 3, image_std=[0.5] * 3; for a command line, save its image processor beside it: "
+                "image_std in [0, 1] pixel units, e.g. image_mean=[0.5] * 3, image_std=[0.5] * 3, or save its image processor beside it: "
                 "processor.save_pretrained(path)."
             )
         if parse_size(settings.get("model_size"), "model_size") == parse_framing(settings["size"]).size:

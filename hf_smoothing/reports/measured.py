@@ -73,7 +73,7 @@ def columns(run: Run) -> tuple[list[int], list[int], list[float]]:
         if row["label"] is None:
             raise RunError(
                 f"{run.path}: image {row['index']} has no label, so accuracy cannot be measured. "
-                "Certify with a labelled split and --label-column."
+                "Certify a labelled split, with label_column=... if its labels have an unusual name."
             )
     return [r["prediction"] for r in rows], [r["label"] for r in rows], [float(r["radius"]) for r in rows]
 

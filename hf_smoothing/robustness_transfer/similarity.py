@@ -137,7 +137,7 @@ def pooled(activation: Tensor) -> Tensor:
     """
     if not isinstance(activation, Tensor) or activation.ndim < 2:
         raise ValueError(
-            f"A layer to compare must give a tensor (batch, ...), got {type(activation).__name__}. Name modules inside it: --layers, or layers=[...]."
+            f"A layer to compare must give a tensor (batch, ...), got {type(activation).__name__}. Name modules inside it: layers=[...]."
         )
     if activation.ndim == 4:
         return activation.mean((2, 3))

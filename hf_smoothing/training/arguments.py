@@ -14,6 +14,7 @@ from hf_smoothing.models.configuration import check_noise_owner
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import parse_size
 from hf_smoothing.statistics import check_whole
+from hf_smoothing.training.objectives import OBJECTIVES
 from hf_smoothing.training.protocols import PROTOCOLS
 
 
@@ -44,8 +45,7 @@ class RobustTrainingArguments(TrainingArguments):
     objective: str = field(
         default="mixture",
         metadata={
-            "help": "The training loss, by name: 'mixture', 'consistency', 'smoothadv', 'smoothmix', 'macer', 'stability', 'cat-rs', 'denoising', 'masked-denoising' (noise); "
-            "'adaptive-interval' (l-infinity bounds); 'adversarial', 'trades', 'discrepancy-mitigation', 'feature-distillation' (attacks)."
+            "help": f"The training loss, by name: {', '.join(OBJECTIVES)}. Its settings go into objective_args. See docs/objectives.md."
         },
     )
     objective_args: dict[str, Any] | str | None = field(
@@ -55,7 +55,7 @@ class RobustTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "A way of finetuning, which sets train_last, freeze_batch_norm and body_learning_rate where they are not given: "
-            "'whole', 'last-stage', 'linear-probe' or 'light'. See docs/finetuning.md."
+            f"{', '.join(PROTOCOLS)}. See docs/finetuning.md."
         },
     )
     drop_path: float = field(
@@ -64,7 +64,9 @@ class RobustTrainingArguments(TrainingArguments):
             "help": "Stochastic depth of a transformer: probability that its last block is skipped, less before it."
         },
     )
-    crop_padding: int = field(default=0, metadata={"help": "Random crop after padding by so many pixels per side."})
+    crop_padding: int = field(
+        default=0, metadata={"help": "Random crop after padding by this number of pixels per side."}
+    )
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
     trainable: list[str] | None = field(
         default=None,
@@ -74,7 +76,7 @@ class RobustTrainingArguments(TrainingArguments):
     )
     train_last: int | None = field(
         default=None,
-        metadata={"help": "Train only the head and so many last blocks (stages of a ResNet); 0 is a linear probe."},
+        metadata={"help": "Train only the head and the last k blocks (stages of a ResNet); 0 is a linear probe."},
     )
     freeze_batch_norm: bool | None = field(
         default=None,

@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def real_images(state: GradientState, count: int, rank: int, ranks: int) -> int:
-    """How many of this rank's images are not copies that fill up the last batch: the first so many.
+    """How many of this rank's images are not copies that fill up the last batch: the first ones.
 
     Args:
         state: State of the accelerator whose loader is being read.

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def has_batch_of_one(args: Any, images: int, batch_size: int, steps: int) -> bool:
-    """Whether a rank will get a batch of one image within so many steps.
+    """Whether a rank will get a batch of one image within this number of steps.
 
     Args:
         args: Training arguments.

@@ -21,7 +21,7 @@ from hf_smoothing.attacks import ATTACKS
 
 
 def bare(classify: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, passes: int) -> float:
-    """Seconds of so many forward and backward passes."""
+    """Seconds of this number of forward and backward passes."""
     began = time.perf_counter()
     for _ in range(passes):
         point = pixels.detach().requires_grad_()

@@ -101,7 +101,7 @@ def gone(pid: int) -> bool:
 
 
 def cut(folder: Path, batches: int) -> None:
-    """A run on one rank that stops after so many batches, its last line torn."""
+    """A run on one rank that stops after a number of batches, its last line torn."""
     with pytest.raises(KeyboardInterrupt):
         certify_dataset(Failing(Linear(), batches), DATASET, folder, **RUN, partial_seconds=0)
     assert read_run(folder).partials

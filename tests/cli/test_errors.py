@@ -52,26 +52,26 @@ def certify(place, tmp_path, model="model", images="images", output=None, **opti
         ({"sigma": "0"}, ["sigma", "got 0"]),
         ({"sigma": "-0.5"}, ["sigma", "got -0.5"]),
         ({"sigma": "nan"}, ["sigma"]),
-        ({"mode": "fixed", "n": "9"}, ["`n` must be at least 10", "alpha = 0.001", "got 9"]),
-        ({"mode": "fixed", "n0": "0"}, ["`n0` must be at least 1"]),
-        ({"n": "9"}, ["`n` must be at least 10", "alpha = 0.001", "got 9"]),
-        ({"n": "10", "n0": "0"}, ["`n` must be at least 11", "alpha = 0.001", "got 10"]),
-        ({"n0": "-1"}, ["`n0` must be at least 0", "got -1"]),
+        ({"mode": "fixed", "n": "9"}, ["--n must be at least 10", "alpha = 0.001", "got 9"]),
+        ({"mode": "fixed", "n0": "0"}, ["--n0 must be at least 1"]),
+        ({"n": "9"}, ["--n must be at least 10", "alpha = 0.001", "got 9"]),
+        ({"n": "10", "n0": "0"}, ["--n must be at least 11", "alpha = 0.001", "got 10"]),
+        ({"n0": "-1"}, ["--n0 must be at least 0", "got -1"]),
         ({"targets": "9"}, ["Target radius 9 is out of reach", "No n reaches it"]),
         ({"targets": "-0.25"}, ["list of target radii >= 0"]),
-        ({"mode": "fixed", "targets": "0.1"}, ["belong to the sequential rules", "mode='targets'"]),
-        ({"mode": "curve", "targets": "0.1"}, ["mode='curve' chooses the radii itself"]),
-        ({"bound": "runner-up"}, ["fixed number of draws", "mode='fixed'"]),
+        ({"mode": "fixed", "targets": "0.1"}, ["belong to the sequential rules", "--mode targets"]),
+        ({"mode": "curve", "targets": "0.1"}, ["--mode curve chooses the radii itself"]),
+        ({"bound": "runner-up"}, ["fixed number of draws", "--mode fixed"]),
         ({"alpha": "1"}, ["alpha"]),
-        ({"n": "100000000"}, ["`n0` + `n` must be at most"]),
+        ({"n": "100000000"}, ["--n0 + --n must be at most"]),
         ({"stride": "0"}, ["--stride must be at least 1, got 0"]),
         ({"max-images": "0"}, ["--max-images must be at least 1, got 0"]),
-        ({"copies-per-batch": "0"}, ["`copies_per_batch` must be at least 1"]),
-        ({"size": "8"}, ["is certified at (16, 16)", "--size"]),
-        ({"device": "abacus"}, ["abacus"]),
+        ({"copies-per-batch": "0"}, ["--copies-per-batch must be at least 1"]),
+        ({"size": "8"}, ["is certified at (16, 16)", "leave --size out"]),
+        ({"device": "abacus"}, ["abacus", "Try --device cpu"]),
         ({"model": "nowhere"}, ["nowhere"]),
         ({"model": "empty"}, ["empty"]),
-        ({"model": "unknown-size"}, ["certified resolution", "not known"]),
+        ({"model": "unknown-size"}, ["certified resolution", "not known", "Pass --size", "--size 224"]),
         ({"model": "regression"}, ["single-label classification"]),
         ({"model": "pickle"}, ["no safetensors weights"]),
         ({"model": "smoothed-pickle"}, ["safetensors"]),
@@ -179,7 +179,7 @@ def test_ctrl_c_in_the_middle_keeps_what_is_done(place, tmp_path, capsys, monkey
     capsys.readouterr()
 
 
-def test_label_aware_measuring_selects_no_class(place, tmp_path, capsys):
+def test_label_aware_evaluation_selects_no_class(place, tmp_path, capsys):
     words = ["certify", place / "model", place / "images", "--sigma", "0.25", "--output-dir", tmp_path / "run"]
     assert main([*map(str, words), "--device", "cpu", "--n", "20", "--n0", "5", "--label-aware"]) == 1
     assert "has no selection draws, got n0 = 5. Leave n0 out" in capsys.readouterr().err

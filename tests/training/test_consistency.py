@@ -15,7 +15,7 @@ from tests.support.tiny import any_model, data, plain, trainer
 
 CLASSES = 5
 APART = 20.0
-"""How much brighter each image is than the one before, so that a copy can be told from the copies of others."""
+"""How much brighter each image is than the one before, so that a copy can be distinguished from the copies of others."""
 NOISE = NoiseMixture((0.5,))
 
 

@@ -99,7 +99,7 @@ def smoothmix(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """mean_i CE(f(x + d_i), y) + weight * mean_i KL(y_mix || F(x_mix + d_i)) for images that the mean gets right.
 
-    x~ is where so many normalised steps of ascent of -log mean_i F_y lead, within [0, 1] only; with lambda uniform on (0, 1/2),
+    x~ is where T normalised steps of ascent of -log mean_i F_y lead, within [0, 1] only; with lambda uniform on (0, 1/2),
     x_mix = (1 - lambda) x + lambda x~ and y_mix = (1 - lambda) mean_i F(x + d_i) + lambda / classes.
 
     Args:
