@@ -139,7 +139,7 @@ def check_seconds(seconds: float, name: str) -> float:
     """Return a length of time as a float.
 
     Raises:
-        ValueError: if it is negative, nan or no number.
+        ValueError: If it is negative, nan or no number.
     """
     value = _number(seconds)
     if not value >= 0.0:
