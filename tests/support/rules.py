@@ -12,7 +12,7 @@ VERDICT = 1e-3
 
 
 def too_many(false: int, trials: int, alpha: float) -> bool:
-    """The exact binomial verdict: so many false certificates are not to be had at a failure probability of alpha."""
+    """The exact binomial verdict: this number of false certificates does not occur at a failure probability of alpha."""
     return bool(stats.binom.sf(false - 1, trials, alpha) < VERDICT)
 
 
