@@ -5,7 +5,7 @@
 
 Each kappa (the weight of clean accuracy) gives one network with adaptive radii and, for comparison, one trained at the fixed radius
 `--largest`. Each is trained, chosen on held-out training images, certified on test images by interval bounds, and added to the table and
-the plot. A run that was cut off goes on with the same command. For CIFAR-10 as published: --size 32 --largest 0.0345098
+the plot. The same command continues an interrupted run. For CIFAR-10 as published: --size 32 --largest 0.0345098
 --thresholds 0.0078431 0.0313725 --width 64 --epochs 200 --ramp_share 0.4 --learning_rate 0.002 --crop_padding 2 --horizontal_flip --published cifar10
 --max_images 10000 (a GPU needs tens of minutes per network).
 """

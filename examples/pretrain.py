@@ -5,7 +5,7 @@
 
 The result is a plain `transformers` checkpoint: it loads with AutoModelForImageClassification, without this library.
 Pretrain on clean images with --noise clean. All arguments of transformers.TrainingArguments work; --help lists them. A run
-that was cut off goes on where it stopped with the same command and --resume_from_checkpoint true.
+that was cut off continues where it stopped with the same command and --resume_from_checkpoint true.
 """
 
 import json

@@ -46,7 +46,7 @@ class Attacked:
         radius: Radius up to which it does.
         distance: Distance of the attacked image in the norm of the certificate, after rounding to the grid where the
             noise is on it.
-        answer: Answer of the certified classifier there, or `ABSTAIN` where `predict` cannot tell.
+        answer: Answer of the certified classifier there, or `ABSTAIN` where `predict` cannot decide.
         draws: Number of draws that this answer took; 0 where the certificate is deterministic.
     """
 
@@ -89,7 +89,7 @@ def attack_run(
         run: Run from `read_run`.
         steps: Number of steps of the attack.
         restarts: Ascents per image, of which the best counts; 1 for smoothing, whose noise is fresh at every step.
-        copies: Noisy copies a gradient is averaged over, for smoothing as the next two.
+        copies: Number of noisy copies over which a gradient is averaged, for smoothing as the next two.
        n: Maximum number of draws for each answer.
         alpha: Failure probability of each answer.
         max_images: Certificates to attack, all that have a positive radius by default; evenly spread over the run otherwise.

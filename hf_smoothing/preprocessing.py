@@ -86,7 +86,7 @@ class Preprocessing:
             )
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Args: pixels: float (batch, channels, height, width), any finite values. Returns: the same, resized, normalised.
+        """The pixels, float (batch, channels, height, width) with any finite values, resized and normalised.
 
         Raises:
             TypeError: If the pixels are integers.

@@ -5,7 +5,7 @@
     python -m examples.gpu run --minutes 15 --pieces pieces --output-dir runs/gpu                 # there
 
 `run` does what is not done and fits into the minutes: tests on the GPU, the benchmark, the certified classifier and its certificates
-at three noise levels, the l-infinity network. What is cut off goes on with the same command. `--dry` does all of it in miniature on a CPU.
+at three noise levels, the l-infinity network. The same command continues what was interrupted. `--dry` does all of it in miniature on a CPU.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Doing the stages within a budget of minutes: what does not fit is left, what is cut off goes on next time."""
+"""Doing the stages within a budget of minutes: what does not fit is left, what is interrupted continues next time."""
 
 from __future__ import annotations
 

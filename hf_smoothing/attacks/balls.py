@@ -151,11 +151,11 @@ def per_image(value: float | Tensor, images: Tensor, name: str) -> Tensor:
         lengths = torch.as_tensor(value, dtype=torch.float64, device=images.device).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"`{name}` must be a number, or a tensor of one an image, got {value!r}. Pass a float such as 0.25."
+            f"`{name}` must be a number, or a tensor of one per image, got {value!r}. Pass a float such as 0.25."
         ) from error
     if lengths.shape not in (torch.Size(), images.shape[:1]):
         raise ValueError(
-            f"`{name}` must be one number, or one an image of shape ({len(images)},), got shape {tuple(lengths.shape)}. "
+            f"`{name}` must be one number, or one per image of shape ({len(images)},), got shape {tuple(lengths.shape)}. "
             "Flatten it, or pass a float."
         )
     if not bool((torch.isfinite(lengths) & (lengths >= 0.0)).all()):  # written so that nan fails

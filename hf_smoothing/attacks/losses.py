@@ -1,4 +1,4 @@
-"""Losses that attacks climb, one an image."""
+"""Losses that attacks climb, one per image."""
 
 from __future__ import annotations
 

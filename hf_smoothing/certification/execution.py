@@ -45,7 +45,7 @@ class Execution:
             raise ValueError(f"`copies_per_batch` must be at least 1, got {self.copies_per_batch}.")
 
     def size_on(self, device: torch.device) -> int:
-        """The batch size. Small batches stay in a CPU's cache; a GPU wants large ones."""
+        """The batch size. Small batches stay in a CPU's cache; a GPU needs large ones."""
         return self.copies_per_batch or (128 if device.type == "cpu" else 1024)
 
     def autocast(self, device: torch.device) -> torch.autocast:

@@ -21,14 +21,14 @@ Item = Mapping[str, Any]
 
 
 def is_stream(dataset: Any) -> bool:
-    """Whether images can only be gone through in order, as those of a `datasets.IterableDataset`.
+    """Whether images can only be read in order, as those of a `datasets.IterableDataset`.
 
     Raises:
-        ValueError: If they can be gone through only once, as those of a generator.
+        ValueError: If they can be read only once, as those of a generator.
     """
     if isinstance(dataset, Iterator):
         raise ValueError(
-            f"A stream of images must be one that can be gone through again, got a {type(dataset).__name__}, which is used up after once: a "
+            f"A stream of images must be one that can be read again, got a {type(dataset).__name__}, which is exhausted after one pass: a "
             "run looks at the first image before it starts, and a resumption at all. Pass an object whose __iter__ starts anew, such as a "
             "datasets.IterableDataset."
         )

@@ -95,7 +95,7 @@ def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _first_gains(run: Run, dataset: Any) -> bool:
-    """Whether the first image that a run has of a stream has no label there and one now; only then is the stream gone through once more."""
+    """Whether the first image that a run has of a stream has no label there and one now; only then is the stream read once more."""
     if not run.rows:
         return bool(run.partials)
     first = min(run.rows)

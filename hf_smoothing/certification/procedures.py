@@ -156,7 +156,7 @@ def _question(
 
 
 def _finished(question: _Question, rule: Rule) -> Iterator[Votes]:
-    """The votes of each image, in order, when the rule wants no more."""
+    """The votes of each image, in order, when the rule needs no more."""
     pending = ((Votes(index), image) for index, image in zip(question.numbers, question.pixels, strict=True))
     finished: dict[int, Votes] = {}
     for touched in vote_in_rounds(question.classifier, pending, rule, question.stream, execution=question.execution):
@@ -208,6 +208,6 @@ def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
     )
     if len(numbers) != count or len(set(numbers)) != count:
         raise ValueError(
-            f"`indices` must be {count} different numbers, one an image, got {len(numbers)}: {numbers[:5]}..."
+            f"`indices` must be {count} different numbers, one per image, got {len(numbers)}: {numbers[:5]}..."
         )
     return numbers

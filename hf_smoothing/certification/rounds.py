@@ -29,7 +29,7 @@ class RankError(ConnectionError):
 class Ranks:
     """The processes that share a run.
 
-    All of them go through the same images in the same rounds. Each makes an equal part of a round's draws, and all learn the votes of
+    All of them process the same images in the same rounds. Each makes an equal part of a round's draws, and all learn the votes of
     all: so no rank idles while another has work, however unequal the images, and every decision is the same everywhere.
 
     Args:
@@ -74,7 +74,7 @@ def vote_in_rounds(
     window: int = 64,
     round_seconds: float = 1.0,
 ) -> Iterator[list[Votes]]:
-    """Draw for a sliding window of images in rounds of full batches, until the rule has all it wants of each.
+    """Draw for a sliding window of images in rounds of full batches, until the rule has all it needs of each.
 
     The window holds as many images as it takes to fill a round's batches; only at the end of the images may a batch be short. A
     round's length adapts to `round_seconds`, since that is what a kill may lose. None of this changes any vote.

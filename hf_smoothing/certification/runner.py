@@ -70,7 +70,7 @@ def certify_dataset(
         classifier: As in `certify`.
         dataset: `dataset[i]` is a mapping with "pixel_values", (channels, height, width) uint8 or float in [0, 1] at the certified
             resolution, and if known "labels", an integer. See `hf_smoothing.PixelDataset`. Or a stream of such items
-            (`hf_smoothing.PixelStream`, any iterable); a resumption goes through it again and checks what is already recorded.
+            (`hf_smoothing.PixelStream`, any iterable); a resumption reads it again and checks what is already recorded.
         output_dir: The run folder, created or resumed.
         sigma: Noise standard deviation in [0, 1] pixel units.
         indices: Images to certify, all by default. They identify the images in the rows and in the noise.
@@ -104,7 +104,7 @@ def certify_dataset(
     state = process_state(cpu=device.type == "cpu")
     facts: list[Any] = [None]
     if state.is_main_process:
-        if label_aware:  # found on the first image where it is there, before all are gone through
+        if label_aware:  # found on the first image where it is there, before all are read
             _, first = next(checked_items(dataset, chosen), (None, {"labels": 0}))
             _check_labelled(first.get("labels") is not None)
         seen = survey(dataset, chosen)

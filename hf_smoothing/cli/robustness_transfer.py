@@ -37,7 +37,9 @@ def add(commands: Any) -> None:
     t.add_argument("--batch-size", type=int, default=250, help="images per forward pass (%(default)s)")
     t.add_argument("--seed", type=int, default=0, help="seed of the attacks (%(default)s)")
     t.add_argument("--device", help="e.g. cpu or cuda; by default a GPU if there is one")
-    t.add_argument("--output-dir", required=True, type=Path, help="records and report.html; goes on if it exists")
+    t.add_argument(
+        "--output-dir", required=True, type=Path, help="folder of the records and report.html; continued if it exists"
+    )
     t.set_defaults(run=run)
 
 

@@ -19,10 +19,11 @@ class DataChoice:
     config: str | None = field(default=None, metadata={"help": "configuration of the data set, where it has several"})
     split: str = field(default="test", metadata={"help": "split of the data set (%(default)s)"})
     image_column: str | None = field(
-        default=None, metadata={"help": "by default the one of type Image, or with a usual name"}
+        default=None, metadata={"help": "column of the images; by default the one of type Image, or with a usual name"}
     )
     label_column: str | None = field(
-        default=None, metadata={"help": "by default the one of type ClassLabel, or with a usual name"}
+        default=None,
+        metadata={"help": "column of the labels; by default the one of type ClassLabel, or with a usual name"},
     )
     labels: str | None = field(
         default=None,

@@ -35,7 +35,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         image_column, label_column: Names; found by their type, or a usual name, if not given.
         id2label: The label map of the model, to check and align the data set's class names; None takes labels as they are.
         labels, label_map: How classes are matched, as in `class_map`.
-        skip_unreadable: Leave damaged and missing images out where the data set is gone through; otherwise they are errors.
+        skip_unreadable: Leave damaged and missing images out where the data set is read as a whole; otherwise they are errors.
 
     Attributes:
         class_map: Which class of the model each class of the data set is.
@@ -155,7 +155,7 @@ class PixelStream(IterableDataset[dict[str, Any]]):
     ) -> None:
         if isinstance(dataset, Iterator):
             raise ValueError(
-                f"PixelStream needs a stream that can be gone through again, got a {type(dataset).__name__}, which is used up after once. Pass "
+                f"PixelStream needs a stream that can be read again, got a {type(dataset).__name__}, which is exhausted after one pass. Pass "
                 "a datasets.IterableDataset, e.g. IterableDataset.from_generator(function)."
             )
         self.dataset = dataset

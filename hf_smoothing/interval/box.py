@@ -27,7 +27,7 @@ class Box:
         value: A tensor in the box, such as the clean activation; needed by batch norm in train mode.
         trace: Notes of the run, shared by all boxes that come from this one.
         dtype: Precision that the network computes in, of which the box takes its constants; by default that of the ends.
-        batch: The dimension that counts the images, or None where nobody asks for it (see `batches`).
+        batch: The dimension that counts the images, or None where it is not needed (see `batches`).
 
     Raises (when an operation is applied): UnsupportedOperationError, naming it.
     """

@@ -42,7 +42,7 @@ def box_around(
 
     Args:
         pixels: Pixels, float (batch, channels, height, width) in [0, 1].
-        epsilon: Radius in [0, 1] pixel units, one number or one an image.
+        epsilon: Radius in [0, 1] pixel units, one number or one per image.
         trace: Trace of the run to come.
         value: Whether the images themselves travel with the box.
         dtype: Precision that the network computes in; by default that of the pixels.

@@ -65,7 +65,7 @@ def give_up_overflow(box: Box, sizes: Tensor, name: str) -> None:
     """
     if box.trace.outward:
         limit = torch.finfo(box.dtype if box.trace.cover_run else sizes.dtype).max / 4
-        box.trace.give_up(~(sizes < limit), box.batch, name, f"Numbers on the way overflow {box.dtype}.")
+        box.trace.give_up(~(sizes < limit), box.batch, name, f"Intermediate numbers overflow {box.dtype}.")
 
 
 def _gamma(terms: int, unit: float) -> float:

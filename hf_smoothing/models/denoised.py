@@ -64,7 +64,7 @@ class DenoisedClassifierConfig(PreTrainedConfig):
 
     @property
     def only_sigma(self) -> float | None:
-        """The noise level that a diffusion model takes out, at one timestep; None for a denoiser that is not told it."""
+        """The noise level that a diffusion model takes out, at one timestep; None for a denoiser that does not take it."""
         return self.sigma if self.denoiser.get("kind") == "diffusion" else None
 
     def preprocessing(self) -> Preprocessing:

@@ -39,7 +39,7 @@ class ResidualDenoiser(nn.Module):
         self.noise = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, pixels: Tensor, sigma: float) -> Tensor:
-        """Args: pixels: noisy, (batch, channels, height, width). sigma: not used. Returns: the same without noise, not clamped."""
+        """The noisy pixels (batch, channels, height, width) without their noise, not clamped; sigma is not used."""
         cleaned: Tensor = pixels - self.noise(pixels)
         return cleaned
 
@@ -99,7 +99,7 @@ class DiffusionDenoiser(nn.Module):
         return found
 
     def forward(self, pixels: Tensor, sigma: float) -> Tensor:
-        """Args: pixels: noisy, (batch, channels, height, width), noise of standard deviation sigma. Returns: the estimate, in [0, 1]."""
+        """The estimate in [0, 1] of pixels (batch, channels, height, width) with noise of standard deviation sigma."""
         t = self.timestep(sigma)
         kept = self.kept[t]
         noisy = math.sqrt(kept) * (2.0 * pixels - 1.0)

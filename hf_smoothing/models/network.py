@@ -167,7 +167,7 @@ def classifier_inside(model: nn.Module) -> tuple[str, nn.Module]:
 def backbone_of(model: nn.Module) -> tuple[str, ...]:
     """Names of the modules that are all but the head; empty if there are none.
 
-    `base_model_prefix` names the backbone of most classifiers. Those of CLIP and its kin have a tower of another name, and some have their
+    `base_model_prefix` names the backbone of most classifiers. Those of CLIP and its relatives have a tower of another name, and some have their
     parts beside each other: there it is what comes before the module that makes the logits.
     """
     prefix, classifier = classifier_inside(model)

@@ -1,7 +1,7 @@
 """Gaussian noise rounded to the 1/255 grid of 8-bit images: exact, cheap, and the same on every device.
 
-With floating-point noise a classifier can be built that asks whether a pixel is representable as fl(x + e), and so tells images
-apart that the theory takes for indistinguishable (Voracek & Hein, arXiv 2207.07209; Jin et al., arXiv 2205.10159). Here the
+With floating-point noise a classifier can be built that asks whether a pixel is representable as fl(x + e), and so distinguishes images
+that the theory takes for indistinguishable (Voracek & Hein, arXiv 2207.07209; Jin et al., arXiv 2205.10159). Here the
 noise is a whole number k of grid steps,
 
     P(k = i) = Phi((2i + 1) / (510 sigma)) - Phi((2i - 1) / (510 sigma)),

@@ -100,7 +100,7 @@ def _data(run: Run) -> tuple[str, str]:
     split = f" {data['split']}" if data.get("split") else ""
     if "stream_sha256" not in data:
         return f"{data.get('id') or 'data set'}{split}", str(data.get("sha256"))
-    # A stream has no hash of its own before it ends; what its rows keep tells it from others.
+    # A stream has no hash of its own before it ends; what its rows keep distinguishes it from others.
     rows = ",".join(f"{index} {run.rows[index].get('image_sha256')}" for index in sorted(run.rows))
     return f"{data.get('id') or 'a stream'}{split}", hashlib.sha256(rows.encode()).hexdigest()
 

@@ -84,7 +84,7 @@ def read_published_log(path: str | os.PathLike[str]) -> Run:
             "num_images": len(rows),
             "rounding": _rounding([row["radius"] for row in rows.values()]),
             "model": {"id": file.as_posix()},
-            # The same images with the same labels: all that can be known of the data, and enough to tell sets apart.
+            # The same images with the same labels: all that can be known of the data, and enough to distinguish data sets.
             "dataset": {"id": None, "labels_sha256": _hash_labels(rows)},
         },
         rows,

@@ -39,7 +39,7 @@ class Analysis:
             Finetuned and standard have the classes of the data set, the pretrained one may have others.
         pixels: Pixels, uint8 or float (images, channels, height, width) in [0, 1].
         labels: Labels, int64 (images,).
-        output: Folder of the records; a run that was cut off goes on.
+        output: Folder of the records; an interrupted run is continued.
         settings: Measurements to make.
         about: Further facts to keep.
 

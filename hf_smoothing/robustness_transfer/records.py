@@ -72,7 +72,7 @@ def read_record(file: Path) -> dict[str, Any]:
         RunError: If it is none, naming the file.
     """
     cure = "Delete it, and it is measured again."
-    if file.name == SETTINGS:  # without it nobody knows what the records are of
+    if file.name == SETTINGS:  # without it the source of the records is unknown
         cure = f"Delete the folder {file.parent}, or use another output folder."
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ class FiniteWatch:
         self._finite: Tensor | None = None
 
     def see(self, loss: Tensor) -> None:
-        """Args: loss: of a forward pass."""
+        """Note the loss of a forward pass."""
         finite = torch.isfinite(loss.detach())
         self._finite = finite if self._finite is None else self._finite & finite
 

@@ -175,7 +175,7 @@ def test_zero_gradients_make_no_nan(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_losses_that_float32_takes_for_0_are_told_apart(norm):
+def test_losses_that_float32_takes_for_0_are_distinguished(norm):
     linear = Linear(SHAPE)
     clean = linear.image_at(0.1)[None]
     scale = 14 / float(linear.score(clean))  # the loss is log(1 + exp(-28))
@@ -265,15 +265,15 @@ def test_classify_goes_before_the_call():
         (
             {"epsilon": torch.tensor([0.1])},
             ValueError,
-            r"`epsilon` must be one number, or one an image of shape \(2,\), got",
+            r"`epsilon` must be one number, or one per image of shape \(2,\), got",
         ),
         ({"epsilon": torch.ones(2, 1)}, ValueError, r"got shape \(2, 1\)\. Flatten it"),
         (
             {"epsilon": "8/255"},
             TypeError,
-            r"`epsilon` must be a number, or a tensor of one an image, got '8/255'\. Pass",
+            r"`epsilon` must be a number, or a tensor of one per image, got '8/255'\. Pass",
         ),
-        ({"epsilon": None}, TypeError, r"`epsilon` must be a number, or a tensor of one an image, got None"),
+        ({"epsilon": None}, TypeError, r"`epsilon` must be a number, or a tensor of one per image, got None"),
         ({"step_size": -1.0}, ValueError, r"`step_size` must be finite and >= 0"),
         ({"labels": [0, 1]}, TypeError, r"`labels` must be a tensor of whole numbers, got list\. Use torch\.tensor"),
         ({"labels": torch.tensor([0.0, 1.0])}, TypeError, r"`labels` must be .* got torch\.float32"),

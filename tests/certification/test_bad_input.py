@@ -116,7 +116,7 @@ def test_what_is_no_image_batch_is_refused(call, mode, images, error, message):
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([0], "`indices` must be 2 different numbers, one an image, got 1"),
+        ([0], "`indices` must be 2 different numbers, one per image, got 1"),
         ([3, 3], "`indices` must be 2 different numbers"),
         ([-1, 0], rf"must lie in \[0, {MAX_IMAGES}\)"),
         ([0, MAX_IMAGES], rf"must lie in \[0, {MAX_IMAGES}\)"),

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:noise_kind='auto' draws float32 
 
 
 @pytest.mark.parametrize("call", [certify, predict])
-def test_eight_bit_images_get_grid_noise_and_others_gaussian_noise_unless_told(call):
+def test_eight_bit_images_get_grid_noise_and_others_gaussian_noise_by_default(call):
     images = random_images(2)
     for pixels, fitting in ((images, "gaussian"), (bytes_of(images) / 255, "grid"), (bytes_of(images), "grid")):
         for noise in (

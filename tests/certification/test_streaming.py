@@ -1,4 +1,4 @@
-"""Images that can only be gone through in order are certified as those of a list, and checked when a run goes on."""
+"""Images that can only be read in order are certified as those of a list, and checked when a run goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATASET = random_dataset(6)
 
 
 class Stream:
-    """Can be gone through, and nothing else."""
+    """Can be read, and nothing else."""
 
     def __init__(self, items) -> None:
         self.items, self.passes, self.read = items, 0, 0
@@ -267,7 +267,7 @@ def test_pixel_stream_checks_as_pixel_dataset_does():
     # After a map the columns are not known in advance, and are read off the first row.
     mapped = PixelStream(source.map(lambda row: row), SIZE)
     assert [item["labels"] for item in mapped] == [0, 1, 2]
-    assert len(list(mapped)) == 3 == len(list(mapped)), "it can be gone through again"
+    assert len(list(mapped)) == 3 == len(list(mapped)), "it can be read again"
     assert len(data(3)) == len(pixels(3)) == len(NAMES)
 
 

@@ -15,9 +15,10 @@ HERE = Path(__file__).relative_to(ROOT).as_posix()
 UNIT = "image|channel|class|network|run|rank|stage|step|side|sigma|method|second|minute|batch|figure|process|seed|forward pass|look|cell|path"
 PHRASES = {
     rf"\b(copies|draws|ascents|images|bits|blocks?|pixels|one (entry|class|number|value|line|row|model|key|length)|a (row|line|panel)|\d[\d,.]*|\d (s|KB|h)) an? ({UNIT})\b(?! gets?\b| trained\b| time\b| is about\b| still\b)": "per image, per forward pass",
+    r"\bone (an image|a threshold|a run)\b": "one per image",
     r"\bevery so many-th\b": "every k-th",
     r"\bso many (pixels|images|blocks|steps|batches|last)\b": "a maximum number of, this number of",
-    r"\bnot told apart\b|\btell apart\b|\btold apart\b": "shows no significant difference from; distinguished",
+    r"(?i)(?<![a-z])t(ell|ells|old)[ _]apart(?![a-z])|\btells? [^.\n]{1,30} apart\b": "shows no significant difference from; distinguished",
     r"\bcertif(y|ies|ied)\b[^.\n]*\bfor certain\b": "deterministically",
     r"(?i)\bknown are\b": "supported layers: linear, ...",
     r"(?i)certifies nothing more\b": "certified accuracy beyond the largest target was not measured",
@@ -30,7 +31,7 @@ PHRASES = {
     r"(?i)\blabel-aware measuring\b": "label-aware evaluation",
     r"(?i)\bsays? nothing\b": "is vacuous, does not cover",
     r"(?i)\bfor want of\b": "without",
-    r"(?i)\b(is|are|was|were|be) told\b": "is reported",
+    r"(?i)(?<![a-z])(is|are|was|were|be)[ _]told(?![a-z])": "is reported",
     r"(?i)\bso made\b": "built this way",
     r"(?i)\bnought\b": "zero",
     r"(?i)\ba thousand million\b": "10^9",
@@ -71,7 +72,7 @@ def test_phrases_of_the_list_stay_out():
     ("text", "count"),
     [
         ("One line an image, noisy copies a forward pass.", 1),
-        ("one line an image", 1),
+        ("losses, one an image", 1),
         ("It says nothing.\nIt mends this.", 2),
         ("one line per image, and draws an image gets", 0),
         ("# The pieces", 1),
@@ -100,10 +101,11 @@ def entries(docstring: str) -> list[str]:
     for line in docstring.splitlines():
         depth = len(line) - len(line.lstrip())
         if line.strip() in ("Args:", "Attributes:"):
-            section, indent = True, depth + 4
-        elif section and (not line.strip() or depth < indent):
-            section = False
-        elif section and depth == indent and (match := ENTRY.match(line)):
+            section, indent = True, 0
+            continue
+        indent = indent or depth
+        section = section and bool(line.strip()) and depth >= indent
+        if section and depth == indent and (match := ENTRY.match(line)):
             texts.append(match["text"])
         elif section and texts and line.strip() != "{options}":
             texts[-1] += " " + line.strip()

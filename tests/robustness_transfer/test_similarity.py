@@ -87,7 +87,7 @@ def test_svcca_equals_a_plain_twin(keep):
     assert svcca(x, y, keep) == pytest.approx(plain_svcca(x, y, keep), abs=1e-6)
 
 
-def test_a_layer_that_gives_all_images_the_same_is_told_apart():
+def test_a_layer_that_gives_all_images_the_same_is_distinguished():
     assert np.isnan(svcca(torch.zeros(20, 3), features(20, 3)))
     assert np.isnan(svcca(torch.full((40, 7), 0.1), features(40, 7)))  # its mean is not quite 0.1
     assert np.isnan(linear_cka(torch.zeros(20, 3), features(20, 3)))

@@ -149,7 +149,7 @@ def test_the_best_checkpoint_can_be_chosen_by_smoothed_accuracy(tmp_path):
     ("state", "expected"),
     [((False, 5), [4, 4]), ((True, 5), [4, 1]), ((True, 3), [3, 0]), ((True, -1), [4, 4]), ((True, 0), [4, 4])],
 )
-def test_images_that_fill_up_the_last_batch_are_told_apart(state, expected):
+def test_images_that_fill_up_the_last_batch_are_distinguished(state, expected):
     loader = SimpleNamespace(end_of_dataloader=state[0], remainder=state[1])
     assert [real_images(loader, 4, rank, 2) for rank in range(2)] == expected
     assert real_images(loader, 4, 0, 1) == 4, "one process has none"

@@ -69,7 +69,7 @@ def test_an_objective_of_ones_own_is_noted_by_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["resnet", "smoothed-resnet"])
-def test_resuming_a_run_that_was_another_is_told(kind, tmp_path):
+def test_resuming_a_run_that_was_another_is_reported(kind, tmp_path):
     trainer(any_model(kind), tmp_path, noise="0.5", save_strategy="steps", save_steps=2).train()
     checkpoint = str(tmp_path / "checkpoint-2")
     loop = trainer(any_model(kind), tmp_path, noise="0.25", objective="consistency", max_steps=3)

@@ -95,7 +95,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones(objective, settings, 
             trainer(plain(), tmp_path, objective_args=settings, objective=objective)
 
 
-def test_an_objective_of_another_room_is_found_by_name_and_must_be_told_what_it_needs(tmp_path):
+def test_an_objective_of_another_room_is_found_by_name_and_needs_its_arguments(tmp_path):
     from hf_smoothing.interval.objective import adaptive_interval
 
     found = find_objective("adaptive-interval", OBJECTIVES, {"largest": 0.1})

@@ -14,7 +14,7 @@ from hf_smoothing.statistics import Paired, paired_difference
 
 
 class Records:
-    """Args: config: of the study. lines: its records."""
+    """The results of the study's stages, as curves of accuracy."""
 
     def __init__(self, config: dict[str, Any], lines: list[dict[str, Any]]) -> None:
         self.config = config

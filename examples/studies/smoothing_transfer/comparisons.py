@@ -37,7 +37,7 @@ class _Side:
 
 
 class Comparisons:
-    """Args: config: of the study. records: its results."""
+    """The tables that compare models of the study."""
 
     def __init__(self, config: dict[str, Any], records: Records) -> None:
         self.config, self.records = config, records

@@ -25,7 +25,7 @@ MISMATCH = {"0.25": (33.4, 0.191), "0.5": (65.2, 0.538), "1.0": (43.6, 0.503)}
 
 
 class Tables:
-    """Args: config: of the study. records: its results."""
+    """The tables of the report, by the names of their markers."""
 
     def __init__(self, config: dict[str, Any], records: Records) -> None:
         self.config, self.records = config, records

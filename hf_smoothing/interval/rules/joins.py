@@ -17,7 +17,7 @@ from hf_smoothing.interval.trace import Linear
 
 
 def _joined(name: str, parts: Sequence[Any], dim: int, join: Callable[[list[Tensor], int], Tensor], added: int) -> Box:
-    """Args: join: torch.cat or torch.stack. added: dimensions that come in at `dim`."""
+    """The rule of `join`, torch.cat or torch.stack, which adds `added` dimensions at `dim`."""
     boxes = [part for part in parts if isinstance(part, Box)]
     first = boxes[0]
     known: list[Box] = []

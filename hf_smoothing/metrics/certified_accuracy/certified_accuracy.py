@@ -41,7 +41,7 @@ Args:
     num_labels: number of classes, if known: classes beyond are refused.
 
 Returns:
-    certified_accuracy, lower, upper: lists, one entry a threshold; thresholds; smoothed_accuracy (correct and not abstained, which is the
+    certified_accuracy, lower, upper: lists, one entry per threshold; thresholds; smoothed_accuracy (correct and not abstained, which is the
     certified accuracy at radius 0); average_certified_radius; n; abstention_rate; num_images; confidence.
 """
 

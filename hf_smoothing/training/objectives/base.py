@@ -133,7 +133,7 @@ class Objective(Protocol):
     def __call__(
         self, model: Callable[[Tensor], Tensor], batch: Batch, state: ObjectiveState
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Args: model: a `Network`, or just pixels -> logits where no more is needed. Returns: (mean loss, figures to log)."""
+        """The mean loss and the figures to log, for a `Network`, or for a function pixels -> logits where no more is needed."""
         ...
 
 

@@ -58,7 +58,7 @@ def cat_rs(
     check_radius(epsilon, "l2", "epsilon", batch.pixels.shape[1:])
     if not isinstance(copies, int) or copies < 2:
         raise ValueError(
-            f"CAT-RS tells hard images by how many copies are right: it needs at least 2 copies, got {copies}."
+            f"CAT-RS identifies hard images by how many copies are right: it needs at least 2 copies, got {copies}."
         )
     no_smoothing(state, "CAT-RS")
     noise, _ = noisy_copies(batch, state, copies, "CAT-RS")
