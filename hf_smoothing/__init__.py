@@ -60,30 +60,38 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if TYPE_CHECKING:
-    from hf_smoothing.certification import Certificate, Prediction, certify, certify_dataset, predict
-    from hf_smoothing.data import Framing, PixelDataset, PixelStream
-    from hf_smoothing.metrics import certified_accuracy_path
+if TYPE_CHECKING:  # `as`: a strict type checker takes these names for public ones
+    from hf_smoothing.certification import Certificate as Certificate
+    from hf_smoothing.certification import Prediction as Prediction
+    from hf_smoothing.certification import certify as certify
+    from hf_smoothing.certification import certify_dataset as certify_dataset
+    from hf_smoothing.certification import predict as predict
+    from hf_smoothing.data import Framing as Framing
+    from hf_smoothing.data import PixelDataset as PixelDataset
+    from hf_smoothing.data import PixelStream as PixelStream
+    from hf_smoothing.metrics import certified_accuracy_path as certified_accuracy_path
+    from hf_smoothing.models import CertifiedImageClassificationPipeline as CertifiedImageClassificationPipeline
+    from hf_smoothing.models import CnnSevenConfig as CnnSevenConfig
+    from hf_smoothing.models import CnnSevenForImageClassification as CnnSevenForImageClassification
+    from hf_smoothing.models import DenoisedClassifierConfig as DenoisedClassifierConfig
     from hf_smoothing.models import (
-        CertifiedImageClassificationPipeline,
-        CnnSevenConfig,
-        CnnSevenForImageClassification,
-        DenoisedClassifierConfig,
-        DenoisedClassifierForImageClassification,
-        EnsembleConfig,
-        EnsembleForImageClassification,
-        NoisyImageProcessor,
-        NoisyImageProcessorPil,
-        SmoothedClassifier,
-        SmoothedClassifierConfig,
-        classifier_from_autoencoder,
-        denoised_classifier,
-        smoothed_ensemble,
+        DenoisedClassifierForImageClassification as DenoisedClassifierForImageClassification,
     )
-    from hf_smoothing.noise import NoiseMixture
-    from hf_smoothing.preprocessing import Preprocessing
-    from hf_smoothing.records import read_run
-    from hf_smoothing.statistics import ABSTAIN
-    from hf_smoothing.training import CertifiedAccuracyCallback, RobustTrainer, RobustTrainingArguments
+    from hf_smoothing.models import EnsembleConfig as EnsembleConfig
+    from hf_smoothing.models import EnsembleForImageClassification as EnsembleForImageClassification
+    from hf_smoothing.models import NoisyImageProcessor as NoisyImageProcessor
+    from hf_smoothing.models import NoisyImageProcessorPil as NoisyImageProcessorPil
+    from hf_smoothing.models import SmoothedClassifier as SmoothedClassifier
+    from hf_smoothing.models import SmoothedClassifierConfig as SmoothedClassifierConfig
+    from hf_smoothing.models import classifier_from_autoencoder as classifier_from_autoencoder
+    from hf_smoothing.models import denoised_classifier as denoised_classifier
+    from hf_smoothing.models import smoothed_ensemble as smoothed_ensemble
+    from hf_smoothing.noise import NoiseMixture as NoiseMixture
+    from hf_smoothing.preprocessing import Preprocessing as Preprocessing
+    from hf_smoothing.records import read_run as read_run
+    from hf_smoothing.statistics import ABSTAIN as ABSTAIN
+    from hf_smoothing.training import CertifiedAccuracyCallback as CertifiedAccuracyCallback
+    from hf_smoothing.training import RobustTrainer as RobustTrainer
+    from hf_smoothing.training import RobustTrainingArguments as RobustTrainingArguments
 
 _register()

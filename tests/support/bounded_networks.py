@@ -1,9 +1,12 @@
-"""Small random networks of every kind that interval bounds support."""
+"""Small random networks of every kind that interval bounds support; `x` is a tensor or a box."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.support.tiny import MEAN, STD, plain, smoothed
 
@@ -11,12 +14,12 @@ from tests.support.tiny import MEAN, STD, plain, smoothed
 class Residual(nn.Module):
     """Adds, subtracts, scales and concatenates, in functions and operators."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
         self.head = nn.Linear(6 * 16, 4)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         y = torch.relu(self.norm(self.conv(x)))
         y += 0.5 * x - 0.1
         y = torch.cat([y, -x / 2.0], dim=1)
@@ -26,37 +29,37 @@ class Residual(nn.Module):
 class TwoOutputs(nn.Module):
     """Ends without a linear layer, so that no margin can be merged."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.conv(x).mean((2, 3))
 
 
 class Tokens(nn.Module):
     """Linear layers on three dimensions, an index that takes entries twice, expand and detach."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.mix, self.square, self.head = nn.Linear(16, 12), nn.Linear(12, 12), nn.Linear(12 * 12, 4)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         y = torch.relu(self.mix(x.flatten(1).reshape(len(x), 12, 16)))
         y = torch.relu(self.square(y)).detach()  # as many tokens as features
         z = y[:, [0, 0, 1]].mean(1, keepdim=True).expand(-1, 12, -1)
         return self.head((y + z).flatten(1))
 
 
-def mlp(activation):
+def mlp(activation: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 24), activation, nn.Linear(24, 16), activation, nn.Linear(16, 4))
 
 
-def cnn(*middle):
+def cnn(*middle: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), *middle, nn.Flatten(), nn.Linear(6 * 4, 4))
 
 
-BUILDERS = {
+BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)),
     "mlp": lambda: mlp(nn.ReLU()),
     "tanh": lambda: mlp(nn.Tanh()),
@@ -80,10 +83,10 @@ def network(name: str, seed: int = 0, size: int = 8) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == "resnet":
-            model = smoothed("resnet", seed)
+            model: nn.Module = smoothed("resnet", seed)
         elif name == "plain resnet":
-            model = plain("resnet", seed)
-            model.config.hf_smoothing = {
+            model = base = plain("resnet", seed)
+            base.config.hf_smoothing = {
                 "image_mean": MEAN,
                 "image_std": STD,
                 "model_size": [20, 20],
@@ -93,8 +96,8 @@ def network(name: str, seed: int = 0, size: int = 8) -> nn.Module:
             model = BUILDERS[name]()
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_()
-                module.running_var.uniform_(0.5, 2.0)
+                module.get_buffer("running_mean").normal_()
+                module.get_buffer("running_var").uniform_(0.5, 2.0)
                 module.weight.data.normal_()
                 module.bias.data.normal_()
     return model.double().eval()
@@ -107,21 +110,21 @@ def images(count: int, size: int = 8, seed: int = 0) -> torch.Tensor:
 class Hidden(nn.Module):
     """Two hidden layers with a function of one's own between, and a head."""
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         super().__init__()
         torch.manual_seed(1)
         self.function = function
         self.first, self.second, self.head = nn.Linear(12, 16), nn.Linear(16, 16), nn.Linear(16, 3)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.head(self.function(self, self.first(x.flatten(1))))
 
 
-def pixels(count=6):
+def pixels(count: int = 6) -> Tensor:
     return torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
-def broken(model, x, classes, radii, count=400):
+def broken(model: nn.Module, x: Tensor, classes: Tensor, radii: Tensor, count: int = 400) -> int:
     """How many certificates random corners break."""
     found = torch.zeros(len(x), dtype=torch.bool)
     generator = torch.Generator().manual_seed(3)

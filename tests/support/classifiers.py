@@ -45,7 +45,8 @@ class Linear:
 
     def image_at(self, distance: float) -> Tensor:
         """An image at this signed distance from the boundary: grey, moved along the weights."""
-        return 0.5 + distance * self.weight / self.weight.norm()
+        moved: Tensor = 0.5 + distance * self.weight / self.weight.norm()
+        return moved
 
 
 class Ranges:

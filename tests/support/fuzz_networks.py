@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,9 @@ from hf_smoothing.interval.rules import RULES
 from tests.support.fuzz_operations import ARGUMENTS, LISTS
 
 
+Step = Callable[[list[Any]], list[Any]]
+"""All tensors so far, to the same and what an operation makes of one of them."""
+
 SPELLINGS = {
     name: [(function, in_place) for function, (operation, in_place) in RULES.items() if operation.name == name]
     for name in ARGUMENTS
@@ -23,7 +27,7 @@ SPELLINGS = {
 CASTS = ("float", "double", "to")  # a run in float64 would not be real arithmetic with them
 
 
-STARTS = [
+STARTS: list[tuple[str, Step]] = [
     ("pixels", lambda known: known),
     ("pixels", lambda known: known),
     ("features", lambda known: [*known, known[0].flatten(1) - 0.5]),
@@ -38,22 +42,22 @@ class Program(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.steps: list[tuple[str, Callable]] = []
+        self.steps: list[tuple[str, Step]] = []
         self.kept: list[int] = []
         self.heads: list[torch.Tensor] = []
         self.marker = nn.Parameter(torch.zeros(1))  # says the dtype
 
-    def registers(self, x):
-        tensors = [x]
+    def registers(self, x: Any) -> list[Any]:
+        tensors: list[Any] = [x]
         for _, step in self.steps:
             tensors = step(tensors)
         return tensors
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.logits(self.registers(x))
 
-    def logits(self, tensors):
-        logits = 0.0
+    def logits(self, tensors: list[Any]) -> Any:
+        logits: Any = 0.0
         for place, head in zip(self.kept, self.heads, strict=True):
             flat = tensors[place].flatten(1)
             logits = nn.functional.linear(flat, head.to(flat.dtype)) + logits
@@ -63,7 +67,7 @@ class Program(nn.Module):
         return " | ".join(name for name, _ in self.steps)
 
 
-def draw_step(source: random.Random, tensors: list, names: list[str]):
+def draw_step(source: random.Random, tensors: list[Any], names: list[str]) -> tuple[str, Step]:
     """A call of a random operation on a random tensor; its result, or results, are appended."""
     name = source.choice(names)
     place = (
@@ -81,7 +85,7 @@ def draw_step(source: random.Random, tensors: list, names: list[str]):
         named["inplace"] = True
     reverse = any(_is(a, "other") for a in args) and source.random() < 0.5
 
-    def step(known: list) -> list:
+    def step(known: list[Any]) -> list[Any]:
         target = known[place]
         given = [known[other] if _is(a, "other") else len(target) if _is(a, "batch") else a for a in args]
         if target.dtype == torch.float64:  # as layers of that dtype would have it
@@ -100,7 +104,7 @@ def draw_step(source: random.Random, tensors: list, names: list[str]):
     return label, step
 
 
-def _is(argument, word: str) -> bool:
+def _is(argument: object, word: str) -> bool:
     return isinstance(argument, str) and argument == word
 
 
@@ -140,7 +144,7 @@ def draw_program(seed: int, length: int = 6, names: list[str] | None = None, siz
     return program.eval()
 
 
-def run(program: Program, x: torch.Tensor) -> list:
+def run(program: Program, x: torch.Tensor) -> list[Any]:
     with torch.no_grad():
         return program.registers(x.clone())
 
@@ -155,10 +159,10 @@ class Tally:
     refused: int = 0
     attacked: int = 0
     broken: list[str] = field(default_factory=list)
-    refusals: Counter = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
 
 
-def check(seed: int, tally: Tally, **options) -> None:
+def check(seed: int, tally: Tally, **options: Any) -> None:
     """Draw a network, certify it, and attack what is claimed; note all in the tally."""
     source = random.Random(~seed)
     program = draw_program(seed, **options)
@@ -185,7 +189,16 @@ def check(seed: int, tally: Tally, **options) -> None:
         tally.broken.append(f"seed {seed}, backward={backward}, cover_run={cover}: {found}: {program}")
 
 
-def violations(program, x, classes, radii, source, backward, cover, tally) -> str:
+def violations(
+    program: Program,
+    x: torch.Tensor,
+    classes: torch.Tensor,
+    radii: torch.Tensor,
+    source: random.Random,
+    backward: bool,
+    cover: bool,
+    tally: Tally,
+) -> str:
     """What was found within a claimed radius or outside a claimed bound; "" if nothing.
 
     Two kinds of points: in the claimed radii, where the class must stay; in boxes of one width, where every tensor of the network must
@@ -228,7 +241,14 @@ def tensors_of(program: Program, y: torch.Tensor, dtype: torch.dtype) -> tuple[l
     return [tensor.double() for tensor in tensors], program.logits(tensors).double()
 
 
-def nearby(program, x, radius, classes, generator, source) -> list[torch.Tensor]:
+def nearby(
+    program: Program,
+    x: torch.Tensor,
+    radius: torch.Tensor,
+    classes: torch.Tensor,
+    generator: torch.Generator,
+    source: random.Random,
+) -> list[torch.Tensor]:
     """Points of the ball within [0, 1]: corners, anywhere, and where sign gradients lead; neighbours move as well."""
     low, high = ((x + s * radius.view(-1, *(1,) * (x.ndim - 1))).clamp(0, 1) for s in (-1, 1))
     share = torch.rand(4, *x.shape, generator=generator, dtype=x.dtype)
@@ -236,13 +256,13 @@ def nearby(program, x, radius, classes, generator, source) -> list[torch.Tensor]
     points = [low + s * (high - low) for s in share]
     place, entry = source.random(), source.random()
 
-    def margin(tensors):
-        out = program.logits(tensors)
+    def margin(tensors: list[Any]) -> torch.Tensor:
+        out: torch.Tensor = program.logits(tensors)
         others = out.scatter(1, classes[:, None], -torch.inf).amax(1)
         return (others - out.gather(1, classes[:, None])[:, 0]).sum()
 
-    def one_entry(tensors):
-        flat = tensors[int(place * len(tensors))].flatten()
+    def one_entry(tensors: list[Any]) -> torch.Tensor:
+        flat: torch.Tensor = tensors[int(place * len(tensors))].flatten()
         return flat[int(entry * len(flat))]
 
     for climbed, steps, sign in ((margin, 3, 1), (one_entry, 1, 1), (one_entry, 1, -1)):

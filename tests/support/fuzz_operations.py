@@ -7,8 +7,14 @@ none is missing, so a new rule is fuzzed or the test fails. Numbers are multiple
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import torch
+
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Draw = Callable[[random.Random, torch.Tensor], Arguments]
 
 
 def number(source: random.Random, low: float = -2.0, high: float = 2.0) -> float:
@@ -31,15 +37,15 @@ def dim(source: random.Random, x: torch.Tensor) -> int:
     return dims(source, x)[0]
 
 
-def nothing(source, x):
+def nothing(source: random.Random, x: torch.Tensor) -> Arguments:
     return (), {}
 
 
-def numbers(*ranges):
+def numbers(*ranges: tuple[float, float]) -> Draw:
     return lambda source, x: (tuple(number(source, *ends) for ends in ranges), {})
 
 
-def operand(source, x):
+def operand(source: random.Random, x: torch.Tensor) -> Arguments:
     """A number, a constant that broadcasts, or the tensor itself."""
     kind = source.random()
     if kind < 0.25:
@@ -51,18 +57,18 @@ def operand(source, x):
     return (weights(source, *shape),), {}
 
 
-def summand(source, x):
+def summand(source: random.Random, x: torch.Tensor) -> Arguments:
     args, _ = operand(source, x)
     return args, {"alpha": number(source)} if source.random() < 0.3 and not isinstance(args[0], float) else {}
 
 
-def divisor(source, x):
+def divisor(source: random.Random, x: torch.Tensor) -> Arguments:
     args, named = operand(source, x)
     return tuple(a.abs() + 0.125 if isinstance(a, torch.Tensor) else a for a in args), named
 
 
-def convolution(rank, transposed=False):
-    def draw(source, x):
+def convolution(rank: int, transposed: bool = False) -> Draw:
+    def draw(source: random.Random, x: torch.Tensor) -> Arguments:
         inside, outside, kernel = x.shape[1], source.choice([2, 3, 4]), source.choice([1, 2, 3])
         shape = (inside, outside) if transposed else (outside, inside)
         named = {
@@ -76,7 +82,7 @@ def convolution(rank, transposed=False):
     return draw
 
 
-def pool(source, x):
+def pool(source: random.Random, x: torch.Tensor) -> Arguments:
     named = {
         "stride": source.choice([None, 1, 2]),
         "padding": source.choice([0, 0, 1]),
@@ -85,7 +91,7 @@ def pool(source, x):
     return (source.choice([2, 3]),), named
 
 
-def average_pool(source, x):
+def average_pool(source: random.Random, x: torch.Tensor) -> Arguments:
     args, named = pool(source, x)
     named["count_include_pad"] = source.random() < 0.5
     if source.random() < 0.3:
@@ -93,29 +99,30 @@ def average_pool(source, x):
     return args, named
 
 
-def adaptive(source, x):
+def adaptive(source: random.Random, x: torch.Tensor) -> Arguments:
     return (source.choice([1, 2, 3]),), {}
 
 
-def reduction(source, x):
+def reduction(source: random.Random, x: torch.Tensor) -> Arguments:
     return (dims(source, x),), {"keepdim": source.random() < 0.5}
 
 
 MODES = ("nearest", "nearest-exact", "area", "bilinear", "linear", "bicubic", "lanczos")
 
 
-def resize(source, x):
-    named = {"mode": source.choice(MODES), "antialias": source.random() < 0.3}
+def resize(source: random.Random, x: torch.Tensor) -> Arguments:
+    mode = source.choice(MODES)
+    named: dict[str, Any] = {"mode": mode, "antialias": source.random() < 0.3}
     if source.random() < 0.5:
         named["size"] = tuple(source.choice([2, 3, 4, 5]) for _ in x.shape[2:])
     else:
         named["scale_factor"] = source.choice([0.5, 0.75, 1.25, 2.0])
-    if "linear" in named["mode"] and source.random() < 0.3:
+    if "linear" in mode and source.random() < 0.3:
         named["align_corners"] = True
     return (), named
 
 
-def shape(source, x):
+def shape(source: random.Random, x: torch.Tensor) -> Arguments:
     """The images first and the rest in another shape, or now and then something else."""
     if source.random() < 0.1:
         return (-1, x.shape[-1]), {}
@@ -124,7 +131,7 @@ def shape(source, x):
     return (x.shape[0] if source.random() < 0.05 else "batch", *sizes), {}
 
 
-def order(source, x):
+def order(source: random.Random, x: torch.Tensor) -> Arguments:
     rest = list(range(1, x.ndim))
     source.shuffle(rest)
     places = [0, *rest]
@@ -133,17 +140,17 @@ def order(source, x):
     return tuple(places), {}
 
 
-def pair(source, x):
+def pair(source: random.Random, x: torch.Tensor) -> Arguments:
     return (dim(source, x), dim(source, x)), {}
 
 
-def piece(source, x):
+def piece(source: random.Random, x: torch.Tensor) -> Arguments:
     d = dim(source, x)
     start = source.randrange(x.shape[d])
     return (d, start, source.randint(1, x.shape[d] - start)), {}
 
 
-def key(source, x):
+def key(source: random.Random, x: torch.Tensor) -> Arguments:
     """An index that keeps the images, mostly."""
     kind, last = source.random(), x.shape[-1]
     if kind < 0.1:
@@ -157,27 +164,27 @@ def key(source, x):
     return ((..., place) if source.random() < 0.5 or x.ndim < 3 else (slice(None), slice(None), place),), {}
 
 
-def padding(source, x):
+def padding(source: random.Random, x: torch.Tensor) -> Arguments:
     around = tuple(source.choice([0, 0, 1, -1]) for _ in range(2 * max(1, min(2, x.ndim - 2))))
     mode = source.choice(["constant", "constant", "reflect", "replicate", "circular"])
     return (around,), {"mode": mode} | ({"value": number(source)} if mode == "constant" else {})
 
 
-def matrix(source, x):
+def matrix(source: random.Random, x: torch.Tensor) -> Arguments:
     return (weights(source, x.shape[-1], source.choice([2, 3])) / 2,), {}
 
 
-def batch_norm(source, x):
+def batch_norm(source: random.Random, x: torch.Tensor) -> Arguments:
     c = x.shape[1]
     args = (weights(source, c), weights(source, c).abs() + 0.25, weights(source, c), weights(source, c))
     return args, {"training": source.random() < 0.05, "eps": 0.125}
 
 
-def power(source, x):
+def power(source: random.Random, x: torch.Tensor) -> Arguments:
     return (source.choice([1, 2, 2, 3, 4, 5]),), {}
 
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, Draw] = {
     **dict.fromkeys(
         ("relu", "relu6", "sigmoid", "hardsigmoid", "logsigmoid", "tanh", "softsign", "exp", "sqrt", "selu", "silu", "abs", "square", "reciprocal",
          "neg", "t", "contiguous", "detach", "clone", "double", "float"), nothing,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 
@@ -27,5 +29,5 @@ class PretendGPU(str):
 
 
 def on_pretended_gpu(stream: GridStream) -> GridStream:
-    stream.device = PretendGPU("cpu")
+    stream.device = cast(torch.device, PretendGPU("cpu"))
     return stream

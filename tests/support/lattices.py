@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,5 +24,6 @@ levels = pytest.mark.parametrize(
 )
 
 
-def crossing(p: float, looks, bounds) -> float:
+def crossing(p: float, looks: Sequence[int], bounds: Sequence[int]) -> float:
+    """Probability that a coin of heads probability p crosses a boundary at any look."""
     return float(crossing_probabilities(p, looks, bounds).sum())

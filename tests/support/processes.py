@@ -34,7 +34,7 @@ def run_ranks(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script on `count` ranks of one machine, on the CPU."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count)
-    return run_python(*launcher, script, *words, timeout=timeout, ACCELERATE_USE_CPU="true", **variables)
+    return run_python(*launcher, script, *words, cwd=None, timeout=timeout, ACCELERATE_USE_CPU="true", **variables)
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> str:

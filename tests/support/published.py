@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from hf_smoothing.records import FORMAT
 
@@ -19,13 +22,14 @@ LINES = [
 ]
 
 
-def log(path, lines=LINES, header=HEADER, end="\n"):
+def log(path: Path, lines: Sequence[str] = LINES, header: str = HEADER, end: str = "\n") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(("\n".join([header, *lines]) + end).encode())
     return path
 
 
-def synthetic(seed, count=200):
+def synthetic(seed: int, count: int = 200) -> list[str]:
+    """Lines of every kind, with radii that lie on thresholds and between them."""
     chance = random.Random(seed)
     lines = []
     for index in range(0, 20 * count, 20):
@@ -37,7 +41,7 @@ def synthetic(seed, count=200):
     return lines
 
 
-def own_run(folder, **changes):
+def own_run(folder: Path, **changes: Any) -> Path:
     """A run of this library that is as like a published log as it can be."""
     folder.mkdir(parents=True)
     settings = {
@@ -51,7 +55,8 @@ def own_run(folder, **changes):
     return folder
 
 
-def cells(text, line=0):
+def cells(text: str, line: int = 0) -> dict[str, str]:
+    """A row of the first table in a report: column -> what stands in it."""
     lines = [row for row in text.splitlines() if row.startswith("| ")]
     head, row = ([cell.strip() for cell in lines[i].strip("|").split("|")] for i in (0, 1 + line))
     return dict(zip(head, row, strict=True))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-from hf_smoothing.certification import SequentialRule, Votes, make_rule
+from hf_smoothing.certification import FixedRule, SequentialRule, Votes, make_rule
 
 
 VERDICT = 1e-3
@@ -16,7 +19,14 @@ def too_many(false: int, trials: int, alpha: float) -> bool:
     return bool(stats.binom.sf(false - 1, trials, alpha) < VERDICT)
 
 
-def walk(rule, classes: np.ndarray, num_labels: int, *, label: int | None = None, parts=None) -> Votes:
+def walk(
+    rule: FixedRule | SequentialRule,
+    classes: NDArray[np.int64],
+    num_labels: int,
+    *,
+    label: int | None = None,
+    parts: Callable[[int], int] | None = None,
+) -> Votes:
     """Draws `classes` one after another as long as the rule wants more; `parts` cuts a look's draws into several additions."""
     votes = Votes(0, label)
     while (wanted := rule.wanted(votes)) > votes.drawn:

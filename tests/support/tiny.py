@@ -58,7 +58,7 @@ def plain(kind: str = "resnet", seed: int = 0, **kwargs: Any) -> PreTrainedModel
 def smoothed(
     kind: str = "resnet", seed: int = 0, base: dict[str, Any] | None = None, **kwargs: Any
 ) -> SmoothedClassifier:
-    values = {"sigma": 0.25, "size": SIZE, "image_mean": MEAN, "image_std": STD, "num_samples": 20}
+    values: dict[str, Any] = {"sigma": 0.25, "size": SIZE, "image_mean": MEAN, "image_std": STD, "num_samples": 20}
     return SmoothedClassifier.from_base_pretrained(plain(kind, seed, **(base or {})), **(values | kwargs))
 
 
@@ -167,7 +167,8 @@ class Small(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.modes.append(self.training)
-        return self.head(self.phi(x))
+        logits: torch.Tensor = self.head(self.phi(x))
+        return logits
 
 
 def small_network() -> Small:
@@ -175,5 +176,5 @@ def small_network() -> Small:
     torch.manual_seed(0)
     module = Small().train()
     module.norm.momentum = 0.0
-    module.norm.running_mean.normal_()
+    module.norm.get_buffer("running_mean").normal_()
     return module
