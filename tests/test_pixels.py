@@ -1,3 +1,5 @@
+"""Pixels become float32 in [0, 1] or are refused, and gradients pass."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Preprocessing resizes as PIL does, then normalises each channel, and clamps no noise."""
+
 from __future__ import annotations
 
 import json

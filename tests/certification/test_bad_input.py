@@ -1,3 +1,5 @@
+"""What is no image, classifier, rule or index is refused with the requirement, what was received, and the cure."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The rows of a run over a data set are the certificates, wherever it was interrupted, and other settings do not continue it."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Every requested copy is drawn once and voted on in full batches, and what is no vote is refused."""
+
 from __future__ import annotations
 
 import pytest

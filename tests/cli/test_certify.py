@@ -1,3 +1,5 @@
+"""`hf-smoothing certify` writes a run, prints its table, resumes it, and says which images and classes it takes."""
+
 import json
 import re
 

@@ -1,3 +1,5 @@
+"""A data set frames images as the model's processor does, remembers how, and warns where two framings differ."""
+
 import copy
 import json
 

@@ -1,3 +1,5 @@
+"""The noisy image processor resizes, adds noise and normalises in this order, and comes back from disk."""
+
 import json
 
 import numpy as np

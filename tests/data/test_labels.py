@@ -1,3 +1,5 @@
+"""Classes of a data set and of a model are matched by name, and what does not match is refused by name."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

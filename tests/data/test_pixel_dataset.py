@@ -1,3 +1,5 @@
+"""A pixel data set gives uint8 images and labels, finds its columns, and explains images and labels that it cannot read."""
+
 import datasets
 import numpy as np
 import pytest

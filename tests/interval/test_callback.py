@@ -1,3 +1,5 @@
+"""The callback of interval bounds measures what a checkpoint is chosen by, and needs labels."""
+
 import math
 from types import SimpleNamespace
 

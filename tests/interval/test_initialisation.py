@@ -1,3 +1,5 @@
+"""Widths of the bounds neither explode nor vanish under the initialisation."""
+
 import copy
 import math
 

@@ -1,3 +1,5 @@
+"""The metric of `evaluate` gives the figures of the statistics, in batches as well, and refuses bad columns."""
+
 import math
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""Checkpoints come back with every tensor, plain ones are wrapped, and what cannot be loaded soundly is refused with the cure."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""CNN7 is the network of the literature, at any size, and loads with the Auto classes."""
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageClassification

@@ -1,3 +1,5 @@
+"""The configuration of a smoothed classifier checks its values, agrees with its base on the classes, and survives JSON."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""Importing the package is enough for transformers to know its types, and imports nothing before it is asked for."""
+
 import subprocess
 import sys
 

@@ -1,3 +1,5 @@
+"""A smoothed classifier returns logits of its base in training, vote shares in evaluation, and certificates on its defaults."""
+
 import copy
 import math
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""A noise mixture draws its sigmas by its shares, leaves clean images alone, and survives JSON."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Gaussian draws are a function of seed, image and draw, and no two blocks, ranks or workers share a stream."""
+
 from __future__ import annotations
 
 import itertools

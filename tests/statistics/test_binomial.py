@@ -1,3 +1,5 @@
+"""Binomial bounds meet golden values, mirror and nest, and cover as often as they say."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Paired differences, ratios and the exact test of McNemar agree with SciPy and cover the truth."""
+
 import itertools
 import math
 

@@ -1,3 +1,5 @@
+"""Radii follow their formulas, meet golden values, and are rounded down."""
+
 from __future__ import annotations
 
 import math

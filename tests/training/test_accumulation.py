@@ -1,3 +1,5 @@
+"""Accumulated micro-steps train as one step of their mean loss."""
+
 import pytest
 import torch
 

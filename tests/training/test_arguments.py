@@ -1,3 +1,5 @@
+"""Training arguments state what differs from their parent, and read noise from the command line and from files."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""Crops and mirrors are evenly drawn from the image and its black border."""
+
 import pytest
 import torch
 import torch.nn.functional as F

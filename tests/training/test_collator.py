@@ -1,3 +1,5 @@
+"""Items are stacked to a batch with integer labels, or explained."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Evaluation measures plain networks on clean images and smoothed ones by seeded votes, whatever the batches."""
+
 from types import SimpleNamespace
 
 import numpy as np

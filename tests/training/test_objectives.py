@@ -1,3 +1,5 @@
+"""Objectives are found by name, take checked settings, and the mixture equals its slow twin."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""A resumed run is bit-exact, noise included."""
+
 import pytest
 import torch
 
