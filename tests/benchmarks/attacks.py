@@ -6,7 +6,6 @@ Counted are the passes of the network that an attack really makes; the bare loop
 Both in eval mode and float32; pairs alternate in one process, and the ratio of each pair is taken.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from networks import NETWORKS
-from results import record
+from results import asked, record
 from torch import Tensor
 
 from hf_smoothing.attacks import ATTACKS
@@ -30,12 +29,7 @@ def bare(classify: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, p
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--images", type=int, default=250)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = asked(__doc__, pairs=7, images=250)
     model = NETWORKS["resnet-small"]().eval()
     model.requires_grad_(False)  # as for any attack: only the image moves
     pixels = torch.rand(args.images, 3, 32, 32, generator=torch.Generator().manual_seed(0))

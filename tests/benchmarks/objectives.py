@@ -7,7 +7,6 @@ The small ResNet, batches of 64 images of 32 px resized to 64, float32, the sett
 encoder. In each round all take their turn, and each is divided by that round's plain noise training of its network.
 """
 
-import argparse
 import ast
 import re
 import statistics
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import torch
 from networks import NETWORKS
-from results import record
+from results import asked, record
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
 from hf_smoothing import NoiseMixture, SmoothedClassifier, denoised_classifier
@@ -109,12 +108,7 @@ def seconds(case: Case, steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = asked(__doc__, rounds=5, steps=3)
     settings = cards()
     timed = cases(settings)
     ratios: dict[str, list[float]] = {name: [] for name in timed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -10,8 +11,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "results"
+
+
+def asked(about: str, **numbers: int) -> argparse.Namespace:
+    """Whole numbers from the command line, by option with their defaults; `--threads`, 2, are those of torch from now on."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {"threads": 2, **numbers}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    return args
 
 
 def record(subject: str, figure: str, value: Any, *, seed: int | None, command: str, **facts: Any) -> None:

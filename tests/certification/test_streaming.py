@@ -10,11 +10,10 @@ import torch
 
 from hf_smoothing import PixelDataset, PixelStream
 from hf_smoothing.certification import certify_dataset
-from hf_smoothing.cli import main
 from hf_smoothing.records import RunError, read_run
 from hf_smoothing.reports import report
 from tests.support.classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, random_images, results
-from tests.support.tiny import NAMES, SIZE, data, image_dataset, parquet_folder, pil_images, pixels, smoothed
+from tests.support.tiny import NAMES, SIZE, data, image_dataset, pil_images, pixels, smoothed
 
 
 DATASET = random_dataset(6)
@@ -236,7 +235,7 @@ def test_a_stream_that_has_become_shorter_is_refused(tmp_path):
         certify_dataset(Ranges(), Stream(DATASET[:3]), tmp_path, **RUN)
 
 
-# --- datasets.IterableDataset and the command line -------------------------------------------------------------------
+# --- datasets.IterableDataset -----------------------------------------------------------------------------------------
 
 
 def test_pixel_stream_of_a_datasets_iterable(tmp_path):
@@ -269,53 +268,3 @@ def test_pixel_stream_checks_as_pixel_dataset_does():
     assert [item["labels"] for item in mapped] == [0, 1, 2]
     assert len(list(mapped)) == 3 == len(list(mapped)), "it can be read again"
     assert len(data(3)) == len(pixels(3)) == len(NAMES)
-
-
-@pytest.fixture
-def place(tmp_path):
-    smoothed("vit").save_pretrained(tmp_path / "model")
-    parquet_folder(tmp_path / "images", count=12)
-    return tmp_path
-
-
-def certify(place, run, *options):
-    words = [
-        "certify",
-        place / "model",
-        place / "images",
-        "--sigma",
-        "0.25",
-        "--n",
-        "20",
-        "--n0",
-        "5",
-        "--device",
-        "cpu",
-    ]
-    return main([str(word) for word in [*words, "--output-dir", place / run, *options]])
-
-
-def test_streaming_from_the_command_line(place, capsys):
-    choice = ("--max-images", "5", "--stride", "2")
-    assert certify(place, "stream", "--streaming", *choice) == 0
-    out = capsys.readouterr().out
-    assert "5 images are certified in" in out and "| model" in out and "None images" not in out
-    assert certify(place, "list", *choice) == 0
-    run = read_run(place / "stream")
-    assert sorted(run.rows) == [0, 2, 4, 6, 8] and run.settings["num_images"] == 5
-    assert results(run) == results(read_run(place / "list"))
-    capsys.readouterr()
-    assert certify(place, "stream", "--streaming", *choice) == 0
-    assert certify(place, "stream", "--streaming", "--max-images", "5", "--stride", "1") == 1
-    assert "dataset.stride was 2, is 1" in capsys.readouterr().err
-
-
-def test_all_of_a_stream_from_the_command_line(place, capsys):
-    assert certify(place, "run", "--streaming") == 0
-    assert "12 images are certified in" in capsys.readouterr().out
-    assert certify(place, "other", "--streaming", "--stride", "2") == 1
-    assert "--stride needs --max-images" in capsys.readouterr().err
-    assert certify(place, "other", "--streaming", "--split", "train") == 1
-    assert "has no split 'train'; it has ['test']" in capsys.readouterr().err
-    assert certify(place, "other", "--streaming", "--max-images", "13") == 1
-    assert "The stream ended after 12 images, but image 12 was asked for" in capsys.readouterr().err

@@ -6,27 +6,20 @@ import json
 
 import pytest
 
-from hf_smoothing.cli import main
 from hf_smoothing.models import NoisyImageProcessor
+from tests.support import commands
+from tests.support.commands import command, model_and_images
 from tests.support.tiny import NAMES, SIZE, parquet_folder, plain, smoothed
 
 
 @pytest.fixture
 def place(tmp_path):
-    smoothed("vit").save_pretrained(tmp_path / "model")
-    parquet_folder(tmp_path / "images", count=6)
-    return tmp_path
-
-
-def command(*words):
-    return main([str(word) for word in words])
+    return model_and_images(tmp_path)
 
 
 def certify(place, *options, model="model"):
-    return command(
-        "certify", place / model, place / "images", "--sigma", "0.25", "--targets", "0.05", "0.1", "--n", "60", "--n0", "5",
-        "--device", "cpu", "--output-dir", place / "run", *options,
-    )  # fmt: skip
+    targets = ("--targets", "0.05", "0.1")
+    return commands.certify(place / model, place / "images", place / "run", *targets, *options, n="60")
 
 
 def attack(place, *options):
@@ -105,19 +98,8 @@ def test_mistakes_are_explained(place, capsys):
 
 
 def test_a_label_aware_run_is_refused_on_the_command_line(place, capsys):
-    words = (
-        "certify",
-        place / "model",
-        place / "images",
-        "--sigma",
-        "0.25",
-        "--n",
-        "20",
-        "--label-aware",
-        "--device",
-        "cpu",
-    )
-    assert command(*words, "--output-dir", place / "run") == 0
+    aware = commands.certify(place / "model", place / "images", place / "run", "--label-aware", n0=None)
+    assert aware == 0
     assert attack(place) == 1
     assert "was measured label-aware" in capsys.readouterr().err
 

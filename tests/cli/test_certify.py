@@ -10,6 +10,8 @@ from transformers import CLIPImageProcessorPil
 from hf_smoothing import read_run
 from hf_smoothing.cli import main
 from hf_smoothing.models import NoisyImageProcessor
+from tests.support.classifiers import results
+from tests.support.commands import certify
 from tests.support.tiny import NAMES, SIZE, label_maps, parquet_folder, pil_images, plain, smoothed
 
 
@@ -22,30 +24,6 @@ def model(tmp_path):
 @pytest.fixture
 def images(tmp_path):
     return parquet_folder(tmp_path / "images", count=6)
-
-
-def certify(model, images, run, *options, sigma="0.25", n="20", n0="5"):
-    words = [
-        "certify",
-        model,
-        images,
-        "--sigma",
-        sigma,
-        "--n",
-        n,
-        "--n0",
-        n0,
-        "--output-dir",
-        run,
-        "--device",
-        "cpu",
-        *options,
-    ]
-    return main([str(word) for word in words])
-
-
-def rows(folder):
-    return {index: {**row, "seconds": None} for index, row in read_run(folder).rows.items()}
 
 
 @pytest.mark.parametrize(
@@ -102,8 +80,8 @@ def test_the_rows_are_those_of_the_model(words, options, model, images, tmp_path
         NoisyImageProcessor(size=SIZE, do_normalize=False)(pil_images(6), return_tensors="pt")["pixel_values"],
         n0=5, n=20, seed=7, **options,
     )  # fmt: skip
-    assert sorted(rows(tmp_path / "run")) == list(range(6))
-    for index, row in rows(tmp_path / "run").items():
+    assert sorted(results(read_run(tmp_path / "run"))) == list(range(6))
+    for index, row in results(read_run(tmp_path / "run")).items():
         assert (row["prediction"], row["radius"]) == (certificates[index].prediction, certificates[index].radius)
         assert row["certified_targets"] == list(certificates[index].certified_targets)
 
@@ -115,7 +93,7 @@ def test_a_run_that_was_cut_off_is_resumed_to_the_same_rows(model, images, tmp_p
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:2]) + lines[2][:20])  # killed while it wrote the third
     assert certify(model, images, tmp_path / "cut") == 0
-    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert results(read_run(tmp_path / "cut")) == results(read_run(tmp_path / "whole"))
     before = file.read_text()
     assert before.startswith("".join(lines[:2]))
     assert certify(model, images, tmp_path / "cut", "--copies-per-batch", "2") == 0
@@ -169,7 +147,9 @@ def test_stride_and_max_images(model, images, tmp_path):
     assert certify(model, images, tmp_path / "run", "--stride", "2", "--max-images", "2") == 0
     assert sorted(read_run(tmp_path / "run").rows) == [0, 2]
     certify(model, images, tmp_path / "whole")
-    assert {index: rows(tmp_path / "whole")[index] for index in (0, 2)} == rows(tmp_path / "run")
+    assert {index: results(read_run(tmp_path / "whole"))[index] for index in (0, 2)} == results(
+        read_run(tmp_path / "run")
+    )
 
 
 def test_another_split(model, images, tmp_path):
@@ -183,7 +163,7 @@ def test_labels_are_matched_by_name(images, tmp_path):
     permuted = ("eel", "cat", "dog")
     smoothed("vit", base=label_maps(permuted)).save_pretrained(tmp_path / "model")
     assert certify(tmp_path / "model", images, tmp_path / "run") == 0
-    labels = [row["label"] for _, row in sorted(rows(tmp_path / "run").items())]
+    labels = [row["label"] for _, row in sorted(results(read_run(tmp_path / "run")).items())]
     assert labels == [permuted.index(NAMES[index % 3]) for index in range(6)]
 
 
@@ -195,7 +175,7 @@ def test_unlabelled_images_are_certified_without_a_table(model, tmp_path, capsys
     assert certify(model, folder, tmp_path / "run") == 0
     out = capsys.readouterr().out
     assert "3 images are certified" in out and "|" not in out
-    assert {row["label"] for row in rows(tmp_path / "run").values()} == {None}
+    assert {row["label"] for row in results(read_run(tmp_path / "run")).values()} == {None}
     assert main(["report", str(tmp_path / "run"), "--output-dir", str(tmp_path)]) == 1
     assert "has no label" in capsys.readouterr().err
 

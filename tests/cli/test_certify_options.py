@@ -10,27 +10,23 @@ import pytest
 
 from hf_smoothing import read_run
 from hf_smoothing.cli import main
-from tests.support.tiny import SIZE, parquet_folder, smoothed
+from tests.support import commands
+from tests.support.classifiers import results
+from tests.support.commands import command, model_and_images
+from tests.support.tiny import SIZE
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("options")
-    smoothed("vit").save_pretrained(folder / "model")
-    parquet_folder(folder / "images", count=6)
-    return folder
+    return model_and_images(tmp_path_factory.mktemp("options"))
 
 
-def certify(place, run, *options, n0="5", n="60", sigma="0.25"):
-    words = [
-        "certify", place / "model", place / "images", "--sigma", sigma, "--n", n, "--device", "cpu", "--output-dir", run,
-        *(("--n0", n0) if n0 else ()), *options,
-    ]  # fmt: skip
-    return main([str(word) for word in words])
+def certify(place, run, *options, n0="5", n="60"):
+    return commands.certify(place / "model", place / "images", run, *options, n0=n0, n=n)
 
 
 def report(*words):
-    return main(["report", *map(str, words)])
+    return command("report", *words)
 
 
 def heads(text):
@@ -41,17 +37,15 @@ def settings(run):
     return json.loads((run / "run.json").read_text())
 
 
-def rows(run):
-    return {index: {**row, "seconds": None} for index, row in read_run(run).rows.items()}
-
-
 # --- Modes -----------------------------------------------------------------------------------------------------------
 
 
 def test_fixed(place, tmp_path, capsys):
     assert certify(place, tmp_path / "run", "--mode", "fixed") == 0
     assert settings(tmp_path / "run")["rule"] == {"name": "fixed-n", "n0": 5, "n": 60}
-    assert {(row["draws"], tuple(row["certified_targets"])) for row in rows(tmp_path / "run").values()} == {(65, ())}
+    assert {
+        (row["draws"], tuple(row["certified_targets"])) for row in results(read_run(tmp_path / "run")).values()
+    } == {(65, ())}
     out = capsys.readouterr().out
     assert heads(out)[:3] == ["0", "0.25", "0.5"]
     assert "l2 one-sided radii; fixed-n (n0 = 5, n = 60)" in out and "†" not in out
@@ -73,7 +67,7 @@ def test_targets(place, tmp_path, capsys):
     assert heads(out) == ["0", "0.05", "0.1"], "the radii of the table are the targets"
     assert "sequential, union bound (n0 = 5, n = 60)" in out
     assert out.count("†") == 2, "the average radius, and what the mark means"
-    for row in rows(tmp_path / "run").values():
+    for row in results(read_run(tmp_path / "run")).values():
         assert row["certified_targets"] == [
             radius for radius in (0.0, 0.05, 0.1) if radius <= row["radius"] and row["prediction"] >= 0
         ]
@@ -89,7 +83,7 @@ def test_curve(place, tmp_path, capsys):
 def test_spending_counts_what_is_certified_exactly_at_a_target(place, tmp_path, capsys):
     assert certify(place, tmp_path / "run", "--spending", "--targets", "0", "0.05") == 0
     assert settings(tmp_path / "run")["rule"]["name"] == "sequential, error spending"
-    found = rows(tmp_path / "run").values()
+    found = results(read_run(tmp_path / "run")).values()
     assert {row["radius"] for row in found} <= {0.0, 0.05}
     right = sum(row["radius"] == 0.05 and row["prediction"] == row["label"] for row in found)
     assert right > 0
@@ -147,7 +141,7 @@ def test_label_aware_is_recorded_and_shown(place, tmp_path, capsys):
     assert "LABEL-AWARE: for evaluation only, no certificates" in out
     facts = settings(tmp_path / "aware")
     assert facts["label_aware"] is True and facts["rule"]["n0"] == 0
-    assert all(row["prediction"] in (-1, row["label"]) for row in rows(tmp_path / "aware").values())
+    assert all(row["prediction"] in (-1, row["label"]) for row in results(read_run(tmp_path / "aware")).values())
     assert certify(place, tmp_path / "plain", n0="0") == 0
     assert settings(tmp_path / "plain")["label_aware"] is False
     assert "LABEL-AWARE" not in capsys.readouterr().out
@@ -159,9 +153,11 @@ def test_label_aware_is_recorded_and_shown(place, tmp_path, capsys):
 def test_label_aware_measures_what_the_certificates_promise(place, tmp_path):
     certify(place, tmp_path / "aware", "--label-aware", "--targets", "0", "0.05", n0=None)
     certify(place, tmp_path / "plain", "--targets", "0", "0.05", n0="0")
-    for index, row in rows(tmp_path / "plain").items():
+    for index, row in results(read_run(tmp_path / "plain")).items():
         if row["prediction"] == row["label"] and row["certified_targets"]:
-            assert set(row["certified_targets"]) <= set(rows(tmp_path / "aware")[index]["certified_targets"])
+            assert set(row["certified_targets"]) <= set(
+                results(read_run(tmp_path / "aware"))[index]["certified_targets"]
+            )
 
 
 def test_the_runner_up_bound_has_a_table_of_its_own(place, tmp_path, capsys):
@@ -170,8 +166,8 @@ def test_the_runner_up_bound_has_a_table_of_its_own(place, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "l2 one-sided radii; fixed-n" in out and "l2 runner-up radii; fixed-n" in out
     assert settings(tmp_path / "two")["bound"] == "runner-up"
-    assert all(0.0 <= row["p_upper"] <= 1.0 for row in rows(tmp_path / "two").values())
-    assert not any("p_upper" in row for row in rows(tmp_path / "one").values())
+    assert all(0.0 <= row["p_upper"] <= 1.0 for row in results(read_run(tmp_path / "two")).values())
+    assert not any("p_upper" in row for row in results(read_run(tmp_path / "one")).values())
     assert report(tmp_path / "one", tmp_path / "two", "--output-dir", tmp_path / "out") == 0
     text = (tmp_path / "out" / "report.md").read_text()
     assert text.count("| model") == 2 and "2 tables that must not be compared" in text
@@ -204,7 +200,7 @@ def test_channels_last_is_recorded(place, tmp_path):
     assert certify(place, tmp_path / "first") == 0
     assert settings(tmp_path / "last")["channels_last"] is True
     assert settings(tmp_path / "first")["channels_last"] is False
-    assert rows(tmp_path / "last").keys() == rows(tmp_path / "first").keys()
+    assert results(read_run(tmp_path / "last")).keys() == results(read_run(tmp_path / "first")).keys()
 
 
 @pytest.mark.parametrize(

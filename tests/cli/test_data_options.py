@@ -10,6 +10,7 @@ from PIL import Image
 from hf_smoothing import read_run
 from hf_smoothing.cli import main
 from hf_smoothing.models import NoisyImageProcessor
+from tests.support.commands import certify
 from tests.support.tiny import NAMES, SIZE, image_dataset, label_maps, parquet_folder, pil_images, plain, smoothed
 
 
@@ -26,25 +27,6 @@ def class_folders(folder, counts, split="test", size=SIZE):
             values = np.full((size, size, 3), 10 * place + k, dtype=np.uint8)
             Image.fromarray(values).save(folder / split / name / f"{k:03}.png")
     return folder
-
-
-def certify(model, images, run, *options):
-    words = [
-        "certify",
-        model,
-        images,
-        "--sigma",
-        "0.25",
-        "--n",
-        "20",
-        "--n0",
-        "5",
-        "--device",
-        "cpu",
-        "--output-dir",
-        run,
-    ]
-    return main([str(word) for word in (*words, *options)])
 
 
 def labels(run):

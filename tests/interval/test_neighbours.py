@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hf_smoothing.interval import UnsupportedOperationError, linf_certificates
-from tests.support.bounded_networks import Hidden, broken, pixels
+from tests.support.bounded_networks import Hidden, attacked, every, pixels
 
 
 MIXING = {
@@ -66,14 +66,12 @@ KEEPING = {
 }
 
 
-@pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("name", KEEPING)
+@every(KEEPING)
 def test_what_keeps_images_apart_is_bounded(name, backward):
-    model, x = Hidden(KEEPING[name]).eval(), pixels()
-    classes, radii = linf_certificates(model, x, largest=0.9, backward=backward)
+    model, radii, found = attacked(KEEPING[name], backward)
     assert (radii > 0).any()
-    assert broken(model, x, classes, radii) == 0
-    alone = [linf_certificates(model, x[k : k + 1], largest=0.9, backward=backward)[1] for k in range(2)]
+    assert found == 0
+    alone = [linf_certificates(model, pixels()[k : k + 1], largest=0.9, backward=backward)[1] for k in range(2)]
     assert torch.allclose(torch.cat(alone), radii[:2], atol=1e-6)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_smoothing import EnsembleForImageClassification, SmoothedClassifier, smoothed_ensemble
-from tests.support.tiny import KINDS, any_model, label_maps, smoothed
+from tests.support.tiny import KINDS, any_model, label_maps, note, smoothed
 
 
 PIXELS = torch.randint(0, 256, (5, 3, 16, 16), generator=torch.Generator().manual_seed(0)) / 255
@@ -43,13 +43,7 @@ def test_members_are_checkpoints_of_either_kind(tmp_path):
     for number, kind in enumerate(KINDS):
         model = any_model(kind, number)
         if "-" not in kind:
-            model.config.hf_smoothing = {
-                "size": [16, 16],
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-                "model_size": None,
-                "noise": None,
-            }
+            model.config.hf_smoothing = note()
         model.save_pretrained(tmp_path / kind)
         paths.append(tmp_path / kind)
     assert len(smoothed_ensemble(paths, sigma=0.25).base_network.members) == len(KINDS)

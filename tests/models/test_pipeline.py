@@ -39,14 +39,7 @@ def expected(image, **options):
     batch = NoisyImageProcessor(size=SIZE, do_normalize=False)(image, return_tensors="pt")["pixel_values"]
     (certificate,) = smoothed("resnet").certify(batch, **options)
     label = None if certificate.abstained else NAMES[certificate.prediction]
-    found = {
-        "radius": certificate.radius,
-        "draws": certificate.draws,
-        "alpha": certificate.alpha,
-        "sigma": certificate.sigma,
-        "noise_kind": certificate.noise_kind,
-        "threat_model": certificate.threat_model,
-    }
+    found = {key: getattr(certificate, key) for key in KEYS - {"label"}}
     return {"label": label, **found}
 
 

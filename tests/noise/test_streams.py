@@ -11,19 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hf_smoothing.noise import (
+from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES, Draws, GaussianStream, fresh_seed, stream_keys
+from hf_smoothing.noise.streams import (
     BLOCK_BITS,
     DRAWS_PER_BLOCK,
-    MAX_DRAWS,
-    MAX_IMAGES,
-    Draws,
-    GaussianStream,
-    fresh_seed,
+    _scramble,
     process_generator,
-    stream_keys,
     training_generator,
 )
-from hf_smoothing.noise.streams import _scramble
 
 
 SHAPE = (1, 2, 3)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from hf_smoothing.interval import linf_certificates
 from tests.support.tiny import MEAN, STD, plain, smoothed
 
 
@@ -122,6 +124,19 @@ class Hidden(nn.Module):
 
 def pixels(count: int = 6) -> Tensor:
     return torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def every(functions: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """A test of each of these by `name`, with and without a `backward` pass."""
+    names, ways = pytest.mark.parametrize("name", functions), pytest.mark.parametrize("backward", [False, True])
+    return lambda test: ways(names(test))
+
+
+def attacked(function: Callable[[Any, Any], Any], backward: bool = False) -> tuple[Hidden, Tensor, int]:
+    """A hidden function certified and attacked: the network, the radii of `pixels()`, and how many of them are broken."""
+    model, x = Hidden(function).eval(), pixels()
+    classes, radii = linf_certificates(model, x, largest=0.9, backward=backward)
+    return model, radii, broken(model, x, classes, radii)
 
 
 def broken(model: nn.Module, x: Tensor, classes: Tensor, radii: Tensor, count: int = 400) -> int:

@@ -67,6 +67,12 @@ def any_model(kind: str, seed: int = 0, **kwargs: Any) -> PreTrainedModel:
     return smoothed(kind.removeprefix("smoothed-"), seed, **kwargs) if "-" in kind else plain(kind, seed)
 
 
+def note(**changes: Any) -> dict[str, Any]:
+    """What a training notes of its pixels in the configuration of a model."""
+    halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    return {"size": [SIZE, SIZE], **halves, "model_size": None, "noise": None, **changes}
+
+
 def pixels(count: int = 4, size: int = SIZE, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
@@ -113,6 +119,17 @@ def trainer(model: PreTrainedModel, folder: Path | str, **kwargs: Any) -> Robust
     return RobustTrainer(model, arguments(folder, **kwargs), **({"train_dataset": data()} | passed))
 
 
+def trained(
+    kind: str, folder: Path | str, seed: int = 0, resume: str | None = None, **kwargs: Any
+) -> dict[str, torch.Tensor]:
+    """The tensors of one of `KINDS` after a training, which may go on from a checkpoint."""
+    model = any_model(kind, seed)
+    loop = trainer(model, folder, **kwargs)
+    loop.train(resume_from_checkpoint=resume)
+    assert loop.state.global_step == loop.args.max_steps
+    return tensors(model)
+
+
 def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return copy.deepcopy(model.state_dict())
 
@@ -149,7 +166,7 @@ def parquet_folder(folder: Path, split: str = "test", **kwargs: Any) -> Path:
 
 __all__ = [
     "KINDS", "MEAN", "NAMES", "SIZE", "STD", "any_model", "arguments", "assert_same_tensors", "data",
-    "image_dataset", "label_maps", "parquet_folder", "pil_images", "pixels", "plain", "resnet_config", "smoothed", "tensors",
+    "image_dataset", "label_maps", "note", "parquet_folder", "pil_images", "pixels", "plain", "resnet_config", "smoothed", "tensors", "trained",
     "trainer", "trainer_values", "vit_config",
 ]  # fmt: skip
 

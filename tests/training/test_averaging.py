@@ -1,5 +1,7 @@
 """The exponential moving average of the weights: what it is, and where it is used."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tests.support.tiny import (
     data,
     plain,
     tensors,
+    trained,
     trainer,
 )
 
@@ -209,11 +212,7 @@ def test_without_it_there_is_no_second_file(tmp_path):
     assert not list(tmp_path.glob("**/training_weights.safetensors"))
 
 
-def train(kind, folder, seed=0, resume=None, **kwargs):
-    model = any_model(kind, seed)
-    loop = trainer(model, folder, **(EVERY_TWO | {"ema_decay": 0.9, "train_dataset": data(12)} | kwargs))
-    loop.train(resume_from_checkpoint=resume)
-    return tensors(model)
+train = functools.partial(trained, train_dataset=data(12), ema_decay=0.9, **EVERY_TWO)
 
 
 @pytest.mark.parametrize("kind", KINDS)

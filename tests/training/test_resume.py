@@ -1,22 +1,18 @@
 """A resumed run is bit-exact, noise included."""
 
+import functools
+
 import pytest
 import torch
 
 from hf_smoothing.data import DecodedPixels
-from tests.support.tiny import KINDS, SIZE, any_model, assert_same_tensors, data, smoothed, tensors, trainer
+from tests.support.tiny import KINDS, SIZE, any_model, assert_same_tensors, data, smoothed, tensors, trained, trainer
 
 
 ALL = {"noise": "[0.25, 0.5]", "crop_padding": 2, "horizontal_flip": True}
 STEPS = {"max_steps": 8, "save_strategy": "steps", "save_steps": 4, "lr_scheduler_type": "linear"}
 
-
-def train(kind, folder, seed=0, resume=None, **kwargs):
-    model = any_model(kind, seed)
-    loop = trainer(model, folder, **(ALL | STEPS | kwargs), train_dataset=data(12))
-    loop.train(resume_from_checkpoint=resume)
-    assert loop.state.global_step == 8
-    return tensors(model)
+train = functools.partial(trained, train_dataset=data(12), **ALL, **STEPS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

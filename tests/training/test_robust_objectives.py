@@ -15,7 +15,7 @@ from hf_smoothing.training.objectives import (
     feature_distillation,
     trades,
 )
-from tests.support.tiny import data, plain, small_network, smoothed, trainer
+from tests.support.tiny import data, note, plain, small_network, smoothed, trainer
 
 
 @pytest.fixture
@@ -167,13 +167,7 @@ def test_they_train_through_the_trainer(name, kind, tmp_path):
 
 def test_distillation_takes_the_teacher_by_its_path(tmp_path):
     backbone = plain()
-    backbone.config.hf_smoothing = {
-        "size": [16, 16],
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-        "model_size": None,
-        "noise": None,
-    }
+    backbone.config.hf_smoothing = note()
     backbone.save_pretrained(tmp_path / "teacher")
     made = trainer(
         smoothed(), tmp_path, objective="feature-distillation", objective_args={"teacher": str(tmp_path / "teacher")}, noise="clean",

@@ -34,9 +34,12 @@ def paths(draw, num_labels: int = 3):
     return np.concatenate([rng.choice(num_labels, where, p=laws[0]), rng.choice(num_labels, 2000, p=laws[1])]), rng
 
 
-@pytest.mark.parametrize("name", RULES)
-@settings(max_examples=30)
-@given(path=paths())
+def on_every_rule(test):
+    """Test each rule on thirty paths."""
+    return pytest.mark.parametrize("name", RULES)(settings(max_examples=30)(given(path=paths())(test)))
+
+
+@on_every_rule
 def test_invariants_of_a_certificate(name, path):
     rule, (classes, _) = RULES[name], path
     votes = walk(rule, classes, 3, label=1)
@@ -69,9 +72,7 @@ def test_invariants_of_a_certificate(name, path):
     )
 
 
-@pytest.mark.parametrize("name", RULES)
-@settings(max_examples=30)
-@given(path=paths())
+@on_every_rule
 def test_splitting_a_look_changes_nothing(name, path):
     rule, (classes, rng) = RULES[name], path
     whole = walk(rule, classes, 3, label=0)
