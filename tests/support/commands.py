@@ -32,7 +32,7 @@ def certify(
 
 
 def model_and_images(folder: Path, count: int = 6) -> Path:
-    """The folder, with a smoothed classifier in `model` and so many images in `images`."""
+    """The folder, with a smoothed classifier in `model` and `count` images in `images`."""
     smoothed("vit").save_pretrained(folder / "model")
     parquet_folder(folder / "images", count=count)
     return folder
