@@ -88,7 +88,7 @@ def attack_run(
         classifier, dataset: Classifier and data set of the run.
         run: Run from `read_run`.
         steps: Number of steps of the attack.
-        restarts: Ascents per image, of which the best counts; 1 for smoothing, whose noise is fresh at every step.
+        restarts: Number of ascents per image, of which the best counts; 1 for smoothing, whose noise is fresh at every step.
         copies: Number of noisy copies over which a gradient is averaged, for smoothing as the next two.
        n: Maximum number of draws for each answer.
         alpha: Failure probability of each answer.

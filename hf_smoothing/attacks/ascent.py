@@ -41,7 +41,7 @@ def ascend(
         norm: The norm, "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
         steps: Number of steps of gradient ascent, >= 1.
         step_size: Length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
-        restarts: Ascents per image, >= 1.
+        restarts: Number of ascents per image, >= 1.
         start: "uniform" in the ball, at the "clean" image, or off it by Gaussian noise of this standard deviation.
         momentum: Factor mu >= 0: steps follow g <- mu g + gradient / mean |gradient|.
         generator: Generator on any device; decides the starts. torch's global one by default.

@@ -45,7 +45,7 @@ def pgd(
         norm: The norm, "l2" with steps along the normalised gradient, or "linf" with steps along its sign.
         steps: Number of steps of gradient ascent, >= 1.
         step_size: Length of a step in the norm, like `epsilon`; 2.5 * epsilon / steps by default.
-        restarts: Ascents per image, >= 1.
+        restarts: Number of ascents per image, >= 1.
         random_start: Start uniformly in the ball, else at `pixels`.
         momentum: Factor mu: steps follow g <- mu g + gradient / mean |gradient| (`mi_fgsm` takes 1).
         diversity: Probability of a random resizing before each gradient (`diverse_inputs`); the last point is kept then, since

@@ -26,9 +26,9 @@ def smoothed_logits(
     Args:
         classifier: A callable (batch, channels, height, width) -> (batch, num_labels), or an object with `classify`.
         sigma: Noise level in [0, 1] pixel units.
-        copies: Noisy copies per image, >= 1.
+        copies: Number of noisy copies per image, >= 1.
         generator: Generator on any device; it alone decides the noise, which is drawn in float32.
-        batch_size: Noisy copies per forward pass, all by default. With a smaller one activations are computed again for the
+        batch_size: Number of noisy copies per forward pass, all by default. With a smaller one activations are computed again for the
             gradient instead of kept, so that memory is that of one pass. It decides no noise.
 
     Returns:

@@ -36,8 +36,8 @@ def universal_perturbation(
         labels: Labels (count,); the predictions by default, so that none are needed.
         epsilon: Radius in [0, 1] pixel units.
         norm: The norm, "linf" or "l2".
-        epochs: Passes over the images.
-        batch_size: Images per step.
+        epochs: Number of passes over the images.
+        batch_size: Number of images per step.
         step_size: Length of a step in the norm; epsilon / 4 by default.
         clip_loss: Largest loss of an image that counts.
         generator: Generator on any device; decides the order. torch's global one by default.
@@ -97,7 +97,7 @@ def fooling_rate(logits_of: Any, pixels: Tensor, perturbation: Tensor, batch_siz
     Args:
         logits_of, pixels: As for `universal_perturbation`.
         perturbation: Perturbation (channels, height, width).
-        batch_size: Images per forward pass.
+        batch_size: Number of images per forward pass.
 
     Raises:
         ValueError: On a perturbation of another shape than the images.

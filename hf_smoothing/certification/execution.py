@@ -27,7 +27,7 @@ class Execution:
             depend on it.
         channels_last: Memory format for convolutional networks, faster in half precision.
         compile: Run the network through `torch.compile`.
-        copies_per_batch: Images per forward pass; the device's default if None.
+        copies_per_batch: Number of images per forward pass; the device's default if None.
 
     Raises:
         ValueError: On any other dtype, or a batch size below 1.

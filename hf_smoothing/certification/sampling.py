@@ -27,7 +27,7 @@ def noisy_batches(
         images: Images, float32 (slots, channels, height, width), clean pixels on the stream's device.
         requests: Draws to make.
         stream: Source of the noise.
-        copies_per_batch: Images per batch.
+        copies_per_batch: Number of images per batch.
 
     Yields:
         The tuple (float32 (b, channels, height, width), [(request number, first row, last row + 1), ...]).

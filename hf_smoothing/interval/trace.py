@@ -100,7 +100,7 @@ class Linear:
         source: The box that went in.
         function: The linear map of a tensor of the shape of `source`, without its constant part.
         absolute: The same with the absolute values of its weights.
-        terms: Numbers summed for one entry at most.
+        terms: Number of terms summed for one entry at most.
     """
 
     source: Box

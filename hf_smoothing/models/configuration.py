@@ -34,7 +34,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         resize, resample: How images get to `size`, as in `Framing`; None for a resize of the whole image, bilinear.
         model_size: The pair (height, width) that the base classifier sees, or None for `size`.
         image_mean, image_std: Normalisation, one number per channel, in [0, 1] pixel units. Required.
-        num_samples: Noisy copies per image in `forward` in eval mode.
+        num_samples: Number of noisy copies per image in `forward` in eval mode.
         n0, n, alpha: Default draws and failure probability of `certify`.
         noise: The mixture that the model itself adds in train mode, as `NoiseMixture.parse` reads it; only with
             noise_owner="model".

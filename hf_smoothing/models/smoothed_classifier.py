@@ -231,7 +231,7 @@ class SmoothedClassifier(PreTrainedModel):
             labels: Labels, int64 (batch,), for the cross-entropy loss.
             seed: Seed of the noise in eval mode; fresh entropy by default.
             first_index: Number of the first image within a data set; with `seed` it decides the noise.
-            num_samples: Noisy copies of each image in eval mode; `config.num_samples` by default.
+            num_samples: Number of noisy copies of each image in eval mode; `config.num_samples` by default.
             return_dict: Pass False for a tuple.
             kwargs: Arguments of the base classifier, in train mode.
         """

@@ -61,7 +61,7 @@ def frequency_curve(
         classify: Pixels -> logits.
         pixels, labels: Pixels (count, channels, height, width) in [0, 1], and (count,).
         cutoffs: Radii of the masks, cycles per image side.
-        batch_size: Images per forward pass.
+        batch_size: Number of images per forward pass.
 
     Returns:
         A dictionary {"low" | "high": for each radius a dict of radius, right (a 0 or 1 per image) and confidence}.

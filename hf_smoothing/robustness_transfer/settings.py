@@ -24,7 +24,7 @@ class AnalysisSettings:
         universal: Norm -> radius of the universal perturbations.
         cutoffs: Radii of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
         layers: Role -> names of modules to compare; by default the stem and the blocks.
-        batch_size: Images per forward pass.
+        batch_size: Number of images per forward pass.
         seed: Seed of attacks and perturbations.
     """
 

@@ -90,7 +90,7 @@ def check_reach(radii: ArrayLike, sigma: float, n: int | None = None, alpha: flo
     Args:
         radii: L2 radii in [0, 1] pixel units.
         sigma: Noise level.
-        n: Estimation draws; 10^9 where that is not known, more than any run makes.
+        n: Number of estimation draws; 10^9 where that is not known, more than any run makes.
         alpha: Failure probability; 1/2 where that is not known.
 
     Raises:

@@ -17,7 +17,7 @@ def has_batch_of_one(args: Any, images: int, batch_size: int, steps: int) -> boo
     Args:
         args: Training arguments.
         images: Number of images of the training set.
-        batch_size: Images per batch of one rank.
+        batch_size: Number of images per batch of one rank.
         steps: Number of steps of the optimizer.
     """
     if batch_size == 1:

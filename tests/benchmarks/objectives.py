@@ -32,7 +32,7 @@ BATCH = 64
 
 def cards() -> dict[str, dict]:
     """Settings by name, as the cards of the page give them to the Trainer."""
-    page = PAGE.read_text(encoding="utf-8").partition("## Without training")[0]
+    page = PAGE.read_text(encoding="utf-8").partition("## Methods without training")[0]
     found = re.findall(r'objective="([\w-]+)"(?:,\s*objective_args=(\{.*?\}))?', page, flags=re.DOTALL)
     return {name: ast.literal_eval(text) if text else {} for name, text in found}
 

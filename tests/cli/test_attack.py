@@ -81,8 +81,8 @@ def test_mistakes_are_explained(place, capsys):
     capsys.readouterr()
     for options, words in (
         (("--split", "train"), "has no split 'train'"),
-        (("--steps", "0"), "`steps` must be at least 1"),
-        (("--n", "5"), "`n` must be at least"),
+        (("--steps", "0"), "--steps must be at least 1"),
+        (("--n", "5"), "--n must be at least"),
         (("--max-images", "0"), "--max-images must be at least 1"),
         (("--model", place / "nowhere"), "nowhere"),
     ):

@@ -7,6 +7,8 @@ import torch
 from transformers import HfArgumentParser
 
 from hf_smoothing import NoiseMixture, RobustTrainingArguments
+from hf_smoothing.training.objectives import OBJECTIVES
+from hf_smoothing.training.protocols import PROTOCOLS
 from tests.support.tiny import arguments, data, plain, trainer
 
 
@@ -24,6 +26,12 @@ def test_what_differs_from_the_parent(tmp_path):
     assert args.remove_unused_columns is False
     assert args.mixture() is None
     assert args.noise_owner == "trainer"
+
+
+@pytest.mark.parametrize(("name", "known"), [("objective", OBJECTIVES), ("protocol", PROTOCOLS)])
+def test_the_help_lists_all_that_is_known(name, known):
+    shown = RobustTrainingArguments.__dataclass_fields__[name].metadata["help"]
+    assert ": " + ", ".join(known) + ". " in shown
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class Cell:
     Attributes:
         radii: Certified radius of each image, -1 where the true class was not certified at all, float64 (N,).
         labels: True class of each image, int64 (N,).
-        draws: Noisy copies used, of all images together.
+        draws: Number of noisy copies used, of all images together.
         clean_accuracy: Clean accuracy of the base classifier on all clean test images.
         settings: Settings of the stage.
         model: Name of the stage that trained it.

@@ -25,8 +25,8 @@ class FixedRule:
 
     Args:
         sigma: Noise standard deviation in [0, 1] pixel units.
-        n0: Draws that choose the class.
-        n: Fresh draws that estimate its probability.
+        n0: Number of draws that choose the class.
+        n: Number of fresh draws that estimate its probability.
         alpha: Failure probability of one certificate.
         bound: "one-sided" bounds the top class from below, as papers do; "runner-up" bounds the largest other class from above
             as well, at alpha/2 each.

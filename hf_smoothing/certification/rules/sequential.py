@@ -39,8 +39,8 @@ class SequentialRule:
     Args:
         sigma: Noise standard deviation in [0, 1] pixel units.
         targets: Target radii, ascending.
-        n0: Draws that choose the class, or 0.
-        n: Estimation draws at the last look.
+        n0: Number of draws that choose the class, or 0.
+        n: Number of estimation draws at the last look.
         alpha: Failure probability of one certificate.
         spending: Use B instead of A.
         label_aware: Test the true label only. For measuring certified accuracy; it gives no certificate for deployment.

@@ -29,7 +29,7 @@ def average(
     """A linear map with weights >= 0: end goes to end. Backward exact.
 
     Args:
-        terms: Numbers summed for one entry.
+        terms: Number of terms summed for one entry.
         sizes: The sums of absolute values, by default the map of the largest ones.
     """
     give_up_overflow(box, box.largest * terms, name)  # a run may divide the sum at the end

@@ -28,7 +28,7 @@ def _weighted(
 
     Args:
         apply: The function (x, weight, bias) -> the map.
-        terms: Products summed for one entry, the bias among them.
+        terms: Number of products summed for one entry, the bias among them.
         batch: Dimension of the images afterwards.
     """
     exact = constants.weight(weight, box)
