@@ -1,5 +1,6 @@
 """Deterministic l-infinity certificates by interval bounds."""
 
+from hf_smoothing.interval import rules  # noqa: F401  # so that all rules are registered, whichever module is imported
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.callback import IntervalRadiusCallback
 from hf_smoothing.interval.certificates import classify_function, linf_certificates

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from hf_smoothing.interval.dispatch import boxes_in, dispatch
 from hf_smoothing.interval.memory import Memory
 from hf_smoothing.interval.refusals import REASONS, UnsupportedAttributeError, UnsupportedOperationError, refuse
 from hf_smoothing.interval.trace import Linear, Origin, Trace
@@ -164,12 +165,10 @@ class Box:
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        from hf_smoothing.interval.dispatch import boxes_in, dispatch
-
         try:
-            return dispatch(function, args, kwargs or {})
+            return dispatch(cls, function, args, kwargs or {})
         except UnsupportedOperationError as refusal:
-            for box in boxes_in([args, kwargs or {}]):
+            for box in boxes_in([args, kwargs or {}], cls):
                 box.trace.refusal = box.trace.refusal or refusal
             raise
 

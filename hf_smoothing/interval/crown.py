@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from hf_smoothing.interval.box import Box
-from hf_smoothing.interval.trace import Linear
+from hf_smoothing.interval.trace import BoxLike, Linear
 
 
 class _Account:
@@ -32,14 +31,14 @@ class _Account:
         self.sizes, self.slack = self.total.clone(), self.total.clone()
         self.count = 0
 
-    def add(self, terms: Tensor, box: Box, operations: int = 2) -> None:
+    def add(self, terms: Tensor, box: BoxLike, operations: int = 2) -> None:
         """Add the sum of terms, each made by this number of operations."""
         part = _sum(terms, box)
         self.total = self.total + part
         self.sizes, self.count = self.sizes + part.abs(), self.count + 1
         self.lose(terms.abs(), box, terms[0].numel() // len(part[0]) + operations)
 
-    def lose(self, sizes: Tensor, box: Box, operations: int) -> None:
+    def lose(self, sizes: Tensor, box: BoxLike, operations: int) -> None:
         """Note that numbers of these sizes went through this number of roundings."""
         self.slack = self.slack + operations * torch.finfo(sizes.dtype).eps * _sum(sizes, box)
 
@@ -52,7 +51,7 @@ class _Account:
         return self.total - 2 * (self.slack + (self.count + 2) * number.eps * self.sizes + number.tiny)
 
 
-def backward_margins(logits: Box, labels: Tensor) -> Tensor:
+def backward_margins(logits: BoxLike, labels: Tensor) -> Tensor:
     """Lower bounds of f_y - f_t over the box that the logits came from: (batch, num_labels), inf at t = y.
 
     Rounding: any A gives a valid bound A x if what separates it from the exact one is bounded times the largest |x|. So every step
@@ -68,7 +67,7 @@ def backward_margins(logits: Box, labels: Tensor) -> Tensor:
     chosen = torch.nn.functional.one_hot(labels, classes).to(logits.like.dtype)
     every = torch.eye(classes, dtype=logits.like.dtype, device=labels.device)[:, None]
     start = chosen[None] - every  # (num_labels, batch, classes)
-    weights: dict[int, tuple[Box, Tensor]] = {logits.number: (logits, start)}
+    weights: dict[int, tuple[BoxLike, Tensor]] = {logits.number: (logits, start)}
     account = _Account(start)
     while weights:
         # The newest box first: all that came of it is done.
@@ -95,7 +94,7 @@ def backward_margins(logits: Box, labels: Tensor) -> Tensor:
     return lower
 
 
-def _collect(weights: dict[int, tuple[Box, Tensor]], box: Box, a: Tensor, account: _Account) -> None:
+def _collect(weights: dict[int, tuple[BoxLike, Tensor]], box: BoxLike, a: Tensor, account: _Account) -> None:
     known = weights.get(box.number)
     if known is not None:  # where two branches part
         a = known[1] + a
@@ -115,7 +114,7 @@ def _back(part: Linear, a: Tensor, absolute: bool = False) -> Tensor:
     return result
 
 
-def _through_relu(a: Tensor, before: Box, account: _Account) -> Tensor:
+def _through_relu(a: Tensor, before: BoxLike, account: _Account) -> Tensor:
     """A' with A y >= A' x + constant for y = relu(x) between two lines; the constant goes to the account."""
     low, high = before.lower, before.upper
     on, off = low >= 0, high <= 0
@@ -131,7 +130,7 @@ def _through_relu(a: Tensor, before: Box, account: _Account) -> Tensor:
     return positive * below + negative * slope
 
 
-def _sum(values: Tensor, box: Box) -> Tensor:
+def _sum(values: Tensor, box: BoxLike) -> Tensor:
     """Over all but labels and images, of (num_labels, *box.shape)."""
     moved = values.movedim((box.batch or 0) + 1, 1)
     return moved.reshape(*moved.shape[:2], -1).sum(-1)

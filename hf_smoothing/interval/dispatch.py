@@ -10,18 +10,26 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 
-from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.refusals import UnsupportedOperationError, refuse, refuse_neighbours
-from hf_smoothing.interval.rules import RULES
-from hf_smoothing.interval.rules.registry import Operation
+from hf_smoothing.interval.registry import RULES, Operation
+from hf_smoothing.interval.trace import BoxLike
 
 
-def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+_Box = TypeVar("_Box", bound=BoxLike)
+
+
+def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Apply the rule of a torch function.
+
+    Args:
+        kind: the class of boxes.
+        function: of torch.
+        args, kwargs: its arguments, boxes among them.
 
     Raises:
         UnsupportedOperationError: The message names the operation, if it has no sound bound with these arguments.
@@ -31,45 +39,45 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         refuse(name)
     operation, in_place = RULES[function]
     given = _bound(operation, name, args, kwargs)
-    _check_boxes(operation, name, given)
-    others = boxes_in(list(given.arguments.values()))
+    _check_boxes(operation, name, given, kind)
+    others = boxes_in(list(given.arguments.values()), kind)
     _check_pass(name, others)
     target = next(iter(given.arguments.values()))
     wanted = given.arguments.get("inplace", False)
     if not isinstance(wanted, int):
         refuse(name, f"`inplace` must be True or False, got {type(wanted).__name__}.")
     in_place = in_place or bool(wanted)
-    if in_place and not isinstance(target, Box):
+    if in_place and not isinstance(target, kind):
         refuse(name, "A tensor that is no box is changed in place by a box. Take the operation that is not in place.")
     if in_place and any(box.memory is target.memory and box.number != target.number for box in others):
         refuse(name, "It reads another view of the memory that it changes, of which torch may see old or new entries.")
-    given.arguments.update({key: _frozen(value) for key, value in given.arguments.items()})
+    given.arguments.update({key: _frozen(value, kind) for key, value in given.arguments.items()})
     try:
         result = operation.rule(*given.args, **given.kwargs)
     except (RuntimeError, TypeError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, (UnsupportedOperationError, torch.OutOfMemoryError)):  # one is an AttributeError as well
             raise
         raise UnsupportedOperationError(f"There is no bound for {name!r} with these arguments: {error}") from error
-    _check_batch(name, boxes_in(list(given.arguments.values())), boxes_in(result))
+    _check_batch(name, boxes_in(list(given.arguments.values()), kind), boxes_in(result, kind))
     if operation.views:
-        for box in boxes_in(result):
+        for box in boxes_in(result, kind):
             box.memory, box.version = target.memory, target.version
     if not in_place:
         return result
     if result.shape != target.shape or result.dtype != target.dtype:
-        refuse(name, f"In place it changes shape or dtype, from {_kind(target)} to {_kind(result)}.")
+        refuse(name, f"In place it changes shape or dtype, from {_described(target)} to {_described(result)}.")
     target.become(result, name)
     return target
 
 
-def boxes_in(value: Any) -> list[Box]:
+def boxes_in(value: Any, kind: type[_Box]) -> list[_Box]:
     """All boxes in a value, within lists, tuples, dictionaries and slices too."""
-    if isinstance(value, Box):
+    if isinstance(value, kind):
         return [value]
     if isinstance(value, slice):
         value = (value.start, value.stop, value.step)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return [box for part in parts for box in boxes_in(part)]
+    return [box for part in parts for box in boxes_in(part, kind)]
 
 
 def _bound(operation: Operation, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
@@ -82,16 +90,16 @@ def _bound(operation: Operation, name: str, args: tuple[Any, ...], kwargs: dict[
         refuse(name, f"Its bound is for the arguments ({known}): {error}.")
 
 
-def _check_boxes(operation: Operation, name: str, given: inspect.BoundArguments) -> None:
+def _check_boxes(operation: Operation, name: str, given: inspect.BoundArguments, kind: type[_Box]) -> None:
     for parameter, value in given.arguments.items():
-        boxes = boxes_in(value)
+        boxes = boxes_in(value, kind)
         if boxes and parameter not in operation.boxes:
             refuse(name, f"A box may not stand for its {parameter!r}, which must be a constant.")
         for box in boxes:
             box.memory.check(box.version, name)
 
 
-def _check_pass(name: str, boxes: list[Box]) -> None:
+def _check_pass(name: str, boxes: Sequence[BoxLike]) -> None:
     """Boxes of one journey only, and no autocast within it where it covers a run."""
     if any(box.trace is not boxes[0].trace for box in boxes):
         refuse(name, "It combines a tensor with one of an earlier call, which the network has kept.")
@@ -101,15 +109,15 @@ def _check_pass(name: str, boxes: list[Box]) -> None:
             refuse(name, "A run under autocast is not covered: leave it, or certify with cover_run=False.")
 
 
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Box):
+def _frozen(value: Any, kind: type[_Box]) -> Any:
+    if isinstance(value, kind):
         return value.frozen()
     if type(value) in (list, tuple):
-        return type(value)(_frozen(part) for part in value)
+        return type(value)(_frozen(part, kind) for part in value)
     return value
 
 
-def _check_batch(name: str, before: list[Box], after: list[Box]) -> None:
+def _check_batch(name: str, before: Sequence[BoxLike], after: Sequence[BoxLike]) -> None:
     """The net under all rules: as many images as before, and everybody knows where."""
     counts = {box.shape[box.batch] for box in before if box.batch is not None}
     if not counts:
@@ -118,5 +126,5 @@ def _check_batch(name: str, before: list[Box], after: list[Box]) -> None:
         refuse_neighbours(name, "The images of the batch are no longer one dimension")
 
 
-def _kind(box: Box) -> str:
+def _described(box: BoxLike) -> str:
     return f"{tuple(box.shape)} {box.dtype}"

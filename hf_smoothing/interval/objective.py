@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii, check_largest
-from hf_smoothing.interval.trace import Trace
+from hf_smoothing.interval.trace import BoxLike, Trace
 from hf_smoothing.training.objectives import Batch, ObjectiveState
 
 
@@ -141,7 +141,7 @@ def robust_cross_entropy(margins: Margins) -> Tensor:
     return F.softplus(others).mean()
 
 
-def warm_up_regularisers(first: Box, layers: list[Box]) -> tuple[Tensor, Tensor]:
+def warm_up_regularisers(first: Box, layers: Sequence[BoxLike]) -> tuple[Tensor, Tensor]:
     """L_tight and L_relu: keep the widths from exploding, and active and inactive units in balance. Means over the activations.
 
     Args:

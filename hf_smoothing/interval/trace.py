@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from hf_smoothing.interval.memory import Memory
 from hf_smoothing.interval.refusals import refuse
-
-
-if TYPE_CHECKING:
-    from hf_smoothing.interval.box import Box
 
 
 @dataclass
@@ -48,7 +45,7 @@ class Trace:
     statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     update_running: bool = True
     read: int = 0
-    before_activations: list[Box] = field(default_factory=list)
+    before_activations: list[BoxLike] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
     last_linear: LinearLayer | None = None
     origins: bool = False
@@ -87,7 +84,7 @@ class LinearLayer:
 
     weight: Tensor
     bias: Tensor | None
-    before: Box
+    before: BoxLike
     number: int
     error: Tensor | None
 
@@ -103,7 +100,7 @@ class Linear:
         terms: Number of terms summed for one entry at most.
     """
 
-    source: Box
+    source: BoxLike
     function: Callable[[Tensor], Tensor]
     absolute: Callable[[Tensor], Tensor]
     terms: int
@@ -124,8 +121,54 @@ class Origin:
     parts: tuple[Linear, ...] = ()
     shift: Tensor | float = 0.0
     shift_sizes: Tensor | float = 0.0
-    activation: Box | None = None
+    activation: BoxLike | None = None
     error: Tensor | None = None
+
+
+class BoxLike(Protocol):
+    """What a trace, `dispatch` and `crown` use of a box: the class itself (`box.Box`) is built upon them."""
+
+    trace: Trace
+    dtype: torch.dtype
+    batch: int | None
+    origin: Origin | None
+    number: int
+    memory: Memory
+    version: int
+
+    @property
+    def lower(self) -> Tensor:
+        """The lower end."""
+
+    @property
+    def upper(self) -> Tensor:
+        """The upper end."""
+
+    @property
+    def centre(self) -> Tensor:
+        """The midpoint."""
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the width."""
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the shape, dtype and device of both ends."""
+
+    @property
+    def largest(self) -> Tensor:
+        """The largest absolute value of each entry."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of each end."""
+
+    def frozen(self) -> Self:
+        """The same content in another object."""
+
+    def become(self, other: Self, name: str) -> None:
+        """Take the content of another box, as the operation in place of this name does."""
 
 
 def same(x: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_smoothing.interval import certificates, margins
+from hf_smoothing.interval import certificates, margins, registry
 from hf_smoothing.interval.memory import Memory
-from hf_smoothing.interval.rules import OPERATIONS, RULES, arithmetic, in_place_functions, pooling, registry
+from hf_smoothing.interval.registry import OPERATIONS, RULES, in_place_functions
+from hf_smoothing.interval.rules import arithmetic, pooling
 from hf_smoothing.interval.trace import Origin
 from tests.support import fuzz_networks
 from tests.support.fuzz_networks import Tally, check, draw_program

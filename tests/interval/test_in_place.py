@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
-from hf_smoothing.interval.rules import RULES
+from hf_smoothing.interval.registry import RULES
 from tests.support.bounded_networks import Hidden, attacked, broken, every, images, pixels
 
 

@@ -14,7 +14,7 @@ from transformers import RegNetConfig, RegNetForImageClassification
 
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
-from hf_smoothing.interval.rules import OPERATIONS
+from hf_smoothing.interval.registry import OPERATIONS
 from tests.support.bounded_networks import Hidden, attacked, broken, every, images, pixels
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from hf_smoothing.interval import Trace, UnsupportedOperationError, box_around, linf_certificates
 from hf_smoothing.interval.margins import margins_of
-from hf_smoothing.interval.rules import RULES
+from hf_smoothing.interval.registry import RULES
 from tests.support.fuzz_operations import ARGUMENTS, LISTS
 
 

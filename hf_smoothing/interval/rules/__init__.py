@@ -2,10 +2,10 @@
 
 A linear map sends centre c and half-width r to W c + b and |W| r; a non-decreasing function sends the two ends to the two ends
 (Gowal et al., arXiv 1810.12715). A rule is a function whose parameters are the arguments that it has been proven for; `dispatch`
-refuses all others.
+refuses all others. Importing this package enters all rules in the `registry`.
 """
 
-from hf_smoothing.interval.rules import (  # noqa: F401  # importing them registers their rules
+from hf_smoothing.interval.rules import (
     arithmetic,
     elementwise,
     joins,
@@ -16,7 +16,16 @@ from hf_smoothing.interval.rules import (  # noqa: F401  # importing them regist
     turning,
     unchanged,
 )
-from hf_smoothing.interval.rules.registry import OPERATIONS, RULES, in_place_functions
 
 
-__all__ = ["OPERATIONS", "RULES", "in_place_functions"]
+__all__ = [
+    "arithmetic",
+    "elementwise",
+    "joins",
+    "moves",
+    "parts",
+    "pooling",
+    "products",
+    "turning",
+    "unchanged",
+]

@@ -18,8 +18,8 @@ from torch import Tensor
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.constants import number
 from hf_smoothing.interval.refusals import refuse
+from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import give_up_overflow, widened
-from hf_smoothing.interval.rules.registry import rule
 from hf_smoothing.interval.trace import Origin
 
 

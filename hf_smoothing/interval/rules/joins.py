@@ -12,7 +12,7 @@ from hf_smoothing.interval.batches import same_for_all
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.constants import constant
 from hf_smoothing.interval.refusals import refuse_neighbours
-from hf_smoothing.interval.rules.registry import rule
+from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.trace import Linear
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from hf_smoothing.interval.batches import after_move
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.refusals import refuse
-from hf_smoothing.interval.rules.registry import rule
+from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.trace import Linear
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.constants import number
 from hf_smoothing.interval.refusals import refuse, refuse_neighbours
+from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rules.moves import moved, whole
-from hf_smoothing.interval.rules.registry import rule
 from hf_smoothing.interval.trace import Linear
 
 

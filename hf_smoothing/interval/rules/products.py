@@ -13,8 +13,8 @@ from hf_smoothing.interval import constants
 from hf_smoothing.interval.batches import images_first
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.refusals import refuse, refuse_neighbours
+from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import widened
-from hf_smoothing.interval.rules.registry import rule
 from hf_smoothing.interval.trace import Linear, LinearLayer
 
 

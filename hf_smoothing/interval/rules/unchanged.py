@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.refusals import refuse
+from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import widened
-from hf_smoothing.interval.rules.registry import rule
 from hf_smoothing.interval.trace import Linear, same
 
 

@@ -1,4 +1,4 @@
-"""Where the rules are kept."""
+"""The table of rules: from functions of torch to what they do to boxes. The modules of `rules` enter theirs when they are imported."""
 
 from __future__ import annotations
 

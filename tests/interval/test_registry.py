@@ -1,0 +1,32 @@
+"""Every rule is registered, whichever module of the room is imported first."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_smoothing.interval import rules
+from hf_smoothing.interval.registry import OPERATIONS
+
+
+SCRIPT = """
+import torch, {entry}
+from hf_smoothing.interval.registry import OPERATIONS
+from hf_smoothing.interval.box import Box
+box = torch.relu(2.0 * Box(-torch.ones(1), torch.ones(1)))
+assert (float(box.lower), float(box.upper)) == (0.0, 2.0)
+print(*OPERATIONS)
+"""
+
+
+def test_every_file_of_rules_is_imported():
+    files = {file.stem for file in Path(rules.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {operation.rule.__module__.rsplit(".", 1)[1] for operation in OPERATIONS.values()} == files
+
+
+@pytest.mark.parametrize("entry", ["hf_smoothing.interval", "hf_smoothing.interval.box"])
+def test_a_fresh_process_knows_every_rule(entry):
+    script = SCRIPT.format(entry=entry)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == list(OPERATIONS)
