@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback
 
-
-if TYPE_CHECKING:
-    from hf_smoothing.training.trainer import RobustTrainer
 
 OWN_WEIGHTS = "training_weights.safetensors"
 """In a checkpoint of a run with `ema_decay`: the weights that training goes on from; the model file holds their average."""
@@ -67,17 +64,20 @@ def _copy(values: dict[str, Tensor], model: nn.Module) -> None:
 
 
 class AveragingCallback(TrainerCallback):
-    """Updates the trainer's average after each optimizer step."""
+    """Takes the new weights into a running average after each optimizer step.
 
-    def __init__(self, trainer: RobustTrainer, decay: float) -> None:
-        self.trainer, self.decay = trainer, decay
+    Args:
+        average: Gives the average of the training at hand; asked when it begins, and after each step.
+        model: Gives the model in training.
+    """
+
+    def __init__(self, average: Callable[[], WeightAverage], model: Callable[[], nn.Module]) -> None:
+        self.average, self.model = average, model
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """A new average, unless one was restored with the checkpoint."""
-        if self.trainer.average is None:
-            self.trainer.average = WeightAverage(self.trainer.model, self.decay)
+        """Begin the average at the weights before the first step."""
+        self.average()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take in the new weights."""
-        if self.trainer.average is not None:
-            self.trainer.average.update(self.trainer.model, state.global_step)
+        self.average().update(self.model(), state.global_step)

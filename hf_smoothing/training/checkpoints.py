@@ -13,20 +13,49 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.models.weights import load_whole
-from hf_smoothing.training.averaging import OWN_WEIGHTS, WeightAverage
+from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage
 from hf_smoothing.training.finite import FiniteWatch
 from hf_smoothing.training.model_card import differences
 
 
 class WholeCheckpoints(Trainer):
-    """The stock Trainer loads a state dict saved under other names, and keeps what does not match."""
+    """The stock Trainer loads a state dict saved under other names, and keeps what does not match.
+
+    Args:
+        note: How the network is trained, as its configuration will say: "noise" and "objective".
+        kwargs: As for `transformers.Trainer`.
+    """
 
     args: Any
     model: Any
-    average: WeightAverage | None
-    note: dict[str, Any]
-    _watch: FiniteWatch
-    _last_checkpoint: str | None
+
+    def __init__(self, *, note: dict[str, Any], **kwargs: Any) -> None:
+        self.note = note
+        self._forget()
+        super().__init__(**kwargs)
+        if self.args.ema_decay is not None:
+            self.add_callback(AveragingCallback(self._running_average, lambda: self.model))
+
+    def _forget(self) -> None:
+        """Begin anew, whatever an earlier training, perhaps broken off, has left."""
+        self.average: WeightAverage | None = None
+        self._finite_watch = FiniteWatch()
+        self._last_checkpoint: str | None = None
+
+    def _running_average(self) -> WeightAverage:
+        """The average of the training at hand: it begins with it, unless a checkpoint brought it."""
+        if self.average is None:
+            self.average = WeightAverage(self.model, self.args.ema_decay)
+        return self.average
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent; the model ends with its averaged weights where there are any."""
+        self._forget()
+        result = super().train(*args, **kwargs)
+        if self.average is not None:
+            self.average.copy_to(self.model)
+            self.average = None
+        return result
 
     @contextmanager
     def _averaged(self) -> Iterator[dict[str, Tensor] | None]:
@@ -38,7 +67,7 @@ class WholeCheckpoints(Trainer):
             yield own
 
     def _check_finite(self, model: nn.Module | None = None) -> None:
-        self._watch.check(self.state.global_step, self._last_checkpoint, model, self.args.world_size)
+        self._finite_watch.check(self.state.global_step, self._last_checkpoint, model, self.args.world_size)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_finite(self.model)

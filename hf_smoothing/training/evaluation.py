@@ -60,13 +60,19 @@ class EvaluationSums:
 
 
 class ImageMeans(WholeCheckpoints):
-    """The stock Trainer's loss is a mean over batches in which the copies that fill up the last one count; here it is one over images."""
+    """The stock Trainer's loss is a mean over batches in which the copies that fill up the last one count; here it is one over images.
 
-    preprocessing: Preprocessing | None
-    _labels: int | None
-    _evaluated = 0
-    _sums = EvaluationSums()
-    _cost_said = False
+    Args:
+        num_labels: Number of classes, or None for an autoencoder.
+        preprocessing: Of a plain backbone's pixels, or None where the model does it.
+        kwargs: As for `WholeCheckpoints`.
+    """
+
+    def __init__(self, *, num_labels: int | None, preprocessing: Preprocessing | None, **kwargs: Any) -> None:
+        self._num_labels, self.preprocessing = num_labels, preprocessing
+        self._evaluated, self._sums = 0, EvaluationSums()
+        self._cost_said = False
+        super().__init__(**kwargs)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the parent, with the averaged weights where there are any.
@@ -74,7 +80,7 @@ class ImageMeans(WholeCheckpoints):
         Raises:
             ValueError: If the data set names the classes otherwise than the model does.
         """
-        if self._labels is not None:
+        if self._num_labels is not None:
             check_classes(self.model, eval_dataset)
         with self._averaged():
             metrics: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
@@ -116,6 +122,12 @@ class ImageMeans(WholeCheckpoints):
             1 + self._copies, self._copies,
         )  # fmt: skip
 
+    def _share_buffers(self) -> None:
+        """Give every rank the batch-norm statistics of rank 0: each has seen other images, so theirs differ."""
+        if self.args.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     @property
     def _copies(self) -> int:
         asked = self.args.eval_num_samples
@@ -132,7 +144,7 @@ class ImageMeans(WholeCheckpoints):
         inputs = dict(self._prepare_inputs(inputs))
         count = len(inputs["pixel_values"])
         real = real_images(self.accelerator.gradient_state, count, self.args.process_index, self.args.world_size)
-        if self._labels is None:
+        if self._num_labels is None:
             inputs = {name: values[: max(real, 1)] for name, values in inputs.items()}
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss = self.compute_loss(model, inputs).detach()

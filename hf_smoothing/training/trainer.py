@@ -18,7 +18,6 @@ from hf_smoothing.noise import training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels, warn_other_framing
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
-from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
 from hf_smoothing.training.checks import (
     check_classes,
     check_one_owner,
@@ -31,7 +30,6 @@ from hf_smoothing.training.checks import (
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.device_data import ResidentPixels
 from hf_smoothing.training.evaluation import ImageMeans
-from hf_smoothing.training.finite import FiniteWatch
 from hf_smoothing.training.layerwise import last_blocks, split_by_depth
 from hf_smoothing.training.model_card import add_to_card, objective_note
 from hf_smoothing.training.objectives import (
@@ -84,7 +82,7 @@ class RobustTrainer(ImageMeans):
         **kwargs: Any,
     ) -> None:
         check_request(model, args, objective, kwargs)
-        self._labels = None if is_autoencoder(model) else model.config.num_labels
+        num_labels = None if is_autoencoder(model) else model.config.num_labels
         check_one_owner(model, args, processing_class)
         if isinstance(model, SmoothedClassifier):
             model.config.noise_owner = args.noise_owner  # what the saved configuration says should be what was done
@@ -93,9 +91,9 @@ class RobustTrainer(ImageMeans):
         name = asked if isinstance(asked, str) else getattr(asked, "__name__", type(asked).__name__)
         mixture = args.mixture()
         noise = getattr(model.config, "noise", None) if mixture is None else mixture.to_dict()
-        self.note = {"noise": noise, "objective": objective_note(self.objective, name)}
+        note = {"noise": noise, "objective": objective_note(self.objective, name)}
         self._unlabelled = asked in UNLABELLED
-        self.preprocessing = find_preprocessing(model, args, processing_class)
+        preprocessing = find_preprocessing(model, args, processing_class)
         if args.trainable is not None:
             train_only(model, args.trainable)
         elif args.train_last is not None:
@@ -108,56 +106,46 @@ class RobustTrainer(ImageMeans):
         self._pixels_checked = self._looked = False
         self._noted_size: tuple[int, ...] | None = None
         self._logs: dict[str, tuple[Tensor, int]] = {}
-        self._watch = FiniteWatch()
-        self._last_checkpoint: str | None = None
-        self.average: WeightAverage | None = None
         train_dataset = kwargs.pop("train_dataset", None)
         self._framing = getattr(train_dataset, "framing", None)
         warn_other_framing(model, train_dataset)
-        if self._labels is not None:
+        if num_labels is not None:
             check_classes(model, train_dataset)
             check_classes(model, kwargs.get("eval_dataset"))
         if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
             where = args.device if args.data_on_device else torch.device("cpu")
-            train_dataset = ResidentPixels(train_dataset, where, self._labels)
+            train_dataset = ResidentPixels(train_dataset, where, num_labels)
         elif args.data_on_device:
             raise ValueError(
                 "`data_on_device` needs decoded pixels, no data_collator of your own and remove_unused_columns=False, got "
                 f"{type(train_dataset).__name__}. Pass PixelDataset(...).decode() as train_dataset."
             )
         super().__init__(
+            note=note,
+            num_labels=num_labels,
+            preprocessing=preprocessing,
             model=model,
             args=args,
             train_dataset=train_dataset,
-            data_collator=data_collator or PixelCollator(self._labels, ready=args.noise_owner == "processor"),
+            data_collator=data_collator or PixelCollator(num_labels, ready=args.noise_owner == "processor"),
             processing_class=processing_class,
             **kwargs,
         )
         self._rates_by_depth = args.body_learning_rate is not None or args.layer_decay < 1.0
         check_optimizer(self, self._rates_by_depth)
-        if args.ema_decay is not None:
-            self.add_callback(AveragingCallback(self, args.ema_decay))
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a
         # ResNet, whose forward takes **kwargs and so seems to scale its loss itself.
         self.model_accepts_loss_kwargs = False
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; afterwards all ranks hold the same model, and it runs in the dtype of its weights."""
-        self._forget()
+        self._logs = {}  # an earlier training, perhaps broken off, may have left some
         result = super().train(*args, **kwargs)
-        if self.average is not None:
-            self.average.copy_to(self.model)
-            self.average = None
         self._share_buffers()
         self._check_finite(self.model)
         # Mixed precision wraps `forward`: a classifier made of this model must not run in half precision unasked.
         self.model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return result
-
-    def _forget(self) -> None:
-        """What an earlier training, perhaps broken off, has left."""
-        self._watch, self._logs = FiniteWatch(), {}
-        self.average, self._last_checkpoint = None, None
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in train(): the loop starts again with a smaller batch after running out of memory.
@@ -177,12 +165,6 @@ class RobustTrainer(ImageMeans):
         if not made and self._rates_by_depth:
             split_by_depth(optimizer, self.model, self.args)
         return optimizer
-
-    def _share_buffers(self) -> None:
-        """Give every rank the batch-norm statistics of rank 0: each has seen other images, so theirs differ."""
-        if self.args.world_size > 1:
-            for buffer in self.model.buffers():
-                torch.distributed.broadcast(buffer, src=0)
 
     def classify(self, pixels: Tensor, model: nn.Module | None = None, **inputs: Any) -> Tensor:
         """Logits of the model in training for [0, 1] pixels (noise allowed): the base classifier of the theory. `inputs` are for the model."""
@@ -205,7 +187,7 @@ class RobustTrainer(ImageMeans):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The objective in training; the model's own loss in evaluation, but of an autoencoder the objective."""
-        if not model.training and self._labels is not None:
+        if not model.training and self._num_labels is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         for norm in self._frozen_norms:
             norm.eval()
@@ -236,7 +218,7 @@ class RobustTrainer(ImageMeans):
                 raise ValueError(
                     f"Nothing that is trained changes the loss of {self.note['objective']['name']!r}. Name other modules in `trainable`, or leave it out."
                 )
-            self._watch.see(loss)
+            self._finite_watch.see(loss)
             for name, value in logs.items():
                 total, count = self._logs.get(name, (0.0, 0))
                 self._logs[name] = (total + value.detach(), count + 1)

@@ -1,8 +1,10 @@
-"""Which room may import which: see the arrows of the design. Each question is asked in a fresh process."""
+"""Which room may import which, and that no modules import each other in a circle. What is loaded is asked in fresh processes."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -87,22 +89,47 @@ print(*sys.modules)
     assert not {"transformers", "evaluate", "datasets"} & set(done.stdout.split())
 
 
-def imported_rooms(room: str) -> set[str]:
-    files = sorted((ROOT / room).rglob("*.py")) if (ROOT / room).is_dir() else [ROOT / f"{room}.py"]
-    rooms = set()
-    for file in files:
+def import_graph(package: Path) -> dict[str, set[str]]:
+    """From each module of a package to the modules of it that its text imports: at the top, inside functions, and for types alone.
+
+    A package stands for its `__init__`; the packages around an imported module count only where they are named themselves.
+    """
+    files = {}
+    for file in package.rglob("*.py"):
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    graph = {}
+    for module, file in files.items():
+        names = []
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = []
             if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
+                names += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{file.name}: imports are absolute in this package"
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            rooms |= {name.split(".")[1] for name in names if name.startswith("hf_smoothing.")}
-    return {name for name in rooms if (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()} - {room}
+                assert node.level == 0, f"{module}: imports are absolute in this package"
+                inside = [f"{node.module}.{alias.name}" for alias in node.names]
+                names += [name if name in files else node.module for name in inside]
+        graph[module] = {name for name in names if name in files}
+    return graph
 
 
-def test_every_room_has_its_arrows():
+def circle_in(graph: dict[str, set[str]]) -> str:
+    """The modules of a circle, each importing the next, or "" where there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return " -> ".join(reversed(error.args[1]))
+    return ""
+
+
+GRAPH = import_graph(ROOT)
+
+
+def imported_rooms(room: str) -> set[str]:
+    inside = [module for module in GRAPH if module.split(".")[1:2] == [room]]
+    return {name.split(".")[1] for module in inside for name in GRAPH[module] if "." in name} - {room}
+
+
+def test_no_top_level_module_is_unknown_to_the_arrows():
     rooms = {path.stem for path in ROOT.iterdir() if (path / "__init__.py").is_file() or path.suffix == ".py"}
     assert rooms - {"__init__", "cli"} == set(ARROWS)  # the command line imports everything
 
@@ -110,6 +137,37 @@ def test_every_room_has_its_arrows():
 @pytest.mark.parametrize("room", ARROWS)
 def test_rooms_import_along_the_arrows(room):
     assert imported_rooms(room) <= ARROWS[room]
+
+
+def test_neither_modules_nor_arrows_run_in_a_circle():
+    assert circle_in(GRAPH) == ""
+    assert circle_in(ARROWS) == ""
+
+
+PLANTED = {
+    "at the top": "from planted.room.high import Trainer",
+    "of a module": "import planted.room.high",
+    "by its name": "from planted.room import high",
+    "in a function": "def late():\n    from planted.room.high import Trainer\n    return Trainer",
+    "of a type": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from planted.room.high import Trainer",
+}
+
+
+@pytest.mark.parametrize("text", PLANTED.values(), ids=PLANTED)
+def test_a_planted_circle_is_found_and_named(tmp_path, text):
+    room = tmp_path / "planted" / "room"
+    room.mkdir(parents=True)
+    for file in (room.parent / "__init__.py", room / "__init__.py"):
+        file.write_text("")
+    (room / "high.py").write_text("from planted.room.middle import average\n\nclass Trainer: ...\n")
+    (room / "middle.py").write_text("from planted.room.low import OWN\n\naverage = OWN\n")
+    (room / "low.py").write_text("OWN = 1\n")
+    assert circle_in(import_graph(room.parent)) == ""
+    (room / "low.py").write_text(f"{text}\nOWN = 1\n")
+    modules = circle_in(import_graph(room.parent)).split(" -> ")
+    circle = [f"planted.room.{name}" for name in ("high", "middle", "low")]
+    assert modules[0] == modules[-1] and set(modules) == set(circle)
+    assert all(circle[(circle.index(a) + 1) % 3] == b for a, b in itertools.pairwise(modules))
 
 
 def test_public_names_resolve_and_unknown_ones_do_not():
