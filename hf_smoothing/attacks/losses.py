@@ -92,7 +92,7 @@ def log_mean_softmax(logits: Tensor, dim: int = 0) -> Tensor:
     return torch.logsumexp(log_p, dim=dim) - math.log(logits.shape[dim])
 
 
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) of tables of log-probabilities (..., classes), without their last axis; they are broadcast."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 

@@ -92,7 +92,7 @@ def add_lora(
         "target_modules": wanted,
     }
     inject_lora(model.base_network, settings)
-    train_adapters_only(model)
+    freeze_all_but_adapters(model)
     model.config.lora = settings
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return float(sum(n for n, trained in sizes if trained) / sum(n for n, _ in sizes))
@@ -117,7 +117,7 @@ def inject_lora(classifier: nn.Module, settings: dict[str, Any]) -> None:
     inject_adapter_in_model(config, classifier)
 
 
-def train_adapters_only(model: Any) -> None:
+def freeze_all_but_adapters(model: Any) -> None:
     """Make the updates and the head trainable, and nothing else."""
     head = _head(model)
     for name, parameter in model.named_parameters():

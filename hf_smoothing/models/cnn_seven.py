@@ -58,7 +58,7 @@ class CnnSevenForImageClassification(PreTrainedModel):
         super().__init__(config)
         w, side = config.width, -(-config.image_size // 2)
         side = -(-side // config.last_stride)
-        plan = [
+        convolutions = [
             (config.num_channels, w, 1),
             (w, w, 1),
             (w, 2 * w, 2),
@@ -66,7 +66,7 @@ class CnnSevenForImageClassification(PreTrainedModel):
             (2 * w, 2 * w, config.last_stride),
         ]
         layers: list[nn.Module] = []
-        for inside, outside, stride in plan:
+        for inside, outside, stride in convolutions:
             layers += [nn.Conv2d(inside, outside, 3, stride, 1), nn.BatchNorm2d(outside), nn.ReLU()]
         layers += [nn.Flatten(), nn.Linear(2 * w * side**2, 8 * w), nn.BatchNorm1d(8 * w), nn.ReLU()]
         self.body = nn.Sequential(*layers)

@@ -16,7 +16,7 @@ from hf_smoothing.certification import Certificate, Draws, Prediction, certify, 
 from hf_smoothing.certification.options import CertifyOptions, PredictOptions, documented
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
-from hf_smoothing.models.adapters import inject_lora, train_adapters_only
+from hf_smoothing.models.adapters import freeze_all_but_adapters, inject_lora
 from hf_smoothing.models.checkpoints import find_network, in_float32, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.outputs import Output, classifier_output
@@ -77,7 +77,7 @@ class SmoothedClassifier(PreTrainedModel):
         loaded: Any = load_whole(super().from_pretrained, pretrained_model_name_or_path, in_float32(kwargs), *args)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         if model.config.lora is not None:
-            train_adapters_only(model)
+            freeze_all_but_adapters(model)
         return loaded
 
     @classmethod

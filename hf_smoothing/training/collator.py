@@ -28,7 +28,7 @@ class PixelCollator:
         self.ready = ready
 
     def __call__(self, items: Sequence[Mapping[str, Any]] | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The batch of items, mappings with "pixel_values" and maybe "labels" (or "label"); or a batch that `ResidentPixels` made."""
+        """The batch of items, mappings with "pixel_values" and maybe "labels" (or "label"); or a batch that `DevicePixels` made."""
         if isinstance(items, Mapping):
             return dict(items)
         if not items:

@@ -13,7 +13,7 @@ from hf_smoothing.data import DecodedPixels
 from hf_smoothing.training.collator import check_labels
 
 
-class ResidentPixels(Dataset[dict[str, Any]]):
+class DevicePixels(Dataset[dict[str, Any]]):
     """Decoded pixels of which a `DataLoader` takes a whole batch by one indexing, on the device.
 
     3 KB per image at 32 px: 150 MB for CIFAR-10, 300 MB for Tiny-ImageNet, 9.6 GB for ImageNet at 50 px.

@@ -13,7 +13,7 @@ from hf_smoothing.models.network import block_lists, head_parameters
 
 
 @dataclass(frozen=True)
-class Depths:
+class ParameterDepths:
     """Where each parameter of a classifier sits.
 
     Attributes:
@@ -28,7 +28,7 @@ class Depths:
     blocks: int
 
 
-def parameter_depths(model: nn.Module) -> Depths:
+def parameter_depths(model: nn.Module) -> ParameterDepths:
     """Depth of every parameter of an image classifier of `transformers`, wrapped or not.
 
     The blocks are the items of the backbone's largest outermost `ModuleList`: stages of a ResNet, layers of a ViT; with them go the items of
@@ -54,7 +54,7 @@ def parameter_depths(model: nn.Module) -> Depths:
         start = next((start for start in starts if parameter.startswith(start)), None)
         passed = passed or start is not None
         of[parameter] = int(parameter[len(start) :].split(".")[0]) + 1 if start else (count + 1 if passed else 0)
-    return Depths(of, head, count)
+    return ParameterDepths(of, head, count)
 
 
 def last_blocks(model: nn.Module, count: int) -> list[str]:

@@ -25,11 +25,11 @@ from hf_smoothing.training.checks import (
     check_request,
     find_preprocessing,
     pixels_note,
-    train_only,
 )
 from hf_smoothing.training.collator import PixelCollator
-from hf_smoothing.training.device_data import ResidentPixels
+from hf_smoothing.training.device_data import DevicePixels
 from hf_smoothing.training.evaluation import ImageMeans
+from hf_smoothing.training.freezing import freeze_all_but
 from hf_smoothing.training.layerwise import last_blocks, split_by_depth
 from hf_smoothing.training.model_card import add_to_card, objective_note
 from hf_smoothing.training.objectives import (
@@ -95,9 +95,9 @@ class RobustTrainer(ImageMeans):
         self._unlabelled = asked in UNLABELLED
         preprocessing = find_preprocessing(model, args, processing_class)
         if args.trainable is not None:
-            train_only(model, args.trainable)
+            freeze_all_but(model, args.trainable)
         elif args.train_last is not None:
-            train_only(model, last_blocks(model, args.train_last))
+            freeze_all_but(model, last_blocks(model, args.train_last))
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -114,7 +114,7 @@ class RobustTrainer(ImageMeans):
             check_classes(model, kwargs.get("eval_dataset"))
         if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
             where = args.device if args.data_on_device else torch.device("cpu")
-            train_dataset = ResidentPixels(train_dataset, where, num_labels)
+            train_dataset = DevicePixels(train_dataset, where, num_labels)
         elif args.data_on_device:
             raise ValueError(
                 "`data_on_device` needs decoded pixels, no data_collator of your own and remove_unused_columns=False, got "

@@ -5,7 +5,7 @@ import torch
 
 from hf_smoothing.data import DecodedPixels, PixelDataset
 from hf_smoothing.training.collator import PixelCollator
-from hf_smoothing.training.device_data import ResidentPixels
+from hf_smoothing.training.device_data import DevicePixels
 from tests.support.tiny import SIZE, any_model, assert_same_tensors, data, image_dataset, plain, tensors, trainer
 
 
@@ -168,23 +168,23 @@ def test_labels_outside_the_classes_are_refused_at_once(wrong, on_device, tmp_pa
 
 def test_unlabelled_images_cannot_be_trained_on(tmp_path):
     unlabelled = DecodedPixels(data(8).pixels, None)
-    assert ResidentPixels(unlabelled, torch.device("cpu"), 3)[0].keys() == {"pixel_values"}
+    assert DevicePixels(unlabelled, torch.device("cpu"), 3)[0].keys() == {"pixel_values"}
     with pytest.raises(ValueError, match="Training needs 'labels'"):
         train("vit", tmp_path, unlabelled, data_on_device=True)
 
 
 def test_items_and_batches():
     decoded = data(7)
-    resident = ResidentPixels(decoded, torch.device("cpu"), 3)
-    assert len(resident) == 7
-    batch = resident.__getitems__([6, 0, 6])
+    on_device = DevicePixels(decoded, torch.device("cpu"), 3)
+    assert len(on_device) == 7
+    batch = on_device.__getitems__([6, 0, 6])
     assert batch["pixel_values"].dtype == torch.uint8 and batch["labels"].dtype == torch.int64
     assert torch.equal(batch["pixel_values"], decoded.pixels[[6, 0, 6]])
     assert torch.equal(batch["labels"], decoded.labels[[6, 0, 6]])
-    item = resident[4]
+    item = on_device[4]
     assert torch.equal(item["pixel_values"], decoded.pixels[4]) and item["labels"] == decoded.labels[4]
     with pytest.raises(IndexError):
-        resident[7]
+        on_device[7]
 
 
 def test_nothing_is_pinned_on_the_device(tmp_path):

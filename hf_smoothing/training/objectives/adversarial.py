@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks import Norm, ascend, pgd
-from hf_smoothing.attacks.losses import divergence
+from hf_smoothing.attacks.losses import kl_divergence
 from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of
 from hf_smoothing.units import check_radius
 
@@ -83,12 +83,12 @@ def trades(
         with torch.no_grad():
             target = F.log_softmax(network(batch.pixels).float(), dim=1)
         moved = ascend(
-            lambda x: divergence(target, F.log_softmax(network(x).float(), dim=1)),
+            lambda x: kl_divergence(target, F.log_softmax(network(x).float(), dim=1)),
             batch.pixels, epsilon=epsilon, norm=norm, steps=steps, start=start, generator=state.generator, keep="last",
         )  # fmt: skip
     logits = network(batch.pixels).float()
     standard = F.cross_entropy(logits, batch.labels, label_smoothing=state.label_smoothing)
-    robust = divergence(F.log_softmax(logits, dim=1), F.log_softmax(network(moved).float(), dim=1)).mean()
+    robust = kl_divergence(F.log_softmax(logits, dim=1), F.log_softmax(network(moved).float(), dim=1)).mean()
     return standard + weight * robust, {"standard": standard, "divergence": robust}
 
 

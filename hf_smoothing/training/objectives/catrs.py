@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_smoothing.attacks.losses import divergence, log_mean_softmax
+from hf_smoothing.attacks.losses import kl_divergence, log_mean_softmax
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
@@ -74,7 +74,7 @@ def cat_rs(
     target = log_mean_softmax(logits).detach()
     worst = _worst_noise(network, batch.pixels, noise, target, epsilon, steps)
     moved = F.log_softmax(network((batch.pixels + worst).flatten(0, 1)).float(), dim=-1).unflatten(0, noise.shape[:2])
-    high = (divergence(target, moved).amax(0) * (accepted == count)).mean()
+    high = (kl_divergence(target, moved).amax(0) * (accepted == count)).mean()
     return low + weight * high, {"low": low, "high": high, "confidence": confidence.mean()}
 
 

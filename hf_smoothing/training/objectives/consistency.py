@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_smoothing.attacks.losses import divergence, log_mean_softmax
+from hf_smoothing.attacks.losses import kl_divergence, log_mean_softmax
 from hf_smoothing.training.objectives.base import Batch, ObjectiveState, for_each_image, noisy_copies
 
 
@@ -49,7 +49,7 @@ def consistency(
     losses = F.nll_loss(log_p.flatten(0, 1), batch.labels.repeat(copies))
     if state.label_smoothing:
         losses = (1.0 - state.label_smoothing) * losses - state.label_smoothing * log_p.mean()
-    apart = divergence(log_mean, log_p).mean(0)  # of each image
+    apart = kl_divergence(log_mean, log_p).mean(0)  # of each image
     uncertainty = -(log_mean.exp() * log_mean).sum(-1).mean()
     loss = losses + (weights * apart).mean() + entropy * uncertainty
     return loss, {"cross_entropy": losses, "divergence": apart.mean(), "entropy": uncertainty}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks import ascend, ddn
-from hf_smoothing.attacks.losses import divergence, log_mean_softmax, log_odds
+from hf_smoothing.attacks.losses import kl_divergence, log_mean_softmax, log_odds
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
@@ -158,7 +158,7 @@ def smoothmix(
     target = mean + share[:, None] * (1.0 / classes - mean)
     log_q = F.log_softmax(_logits(network, mixed, noise), dim=-1)
     right = (mean.argmax(1) == batch.labels).float()
-    robust = (right * divergence(target.log(), log_q).mean(0)).mean()
+    robust = (right * kl_divergence(target.log(), log_q).mean(0)).mean()
     return standard + weight * grown * robust, {"standard": standard, "mix": robust}
 
 

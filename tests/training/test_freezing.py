@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_smoothing.training.checks import train_only
+from hf_smoothing.training.freezing import freeze_all_but
 from tests.support.tiny import any_model, data, plain, smoothed, tensors, trainer
 
 
@@ -27,28 +27,30 @@ def names(model, *starts):
 )
 def test_patterns(patterns, starts):
     model = plain()
-    train_only(model, patterns)
+    freeze_all_but(model, patterns)
     assert trained(model) == names(model, *starts)
 
 
 def test_patterns_reach_into_a_wrapper():
     model = smoothed()
-    train_only(model, ["classifier"])
+    freeze_all_but(model, ["classifier"])
     # The head alone: patterns are whole components of a name.
     assert trained(model) == names(model, "base_network.classifier")
 
 
 def test_a_number_is_not_the_start_of_another():
     model = plain("vit", num_hidden_layers=12)
-    train_only(model, ["layers.1" if any("layers.1." in name for name, _ in model.named_parameters()) else "layer.1"])
+    freeze_all_but(
+        model, ["layers.1" if any("layers.1." in name for name, _ in model.named_parameters()) else "layer.1"]
+    )
     assert len(trained(model)) > 0
     assert not any(".10." in name or ".11." in name for name in trained(model))
 
 
 def test_parameters_are_unfrozen_again():
     model = plain()
-    train_only(model, ["classifier"])
-    train_only(model, ["resnet"])
+    freeze_all_but(model, ["classifier"])
+    freeze_all_but(model, ["resnet"])
     assert trained(model) == names(model, "resnet")
 
 
@@ -57,7 +59,7 @@ def test_a_pattern_that_matches_nothing_is_refused(pattern):
     with pytest.raises(
         ValueError, match=f"`trainable` names '{pattern}', which no parameter has. There are: .*classifier"
     ):
-        train_only(plain(), [pattern])
+        freeze_all_but(plain(), [pattern])
 
 
 def test_an_empty_list_is_refused(tmp_path):
