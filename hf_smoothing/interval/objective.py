@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii, check_largest
 from hf_smoothing.interval.trace import BoxLike, Trace
 from hf_smoothing.training.objectives import Batch, ObjectiveState
+from hf_smoothing.training.objectives.base import LossAndLogs, PixelsToLogits
 
 
 SMALLEST = 1e-6
@@ -27,18 +28,10 @@ TINY = 1e-12
 
 
 def adaptive_interval(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    largest: float,
-    kappa: float = 0.25,
-    adaptive: bool = True,
-    clean_share: float = 0.005,
-    ramp_share: float = 0.4,
-    regularisation: float = 0.5,
-    l1: float = 0.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    largest: float, kappa: float = 0.25, adaptive: bool = True, clean_share: float = 0.005, ramp_share: float = 0.4,
+    regularisation: float = 0.5, l1: float = 0.0,
+) -> LossAndLogs:  # fmt: skip
     """(1 - kappa) L_rob + kappa L_std + (1 - e_t / e_max) w (L_tight + L_relu) + lambda sum |W|.
 
     L_std is the cross-entropy of the clean images. L_rob = log(1 + sum_t exp(-m_t)), m_t the lower bound of f_y - f_t over the l-infinity

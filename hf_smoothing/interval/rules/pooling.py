@@ -69,51 +69,27 @@ def avg_pool1d(
     )  # fmt: skip
 
 
-@rule("avg_pool2d")
-def avg_pool2d(
-    box: Box, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Box:  # fmt: skip
-    """Weights 1 / n, or 1 / divisor for a positive one."""
-    return _average_pool(
-        "avg_pool2d", 2, box, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad, divisor_override=divisor_override
-    )  # fmt: skip
+def _average_rule(name: str, spatial: int) -> None:
+    @rule(name)
+    def pool(
+        box: Box, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
+    ) -> Box:  # fmt: skip
+        """Weights 1 / n, or 1 / divisor for a positive one."""
+        return _average_pool(
+            name, spatial, box, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad, divisor_override=divisor_override
+        )  # fmt: skip
 
 
-@rule("avg_pool3d")
-def avg_pool3d(
-    box: Box, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
-) -> Box:  # fmt: skip
-    """Weights 1 / n, or 1 / divisor for a positive one."""
-    return _average_pool(
-        "avg_pool3d", 3, box, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad, divisor_override=divisor_override
-    )  # fmt: skip
-
-
-def _adaptive_average(name: str, spatial: int, box: Box, output_size: Any) -> Box:
-    images_first(name, box, spatial + 2)
-    sizes = _edges(output_size, spatial)
-    # A window reaches over at most one entry more than the quotient, rounded up.
-    terms = math.prod(-(-edge // (size or edge)) + 1 for edge, size in zip(box.shape[2:], sizes, strict=True))
-    plain = getattr(F, name)
-    return average(name, box, lambda x: plain(x, output_size), terms, box.batch)
-
-
-@rule("adaptive_avg_pool1d")
-def adaptive_avg_pool1d(box: Box, output_size: Any) -> Box:
-    """Weights 1 / n in each window."""
-    return _adaptive_average("adaptive_avg_pool1d", 1, box, output_size)
-
-
-@rule("adaptive_avg_pool2d")
-def adaptive_avg_pool2d(box: Box, output_size: Any) -> Box:
-    """Weights 1 / n in each window."""
-    return _adaptive_average("adaptive_avg_pool2d", 2, box, output_size)
-
-
-@rule("adaptive_avg_pool3d")
-def adaptive_avg_pool3d(box: Box, output_size: Any) -> Box:
-    """Weights 1 / n in each window."""
-    return _adaptive_average("adaptive_avg_pool3d", 3, box, output_size)
+def _adaptive_average_rule(name: str, spatial: int) -> None:
+    @rule(name)
+    def pool(box: Box, output_size: Any) -> Box:
+        """Weights 1 / n in each window."""
+        images_first(name, box, spatial + 2)
+        sizes = _edges(output_size, spatial)
+        # A window reaches over at most one entry more than the quotient, rounded up.
+        terms = math.prod(-(-edge // (size or edge)) + 1 for edge, size in zip(box.shape[2:], sizes, strict=True))
+        plain = getattr(F, name)
+        return average(name, box, lambda x: plain(x, output_size), terms, box.batch)
 
 
 def _maximum_pool(name: str, spatial: int, box: Box, return_indices: bool, *options: Any) -> Box:
@@ -124,40 +100,29 @@ def _maximum_pool(name: str, spatial: int, box: Box, return_indices: bool, *opti
     return box.map(lambda x: plain(x, *options), box.batch)
 
 
-@rule("max_pool1d")
-def max_pool1d(
-    box: Box, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
-) -> Box:  # fmt: skip
-    """A maximum does not decrease in any entry: exact."""
-    return _maximum_pool("max_pool1d", 1, box, return_indices, kernel_size, stride, padding, dilation, ceil_mode)
+def _maximum_rule(name: str, spatial: int) -> None:
+    @rule(name)
+    def pool(
+        box: Box, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
+    ) -> Box:  # fmt: skip
+        """A maximum does not decrease in any entry: exact."""
+        return _maximum_pool(name, spatial, box, return_indices, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-@rule("max_pool2d")
-def max_pool2d(
-    box: Box, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
-) -> Box:  # fmt: skip
-    """A maximum does not decrease in any entry: exact."""
-    return _maximum_pool("max_pool2d", 2, box, return_indices, kernel_size, stride, padding, dilation, ceil_mode)
+def _adaptive_maximum_rule(name: str, spatial: int) -> None:
+    @rule(name)
+    def pool(box: Box, output_size: Any, return_indices: bool = False) -> Box:
+        """A maximum does not decrease in any entry: exact."""
+        return _maximum_pool(name, spatial, box, return_indices, output_size)
 
 
-@rule("max_pool3d")
-def max_pool3d(
-    box: Box, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
-) -> Box:  # fmt: skip
-    """A maximum does not decrease in any entry: exact."""
-    return _maximum_pool("max_pool3d", 3, box, return_indices, kernel_size, stride, padding, dilation, ceil_mode)
-
-
-@rule("adaptive_max_pool1d")
-def adaptive_max_pool1d(box: Box, output_size: Any, return_indices: bool = False) -> Box:
-    """A maximum does not decrease in any entry: exact."""
-    return _maximum_pool("adaptive_max_pool1d", 1, box, return_indices, output_size)
-
-
-@rule("adaptive_max_pool2d")
-def adaptive_max_pool2d(box: Box, output_size: Any, return_indices: bool = False) -> Box:
-    """A maximum does not decrease in any entry: exact."""
-    return _maximum_pool("adaptive_max_pool2d", 2, box, return_indices, output_size)
+for _spatial in (1, 2, 3):
+    _adaptive_average_rule(f"adaptive_avg_pool{_spatial}d", _spatial)
+    _maximum_rule(f"max_pool{_spatial}d", _spatial)
+for _spatial in (2, 3):  # `avg_pool1d` has no divisor
+    _average_rule(f"avg_pool{_spatial}d", _spatial)
+for _spatial in (1, 2):
+    _adaptive_maximum_rule(f"adaptive_max_pool{_spatial}d", _spatial)
 
 
 def _summed(name: str, box: Box, dim: Any, keepdim: bool) -> Box:

@@ -67,46 +67,17 @@ def _convolution(name: str, box: Box, weight: Tensor, bias: Tensor | None, terms
     return _weighted(name, box, weight, bias, lambda x, w, b: plain(x, w, b, *options), terms + 1, box.batch)
 
 
-@rule("conv1d")
-def conv1d(
-    box: Box,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Box:
-    """Each entry sums over the inputs and places of one filter."""
-    return _convolution("conv1d", box, weight, bias, weight[0].numel(), stride, padding, dilation, groups)
+def _convolution_rule(name: str) -> None:
+    @rule(name)
+    def convolution(
+        box: Box, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    ) -> Box:  # fmt: skip
+        """Each entry sums over the inputs and places of one filter."""
+        return _convolution(name, box, weight, bias, weight[0].numel(), stride, padding, dilation, groups)
 
 
-@rule("conv2d")
-def conv2d(
-    box: Box,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Box:
-    """Each entry sums over the inputs and places of one filter."""
-    return _convolution("conv2d", box, weight, bias, weight[0].numel(), stride, padding, dilation, groups)
-
-
-@rule("conv3d")
-def conv3d(
-    box: Box,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Box:
-    """Each entry sums over the inputs and places of one filter."""
-    return _convolution("conv3d", box, weight, bias, weight[0].numel(), stride, padding, dilation, groups)
+for _name in ("conv1d", "conv2d", "conv3d"):
+    _convolution_rule(_name)
 
 
 @rule("conv_transpose2d")

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from hf_smoothing.attacks import Norm, ascend, pgd
 from hf_smoothing.attacks.losses import kl_divergence
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of
+from hf_smoothing.training.objectives.base import Batch, LossAndLogs, ObjectiveState, PixelsToLogits, network_of
 from hf_smoothing.units import check_radius
 
 
 def adversarial_training(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    epsilon: float = 8 / 255,
-    norm: Norm = "linf",
-    steps: int = 10,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    epsilon: float = 8 / 255, norm: Norm = "linf", steps: int = 10,
+) -> LossAndLogs:  # fmt: skip
     """CE(f(x'), y), x' the image within epsilon of x with the largest loss that PGD finds (network in eval mode meanwhile).
 
     Args:
@@ -55,16 +47,9 @@ def adversarial_training(
 
 
 def trades(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    epsilon: float = 8 / 255,
-    norm: Norm = "linf",
-    steps: int = 10,
-    weight: float = 6.0,
-    start: float = 0.001,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    epsilon: float = 8 / 255, norm: Norm = "linf", steps: int = 10, weight: float = 6.0, start: float = 0.001,
+) -> LossAndLogs:  # fmt: skip
     """CE(f(x), y) + weight * KL(f(x) || f(x')), x' the image within epsilon of x with the largest KL that ascent finds.
 
     Args:

@@ -18,6 +18,13 @@ from hf_smoothing.models.network import Network
 from hf_smoothing.noise import NoiseMixture
 
 
+PixelsToLogits = Callable[[Tensor], Tensor]
+"""What an objective needs of a model at the least; some need a `Network`."""
+
+LossAndLogs = tuple[Tensor, dict[str, Tensor]]
+"""What an objective returns: the mean loss, and figures to log."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """A training batch on the device.
@@ -130,14 +137,12 @@ def no_smoothing(state: ObjectiveState, name: str) -> None:
 class Objective(Protocol):
     """A training loss."""
 
-    def __call__(
-        self, model: Callable[[Tensor], Tensor], batch: Batch, state: ObjectiveState
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, model: PixelsToLogits, batch: Batch, state: ObjectiveState) -> LossAndLogs:
         """The mean loss and the figures to log, for a `Network`, or for a function pixels -> logits where no more is needed."""
         ...
 
 
-Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+Loss = Callable[..., LossAndLogs]
 """An `Objective` once its settings are filled in."""
 
 

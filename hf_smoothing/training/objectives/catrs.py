@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +10,9 @@ from hf_smoothing.attacks.losses import kl_divergence, log_mean_softmax
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
+    LossAndLogs,
     ObjectiveState,
+    PixelsToLogits,
     network_of,
     no_smoothing,
     noisy_copies,
@@ -21,15 +21,9 @@ from hf_smoothing.units import check_radius
 
 
 def cat_rs(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    copies: int = 4,
-    weight: float = 1.0,
-    epsilon: float = 1.0,
-    steps: int = 4,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    copies: int = 4, weight: float = 1.0, epsilon: float = 1.0, steps: int = 4,
+) -> LossAndLogs:  # fmt: skip
     """L_low + weight * L_high, averaged over the batch.
 
     With p the share of an image's copies that are classified rightly, K ~ Binomial(copies, p), at least 1:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor
 
 from hf_smoothing.attacks.losses import kl_divergence, log_mean_softmax
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, for_each_image, noisy_copies
+from hf_smoothing.training.objectives.base import (
+    Batch,
+    LossAndLogs,
+    ObjectiveState,
+    PixelsToLogits,
+    for_each_image,
+    noisy_copies,
+)
 
 
 def consistency(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    copies: int = 2,
-    weight: float | Sequence[float] = 10.0,
-    entropy: float = 0.5,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    copies: int = 2, weight: float | Sequence[float] = 10.0, entropy: float = 0.5,
+) -> LossAndLogs:  # fmt: skip
     """mean_i CE(F_i, y) + weight * mean_i KL(F || F_i) + entropy * H(F), F being the mean of the softmax F_i of `copies` noisy copies.
 
     The copies of an image have one sigma, drawn from the mixture, so that F is the smoothed classifier at that sigma.

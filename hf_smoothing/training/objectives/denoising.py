@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from hf_smoothing.models.network import recorded
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of, no_smoothing, noisy_copies
+from hf_smoothing.training.objectives.base import (
+    Batch,
+    LossAndLogs,
+    ObjectiveState,
+    PixelsToLogits,
+    network_of,
+    no_smoothing,
+    noisy_copies,
+)
 
 
 def denoising(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    mse: float = 1.0,
-    stability: float = 0.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *, mse: float = 1.0, stability: float = 0.0
+) -> LossAndLogs:
     """mse * mean (D(x + d) - x)^2 + stability * CE(f(D(x + d)), argmax f(x)), D the denoiser and f the classifier behind it.
 
     The stability loss needs no labels: the classifier's own answers to clean images are what the denoiser should keep.

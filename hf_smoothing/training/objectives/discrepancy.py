@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from hf_smoothing.attacks import feature_pgd
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.loading import load_classifier
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.adversarial import check_attack
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of
+from hf_smoothing.training.objectives.base import Batch, LossAndLogs, ObjectiveState, PixelsToLogits, network_of
 
 
 def discrepancy_mitigation(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    epsilon: float = 0.5 / 255,
-    steps: int = 10,
-    beta: float = 500.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    epsilon: float = 0.5 / 255, steps: int = 10, beta: float = 500.0,
+) -> LossAndLogs:  # fmt: skip
     """CE(h(phi(x)), y) + beta / B * MSE(phi(x'), phi(x)), phi the penultimate features and h the head.
 
     x' is found within l-infinity distance epsilon by ascent of that MSE (network in eval mode meanwhile); the MSE is a mean over
@@ -58,13 +51,13 @@ def discrepancy_mitigation(
 
 
 def feature_distillation(
-    model: Callable[[Tensor], Tensor],
+    model: PixelsToLogits,
     batch: Batch,
     state: ObjectiveState,
     *,
     teacher: str | SmoothedClassifier,
     weight: float = 0.1,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> LossAndLogs:
     """CE(f(x), y) + weight * mean ||phi(x) - phi_teacher(x)||_2: the features stay near those of a frozen teacher.
 
     Args:

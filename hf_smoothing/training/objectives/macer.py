@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from hf_smoothing.attacks.losses import log_mean_softmax
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, no_smoothing, noisy_copies
+from hf_smoothing.training.objectives.base import (
+    Batch,
+    LossAndLogs,
+    ObjectiveState,
+    PixelsToLogits,
+    no_smoothing,
+    noisy_copies,
+)
 
 
 def macer(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    copies: int = 16,
-    weight: float = 12.0,
-    gamma: float = 8.0,
-    beta: float = 16.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    copies: int = 16, weight: float = 12.0, gamma: float = 8.0, beta: float = 16.0,
+) -> LossAndLogs:  # fmt: skip
     """mean of -log mean_i F_y + weight * sigma / 2 * max(gamma - (Phi^-1(p_1) - Phi^-1(p_2)), 0), the latter where the mean is right.
 
     p_1 and p_2 are the two largest entries of the mean over copies of softmax(beta * logits): a differentiable stand-in for vote

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hf_smoothing.models.masked import is_autoencoder
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, network_of, no_smoothing
+from hf_smoothing.training.objectives.base import (
+    Batch,
+    LossAndLogs,
+    ObjectiveState,
+    PixelsToLogits,
+    network_of,
+    no_smoothing,
+)
 
 
-def masked_denoising(
-    model: Callable[[Tensor], Tensor], batch: Batch, state: ObjectiveState
-) -> tuple[Tensor, dict[str, Tensor]]:
+def masked_denoising(model: PixelsToLogits, batch: Batch, state: ObjectiveState) -> LossAndLogs:
     """Mean over all patches, masked or not, of the squared error of the patch rebuilt from the visible patches of the noisy image.
 
     The target is the clean image as the network takes it, resized and normalised; each patch of it is standardised if the

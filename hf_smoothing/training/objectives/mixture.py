@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from scipy.special import betaincinv
-from torch import Tensor
 
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState
+from hf_smoothing.training.objectives.base import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
 def mixture_cross_entropy(
-    model: Callable[[Tensor], Tensor], batch: Batch, state: ObjectiveState, *, mixup: float = 0.0
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *, mixup: float = 0.0
+) -> LossAndLogs:
     """Mean cross-entropy of one noisy (or clean) copy of each image.
 
     With one sigma and no clean share it is Gaussian augmentation (Cohen et al., arXiv 1902.02918); with a mixture, the pretraining

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,7 +13,9 @@ from hf_smoothing.attacks.losses import kl_divergence, log_mean_softmax, log_odd
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.base import (
     Batch,
+    LossAndLogs,
     ObjectiveState,
+    PixelsToLogits,
     network_of,
     noisy_copies,
 )
@@ -22,16 +23,9 @@ from hf_smoothing.units import check_radius
 
 
 def smoothadv(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    epsilon: float = 0.5,
-    steps: int = 4,
-    copies: int = 2,
-    warm_up: float = 0.1,
-    attack: Literal["pgd", "ddn"] = "pgd",
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    epsilon: float = 0.5, steps: int = 4, copies: int = 2, warm_up: float = 0.1, attack: Literal["pgd", "ddn"] = "pgd",
+) -> LossAndLogs:  # fmt: skip
     """mean_i CE(f(x' + d_i), y), x' the image within l2 distance epsilon with the largest -log mean_i F_y(x' + d_i) found.
 
     The attack and the loss share the noise d_i. The network is in eval mode during the attack.
@@ -86,17 +80,10 @@ def smoothadv(
 
 
 def smoothmix(
-    model: Callable[[Tensor], Tensor],
-    batch: Batch,
-    state: ObjectiveState,
-    *,
-    weight: float = 5.0,
-    steps: int = 4,
-    step_size: float = 1.0,
-    copies: int = 2,
-    one_step: bool = False,
-    warm_up: float = 0.1,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    model: PixelsToLogits, batch: Batch, state: ObjectiveState, *,
+    weight: float = 5.0, steps: int = 4, step_size: float = 1.0, copies: int = 2,
+    one_step: bool = False, warm_up: float = 0.1,
+) -> LossAndLogs:  # fmt: skip
     """mean_i CE(f(x + d_i), y) + weight * mean_i KL(y_mix || F(x_mix + d_i)) for images that the mean gets right.
 
     x~ is where T normalised steps of ascent of -log mean_i F_y lead, within [0, 1] only; with lambda uniform on (0, 1/2),

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
-from torch import Tensor
 
-from hf_smoothing.training.objectives.base import Batch, ObjectiveState, noisy_copies
+from hf_smoothing.training.objectives.base import Batch, LossAndLogs, ObjectiveState, PixelsToLogits, noisy_copies
 
 
-def stability(
-    model: Callable[[Tensor], Tensor], batch: Batch, state: ObjectiveState, *, weight: float = 2.0
-) -> tuple[Tensor, dict[str, Tensor]]:
+def stability(model: PixelsToLogits, batch: Batch, state: ObjectiveState, *, weight: float = 2.0) -> LossAndLogs:
     """CE(f(x), y) + weight * mean of - sum_j F_j(x) log F_j(x + d), with gradients through both.
 
     Args:
