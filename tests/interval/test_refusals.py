@@ -109,6 +109,10 @@ REFUSED = {
         lambda self, h: F.pad(h, (1, 1), mode="reflection"),
         "'pad'. Its bound is for the modes constant, reflect",
     ),
+    "circular padding that cuts": (
+        lambda self, h: F.pad(h, (1, -1), mode="circular"),
+        r"'pad'. In mode circular its bound is for numbers >= 0, got \(1, -1\)",
+    ),
 }
 
 

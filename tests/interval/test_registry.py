@@ -1,13 +1,12 @@
 """Every rule is registered, whichever module of the room is imported first."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hf_smoothing.interval import rules
 from hf_smoothing.interval.registry import OPERATIONS
+from tests.support.processes import printed, run_python
 
 
 SCRIPT = """
@@ -27,6 +26,4 @@ def test_every_file_of_rules_is_imported():
 
 @pytest.mark.parametrize("entry", ["hf_smoothing.interval", "hf_smoothing.interval.box"])
 def test_a_fresh_process_knows_every_rule(entry):
-    script = SCRIPT.format(entry=entry)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == list(OPERATIONS)
+    assert printed(run_python("-c", SCRIPT.format(entry=entry))).split() == list(OPERATIONS)

@@ -167,6 +167,8 @@ def key(source: random.Random, x: torch.Tensor) -> Arguments:
 def padding(source: random.Random, x: torch.Tensor) -> Arguments:
     around = tuple(source.choice([0, 0, 1, -1]) for _ in range(2 * max(1, min(2, x.ndim - 2))))
     mode = source.choice(["constant", "constant", "reflect", "replicate", "circular"])
+    if mode == "circular":  # with negative numbers torch may leave entries uninitialised, and the rule refuses them
+        around = tuple(map(abs, around))
     return (around,), {"mode": mode} | ({"value": number(source)} if mode == "constant" else {})
 
 

@@ -76,6 +76,10 @@ def pad(box: Box, pad: Any, mode: str = "constant", value: float | None = None) 
     if mode not in ("constant", "reflect", "replicate", "circular"):
         refuse("pad", f"Its bound is for the modes constant, reflect, replicate and circular, got {mode!r}.")
     around = whole("pad", *pad)
+    if mode == "circular" and any(
+        edge < 0 for edge in around
+    ):  # torch may then leave entries as it found them in memory
+        refuse("pad", f"In mode circular its bound is for numbers >= 0, got {around}. Cut entries off by slicing.")
     if box.batch is not None and box.batch >= box.ndim - len(around) // 2:
         refuse_neighbours("pad", "It pads the images of the batch")
     fill = number(value or 0.0, box, "pad") if mode == "constant" else None
