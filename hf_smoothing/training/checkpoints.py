@@ -43,7 +43,7 @@ class WholeCheckpoints(Trainer):
         self._last_checkpoint: str | None = None
 
     def _running_average(self) -> WeightAverage:
-        """The average of the training at hand: it begins with it, unless a checkpoint brought it."""
+        """The current average: it begins with the training, unless a checkpoint brought it."""
         if self.average is None:
             self.average = WeightAverage(self.model, self.args.ema_decay)
         return self.average
