@@ -27,9 +27,9 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
     """Apply the rule of a torch function.
 
     Args:
-        kind: the class of boxes.
-        function: of torch.
-        args, kwargs: its arguments, boxes among them.
+        kind: The class of boxes.
+        function: The function of torch.
+        args, kwargs: Its arguments, boxes among them.
 
     Raises:
         UnsupportedOperationError: The message names the operation, if it has no sound bound with these arguments.

@@ -67,7 +67,7 @@ class AveragingCallback(TrainerCallback):
     """Takes the new weights into a running average after each optimizer step.
 
     Args:
-        average: Gives the current average; asked when it begins, and after each step.
+        average: Gives the current average; asked when training begins, and after each step.
         model: Gives the model in training.
     """
 
