@@ -9,16 +9,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hf_smoothing.attacks import Norm, distance, pgd, round_to_grid, smoothed_logits
 from hf_smoothing.certification import predict
-from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
+from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import is_stream
 from hf_smoothing.certification.rows import image_hash
@@ -27,6 +27,7 @@ from hf_smoothing.noise import fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.statistics import ABSTAIN, check_alpha, check_whole
+from hf_smoothing.types import Classifier, ImageDataset
 
 
 # A certificate holds in the open ball, so the attack stays this much inside it.
@@ -64,8 +65,8 @@ class Attacked:
 
 
 def attack_run(
-    classifier: Any,
-    dataset: Any,
+    classifier: Classifier,
+    dataset: ImageDataset,
     run: Run,
     *,
     steps: int = 20,
@@ -103,7 +104,7 @@ def attack_run(
 
     Source: Salman et al. (2019), arXiv 1906.04584 (the attack); for rounding, the threat model in `noise.grid`.
     """
-    resolve_classifier(classifier)
+    resolved = resolve_classifier(classifier)
     settings = run.settings
     if settings.get("label_aware"):
         raise RunError(
@@ -140,20 +141,24 @@ def attack_run(
             f"`restarts` is for deterministic certificates, got {restarts} for smoothed ones, whose noise is fresh at every step. Raise `steps`."
         )
     key = fresh_seed(seed)
-    device = classifier_device(classifier)
-    generator = torch.Generator(device).manual_seed(key % (1 << 63))
+    generator = torch.Generator(resolved.device).manual_seed(key % (1 << 63))
     if settings.get("deterministic"):
         runs = settings["rule"].get("covers", "real arithmetic") != "real arithmetic"
-        attack = _network_attack(classifier, steps, restarts, generator, runs)
+        # Interval bounds certify modules alone.
+        attack = _network_attack(cast(nn.Module, classifier), steps, restarts, generator, runs)
     else:
-        attack = _smoothed_attack(classifier, settings, steps, copies, n, alpha, key, generator)
+        attack = _smoothed_attack(resolved, settings, steps, copies, n, alpha, key, generator)
     norm: Norm = settings.get("norm", "l2")
     found: list[Attacked] = []
     with tqdm(total=len(chosen), desc="Attacking", unit="certificate", disable=not progress) as bar:
         for first in range(0, len(chosen), images_per_batch):
             rows = [run.rows[index] for index in chosen[first : first + images_per_batch]]
-            clean = torch.cat([to_unit_pixels(image[None]) for image in images[first : first + len(rows)]]).to(device)
-            radii = torch.tensor([row["radius"] for row in rows], dtype=torch.float64, device=device) * _INSIDE
+            clean = torch.cat([to_unit_pixels(image[None]) for image in images[first : first + len(rows)]]).to(
+                resolved.device
+            )
+            radii = (
+                torch.tensor([row["radius"] for row in rows], dtype=torch.float64, device=resolved.device) * _INSIDE
+            )
             points, answers = attack(clean, radii, rows)
             for row, how_far, (answer, draws) in zip(
                 rows, distance(points, clean, norm).tolist(), answers, strict=True
@@ -169,7 +174,7 @@ _Attack = Callable[[Tensor, Tensor, Sequence[dict[str, Any]]], tuple[Tensor, lis
 
 
 def _smoothed_attack(
-    classifier: Any,
+    classifier: ResolvedClassifier,
     settings: dict[str, Any],
     steps: int,
     copies: int,
@@ -194,7 +199,9 @@ def _smoothed_attack(
     return attack
 
 
-def _network_attack(classifier: Any, steps: int, restarts: int, generator: torch.Generator, runs: bool) -> _Attack:
+def _network_attack(
+    classifier: nn.Module, steps: int, restarts: int, generator: torch.Generator, runs: bool
+) -> _Attack:
     """The answer in float64; where that is as claimed and the certificates are for `runs` in the network's dtype, that of a run."""
     from hf_smoothing.interval import classify_function
 
@@ -218,7 +225,7 @@ def _classes(rows: Sequence[dict[str, Any]], like: Tensor) -> Tensor:
     return torch.tensor([row["prediction"] for row in rows], device=like.device)
 
 
-def _image(dataset: Any, run: Run, index: int) -> Tensor:
+def _image(dataset: ImageDataset, run: Run, index: int) -> Tensor:
     """The pixels of an image, which must be the one that the row names."""
     try:
         item = dataset[index]

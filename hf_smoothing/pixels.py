@@ -101,7 +101,7 @@ def _unrounded(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     return pixels + torch.where(was_8_bit, exact - pixels.detach(), 0.0)
 
 
-def warn_other_framing(classifier: Any, dataset: Any) -> None:
+def warn_other_framing(classifier: object, dataset: object) -> None:
     """Warn if a data set makes its pixels of another part of each image than the classifier is for, where both say which.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +11,11 @@ from hf_smoothing.attacks.ascent import check_positive, check_units, climb
 from hf_smoothing.attacks.balls import inside, norms, per_image
 from hf_smoothing.attacks.losses import check_labels, log_odds, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.types import Classifier
 
 
 def ddn(
-    logits_of: Any,
+    logits_of: Classifier,
     pixels: Tensor,
     labels: Tensor,
     *,

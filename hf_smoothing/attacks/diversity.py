@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.attacks.losses import logits_of_batch
+from hf_smoothing.types import Classifier
 
 
 def diverse_inputs(
-    logits_of: Any, probability: float, generator: torch.Generator | None = None, *, smallest: float = 0.9
+    logits_of: Classifier, probability: float, generator: torch.Generator | None = None, *, smallest: float = 0.9
 ) -> Callable[[Tensor], Tensor]:
     """The classifier behind a random resizing: with this probability a batch is shrunk and padded with black to its old size.
 

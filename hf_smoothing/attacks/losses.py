@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_smoothing.types import Classifier, classify_of
 
-def logits_of_batch(classifier: Any, pixels: Tensor) -> Tensor:
+
+def logits_of_batch(classifier: Classifier, pixels: Tensor) -> Tensor:
     """The logits of a callable, or of an object with `classify`, checked.
 
     Raises:
         TypeError, ValueError: If they are no (batch, num_labels) tensor.
     """
-    logits = getattr(classifier, "classify", classifier)(pixels)
+    logits = classify_of(classifier)(pixels)
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"The classifier must return a tensor of logits (batch, num_labels), got {type(logits).__name__}. "
@@ -29,7 +30,7 @@ def logits_of_batch(classifier: Any, pixels: Tensor) -> Tensor:
     return logits
 
 
-def cross_entropies(logits_of: Any, point: Tensor, labels: Tensor) -> Tensor:
+def cross_entropies(logits_of: Classifier, point: Tensor, labels: Tensor) -> Tensor:
     """The cross entropy of each image; in float64, where those of a confident classifier still differ."""
     logits = logits_of_batch(logits_of, point)
     _check_below(labels, logits.shape[1])
@@ -45,7 +46,7 @@ def _no_nan(losses: Tensor) -> Tensor:
     return losses
 
 
-def log_odds(logits_of: Any, point: Tensor, labels: Tensor) -> Tensor:
+def log_odds(logits_of: Classifier, point: Tensor, labels: Tensor) -> Tensor:
     """log((1 - p_y) / p_y) of each image, in float64.
 
     It grows with the cross-entropy log(1 / p_y), and its gradient points the same way, but does not vanish where the classifier is sure:

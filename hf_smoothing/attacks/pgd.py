@@ -13,10 +13,11 @@ from hf_smoothing.attacks.balls import Norm, per_image
 from hf_smoothing.attacks.diversity import diverse_inputs
 from hf_smoothing.attacks.losses import check_labels, log_odds
 from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.types import Classifier
 
 
 def pgd(
-    logits_of: Any,
+    logits_of: Classifier,
     pixels: Tensor,
     labels: Tensor,
     *,
@@ -95,20 +96,20 @@ def pgd(
 
 
 def bim(
-    logits_of: Any, pixels: Tensor, labels: Tensor, *, norm: Norm = "linf", steps: int = 10, **kwargs: Any
+    logits_of: Classifier, pixels: Tensor, labels: Tensor, *, norm: Norm = "linf", steps: int = 10, **kwargs: Any
 ) -> Tensor:
     """`pgd`, with its arguments and errors, from the clean image. Source: Kurakin et al. (2017), arXiv 1607.02533."""
     return pgd(logits_of, pixels, labels, norm=norm, steps=steps, **{"random_start": False} | kwargs)
 
 
 def fgsm(
-    logits_of: Any, pixels: Tensor, labels: Tensor, *, epsilon: float | Tensor, steps: int = 1, **kwargs: Any
+    logits_of: Classifier, pixels: Tensor, labels: Tensor, *, epsilon: float | Tensor, steps: int = 1, **kwargs: Any
 ) -> Tensor:
     """`bim` with one step of length epsilon, whatever `steps` says; takes neither `step_size` nor `keep`. Source: Goodfellow et al. (2015), arXiv 1412.6572."""
     return bim(logits_of, pixels, labels, epsilon=epsilon, steps=1, step_size=epsilon, keep="last", **kwargs)
 
 
-def mi_fgsm(logits_of: Any, pixels: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
+def mi_fgsm(logits_of: Classifier, pixels: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
     """`bim` with momentum 1, which transfers better between models; steps as in `pgd`, where the paper takes epsilon / steps.
 
     Source: Dong et al. (2018), arXiv 1710.06081.
@@ -116,7 +117,7 @@ def mi_fgsm(logits_of: Any, pixels: Tensor, labels: Tensor, **kwargs: Any) -> Te
     return bim(logits_of, pixels, labels, **{"momentum": 1.0} | kwargs)
 
 
-def di_fgsm(logits_of: Any, pixels: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
+def di_fgsm(logits_of: Classifier, pixels: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
     """`mi_fgsm` through inputs resized at random half of the time. Source: Xie et al. (2019), arXiv 1803.06978."""
     return mi_fgsm(logits_of, pixels, labels, **{"diversity": 0.5} | kwargs)
 

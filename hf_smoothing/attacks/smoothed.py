@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +12,11 @@ from hf_smoothing.attacks.ascent import check_positive
 from hf_smoothing.attacks.losses import log_mean_softmax, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import check_sigma
+from hf_smoothing.types import Classifier
 
 
 def smoothed_logits(
-    classifier: Any, sigma: float, copies: int, generator: torch.Generator, *, batch_size: int | None = None
+    classifier: Classifier, sigma: float, copies: int, generator: torch.Generator, *, batch_size: int | None = None
 ) -> Callable[[Tensor], Tensor]:
     """The soft smoothed classifier, differentiable: pixels -> log of the mean softmax over noisy copies, all finite.
 

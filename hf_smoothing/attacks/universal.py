@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,10 +9,11 @@ from hf_smoothing.attacks.ascent import check_positive, check_units, climb
 from hf_smoothing.attacks.balls import Norm, check_norm, norms, per_image
 from hf_smoothing.attacks.losses import check_labels, cross_entropies, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.types import Classifier
 
 
 def universal_perturbation(
-    logits_of: Any,
+    logits_of: Classifier,
     pixels: Tensor,
     labels: Tensor | None = None,
     *,
@@ -91,7 +90,7 @@ def _project(delta: Tensor, radius: Tensor, norm: Norm) -> Tensor:
     return torch.where(point.double().abs() > radius, torch.nextafter(point, torch.zeros_like(point)), point)
 
 
-def fooling_rate(logits_of: Any, pixels: Tensor, perturbation: Tensor, batch_size: int = 250) -> float:
+def fooling_rate(logits_of: Classifier, pixels: Tensor, perturbation: Tensor, batch_size: int = 250) -> float:
     """Share of the images whose predicted class changes when the perturbation is added.
 
     Args:

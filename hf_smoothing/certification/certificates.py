@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hf_smoothing.statistics import ABSTAIN, Claims
 
@@ -43,6 +45,18 @@ class Votes:
         else:
             self.counts_by_look[-1] += counts
         self.drawn = stop
+
+
+class Pending(NamedTuple):
+    """An image that is not decided.
+
+    Attributes:
+        votes: Votes cast so far.
+        image: Its pixels, float32 (channels, height, width) in [0, 1].
+    """
+
+    votes: Votes
+    image: Tensor
 
 
 @dataclass(frozen=True)

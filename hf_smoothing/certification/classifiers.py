@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-
-Classifier = Callable[[Tensor], Tensor]
-"""(batch, channels, height, width) pixels, noise already added -> (batch, num_labels) logits."""
+from hf_smoothing.types import Classifier, Classify, classify_of
 
 
-def module_of(classifier: Any) -> nn.Module | None:
-    """The module behind a classifier: itself, or the owner of a bound method; None for a plain callable."""
-    owner = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None
+@dataclass(frozen=True, eq=False)
+class ResolvedClassifier:
+    """A classifier with what certification must know of it; itself a classifier.
+
+    Attributes:
+        classify: Noisy pixels -> logits.
+        module: The module behind it; None for a plain callable.
+        device: Device of the module's parameters; the CPU without any.
+    """
+
+    classify: Classify
+    module: nn.Module | None
+    device: torch.device
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """As `classify`."""
+        return self.classify(pixels)
 
 
-def resolve_classifier(classifier: Any) -> Classifier:
-    """The callable to certify: the `classify` method where there is one, else the object itself.
+def resolve_classifier(classifier: Classifier) -> ResolvedClassifier:
+    """Find the callable to certify: the `classify` method where there is one, else the object itself.
+
+    One that is resolved already is checked again and returned as it is.
 
     Raises:
         ValueError: If a module is in train mode (dropout and batch statistics would make it another classifier each time).
@@ -31,12 +43,31 @@ def resolve_classifier(classifier: Any) -> Classifier:
         raise ValueError(
             "The classifier must be in eval mode to be certified, got a module in train mode. Call model.eval() first."
         )
-    resolved: Classifier = getattr(classifier, "classify", classifier)
-    if not callable(resolved):
+    if isinstance(classifier, ResolvedClassifier):
+        return classifier
+    classify = classify_of(classifier)
+    if not callable(classify):
         raise TypeError(
             f"The classifier must be callable on pixels, or have a `classify` method, got {type(classifier).__name__}."
         )
-    return resolved
+    return ResolvedClassifier(classify, module, classifier_device(classifier))
+
+
+def module_of(classifier: Classifier) -> nn.Module | None:
+    """The module behind a classifier: itself, or the owner of a bound method; None for a plain callable."""
+    if isinstance(classifier, ResolvedClassifier):
+        return classifier.module
+    owner = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def classifier_device(classifier: Classifier) -> torch.device:
+    """The device of a module's parameters; the CPU for a plain callable or a module without any."""
+    module = module_of(classifier)
+    if module is not None:
+        for parameter in module.parameters():
+            return parameter.device
+    return torch.device("cpu")
 
 
 def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
@@ -48,12 +79,3 @@ def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
     for name, value in classifier.state_dict().items():
         if not torch.isfinite(value).all():
             raise ValueError(f"{whose} must be finite, but {name} holds nan or inf. Did training diverge?")
-
-
-def classifier_device(classifier: Any) -> torch.device:
-    """The device of a module's parameters; the CPU for a plain callable or a module without any."""
-    module = module_of(classifier)
-    if module is not None:
-        for parameter in module.parameters():
-            return parameter.device
-    return torch.device("cpu")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hf_smoothing import statistics
-from hf_smoothing.certification.classifiers import Classifier, classifier_device, module_of, resolve_classifier
+from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
+from hf_smoothing.types import Classifier, Classify
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,17 +54,21 @@ class Execution:
         return torch.autocast(device.type, dtype=_DTYPES[self.dtype], enabled=self.dtype != "float32")
 
     @contextlib.contextmanager
-    def prepare(self, classifier: Any) -> Iterator[Classifier]:
-        """The classifier as a callable in this memory format, compiled if asked for; the module is left as it was found."""
-        classify = resolve_classifier(classifier)
-        module = module_of(classifier)
-        weights = [] if module is None or not self.channels_last else [w for w in module.parameters() if w.ndim == 4]
+    def prepare(self, classifier: Classifier) -> Iterator[ResolvedClassifier]:
+        """The classifier in this memory format, compiled if asked for; the module is left as it was found."""
+        resolved = resolve_classifier(classifier)
+        parameters = () if resolved.module is None or not self.channels_last else resolved.module.parameters()
+        weights = [weight for weight in parameters if weight.ndim == 4]
         before = [weight.data for weight in weights]
         for weight in weights:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         try:
             # Every batch has one size, see `count_votes`, so one compilation serves them all.
-            yield torch.compile(classify, dynamic=False) if self.compile else classify
+            yield (
+                replace(resolved, classify=torch.compile(resolved.classify, dynamic=False))
+                if self.compile
+                else resolved
+            )
         finally:
             for weight, data in zip(weights, before, strict=True):
                 weight.data = data
@@ -75,7 +80,7 @@ class Execution:
 
 @torch.inference_mode()
 def probe_batch_size(
-    classifier: Any, shape: tuple[int, ...], execution: Execution, seconds: float = 0.2
+    classifier: Classifier, shape: tuple[int, ...], execution: Execution, seconds: float = 0.2
 ) -> tuple[Execution, dict[str, int]]:
     """Find the fastest batch size by a short trial; nothing is tried if it is given, or if each size would be compiled anew.
 
@@ -88,11 +93,12 @@ def probe_batch_size(
     Returns:
         The execution with a batch size, images per second at each size tried).
     """
-    device = classifier_device(classifier)
+    resolved = resolve_classifier(classifier)
+    device = resolved.device
     if execution.copies_per_batch is not None or execution.compile:
         return replace(execution, copies_per_batch=execution.size_on(device)), {}
     speeds: dict[int, float] = {}
-    with execution.prepare(classifier) as classify:
+    with execution.prepare(resolved) as classify:
         for size in (16, 32, 64, 128, 256) if device.type == "cpu" else (16, 64, 256, 512, 1024, 2048, 4096, 8192):
             batch = torch.full((size, *shape), 0.5, device=device)
             try:
@@ -116,7 +122,7 @@ def probe_batch_size(
     return replace(execution, copies_per_batch=best), {str(size): round(speed) for size, speed in speeds.items()}
 
 
-def _forward(classify: Classifier, batch: Tensor, execution: Execution) -> None:
+def _forward(classify: Classify, batch: Tensor, execution: Execution) -> None:
     with execution.autocast(batch.device):
         logits = classify(batch.contiguous(memory_format=torch.channels_last) if execution.channels_last else batch)
     if batch.device.type != "cpu":

@@ -11,9 +11,10 @@ from torch import nn
 
 from hf_smoothing.certification.classifiers import module_of
 from hf_smoothing.certification.images import raw_bytes
+from hf_smoothing.types import Classifier
 
 
-def classifier_identity(classifier: Any) -> dict[str, Any]:
+def classifier_identity(classifier: Classifier) -> dict[str, Any]:
     """What makes a classifier the one it is, for `run.json`: its weights, their dtype, and its configuration if it has one."""
     module = module_of(classifier)
     if module is None:

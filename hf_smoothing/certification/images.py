@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,12 +15,10 @@ from hf_smoothing import statistics
 from hf_smoothing.certification.noise_kinds import off_grid
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
+from hf_smoothing.types import ImageDataset, Images, ImageStream, Item
 
 
-Item = Mapping[str, Any]
-
-
-def is_stream(dataset: Any) -> bool:
+def is_stream(dataset: object) -> bool:
     """Whether images can only be read in order, as those of a `datasets.IterableDataset`.
 
     Raises:
@@ -37,7 +35,7 @@ def is_stream(dataset: Any) -> bool:
     return not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))
 
 
-def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int] | None:
+def check_selection(dataset: Images, indices: Sequence[int] | None) -> list[int] | None:
     """The indices to certify, checked against the data set; None for all of a stream, whose length is not known.
 
     Raises:
@@ -46,7 +44,7 @@ def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int] | 
     stream = is_stream(dataset)
     if stream and indices is None:
         return None
-    size = MAX_IMAGES if stream else len(dataset)
+    size = MAX_IMAGES if stream else len(cast(ImageDataset, dataset))
     chosen = list(range(size)) if indices is None else [statistics.check_whole(index, "indices") for index in indices]
     if not chosen:
         raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
@@ -61,7 +59,7 @@ def check_selection(dataset: Any, indices: Sequence[int] | None) -> list[int] | 
     return chosen
 
 
-def checked_items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:
+def checked_items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:
     """(index, item) of each chosen image: in the order chosen, or that of a stream.
 
     Raises:
@@ -90,17 +88,24 @@ def checked_items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[
         yield index, item
 
 
-def _items(dataset: Any, chosen: Sequence[int] | None) -> Iterator[tuple[int, Any]]:
-    if not is_stream(dataset):
-        for index in chosen or ():
-            try:
-                item = dataset[index]
-            except UnreadableImageError:
-                if not getattr(dataset, "skip_unreadable", False):
-                    raise
-                continue
-            yield index, item
-        return
+def _items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:
+    if is_stream(dataset):
+        return _in_order(cast(ImageStream, dataset), chosen)
+    return _by_index(cast(ImageDataset, dataset), chosen or ())
+
+
+def _by_index(dataset: ImageDataset, chosen: Sequence[int]) -> Iterator[tuple[int, Item]]:
+    for index in chosen:
+        try:
+            item = dataset[index]
+        except UnreadableImageError:
+            if not getattr(dataset, "skip_unreadable", False):
+                raise
+            continue
+        yield index, item
+
+
+def _in_order(dataset: ImageStream, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:
     wanted = None if chosen is None else set(chosen)
     position = -1
     # One that leaves out what it cannot read numbers its images itself.
@@ -154,7 +159,7 @@ class Survey:
         return {**self.facts, "stream_sha256" if self.streamed else "sha256": self.sha256}
 
 
-def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
+def survey(dataset: Images, chosen: Sequence[int] | None) -> Survey:
     """Go through the images of a data set, or look at the first of a stream.
 
     Raises:
@@ -186,14 +191,14 @@ def survey(dataset: Any, chosen: Sequence[int] | None) -> Survey:
     )  # fmt: skip
 
 
-def left_out_facts(dataset: Any, chosen: Sequence[int] | None) -> dict[str, Any]:
+def left_out_facts(dataset: object, chosen: Sequence[int] | None) -> dict[str, Any]:
     """Which of the images a data set has left out so far since they cannot be read, for the record; empty if none."""
     unreadable: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
     found = sorted(unreadable.keys() if chosen is None else unreadable.keys() & set(chosen))
     return {"unreadable": found} if found else {}
 
 
-def _first_reason(dataset: Any) -> str:
+def _first_reason(dataset: object) -> str:
     reasons: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
     return next(iter(reasons.values()), "")
 

@@ -13,13 +13,14 @@ from hf_smoothing.certification.images import Survey, checked_items
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.records import FORMAT, INFORMATIVE, ROW_PATTERN, RUN_FILE, Row, Run, lock_folder, read_run
 from hf_smoothing.spelling import plain
+from hf_smoothing.types import Images
 
 
 LABEL_FACTS = ("sha256", "labels")
 """What `run.json` says of a data set that depends on its labels."""
 
 
-def warn_other_classes(classifier: Any, dataset: Any) -> None:
+def warn_other_classes(classifier: object, dataset: object) -> None:
     """Warn if a class of the data set has the number of another class of the classifier, where both have names.
 
     Args:
@@ -40,7 +41,9 @@ def warn_other_classes(classifier: Any, dataset: Any) -> None:
             return
 
 
-def adopt_labels(output_dir: str | os.PathLike[str], settings: Mapping[str, Any], seen: Survey, dataset: Any) -> int:
+def adopt_labels(
+    output_dir: str | os.PathLike[str], settings: Mapping[str, Any], seen: Survey, dataset: Images
+) -> int:
     """Give the rows of a run that has no labels those that its data set has now, if all else about the run is the same.
 
     Killed halfway, it can be called again. Rows and hashes become those of a run that had these labels from the start.
@@ -94,7 +97,7 @@ def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, "dataset": dataset}
 
 
-def _first_gains(run: Run, dataset: Any) -> bool:
+def _first_gains(run: Run, dataset: Images) -> bool:
     """Whether the first image that a run has of a stream has no label there and one now; only then is the stream read once more."""
     if not run.rows:
         return bool(run.partials)
@@ -103,7 +106,7 @@ def _first_gains(run: Run, dataset: Any) -> bool:
     return run.rows[first].get("label") is None and item.get("labels") is not None
 
 
-def _relabel(run: Run, dataset: Any, streamed: bool) -> int | None:
+def _relabel(run: Run, dataset: Images, streamed: bool) -> int | None:
     """Rewrite the rows with their labels; None, and nothing is written, if they have others or are of other images."""
     recorded = sorted(run.rows.keys() | run.partials.keys())
     new: dict[int, tuple[int | None, str]] = {}

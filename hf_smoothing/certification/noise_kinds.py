@@ -49,7 +49,7 @@ def choose_noise(kind: str, off_grid: str | None) -> str:
     warnings.warn(
         f"noise_kind='auto' draws float32 noise, whose certificates neglect floating-point rounding, since {off_grid}. {cure}; "
         "or pass noise_kind='gaussian' if float images are meant.",
-        stacklevel=3,
+        stacklevel=4,
     )
     return "gaussian"
 

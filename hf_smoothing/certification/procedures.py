@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from hf_smoothing import statistics
-from hf_smoothing.certification.certificates import Certificate, Votes
-from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
+from hf_smoothing.certification.certificates import Certificate, Pending, Votes
+from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.noise_kinds import THREAT_MODELS, NoiseStream, choose_noise, make_stream, off_grid
 from hf_smoothing.certification.options import (
@@ -32,6 +32,7 @@ from hf_smoothing.certification.sampling import count_votes
 from hf_smoothing.noise import MAX_DRAWS, Draws, fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import ABSTAIN
+from hf_smoothing.types import Classifier
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Prediction:
 
 @documented(CertifyOptions)
 def certify(
-    classifier: Any,
+    classifier: Classifier,
     images: Tensor,
     *,
     sigma: float,
@@ -95,7 +96,7 @@ def certify(
 
 @documented(PredictOptions)
 def predict(
-    classifier: Any,
+    classifier: Classifier,
     images: Tensor,
     *,
     sigma: float,
@@ -130,7 +131,7 @@ def predict(
 class _Question:
     """What is asked about which images: on the device of the classifier, with their numbers, the noise, and how the network is run."""
 
-    classifier: Any
+    classifier: ResolvedClassifier
     pixels: Tensor
     numbers: list[int]
     stream: NoiseStream
@@ -138,7 +139,7 @@ class _Question:
 
 
 def _question(
-    classifier: Any,
+    classifier: Classifier,
     images: Tensor,
     sigma: float,
     seed: int | None,
@@ -146,18 +147,18 @@ def _question(
     asked: Mapping[str, Any],
 ) -> _Question:
     execution = Execution(**part(ExecutionOptions, asked))
-    resolve_classifier(classifier)
+    resolved = resolve_classifier(classifier)
     pixels = to_unit_pixels(images)
     numbers = _check_indices(indices, len(pixels))
-    pixels = pixels.to(classifier_device(classifier))
+    pixels = pixels.to(resolved.device)
     kind = choose_noise(asked["noise_kind"], off_grid(pixels))
     stream = make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)
-    return _Question(classifier, pixels, numbers, stream, execution)
+    return _Question(resolved, pixels, numbers, stream, execution)
 
 
 def _finished(question: _Question, rule: Rule) -> Iterator[Votes]:
     """The votes of each image, in order, when the rule needs no more."""
-    pending = ((Votes(index), image) for index, image in zip(question.numbers, question.pixels, strict=True))
+    pending = (Pending(Votes(index), image) for index, image in zip(question.numbers, question.pixels, strict=True))
     finished: dict[int, Votes] = {}
     for touched in vote_in_rounds(question.classifier, pending, rule, question.stream, execution=question.execution):
         finished |= {votes.index: votes for votes in touched if rule.wanted(votes) == votes.drawn}

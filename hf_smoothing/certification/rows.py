@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from hf_smoothing.certification.certificates import Certificate, Counts, Votes
-from hf_smoothing.certification.images import Item, images_sha256
+from hf_smoothing.certification.certificates import Certificate, Counts, Pending, Votes
+from hf_smoothing.certification.images import images_sha256
 from hf_smoothing.certification.rules import Rule
 from hf_smoothing.records import Row, RunWriter
+from hf_smoothing.types import Item
 
 
 PARTIAL_SECONDS = 5.0
@@ -44,9 +45,11 @@ class RowKeeper:
         self._unsaved: dict[int, Votes] = {}
         self._saved = time.monotonic()
 
-    def expect(self, index: int) -> None:
-        """Announce an image, in the same order on every rank."""
-        self._turns[index] = next(self._turn)
+    def in_turn(self, pending: Iterable[Pending]) -> Iterator[Pending]:
+        """Pass on images, the same in the same order on every rank, and give each its turn."""
+        for item in pending:
+            self._turns[item.votes.index] = next(self._turn)
+            yield item
 
     def keep(self, touched: Sequence[Votes]) -> list[Certificate]:
         """Take note of votes that have changed; returns the certificates that are finished now."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.noise_kinds import NoiseStream
 from hf_smoothing.noise import Draws
+from hf_smoothing.types import Classifier
 
 
 def noisy_batches(
@@ -54,7 +54,7 @@ def noisy_batches(
 
 @torch.inference_mode()
 def count_votes(
-    classifier: Any,
+    classifier: Classifier,
     images: Tensor,
     requests: Sequence[Draws],
     *,
@@ -113,7 +113,7 @@ def count_votes(
     return result
 
 
-def _check_logits(logits: Any, batch: int, classes: int | None) -> Tensor:
+def _check_logits(logits: object, batch: int, classes: int | None) -> Tensor:
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"The classifier must return a tensor of logits (batch, num_labels), got {type(logits).__name__}. "

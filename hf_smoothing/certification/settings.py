@@ -14,10 +14,11 @@ from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import Survey
 from hf_smoothing.certification.noise_kinds import NoiseStream, device_name, noise_facts
 from hf_smoothing.certification.rules import Rule
+from hf_smoothing.types import Classifier
 
 
 def run_settings(
-    classifier: Any,
+    classifier: Classifier,
     seen: Survey,
     chosen: Sequence[int] | None,
     rule: Rule,

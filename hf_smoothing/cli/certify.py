@@ -126,7 +126,7 @@ def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int]
 
 
 def _tell(text: str) -> None:
-    from hf_smoothing.certification.runner import process_state
+    from hf_smoothing.certification.ranks import process_state
 
     if process_state().is_main_process:
         print(text, flush=True)

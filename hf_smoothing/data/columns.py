@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hf_smoothing.types import Images
+
 
 USUAL = {
     "image": ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp"),
@@ -15,7 +17,7 @@ USUAL = {
 TYPES = {"image": "Image", "label": "ClassLabel"}
 
 
-def find_column(dataset: Any, name: str | None, kind: str, required: bool) -> str | None:
+def find_column(dataset: Images, name: str | None, kind: str, required: bool) -> str | None:
     """The column of a data set that holds the images or the labels.
 
     By its type; otherwise, or where several are of the type, by a usual name. Labels may be whole numbers or text.
@@ -66,7 +68,7 @@ def _may_be_label(column: str, feature: Any) -> bool:
     )
 
 
-def column_names(dataset: Any) -> list[str]:
+def column_names(dataset: Images) -> list[str]:
     """The columns of a data set, or the keys of its first row.
 
     Raises:
@@ -94,7 +96,7 @@ def column_names(dataset: Any) -> list[str]:
     return list(first)
 
 
-def _first_row(dataset: Any) -> Any:
+def _first_row(dataset: Images) -> object:
     try:
         return next(iter(dataset))
     except StopIteration:
@@ -106,7 +108,7 @@ def _first_row(dataset: Any) -> Any:
         ) from error
 
 
-def column_values(dataset: Any, column: str | None) -> list[Any] | None:
+def column_values(dataset: Images, column: str | None) -> list[Any] | None:
     """All values of a column without reading images, or None where that takes more: for streams and data sets of others.
 
     Args:
@@ -120,11 +122,12 @@ def column_values(dataset: Any, column: str | None) -> list[Any] | None:
     listed = all(hasattr(dataset, name) for name in ("select_columns", "with_format", "__len__"))
     if not listed or transformed(dataset):
         return None
-    values: list[Any] = dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+    table: Any = dataset  # a `datasets.Dataset`
+    values: list[Any] = table.select_columns([column]).with_format("arrow")[:][column].to_pylist()
     return values
 
 
-def transformed(dataset: Any) -> bool:
+def transformed(dataset: object) -> bool:
     """Whether rows are not what the columns hold: `with_transform`, `set_format` and the like."""
     kind = getattr(dataset, "format", None)
     return (isinstance(kind, dict) and kind.get("type") is not None) or getattr(
@@ -132,7 +135,7 @@ def transformed(dataset: Any) -> bool:
     ) is not None
 
 
-def holds_text(dataset: Any, column: str) -> bool:
+def holds_text(dataset: Images, column: str) -> bool:
     """Whether a column holds text, by its type or, where that is not known, the first row."""
     feature = (getattr(dataset, "features", None) or {}).get(column)
     if feature is not None:

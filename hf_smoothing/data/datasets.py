@@ -20,8 +20,9 @@ from hf_smoothing.data.image_processing import NoisyImageProcessorPil
 from hf_smoothing.data.image_reading import ImageReader
 from hf_smoothing.data.label_reading import LabelReader
 from hf_smoothing.data.labels import Labels
-from hf_smoothing.data.processors import framing_of
+from hf_smoothing.data.processors import PixelSource, framing_of
 from hf_smoothing.pixels import UnreadableImageError
+from hf_smoothing.types import ImageDataset, Images, ImageStream
 
 
 class PixelDataset(Dataset[dict[str, Any]]):
@@ -49,8 +50,8 @@ class PixelDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        dataset: Any,
-        size: Any,
+        dataset: ImageDataset,
+        size: PixelSource,
         *,
         image_column: str | None = None,
         label_column: str | None = None,
@@ -59,7 +60,8 @@ class PixelDataset(Dataset[dict[str, Any]]):
         label_map: Mapping[Any, Any] | None = None,
         skip_unreadable: bool = False,
     ) -> None:
-        if isinstance(dataset, str) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        given: object = dataset
+        if isinstance(given, str) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise ValueError(
                 f"PixelDataset reads images by their index, got {type(dataset).__name__}. Pass PixelStream a stream such as a datasets.IterableDataset, "
                 "and for a path load it first: datasets.load_dataset(path, split='test')."
@@ -143,8 +145,8 @@ class PixelStream(IterableDataset[dict[str, Any]]):
 
     def __init__(
         self,
-        dataset: Any,
-        size: Any,
+        dataset: ImageStream,
+        size: PixelSource,
         *,
         image_column: str | None = None,
         label_column: str | None = None,
@@ -233,8 +235,8 @@ class _Reader:
 
     def __init__(
         self,
-        dataset: Any,
-        size: Any,
+        dataset: Images,
+        size: PixelSource,
         image_column: str | None,
         labels: LabelReader,
     ) -> None:
@@ -281,7 +283,7 @@ class _Reader:
             return {}
         return {"labels": {"column": self.label_column, **self.labels.class_map.to_dict()}}
 
-    def _pixels(self, image: Any, index: int) -> Tensor:
+    def _pixels(self, image: object, index: int) -> Tensor:
         try:
             image = _as_image(image)
             values = self._processor(image)["pixel_values"][0]
@@ -291,5 +293,5 @@ class _Reader:
         return torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _as_image(image: Any) -> Image:
+def _as_image(image: object) -> Image:
     return image if isinstance(image, Image) else image_of_array(image)

@@ -13,6 +13,7 @@ import PIL.Image
 
 from hf_smoothing.data.columns import transformed
 from hf_smoothing.pixels import UnreadableImageError
+from hf_smoothing.types import Images
 
 
 class ImageReader:
@@ -23,14 +24,16 @@ class ImageReader:
         column: Column of the images.
     """
 
-    def __init__(self, dataset: Any, column: str) -> None:
+    def __init__(self, dataset: Images, column: str) -> None:
         self.column = column
-        self._rows, self._feature = dataset, datasets.Image()
+        rows: Any = dataset
+        self._feature = datasets.Image()
         feature = (getattr(dataset, "features", None) or {}).get(column)
         if isinstance(feature, datasets.Image) and not transformed(dataset):
             self._feature = datasets.Image(mode=feature.mode)
             if feature.decode:
-                self._rows = dataset.cast_column(column, datasets.Image(mode=feature.mode, decode=False))
+                rows = rows.cast_column(column, datasets.Image(mode=feature.mode, decode=False))
+        self._rows = rows
         # Images of private repositories are fetched when they are decoded.
         self._tokens = getattr(dataset, "_token_per_repo_id", None)
 

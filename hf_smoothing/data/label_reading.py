@@ -9,6 +9,7 @@ from typing import Any
 from hf_smoothing.data.columns import column_values, find_column, holds_text
 from hf_smoothing.data.labels import ClassMap, Labels, class_map, class_names
 from hf_smoothing.spelling import number_of, plain
+from hf_smoothing.types import Images
 
 
 class LabelReader:
@@ -25,7 +26,7 @@ class LabelReader:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Images,
         label_column: str | None,
         id2label: Mapping[int, str] | None,
         labels: Labels | None,

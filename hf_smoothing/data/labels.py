@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_smoothing.spelling import match_names, number_of, numbers_of, plain
+from hf_smoothing.types import Images
 
 
 Labels = Literal["by-name", "by-number"]
@@ -76,7 +77,7 @@ class ClassMap:
         return f"  {number} {self.names[number]!r} -> {target} {name!r}, {self.how[number]}"
 
 
-def class_names(dataset: Any, label_column: str | None) -> list[str] | None:
+def class_names(dataset: Images, label_column: str | None) -> list[str] | None:
     """The names of a ClassLabel column in order, or None."""
     feature = (getattr(dataset, "features", None) or {}).get(label_column)
     names = getattr(feature, "names", None)

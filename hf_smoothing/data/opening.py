@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
@@ -13,6 +13,7 @@ from hf_smoothing.data.choice import DataChoice
 from hf_smoothing.data.columns import column_names, column_values, find_column
 from hf_smoothing.data.datasets import PixelDataset, PixelStream
 from hf_smoothing.data.labels import class_names
+from hf_smoothing.data.processors import PixelSource
 from hf_smoothing.data.selection import check_selection_options, select_from_stream, select_images
 
 
@@ -72,9 +73,21 @@ def not_found(kind: str, path: str, error: OSError) -> ValueError:
     return ValueError(f"No {kind} could be read from {path!r}: it {place} ({str(error).strip().splitlines()[0]}).")
 
 
+@overload
+def open_pixels(
+    choice: DataChoice, size: PixelSource, id2label: Mapping[int, str] | None = None, *, streaming: Literal[False] = False, labelled: bool = True
+) -> PixelDataset: ...  # fmt: skip
+
+
+@overload
+def open_pixels(
+    choice: DataChoice, size: PixelSource, id2label: Mapping[int, str] | None = None, *, streaming: bool, labelled: bool = True
+) -> PixelDataset | PixelStream: ...  # fmt: skip
+
+
 def open_pixels(
     choice: DataChoice,
-    size: Any,
+    size: PixelSource,
     id2label: Mapping[int, str] | None = None,
     *,
     streaming: bool = False,

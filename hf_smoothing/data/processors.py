@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,15 @@ from torch import Tensor
 from hf_smoothing.data.framing import Framing, framing_of_settings, parse_filter, parse_framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
 from hf_smoothing.preprocessing import Preprocessing
+
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+
+PixelSource: TypeAlias = (
+    "int | Sequence[int] | Framing | Mapping[str, Any] | PreTrainedModel | PreTrainedConfig | BaseImageProcessor"
+)
+"""What says how images become pixels; see `framing_of`."""
 
 
 LARGEST, MEAN = 2.5 / 255, 0.5 / 255
@@ -36,7 +45,7 @@ class ProcessorPixels:
     preprocessing: Preprocessing
 
 
-def framing_of(source: Any) -> Framing:
+def framing_of(source: PixelSource) -> Framing:
     """How images become the pixels of a classifier, from whatever says it.
 
     Args:
@@ -46,7 +55,7 @@ def framing_of(source: Any) -> Framing:
     Raises:
         ValueError: If it does not say, or its image processor does what cannot be expressed.
     """
-    config = getattr(source, "config", source)
+    config: Any = getattr(source, "config", source)
     if callable(getattr(config, "framing", None)):
         return config.framing()  # type: ignore[no-any-return]  # of a SmoothedClassifierConfig or NoisyImageProcessor
     if callable(getattr(source, "preprocess", None)):

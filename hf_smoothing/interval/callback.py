@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from hf_smoothing.data.selection import spread
 from hf_smoothing.interval.certificates import linf_certificates
 from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.statistics import average_certified_radius
 from hf_smoothing.training.callbacks import labelled_images
+from hf_smoothing.types import ImageDataset
 
 
 class IntervalRadiusCallback(TrainerCallback):
@@ -36,8 +37,8 @@ class IntervalRadiusCallback(TrainerCallback):
 
     def __init__(
         self,
-        trainer: Any,
-        dataset: Any,
+        trainer: Trainer,
+        dataset: ImageDataset,
         *,
         largest: float,
         indices: Sequence[int] | None = None,

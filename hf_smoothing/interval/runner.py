@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hf_smoothing.certification import process_state
 from hf_smoothing.certification.classifiers import classifier_device
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import (
@@ -24,17 +23,19 @@ from hf_smoothing.certification.images import (
     left_out_facts,
     survey,
 )
-from hf_smoothing.certification.labels import adopt_labels, warn_other_classes
+from hf_smoothing.certification.labels import warn_other_classes
+from hf_smoothing.certification.ranks import open_writer, process_state
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
 from hf_smoothing.interval.certificates import certificates_of, check_certifiable, exact_pixels, run_dtype
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
-from hf_smoothing.records import Run, RunWriter, check_writable, read_run
+from hf_smoothing.records import Run, check_writable, read_run
+from hf_smoothing.types import ImageDataset
 
 
 def certify_dataset_linf(
     classifier: nn.Module,
-    dataset: Any,
+    dataset: ImageDataset,
     output_dir: str | os.PathLike[str],
     *,
     largest: float,
@@ -85,13 +86,7 @@ def certify_dataset_linf(
     left_out = left_out_facts(dataset, chosen)
     chosen = seen.indices or chosen
     settings = _settings(classifier, seen, chosen, rule, description, left_out)
-    if seen.labelled and state.is_main_process:
-        adopt_labels(output_dir, settings, seen, dataset)
-    if not state.is_main_process:
-        state.wait_for_everyone()  # rank 0 creates the folder
-    with RunWriter(output_dir, settings, rank=state.process_index) as writer:
-        if state.is_main_process:
-            state.wait_for_everyone()
+    with open_writer(state, output_dir, settings, seen, dataset) as writer:
         done = read_run(output_dir).rows
         mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
         bar = tqdm(total=len(mine), desc="Bounding", unit="image", disable=not (progress and state.is_main_process))
@@ -137,7 +132,7 @@ def _settings(
     seen: Survey,
     chosen: Sequence[int],
     rule: dict[str, Any],
-    description: Any,
+    description: Mapping[str, Any] | None,
     left_out: dict[str, Any],
 ) -> dict[str, Any]:
     settings = {

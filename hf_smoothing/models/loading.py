@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from hf_smoothing.certification.classifiers import check_finite
-from hf_smoothing.certification.runner import process_state
+from hf_smoothing.certification.ranks import process_state
 from hf_smoothing.data.opening import not_found
 from hf_smoothing.models.configuration import SmoothedClassifierConfig
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier

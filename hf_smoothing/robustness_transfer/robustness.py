@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from hf_smoothing.attacks import ATTACKS, Norm, distance
 from hf_smoothing.attacks.ascent import check_positive
 from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
+from hf_smoothing.types import Classifier
 
 
 Right = NDArray[np.bool_]
@@ -21,7 +21,7 @@ Right = NDArray[np.bool_]
 
 
 def attack_curve(
-    classify: Any,
+    classify: Classifier,
     pixels: Tensor,
     labels: Tensor,
     *,
@@ -31,7 +31,7 @@ def attack_curve(
     steps: int = 10,
     batch_size: int = 250,
     seed: int = 0,
-    progress: Any = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Right:
     """Whether each image is still classified rightly under an attack of each radius.
 

@@ -16,6 +16,7 @@ from hf_smoothing.data.selection import spread
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
 from hf_smoothing.training.checks import check_classes
+from hf_smoothing.types import ImageDataset
 from hf_smoothing.units import check_radius
 
 
@@ -46,7 +47,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
     def __init__(
         self,
         trainer: RobustTrainer,
-        dataset: Any,
+        dataset: ImageDataset,
         *,
         sigmas: Sequence[float] = (0.25,),
         thresholds: Sequence[float] = (0.0, 0.25),
@@ -101,7 +102,7 @@ class _BaseClassifier(nn.Module):
         self.classify = trainer.classify
 
 
-def labelled_images(dataset: Any, indices: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+def labelled_images(dataset: ImageDataset, indices: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
     """Images of a data set in memory, [0, 1] pixels (count, channels, height, width), and their labels.
 
     Raises:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.processors import ProcessorPixels, framing_of, noted_pixels, read_processor
@@ -21,10 +21,15 @@ from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
+from hf_smoothing.training.objectives.base import Objective
+
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 
 def check_request(
-    model: PreTrainedModel, args: RobustTrainingArguments, objective: Any, more: Mapping[str, Any]
+    model: PreTrainedModel, args: RobustTrainingArguments, objective: Objective | None, more: Mapping[str, Any]
 ) -> None:
     """Refuse what `RobustTrainer` cannot train.
 
@@ -67,7 +72,7 @@ def check_request(
         )
 
 
-def check_classes(model: PreTrainedModel, dataset: Any) -> None:
+def check_classes(model: PreTrainedModel, dataset: object) -> None:
     """Refuse to train or evaluate a head on classes that it names otherwise; nothing is checked where either has no names.
 
     Args:
@@ -92,7 +97,7 @@ def check_classes(model: PreTrainedModel, dataset: Any) -> None:
     )
 
 
-def check_optimizer(trainer: Any, rates_by_depth: bool) -> None:
+def check_optimizer(trainer: Trainer, rates_by_depth: bool) -> None:
     """Refuse what does not go with an optimizer of one's own, or with split tensors.
 
     Raises:
@@ -107,7 +112,9 @@ def check_optimizer(trainer: Any, rates_by_depth: bool) -> None:
         raise ValueError("`ema_decay` averages whole tensors, which FSDP and DeepSpeed split. Leave it out there.")
 
 
-def check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> None:
+def check_one_owner(
+    model: PreTrainedModel, args: RobustTrainingArguments, processor: BaseImageProcessor | None
+) -> None:
     """Refuse a model, arguments and processor of which two would add noise, or two would normalise.
 
     Raises:
@@ -152,7 +159,9 @@ def check_one_owner(model: PreTrainedModel, args: RobustTrainingArguments, proce
         )
 
 
-def find_preprocessing(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> Preprocessing | None:
+def find_preprocessing(
+    model: PreTrainedModel, args: RobustTrainingArguments, processor: BaseImageProcessor | None
+) -> Preprocessing | None:
     """Resize and normalisation of a plain backbone; None where the model or the processor does it.
 
     Raises:
@@ -199,7 +208,7 @@ def _check_backbone(model: PreTrainedModel, preprocessing: Preprocessing, framin
 def pixels_note(
     model: PreTrainedModel,
     args: RobustTrainingArguments,
-    processor: Any,
+    processor: BaseImageProcessor | None,
     preprocessing: Preprocessing | None,
     framing: Framing | None,
     size: Sequence[int],

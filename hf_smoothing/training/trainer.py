@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,10 @@ from hf_smoothing.training.small_batches import has_batch_of_one, norms_watched
 from hf_smoothing.training.stochastic_depth import stochastic_depth
 
 
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+
+
 class RobustTrainer(ImageMeans):
     """Trains a `SmoothedClassifier`, any plain image classifier of `transformers` or a masked autoencoder, from scratch or from a checkpoint.
 
@@ -77,8 +82,8 @@ class RobustTrainer(ImageMeans):
         args: RobustTrainingArguments,
         *,
         objective: Objective | None = None,
-        processing_class: Any = None,
-        data_collator: Any = None,
+        processing_class: BaseImageProcessor | None = None,
+        data_collator: Callable[[list[Any]], Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         check_request(model, args, objective, kwargs)

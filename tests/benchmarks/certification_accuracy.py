@@ -11,7 +11,15 @@ import torch
 from certification_shared import ALPHA, SIGMA, TARGETS, keep
 
 from hf_smoothing import PixelDataset
-from hf_smoothing.certification import Execution, FixedRule, SequentialRule, Votes, make_stream, vote_in_rounds
+from hf_smoothing.certification import (
+    Execution,
+    FixedRule,
+    Pending,
+    SequentialRule,
+    Votes,
+    make_stream,
+    vote_in_rounds,
+)
 from hf_smoothing.statistics import certified_accuracy
 
 
@@ -39,7 +47,8 @@ def accuracy_difference(args: argparse.Namespace) -> None:
 
     stream = make_stream("grid", seed=0, shape=(3, 16, 16), device=torch.device(args.device), sigma=SIGMA)
     pending = (
-        (Votes(index, int(label)), image) for index, (image, label) in enumerate(zip(images, labels, strict=True))
+        Pending(Votes(index, int(label)), image)
+        for index, (image, label) in enumerate(zip(images, labels, strict=True))
     )
     found: dict[str, dict[int, tuple[int, float, int]]] = {key: {} for key in ("fixed", *rules)}
     kept = np.zeros((count, len(Both.stage_ends), 10), dtype=np.int32)

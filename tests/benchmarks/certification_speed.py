@@ -14,7 +14,7 @@ from certification_shared import ALPHA, SIGMA, keep
 from networks import NETWORKS
 
 from hf_smoothing import SmoothedClassifier
-from hf_smoothing.certification import Draws, Execution, FixedRule, Votes, make_stream, vote_in_rounds
+from hf_smoothing.certification import Draws, Execution, FixedRule, Pending, Votes, make_stream, vote_in_rounds
 from hf_smoothing.certification.execution import probe_batch_size
 
 
@@ -53,7 +53,7 @@ def certify_speeds(
         images = torch.randint(0, 256, (500, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float() / 255
     rule = rule or FixedRule(SIGMA, n=100_000, alpha=ALPHA)
     stream = make_stream(noise, seed=0, shape=(3, 32, 32), device=model.device, sigma=SIGMA)
-    pending = ((Votes(index), image) for index, image in enumerate(images))
+    pending = (Pending(Votes(index), image) for index, image in enumerate(images))
     rounds = vote_in_rounds(model, pending, rule, stream, execution=execution)
     known: dict[int, int] = {}
     while True:

@@ -21,7 +21,7 @@ from networks import LARGE, NETWORKS
 from results import machine
 
 from hf_smoothing import SmoothedClassifier
-from hf_smoothing.certification import Draws, Execution, FixedRule, Votes, make_stream, vote_in_rounds
+from hf_smoothing.certification import Draws, Execution, FixedRule, Pending, Votes, make_stream, vote_in_rounds
 from hf_smoothing.certification.execution import probe_batch_size
 from hf_smoothing.records import write_json
 
@@ -58,7 +58,9 @@ def certify_speed(model: SmoothedClassifier, execution: Execution, shape: tuple[
     images = torch.randint(0, 256, (64, *shape), generator=torch.Generator().manual_seed(0)).float() / 255
     stream = make_stream("grid", seed=0, shape=shape, device=model.device, sigma=SIGMA)
     rule = FixedRule(SIGMA, n=FIXED_DRAWS - 100)
-    rounds = vote_in_rounds(model, ((Votes(k), x) for k, x in enumerate(images)), rule, stream, execution=execution)
+    rounds = vote_in_rounds(
+        model, (Pending(Votes(k), x) for k, x in enumerate(images)), rule, stream, execution=execution
+    )
     known: dict[int, int] = {}
     speeds, began = [], time.perf_counter()
     while len(speeds) < 3 or time.perf_counter() - began < seconds:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_smoothing.certification import Execution, FixedRule, SequentialRule, Votes, certify, predict, vote_in_rounds
+from hf_smoothing.certification import (
+    Execution,
+    FixedRule,
+    Pending,
+    SequentialRule,
+    Votes,
+    certify,
+    predict,
+    vote_in_rounds,
+)
 from hf_smoothing.noise import GaussianStream
 from tests.support.classifiers import Linear, Ranges, Watched, random_images
 
@@ -23,7 +32,7 @@ def gaussian(sigma: float = 0.5) -> GaussianStream:
 def test_no_batch_is_larger_than_asked_and_none_but_the_last_is_smaller(count, batch_size, n, window):
     watched = Watched(Ranges())
     rule = FixedRule(sigma=0.5, n0=5, n=n)
-    pending = ((Votes(i), image) for i, image in enumerate(random_images(count)))
+    pending = (Pending(Votes(i), image) for i, image in enumerate(random_images(count)))
     execution = Execution(copies_per_batch=batch_size)
     finished = 0
     for touched in vote_in_rounds(watched, pending, rule, gaussian(), execution=execution, window=window):
@@ -44,7 +53,7 @@ def test_batches_of_a_sequential_rule_are_full_until_the_images_end(count, batch
     def pending():
         for index, image in enumerate(images):
             read.append(index)
-            yield Votes(index), image
+            yield Pending(Votes(index), image)
 
     finished, drawn = 0, {}
     execution = Execution(copies_per_batch=batch_size)
@@ -81,7 +90,7 @@ def test_no_more_images_are_read_than_fill_a_round(n, batch_size, most):
     def pending():
         for index, image in enumerate(random_images(count)):
             read.append(index)
-            yield Votes(index), image
+            yield Pending(Votes(index), image)
 
     rounds = vote_in_rounds(
         Ranges(), pending(), rule, gaussian(), execution=Execution(copies_per_batch=batch_size), window=window,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_smoothing.certification import Draws, certify_dataset, count_votes, execution, runner
+from hf_smoothing.certification import Draws, agreement, certify_dataset, count_votes, execution
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.noise_kinds import make_stream
 from hf_smoothing.records import RunWriter
@@ -307,7 +307,7 @@ def test_the_run_keeps_size_and_trial(tmp_path, monkeypatch):
     assert short["copies_per_batch"] is None and "images_per_second_by_batch_size" not in short
     given = certify_dataset(Ranges(), dataset, tmp_path / "given", **RUN)
     assert given.settings["informative"]["copies_per_batch"] == 16
-    monkeypatch.setattr(runner, "PROBE_DRAWS", 3 * 310)
+    monkeypatch.setattr(agreement, "PROBE_DRAWS", 3 * 310)
     tried = certify_dataset(Ranges(), dataset, tmp_path / "tried", **arguments)
     facts = tried.settings["informative"]
     assert str(facts["copies_per_batch"]) in facts["images_per_second_by_batch_size"]
@@ -319,7 +319,7 @@ def test_the_run_keeps_size_and_trial(tmp_path, monkeypatch):
         "images_per_second_by_batch_size"
         not in certify_dataset(Ranges(), dataset, tmp_path / "again", **RUN).settings["informative"]
     )
-    monkeypatch.setattr(runner, "PROBE_DRAWS", 3 * 310 + 1)
+    monkeypatch.setattr(agreement, "PROBE_DRAWS", 3 * 310 + 1)
     assert (
         "images_per_second_by_batch_size"
         not in certify_dataset(Ranges(), dataset, tmp_path / "below", **arguments).settings["informative"]

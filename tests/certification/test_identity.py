@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_smoothing.certification import Draws, Execution, certify_dataset, count_votes, predict, runner
+from hf_smoothing.certification import Draws, Execution, agreement, certify_dataset, count_votes, predict
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.noise_kinds import noise_facts
 from hf_smoothing.noise import GaussianStream, GridStream
@@ -54,19 +54,19 @@ def test_half_precision_weights_are_recorded(tmp_path):
 def test_ranks_with_different_networks_are_refused():
     stream = GaussianStream(0, (1, 4, 4), sigma=0.5)
     rank_0 = {"model": classifier_identity(Configured()), **noise_facts(stream)}
-    runner._check_same(Configured(), stream, rank_0)
+    agreement.check_same(Configured(), stream, rank_0)
     other = Configured()
     with torch.no_grad():
         other.layers[1].bias += 1e-6
     with pytest.raises(ValueError, match="not that of rank 0: weights_sha256 differ"):
-        runner._check_same(other, stream, rank_0)
+        agreement.check_same(other, stream, rank_0)
     elsewhere = {**rank_0, "noise_drawn_by": "a GPU"}
     with pytest.raises(ValueError, match="must draw their noise alike, but rank 0 is on a GPU and this one on CPU"):
-        runner._check_same(Configured(), stream, elsewhere)
+        agreement.check_same(Configured(), stream, elsewhere)
     grid = GridStream(0, (1, 4, 4), sigma=0.5)  # one device draws it as another does
-    runner._check_same(Configured(), grid, {**rank_0, **noise_facts(grid)})
+    agreement.check_same(Configured(), grid, {**rank_0, **noise_facts(grid)})
     with pytest.raises(ValueError, match="must draw their noise alike"):
-        runner._check_same(Configured(), grid, rank_0)
+        agreement.check_same(Configured(), grid, rank_0)
 
 
 def test_uint8_images_are_not_counted_as_they_are():

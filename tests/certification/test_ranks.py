@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from hf_smoothing.certification import certify_dataset, rounds
-from hf_smoothing.certification.rounds import RankError
+from hf_smoothing.certification.ranks import RankError
 from hf_smoothing.records import read_run
 from tests.support.classifiers import Failing, Linear, results
 from tests.support.processes import run_ranks
@@ -119,7 +119,7 @@ def whole(tmp_path_factory):
 
 
 def test_a_rank_error_says_what_is_kept(tmp_path, monkeypatch):
-    real, calls = rounds._cast, []
+    real, calls = rounds.draw_round, []
 
     def failing(*arguments):
         calls.append(1)
@@ -127,7 +127,7 @@ def test_a_rank_error_says_what_is_kept(tmp_path, monkeypatch):
             raise RankError("Another rank of this run is gone (closed).")
         return real(*arguments)
 
-    monkeypatch.setattr(rounds, "_cast", failing)
+    monkeypatch.setattr(rounds, "draw_round", failing)
     with pytest.raises(
         RankError, match=r"is gone \(closed\)\. \d+ of 12 images are done and kept in .* same command resumes"
     ):

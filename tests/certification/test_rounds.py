@@ -12,15 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hf_smoothing.certification import rounds
-from hf_smoothing.certification.certificates import Votes
+from hf_smoothing.certification.certificates import Pending, Votes
 from hf_smoothing.certification.noise_kinds import make_stream
-from hf_smoothing.certification.rounds import RankError, Ranks, part_of, plan
+from hf_smoothing.certification.ranks import RankError, Ranks, share_of
+from hf_smoothing.certification.rounds import RoundCounts, Undecided, requests_of_round
 from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.certification.sampling import Draws
 from tests.support.classifiers import Linear
 
 
-# --- Plans and parts -------------------------------------------------------------------------------------------------
+# --- Requests and shares -------------------------------------------------------------------------------------------------
 
 
 def total(requests) -> int:
@@ -40,7 +41,7 @@ def any_requests(draw):
 @given(any_requests(), st.integers(1, 9))
 def test_parts_are_equal_contiguous_and_cover_every_draw_once(requests, count):
     laid = [(number, draw) for number, request in enumerate(requests) for draw in range(request.start, request.stop)]
-    parts = [part_of(requests, rank, count) for rank in range(count)]
+    parts = [share_of(requests, rank, count) for rank in range(count)]
     for part in parts:
         for number, request in part:
             assert (request.slot, request.image) == (requests[number].slot, requests[number].image)
@@ -77,11 +78,12 @@ def rule_of(kind: str):
     st.lists(st.integers(0, 300), min_size=1, max_size=8),
     st.integers(1, 900),
 )
-def test_a_plan_keeps_to_the_budget_and_to_the_looks(kind, counts, budget):
+def test_the_requests_of_a_round_keep_to_the_budget_and_to_the_looks(kind, counts, budget):
     rule = rule_of(kind)
     votes = [votes_with(rule, drawn_, 7 * slot) for slot, drawn_ in enumerate(counts)]
     wanted = [rule.wanted(item) - item.drawn for item in votes]
-    requests = plan([(item, rule.wanted(item)) for item in votes], rule.stage_ends, budget)
+    images = [Undecided(item, torch.zeros(1, 2, 2), rule.wanted(item)) for item in votes]
+    requests = requests_of_round(images, rule.stage_ends, budget)
     assert total(requests) == min(budget, sum(wanted))
     assert [request.slot for request in requests] == sorted(request.slot for request in requests), (
         "the first images first"
@@ -167,18 +169,18 @@ def test_no_round_is_much_longer_than_aimed_at(monkeypatch):
     # A fast network: first many images that are soon decided, whose rounds are short without further draws, then hard ones.
     speed, easy, hard, lengths = 200_000.0, 3000, 600, []
 
-    def cast(classify, work, requests, *others):
+    def drawn_at_once(classifier, images, requests, *others):
         lengths.append(total(requests) / speed)
-        counts = {}
-        for number, request in enumerate(requests):
+        counts = []
+        for request in requests:
             draws = request.stop - request.start
             against = 0 if request.image < easy else int(np.round(0.3085 * draws))
-            counts[number] = np.array([draws - against, against])
-        return counts, lengths[-1]
+            counts.append(np.array([draws - against, against]))
+        return RoundCounts(counts, lengths[-1])
 
-    monkeypatch.setattr(rounds, "_cast", cast)
+    monkeypatch.setattr(rounds, "draw_round", drawn_at_once)
     stream = make_stream("grid", seed=0, shape=(1, 2, 2), device=torch.device("cpu"), sigma=0.5)
-    pending = ((Votes(index), torch.zeros(1, 2, 2)) for index in range(easy + hard))
+    pending = (Pending(Votes(index), torch.zeros(1, 2, 2)) for index in range(easy + hard))
     for _ in rounds.vote_in_rounds(Linear((1, 2, 2)), pending, make_rule(0.5, n=100_000), stream, round_seconds=1.0):
         pass
     assert max(lengths) < 4.0, "a kill loses what one round has drawn"

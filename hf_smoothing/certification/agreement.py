@@ -1,0 +1,139 @@
+"""What the ranks of a run agree on before the first draw: found on rank 0, which reads all images, and used by all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hf_smoothing.certification.classifiers import ResolvedClassifier
+from hf_smoothing.certification.execution import Execution, probe_batch_size
+from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.images import Survey, checked_items, left_out_facts, survey
+from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
+from hf_smoothing.certification.rules import FixedRule, SequentialRule, rule_on
+from hf_smoothing.certification.settings import run_settings
+from hf_smoothing.types import Classifier, Images
+
+
+PROBE_DRAWS = 200_000
+"""A run of fewer draws is over before the trial of batch sizes has paid."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked for, checked on every rank before any image is read.
+
+    Attributes:
+        rule: The rule, for any images.
+        own_targets: Whether the user chose the rule's targets.
+        label_aware: Whether only the true labels are tested.
+        noise_kind: One of "auto", "grid" and "gaussian".
+        execution: How the network is run; its batch size may be left open.
+        chosen: Indices of the images; None for all of a stream.
+        seed: Seed of the noise generator.
+        description: Further facts for `run.json`.
+    """
+
+    rule: FixedRule | SequentialRule
+    own_targets: bool
+    label_aware: bool
+    noise_kind: str
+    execution: Execution
+    chosen: list[int] | None
+    seed: int
+    description: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the ranks of a run agree on.
+
+    Attributes:
+        settings: The content of `run.json`.
+        seen: What is known of all images.
+        chosen: Indices of those that can be read; None for all of a stream.
+        rule: The rule as these images and their noise make it.
+        noise_kind: One of "grid" and "gaussian".
+        seed: Seed of the noise generator.
+        execution: How the network is run, with a batch size.
+    """
+
+    settings: dict[str, Any]
+    seen: Survey
+    chosen: list[int] | None
+    rule: FixedRule | SequentialRule
+    noise_kind: str
+    seed: int
+    execution: Execution
+
+    def stream_of(self, classifier: ResolvedClassifier) -> NoiseStream:
+        """The noise of the run, on the device of this rank's classifier."""
+        return _stream(self.noise_kind, self.seed, self.seen, classifier, self.rule.sigma)
+
+
+def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agreement:
+    """Read the images, choose their noise and the batch size, and state the run; nothing is written.
+
+    Raises:
+        ValueError, TypeError: As `survey` and `choose_noise`; on images without labels in a label-aware run.
+    """
+    if asked.label_aware:  # found on the first image where it is there, before all are read
+        _, first = next(checked_items(dataset, asked.chosen), (None, {"labels": 0}))
+        _check_labelled(first.get("labels") is not None)
+    seen = survey(dataset, asked.chosen)
+    if asked.label_aware:
+        _check_labelled(seen.labelled)
+    kind = choose_noise(asked.noise_kind, seen.off_grid)
+    stream = _stream(kind, asked.seed, seen, classifier, asked.rule.sigma)
+    rule = rule_on(asked.rule, stream, chosen=asked.own_targets)
+    execution, speeds = _with_batch_size(classifier, seen, asked)
+    logger.info("Certifying at %s (channels, height, width), %s noise, sigma %s.", seen.resolution, kind, rule.sigma)
+    chosen = asked.chosen if seen.indices is None else seen.indices
+    informative = {"images_per_second_by_batch_size": speeds} if speeds else {}
+    settings = run_settings(
+        classifier, seen, chosen, rule, stream, execution, description=asked.description,
+        informative=informative | left_out_facts(dataset, asked.chosen),
+    )  # fmt: skip
+    return Agreement(settings, seen, chosen, rule, kind, asked.seed, execution)
+
+
+def check_same(classifier: Classifier, stream: NoiseStream, settings: Mapping[str, Any]) -> None:
+    """Refuse a rank with another network than the run names, or other noise; batch-norm statistics differ after distributed training.
+
+    Raises:
+        ValueError: The message names what differs.
+    """
+    mine = noise_facts(stream)
+    if any(settings[key] != value for key, value in mine.items()):
+        raise ValueError(
+            f"All ranks of a run must draw their noise alike, but rank 0 is on {settings['noise_drawn_by']} and this one on {mine['noise_drawn_by']}."
+        )
+    identity = classifier_identity(classifier)
+    differing = [key for key, value in identity.items() if settings["model"].get(key) != value]
+    if differing:
+        raise ValueError(
+            f"The classifier of this rank is not that of rank 0: {', '.join(differing)} differ. After distributed training save the model "
+            "on one rank and load it on all."
+        )
+
+
+def _stream(kind: str, seed: int, seen: Survey, classifier: ResolvedClassifier, sigma: float) -> NoiseStream:
+    return make_stream(kind, seed=seed, shape=seen.resolution, device=classifier.device, sigma=sigma)
+
+
+def _with_batch_size(classifier: ResolvedClassifier, seen: Survey, asked: Asked) -> tuple[Execution, dict[str, int]]:
+    if asked.chosen is not None and len(asked.chosen) * asked.rule.stage_ends[-1] < PROBE_DRAWS:
+        return asked.execution, {}
+    return probe_batch_size(classifier, seen.resolution, asked.execution)
+
+
+def _check_labelled(labelled: bool) -> None:
+    if not labelled:
+        raise ValueError(
+            "Label-aware evaluation needs the true class of every image, but there are images without 'labels'. Use a labelled split, or "
+            "leave label_aware out."
+        )
