@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -179,7 +180,7 @@ def training_split(choice: DataChoice) -> tuple[Any, dict[int, str]]:
     return dataset, dict(enumerate(names))
 
 
-def check_apart(dataset: str, output_dir: Any) -> None:
+def check_apart(dataset: str, output_dir: str | os.PathLike[str]) -> None:
     """Refuse an output folder inside the folder of the data set, whose files would be read as data next time.
 
     Raises:

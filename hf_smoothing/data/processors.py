@@ -71,7 +71,7 @@ def framing_of(source: PixelSource) -> Framing:
     return noted.framing
 
 
-def noted_pixels(config: Any) -> ProcessorPixels | None:
+def noted_pixels(config: PreTrainedConfig) -> ProcessorPixels | None:
     """What `RobustTrainer` has noted of the pixels in the configuration of a plain backbone."""
     noted = getattr(config, "hf_smoothing", None)
     if not isinstance(noted, dict) or noted.get("image_mean") is None or noted.get("size") is None:
@@ -100,7 +100,7 @@ def frame(framing: Framing, images: Sequence[Image.Image]) -> Tensor:
     return torch.stack([torch.from_numpy(np.ascontiguousarray(x)) for x in processor(list(images))["pixel_values"]])
 
 
-def read_processor(processor: Any, channels: int | None = None) -> ProcessorPixels:
+def read_processor(processor: BaseImageProcessor, channels: int | None = None) -> ProcessorPixels:
     """What an image processor does, checked: our pixels of two probe images are its own, within `LARGEST` and `MEAN`.
 
     Args:
@@ -150,7 +150,7 @@ def read_processor(processor: Any, channels: int | None = None) -> ProcessorPixe
     raise ValueError(_refusal(name, best[1], images, theirs))
 
 
-def _candidates(processor: Any, size: tuple[int, int], channels: int) -> Iterator[Framing]:
+def _candidates(processor: BaseImageProcessor, size: tuple[int, int], channels: int) -> Iterator[Framing]:
     """Ways to images of this size, the ones that the processor's settings suggest first."""
     resample = getattr(processor, "resample", None)
     filters = "bilinear" if resample is None else parse_filter(getattr(resample, "value", resample))
@@ -169,7 +169,7 @@ def _candidates(processor: Any, size: tuple[int, int], channels: int) -> Iterato
             yield Framing(size, edge, filters, channels)
 
 
-def _outputs(processor: Any, images: Sequence[Image.Image]) -> Tensor:
+def _outputs(processor: BaseImageProcessor, images: Sequence[Image.Image]) -> Tensor:
     """What the processor makes of the images, float (images, channels, height, width).
 
     Raises:
@@ -198,7 +198,7 @@ def _outputs(processor: Any, images: Sequence[Image.Image]) -> Tensor:
     return torch.stack(values)
 
 
-def _normalisation(processor: Any, channels: int, size: Sequence[int]) -> Preprocessing:
+def _normalisation(processor: BaseImageProcessor, channels: int, size: Sequence[int]) -> Preprocessing:
     """Mean and standard deviation that give what black and white images become: offsets and repeated normalisation are in it."""
     ends = [Image.new("L", (int(size[1]), int(size[0])), level) for level in (0, 255)]
     images = [end if channels == 1 else end.convert("RGB") for end in ends]
@@ -216,7 +216,7 @@ def _normalisation(processor: Any, channels: int, size: Sequence[int]) -> Prepro
     return replace(measured, image_mean=said[0], image_std=said[1])  # the same, without rounding
 
 
-def _said(processor: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _said(processor: BaseImageProcessor, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation for [0, 1] pixels, from the settings that all classes have."""
     mean, std = (0.0,) * channels, (1.0,) * channels
     if getattr(processor, "do_normalize", True):
@@ -239,7 +239,7 @@ def _close(said: tuple[tuple[float, ...], tuple[float, ...]], measured: Preproce
     return all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in pairs)
 
 
-def _model_size(processor: Any) -> Any:
+def _model_size(processor: BaseImageProcessor) -> Any:
     size = getattr(processor, "model_size", None)
     return None if size is None else (size["height"], size["width"])
 

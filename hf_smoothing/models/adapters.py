@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -17,12 +17,16 @@ from hf_smoothing.models.network import head_of, head_parameters
 from hf_smoothing.statistics import check_whole
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
 USUAL = ("q_proj", "v_proj", "query", "value", "qkv")
 """Attention projections, as the models of `transformers` call them."""
 
 
 def add_lora(
-    model: Any,
+    model: PreTrainedModel,
     *,
     rank: int = 8,
     alpha: float | None = None,
@@ -117,20 +121,20 @@ def inject_lora(classifier: nn.Module, settings: dict[str, Any]) -> None:
     inject_adapter_in_model(config, classifier)
 
 
-def freeze_all_but_adapters(model: Any) -> None:
+def freeze_all_but_adapters(model: PreTrainedModel) -> None:
     """Make the updates and the head trainable, and nothing else."""
     head = _head(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name or name in head)
 
 
-def _head(model: Any) -> set[str]:
+def _head(model: PreTrainedModel) -> set[str]:
     """Names of what makes logits of the backbone's features; of a network that is no backbone and head, its last linear layer."""
     last = {id(parameter) for parameter in head_of(model).parameters()}
     return set(head_parameters(model)) or {name for name, p in model.named_parameters() if id(p) in last}
 
 
-def check_merged(model: Any) -> None:
+def check_merged(model: PreTrainedModel) -> None:
     """Refuse what has adapters of peft that its configuration does not know of, so that they would be lost.
 
     Args:
@@ -150,7 +154,7 @@ def check_merged(model: Any) -> None:
         raise ValueError(f"This {type(model).__name__} has adapters of peft, which would be lost. {cure}")
 
 
-def _modules(model: Any) -> list[nn.Module]:
+def _modules(model: PreTrainedModel) -> list[nn.Module]:
     return list(model.modules()) if isinstance(model, nn.Module) else []
 
 
@@ -158,7 +162,7 @@ def _of_peft(module: Any) -> bool:
     return type(module).__module__.split(".")[0] == "peft"  # without importing it, which takes seconds
 
 
-def merge_lora(model: Any) -> None:
+def merge_lora(model: PreTrainedModel) -> None:
     """Add the updates to the weights that they update and drop them; the answers stay the same up to rounding, and all is trainable.
 
     Args:
@@ -195,7 +199,7 @@ def merge_lora(model: Any) -> None:
     model.requires_grad_(True)
 
 
-def save_adapters(model: Any, path: str | os.PathLike[str]) -> None:
+def save_adapters(model: PreTrainedModel, path: str | os.PathLike[str]) -> None:
     """Only what training changes: the updates, the head and batch-norm statistics, as safetensors.
 
     Raises:
@@ -209,7 +213,7 @@ def save_adapters(model: Any, path: str | os.PathLike[str]) -> None:
     )
 
 
-def load_adapters(model: Any, path: str | os.PathLike[str]) -> None:
+def load_adapters(model: PreTrainedModel, path: str | os.PathLike[str]) -> None:
     """What `save_adapters` wrote, into the same base classifier after the same `add_lora`.
 
     Raises:
@@ -239,12 +243,12 @@ def load_adapters(model: Any, path: str | os.PathLike[str]) -> None:
             value.copy_(found[name])
 
 
-def _adapters(model: Any) -> dict[str, torch.Tensor]:
+def _adapters(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     head = _head(model)
     trained = {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name or name in head}
     return trained | dict(model.named_buffers())
 
 
-def _check(model: Any) -> None:
+def _check(model: PreTrainedModel) -> None:
     if getattr(getattr(model, "config", None), "lora", None) is None:
         raise ValueError("This classifier has no LoRA adapters. Add them with add_lora(model).")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
 
 Output: TypeAlias = ImageClassifierOutput | tuple[Tensor, ...]
 
 
-def classifier_output(model: Any, logits: Tensor, labels: Tensor | None, return_dict: bool | None) -> Output:
+def classifier_output(
+    model: PreTrainedModel, logits: Tensor, labels: Tensor | None, return_dict: bool | None
+) -> Output:
     """The loss, if there are labels, and the logits; a tuple if that is asked for, here or in the configuration."""
     loss = None if labels is None else model.loss_function(labels, logits, model.config)
     output: Any = ImageClassifierOutput(loss=loss, logits=logits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -86,15 +86,15 @@ class SmoothedClassifier(PreTrainedModel):
         base: str | os.PathLike[str] | PreTrainedModel,
         *,
         sigma: float,
-        size: Any = None,
-        model_size: Any = None,
-        image_mean: Any = None,
-        image_std: Any = None,
+        size: int | Sequence[int] | Framing | None = None,
+        model_size: int | Sequence[int] | None = None,
+        image_mean: float | Sequence[float] | None = None,
+        image_std: float | Sequence[float] | None = None,
         num_samples: int = 100,
         n0: int = 100,
         n: int = 100_000,
         alpha: float = 0.001,
-        noise: Any = None,
+        noise: NoiseMixture | Mapping[str, Any] | Sequence[float] | str | float | None = None,
         noise_owner: str | None = None,
         **model_kwargs: Any,
     ) -> SmoothedClassifier:

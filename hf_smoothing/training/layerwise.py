@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification
 from hf_smoothing.models.ensemble import EnsembleForImageClassification
 from hf_smoothing.models.network import block_lists, head_parameters
+from hf_smoothing.training.arguments import RobustTrainingArguments
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ _CURE = (
 )
 
 
-def split_by_depth(optimizer: Any, model: nn.Module, args: Any) -> None:
+def split_by_depth(optimizer: Optimizer, model: nn.Module, args: RobustTrainingArguments) -> None:
     """Give each depth a parameter group of its own, with its learning rate; the largest first, since the first is the one that is logged.
 
     Args:

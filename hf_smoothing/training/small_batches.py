@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import TrainingArguments
 
 
-def has_batch_of_one(args: Any, images: int, batch_size: int, steps: int) -> bool:
+def has_batch_of_one(args: TrainingArguments, images: int, batch_size: int, steps: int) -> bool:
     """Whether a rank will get a batch of one image within this number of steps.
 
     Args:
