@@ -63,3 +63,23 @@ def test_a_page_of_nothing_measured_yet_is_still_a_page(folder):
     text = write_page(folder).read_text(encoding="utf-8")
     assert "pictures" in text and "<h2>" not in text
     assert json.loads((folder / SETTINGS).read_text())["settings"]["images"] == 100
+
+
+def test_the_picture_of_similarity_has_a_map_for_what_was_measured_alone():
+    pair = {"cka": [[1.0, 0.25], [0.5, 0.75]], "rows": ["body.0", "body.1"], "columns": ["body.0", "head"]}
+    figure = figures.similarity({Key("similarity", "clean"): {"finetuned-standard": pair}})
+    measured, *others = figure.axes
+    assert measured.images[0].get_array().tolist() == pair["cka"]
+    assert (measured.get_ylabel(), measured.get_xlabel()) == ("finetuned", "standard")
+    assert [text.get_text() for text in measured.get_xticklabels()] == ["block 0", "head"]
+    assert len(others) == 2 and not any(axes.axison for axes in others)
+
+
+def test_the_picture_of_frequencies_counts_what_is_right():
+    part = [{"radius": 2, "right": "1100", "confidence": 0.75}, {"radius": 4, "right": "1110", "confidence": 0.5}]
+    figure = figures.frequency({Key("frequency", "finetuned"): {"low": part, "high": part[:1]}})
+    low, high, confidence, _ = figure.axes
+    assert [line.get_label() for line in low.lines] == ["finetuned"]
+    assert low.lines[0].get_xydata().tolist() == [[2.0, 50.0], [4.0, 75.0]]
+    assert high.lines[0].get_xydata().tolist() == [[2.0, 50.0]]
+    assert confidence.lines[0].get_ydata().tolist() == [75.0, 50.0]
