@@ -95,13 +95,13 @@ def check_alpha(alpha: float) -> float:
     share = _number(alpha)
     if 0.0 < share <= 0.5:
         return share
-    cure = "For certificates that hold with probability 99.9% pass alpha=0.001."
-    if 0.5 < share < 1.0:
-        cure = f"It is at most 1/2; {share:g} looks like the confidence: pass alpha={1.0 - share:.6g}."
-    elif 50.0 <= share < 100.0:
-        cure = f"{share:g} looks like a confidence in percent: pass alpha={1.0 - share / 100.0:.6g}."
-    elif 1.0 < share < 50.0:
-        cure = f"{share:g} looks like a percentage: pass alpha={share / 100.0:.6g}."
+    meant = {
+        f"It is at most 1/2; {share:g} looks like the confidence: pass alpha={1.0 - share:.6g}.": 0.5 < share < 1.0,
+        f"{share:g} looks like a confidence in percent: pass alpha={1.0 - share / 100.0:.6g}.": 50.0 <= share < 100.0,
+        f"{share:g} looks like a percentage: pass alpha={share / 100.0:.6g}.": 1.0 < share < 50.0,
+        "For certificates that hold with probability 99.9% pass alpha=0.001.": True,
+    }
+    cure = next(text for text, fits in meant.items() if fits)
     raise ValueError(f"`alpha` must be a failure probability strictly between 0 and 1, got {alpha!r}. {cure}")
 
 
@@ -117,7 +117,7 @@ def check_confidence(confidence: float) -> float:
     cure = "Pass 0.95 for 95% intervals."
     if 0.0 < share < 0.5:
         cure = f"It is at least 1/2; {share:g} looks like a failure probability: pass {1.0 - share:.6g}."
-    elif 50.0 <= share < 100.0:
+    if 50.0 <= share < 100.0:
         cure = f"{share:g} looks like a percentage: pass {share / 100.0:.6g}."
     raise ValueError(f"`confidence` must be strictly between 0 and 1, got {confidence!r}. {cure}")
 

@@ -14,15 +14,10 @@ from hf_smoothing.pixels import to_unit_pixels
 
 def feature_pgd(
     features_of: Callable[[Tensor], Tensor],
-    pixels: Tensor,
-    *,
-    epsilon: float | Tensor,
-    norm: Norm = "linf",
-    steps: int = 10,
-    step_size: float | Tensor | None = None,
-    start: float = 0.0005,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+    pixels: Tensor, *,
+    epsilon: float | Tensor, norm: Norm = "linf", steps: int = 10, step_size: float | Tensor | None = None,
+    start: float = 0.0005, generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Images within distance `epsilon` whose features are far from those of the clean ones, in mean square. It needs no labels.
 
     Args:

@@ -89,15 +89,8 @@ def linf_certificates(
 
 @torch.no_grad()
 def certificates_of(
-    classifier: nn.Module,
-    pixels: Tensor,
-    *,
-    largest: float,
-    backward: bool = False,
-    cover_run: bool = True,
-    tolerance: float = 1e-8,
-    iterations: int = 100,
-) -> tuple[Tensor, Tensor]:
+    classifier: nn.Module, pixels: Tensor, *, largest: float, backward: bool, cover_run: bool, tolerance: float, iterations: int = 100
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`linf_certificates` of a network that is checked already (`check_certifiable`); arguments and result as there."""
     classify, dtype = classify_function(classifier), run_dtype(classifier)
     images = exact_pixels(pixels)

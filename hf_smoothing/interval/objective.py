@@ -16,7 +16,7 @@ from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii, check_largest
 from hf_smoothing.interval.trace import BoxLike, Trace
 from hf_smoothing.training.objectives import Batch, ObjectiveState
-from hf_smoothing.training.objectives.base import LossAndLogs, PixelsToLogits
+from hf_smoothing.training.objectives.signature import LossAndLogs, PixelsToLogits
 
 
 SMALLEST = 1e-6

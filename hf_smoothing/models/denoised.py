@@ -104,12 +104,8 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
         return cleaned
 
     def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,
-    ) -> Output:
+        self, pixel_values: Tensor | None = None, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+    ) -> Output:  # fmt: skip
         """Logits.
 
         Args:

@@ -92,12 +92,8 @@ class EnsembleForImageClassification(PreTrainedModel):
         self.post_init()
 
     def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,
-    ) -> Output:
+        self, pixel_values: Tensor | None = None, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+    ) -> Output:  # fmt: skip
         """Mean logits.
 
         Args:

@@ -211,15 +211,9 @@ class SmoothedClassifier(PreTrainedModel):
         return logits
 
     def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        seed: int | None = None,
-        first_index: int = 0,
-        num_samples: int | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,
-    ) -> Output:
+        self, pixel_values: Tensor | None = None, labels: Tensor | None = None, seed: int | None = None,
+        first_index: int = 0, num_samples: int | None = None, return_dict: bool | None = None, **kwargs: Any,
+    ) -> Output:  # fmt: skip
         """Logits of the base classifier in train mode; in eval mode log vote shares.
 
         A share is (votes + 1 / (2 * num_labels)) / (num_samples + 1/2): half a vote, spread over the classes, keeps the logarithm finite.

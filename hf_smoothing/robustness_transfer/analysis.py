@@ -22,7 +22,7 @@ from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.network import Network, layers_of, recorded
 from hf_smoothing.records import RunError, write_json
 from hf_smoothing.robustness_transfer.frequency import frequency_curve
-from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, read_record
+from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_record
 from hf_smoothing.robustness_transfer.robustness import attack_curve, check_epsilons
 from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings, check_models, same_classes
 from hf_smoothing.robustness_transfer.similarity import MinibatchCKA, pooled, svcca
@@ -184,7 +184,7 @@ class Analysis:
                 cka[first, second].update(seen[first], seen[second])
         columns = {role: [torch.cat(parts) for parts in zip(*kept[role], strict=True)] for role in ROLES}
         return {
-            f"{first}-{second}": {
+            pair_key(first, second): {
                 "images": len(self.pixels),
                 "rows": found.rows,
                 "columns": found.columns,

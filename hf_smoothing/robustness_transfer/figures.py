@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hf_smoothing.robustness_transfer.findings import Robustness
-from hf_smoothing.robustness_transfer.records import Key, Records
+from hf_smoothing.robustness_transfer.records import Key, Records, pair_of
 
 
 COLOURS = {"pretrained": "tab:green", "finetuned": "tab:blue", "standard": "tab:orange"}
@@ -55,7 +55,7 @@ def similarity(records: Records) -> Any:
                 if values.size <= 64:
                     colour = "white" if value < 0.6 else "black"
                     ax.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-            first, second = pair.split("-")
+            first, second = pair_of(pair)
             ticks = {"xticks": range(values.shape[1]), "yticks": range(values.shape[0])}
             ax.set(title=KINDS[kind], xlabel=second, ylabel=first, **ticks)
             if values.shape[1] <= 8:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_smoothing.attacks import ATTACKS
-from hf_smoothing.robustness_transfer.records import Key, Records, from_bits
+from hf_smoothing.robustness_transfer.records import Key, Records, from_bits, pair_of
 from hf_smoothing.robustness_transfer.robustness import area_of_each, area_under_curve, decline_ratio, matched
 from hf_smoothing.statistics import Paired, interval, paired_difference
 
@@ -143,7 +143,7 @@ def universal(records: Records) -> list[Universal]:
 def alike(records: Records, kind: str) -> dict[tuple[str, str], list[float]]:
     """CKA of layers of the same number from the front, for each pair of networks, on one kind of image."""
     pairs = records.get(Key("similarity", kind), {})
-    return {tuple(pair.split("-")): np.diagonal(np.array(record["cka"])).tolist() for pair, record in pairs.items()}  # type: ignore[misc]
+    return {pair_of(pair): np.diagonal(np.array(record["cka"])).tolist() for pair, record in pairs.items()}
 
 
 def radius_text(norm: str, epsilon: float) -> str:

@@ -20,7 +20,7 @@ from hf_smoothing.robustness_transfer.findings import (
     sentences,
     universal,
 )
-from hf_smoothing.robustness_transfer.records import Key, Records, read_analysis
+from hf_smoothing.robustness_transfer.records import Key, Records, pair_of, read_analysis
 
 
 SIMILARITY = (
@@ -146,7 +146,7 @@ def _svcca_table(records: Records) -> str:
         for pair, record in records.get(Key("similarity", kind), {}).items():
             values = zip(record["svcca"], record["svcca_shuffled"], strict=True)
             rows.append(
-                [pair.replace("-", ", "), images, *(f"{value:.2f} ({chance:.2f})" for value, chance in values)]
+                [", ".join(pair_of(pair)), images, *(f"{value:.2f} ({chance:.2f})" for value, chance in values)]
             )
     depth = max((len(row) - 2 for row in rows), default=0)
     head = [

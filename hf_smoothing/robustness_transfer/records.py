@@ -47,6 +47,21 @@ class Key:
         return cls(kind, subject, "-".join(rest), norm)
 
 
+def pair_key(first: str, second: str) -> str:
+    """The key of two networks, by their roles, in a record of similarity."""
+    return f"{first}-{second}"
+
+
+def pair_of(key: str) -> tuple[str, str]:
+    """The roles of the two networks of which this is the key.
+
+    >>> pair_of(pair_key("pretrained", "finetuned"))
+    ('pretrained', 'finetuned')
+    """
+    first, second = key.split("-")
+    return first, second
+
+
 Records = Mapping[Key, dict[str, Any]]
 
 

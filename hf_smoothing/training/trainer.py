@@ -126,16 +126,10 @@ class RobustTrainer(ImageMeans):
                 f"{type(train_dataset).__name__}. Pass PixelDataset(...).decode() as train_dataset."
             )
         super().__init__(
-            note=note,
-            num_labels=num_labels,
-            preprocessing=preprocessing,
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
+            note=note, num_labels=num_labels, preprocessing=preprocessing, model=model, args=args, train_dataset=train_dataset,
             data_collator=data_collator or PixelCollator(num_labels, ready=args.noise_owner == "processor"),
-            processing_class=processing_class,
-            **kwargs,
-        )
+            processing_class=processing_class, **kwargs,
+        )  # fmt: skip
         self._rates_by_depth = args.body_learning_rate is not None or args.layer_decay < 1.0
         check_optimizer(self, self._rates_by_depth)
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a

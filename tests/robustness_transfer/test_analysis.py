@@ -8,7 +8,7 @@ import torch
 
 from hf_smoothing.records import RunError
 from hf_smoothing.robustness_transfer.analysis import Analysis
-from hf_smoothing.robustness_transfer.records import read_analysis
+from hf_smoothing.robustness_transfer.records import Key, read_analysis
 from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings
 from tests.support.tiny import SIZE, smoothed
 
@@ -42,12 +42,12 @@ def test_images_are_shuffled_by_the_seed(networks, tmp_path):
 
 def test_a_damaged_record_is_named_and_a_lost_perturbation_made_again(networks, tmp_path):
     analysis(networks, tmp_path).run(progress=False)
-    lost = tmp_path / "records" / "universal-pretrained-linf.safetensors"
+    lost = tmp_path / "records" / f"{Key('universal', 'pretrained', norm='linf')}.safetensors"
     before = lost.read_bytes()
     lost.unlink()
     analysis(networks, tmp_path).run(progress=False)
     assert lost.read_bytes() == before
-    record = tmp_path / "records" / "frequency-standard.json"
+    record = tmp_path / "records" / f"{Key('frequency', 'standard')}.json"
     record.write_text("{")
     with pytest.raises(RunError, match="frequency-standard.json is damaged"):
         analysis(networks, tmp_path).run(progress=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hf_smoothing.attacks import ATTACKS
 from hf_smoothing.robustness_transfer.findings import robustness, sentences, universal
-from hf_smoothing.robustness_transfer.records import Key, bits, from_bits
+from hf_smoothing.robustness_transfer.records import Key, bits, from_bits, pair_key
 from hf_smoothing.robustness_transfer.settings import ROLES
 
 
@@ -94,7 +94,7 @@ def test_few_images_give_no_verdict():
         },
         Key("similarity", "clean"): {
             pair: {"images": 16, "cka": [[value]]}
-            for pair, value in (("pretrained-finetuned", 0.9), ("pretrained-standard", 0.1))
+            for pair, value in ((pair_key("pretrained", "finetuned"), 0.9), (pair_key("pretrained", "standard"), 0.1))
         },
         **{
             Key("frequency", role): {part: [{"right": bits([role == "standard"] * 4)}] for part in ("low", "high")}

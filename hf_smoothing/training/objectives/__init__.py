@@ -2,7 +2,7 @@
 
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.adversarial import adversarial_training, trades
-from hf_smoothing.training.objectives.base import Batch, Loss, Objective, ObjectiveState, find_objective
+from hf_smoothing.training.objectives.base import find_objective
 from hf_smoothing.training.objectives.catrs import cat_rs
 from hf_smoothing.training.objectives.consistency import consistency
 from hf_smoothing.training.objectives.denoising import denoising
@@ -10,6 +10,7 @@ from hf_smoothing.training.objectives.discrepancy import discrepancy_mitigation,
 from hf_smoothing.training.objectives.macer import macer
 from hf_smoothing.training.objectives.masked import masked_denoising
 from hf_smoothing.training.objectives.mixture import mixture_cross_entropy
+from hf_smoothing.training.objectives.signature import Batch, Loss, Objective, ObjectiveState
 from hf_smoothing.training.objectives.smoothadv import smoothadv, smoothmix
 from hf_smoothing.training.objectives.stability import stability
 

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 
 from hf_smoothing.attacks import Norm, ascend, pgd
 from hf_smoothing.attacks.losses import kl_divergence
-from hf_smoothing.training.objectives.base import Batch, LossAndLogs, ObjectiveState, PixelsToLogits, network_of
+from hf_smoothing.models.network import Network
+from hf_smoothing.training.objectives.base import network_of
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 from hf_smoothing.units import check_radius
 
 
@@ -28,8 +30,7 @@ def adversarial_training(
 
     Source: Madry et al. (2018), arXiv 1706.06083, equation 2.1.
     """
-    network = network_of(model, "Adversarial training")
-    check_attack(state, "Adversarial training", epsilon, norm)
+    network = network_to_attack(model, state, "Adversarial training", epsilon, norm)
     with network.evaluating():
         moved = pgd(
             network,
@@ -62,8 +63,7 @@ def trades(
 
     Source: Zhang et al. (2019), arXiv 1901.08573, algorithm 1.
     """
-    network = network_of(model, "TRADES")
-    check_attack(state, "TRADES", epsilon, norm)
+    network = network_to_attack(model, state, "TRADES", epsilon, norm)
     with network.evaluating():
         with torch.no_grad():
             target = F.log_softmax(network(batch.pixels).float(), dim=1)
@@ -77,12 +77,14 @@ def trades(
     return standard + weight * robust, {"standard": standard, "divergence": robust}
 
 
-def check_attack(state: ObjectiveState, name: str, epsilon: float, norm: Norm) -> None:
-    """Refuse training noise, beside which an attack within [0, 1] means nothing, and radii in 0..255 units.
+def network_to_attack(model: PixelsToLogits, state: ObjectiveState, name: str, epsilon: float, norm: Norm) -> Network:
+    """The model as a `Network`; training noise, beside which an attack within [0, 1] means nothing, and radii in 0..255 units are refused.
 
     Raises:
-        ValueError: The message names it.
+        ValueError: The message names what is refused.
     """
+    network = network_of(model, name)
     if state.noise is not None:
         raise ValueError(f"{name} attacks clean images, but there is training noise. Set noise='clean'.")
     check_radius(epsilon, norm, "epsilon")  # in l2 the attack itself compares with the size of the images
+    return network

@@ -1,4 +1,4 @@
-"""The protocol of objectives."""
+"""What objectives share: noisy copies, checks of what they are given, and how one is found by its name."""
 
 from __future__ import annotations
 
@@ -6,54 +6,21 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from numbers import Integral, Real
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from hf_smoothing.models.network import Network
 from hf_smoothing.noise import NoiseMixture
-
-
-PixelsToLogits = Callable[[Tensor], Tensor]
-"""What an objective needs of a model at the least; some need a `Network`."""
-
-LossAndLogs = tuple[Tensor, dict[str, Tensor]]
-"""What an objective returns: the mean loss, and figures to log."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A training batch on the device.
-
-    Attributes:
-        pixels: Pixels, float32 (batch, channels, height, width): clean, augmented, in [0, 1], unless a model or
-            processor owns the noise.
-        labels: Labels, int64 (batch,); none where an autoencoder needs none.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class ObjectiveState:
-    """What an objective may use beyond the batch.
-
-    Attributes:
-        noise: The mixture to draw from; None trains on the pixels as they are.
-        generator: The only source of randomness; its own for every forward pass and rank.
-        progress: Share of the training done, in [0, 1].
-        label_smoothing: Label smoothing of the cross-entropy.
-    """
-
-    noise: NoiseMixture | None
-    generator: torch.Generator
-    progress: float = 0.0
-    label_smoothing: float = 0.0
+from hf_smoothing.training.objectives.signature import (
+    Batch,
+    Loss,
+    Objective,
+    ObjectiveState,
+)
 
 
 def network_of(model: Callable[[Tensor], Tensor], why: str) -> Network:
@@ -132,18 +99,6 @@ def no_smoothing(state: ObjectiveState, name: str) -> None:
     """
     if state.label_smoothing:
         raise ValueError(f"{name} has no label smoothing, got {state.label_smoothing}. Set label_smoothing_factor=0.")
-
-
-class Objective(Protocol):
-    """A training loss."""
-
-    def __call__(self, model: PixelsToLogits, batch: Batch, state: ObjectiveState) -> LossAndLogs:
-        """The mean loss and the figures to log, for a `Network`, or for a function pixels -> logits where no more is needed."""
-        ...
-
-
-Loss = Callable[..., LossAndLogs]
-"""An `Objective` once its settings are filled in."""
 
 
 def find_objective(

@@ -7,14 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 
 from hf_smoothing.attacks.losses import kl_divergence, log_mean_softmax
-from hf_smoothing.training.objectives.base import (
-    Batch,
-    LossAndLogs,
-    ObjectiveState,
-    PixelsToLogits,
-    for_each_image,
-    noisy_copies,
-)
+from hf_smoothing.training.objectives.base import for_each_image, noisy_copies
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
 def consistency(

@@ -8,15 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from hf_smoothing.models.network import recorded
-from hf_smoothing.training.objectives.base import (
-    Batch,
-    LossAndLogs,
-    ObjectiveState,
-    PixelsToLogits,
-    network_of,
-    no_smoothing,
-    noisy_copies,
-)
+from hf_smoothing.training.objectives.base import network_of, no_smoothing, noisy_copies
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
 def denoising(

@@ -11,8 +11,9 @@ from hf_smoothing.attacks import feature_pgd
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.loading import load_classifier
 from hf_smoothing.models.network import Network
-from hf_smoothing.training.objectives.adversarial import check_attack
-from hf_smoothing.training.objectives.base import Batch, LossAndLogs, ObjectiveState, PixelsToLogits, network_of
+from hf_smoothing.training.objectives.adversarial import network_to_attack
+from hf_smoothing.training.objectives.base import network_of
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
 def discrepancy_mitigation(
@@ -37,8 +38,7 @@ def discrepancy_mitigation(
 
     Source: arXiv 2106.10989.
     """
-    network = network_of(model, "Discrepancy mitigation")
-    check_attack(state, "Discrepancy mitigation", epsilon, "linf")
+    network = network_to_attack(model, state, "Discrepancy mitigation", epsilon, "linf")
     if not 0.0 <= beta < float("inf"):
         raise ValueError(f"Discrepancy mitigation needs a weight `beta` >= 0, got {beta}. 0 is plain training.")
     with network.evaluating():

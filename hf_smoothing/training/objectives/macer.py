@@ -6,14 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from hf_smoothing.attacks.losses import log_mean_softmax
-from hf_smoothing.training.objectives.base import (
-    Batch,
-    LossAndLogs,
-    ObjectiveState,
-    PixelsToLogits,
-    no_smoothing,
-    noisy_copies,
-)
+from hf_smoothing.training.objectives.base import no_smoothing, noisy_copies
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
 def macer(

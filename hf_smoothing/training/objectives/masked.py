@@ -7,14 +7,8 @@ from typing import Any
 import torch
 
 from hf_smoothing.models.masked import is_autoencoder
-from hf_smoothing.training.objectives.base import (
-    Batch,
-    LossAndLogs,
-    ObjectiveState,
-    PixelsToLogits,
-    network_of,
-    no_smoothing,
-)
+from hf_smoothing.training.objectives.base import network_of, no_smoothing
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
 def masked_denoising(model: PixelsToLogits, batch: Batch, state: ObjectiveState) -> LossAndLogs:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import betaincinv
 
-from hf_smoothing.training.objectives.base import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
 def mixture_cross_entropy(

@@ -11,14 +11,8 @@ from torch import Tensor
 from hf_smoothing.attacks import ascend, ddn
 from hf_smoothing.attacks.losses import kl_divergence, log_mean_softmax, log_odds
 from hf_smoothing.models.network import Network
-from hf_smoothing.training.objectives.base import (
-    Batch,
-    LossAndLogs,
-    ObjectiveState,
-    PixelsToLogits,
-    network_of,
-    noisy_copies,
-)
+from hf_smoothing.training.objectives.base import network_of, noisy_copies
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 from hf_smoothing.units import check_radius
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from hf_smoothing.training.objectives.base import Batch, LossAndLogs, ObjectiveState, PixelsToLogits, noisy_copies
+from hf_smoothing.training.objectives.base import noisy_copies
+from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
 def stability(model: PixelsToLogits, batch: Batch, state: ObjectiveState, *, weight: float = 2.0) -> LossAndLogs:

@@ -1,0 +1,62 @@
+"""What an objective takes and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hf_smoothing.noise import NoiseMixture
+
+
+PixelsToLogits = Callable[[Tensor], Tensor]
+"""What an objective needs of a model at the least; some need a `Network`."""
+
+LossAndLogs = tuple[Tensor, dict[str, Tensor]]
+"""What an objective returns: the mean loss, and figures to log."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch on the device.
+
+    Attributes:
+        pixels: Pixels, float32 (batch, channels, height, width): clean, augmented, in [0, 1], unless a model or
+            processor owns the noise.
+        labels: Labels, int64 (batch,); none where an autoencoder needs none.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class ObjectiveState:
+    """What an objective may use beyond the batch.
+
+    Attributes:
+        noise: The mixture to draw from; None trains on the pixels as they are.
+        generator: The only source of randomness; its own for every forward pass and rank.
+        progress: Share of the training done, in [0, 1].
+        label_smoothing: Label smoothing of the cross-entropy.
+    """
+
+    noise: NoiseMixture | None
+    generator: torch.Generator
+    progress: float = 0.0
+    label_smoothing: float = 0.0
+
+
+class Objective(Protocol):
+    """A training loss."""
+
+    def __call__(self, model: PixelsToLogits, batch: Batch, state: ObjectiveState) -> LossAndLogs:
+        """The mean loss and the figures to log, for a `Network`, or for a function pixels -> logits where no more is needed."""
+        ...
+
+
+Loss = Callable[..., LossAndLogs]
+"""An `Objective` once its settings are filled in."""
