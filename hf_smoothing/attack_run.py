@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from hf_smoothing.attacks import Norm, distance, pgd, round_to_grid, smoothed_logits
 from hf_smoothing.certification import predict
 from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
-from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.identity import identity_differences
 from hf_smoothing.certification.images import is_stream
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.data.selection import spread
@@ -110,12 +110,8 @@ def attack_run(
         raise RunError(
             f"{run.path} was measured label-aware, so it holds no certificates to attack. Certify without label_aware."
         )
-    identity = classifier_identity(classifier)
-    differing = [key for key, value in identity.items() if settings["model"].get(key) != value]
-    if differing:
-        raise RunError(
-            f"{run.path} holds the certificates of another network: {', '.join(differing)} differ from this one's."
-        )
+    if differing := identity_differences(classifier, settings["model"]):
+        raise RunError(f"{run.path} holds the certificates of another network: {differing} differ from this one's.")
     if is_stream(dataset):
         raise ValueError(
             "Attacking needs a data set with indices, dataset[i], got a stream. Load it without streaming."

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
-from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.identity import identity_differences
 from hf_smoothing.certification.images import Survey, checked_items, left_out_facts, survey
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
 from hf_smoothing.certification.rules import FixedRule, SequentialRule, rule_on
@@ -112,11 +112,9 @@ def check_same(classifier: Classifier, stream: NoiseStream, settings: Mapping[st
         raise ValueError(
             f"All ranks of a run must draw their noise alike, but rank 0 is on {settings['noise_drawn_by']} and this one on {mine['noise_drawn_by']}."
         )
-    identity = classifier_identity(classifier)
-    differing = [key for key, value in identity.items() if settings["model"].get(key) != value]
-    if differing:
+    if differing := identity_differences(classifier, settings["model"]):
         raise ValueError(
-            f"The classifier of this rank is not that of rank 0: {', '.join(differing)} differ. After distributed training save the model "
+            f"The classifier of this rank is not that of rank 0: {differing} differ. After distributed training save the model "
             "on one rank and load it on all."
         )
 

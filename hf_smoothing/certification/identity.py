@@ -30,6 +30,12 @@ def classifier_identity(classifier: Classifier) -> dict[str, Any]:
     return identity
 
 
+def identity_differences(classifier: Classifier, known: Mapping[str, Any]) -> str:
+    """In what a classifier is another than the one whose identity is known, such as "weights_sha256"; "" if in nothing."""
+    identity = classifier_identity(classifier)
+    return ", ".join(key for key, value in identity.items() if known.get(key) != value)
+
+
 def _lasting(config: Any) -> Any:
     """A configuration without what changes from one loading to the next."""
     if not isinstance(config, Mapping):

@@ -49,17 +49,10 @@ class PixelDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self,
-        dataset: ImageDataset,
-        size: PixelSource,
-        *,
-        image_column: str | None = None,
-        label_column: str | None = None,
-        id2label: Mapping[int, str] | None = None,
-        labels: Labels | None = None,
-        label_map: Mapping[Any, Any] | None = None,
+        self, dataset: ImageDataset, size: PixelSource, *, image_column: str | None = None, label_column: str | None = None,
+        id2label: Mapping[int, str] | None = None, labels: Labels | None = None, label_map: Mapping[Any, Any] | None = None,
         skip_unreadable: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         given: object = dataset
         if isinstance(given, str) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise ValueError(
@@ -68,19 +61,11 @@ class PixelDataset(Dataset[dict[str, Any]]):
             )
         if not isinstance(dataset, Mapping) and len(dataset) == 0:
             raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
-        self.dataset = dataset
-        self._reader = _Reader(
-            dataset, size, image_column, LabelReader(dataset, label_column, id2label, labels, label_map)
-        )
-        self.class_map, self.skip_unreadable = self._reader.labels.class_map, skip_unreadable
-        self.unlabelled_column = self._reader.labels.unlabelled_column
-        self.unreadable: dict[int, str] = {}
-        self.framing = self._reader.framing
-        self.size, self.image_column, self.label_column = (
-            self.framing.size,
-            self._reader.image_column,
-            self._reader.label_column,
-        )
+        reader = self._reader = _Reader(dataset, size, image_column, label_column, id2label, labels, label_map)
+        self.dataset, self.framing, self.size = dataset, reader.framing, reader.framing.size
+        self.image_column, self.label_column = reader.image_column, reader.label_column
+        self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
+        self.skip_unreadable, self.unreadable = skip_unreadable, reader.unreadable
         self.names = self._reader.labels.names
 
     def __len__(self) -> int:
@@ -144,35 +129,20 @@ class PixelStream(IterableDataset[dict[str, Any]]):
     """
 
     def __init__(
-        self,
-        dataset: ImageStream,
-        size: PixelSource,
-        *,
-        image_column: str | None = None,
-        label_column: str | None = None,
-        id2label: Mapping[int, str] | None = None,
-        labels: Labels | None = None,
-        label_map: Mapping[Any, Any] | None = None,
+        self, dataset: ImageStream, size: PixelSource, *, image_column: str | None = None, label_column: str | None = None,
+        id2label: Mapping[int, str] | None = None, labels: Labels | None = None, label_map: Mapping[Any, Any] | None = None,
         skip_unreadable: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if isinstance(dataset, Iterator):
             raise ValueError(
                 f"PixelStream needs a stream that can be read again, got a {type(dataset).__name__}, which is exhausted after one pass. Pass "
                 "a datasets.IterableDataset, e.g. IterableDataset.from_generator(function)."
             )
-        self.dataset = dataset
-        self._reader = _Reader(
-            dataset, size, image_column, LabelReader(dataset, label_column, id2label, labels, label_map)
-        )
-        self.class_map, self.skip_unreadable = self._reader.labels.class_map, skip_unreadable
-        self.unlabelled_column = self._reader.labels.unlabelled_column
-        self.unreadable: dict[int, str] = {}
-        self.framing = self._reader.framing
-        self.size, self.image_column, self.label_column = (
-            self.framing.size,
-            self._reader.image_column,
-            self._reader.label_column,
-        )
+        reader = self._reader = _Reader(dataset, size, image_column, label_column, id2label, labels, label_map)
+        self.dataset, self.framing, self.size = dataset, reader.framing, reader.framing.size
+        self.image_column, self.label_column = reader.image_column, reader.label_column
+        self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
+        self.skip_unreadable, self.unreadable = skip_unreadable, reader.unreadable
 
     def original_size(self) -> tuple[int, int] | None:
         """As that of `PixelDataset`; reads the first image of the stream."""
@@ -234,15 +204,14 @@ class _Reader:
     """Turns the rows of a data set or stream into pixels and labels."""
 
     def __init__(
-        self,
-        dataset: Images,
-        size: PixelSource,
-        image_column: str | None,
-        labels: LabelReader,
-    ) -> None:
+        self, dataset: Images, size: PixelSource, image_column: str | None, label_column: str | None,
+        id2label: Mapping[int, str] | None, labels: Labels | None, label_map: Mapping[Any, Any] | None,
+    ) -> None:  # fmt: skip
+        self.labels = LabelReader(dataset, label_column, id2label, labels, label_map)
+        self.label_column = self.labels.column
         self.framing = framing_of(size)
         self.image_column = find_column(dataset, image_column, "image", required=True)
-        self.labels, self.label_column = labels, labels.column
+        self.unreadable: dict[int, str] = {}
         self.images = ImageReader(dataset, str(self.image_column))
         self._looked = False
         self._processor = NoisyImageProcessorPil(

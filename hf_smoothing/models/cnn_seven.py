@@ -56,6 +56,7 @@ class CnnSevenForImageClassification(PreTrainedModel):
 
     def __init__(self, config: CnnSevenConfig) -> None:
         super().__init__(config)
+        self.num_labels, self.loss_type = config.num_labels, "ForImageClassification"
         w, side = config.width, -(-config.image_size // 2)
         side = -(-side // config.last_stride)
         convolutions = [
@@ -71,8 +72,6 @@ class CnnSevenForImageClassification(PreTrainedModel):
         layers += [nn.Flatten(), nn.Linear(2 * w * side**2, 8 * w), nn.BatchNorm1d(8 * w), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.classifier = nn.Linear(8 * w, config.num_labels)
-        self.num_labels = config.num_labels
-        self.loss_type = "ForImageClassification"
         self.post_init()
 
     def forward(
