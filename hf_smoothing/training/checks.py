@@ -21,7 +21,7 @@ from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
-from hf_smoothing.training.objectives.base import Objective
+from hf_smoothing.training.objectives.signature import Objective
 
 
 if TYPE_CHECKING:
