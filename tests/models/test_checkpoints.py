@@ -196,7 +196,7 @@ def test_a_plain_checkpoint_under_the_name_of_the_wrapper_is_refused(tmp_path):
 
 def test_the_resolution_must_be_known(tmp_path):
     plain().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="certified resolution .* not known. Pass size="):
+    with pytest.raises(ValueError, match="certified resolution .* not known. Pass `size`"):
         SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, **NORMALISATION)
     with pytest.raises(ValueError, match="certified resolution .* not known"):
         SmoothedClassifier.from_base_pretrained(plain(), sigma=0.25, **NORMALISATION)
