@@ -1,7 +1,7 @@
 """What certification can be asked: each option defined once, with its type, default and meaning.
 
-The functions, the model's methods, the pipelines, the command line and the records read these classes. To add an option: a line here,
-its use in the rule, the stream or the execution that it is for, and a test.
+The functions, the model's methods, the pipelines and the command line read these classes. To add an option: a line here, its use and its
+record in the rule (`rules/make.py`, and `to_dict` of the rule), the stream or the execution that it is for, and a test.
 """
 
 from __future__ import annotations

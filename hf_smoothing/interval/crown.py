@@ -75,8 +75,8 @@ def backward_margins(logits: BoxLike, labels: Tensor) -> Tensor:
         origin = box.origin
         if origin is None:
             account.add(torch.minimum(a * box.lower, a * box.upper), box)
-        elif origin.activation is not None:
-            _collect(weights, origin.activation, _through_relu(a, origin.activation, account), account)
+        elif origin.relu is not None:
+            _collect(weights, origin.relu, _through_relu(a, origin.relu, account), account)
         else:
             shift = torch.as_tensor(origin.shift, dtype=a.dtype, device=a.device)
             account.add(a * shift.expand(a.shape[1:]), box)  # a shift of another shape is an error, not a larger sum

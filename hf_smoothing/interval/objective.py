@@ -135,7 +135,7 @@ def robust_cross_entropy(margins: Margins) -> Tensor:
 
 
 def warm_up_regularisers(first: Box, layers: Sequence[BoxLike]) -> tuple[Tensor, Tensor]:
-    """L_tight and L_relu: keep the widths from exploding, and active and inactive units in balance. Means over the activations.
+    """L_tight and L_relu: keep the widths from exploding, and active and inactive units in balance. Means over the activations, 0 without any.
 
     Args:
         first: The box of pixels.
@@ -144,6 +144,8 @@ def warm_up_regularisers(first: Box, layers: Sequence[BoxLike]) -> tuple[Tensor,
     Source: Shi et al., arXiv 2103.17268, equations 9 and 11; tolerance 0.5.
     """
     tolerance = 0.5
+    if not layers:
+        return first.centre.new_zeros(()), first.centre.new_zeros(())
     tight, balance = [], []
     for box in layers:
         centre, half = box.centre, box.radius

@@ -43,6 +43,8 @@ _PLACES = (torch, F, torch.Tensor, torch._C._nn)
 def rule(name: str, *aliases: str, boxes: tuple[str, ...] = (), views: bool = False) -> Callable[[_Rule], _Rule]:
     """Keep a rule for all functions of torch that have this name or one of its aliases, and for their twins in place.
 
+    The parameters of a rule are those of torch's function, by its names: a call with any other is refused. `inplace` is read by the dispatcher.
+
     Args:
         name, aliases: As torch spells the function out of place.
         boxes: Parameters that may be boxes; the first one by default.

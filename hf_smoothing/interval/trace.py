@@ -114,14 +114,14 @@ class Origin:
         parts: The linear maps; empty for an activation.
         shift: Constant part of the affine map, of a shape that broadcasts to the box.
         shift_sizes: The sum of the absolute values that the shift was made of, which bounds its rounding.
-        activation: The box before a ReLU.
+        relu: The box before a ReLU.
         error: Errors, of the shape of the box: what the rounding of the run adds to this step, at most.
     """
 
     parts: tuple[Linear, ...] = ()
     shift: Tensor | float = 0.0
     shift_sizes: Tensor | float = 0.0
-    activation: BoxLike | None = None
+    relu: BoxLike | None = None
     error: Tensor | None = None
 
 

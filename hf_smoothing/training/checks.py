@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def check_request(
-    model: PreTrainedModel, args: RobustTrainingArguments, objective: Objective | None, more: Mapping[str, Any]
+    model: PreTrainedModel, args: RobustTrainingArguments, objective: Objective | str | None, more: Mapping[str, Any]
 ) -> None:
     """Refuse what `RobustTrainer` cannot train.
 
@@ -48,6 +48,11 @@ def check_request(
         raise ValueError("RobustTrainer needs the model itself: pass `model`, not `model_init`.")
     if more.get("compute_loss_func") is not None:
         raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
+    if "objective_args" in more:
+        raise TypeError(
+            "Settings of an objective stand in the arguments, got `objective_args` for RobustTrainer. Pass "
+            "RobustTrainingArguments(objective=..., objective_args=...)."
+        )
     if objective is not None and args.objective != "mixture":
         raise ValueError(
             f"There are two objectives: one of your own and objective={args.objective!r} in the arguments. Leave one out."

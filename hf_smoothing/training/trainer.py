@@ -64,7 +64,7 @@ class RobustTrainer(ImageMeans):
     Args:
         model: The classifier.
         args: The arguments.
-        objective: A callable that replaces the one named in `args`.
+        objective: A callable, or the name of an objective, that replaces the one named in `args`.
         processing_class: An image processor of a plain backbone; its size and normalisation are used and saved.
         kwargs: As for `transformers.Trainer`.
 
@@ -81,7 +81,7 @@ class RobustTrainer(ImageMeans):
         model: PreTrainedModel,
         args: RobustTrainingArguments,
         *,
-        objective: Objective | None = None,
+        objective: Objective | str | None = None,
         processing_class: BaseImageProcessor | None = None,
         data_collator: Callable[[list[Any]], Mapping[str, Any]] | None = None,
         **kwargs: Any,

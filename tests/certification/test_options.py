@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hf_smoothing import SmoothedClassifier, certify, certify_dataset, predict
-from hf_smoothing.certification import Execution, make_rule
+from hf_smoothing.certification import Execution, make_rule, make_stream
+from hf_smoothing.certification.noise_kinds import noise_facts
 from hf_smoothing.certification.options import (
     CertifyOptions,
     ExecutionOptions,
@@ -17,6 +18,7 @@ from hf_smoothing.certification.options import (
     RunOptions,
     RunRuleOptions,
     options_of,
+    part,
 )
 from hf_smoothing.cli import build_parser
 from hf_smoothing.models.pipeline import _OPTIONS
@@ -95,3 +97,26 @@ def test_an_option_that_is_none_is_named():
         certify(Linear(), torch.zeros(1, 3, 2, 2), sigma=0.5, spendng=True)
     with pytest.raises(TypeError, match="got 'label_aware'"):  # which only a run that measures may ask for
         certify(Linear(), torch.zeros(1, 3, 2, 2), sigma=0.5, label_aware=True)
+
+
+# A value of each option that is not its default.
+OTHERS = {
+    "mode": "curve", "targets": (0.0, 0.1), "n0": 50, "n": 1_000, "alpha": 0.01, "spending": True, "label_aware": True,
+    "bound": "runner-up", "noise_kind": "gaussian", "dtype": "bfloat16", "channels_last": True, "compile": True,
+}  # fmt: skip
+
+
+def recorded(**options):
+    kind = options.pop("noise_kind", "grid")
+    rule = make_rule(0.5, **part(RunRuleOptions, options))
+    stream = make_stream(kind, seed=0, shape=(1, 2, 2), device=torch.device("cpu"), sigma=0.5)
+    return rule.to_dict() | Execution(**part(ExecutionOptions, options)).to_dict() | noise_facts(stream)
+
+
+@pytest.mark.parametrize("name", options_of(RunOptions))
+def test_the_record_of_a_run_tells_every_option(name):
+    """Else a run would be resumed with another rule than it began with."""
+    if name == "copies_per_batch":  # which never changes a row
+        return
+    plain = {"mode": "fixed"} if name == "bound" else {}
+    assert recorded(**plain) != recorded(**plain, **{name: OTHERS[name]})

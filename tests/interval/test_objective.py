@@ -108,6 +108,22 @@ def test_regularisers_are_zero_for_tight_balanced_layers_and_positive_for_explod
     assert float(balance) == pytest.approx(2.0)  # all units on, none off
 
 
+@pytest.mark.parametrize(
+    "name", sorted({"prelu", "threshold", "hardsigmoid", "logsigmoid", "softsign", "gelu", "relu", "none"})
+)
+def test_every_activation_counts_in_the_warm_up_and_none_is_nothing(name):
+    layers = {
+        "prelu": nn.PReLU(), "threshold": nn.Threshold(0.0, 0.0), "hardsigmoid": nn.Hardsigmoid(), "logsigmoid": nn.LogSigmoid(),
+        "softsign": nn.Softsign(), "gelu": nn.GELU(), "relu": nn.ReLU(), "none": nn.Identity(),
+    }  # fmt: skip
+    first = box_around(images(2), 0.05, value=True)
+    nn.Sequential(nn.Flatten(), layers[name].double())(first)
+    noted = first.trace.before_activations
+    assert len(noted) == (name != "none")
+    tight, balance = warm_up_regularisers(first, noted)
+    assert (float(tight), float(balance)) == (0.0, 0.0) if name == "none" else bool(torch.isfinite(tight + balance))
+
+
 def test_warm_up_adds_regularisers_that_fade_and_l1_adds_weights():
     model, x, labels = network("mlp"), images(6), torch.arange(6) % 4
     early, logs = adaptive_interval(model, Batch(x, labels), state(0.2), largest=LARGEST, regularisation=0.5)

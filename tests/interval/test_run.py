@@ -9,7 +9,7 @@ from torch import nn
 
 from hf_smoothing.interval import Trace, UnsupportedOperationError, box_around, certify_dataset_linf, linf_certificates
 from hf_smoothing.records import RunError
-from tests.support.bounded_networks import Hidden, broken, images, network, pixels
+from tests.support.bounded_networks import BUILDERS, Hidden, broken, images, network, pixels
 from tests.support.tiny import data, smoothed
 
 
@@ -64,9 +64,7 @@ def test_covering_a_run_costs_little():
     assert torch.allclose(covered[1], exact[1], atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "name", ["linear", "mlp", "softplus", "gelu", "silu", "max pool", "average pool", "residual", "tokens"]
-)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_bounds_contain_runs_in_float32_and_whatever_order(name):
     """At the image itself, where nothing but rounding is in the box; the order changes with the batch and the layout."""
     model, x = network(name).float(), images(5).float()

@@ -254,3 +254,8 @@ def test_an_objective_is_not_used_in_evaluation(tmp_path):
     metrics = loop.evaluate()
     assert objective.calls == []
     assert metrics["eval_loss"] > 0
+
+
+def test_settings_of_an_objective_stand_in_the_arguments(tmp_path):
+    with pytest.raises(TypeError, match=r"Pass RobustTrainingArguments\(objective=\.\.\., objective_args=\.\.\.\)"):
+        RobustTrainer(plain(), arguments(tmp_path), objective="stability", objective_args={"weight": 2.0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,7 +49,7 @@ def _rule(
                 "`targets`, `spending` and `label_aware` belong to the sequential rules, but mode is 'fixed', which certifies all radii "
                 "from n draws. Leave them out, or use mode='targets'."
             )
-        return FixedRule(sigma, 100 if n0 is None else n0, n, alpha, bound)
+        return FixedRule(sigma, n0=100 if n0 is None else n0, n=n, alpha=alpha, bound=bound)
     if bound != "one-sided":
         raise ValueError(
             f"The bound {bound!r} is made from a fixed number of draws. Use mode='fixed', or bound='one-sided'."
@@ -63,13 +64,16 @@ def _rule(
         )
     sigma = statistics.check_sigma(sigma)
     stages = (0 if label_aware else 100) if n0 is None else n0
+    made = functools.partial(
+        SequentialRule, sigma, n0=stages, n=n, alpha=alpha, spending=spending, label_aware=label_aware
+    )
     if targets is None:
         grid = statistics.target_grid(sigma, curve=mode == "curve")
         # With more slack than the noise of ten megapixels has, which takes a hair off the ceiling.
-        probe = SequentialRule(sigma, (0.0,), stages, n, alpha, spending, label_aware, slack=1e-5)
+        probe = made(targets=(0.0,), slack=1e-5)
         targets = [radius for radius in grid if radius < probe.ceiling]
     # The rule itself checks the targets and makes a tuple of them.
-    return SequentialRule(sigma, targets, stages, n, alpha, spending, label_aware)  # type: ignore[arg-type]
+    return made(targets=targets)  # type: ignore[arg-type]
 
 
 def rule_on(rule: FixedRule | SequentialRule, stream: NoiseStream, *, chosen: bool) -> FixedRule | SequentialRule:

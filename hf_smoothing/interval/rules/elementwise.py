@@ -34,7 +34,8 @@ def _increasing(name: str, box: Box, function: Callable[[Tensor], Tensor], parts
     return rounded(name, box.map(function), parts)
 
 
-def _activation(box: Box) -> Box:
+def noted_for_training(box: Box) -> Box:
+    """The box itself, kept for the regularisers of training (`warm_up_regularisers`), as every activation does."""
     box.trace.before_activations.append(box)
     return box
 
@@ -42,23 +43,23 @@ def _activation(box: Box) -> Box:
 @rule("relu")
 def relu(box: Box, inplace: bool = False) -> Box:
     """max(x, 0): exact, and the one activation with two lines for backward bounds."""
-    result = _activation(box).map(F.relu)
+    result = noted_for_training(box).map(F.relu)
     if box.trace.origins:
-        result.origin = Origin(activation=box)
+        result.origin = Origin(relu=box)
     return result
 
 
 @rule("relu6")
 def relu6(box: Box, inplace: bool = False) -> Box:
     """min(max(x, 0), 6): exact."""
-    return _activation(box).map(F.relu6)
+    return noted_for_training(box).map(F.relu6)
 
 
 @rule("hardtanh")
 def hardtanh(box: Box, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Box:
     """A clamp to fixed numbers: exact."""
     low, high = number(min_val, box, "hardtanh"), number(max_val, box, "hardtanh")
-    return _activation(box).map(partial(F.hardtanh, min_val=low, max_val=high))
+    return noted_for_training(box).map(partial(F.hardtanh, min_val=low, max_val=high))
 
 
 @rule("clamp", "clip")
@@ -86,7 +87,7 @@ def threshold(box: Box, threshold: float, value: float, inplace: bool = False) -
     edge, below = number(threshold, box, "threshold"), number(value, box, "threshold")
     if not below <= edge:
         refuse("threshold", f"With a value above the threshold it is not monotone: {value} > {threshold}.")
-    return box.map(partial(F.threshold, threshold=edge, value=below))
+    return noted_for_training(box).map(partial(F.threshold, threshold=edge, value=below))
 
 
 @rule("leaky_relu")
@@ -95,37 +96,37 @@ def leaky_relu(box: Box, negative_slope: float = 0.01, inplace: bool = False) ->
     slope = number(negative_slope, box, "leaky_relu")
     if not slope >= 0.0:
         refuse("leaky_relu", f"With a negative slope it is not monotone: {negative_slope}.")
-    return _increasing("leaky_relu", _activation(box), partial(F.leaky_relu, negative_slope=slope), parts=0.0)
+    return _increasing("leaky_relu", noted_for_training(box), partial(F.leaky_relu, negative_slope=slope), parts=0.0)
 
 
 @rule("sigmoid")
 def sigmoid(box: Box) -> Box:
     """1 / (1 + exp(-x))."""
-    return _increasing("sigmoid", _activation(box), torch.sigmoid)
+    return _increasing("sigmoid", noted_for_training(box), torch.sigmoid)
 
 
 @rule("hardsigmoid")
 def hardsigmoid(box: Box, inplace: bool = False) -> Box:
     """x / 6 + 1/2, clamped to [0, 1]."""
-    return _increasing("hardsigmoid", box, F.hardsigmoid)
+    return _increasing("hardsigmoid", noted_for_training(box), F.hardsigmoid)
 
 
 @rule("logsigmoid", "log_sigmoid")
 def logsigmoid(box: Box) -> Box:
     """log(sigmoid(x))."""
-    return _increasing("logsigmoid", box, F.logsigmoid)
+    return _increasing("logsigmoid", noted_for_training(box), F.logsigmoid)
 
 
 @rule("tanh")
 def tanh(box: Box) -> Box:
     """The hyperbolic tangent."""
-    return _increasing("tanh", _activation(box), torch.tanh)
+    return _increasing("tanh", noted_for_training(box), torch.tanh)
 
 
 @rule("softsign")
 def softsign(box: Box) -> Box:
     """x / (1 + |x|)."""
-    return _increasing("softsign", box, F.softsign)
+    return _increasing("softsign", noted_for_training(box), F.softsign)
 
 
 @rule("exp")
@@ -148,7 +149,7 @@ def elu(box: Box, alpha: float = 1.0, inplace: bool = False) -> Box:
     scale = number(alpha, box, "elu")
     if not scale >= 0.0:
         refuse("elu", f"With a negative alpha it is not monotone: {alpha}.")
-    return _increasing("elu", _activation(box), partial(F.elu, alpha=scale), parts=1.0 + scale)
+    return _increasing("elu", noted_for_training(box), partial(F.elu, alpha=scale), parts=1.0 + scale)
 
 
 @rule("celu")
@@ -157,13 +158,13 @@ def celu(box: Box, alpha: float = 1.0, inplace: bool = False) -> Box:
     scale = number(alpha, box, "celu")
     if not scale > 0.0:
         refuse("celu", f"Its alpha must be > 0, got {alpha}.")
-    return _increasing("celu", _activation(box), partial(F.celu, alpha=scale), parts=1.0 + scale)
+    return _increasing("celu", noted_for_training(box), partial(F.celu, alpha=scale), parts=1.0 + scale)
 
 
 @rule("selu")
 def selu(box: Box, inplace: bool = False) -> Box:
     """A scaled `elu` with fixed numbers, below 2."""
-    return _increasing("selu", _activation(box), F.selu, parts=4.0)
+    return _increasing("selu", noted_for_training(box), F.selu, parts=4.0)
 
 
 @rule("softplus")
@@ -173,7 +174,7 @@ def softplus(box: Box, beta: float = 1.0, threshold: float = 20.0) -> Box:
     if not slope > 0.0:
         refuse("softplus", f"Its beta must be > 0, got {beta}.")
     after = _increasing(
-        "softplus", _activation(box), partial(F.softplus, beta=slope, threshold=edge), 1.0 + 1.0 / slope
+        "softplus", noted_for_training(box), partial(F.softplus, beta=slope, threshold=edge), 1.0 + 1.0 / slope
     )
     give_up_overflow(box, (box.upper * slope).clamp(max=edge).exp(), "softplus")
     jump = (1.0 + 1e-9) * (max(-edge, 0.0) + math.log1p(math.exp(-abs(edge)))) / slope

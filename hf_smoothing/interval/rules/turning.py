@@ -13,7 +13,7 @@ from hf_smoothing.interval.constants import constant
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import widened
-from hf_smoothing.interval.rules.elementwise import rounded
+from hf_smoothing.interval.rules.elementwise import noted_for_training, rounded
 
 
 def _turning_at_zero(box: Box, function: Callable[[Tensor], Tensor]) -> Box:
@@ -64,7 +64,7 @@ def prelu(box: Box, weight: Tensor) -> Box:
                 f"Its weight must be one number, or one for each channel in dimension 1 of {tuple(box.shape)}.",
             )
         slopes = slopes.view(-1, *(1,) * (box.ndim - 2))
-    after = _turning_at_zero(box, lambda x: torch.where(x > 0, x, slopes * x))
+    after = _turning_at_zero(noted_for_training(box), lambda x: torch.where(x > 0, x, slopes * x))
     return widened(after, terms=2, name="prelu")
 
 
@@ -73,7 +73,7 @@ _VALLEYS = {"gelu": (-0.7517916, -0.1699713), "silu": (-1.2784645, -0.2784646)}
 
 
 def _valley(name: str, box: Box, function: Callable[[Tensor], Tensor]) -> Box:
-    box.trace.before_activations.append(box)
+    noted_for_training(box)
     place, least = _VALLEYS[name]
     low, high = function(box.lower), function(box.upper)
     inside = (box.lower <= place + 1e-3) & (box.upper >= place - 1e-3)

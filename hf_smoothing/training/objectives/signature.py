@@ -59,4 +59,4 @@ class Objective(Protocol):
 
 
 Loss = Callable[..., LossAndLogs]
-"""An `Objective` once its settings are filled in."""
+"""An `Objective` whose settings are still to be filled in, by keyword."""
