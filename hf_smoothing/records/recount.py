@@ -57,7 +57,7 @@ def terms_of(settings: Mapping[str, Any]) -> Terms:
     selection = images.get("indices") if isinstance(images, dict) else None
     return Terms(
         selection=range(*selection["range"]) if isinstance(selection, dict) else None if selection is None else frozenset(selection),
-        ceiling=_ceiling(settings, rule),
+        ceiling=ceiling(settings),
         targets=tuple(rule.get("targets", ())),
         stage_ends=_stage_ends(settings, rule),
     )  # fmt: skip
@@ -75,23 +75,25 @@ def _stage_ends(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> tuple[i
     return ((n0,) if n0 else ()) + tuple(n0 + k for k in looks) if looks else ()
 
 
-def _ceiling(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> float:
-    """The largest radius that the settings allow."""
+def ceiling(settings: Mapping[str, Any]) -> float:
+    """The largest radius that a run with these settings can certify; inf where they do not say enough."""
+    rule = settings.get("rule")
+    rule = rule if isinstance(rule, dict) else {}
     if settings.get("norm") == "linf":
         return min(1.0, float(rule.get("largest", 1.0)))
     shape = settings.get("resolution")
-    ceiling = diameter(shape) if shape else math.inf
+    farthest = diameter(shape) if shape else math.inf
     n, alpha, sigma = rule.get("n"), settings.get("alpha"), settings.get("sigma")
     if settings.get("norm") != "l2" or n is None or alpha is None or sigma is None:
-        return ceiling
+        return farthest
     name, slack = str(rule.get("name")), settings.get("total_variation", 0.0)
     if name.startswith("sequential"):
         level = statistics.sequential_level(alpha, rule.get("n0", 0), settings.get("label_aware", False))
-        return min(ceiling, statistics.sequential_ceiling(n, level, sigma, slack))
+        return min(farthest, statistics.sequential_ceiling(n, level, sigma, slack))
     if name == "fixed-n" and settings.get("bound") == "runner-up":
         best = statistics.fixed_claims(n, 0, n=n, alpha=alpha, sigma=sigma, bound="runner-up", slack=slack)
-        return min(ceiling, float(best.radius))
-    return min(ceiling, float(statistics.max_radius(n, alpha, sigma)))
+        return min(farthest, float(best.radius))
+    return min(farthest, float(statistics.max_radius(n, alpha, sigma)))
 
 
 def faults(

@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run
+from hf_smoothing.records.recount import ceiling
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 
 
@@ -166,3 +167,12 @@ def note(settings: dict[str, Any]) -> str:
     if spending:
         text += ", since the radius of an image is its largest certified target"
     return f"{text}: use mode curve{'' if aware else ' or fixed'} to measure those."
+
+
+def beyond(settings: dict[str, Any], thresholds: Iterable[float]) -> str:
+    """What a table must say where a run cannot certify one of its radii; empty where it can certify all."""
+    reach = ceiling(settings)
+    if max(thresholds) <= reach:
+        return ""
+    sigma = "" if settings.get("sigma") is None else f" at sigma {exact_text(settings['sigma'])}"
+    return f"- Not tested: the largest radius that this run can certify{sigma} is {statistics.round_down(reach)}."

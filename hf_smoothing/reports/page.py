@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hf_smoothing.records import read_run
 from hf_smoothing.reports.curves import plot
-from hf_smoothing.reports.grouping import comparable, default_thresholds, note
+from hf_smoothing.reports.grouping import beyond, comparable, default_thresholds, note
 from hf_smoothing.reports.measured import measure
 from hf_smoothing.reports.published import read_published_log
 from hf_smoothing.reports.tables import table
@@ -55,7 +55,9 @@ def report(
     for number, (common, members) in enumerate(groups.items(), start=1):
         measured = [measure(run, thresholds, called.get(id(run))) for run in members]
         text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
-        notes = dict.fromkeys(found for run in members if (found := note(run.settings)))
+        notes = dict.fromkeys(
+            found for run in members for found in (note(run.settings), beyond(run.settings, thresholds)) if found
+        )
         text += "".join(f"\n\n{found}" for found in notes)
         if folder is not None:
             picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")

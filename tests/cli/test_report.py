@@ -262,3 +262,11 @@ def test_an_impossible_row_never_becomes_a_figure(tmp_path, capsys):
     more = run(tmp_path / "b", [(0, 0, 0.5)] * 32, num_images=12)
     assert main(["report", str(more), "--output-dir", str(tmp_path)]) == 1
     assert "has 32 finished images, but its run.json says 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", [SETTINGS["rule"], SEQUENTIAL])
+def test_a_radius_that_no_draws_can_certify_was_not_tested(tmp_path, rule):
+    text = report([run(tmp_path / "a", rule=rule)], thresholds=[0.0, 3.0])
+    assert cells(text)["r = 3"] == "-" and cells(text)["r = 0"].startswith("50.0 (")
+    assert "- Not tested: the largest radius that this run can certify at sigma 0.5 is 1.2" in text
+    assert "Not tested" not in report([run(tmp_path / "b", rule=rule)], thresholds=[0.0, 0.5])
