@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from examples.studies.command import Command
 from examples.studies.pages import keep_records, markdown_table, publish
@@ -119,58 +120,54 @@ def mitigated(records: Records, target: str) -> tuple[tuple[Line, list[Line]], d
 
 
 def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
-    """Other backbones minus the clean one: under attack, and certified."""
+    """Each backbone minus the clean one, under attack and certified; and certified minus the network without pretraining."""
     rows: list[Line] = []
     figures: dict[str, Any] = {}
+    seeds, (alone, _) = seeds_and_gains(records, target, (NONE, "plain"), (NONE, "plain"))
+    if seeds:
+        rows.append(["plain", NONE, "", "", f"{alone.mean():.3f}", "", "", len(seeds)])
+        figures[f"plain/{NONE}"] = {"average_certified_radius": float(alone.mean()), "seeds": seeds}
     for way in records.config["ways"]:
-        for pretraining in [kind for kind in records.config["pretraining"]["kinds"] if kind != "clean"]:
-            seeds = [
-                seed
-                for seed in records.seeds((pretraining, way), ("clean", way), target=target)
-                if all(records.gains(target, p, way, seed) is not None for p in (pretraining, "clean"))
-            ]
+        for pretraining in records.config["pretraining"]["kinds"]:
+            models = [(pretraining, way), ("clean", way), (NONE, "plain")]
+            certified = [seeds_and_gains(records, target, *pair) for pair in ((models[0], m) for m in models[1:])]
+            seeds, (own, clean) = certified[0]
             if not seeds:
                 continue
-            gains = [
-                [gain for s in seeds if (gain := records.gains(target, p, way, s)) is not None]
-                for p in (pretraining, "clean")
-            ]
-            sides = [
-                np.mean([records.known(target, (p, way), s) for s in seeds], axis=0) for p in (pretraining, "clean")
-            ]
-            at = [paired_difference(sides[0][k], sides[1][k]) for k in (0, -1)]
-            means = [np.mean(side, axis=0) for side in gains]
-            certified = paired_difference(means[0], means[1])
-            rows.append(
-                [
-                    way,
-                    f"{pretraining} - clean",
-                    _interval(at[0]),
-                    _interval(at[1]),
-                    f"{means[0].mean():.3f}",
-                    f"{means[1].mean():.3f}",
-                    _interval(certified, 1),
-                    len(seeds),
-                ]
-            )
-            figures[f"{way}/{pretraining}"] = {
-                "clean": asdict(at[0]),
-                "attacked": asdict(at[1]),
-                "acr": asdict(certified),
-                "seeds": seeds,
+            sides = [np.mean([records.known(target, model, s) for s in seeds], axis=0) for model in models[:2]]
+            found = {
+                "clean": paired_difference(sides[0][0], sides[1][0]),
+                "attacked": paired_difference(sides[0][-1], sides[1][-1]),
+                "acr": paired_difference(own, clean),
             }
+            if certified[1][0]:
+                found["acr_without_pretraining"] = paired_difference(*certified[1][1])
+            texts = [_interval(one, 100 if key in ("clean", "attacked") else 1) for key, one in found.items()]
+            if pretraining == "clean":
+                texts[:3] = ["", "", ""]
+            texts += [""] * (4 - len(texts))
+            rows.append([way, pretraining, *texts[:2], f"{own.mean():.3f}", *texts[2:], len(seeds)])
+            figures[f"{way}/{pretraining}"] = {key: asdict(one) for key, one in found.items()} | {"seeds": seeds}
     last = 255 * records.config["attack"]["epsilons"]["linf"][-1]
     head = [
-        "finetuned",
-        "backbones",
-        "clean, points",
-        f"{last:.2g}/255, points",
-        "ACR",
-        "ACR from clean",
-        "difference of ACR",
-        "seeds",
-    ]
+        "finetuned", "pretrained on", "clean - that of clean pretraining, points", f"{last:.2g}/255 - the same, points", "ACR",
+        "ACR - that of clean pretraining", "ACR - that without pretraining, plain", "seeds",
+    ]  # fmt: skip
     return (head, rows), figures
+
+
+def seeds_and_gains(
+    records: Records, target: str, model: tuple[str, str], other: tuple[str, str]
+) -> tuple[list[int], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The seeds for which both models are attacked and certified, and what each image adds to the average radius of either, mean over them."""
+    shared: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    for seed in records.seeds(model, other, target=target):
+        mine, theirs = (records.gains(target, *one, seed) for one in (model, other))
+        if mine is not None and theirs is not None:
+            shared[seed] = mine, theirs
+    nothing = np.zeros(0)
+    means = [np.mean(side, axis=0) for side in zip(*shared.values(), strict=True)] or [nothing, nothing]
+    return list(shared), (means[0], means[1])
 
 
 def inherited(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dict[str, Any]]:
