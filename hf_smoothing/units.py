@@ -96,13 +96,13 @@ def check_alpha(alpha: float) -> float:
     if 0.0 < share <= 0.5:
         return share
     meant = {
-        f"It is at most 1/2; {share:g} looks like the confidence: pass alpha={1.0 - share:.6g}.": 0.5 < share < 1.0,
+        f"{share:g} looks like the confidence: pass alpha={1.0 - share:.6g}.": 0.5 < share < 1.0,
         f"{share:g} looks like a confidence in percent: pass alpha={1.0 - share / 100.0:.6g}.": 50.0 <= share < 100.0,
         f"{share:g} looks like a percentage: pass alpha={share / 100.0:.6g}.": 1.0 < share < 50.0,
         "For certificates that hold with probability 99.9% pass alpha=0.001.": True,
     }
     cure = next(text for text, fits in meant.items() if fits)
-    raise ValueError(f"`alpha` must be a failure probability strictly between 0 and 1, got {alpha!r}. {cure}")
+    raise ValueError(f"`alpha` must be a failure probability above 0 and at most 1/2, got {alpha!r}. {cure}")
 
 
 def check_confidence(confidence: float) -> float:

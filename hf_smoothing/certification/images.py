@@ -45,7 +45,7 @@ def check_selection(dataset: Images, indices: Sequence[int] | None) -> list[int]
     if stream and indices is None:
         return None
     size = MAX_IMAGES if stream else len(cast(ImageDataset, dataset))
-    chosen = list(range(size)) if indices is None else [statistics.check_whole(index, "indices") for index in indices]
+    chosen = list(range(size)) if indices is None else whole_numbers(indices)
     if not chosen:
         raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
     if max(chosen) >= MAX_IMAGES:
@@ -54,9 +54,24 @@ def check_selection(dataset: Images, indices: Sequence[int] | None) -> list[int]
         )
     if len(set(chosen)) != len(chosen) or min(chosen) < 0 or max(chosen) >= size:
         raise ValueError(
-            f"`indices` must be different numbers in [0, {size}), got {len(chosen)} from {min(chosen)} to {max(chosen)}."
+            f"`indices` must be numbers in [0, {size}), none of them twice, got {len(chosen)} numbers from {min(chosen)} to {max(chosen)}, "
+            f"{len(set(chosen))} of them different."
         )
     return chosen
+
+
+def whole_numbers(indices: Sequence[int]) -> list[int]:
+    """The numbers of images, as Python's integers.
+
+    Raises:
+        TypeError: If they are no sequence.
+        ValueError: If they are no whole numbers.
+    """
+    if not isinstance(indices, Iterable):
+        raise TypeError(
+            f"`indices` must be a list of numbers of images, got {indices!r}. For one image pass [{indices!r}]."
+        )
+    return [statistics.check_whole(index, "indices") for index in indices]
 
 
 def checked_items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:

@@ -170,11 +170,17 @@ def filled(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a class: those given, and the defaults of the others.
 
     Raises:
-        TypeError: On an unknown name.
+        TypeError: On an unknown name; on a flag that is neither True nor False, since "no" would count as true.
+        ValueError: On a value that is none of an option's choices.
     """
     known = options_of(kind)
     if unknown := [name for name in given if name not in known]:
         raise TypeError(f"The options are {', '.join(known)}, got {', '.join(map(repr, unknown))}.")
+    for name, value in given.items():
+        if known[name].choices and value not in known[name].choices:
+            raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known[name].choices))}, got {value!r}.")
+        if known[name].type is bool and not isinstance(value, bool):
+            raise TypeError(f"`{name}` must be True or False, got {value!r}.")
     return {name: option.default for name, option in known.items()} | dict(given)
 
 
@@ -195,8 +201,11 @@ def documented(kind: type) -> Callable[[F], F]:
         keyword = inspect.Parameter.KEYWORD_ONLY
         more = [inspect.Parameter(o.name, keyword, default=o.default, annotation=o.type) for o in options]
         function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
-        lines = "\n        ".join(f"{o.name}: {o.meaning}" for o in options)
-        function.__doc__ = (function.__doc__ or "").replace("{options}", lines)
+        before, place, after = (function.__doc__ or "").partition("{options}")
+        margin = before.rpartition("\n")[2]  # a method's docstring is indented further
+        function.__doc__ = (
+            before + f"\n{margin}".join(f"{o.name}: {o.meaning}" for o in options) + after if place else before
+        )
         return function
 
     return show

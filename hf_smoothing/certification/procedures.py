@@ -16,6 +16,7 @@ from hf_smoothing import statistics
 from hf_smoothing.certification.certificates import Certificate, Pending, Votes
 from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
 from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.images import whole_numbers
 from hf_smoothing.certification.noise_kinds import THREAT_MODELS, NoiseStream, choose_noise, make_stream, off_grid
 from hf_smoothing.certification.options import (
     CertifyOptions,
@@ -204,11 +205,8 @@ def _predict_fixed(question: _Question, n: int, alpha: float) -> list[Prediction
 
 
 def _check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
-    numbers = (
-        list(range(count)) if indices is None else [statistics.check_whole(index, "indices") for index in indices]
-    )
+    numbers = list(range(count)) if indices is None else whole_numbers(indices)
     if len(numbers) != count or len(set(numbers)) != count:
-        raise ValueError(
-            f"`indices` must be {count} different numbers, one per image, got {len(numbers)}: {numbers[:5]}..."
-        )
+        shown = f"{numbers[:5]}, ..." if len(numbers) > 5 else numbers
+        raise ValueError(f"`indices` must be {count} different numbers, one per image, got {len(numbers)}: {shown}.")
     return numbers

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from hf_smoothing import __version__
 from hf_smoothing.cli import attack, certify, report, robustness_transfer
@@ -37,10 +39,14 @@ def _leave_ranks() -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="hf-smoothing", description="Certify image classifiers by randomized smoothing or interval bounds."
+        prog="hf-smoothing",
+        description="Certify image classifiers by randomized smoothing or interval bounds.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # An abbreviation would change its meaning with the next option.
+    exact: Any = functools.partial(argparse.ArgumentParser, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=exact)
     for command in (certify, report, attack, robustness_transfer):
         command.add(commands)
     return parser

@@ -77,7 +77,21 @@ def data_choice(args: argparse.Namespace) -> DataChoice:
 _FLAGS = (
     *(one.name for one in fields(DataChoice)),
     *options_of(RunOptions),
-    *("sigma", "seed", "size", "device", "largest", "batch_size", "attacks", "layers", "steps", "restarts", "copies"),
+    *(
+        "sigma",
+        "seed",
+        "size",
+        "device",
+        "largest",
+        "batch_size",
+        "attacks",
+        "layers",
+        "steps",
+        "restarts",
+        "copies",
+        "thresholds",
+        "names",
+    ),
 )
 """Arguments of the library that have a flag of the same name."""
 _NAMES = "|".join(sorted(_FLAGS, key=len, reverse=True))

@@ -107,7 +107,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise RunError(f"{file} must hold a JSON object, got {type(settings).__name__}.")
     if settings.get("format") != FORMAT:
         raise RunError(
-            f"{file} must have the format {FORMAT}, got {settings.get('format')}: another version of hf_smoothing recorded this run, with "
+            f"{file} must have the format {FORMAT}, got {settings.get('format')!r}: another version of hf_smoothing recorded this run, with "
             "other names in its settings and rows. Read it with that version, or certify again into another folder."
         )
     return settings

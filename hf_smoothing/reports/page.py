@@ -37,7 +37,9 @@ def report(
     """
     runs = [read_published_log(path) if Path(path).is_file() else read_run(path) for path in paths]
     if names is not None and len(names) != len(runs):
-        raise ValueError(f"`names` must have one entry per run, got {len(names)} for {len(runs)} runs.")
+        raise ValueError(
+            f"`names` must have one entry per run, got {len(names)} for {len(runs)} run{'s' if len(runs) > 1 else ''}."
+        )
     called = dict(zip(map(id, runs), names, strict=True)) if names else {}
     thresholds = default_thresholds(runs) if thresholds is None else thresholds
     for run in runs:

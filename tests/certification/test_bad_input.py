@@ -35,7 +35,7 @@ GOOD = {"sigma": 0.5, "n": 20}
         ({"n": float("nan")}, "`n` must be"),
         ({"n": 20.0}, "`n` must be"),
         ({"copies_per_batch": 0}, "`copies_per_batch` must be at least 1, got 0"),
-        ({"dtype": "int8"}, "`dtype` of the network must be one of float32, bfloat16, float16, got 'int8'"),
+        ({"dtype": "int8"}, "`dtype` must be one of 'float32', 'bfloat16', 'float16', got 'int8'"),
         ({"noise_kind": "laplace"}, "`noise_kind` must be one of 'auto', 'grid', 'gaussian', got 'laplace'"),
         ({"noise_kind": "grid"}, "Grid noise certifies 8-bit images.*or use noise_kind='gaussian'"),
         ({"mode": "fast"}, "`mode` must be .*got 'fast'"),

@@ -17,6 +17,7 @@ from hf_smoothing.certification.options import (
     PredictOptions,
     RunOptions,
     RunRuleOptions,
+    filled,
     options_of,
     part,
 )
@@ -120,3 +121,30 @@ def test_the_record_of_a_run_tells_every_option(name):
         return
     plain = {"mode": "fixed"} if name == "bound" else {}
     assert recorded(**plain) != recorded(**plain, **{name: OTHERS[name]})
+
+
+@pytest.mark.parametrize("name", [one.name for one in options_of(RunOptions).values() if one.type is bool])
+@pytest.mark.parametrize("value", ["no", "yes", 0, 1, None])
+def test_a_flag_is_true_or_false(name, value):
+    with pytest.raises(TypeError, match=f"`{name}` must be True or False, got {value!r}"):
+        filled(RunOptions, {name: value})
+
+
+@pytest.mark.parametrize("name", [one.name for one in options_of(RunOptions).values() if one.choices])
+@pytest.mark.parametrize("value", ["runner_up", "Fixed", None])
+def test_a_value_that_is_no_choice_is_answered_with_the_choices(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be one of '.*, got {value!r}"):
+        filled(RunOptions, {name: value})
+
+
+def test_flags_are_not_abbreviated(capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["certify", "model", "data", "--output-dir", "out", "--noise", "gaussian"])
+    assert "unrecognized arguments: --noise gaussian" in capsys.readouterr().err
+
+
+def test_options_are_listed_at_one_margin():
+    for entry in (certify, certify_dataset, SmoothedClassifier.certify, SmoothedClassifier.predict):
+        lines = inspect.getdoc(entry).splitlines()
+        named = [line for line in lines if line.strip().split(":")[0] in options_of(CertifyOptions)]
+        assert len(named) > 5 and len({len(line) - len(line.lstrip()) for line in named}) == 1

@@ -66,11 +66,11 @@ def test_certify_writes_a_run_and_prints_its_table(options, rule, columns, model
         ("", {}),
         ("--mode fixed", {"mode": "fixed"}),
         (
-            "--mode fixed --bound runner-up --noise gaussian",
+            "--mode fixed --bound runner-up --noise-kind gaussian",
             {"mode": "fixed", "bound": "runner-up", "noise_kind": "gaussian"},
         ),
         ("--targets 0 0.05 0.1", {"targets": [0.0, 0.05, 0.1]}),
-        ("--mode curve --spending --noise grid", {"mode": "curve", "spending": True, "noise_kind": "grid"}),
+        ("--mode curve --spending --noise-kind grid", {"mode": "curve", "spending": True, "noise_kind": "grid"}),
     ],
     ids=["default", "fixed", "runner-up", "radii", "curve"],
 )

@@ -155,7 +155,7 @@ def test_names(tmp_path, capsys):
 @pytest.mark.parametrize("radii", [["-0.5"], ["nan"]])
 def test_bad_radii_are_explained(radii, tmp_path, capsys):
     assert main(["report", str(run(tmp_path / "a")), f"--thresholds={radii[0]}", "--output-dir", str(tmp_path)]) == 1
-    assert "`thresholds` must be finite and >= 0" in capsys.readouterr().err
+    assert "--thresholds must be finite and >= 0" in capsys.readouterr().err
 
 
 def test_everything_abstained(tmp_path):

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hf_smoothing.models.network import Network
 from hf_smoothing.noise import NoiseMixture
 
 
@@ -53,7 +54,7 @@ class ObjectiveState:
 class Objective(Protocol):
     """A training loss."""
 
-    def __call__(self, model: PixelsToLogits, batch: Batch, state: ObjectiveState) -> LossAndLogs:
+    def __call__(self, model: Network, batch: Batch, state: ObjectiveState) -> LossAndLogs:
         """The mean loss and the figures to log, for a `Network`, or for a function pixels -> logits where no more is needed."""
         ...
 
