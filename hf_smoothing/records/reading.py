@@ -77,6 +77,10 @@ def _check_rows(run: Run, places: Mapping[tuple[int, bool], str]) -> None:
     """Refuse what the run itself could not have written: plain text is edited, joined and copied."""
     from hf_smoothing.records import recount  # SciPy, which writing rows does not need
 
+    if (fault := recount.settings_fault(run.settings)) is not None:
+        raise RunError(
+            f"{run.path / RUN_FILE} is not as a run writes it: {fault}. Take the file as it was written, or certify again into another folder."
+        )
     for index, fault in recount.faults(run.settings, run.rows, run.partials):
         place = places[index, index not in run.rows]
         raise RunError(

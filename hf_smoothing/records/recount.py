@@ -63,6 +63,30 @@ def terms_of(settings: Mapping[str, Any]) -> Terms:
     )  # fmt: skip
 
 
+def settings_fault(settings: Mapping[str, Any]) -> str | None:
+    """What a run of randomized smoothing cannot have written into its settings; None where nothing is wrong."""
+    if settings.get("method") != "randomized-smoothing":
+        return None
+    rule = settings.get("rule")
+    whole = rule if isinstance(rule, dict) else {}
+    checks = {
+        "sigma": _number(settings.get("sigma")),
+        "alpha": _number(settings.get("alpha")),
+        "bound": settings.get("bound") in ("one-sided", "runner-up"),
+        "label_aware": isinstance(settings.get("label_aware"), bool),
+        "noise_kind": settings.get("noise_kind") in ("grid", "gaussian"),
+        "rule": isinstance(rule, dict),
+        "rule.name": str(whole.get("name")).startswith(("fixed-n", "sequential")),
+        "rule.n0": _whole(whole.get("n0")),
+        "rule.n": _whole(whole.get("n")),
+    }
+    wrong = next((key for key, right in checks.items() if not right), None)
+    if wrong is None:
+        return None
+    value = whole.get(wrong.removeprefix("rule.")) if wrong.startswith("rule.") else settings.get(wrong)
+    return f"{wrong} is {value!r}" if value is not None else f"{wrong} is missing"
+
+
 def _stage_ends(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> tuple[int, ...]:
     """Ends of the stages; none where the settings do not say all that counting again takes."""
     n0, n = rule.get("n0"), rule.get("n")

@@ -104,7 +104,7 @@ def test_several_sigmas_share_a_table(tmp_path):
         {"num_images": 5},
         {"resolution": [3, 32, 32]},
         {"norm": "linf"},
-        {"bound": "two-sided"},
+        {"bound": "runner-up"},
         {"label_aware": True},
     ],
     ids=lambda change: next(iter(change)),

@@ -215,3 +215,30 @@ def test_ten_thousand_rows_are_read_in_seconds(runs, tmp_path):
     began = time.process_time()
     assert len(read_run(folder).rows) == 10_000
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("alpha", "0.001", "alpha is '0.001'"),
+        ("sigma", None, "sigma is missing"),
+        ("bound", None, "bound is missing"),
+        ("label_aware", "no", "label_aware is 'no'"),
+        ("noise_kind", "Grid", "noise_kind is 'Grid'"),
+        ("rule", None, "rule is missing"),
+        ("rule.name", "foo", "rule.name is 'foo'"),
+        ("rule.n0", None, "rule.n0 is missing"),
+        ("rule.n", "200", "rule.n is '200'"),
+    ],
+)
+def test_settings_that_no_run_writes_are_refused_by_name(runs, tmp_path, key, value, words):
+    def change(settings):
+        place = settings["rule"] if key.startswith("rule.") else settings
+        place.pop(key.removeprefix("rule."))
+        if value is not None:
+            place[key.removeprefix("rule.")] = value
+        return settings
+
+    folder = rewrite(tmp_path, runs["targets"], lambda row: None, change)
+    with pytest.raises(RunError, match=f"run.json is not as a run writes it: {words}"):
+        read_run(folder)

@@ -45,8 +45,8 @@ def own_run(folder: Path, **changes: Any) -> Path:
     """A run of this library that is as like a published log as it can be."""
     folder.mkdir(parents=True)
     settings = {
-        "method": "randomized-smoothing", "norm": "l2", "bound": "one-sided", "rule": {"name": "fixed-n", "n": 1000},
-        "alpha": 0.001, "sigma": 0.5, "num_images": len(LINES), "model": {"id": "own"}, "noise_kind": "gaussian",
+        "method": "randomized-smoothing", "norm": "l2", "bound": "one-sided", "rule": {"name": "fixed-n", "n0": 100, "n": 1000},
+        "alpha": 0.001, "sigma": 0.5, "label_aware": False, "num_images": len(LINES), "model": {"id": "own"}, "noise_kind": "gaussian",
         "resolution": [3, 8, 8], "dataset": {"id": "toys", "split": "test", "sha256": "0123456789"},
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps({"format": FORMAT} | settings | changes))
