@@ -99,7 +99,7 @@ def replace(monkeypatch, name, rule):
 def writes_to_its_ends(monkeypatch):
     def relu(box, inplace=False):
         result = box.map(F.relu_)
-        result.origin = Origin(activation=box)
+        result.origin = Origin(relu=box)
         return result
 
     replace(monkeypatch, "relu", relu)
