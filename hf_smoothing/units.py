@@ -90,7 +90,7 @@ def check_alpha(alpha: float) -> float:
     """Return `alpha` as a float if it is a failure probability.
 
     Raises:
-        ValueError: If `alpha` is not strictly between 0 and 1, or above 1/2, which can only be a confidence level.
+        ValueError: If `alpha` is not above 0 and at most 1/2; above that it can only be a confidence level.
     """
     share = _number(alpha)
     if 0.0 < share <= 0.5:

@@ -153,7 +153,7 @@ def test_bounds_broadcast_and_keep_shape_and_dtype():
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 99.9, float("nan"), float("inf")])
 def test_alpha_that_is_no_probability_is_refused(alpha):
-    with pytest.raises(ValueError, match=r"`alpha` must be a failure probability strictly between 0 and 1, got"):
+    with pytest.raises(ValueError, match=r"`alpha` must be a failure probability above 0 and at most 1/2, got"):
         check_alpha(alpha)
     for bound in (lower_bound, upper_bound):
         with pytest.raises(ValueError, match=r"`alpha` must be a failure probability"):
