@@ -26,7 +26,7 @@ class Option:
 
 
 class RuleOptions(TypedDict, total=False):
-    """How many draws an image gets, and what may be claimed from them: `make_rule`."""
+    """The number of draws per image, and what may be claimed from them: `make_rule`."""
 
     mode: Annotated[
         Literal["targets", "curve", "fixed"],

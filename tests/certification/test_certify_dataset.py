@@ -284,7 +284,10 @@ def missing(key: str) -> list[dict]:
         ({"indices": []}, "There is no image to certify: the data set has 6 and the selection is empty"),
         ({"indices": [0, 6]}, r"`indices` must be numbers in \[0, 6\), none of them twice, got 2 numbers from 0 to 6"),
         ({"indices": [-1]}, r"`indices` must be numbers in \[0, 6\)"),
-        ({"indices": [2, 2]}, r"`indices` must be numbers in \[0, 6\), none of them twice, got 2 numbers from 2 to 2, 1 of them different"),
+        (
+            {"indices": [2, 2]},
+            r"`indices` must be numbers in \[0, 6\), none of them twice, got 2 numbers from 2 to 2, 1 of them different",
+        ),
         ({"indices": [0.5]}, "`indices` must be"),
         ({"dataset": Huge(), "indices": [0, MAX_IMAGES]}, f"must be below {MAX_IMAGES}"),
         ({"n": 9}, "`n` must be at least 10"),

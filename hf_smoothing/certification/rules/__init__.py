@@ -1,4 +1,4 @@
-"""The rules of a run: how many draws an image gets, and what may be claimed from them."""
+"""The rules of a run: the number of draws per image, and what may be claimed from them."""
 
 from hf_smoothing.certification.rules.base import Rule
 from hf_smoothing.certification.rules.fixed import FixedRule
