@@ -12,6 +12,7 @@ the plot. The same command continues an interrupted run. For CIFAR-10 as publish
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from hf_smoothing import (
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
-from hf_smoothing.records import differences, read_json, write_json
+from hf_smoothing.records import Run, differences, read_json, write_json
 from hf_smoothing.reports import columns
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 
@@ -122,7 +123,7 @@ def main() -> None:
     keep(results, compared, args, choice)
 
 
-def keep(results: list[dict], compared: dict, args: Arguments, choice: DataChoice) -> None:
+def keep(results: list[dict[str, Any]], compared: dict[str, Any], args: Arguments, choice: DataChoice) -> None:
     """Write the figures with what is needed to repeat them."""
     about = {
         key: str(value) if isinstance(value, Path) else value
@@ -202,7 +203,7 @@ def train_one(
     )
     initialise_for_intervals(network)
     mean, std = pixel_statistics(train)
-    pixels = {"size": args.size, "image_mean": mean, "image_std": std}
+    pixels: dict[str, Any] = {"size": args.size, "image_mean": mean, "image_std": std}
     model = SmoothedClassifier.from_base_pretrained(network, sigma=0.25, num_samples=1, **pixels)
 
     steps = args.epochs * -(-len(train) // args.batch_size)
@@ -234,7 +235,7 @@ def train_one(
     trainer.model.save_pretrained(folder / "model")
 
 
-def figures(run, largest: float, thresholds: list[float]) -> dict:
+def figures(run: Run, largest: float, thresholds: list[float]) -> dict[str, Any]:
     """Accuracy, ACR in % of the largest radius, and certified accuracy in %, over the test images, with 95% intervals."""
     predictions, labels, found = columns(run)
     certified = certified_accuracy(predictions, labels, found, [0.0, *sorted({*thresholds, largest})])
@@ -247,7 +248,7 @@ def figures(run, largest: float, thresholds: list[float]) -> dict:
     return {"images": len(labels), "acr_percent": round(acr, 2), **dict(zip(names, each, strict=True))}
 
 
-def table(results: list[dict]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """Markdown: a row per network; % with 95% intervals over the images."""
     names = [name for name in results[0] if name == "accuracy" or name.startswith("certified")]
     head = ["training", "kappa", "seed", *names, "ACR, % of the largest radius", "images"]
@@ -258,7 +259,7 @@ def table(results: list[dict]) -> str:
     return markdown_table(head, rows)
 
 
-def ratio_at(results: list[dict], accuracy: float) -> float | None:
+def ratio_at(results: list[dict[str, Any]], accuracy: float) -> float | None:
     """ACR with adaptive over ACR with fixed radii at one accuracy in %: each mean over seeds, straight lines between the kappas; None outside."""
     found = []
     for kind in ("adaptive", "fixed"):
@@ -270,7 +271,8 @@ def ratio_at(results: list[dict], accuracy: float) -> float | None:
         )
         if not points or not points[0][0] <= accuracy <= points[-1][0]:
             return None
-        found.append(float(np.interp(accuracy, *zip(*points, strict=True))))
+        x, y = zip(*points, strict=True)
+        found.append(float(np.interp(accuracy, np.array(x), np.array(y))))
     return round(found[0] / found[1], 2) if found[1] else None
 
 
@@ -283,7 +285,7 @@ PUBLISHED = {
 """(ACR in %, accuracy in %), read off the figures of arXiv 2307.13078 to about 0.3."""
 
 
-def plot(results: list[dict], path: Path, published: str | None = None) -> None:
+def plot(results: list[dict[str, Any]], path: Path, published: str | None = None) -> None:
     """Accuracy against ACR, a point per network, and the published curves in grey."""
     figure = Figure(figsize=(8.0, 4.8), layout="constrained")
     FigureCanvasAgg(figure)

@@ -8,6 +8,7 @@ noise survives a light finetuning, so that the first is certifiably robust and t
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import load_dataset
@@ -75,7 +76,7 @@ def main() -> None:
     )
 
 
-def finetune(model: SmoothedClassifier, train: torch.utils.data.Dataset, args: argparse.Namespace) -> None:
+def finetune(model: SmoothedClassifier, train: "torch.utils.data.Dataset[Any]", args: argparse.Namespace) -> None:
     """Lightly: last stage and new head only, batch-norm statistics kept, no noise."""
     trainer = RobustTrainer(
         model,

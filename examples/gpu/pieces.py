@@ -36,7 +36,8 @@ def pack(folders: Mapping[str, Path], output: Path, piece_mib: float = 48.0) -> 
     with tarfile.open(archive, "w") as tar:
         for name, folder in folders.items():
             tar.add(folder, arcname=name)
-    pieces, digests = [], {}
+    pieces: list[Path] = []
+    digests: dict[str, str] = {}
     with archive.open("rb") as whole:
         while part := whole.read(int(piece_mib * 2**20)):
             piece = output / f"piece-{len(pieces):03d}"
