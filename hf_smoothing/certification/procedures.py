@@ -117,8 +117,6 @@ def predict(
     Source: `SequentialRule` with target 0 and no selection; or arXiv 1902.02918, PREDICT and Proposition 1.
     """
     asked = filled(PredictOptions, options)
-    if asked["mode"] not in ("sequential", "fixed"):
-        raise ValueError(f"`mode` must be 'sequential' or 'fixed', got {asked['mode']!r}.")
     if asked["mode"] == "fixed":
         n = _check_draws(asked["n"], asked["alpha"])
         question = _question(classifier, images, statistics.check_sigma(sigma), seed, indices, asked)

@@ -17,9 +17,8 @@ from hf_smoothing.certification.labels import amend_informative, warn_other_clas
 from hf_smoothing.certification.missing import MissingImages
 from hf_smoothing.certification.options import (
     ExecutionOptions,
-    MeasuringOptions,
-    RuleOptions,
     RunOptions,
+    RunRuleOptions,
     documented,
     filled,
     part,
@@ -78,7 +77,7 @@ def certify_dataset(
         KeyboardInterrupt: After Ctrl-C; what is done is kept, and the message says where.
     """
     asked = filled(RunOptions, options)
-    rule = make_rule(sigma, **part(RuleOptions, asked), **part(MeasuringOptions, asked))
+    rule = make_rule(sigma, **part(RunRuleOptions, asked))
     resolved = resolve_classifier(classifier)
     execution = Execution(**part(ExecutionOptions, asked))
     chosen = check_selection(dataset, indices)
