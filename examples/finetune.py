@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser, PreTrainedModel, set_seed
 
 from hf_smoothing import (
     CertifiedAccuracyCallback,
@@ -23,6 +23,7 @@ from hf_smoothing import (
 )
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
+from hf_smoothing.training.pacing import epochs_within
 
 
 @dataclass
@@ -33,6 +34,16 @@ class Finetuning:
     sigma: float = field(default=0.25, metadata={"help": "Default noise level of the saved classifier."})
     size: int | None = field(default=None, metadata={"help": "Certified resolution, if the backbone does not say."})
     validation_share: float = field(default=0.1, metadata={"help": "Share of the training images to hold out."})
+    decode_processes: int = field(default=1, metadata={"help": "Processes that decode images side by side."})
+    minutes: float | None = field(
+        default=None, metadata={"help": "Train as many epochs as fit into so many minutes here, measured first."}
+    )
+    round_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "Round what is saved to float16 values: a file of half the size then holds what is certified."
+        },
+    )
 
 
 def main() -> None:
@@ -56,11 +67,16 @@ def main() -> None:
     # 2. Data: pixels at the certified resolution, a part of train held out.
     parts = dataset.train_test_split(wanted.validation_share, seed=args.seed)
     options = {"id2label": labels, **choice.pixel_options()}
-    train = PixelDataset(parts["train"], model, **options).decode()
-    validation = PixelDataset(parts["test"], model, **options).decode()
+    train = PixelDataset(parts["train"], model, **options).decode(processes=wanted.decode_processes)
+    validation = PixelDataset(parts["test"], model, **options).decode(processes=wanted.decode_processes)
 
     # 3. Train, watching certified accuracy on the held-out images.
-    trainer = RobustTrainer(model, args, train_dataset=train, eval_dataset=validation)
+    def make_trainer(model: PreTrainedModel, args: RobustTrainingArguments) -> RobustTrainer:
+        return RobustTrainer(model, args, train_dataset=train, eval_dataset=validation)
+
+    if wanted.minutes is not None:
+        args.num_train_epochs = epochs_within(wanted.minutes, model, args, make_trainer)
+    trainer = make_trainer(model, args)
     trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(wanted.sigma,)))
     trainer.train(
         resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint
@@ -70,6 +86,9 @@ def main() -> None:
     if trainer.is_world_process_zero():
         Path(args.output_dir, "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n")
         print(json.dumps(metrics, indent=2))
+        if wanted.round_weights:
+            saved = SmoothedClassifier.from_pretrained(args.output_dir)
+            saved.half().float().save_pretrained(args.output_dir)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
     HfArgumentParser,
+    PreTrainedModel,
     ResNetConfig,
     ViTImageProcessor,
     set_seed,
@@ -26,6 +27,7 @@ from hf_smoothing import CertifiedAccuracyCallback, PixelDataset, RobustTrainer,
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
 from hf_smoothing.data.selection import spread
+from hf_smoothing.training.pacing import epochs_within
 
 
 @dataclass
@@ -46,7 +48,14 @@ class Pretraining:
         },
     )
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 256], metadata={"help": "Of the small ResNet."})
-    blocks: int = field(default=1, metadata={"help": "Basic blocks in each stage of the small ResNet."})
+    blocks: list[int] = field(
+        default_factory=lambda: [1],
+        metadata={"help": "Basic blocks in each stage of the small ResNet; one number holds for all stages."},
+    )
+    decode_processes: int = field(default=1, metadata={"help": "Processes that decode images side by side."})
+    minutes: float | None = field(
+        default=None, metadata={"help": "Train as many epochs as fit into so many minutes here, measured first."}
+    )
     validation_share: float = field(default=0.02, metadata={"help": "Share of the training images to hold out."})
 
 
@@ -60,8 +69,8 @@ def main() -> None:
     dataset, names = training_split(choice)
     parts = dataset.shuffle(seed=args.seed).train_test_split(wanted.validation_share, seed=args.seed)
     options = {"id2label": names, **choice.pixel_options()}
-    train = PixelDataset(parts["train"], wanted.size, **options).decode()
-    validation = PixelDataset(parts["test"], wanted.size, **options).decode()
+    train = PixelDataset(parts["train"], wanted.size, **options).decode(processes=wanted.decode_processes)
+    validation = PixelDataset(parts["test"], wanted.size, **options).decode(processes=wanted.decode_processes)
 
     # 2. A network from scratch or from weights, and the processor that plain users of the checkpoint will want.
     labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
@@ -69,7 +78,7 @@ def main() -> None:
         config = ResNetConfig(
             embedding_size=wanted.widths[0],
             hidden_sizes=wanted.widths,
-            depths=[wanted.blocks] * len(wanted.widths),
+            depths=wanted.blocks * len(wanted.widths) if len(wanted.blocks) == 1 else wanted.blocks,
             layer_type="basic",
             **labels,
         )
@@ -87,10 +96,15 @@ def main() -> None:
     )
 
     # 3. Train. The trainer adds the noise of --noise on the device, then resizes and normalises as the processor says.
-    trainer = RobustTrainer(
-        model, args, processing_class=processor, train_dataset=train, eval_dataset=validation,
-        compute_metrics=lambda out: {"accuracy": float((out.predictions.argmax(-1) == out.label_ids).mean())},
-    )  # fmt: skip
+    def make_trainer(model: PreTrainedModel, args: RobustTrainingArguments) -> RobustTrainer:
+        return RobustTrainer(
+            model, args, processing_class=processor, train_dataset=train, eval_dataset=validation,
+            compute_metrics=lambda out: {"accuracy": float((out.predictions.argmax(-1) == out.label_ids).mean())},
+        )  # fmt: skip
+
+    if wanted.minutes is not None:
+        args.num_train_epochs = epochs_within(wanted.minutes, model, args, make_trainer)
+    trainer = make_trainer(model, args)
     few = spread(200, len(validation))
     trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(0.25, 0.5), indices=few))
     trainer.train(

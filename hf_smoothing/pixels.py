@@ -65,6 +65,16 @@ def check_image_batch(images: Any, name: str = "images") -> Tensor:
     return batch
 
 
+def grid_to_unit(steps: Tensor) -> Tensor:
+    """Grid steps k as pixels k / 255, each the nearest number of its dtype, so the same on every device.
+
+    Args:
+        steps: Floating point, any shape, in units of 1/255.
+    """
+    # By a tensor on the device: divided by a Python number, CUDA multiplies with the rounded 1/255, which now and then gives a neighbour.
+    return steps / steps.new_full((), 255.0)
+
+
 def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
     """Pixels as float32 in [0, 1]: uint8 0..255 is divided by 255, floats in [0, 1] pass.
 
@@ -81,7 +91,7 @@ def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
     """
     images = check_image_batch(images, name)
     if images.dtype == torch.uint8:
-        return images.to(torch.float32) / 255.0
+        return grid_to_unit(images.to(torch.float32))
     if not images.is_floating_point():
         raise TypeError(
             f"`{name}` must be uint8 in 0..255 or floating point in [0, 1], got {images.dtype}. Convert with .to(torch.uint8)."
@@ -95,7 +105,7 @@ def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
 
 def _unrounded(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     """Float32 copies of half-precision images, those that were 8-bit moved back onto the 1/255 grid; gradients pass."""
-    exact = (pixels.detach() * 255.0).round() / 255.0
+    exact = grid_to_unit((pixels.detach() * 255.0).round())
     was_8_bit = (exact.to(dtype).to(torch.float32) == pixels.detach()).flatten(1).all(dim=1)[:, None, None, None]
     # The difference of two floats this near to each other is exact, and so is the sum.
     return pixels + torch.where(was_8_bit, exact - pixels.detach(), 0.0)

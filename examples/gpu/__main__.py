@@ -1,20 +1,26 @@
 """The GPU kit: what a few minutes of one GPU are best spent on, in the order of worth, each stage resumable.
 
     python -m examples.gpu run --minutes 15 --data path/to/data --output-dir runs/gpu
-    python -m examples.gpu pack --data path/to/data --wheels path/to/wheels --output-dir pieces   # for a machine without a network
-    python -m examples.gpu run --minutes 15 --pieces pieces --output-dir runs/gpu                 # there
 
-`run` does what is not done and fits into the minutes: tests on the GPU, the benchmark, the certified classifier and its certificates
-at three noise levels, the l-infinity network. The same command continues what was interrupted. `--dry` does all of it in miniature on a CPU.
+`run` does what is not done and fits into the minutes: the benchmark, tests on the GPU, two backbones, the certified classifiers and their
+certificates at three noise levels, the l-infinity network. The same command continues what was interrupted. `--dry` does all of it in
+miniature on a CPU. For a machine without a network, the data and wheels of what it lacks travel in pieces:
+
+    python -m examples.gpu pack --data path/to/data --wheels path/to/wheels --output-dir pieces
+    python examples/gpu/pieces.py pieces here && export PYTHONPATH=.:here/site                    # there
+    python -m examples.gpu run --minutes 15 --data here --output-dir runs/gpu                     # there
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from examples.gpu.pieces import pack, unpack
-from examples.gpu.plan import ROOT, Choice, plan
+from examples.gpu.pieces import pack
+from examples.gpu.plan import Choice, plan
 from examples.gpu.work import Budget, spend
+
+
+DATA = ("tiny_imagenet32", "cifar10", "mnist")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,14 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=["run", "pack"])
     parser.add_argument("--output-dir", type=Path, required=True, help="results of run, pieces of pack")
     parser.add_argument("--minutes", type=float, default=15.0, help="budget of all stages together (%(default)s)")
-    parser.add_argument("--data", type=Path, help="folder with cifar10 and mnist, each a folder for load_dataset")
-    parser.add_argument("--wheels", type=Path, help="folder of wheels to pack")
-    parser.add_argument("--pieces", type=Path, nargs="+", help="folders of pieces to unpack first, instead of --data")
-    parser.add_argument("--piece-mib", type=float, default=48.0, help="size of a piece in MiB (%(default)s)")
     parser.add_argument(
-        "--backbone", default=str(ROOT / "model_cards" / "resnet-mixture"), help="backbone to finetune"
+        "--data", type=Path, help="folder with tiny_imagenet32, cifar10 and mnist, each a folder for load_dataset"
     )
-    parser.add_argument("--epochs", type=int, default=60, help="epochs of the finetuning (%(default)s)")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels to pack")
+    parser.add_argument("--piece-mib", type=float, default=48.0, help="size of a piece in MiB (%(default)s)")
+    parser.add_argument("--backbone", help="backbone to finetune, instead of pretraining two")
+    parser.add_argument("--stages", nargs="+", default=[], help="only the stages whose name starts so")
     parser.add_argument("--linf-epochs", type=int, default=70, help="epochs of the l-infinity network (%(default)s)")
     parser.add_argument("--dry", action="store_true", help="all in miniature on the CPU")
     args = parser.parse_args(arguments)
@@ -44,40 +49,42 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _pack(args: argparse.Namespace) -> int:
     if args.data is None:
-        raise ValueError("`pack` needs --data, the folder with cifar10 and mnist.")
-    folders = {name: args.data / name for name in ("cifar10", "mnist")}
-    if args.wheels is not None:
-        folders["wheels"] = args.wheels
+        raise ValueError(f"`pack` needs --data, a folder with any of {', '.join(DATA)}.")
+    folders = {} if args.wheels is None else {"wheels": args.wheels}
+    folders |= {name: args.data / name for name in DATA if (args.data / name).is_dir()}
     pieces = pack(folders, args.output_dir, args.piece_mib)
-    print(f"{len(pieces)} pieces of at most {args.piece_mib:g} MiB in {args.output_dir}.")
+    print(f"{len(pieces)} pieces of at most {args.piece_mib:g} MiB in {args.output_dir}: {', '.join(folders)}.")
     return 0
 
 
 def _run(args: argparse.Namespace) -> int:
-    data = args.data or args.output_dir / "data"
+    data = (args.data or args.output_dir / "data").resolve()
+    epochs = 1 if args.dry else args.linf_epochs
+    choice = Choice(data, args.output_dir.resolve(), args.minutes, args.backbone, epochs, args.dry)
+    wanted = tuple(args.stages) or ("",)
+    groups = [[stage for stage in group if stage.name.startswith(wanted)] for group in plan(choice)]
+    if not any(groups):
+        names = ", ".join(stage.name for group in plan(choice) for stage in group)
+        raise ValueError(f"No stage starts with {' or '.join(wanted)}. There are: {names}.")
     if not args.dry:
-        _check(args, data)
-    choice = Choice(data, args.output_dir.resolve(), args.backbone, args.epochs, args.linf_epochs, args.dry)
-    if args.dry:
-        choice = Choice(data, args.output_dir.resolve(), args.backbone, epochs=1, linf_epochs=1, dry=True)
-    said = spend(plan(choice), choice.output, Budget(args.minutes))
+        _check(args.minutes, data, [word for group in groups for stage in group for word in stage.settings["command"]])
+    said = spend([group for group in groups if group], choice.output, Budget(args.minutes))
     return int(any(text.startswith("failed") for text in said.values()))
 
 
-def _check(args: argparse.Namespace, data: Path) -> None:
+def _check(minutes: float, data: Path, words: list[str]) -> None:
     import torch
 
     if not torch.cuda.is_available():
         raise ValueError(
             "The kit needs a CUDA GPU, and torch sees none here. `--dry` runs it in miniature on the CPU."
         )
-    if args.minutes < 2.0:
-        raise ValueError(f"--minutes must be at least 2 for anything to be worth starting, got {args.minutes:g}.")
-    if args.pieces:
-        unpack(args.pieces, data)
-    if missing := [name for name in ("cifar10", "mnist") if not (data / name).is_dir()]:
+    if minutes < 2.0:
+        raise ValueError(f"--minutes must be at least 2 for anything to be worth starting, got {minutes:g}.")
+    needed = [name for name in DATA if str(data / name) in words]
+    if missing := [name for name in needed if not (data / name).is_dir()]:
         raise ValueError(
-            f"{data} must hold cifar10 and mnist, but {', '.join(missing)} is missing. Pass --data or --pieces."
+            f"{data} must hold {', '.join(needed)} for these stages, but {', '.join(missing)} is missing. Pass --data, or fewer --stages."
         )
 
 

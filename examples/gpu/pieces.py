@@ -1,9 +1,17 @@
-"""Folders in pieces of a stated size, for a machine that only takes small files: packed here, put together there."""
+"""Folders in pieces of a stated size, for a machine that only takes small files: packed here, put together there.
+
+    python examples/gpu/pieces.py FOLDER [FOLDER ...] OUTPUT
+
+puts the pieces in the folders together below OUTPUT, and installs the wheels among them, if there are any, into OUTPUT/site. Nothing but
+Python is needed for it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +41,7 @@ def pack(folders: Mapping[str, Path], output: Path, piece_mib: float = 48.0) -> 
         raise ValueError(f"`piece_mib` must be a positive number of MiB, got {piece_mib}.")
     output.mkdir(parents=True, exist_ok=True)
     archive = output / "all.tar"
-    with tarfile.open(archive, "w") as tar:
+    with tarfile.open(archive, "w", dereference=True) as tar:  # what links point to travels
         for name, folder in folders.items():
             tar.add(folder, arcname=name)
     pieces: list[Path] = []
@@ -79,3 +87,30 @@ def unpack(sources: Sequence[Path], output: Path) -> None:
         tar.extractall(output, filter="data")
     archive.unlink()
     mark.write_text(text, encoding="utf-8")
+
+
+def install(output: Path) -> None:
+    """Install the unpacked wheels, and only them, below `output`/site; nothing is done where there are none.
+
+    Raises:
+        subprocess.CalledProcessError: If pip cannot.
+    """
+    wheels = sorted((output / "wheels").glob("*.whl"))
+    if not wheels or (output / "site").exists():
+        return
+    quiet = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *quiet, "--target", str(output / "site"), *map(str, wheels)],
+        check=True,
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    *folders, where = map(Path, sys.argv[1:])
+    try:
+        unpack(folders, where)
+    except ValueError as error:
+        sys.exit(f"pieces: {error}")
+    install(where)

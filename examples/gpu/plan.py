@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,14 @@ from examples.studies.stages import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGMAS = (0.25, 0.5, 1.0)
+MIXTURE = {"sigmas": [0.0, 1.0], "clean": 0.125, "distribution": "uniform"}
+PRETRAINING_SHARE, FINETUNING_SHARE = 0.25, 0.22
+"""Of the minutes: what is left goes into loading, the benchmark, and certification."""
+
+SMALL: dict[str, list[object]] = {"widths": [64, 128, 256, 512], "blocks": [1], "backbone_size": [64]}
+"""5.0M parameters on a quarter of the positions: fast on a CPU as well."""
+LARGE: dict[str, list[object]] = {"widths": [64, 128, 256, 384], "blocks": [2, 2, 2, 1], "backbone_size": [128]}
+"""5.1M parameters on all positions of a 32 px image: 7 times the arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -19,31 +28,51 @@ class Choice:
     """What the kit was given.
 
     Attributes:
-        data: Folder with `cifar10` and `mnist`, each a folder for load_dataset.
+        data: Folder with `cifar10`, `mnist` and `tiny_imagenet32`, each a folder for load_dataset.
         output: The results folder.
-        backbone: What is finetuned: a folder or Hub id.
-        epochs: Number of epochs of the finetuning.
+        minutes: Minutes of all stages together; training is as long as its share allows.
+        backbone: A backbone to finetune, a folder or Hub id; None pretrains two.
         linf_epochs: Number of epochs of the l-infinity network.
         dry: All of it in miniature on the CPU, with the data of the repository.
     """
 
     data: Path
     output: Path
-    backbone: str
-    epochs: int = 60
+    minutes: float
+    backbone: str | None = None
     linf_epochs: int = 70
     dry: bool = False
 
 
-def plan(choice: Choice) -> list[Stage]:
-    """The stages, every need before the stage that has it. Settings: the command, and the least minutes that are worth starting it."""
-    stages = [
-        _stage("tests", 1.0, _tests(choice)),
-        _stage("benchmark", 1.5, _benchmark(choice)),
-        _stage("finetune", 2.0, _finetune(choice)),
+def plan(choice: Choice) -> list[list[Stage]]:
+    """Groups of stages, every need in an earlier group than the stage that has it; those of a group run side by side.
+
+    Settings of a stage: its command, and the least minutes that are worth starting it.
+    """
+    alone = [_stage("tests", 0.5, _tests(choice))]
+    if choice.backbone is not None:
+        names, pretraining = {"finetune": choice.backbone}, []
+    else:
+        # Small networks leave most of a GPU idle, so several are trained at once.
+        pretraining = [
+            _stage("pretrain", 1.5, _pretrain(choice, "pretrain", SMALL, MIXTURE)),
+            _stage("pretrain-clean", 1.5, _pretrain(choice, "pretrain-clean", SMALL, "clean")),
+            _stage("pretrain-large", 1.5, _pretrain(choice, "pretrain-large", LARGE, MIXTURE)),
+        ]
+        names = {f"finetune{end}": str(choice.output / f"pretrain{end}" / "model") for end in ("", "-large")}
+    finetuning = [
+        _stage(
+            name, 1.5, _finetune(choice, name, backbone), *([] if choice.backbone else [Path(backbone).parent.name])
+        )
+        for name, backbone in names.items()
     ]
-    stages += [_stage(f"certify-{sigma}", 0.5, _certify(choice, sigma), "finetune") for sigma in SIGMAS]
-    return [*stages, _stage("linf", 4.0, _linf(choice))]
+    certifying = [
+        _stage(f"{name.replace('finetune', 'certify')}-{sigma}", 0.5, _certify(choice, name, sigma), name)
+        for name in names
+        for sigma in SIGMAS
+    ]
+    benchmark = [_stage("benchmark", 1.0, _benchmark(choice))]
+    return [benchmark, alone + pretraining, finetuning, certifying, [_stage("linf", 4.0, _linf(choice))]]
 
 
 def _stage(name: str, minutes: float, command: list[str], *needs: str) -> Stage:
@@ -55,10 +84,9 @@ def _python(*words: object) -> list[str]:
 
 
 def _tests(choice: Choice) -> list[str]:
-    # Without a GPU the same tests run on the CPU.
-    return _python(
-        "-m", "pytest", "-q", "tests/certification/test_devices.py", "-m", "not gpu" if choice.dry else "gpu"
-    )
+    # Without a GPU the same tests run on the CPU. Other versions of other libraries may warn of what does not matter here.
+    which = "not gpu" if choice.dry else "gpu"
+    return _python("-m", "pytest", "-q", "-W", "default", "-m", which, "tests/certification/test_devices.py")
 
 
 def _benchmark(choice: Choice) -> list[str]:
@@ -66,50 +94,63 @@ def _benchmark(choice: Choice) -> list[str]:
     return _python("tests/benchmarks/throughput.py", "--output", where, *(["--dry"] if choice.dry else []))
 
 
-def _finetune(choice: Choice) -> list[str]:
-    objective = {"copies": 2, "weight": [2.0, 5.0, 10.0], "entropy": 0.5}
-    words = [
-        "examples/finetune.py", "--backbone", choice.backbone, "--dataset", _dataset(choice, "cifar10"),
-        "--output-dir", choice.output / "finetune" / "model", "--validation_share", 0.02, "--sigma", 0.5, "--protocol", "whole",
-        "--noise", json.dumps({"sigmas": list(SIGMAS)}), "--objective", "consistency", "--objective_args", json.dumps(objective),
-        "--learning_rate", 0.05, "--optim_args", "momentum=0.9,nesterov=true", "--num_train_epochs", choice.epochs,
-        "--per_device_train_batch_size", 128, "--bf16", "true", "--channels_last", "true", "--ema_decay", 0.999,
-        "--data_on_device", "true", "--seed", 0, "--disable_tqdm", "true",
+def _training(choice: Choice, output: Path, share: float) -> list[object]:
+    """What both trainings share."""
+    words: list[object] = [
+        "--output-dir", output, "--validation_share", 0.02, "--optim", "sgd", "--optim_args", "momentum=0.9,nesterov=true",
+        "--lr_scheduler_type", "cosine", "--crop_padding", 4, "--horizontal_flip", "true", "--bf16", "true", "--channels_last", "true",
+        "--ema_decay", 0.999, "--data_on_device", "true", "--dataloader_drop_last", "true", "--save_strategy", "steps",
+        "--save_steps", 0.25, "--save_total_limit", 1, "--seed", 0, "--disable_tqdm", "true", "--report_to", "none",
     ]  # fmt: skip
-    return _python(*words, *(["--use_cpu", "true", "--max_steps", 2] if choice.dry else []))
+    if choice.dry:
+        return [*words, "--use_cpu", "true", "--max_steps", 2, "--per_device_train_batch_size", 32]
+    words += ["--per_device_eval_batch_size", 250, "--decode_processes", min(8, os.cpu_count() or 1)]
+    resume = ["--resume_from_checkpoint", "true"] if any(output.glob("checkpoint-*")) else []
+    return [*words, "--minutes", round(share * choice.minutes, 2), *resume]
 
 
-def _certify(choice: Choice, sigma: float) -> list[str]:
-    few = ["--n", 300, "--max-images", 4, "--device", "cpu"]
+def _pretrain(
+    choice: Choice, name: str, network: dict[str, list[object]], noise: dict[str, object] | str
+) -> list[str]:
+    few: dict[str, list[object]] = {"widths": [8] * 4, "blocks": [1], "backbone_size": [32]}
+    shape = [word for option, values in (few if choice.dry else network).items() for word in (f"--{option}", *values)]
+    size = [] if choice.dry else ["--per_device_train_batch_size", 512]
     return _python(
-        "-m", "hf_smoothing.cli", "certify", choice.output / "finetune" / "model", _dataset(choice, "cifar10"), "--sigma", sigma,
-        "--dtype", "bfloat16", "--channels-last", "--output-dir", choice.output / f"certify-{sigma}" / "run",
+        "examples/pretrain.py", "--dataset", _dataset(choice, "tiny_imagenet32"), "--size", 32, *shape,
+        "--noise", noise if isinstance(noise, str) else json.dumps(noise), "--learning_rate", 0.4, "--weight_decay", 2e-4,
+        "--warmup_steps", 0.05, *size, *_training(choice, choice.output / name / "model", PRETRAINING_SHARE),
+    )  # fmt: skip
+
+
+def _finetune(choice: Choice, name: str, backbone: str) -> list[str]:
+    objective = {"copies": 2, "weight": [2.0, 5.0, 10.0], "entropy": 0.5}
+    size = [] if choice.dry else ["--per_device_train_batch_size", 256]
+    return _python(
+        "examples/finetune.py", "--backbone", backbone, "--dataset", _dataset(choice, "cifar10"), "--sigma", 0.5, "--protocol", "whole",
+        "--noise", json.dumps({"sigmas": list(SIGMAS)}), "--objective", "consistency", "--objective_args", json.dumps(objective),
+        "--learning_rate", 0.1, "--weight_decay", 5e-4, "--warmup_steps", 0.1, "--round_weights", "true", *size,
+        *_training(choice, choice.output / name / "model", FINETUNING_SHARE),
+    )  # fmt: skip
+
+
+def _certify(choice: Choice, trained: str, sigma: float) -> list[str]:
+    few = ["--n", 300, "--max-images", 4, "--device", "cpu"]
+    name = trained.replace("finetune", "certify")
+    return _python(
+        "-m", "hf_smoothing.cli", "certify", choice.output / trained / "model", _dataset(choice, "cifar10"), "--sigma", sigma,
+        "--dtype", "bfloat16", "--channels-last", "--output-dir", choice.output / f"{name}-{sigma}" / "run",
         *(few if choice.dry else ["--n", 100_000, "--stride", 20]),
     )  # fmt: skip
 
 
 def _linf(choice: Choice) -> list[str]:
-    scale = (
-        [
-            "--width",
-            1,
-            "--kappas",
-            0.5,
-            "--kinds",
-            "adaptive",
-            "--size",
-            16,
-            "--max_train_images",
-            64,
-            "--max_images",
-            16,
-        ]
-        if choice.dry
-        else ["--width", 64, "--kappas", 0.0, 0.5, "--size", 28, "--max_images", 10_000]
-    )
+    few = [
+        "--width", 1, "--kappas", 0.5, "--kinds", "adaptive", "--size", 16, "--max_train_images", 64, "--max_images", 16,
+    ]  # fmt: skip
     return _python(
         "-m", "examples.adaptive_certified_training", "--dataset", _dataset(choice, "mnist"), "--largest", 0.4, "--thresholds", 0.3,
-        "--epochs", choice.linf_epochs, "--output-dir", choice.output / "linf" / "networks", *scale,
+        "--epochs", choice.linf_epochs, "--output-dir", choice.output / "linf" / "networks",
+        *(few if choice.dry else ["--width", 64, "--kappas", 0.0, 0.5, "--size", 28, "--max_images", 10_000]),
     )  # fmt: skip
 
 

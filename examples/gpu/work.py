@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +35,33 @@ class Budget:
         return max(0.0, (self._end - self._clock()) / 60.0)
 
 
-def spend(stages: Sequence[Stage], output: Path, budget: Budget) -> dict[str, str]:
-    """Do the stages that are not done, in order, while there is time for them.
+def spend(groups: Sequence[Sequence[Stage]], output: Path, budget: Budget) -> dict[str, str]:
+    """Do the stages that are not done, group after group, while there is time for them; those of a group side by side.
 
     Returns:
         For each stage what became of it, in words.
     """
     said: dict[str, str] = {}
-    for stage in stages:
-        least = stage.settings["least_minutes"]
-        if (output / stage.name / "result.json").exists():
-            said[stage.name] = "was done before"
-        elif any(not (output / name / "result.json").exists() for name in stage.needs):
-            said[stage.name] = f"left out: it needs {', '.join(stage.needs)}"
-        elif budget.left < least:
-            said[stage.name] = f"left out: it needs {least:g} minutes, and {budget.left:.1f} are left"
-        else:
-            said[stage.name] = _try(stage, stages, output, budget)
+    stages = [stage for group in groups for stage in group]
+
+    def do(stage: Stage) -> None:
+        said[stage.name] = _do(stage, stages, output, budget)
         print(f"{stage.name}: {said[stage.name]}", flush=True)
+
+    for group in groups:
+        with ThreadPoolExecutor(len(group)) as side_by_side:
+            list(side_by_side.map(do, group))
     return said
 
 
-def _try(stage: Stage, stages: Sequence[Stage], output: Path, budget: Budget) -> str:
+def _do(stage: Stage, stages: Sequence[Stage], output: Path, budget: Budget) -> str:
+    least = stage.settings["least_minutes"]
+    if (output / stage.name / "result.json").exists():
+        return "was done before"
+    if any(not (output / name / "result.json").exists() for name in stage.needs):
+        return f"left out: it needs {', '.join(stage.needs)}"
+    if budget.left < least:
+        return f"left out: it needs {least:g} minutes, and {budget.left:.1f} are left"
     began = time.monotonic()
 
     def work(stage: Stage, needs: Results) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.noise import on_grid
-from hf_smoothing.pixels import check_image_batch, to_unit_pixels
+from hf_smoothing.pixels import check_image_batch, grid_to_unit, to_unit_pixels
 
 
 Norm = Literal["l2", "linf"]
@@ -58,7 +58,7 @@ def round_to_grid(adversarial: Tensor, clean: Tensor, epsilon: float | Tensor, n
 
     def fits(factor: Tensor) -> Tensor:
         # Whole numbers: the sum of squares is exact, and one root and one division follow.
-        inside: Tensor = norms((factor * delta).round(), norm) / 255 <= radius
+        inside: Tensor = grid_to_unit(norms((factor * delta).round(), norm)) <= radius
         return inside
 
     # The rounded distance never falls as the factor grows, and 0 always fits: bisection finds the largest that does.
@@ -68,7 +68,7 @@ def round_to_grid(adversarial: Tensor, clean: Tensor, epsilon: float | Tensor, n
         middle = (low + high) / 2
         inside = fits(middle)
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-    return (origin + (low * delta).round()).float() / 255.0
+    return grid_to_unit((origin + (low * delta).round()).float())
 
 
 def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:

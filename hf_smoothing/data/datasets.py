@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -94,12 +96,13 @@ class PixelDataset(Dataset[dict[str, Any]]):
         """(height, width) of the first image as it comes, None if it cannot be read. Who has asked is not warned if images are enlarged."""
         return self._reader.original_size(lambda: self._reader.images.row(0))
 
-    def decode(self, progress: bool = True, indices: Sequence[int] | None = None) -> DecodedPixels:
+    def decode(self, progress: bool = True, indices: Sequence[int] | None = None, processes: int = 1) -> DecodedPixels:
         """Images at once, in memory: 3 KB per image at 32 px, 150 KB at 224 px.
 
         Args:
             progress: Show a bar.
             indices: Which images, in which order; all by default.
+            processes: Number of processes that decode side by side, where the system can fork; the result is the same.
 
         Raises:
             UnreadableImageError: On an image that is damaged or missing, unless these are left out; if there is no other.
@@ -108,18 +111,50 @@ class PixelDataset(Dataset[dict[str, Any]]):
         pixels = torch.empty((len(chosen), self.framing.channels, *self.size), dtype=torch.uint8)
         labels = torch.full((len(chosen),), -1, dtype=torch.int64)
         count = 0
-        for place, index in enumerate(tqdm(chosen, desc="Decoding", unit="image", disable=not progress)):
-            try:
-                item = self[index]
-            except UnreadableImageError:
-                if not self.skip_unreadable or (count == 0 and place == len(chosen) - 1):
-                    raise
-                continue
-            pixels[count] = item["pixel_values"]
-            labels[count] = item.get("labels", -1)
-            count += 1
+        with _reading(self._decoded, chosen, processes) as read:
+            for place, found in enumerate(tqdm(read, "Decoding", len(chosen), unit="image", disable=not progress)):
+                if isinstance(found, UnreadableImageError):
+                    self.unreadable[found.index] = str(found)
+                    if not self.skip_unreadable or (count == 0 and place == len(chosen) - 1):
+                        raise found
+                    continue
+                pixels[count], labels[count] = torch.from_numpy(found[0]), found[1]
+                count += 1
         known = labels[:count] if self.label_column is not None else None
         return DecodedPixels(pixels[:count], known, self.names, self.framing)
+
+    def _decoded(self, index: int) -> tuple[np.ndarray, int] | UnreadableImageError:
+        try:
+            item = self[index]
+        except UnreadableImageError as error:
+            return error
+        return item["pixel_values"].numpy(), int(item.get("labels", -1))
+
+
+@contextmanager
+def _reading(read: Callable[[int], Any], chosen: Sequence[int], processes: int) -> Iterator[Iterator[Any]]:
+    """What `read` gives for each index, in order."""
+    if processes < 1:
+        raise ValueError(f"`processes` must be a positive number, got {processes}.")
+    if processes == 1 or "fork" not in multiprocessing.get_all_start_methods():
+        yield map(read, chosen)
+        return
+    # What reads goes over by forking, once: as an argument of each call it would be pickled each time.
+    with multiprocessing.get_context("fork").Pool(processes, _remember, (read,)) as pool:
+        yield pool.imap(_read_one, chosen, 64)
+
+
+_read_one_by: Callable[[int], Any]
+"""In a process that decodes: what reads an image."""
+
+
+def _remember(read: Callable[[int], Any]) -> None:
+    global _read_one_by
+    _read_one_by = read
+
+
+def _read_one(index: int) -> Any:
+    return _read_one_by(index)
 
 
 class PixelStream(IterableDataset[dict[str, Any]]):

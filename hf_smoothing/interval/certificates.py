@@ -15,6 +15,7 @@ from hf_smoothing.interval.margins import box_around, logits_of, margins_of
 from hf_smoothing.interval.radii import certified_radii, check_largest
 from hf_smoothing.interval.refusals import UnsupportedOperationError
 from hf_smoothing.interval.trace import Trace
+from hf_smoothing.pixels import grid_to_unit
 from hf_smoothing.preprocessing import Preprocessing
 
 
@@ -139,7 +140,7 @@ def exact_pixels(pixels: Tensor) -> Tensor:
     """float64; k / 255 for 8-bit images, which float32 would move."""
     if not pixels.is_floating_point() and pixels.dtype != torch.uint8:
         raise TypeError(f"`pixels` must be uint8 in 0..255 or floating point in [0, 1], got {pixels.dtype}.")
-    return pixels.double() / 255 if pixels.dtype == torch.uint8 else pixels.double()
+    return grid_to_unit(pixels.double()) if pixels.dtype == torch.uint8 else pixels.double()
 
 
 def run_dtype(classifier: nn.Module) -> torch.dtype:

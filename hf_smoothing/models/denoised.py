@@ -115,7 +115,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
             kwargs: Ignored.
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
-        prepared = self.config.preprocessing()(self.denoise(pixels))
+        prepared = self.config.preprocessing().__call__(self.denoise(pixels))  # as in SmoothedClassifier._base_logits
         logits = self.network(pixel_values=prepared.to(self.network.dtype)).logits
         return classifier_output(self, logits, labels, return_dict)
 

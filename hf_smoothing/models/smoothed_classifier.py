@@ -205,7 +205,8 @@ class SmoothedClassifier(PreTrainedModel):
                 f"`pixels` must be at the certified resolution {tuple(self.config.size)}, got {tuple(pixels.shape[-2:])}. "
                 "Resize images before noise is added, with NoisyImageProcessor."
             )
-        prepared = self.config.preprocessing()(pixels)
+        # By name, since torch.compile (2.11) would ask for the hash of an object it is to call, before the object has its fields.
+        prepared = self.config.preprocessing().__call__(pixels)
         outputs = self.base_network(pixel_values=prepared.to(self.base_network.dtype), return_dict=True, **kwargs)
         logits: Tensor = getattr(outputs, "logits", outputs)  # what is no classifier is refused when it is wrapped
         return logits

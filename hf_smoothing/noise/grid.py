@@ -141,6 +141,7 @@ class GridStream:
         self._table = torch.from_numpy(table).to(self.device)
         self._thresholds = torch.from_numpy(thresholds).to(self.device)
         self._values = torch.from_numpy(values.astype(np.float32)).to(self.device)
+        self._steps = torch.tensor(float(STEPS), device=self.device)  # see grid_to_unit
         self._words = torch.arange(-(-self.pixels // 4), device=self.device)
 
     def draw(self, out: Tensor, image: int, start: int) -> None:
@@ -167,7 +168,7 @@ class GridStream:
             # The sum is a whole number, exact in float32; so the copy is a function of 255 x + k alone.
             out[first : first + stop - start].add_(steps[slot])
             first += stop - start
-        out.div_(STEPS)
+        out.div_(self._steps)
 
     def _fill(self, out: Tensor, draws: Sequence[Draws]) -> None:
         for _, image, start, stop in draws:

@@ -78,7 +78,7 @@ def noise_speed(model: SmoothedClassifier, size: int, shape: tuple[int, ...], se
     images, out = torch.zeros(1, *shape, device=model.device), torch.empty(size, *shape, device=model.device)
     count, began = 0, time.perf_counter()
     while count < 2 or time.perf_counter() - began < seconds:
-        stream.noisy_copies(out, images, [Draws(0, 0, count * size, (count + 1) * size)])
+        stream.noisy_copies(out, images, [Draws(0, count, 0, size)])
         synchronize(model.device)
         count += 1
     return count * size / (time.perf_counter() - began)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 
 from hf_smoothing import certify, certify_dataset
+from hf_smoothing.attacks import round_to_grid
 from hf_smoothing.certification import Draws, Execution, count_votes, make_stream
 from hf_smoothing.noise import GaussianStream, GridStream
+from hf_smoothing.pixels import grid_to_unit, to_unit_pixels
 from tests.support.tiny import smoothed
 
 
@@ -134,3 +138,21 @@ def test_a_stream_of_its_own_draws_the_same(kind, cuda):
         torch.cuda.synchronize()
         found.append(out.cpu())
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pixels_of_grey_levels_are_the_nearest_numbers(device, dtype):
+    """CUDA divides by a Python number otherwise than by a tensor: 1 ulp off for some of these."""
+    levels = torch.arange(-1000, 1256, dtype=dtype)
+    exact = torch.tensor([float(Fraction(int(k), 255)) for k in levels], dtype=torch.float64)
+    assert torch.equal(grid_to_unit(levels.to(device)).cpu(), exact.to(dtype))
+
+
+def test_what_8_bit_images_become_is_the_same_as_on_a_cpu(device):
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    exact = torch.tensor([Fraction(k, 255) for k in range(256)], dtype=torch.float32).reshape(1, 1, 16, 16)
+    assert torch.equal(to_unit_pixels(levels.to(device)).cpu(), exact)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert torch.equal(to_unit_pixels(exact.to(dtype).to(device)).cpu(), exact)
+    moved = round_to_grid(exact.to(device) * 0.5, exact.to(device), 0.5, "linf")
+    assert torch.equal(moved.cpu(), round_to_grid(exact * 0.5, exact, 0.5, "linf"))

@@ -192,6 +192,14 @@ def test_arrays_of_other_channel_counts_are_converted_or_refused_but_alike_every
     assert torch.equal(item, made.decode(progress=False).pixels[0])
 
 
+def test_processes_decode_the_same():
+    made = PixelDataset(image_dataset(150), 8)
+    one, two = (made.decode(progress=False, indices=range(149, 1, -1), processes=count) for count in (1, 2))
+    assert torch.equal(one.pixels, two.pixels) and torch.equal(one.labels, two.labels)
+    with pytest.raises(ValueError, match="`processes` must be a positive number, got 0"):
+        made.decode(progress=False, processes=0)
+
+
 def test_decode_equals_the_items():
     dataset = image_dataset(7, size=20)
     made = PixelDataset(dataset, (SIZE, 12), id2label=dict(enumerate(reversed(NAMES))))

@@ -61,9 +61,10 @@ def test_it_is_named(broken):
         assert caught.value.index == 2
 
 
-def test_it_is_left_out_and_counted(broken):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_it_is_left_out_and_counted(broken, processes):
     made = PixelDataset(broken, SIZE, skip_unreadable=True)
-    decoded = made.decode(progress=False)
+    decoded = made.decode(progress=False, processes=processes)
     assert decoded.labels.tolist() == [0, 1, 0, 1, 2] and len(decoded) == 5
     assert list(made.unreadable) == [2]
     stream = PixelStream(broken, SIZE, skip_unreadable=True)

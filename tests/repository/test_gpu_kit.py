@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 
 import pytest
 
 from examples.gpu.__main__ import main
-from examples.gpu.pieces import MANIFEST, pack, unpack
+from examples.gpu.pieces import MANIFEST, install, pack, unpack
 from examples.gpu.plan import Choice, plan
 from examples.gpu.work import Budget, spend
 from examples.studies.stages import Stage
+from tests.support.processes import ROOT, run_python
 
 
 class Clock:
@@ -66,7 +68,7 @@ def test_missing_and_damaged_pieces_are_named(tmp_path):
 def test_what_does_not_fit_is_left_and_what_is_done_stays_done(tmp_path):
     mark = tmp_path / "mark"
     count = f"open({str(mark)!r}, 'a').write('x')"
-    stages = [python(count), python(count, "long", least=10.0), python(count, "b", needs=("a",))]
+    stages = [[python(count)], [python(count, "long", least=10.0), python(count, "b", needs=("a",))]]
     clock = Clock()
     said = spend(stages, tmp_path / "out", Budget(5.0, clock))
     assert said["long"] == "left out: it needs 10 minutes, and 5.0 are left"
@@ -78,7 +80,7 @@ def test_what_does_not_fit_is_left_and_what_is_done_stays_done(tmp_path):
 
 
 def test_a_stage_that_is_cut_off_goes_on_next_time(tmp_path, capsys):
-    slow = [python("import time; time.sleep(60)", least=0.0), python("pass", "after", least=0.0, needs=("a",))]
+    slow = [[python("import time; time.sleep(60)", least=0.0)], [python("pass", "after", least=0.0, needs=("a",))]]
     said = spend(slow, tmp_path, Budget(0.01))
     assert said["a"] == "cut off by the budget: it goes on next time"
     assert said["after"] == "left out: it needs a"
@@ -86,23 +88,64 @@ def test_a_stage_that_is_cut_off_goes_on_next_time(tmp_path, capsys):
 
 
 def test_a_stage_that_fails_does_not_stop_the_others(tmp_path):
-    said = spend([python("raise SystemExit('broken')"), python("pass", "b")], tmp_path, Budget(5.0))
+    said = spend([[python("raise SystemExit('broken')"), python("pass", "b")]], tmp_path, Budget(5.0))
     assert said["a"].startswith("failed, see")
     assert "broken" in (tmp_path / "a" / "log.txt").read_text()
     assert said["b"].startswith("done in")
 
 
-def test_every_need_comes_first_and_no_gpu_is_said_plainly(tmp_path, capsys):
+def test_stages_of_a_group_run_side_by_side(tmp_path):
+    meet = "import sys, time, pathlib; here = pathlib.Path({!r}); (here / {!r}).touch()\nwhile not (here / {!r}).exists(): time.sleep(0.01)"
+    stages = [[python(meet.format(str(tmp_path), one, other), one) for one, other in (("a", "b"), ("b", "a"))]]
+    said = spend(stages, tmp_path / "out", Budget(2.0))
+    assert all(text.startswith("done in") for text in said.values())
+
+
+def test_wheels_among_the_pieces_are_installed(tmp_path):
+    wheel = tmp_path / "wheels" / "nothing_much-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("nothing_much.py", "ANSWER = 42\n")
+        info = "nothing_much-1.0.dist-info"
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: nothing-much\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    link = tmp_path / "links"
+    link.mkdir()
+    (link / wheel.name).symlink_to(wheel)  # as in the cache of the Hub
+    pack({"wheels": link}, tmp_path / "pieces")
+    unpack([tmp_path / "pieces"], tmp_path / "out")
+    install(tmp_path / "out")
+    assert (tmp_path / "out" / "site" / "nothing_much.py").read_text() == "ANSWER = 42\n"
+    install(tmp_path)  # nothing to install
+    done = run_python(
+        ROOT / "examples" / "gpu" / "pieces.py", str(tmp_path / "wheels"), str(tmp_path / "b"), cwd=tmp_path
+    )
+    assert done.returncode == 1 and done.stderr.startswith("pieces: One of the folders must hold pieces.json")
+
+
+@pytest.mark.parametrize("backbone", [None, "some/backbone"])
+def test_every_need_comes_first(tmp_path, backbone):
     done: set[str] = set()
-    for stage in plan(Choice(tmp_path, tmp_path / "out", "backbone")):
-        assert set(stage.needs) <= done
-        done.add(stage.name)
-        json.dumps(stage.settings)
+    for group in plan(Choice(tmp_path, tmp_path / "out", 15.0, backbone)):
+        for stage in group:
+            assert set(stage.needs) <= done
+            json.dumps(stage.settings)
+        done |= {stage.name for stage in group}
+    assert ("pretrain" in done) == (backbone is None)
+    assert {"tests", "benchmark", "finetune", "certify-0.25", "linf"} <= done
+
+
+def test_no_gpu_and_unknown_stages_are_said_plainly(tmp_path, capsys):
     import torch
 
     if not torch.cuda.is_available():
         assert main(["run", "--output-dir", str(tmp_path)]) == 1
         assert "needs a CUDA GPU, and torch sees none here" in capsys.readouterr().err
+    assert main(["run", "--output-dir", str(tmp_path), "--stages", "train", "--dry"]) == 1
+    assert "No stage starts with train. There are: benchmark, tests, pretrain," in capsys.readouterr().err
     assert main(["pack", "--output-dir", str(tmp_path)]) == 1
     assert "`pack` needs --data" in capsys.readouterr().err
 
@@ -113,16 +156,19 @@ def test_data_that_is_missing_and_too_few_minutes_are_said(tmp_path, capsys, mon
     assert "--minutes must be at least 2" in capsys.readouterr().err
     (tmp_path / "cifar10").mkdir()
     assert main(["run", "--output-dir", str(tmp_path / "out"), "--data", str(tmp_path)]) == 1
-    assert "mnist is missing. Pass --data or --pieces" in capsys.readouterr().err
+    assert "must hold tiny_imagenet32, cifar10, mnist for these stages, but tiny_imagenet32, mnist is missing" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
 def test_all_of_it_in_miniature(tmp_path, capfd):
     assert main(["run", "--dry", "--minutes", "10", "--output-dir", str(tmp_path)]) == 0, capfd.readouterr().out
     out = capfd.readouterr().out
-    for name in ("tests", "benchmark", "finetune", "certify-0.25", "certify-0.5", "certify-1.0", "linf"):
+    names = [stage.name for group in plan(Choice(tmp_path, tmp_path, 10.0)) for stage in group]
+    for name in names:
         assert f"{name}: done in" in out
     assert json.loads((tmp_path / "benchmark" / "throughput.json").read_text())["dry"]
     assert (tmp_path / "certify-0.5" / "run" / "run.json").exists()
     assert main(["run", "--dry", "--minutes", "10", "--output-dir", str(tmp_path)]) == 0
-    assert capfd.readouterr().out.count("was done before") == 7
+    assert capfd.readouterr().out.count("was done before") == len(names)

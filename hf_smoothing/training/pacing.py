@@ -1,0 +1,99 @@
+"""How many epochs fit into some minutes on this machine: measured first, by training a copy of the model for a few seconds."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerCallback, set_seed
+from transformers.trainer_utils import SaveStrategy
+
+from hf_smoothing.training.arguments import RobustTrainingArguments
+from hf_smoothing.training.trainer import RobustTrainer
+
+
+FIRST_STEPS = 20
+"""Steps that are not timed: the device loads its kernels in them."""
+
+
+class Pace(TrainerCallback):
+    """Times the steps of a training, and stops it after some seconds.
+
+    Args:
+        seconds: Seconds of timed steps.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.steps = seconds, 0
+        self._began = self._ended = 0.0
+
+    @property
+    def steps_per_second(self) -> float:
+        """Of the timed steps."""
+        return self.steps / (self._ended - self._began)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at the clock, when the device has done what it was told."""
+        if state.global_step < FIRST_STEPS:
+            return
+        if torch.accelerator.is_available() and not args.use_cpu:
+            torch.accelerator.synchronize()
+        self._ended = time.perf_counter()
+        if state.global_step == FIRST_STEPS:
+            self._began = self._ended
+        else:
+            self.steps = state.global_step - FIRST_STEPS
+            control.should_training_stop = self._ended - self._began >= self.seconds
+
+
+def epochs_within(
+    minutes: float,
+    model: PreTrainedModel,
+    args: RobustTrainingArguments,
+    make_trainer: Callable[[PreTrainedModel, RobustTrainingArguments], RobustTrainer],
+    seconds: float = 6.0,
+) -> float:
+    """Number of epochs that training takes so many minutes for, noted in the output folder: a resumed run keeps it.
+
+    Args:
+        minutes: What the training may take.
+        model: The model; a copy is trained.
+        args: Arguments of the training.
+        make_trainer: A function of (model, args) -> trainer.
+        seconds: Seconds of training to time.
+
+    Returns:
+        The number, at least 1 and rounded down to tenths.
+
+    Raises:
+        ValueError: If the minutes are not a positive number.
+    """
+    if not minutes > 0.0:
+        raise ValueError(f"`minutes` must be a positive number, got {minutes}.")
+    noted = Path(str(args.output_dir)) / "pace.json"
+    if noted.exists():
+        return float(json.loads(noted.read_text(encoding="utf-8"))["epochs"])
+    trial = copy.copy(args)
+    trial.max_steps, trial.save_strategy, trial.logging_steps = 1_000_000, SaveStrategy.NO, 1_000_000
+    pace = Pace(seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        trial.output_dir = folder
+        trainer = make_trainer(copy.deepcopy(model), trial)
+        trainer.add_callback(pace)
+        trainer.train()
+        steps_per_epoch = len(trainer.get_train_dataloader()) / args.gradient_accumulation_steps
+    set_seed(args.seed)  # as if the trial had not been
+    epochs = max(1.0, int(10 * 60.0 * minutes * pace.steps_per_second / steps_per_epoch) / 10)
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    found = {"epochs": epochs, "minutes": minutes, "steps_per_second": round(pace.steps_per_second, 2)}
+    noted.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    print(
+        f"{epochs:g} epochs fit into {minutes:g} minutes ({pace.steps_per_second:.1f} steps per second).", flush=True
+    )
+    return epochs

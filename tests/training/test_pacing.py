@@ -1,0 +1,72 @@
+"""How many epochs fit into some minutes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from hf_smoothing import RobustTrainer, RobustTrainingArguments
+from hf_smoothing.data import DecodedPixels
+from hf_smoothing.training.pacing import FIRST_STEPS, Pace, epochs_within
+from tests.support.tiny import smoothed
+
+
+def arguments(tmp_path, **more):
+    return RobustTrainingArguments(
+        str(tmp_path / "out"), per_device_train_batch_size=8, noise='{"sigmas": [0.5]}', use_cpu=True, report_to="none", seed=3,
+        disable_tqdm=True, save_strategy="no", **more,
+    )  # fmt: skip
+
+
+def images(count=64):
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return DecodedPixels(pixels, torch.arange(count) % 2)
+
+
+def test_the_number_follows_from_the_pace_and_is_kept(tmp_path, monkeypatch, capsys):
+    model = smoothed("resnet", size=8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    made = []
+
+    def make_trainer(model, args):
+        made.append((model, args))
+        return RobustTrainer(model, args, train_dataset=images())
+
+    monkeypatch.setattr(Pace, "steps_per_second", property(lambda pace: 4.0 if pace.steps > 0 else 0.0))
+    args = arguments(tmp_path)
+    # 8 steps an epoch, 4 a second: 2 seconds an epoch.
+    assert epochs_within(0.5, model, args, make_trainer, seconds=0.2) == 15.0
+    assert torch.initial_seed() == args.seed
+    assert json.loads((tmp_path / "out" / "pace.json").read_text()) == {
+        "epochs": 15.0, "minutes": 0.5, "steps_per_second": 4.0,
+    }  # fmt: skip
+    assert "15 epochs fit into 0.5 minutes" in capsys.readouterr().out
+    # The trial trained a copy, elsewhere, and a run that goes on keeps the number.
+    (trained, trial), *others = made
+    assert not others and trained is not model and trial.output_dir != args.output_dir
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert epochs_within(99.0, model, args, make_trainer) == 15.0
+
+
+def test_accumulated_steps_are_counted_as_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pace, "steps_per_second", property(lambda pace: 4.0))
+    args = arguments(tmp_path, gradient_accumulation_steps=2)
+    make = lambda model, args: RobustTrainer(model, args, train_dataset=images())  # noqa: E731
+    assert epochs_within(0.5, smoothed("resnet", size=8), args, make, seconds=0.1) == 30.0
+
+
+def test_the_first_steps_are_not_timed(tmp_path):
+    pace = Pace(seconds=0.3)
+    trainer = RobustTrainer(smoothed("resnet", size=8), arguments(tmp_path, max_steps=10_000), train_dataset=images())
+    trainer.add_callback(pace)
+    trainer.train()
+    assert pace.steps == trainer.state.global_step - FIRST_STEPS > 0
+    assert pace.steps_per_second == pytest.approx(pace.steps / 0.3, rel=0.5)
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
+def test_minutes_must_be_positive(tmp_path, minutes):
+    with pytest.raises(ValueError, match=f"`minutes` must be a positive number, got {minutes}"):
+        epochs_within(minutes, smoothed("resnet", size=8), arguments(tmp_path), None)
