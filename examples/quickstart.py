@@ -21,7 +21,7 @@ from hf_smoothing.reports import report
 
 
 HERE = Path(__file__).resolve().parent
-BACKBONES = {"noise-mixture backbone": "resnet-mixture", "clean backbone": "resnet-clean"}
+BACKBONES = {"noise-mixture backbone": "resnet-mixture-small", "clean backbone": "resnet-clean-small"}
 
 
 def main() -> None:

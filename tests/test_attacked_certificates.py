@@ -22,7 +22,7 @@ def test_no_more_certificates_break_than_chance_allows(tmp_path):
     names = data["train"].features["label"].names
     set_seed(0)
     model = SmoothedClassifier.from_base_pretrained(
-        str(ROOT / "model_cards" / "resnet-mixture"), sigma=0.25, id2label=dict(enumerate(names)), ignore_mismatched_sizes=True,
+        str(ROOT / "model_cards" / "resnet-mixture-small"), sigma=0.25, id2label=dict(enumerate(names)), ignore_mismatched_sizes=True,
         dtype=torch.float32,
     )  # fmt: skip
     args = RobustTrainingArguments(

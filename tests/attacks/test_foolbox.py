@@ -26,7 +26,7 @@ def images():
     return PixelDataset(data, 32).decode().pixels.float() / 255
 
 
-@pytest.fixture(scope="module", params=["resnet-mixture", "resnet-clean", "vit"])
+@pytest.fixture(scope="module", params=["resnet-mixture-small", "resnet-clean-small", "vit"])
 def classify(request):
     if request.param == "vit":
         model = smoothed("vit")

@@ -148,7 +148,7 @@ def test_the_stock_trainer_and_a_stale_note_are_found_out(tmp_path):
         SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.5)
 
 
-@pytest.mark.parametrize("card", ["resnet-mixture", "resnet-clean", "vit-mixture"])
+@pytest.mark.parametrize("card", ["resnet-mixture-small", "resnet-clean-small", "vit-mixture"])
 def test_shipped_backbones_load_in_float32_and_say_one_thing(card):
     folder = Path(__file__).parents[2] / "model_cards" / card
     assert AutoModelForImageClassification.from_pretrained(folder).dtype == torch.float32

@@ -12,7 +12,7 @@ from examples.adaptive_certified_training import ratio_at
 from tests.support.processes import ROOT, run_python
 
 
-BACKBONE = str(ROOT / "model_cards" / "resnet-mixture")
+BACKBONE = str(ROOT / "model_cards" / "resnet-mixture-small")
 
 
 @pytest.fixture(scope="module")
