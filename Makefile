@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check test-slow test-attack test-lowest test-torchvision benchmark bench-certification gpu clone-check
+.PHONY: demo test check reports test-slow test-attack test-lowest test-torchvision benchmark bench-certification gpu clone-check
 .DELETE_ON_ERROR:
 
 # Exact tested versions. torch comes first, by its exact version, so that no newer and much larger build is taken.
@@ -52,6 +52,10 @@ test-torchvision:
 # What a few minutes of one GPU are best spent on, resumable: make gpu DATA=path/to/data MINUTES=15. DRY=1: in miniature on a CPU.
 gpu: $(VENV)/installed
 	$(RUN)/python -m examples.gpu run --minutes $(or $(MINUTES),15) --output-dir $(or $(OUTPUT),runs/gpu$(if $(DRY),-dry)) $(if $(DRY),--dry,$(if $(DATA),--data $(DATA)))
+
+# Every study page, table and figure again, from the committed records of docs/results; leaves no difference.
+reports: $(VENV)/installed
+	$(RUN)/python -m examples.studies.reports
 
 # Ratios against a stated baseline, written to docs/results/main_job.json.
 benchmark: $(VENV)/installed

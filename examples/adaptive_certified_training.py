@@ -14,15 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from transformers import HfArgumentParser, set_seed
 
-from examples.studies.pages import markdown_table, publish
 from examples.studies.recipes import fit, label_maps, pixel_statistics
+from examples.studies.tradeoff import Network, add, figures, plot, ratio_at, table
 from hf_smoothing import (
     CnnSevenConfig,
     CnnSevenForImageClassification,
@@ -34,9 +31,7 @@ from hf_smoothing import (
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
-from hf_smoothing.records import Run, differences, read_json, write_json
-from hf_smoothing.reports import columns
-from hf_smoothing.statistics import average_certified_radius, certified_accuracy
+from hf_smoothing.records import differences, read_json, write_json
 
 
 @dataclass
@@ -103,7 +98,7 @@ def main() -> None:
                 check_settings(args, folder)
                 if not (folder / "model" / "config.json").exists():
                     train_one(args, choice, dataset, labels, kappa, kind == "adaptive", seed, folder)
-    results = []
+    results: list[Network] = []
     for kind, kappa, seed, folder in networks(args.output_dir):  # also those of earlier commands
         check_settings(args, folder)
         model = SmoothedClassifier.from_pretrained(folder / "model").eval()
@@ -123,12 +118,13 @@ def main() -> None:
     keep(results, compared, args, choice)
 
 
-def keep(results: list[dict[str, Any]], compared: dict[str, Any], args: Arguments, choice: DataChoice) -> None:
+def keep(results: list[Network], compared: dict[str, Any], args: Arguments, choice: DataChoice) -> None:
     """Write the figures with what is needed to repeat them."""
+    several = ("kappas", "seeds", "kinds")  # those of this pass; each network says its own
     about = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(args).items()
-        if key not in ("output_dir", "docs")
+        if key not in ("output_dir", "docs", *several)
     }
     found = {
         "dataset": Path(choice.dataset).name, "images": choice.to_dict() | {"id": Path(choice.dataset).name}, "arguments": about, "torch": torch.__version__, "acr_over_that_of_fixed_at_accuracy": compared,
@@ -136,11 +132,7 @@ def keep(results: list[dict[str, Any]], compared: dict[str, Any], args: Argument
     }  # fmt: skip
     write_json(args.output_dir / "results.json", found)
     if args.docs is not None:
-        name, page = args.output_dir.name, args.docs / "interval.md"
-        plot(results, args.docs / "figures" / "interval" / f"{name}.png", args.published)
-        publish(
-            name, {"networks": table(results)}, found, page, args.docs / "results" / "interval.json", args.output_dir
-        )
+        add(args.docs, args.output_dir.name, found, args.output_dir)
 
 
 def networks(output: Path) -> list[tuple[str, float, int, Path]]:
@@ -233,78 +225,6 @@ def train_one(
     trainer.add_callback(watch)
     fit(trainer)
     trainer.model.save_pretrained(folder / "model")
-
-
-def figures(run: Run, largest: float, thresholds: list[float]) -> dict[str, Any]:
-    """Accuracy, ACR in % of the largest radius, and certified accuracy in %, over the test images, with 95% intervals."""
-    predictions, labels, found = columns(run)
-    certified = certified_accuracy(predictions, labels, found, [0.0, *sorted({*thresholds, largest})])
-    each = [
-        [round(100 * float(x), 2) for x in one]
-        for one in zip(certified.accuracy, certified.lower, certified.upper, strict=True)
-    ]
-    names = ["accuracy", *(f"certified at {radius:g}" for radius in certified.thresholds[1:])]
-    acr = 100 * average_certified_radius(predictions, labels, found) / largest
-    return {"images": len(labels), "acr_percent": round(acr, 2), **dict(zip(names, each, strict=True))}
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row per network; % with 95% intervals over the images."""
-    names = [name for name in results[0] if name == "accuracy" or name.startswith("certified")]
-    head = ["training", "kappa", "seed", *names, "ACR, % of the largest radius", "images"]
-    rows = [
-        [r["kind"], f"{r['kappa']:g}", r["seed"], *(f"{r[n][0]:.1f} ({r[n][1]:.1f}-{r[n][2]:.1f})" for n in names), f"{r['acr_percent']:.1f}", r["images"]]
-        for r in results
-    ]  # fmt: skip
-    return markdown_table(head, rows)
-
-
-def ratio_at(results: list[dict[str, Any]], accuracy: float) -> float | None:
-    """ACR with adaptive over ACR with fixed radii at one accuracy in %: each mean over seeds, straight lines between the kappas; None outside."""
-    found = []
-    for kind in ("adaptive", "fixed"):
-        kappas = sorted({r["kappa"] for r in results if r["kind"] == kind})
-        chosen = [[r for r in results if r["kind"] == kind and r["kappa"] == kappa] for kappa in kappas]
-        points = sorted(
-            (sum(r["accuracy"][0] for r in some) / len(some), sum(r["acr_percent"] for r in some) / len(some))
-            for some in chosen
-        )
-        if not points or not points[0][0] <= accuracy <= points[-1][0]:
-            return None
-        x, y = zip(*points, strict=True)
-        found.append(float(np.interp(accuracy, np.array(x), np.array(y))))
-    return round(found[0] / found[1], 2) if found[1] else None
-
-
-PUBLISHED = {
-    "cifar10": {
-        "adaptive, published (17M parameters)": [(0.6, 86.9), (1.9, 84.5), (20.3, 75.7), (28.0, 73.1), (31.8, 70.8), (38.0, 67.9), (41.2, 64.6), (41.8, 62.2)],
-        "fixed, published (17M parameters)": [(3.8, 80.4), (8.4, 76.6), (35.4, 67.1), (40.7, 62.6), (42.3, 59.4), (43.0, 54.9), (41.5, 50.6), (41.2, 48.7)],
-    }
-}  # fmt: skip
-"""(ACR in %, accuracy in %), read off the figures of arXiv 2307.13078 to about 0.3."""
-
-
-def plot(results: list[dict[str, Any]], path: Path, published: str | None = None) -> None:
-    """Accuracy against ACR, a point per network, and the published curves in grey."""
-    figure = Figure(figsize=(8.0, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for (name, points), marker in zip(PUBLISHED.get(published or "", {}).items(), ("o-", "s--"), strict=False):
-        axes.plot(*zip(*points, strict=True), marker, color="grey", alpha=0.6, markersize=4, label=name)
-    kappas = sorted({r["kappa"] for r in results})
-    shapes = dict(zip(kappas, "os^Dv<>Ph*", strict=False))
-    for kind, colour in (("adaptive", "tab:blue"), ("fixed", "tab:orange")):
-        for r in (r for r in results if r["kind"] == kind):
-            axes.scatter(r["acr_percent"], r["accuracy"][0], color=colour, marker=shapes.get(r["kappa"], "x"))
-        axes.plot([], [], color=colour, linewidth=6, label=f"{kind} radii")
-    for kappa in kappas:
-        axes.plot([], [], shapes.get(kappa, "x"), color="black", label=f"kappa {kappa:g}")
-    axes.set(xlabel="ACR, % of the largest radius", ylabel="accuracy, %")
-    figure.legend(loc="outside right upper", fontsize=8)
-    axes.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset, Image, Value, load_dataset
 from safetensors.torch import load_file
 
-from examples.adaptive_certified_training import ratio_at
+from examples.studies.tradeoff import ratio_at
 from tests.support.processes import ROOT, run_python
 
 
@@ -174,7 +174,7 @@ def test_quickstart(tmp_path):
 
 def test_acr_at_equal_accuracy():
     def network(kind, kappa, accuracy, acr):
-        return {"kind": kind, "kappa": kappa, "accuracy": [accuracy], "acr_percent": acr}
+        return {"kind": kind, "kappa": kappa, "images": 100, "right": {"0": accuracy}, "acr_percent": acr}
 
     results = [
         network("fixed", 0, 60.0, 40.0), network("fixed", 1, 80.0, 4.0), network("fixed", 1, 80.0, 6.0),

@@ -1,0 +1,118 @@
+"""The tradeoff of accuracy and certified l-infinity radius that `examples/adaptive_certified_training.py` measures: its table, its picture, its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from examples.studies.pages import markdown_table, publish
+from hf_smoothing.records import Run, read_json
+from hf_smoothing.reports import columns
+from hf_smoothing.statistics import average_certified_radius, interval
+
+
+Network = dict[str, Any]
+"""A network of the record: "kind" (adaptive or fixed), "kappa", "seed", "images", "acr_percent" (of the largest radius), and "right": by radius, the number of images certified there."""
+
+
+def rebuild(docs: Path) -> None:
+    """The tables and figures of interval.md from its record."""
+    for name, found in (read_json(docs / "results" / "interval.json") or {}).items():
+        if "networks" in found:
+            add(docs, name, found, docs)
+
+
+def add(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -> None:
+    """Put one record into page, figure and interval.json, under its name; what has no place goes to the folder `elsewhere`."""
+    results = found["networks"]
+    plot(results, docs / "figures" / "interval" / f"{name}.png", found["arguments"]["published"])
+    publish(
+        name, {"networks": table(results)}, found, docs / "interval.md", docs / "results" / "interval.json", elsewhere
+    )
+
+
+def figures(run: Run, largest: float, thresholds: list[float]) -> dict[str, Any]:
+    """How many test images are right, and certified at each radius; ACR in % of the largest radius."""
+    predictions, labels, found = (np.asarray(column) for column in columns(run))
+    right = predictions == labels
+    reached = {
+        f"{radius:g}": int((right & (found >= radius)).sum()) for radius in [0.0, *sorted({*thresholds, largest})]
+    }
+    acr = 100 * average_certified_radius(predictions, labels, found) / largest
+    return {"images": len(labels), "acr_percent": round(acr, 4), "right": reached}
+
+
+def accuracy(network: Network) -> float:
+    """In %."""
+    return 100 * float(network["right"]["0"]) / float(network["images"])
+
+
+def table(results: list[Network]) -> str:
+    """Markdown: a row per network; % with 95% intervals over the images."""
+    radii = list(results[0]["right"])
+    head = [
+        "training", "kappa", "seed", "accuracy", *(f"certified at {radius}" for radius in radii[1:]),
+        "ACR, % of the largest radius", "images",
+    ]  # fmt: skip
+    rows = [
+        [r["kind"], f"{r['kappa']:g}", r["seed"], *(_share(r["right"][radius], r["images"]) for radius in radii), f"{r['acr_percent']:.1f}", r["images"]]
+        for r in results
+    ]  # fmt: skip
+    return markdown_table(head, rows)
+
+
+def _share(count: int, images: int) -> str:
+    low, high = interval([count], images, 0.95)
+    return f"{100 * count / images:.1f} ({100 * low[0]:.1f}-{100 * high[0]:.1f})"
+
+
+def ratio_at(results: list[Network], percent: float) -> float | None:
+    """ACR with adaptive over ACR with fixed radii at one accuracy in %: each mean over seeds, straight lines between the kappas; None outside."""
+    found = []
+    for kind in ("adaptive", "fixed"):
+        kappas = sorted({r["kappa"] for r in results if r["kind"] == kind})
+        chosen = [[r for r in results if r["kind"] == kind and r["kappa"] == kappa] for kappa in kappas]
+        points = sorted(
+            (sum(accuracy(r) for r in some) / len(some), sum(r["acr_percent"] for r in some) / len(some))
+            for some in chosen
+        )
+        if not points or not points[0][0] <= percent <= points[-1][0]:
+            return None
+        x, y = zip(*points, strict=True)
+        found.append(float(np.interp(percent, np.array(x), np.array(y))))
+    return round(found[0] / found[1], 2) if found[1] else None
+
+
+PUBLISHED = {
+    "cifar10": {
+        "adaptive, published (17M parameters)": [(0.6, 86.9), (1.9, 84.5), (20.3, 75.7), (28.0, 73.1), (31.8, 70.8), (38.0, 67.9), (41.2, 64.6), (41.8, 62.2)],
+        "fixed, published (17M parameters)": [(3.8, 80.4), (8.4, 76.6), (35.4, 67.1), (40.7, 62.6), (42.3, 59.4), (43.0, 54.9), (41.5, 50.6), (41.2, 48.7)],
+    }
+}  # fmt: skip
+"""(ACR in %, accuracy in %), read off the figures of arXiv 2307.13078 to about 0.3."""
+
+
+def plot(results: list[Network], path: Path, published: str | None = None) -> None:
+    """Accuracy against ACR, a point per network, and the published curves in grey."""
+    figure = Figure(figsize=(8.0, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for (name, points), marker in zip(PUBLISHED.get(published or "", {}).items(), ("o-", "s--"), strict=False):
+        axes.plot(*zip(*points, strict=True), marker, color="grey", alpha=0.6, markersize=4, label=name)
+    kappas = sorted({r["kappa"] for r in results})
+    shapes = dict(zip(kappas, "os^Dv<>Ph*", strict=False))
+    for kind, colour in (("adaptive", "tab:blue"), ("fixed", "tab:orange")):
+        for r in (r for r in results if r["kind"] == kind):
+            axes.scatter(r["acr_percent"], accuracy(r), color=colour, marker=shapes.get(r["kappa"], "x"))
+        axes.plot([], [], color=colour, linewidth=6, label=f"{kind} radii")
+    for kappa in kappas:
+        axes.plot([], [], shapes.get(kappa, "x"), color="black", label=f"kappa {kappa:g}")
+    axes.set(xlabel="ACR, % of the largest radius", ylabel="accuracy, %")
+    figure.legend(loc="outside right upper", fontsize=8)
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
