@@ -53,6 +53,7 @@ def main() -> None:
         protocol="last-stage", crop_padding=4, horizontal_flip=True,
         optim="sgd", optim_args="momentum=0.9", learning_rate=0.02, lr_scheduler_type="cosine", warmup_steps=0.1,
         weight_decay=5e-4, num_train_epochs=8, per_device_train_batch_size=64, save_strategy="epoch", save_total_limit=1,
+        per_device_eval_batch_size=64, eval_num_samples=10,
     )  # fmt: skip
     wanted, choice, args = parser.parse_args_into_dataclasses()
     set_seed(args.seed)

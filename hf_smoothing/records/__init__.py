@@ -1,6 +1,7 @@
 """Run folders: what was asked (`run.json`) and one line per item that is done (`certificates-<rank>.jsonl`)."""
 
 from hf_smoothing.records.json_files import differences, read_json, write_json
+from hf_smoothing.records.keeping import keep_run
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, Row, Run, RunError, read_run
 from hf_smoothing.records.writing import INFORMATIVE, RunWriter, check_writable, lock_folder
 
@@ -16,6 +17,7 @@ __all__ = [
     "RunWriter",
     "check_writable",
     "differences",
+    "keep_run",
     "lock_folder",
     "read_json",
     "read_run",

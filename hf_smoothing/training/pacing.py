@@ -39,7 +39,7 @@ class Pace(TrainerCallback):
         return self.steps / (self._ended - self._began)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the clock, when the device has done what it was told."""
+        """Look at the clock, after the device has finished."""
         if state.global_step < FIRST_STEPS:
             return
         if torch.accelerator.is_available() and not args.use_cpu:

@@ -36,7 +36,7 @@ def test_the_number_follows_from_the_pace_and_is_kept(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(Pace, "steps_per_second", property(lambda pace: 4.0 if pace.steps > 0 else 0.0))
     args = arguments(tmp_path)
-    # 8 steps an epoch, 4 a second: 2 seconds an epoch.
+    # An epoch has 8 steps, so at this pace it takes 2 seconds.
     assert epochs_within(0.5, model, args, make_trainer, seconds=0.2) == 15.0
     assert torch.initial_seed() == args.seed
     assert json.loads((tmp_path / "out" / "pace.json").read_text()) == {

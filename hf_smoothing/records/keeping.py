@@ -1,0 +1,45 @@
+"""A run folder made small enough to be kept beside a model or in a repository."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from hf_smoothing.records.json_files import write_json
+from hf_smoothing.records.reading import RUN_FILE, RunError, read_run
+
+
+def keep_run(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    dataset: str | None = None,
+) -> None:
+    """Copy a finished run without its intermediate rows; `read_run` reads the copy, and checks it, as it does the run.
+
+    Args:
+        path: The run folder.
+        target: Folder of the copy, which must not exist.
+        model, dataset: What to call them, such as ids on the Hub, in place of the paths where they lay.
+
+    Raises:
+        RunError: If the run is not finished, or the target exists.
+    """
+    run, folder = read_run(path), Path(target)
+    total = run.settings.get("num_images")
+    if len(run.rows) != total:
+        raise RunError(
+            f"A run must be finished to be kept, got {len(run.rows)} of {total} images in {path}. Resume it."
+        )
+    if folder.exists():
+        raise RunError(f"{folder} exists: a copy must go to a new folder.")
+    settings = dict(run.settings)
+    for part, name in (("model", model), ("dataset", dataset)):
+        if name is not None:
+            settings[part] = settings.get(part, {}) | {"id": name}
+    folder.mkdir(parents=True)
+    lines = (json.dumps(run.rows[index], separators=(",", ":")) + "\n" for index in sorted(run.rows))
+    (folder / "certificates-0.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_json(folder / RUN_FILE, settings)

@@ -1,0 +1,218 @@
+"""Every measured figure of the cards, from the records that lie beside them.
+
+    python -m model_cards.records keep runs/certify-0.25 model_cards/resnet-mixture-cifar10/records/sigma-0.25 --dataset cifar10
+    python -m model_cards.records write
+
+`keep` copies a finished run into a card, without its intermediate rows. `write` puts the tables and the verdicts between the markers
+of the cards and the README, the figures into the metadata for the Hub, and all of it into docs/results/strong_models.json.
+"""
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard
+from safetensors.torch import load_file
+
+from hf_smoothing.records import keep_run, read_json, read_run, write_json
+from hf_smoothing.reports import measure
+from hf_smoothing.reports.measured import Measured
+from hf_smoothing.statistics import exact_text, round_down
+
+
+ROOT = Path(__file__).resolve().parents[1]
+SIGMAS = ("0.25", "0.5", "1.0")
+SHOWN = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A classifier in the table of a card.
+
+    Attributes:
+        name: What the table calls it.
+        records: Folder of its records below model_cards, with the sigma left open.
+    """
+
+    name: str
+    records: str
+
+    def measured(self, root: Path, sigma: str) -> Measured:
+        """Its figures at one sigma."""
+        return measure(read_run(root / "model_cards" / self.records.format(sigma)), thresholds=SHOWN, name=self.name)
+
+
+ROWS = {
+    "resnet-mixture-cifar10": [Row("this classifier", "resnet-mixture-cifar10/records/sigma-{}")],
+    "resnet-mixture": [
+        Row("resnet-mixture, finetuned on clean images", "resnet-mixture/records/clean-only-sigma-{}"),
+        Row("resnet-mixture-small, finetuned so", "resnet-mixture-small/records/clean-only-sigma-{}"),
+    ],
+}
+
+
+def targets(measured: Measured) -> list[float]:
+    """The radii of the table that the run was to decide: beyond them nothing was tested."""
+    wanted = measured.settings["rule"]["targets"]
+    return [radius for radius in SHOWN if radius in wanted]
+
+
+def published(root: Path, measured: Measured, sigma: str) -> dict[str, Any]:
+    """The published figures on the same images."""
+    found = read_json(root / "docs" / "results" / "published_cifar10.json")
+    return dict(found["strides"][str(measured.settings["dataset"]["stride"])][sigma])
+
+
+def table(root: Path, rows: list[Row], shown: int = len(SHOWN)) -> str:
+    """Certified accuracy of each classifier with exact intervals, and of the published one, at each sigma and the first `shown` radii."""
+    head = ["sigma", "classifier", *(f"r = {exact_text(radius)}" for radius in SHOWN[:shown]), "ACR", "abstained"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for sigma in SIGMAS:
+        ours = [row.measured(root, sigma) for row in rows]
+        for one in ours:
+            decided = targets(one)
+            cells = [
+                f"{100 * a:.1f} ({100 * low:.1f}-{100 * high:.1f})" if radius in decided else "-"
+                for radius, a, low, high in zip(
+                    SHOWN[:shown], one.curve.accuracy, one.curve.lower, one.curve.upper, strict=False
+                )
+            ]
+            abstained = "-" if one.settings["label_aware"] else f"{100 * one.abstention:.1f}"
+            lines.append(
+                f"| {sigma} | {one.name} | {' | '.join(cells)} | {round_down(one.average_radius, 3)}† | {abstained} |"
+            )
+        theirs = published(root, ours[0], sigma)
+        accuracy = theirs["certified_accuracy"]
+        cells = [f"{accuracy[k]:.1f}" if k < len(accuracy) else "" for k in range(shown)]
+        lines.append(f"| {sigma} | *ResNet-110 for this sigma alone* | {' | '.join(cells)} | {theirs['acr']:.3f} | |")
+    return "\n".join(lines)
+
+
+def verdicts(root: Path, row: Row) -> str:
+    """At each sigma, where the interval lies above or below the published figure, and where it holds it."""
+    lines = []
+    for sigma in SIGMAS:
+        ours = row.measured(root, sigma)
+        places: dict[str, list[str]] = {"above": [], "holds": [], "below": []}
+        for k, figure in enumerate(published(root, ours, sigma)["certified_accuracy"]):
+            if SHOWN[k] in targets(ours):
+                low, high = 100 * ours.curve.lower[k], 100 * ours.curve.upper[k]
+                where = "above" if low > figure else "below" if high < figure else "holds"
+                places[where].append(exact_text(SHOWN[k]))
+        said = [
+            f"{text} r = {', '.join(places[where])}"
+            for where, text in (
+                ("above", "lies above the published figure at"),
+                ("below", "lies below it at"),
+                ("holds", "contains it at"),
+            )
+            if places[where]
+        ]
+        lines.append(f"- sigma {sigma}: the interval {'; '.join(said)}.")
+    return "\n".join(lines)
+
+
+def figures(root: Path, row: Row, weights: Path) -> dict[str, Any]:
+    """The figures of one classifier as plain values, accuracies in %."""
+    ours = {sigma: row.measured(root, sigma) for sigma in SIGMAS}
+    first = ours[SIGMAS[0]].settings
+    tensors = load_file(weights)
+    learnt = [
+        value for name, value in tensors.items() if value.dim() and not name.endswith(("running_mean", "running_var"))
+    ]
+    by_sigma = {}
+    for sigma, one in ours.items():
+        decided = [k for k, radius in enumerate(SHOWN) if radius in targets(one)]
+        by_sigma[sigma] = {
+            "radii": [SHOWN[k] for k in decided],
+            "certified_accuracy": [round(100 * float(one.curve.accuracy[k]), 1) for k in decided],
+            "lower": [round(100 * float(one.curve.lower[k]), 1) for k in decided],
+            "upper": [round(100 * float(one.curve.upper[k]), 1) for k in decided],
+            "acr": float(round_down(one.average_radius, 3)),
+            "abstained": None if first["label_aware"] else round(100 * one.abstention, 1),
+        }  # fmt: skip
+    return {
+        "parameters": sum(value.numel() for value in learnt),
+        "images": ours[SIGMAS[0]].curve.num_images,
+        "n": first["rule"]["n"],
+        "alpha": first["alpha"],
+        "label_aware": first["label_aware"],
+        "device": first["informative"]["device"],
+        "dtype": first["dtype"],
+        "sigma": by_sigma,
+    }
+
+
+def eval_results(found: dict[str, Any]) -> list[EvalResult]:
+    """What the Hub shows beside the card."""
+    return [
+        EvalResult(
+            task_type="image-classification", dataset_type="cifar10", dataset_name="CIFAR-10", dataset_split="test",
+            metric_type="certified_accuracy", metric_name=f"certified accuracy (l2) at r = {radius:g}, sigma = {sigma}, %",
+            metric_value=accuracy,
+        )
+        for sigma, figures in found["sigma"].items()
+        for radius, accuracy in zip(figures["radii"], figures["certified_accuracy"], strict=True)
+    ]  # fmt: skip
+
+
+def fill(text: str, mark: str, body: str, where: Path) -> str:
+    """The text with a body between `<!-- mark -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: If it has no such place, or several.
+    """
+    pattern = rf"(<!-- {mark} -->\n).*?(<!-- end -->)"
+    filled, count = re.subn(pattern, lambda found: f"{found[1]}\n{body}\n\n{found[2]}", text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"{where} must have one place `<!-- {mark} -->` ... `<!-- end -->`, got {count}.")
+    return filled
+
+
+def write(root: Path = ROOT) -> None:
+    """Bring the cards, the README and docs/results/strong_models.json in line with the records."""
+    everything = {}
+    for name, rows in ROWS.items():
+        for row in rows:
+            folder = row.records.split("/")[0]
+            label = f"{folder}, finetuned on clean images" if "clean-only" in row.records else folder
+            everything[label] = figures(root, row, root / "model_cards" / folder / "model.safetensors")
+        page = root / "model_cards" / name / "README.md"
+        card = ModelCard.load(page)
+        for mark, body in (("table", table(root, rows)), ("verdicts", verdicts(root, rows[0]))):
+            card.text = fill(card.text, mark, body, page)
+        if name in everything:  # the classifier itself, not one made of it
+            card.data.model_name = name
+            card.data.eval_results = eval_results(everything[name])
+        card.save(page)
+    readme = root / "README.md"
+    rows = ROWS["resnet-mixture-cifar10"]
+    short = fill(readme.read_text(encoding="utf-8"), "classifier table", table(root, rows, shown=5), readme)
+    readme.write_text(fill(short, "classifier verdicts", verdicts(root, rows[0]), readme), encoding="utf-8")
+    write_json(root / "docs" / "results" / "strong_models.json", everything)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="model_cards.records", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    keep = commands.add_parser("keep")
+    keep.add_argument("run", type=Path)
+    keep.add_argument("target", type=Path)
+    keep.add_argument("--model", help="what to call the model; the card's name by default")
+    keep.add_argument("--dataset", help="what to call the data set")
+    commands.add_parser("write")
+    args = parser.parse_args()
+    if args.command == "keep":
+        keep_run(
+            args.run, args.target, model=args.model or args.target.resolve().parents[1].name, dataset=args.dataset
+        )
+    else:
+        write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The tables of docs/hardware.md, from the records: `python tests/benchmarks/hardware_page.py`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hf_smoothing.records import read_json, read_run
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def trainings(gpu: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table of trainings."""
+    return [
+        [
+            one["job"],
+            f"{one['batch_size']}",
+            f"{one['steps_per_second']:.1f}",
+            f"{round(one['steps_per_second'] * one['batch_size'] * one['copies_of_each'], -2):,.0f}",
+            f"{one['seconds'] / 60:.1f}",
+        ]
+        for one in gpu["training"]
+    ]
+
+
+def jobs(root: Path, gpu: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table of usual jobs."""
+    cpu = read_json(root / "docs" / "results" / "certification.json")["speedup_over_published_loop"]
+    small = cpu["details"]["resnet-small, CIFAR-10"]["cpu"]
+    minutes = small["our_mean_draws"] * small["images"] / small["copies_per_second"]["ours"] / 60
+    seconds = gpu["certification"]["seconds"]
+    records = root / "model_cards" / gpu["certification"]["model"] / "records"
+    draws = sum(row["draws"] for sigma in seconds for row in read_run(records / f"sigma-{sigma}").rows.values())
+    return [
+        [
+            f"CIFAR-10, {small['images']} images, n = {small['n']:,}, {len(small['radii'])} target radii, one sigma, ResNet with 1.2M parameters",
+            f"{minutes:.0f} minutes of one core ({small['copies_per_second']['ours']:,} copies/s, `torch.compile`)",
+            "not measured",
+        ],
+        [
+            f"CIFAR-10, 500 images, n = 100,000, three sigmas at all targets, ResNet with 4.9M parameters ({draws / 1e6:.1f} million draws)",
+            "not measured",
+            f"{max(seconds.values()) / 60:.1f} minutes ({round(draws / max(seconds.values()), -3):,.0f} copies/s in all)",
+        ],
+        ["ImageNet, 500 images, n = 100,000, ResNet-50 or ViT-B/16 at 224 px", "not measured", "not measured"],
+    ]
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def write(root: Path = ROOT) -> None:
+    """Fill the page."""
+    gpu = read_json(root / "docs" / "results" / "hardware.json")["gpu"]
+    texts = {
+        "jobs": markdown(["job", "2 CPU cores (AMD EPYC)", "one H100"], jobs(root, gpu)),
+        "trainings": markdown(["training", "batch", "steps/s", "images or copies/s", "minutes"], trainings(gpu)),
+    }
+    page = root / "docs" / "hardware.md"
+    text = page.read_text(encoding="utf-8")
+    for name, body in texts.items():
+        pattern = rf"(<!-- table hardware {name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda found, body=body: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
+        if count != 1:
+            raise ValueError(f"{page} must have one place for the table {name}, got {count}.")
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,78 @@
+"""Every measured figure of the cards follows from the records beside them, and the records belong to the weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from hf_smoothing import SmoothedClassifier
+from hf_smoothing.certification.identity import weights_sha256
+from hf_smoothing.records import read_run
+from model_cards.records import ROWS, SIGMAS, figures, verdicts, write
+from tests.support.processes import ROOT
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The cards and the published figures, in a folder of their own."""
+    for name in {row.records.split("/")[0] for rows in ROWS.values() for row in rows}:
+        target = tmp_path / "model_cards" / name
+        shutil.copytree(ROOT / "model_cards" / name, target)
+    results = tmp_path / "docs" / "results"
+    results.mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "results" / "published_cifar10.json", results)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    return tmp_path
+
+
+def test_the_cards_are_rebuilt_from_the_records(copy):
+    write(copy)
+    for name in ROWS:
+        page = f"model_cards/{name}/README.md"
+        assert (copy / page).read_text() == (ROOT / page).read_text(), page
+    for other in ("docs/results/strong_models.json", "README.md"):
+        assert (copy / other).read_text() == (ROOT / other).read_text(), other
+
+
+def test_a_changed_row_is_refused(copy):
+    file = copy / "model_cards" / "resnet-mixture-cifar10" / "records" / "sigma-0.5" / "certificates-0.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    first = next(row for row in rows if row["radius"] > 0.5)
+    first["radius"] *= 2
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match="is not one of this run"):
+        write(copy)
+
+
+def test_a_card_without_a_place_is_refused(copy):
+    page = copy / "model_cards" / "resnet-mixture" / "README.md"
+    page.write_text(page.read_text().replace("<!-- table -->", ""))
+    with pytest.raises(ValueError, match=r"must have one place `<!-- table -->`"):
+        write(copy)
+
+
+def test_the_certified_weights_are_the_shipped_ones():
+    model = SmoothedClassifier.from_pretrained(ROOT / "model_cards" / "resnet-mixture-cifar10")
+    for sigma in SIGMAS:
+        run = read_run(ROOT / "model_cards" / "resnet-mixture-cifar10" / "records" / f"sigma-{sigma}")
+        assert run.settings["model"]["weights_sha256"] == weights_sha256(model)
+        assert run.settings["num_images"] == 500 and run.settings["rule"]["n"] == 100_000
+        assert not run.settings["label_aware"]
+
+
+def test_verdicts_say_no_more_than_the_intervals():
+    row = ROWS["resnet-mixture-cifar10"][0]
+    found = figures(ROOT, row, ROOT / "model_cards" / "resnet-mixture-cifar10" / "model.safetensors")
+    theirs = json.loads((ROOT / "docs" / "results" / "published_cifar10.json").read_text())["strides"]["20"]
+    for line, sigma in zip(verdicts(ROOT, row).splitlines(), SIGMAS, strict=True):
+        ours = found["sigma"][sigma]
+        above = [
+            f"{radius:g}"
+            for radius, low, figure in zip(
+                ours["radii"], ours["lower"], theirs[sigma]["certified_accuracy"], strict=False
+            )
+            if low > figure
+        ]
+        assert f"above the published figure at r = {', '.join(above)};" in line
