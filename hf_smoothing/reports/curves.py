@@ -1,20 +1,26 @@
-"""Certified accuracy at all radii, as curves."""
+"""Certified accuracy against the radius: at the targets of a run, or as a curve where every radius was decided."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hf_smoothing import statistics
+from hf_smoothing.drawing import floor, legend_entries, new_figure, points, save, shifts
+from hf_smoothing.reports.grouping import chosen_targets
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns, sigma_text
 
 
 def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str | None = None) -> Path:
-    """Certified accuracy curves with 95% confidence bands, as PNG.
+    """Certified accuracy with 95% confidence intervals over the images, as PNG.
+
+    A run with targets decided nothing between them or beyond the last: it has a marker with its interval at each. Runs of mode curve or
+    fixed have a curve with its band. A dotted line is the floor: the share of the most frequent class.
 
     Args:
         measured: The runs.
@@ -24,42 +30,51 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
     Raises:
         ModuleNotFoundError: Without matplotlib, with the cure.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Curves need matplotlib: pip install 'hf_smoothing[plots]'.") from error
-    # Twice the size at which it is read: 850 px across, of which the legend takes a third. Many curves make it taller, not narrower.
-    figure = Figure(figsize=(8.5, max(4.0, 1.0 + 0.19 * len(measured))), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    furthest = max(max(columns(m.run)[2]) for m in measured) or 1.0
-    grid = np.linspace(0.0, furthest * 1.02, 400)
+    # The legend takes a third of the width. Many curves make the figure taller, not narrower.
+    figure, panels = new_figure(max(4.0, 1.0 + 0.19 * len(measured)))
+    axes = panels[0, 0]
+    targets = [chosen_targets(m.settings) for m in measured]
+    shared = [radius for some in targets for radius in some or ()]
+    moved = shifts(sum(some is not None for some in targets), shared)
+    beside = iter(moved)
+    curved = [max(columns(m.run)[2]) for m, some in zip(measured, targets, strict=True) if some is None]
+    furthest = max([*shared, *curved], default=0.0) or 1.0
     names = short_names([m.name for m in measured])
     looks = styles([(m.name, m.settings.get("sigma")) for m in measured])
-    for number, (m, name, look) in enumerate(zip(measured, names, looks, strict=True)):
-        curve = statistics.certified_accuracy(*columns(m.run), thresholds=grid)
+    for number, (m, name, look, some) in enumerate(zip(measured, names, looks, targets, strict=True)):
         label = name if m.settings.get("deterministic") else f"{name}, sigma {sigma_text(m.settings)}"
-        # Markers of different curves stand at different places, so that none hides another.
-        places = (int(40 * number / len(measured)), 40)
-        axes.plot(grid, 100 * curve.accuracy, label=label, markevery=places, markersize=5, linewidth=1.3, **look)
-        axes.fill_between(
-            grid,
-            100 * curve.lower,
-            100 * curve.upper,
-            color=look["color"],
-            alpha=0.12 if len(measured) < 6 else 0.05,
-            linewidth=0,
-        )
-    axes.set(
-        xlabel=f"{measured[0].settings.get('norm', 'l2')} radius ([0, 1] pixel units)",
-        ylabel="certified accuracy (%)",
-        xlim=(0, grid[-1]),
-        ylim=(0, 100),
+        if some is None:
+            # Markers of different curves stand at different places, so that none hides another.
+            places = (int(40 * number / len(measured)), 40)
+            _curve(axes, m, np.linspace(0.0, furthest * 1.02, 400), label, look, places, faint=len(measured) > 5)
+        else:
+            at = statistics.certified_accuracy(*columns(m.run), thresholds=some)
+            heights = (100 * at.accuracy, 100 * at.lower, 100 * at.upper)
+            points(axes, some, *heights, label=label, style=look, shift=next(beside))
+    labels = columns(measured[0].run)[1]
+    floor(axes, 100 * np.bincount(labels).max() / len(labels))
+    kind = f"{measured[0].settings.get('norm', 'l2')} radius ([0, 1] pixel units)"
+    at_targets = (
+        "\nmarkers: targets with 95% intervals" + (", side by side" if len(moved) > 1 else "") if shared else ""
     )
+    axes.set(xlabel=f"{kind}{at_targets}", ylabel="certified accuracy (%)", ylim=(0, 100))
+    margin = max(abs(moved), default=0.0) + 0.02 * furthest
+    axes.set_xlim(-margin if shared else 0.0, furthest + margin)
     if title:
         axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, handlelength=3.5, borderaxespad=0.0)
-    figure.savefig(path, dpi=200)
-    return Path(path)
+    entries = legend_entries(axes)
+    axes.legend(
+        *entries, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, handlelength=3.5, borderaxespad=0.0
+    )
+    return save(figure, path)
+
+
+def _curve(
+    axes: Any, m: Measured, grid: Any, label: str, look: dict[str, Any], places: tuple[int, int], *, faint: bool
+) -> None:
+    """A curve with its band."""
+    curve = statistics.certified_accuracy(*columns(m.run), thresholds=grid)
+    axes.plot(grid, 100 * curve.accuracy, label=label, markevery=places, markersize=5, linewidth=1.3, **look)
+    band = {"color": look["color"], "alpha": 0.05 if faint else 0.12, "linewidth": 0}
+    axes.fill_between(grid, 100 * curve.lower, 100 * curve.upper, **band)

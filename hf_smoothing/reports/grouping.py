@@ -147,6 +147,17 @@ def _is_curve(settings: dict[str, Any]) -> bool:
     return len(targets) > 1 and list(targets) == curve[: len(targets)]
 
 
+def chosen_targets(settings: dict[str, Any]) -> list[float] | None:
+    """The radii between which a run decided nothing; None where its curve holds at all radii, as in mode curve or fixed.
+
+    Targets that the run cannot certify were not tested, and are left out.
+    """
+    targets = settings.get("rule", {}).get("targets")
+    if targets is None or _is_curve(settings):
+        return None
+    return [float(radius) for radius in targets if radius <= ceiling(settings)]
+
+
 def note(settings: dict[str, Any]) -> str:
     """What a table must say about the figures of a run, beside what the caption says; empty where there is nothing."""
     rule = settings.get("rule", {})

@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
-"""Okabe and Ito (2008), distinguishable for most colour-blind people; their yellow, too pale on white, is brown here."""
-
-LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 3)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
-"""As many lines as markers would repeat together; 7 and 11 give 77 pairs."""
+from hf_smoothing.drawing import COLOURS, FILLS, LINES, MARKERS
 
 
 def short_names(names: Sequence[str], longest: int = 28) -> list[str]:
@@ -54,7 +48,8 @@ def _cut(name: str, longest: int) -> str:
 def styles(curves: Sequence[tuple[str, float | None]]) -> list[dict[str, Any]]:
     """Colour, line and marker of each curve, as keywords of matplotlib: any two differ in line or marker, up to 77 of a kind.
 
-    A name keeps its colour and marker, a sigma its line; where all curves have one sigma, or one name, that varies both.
+    A name keeps its colour and marker, a sigma its line and how the marker is filled; where all curves have one sigma, or one name, line and
+    marker vary together.
 
     Args:
         curves: The pair (name, sigma) of each; sigma None if it is not known.
@@ -62,6 +57,7 @@ def styles(curves: Sequence[tuple[str, float | None]]) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(name for name, _ in curves))
     sigmas = sorted({sigma for _, sigma in curves}, key=lambda sigma: (sigma is None, sigma))
     repeated = len(set(curves)) < len(curves)
+    crossed = not repeated and len(names) > 1 and len(sigmas) > 1
     chosen: list[dict[str, Any]] = []
     for number, (name, sigma) in enumerate(curves):
         by_name, by_sigma = names.index(name), sigmas.index(sigma)
@@ -76,6 +72,7 @@ def styles(curves: Sequence[tuple[str, float | None]]) -> list[dict[str, Any]]:
                 "color": COLOURS[(by_sigma if len(names) == 1 else by_name) % len(COLOURS)],
                 "linestyle": LINES[by_sigma % len(LINES)],
                 "marker": MARKERS[by_name % len(MARKERS)],
+                "fillstyle": FILLS[by_sigma % len(FILLS)] if crossed else "full",
             }
         )
     return chosen

@@ -1,6 +1,5 @@
 """`hf-smoothing report` on run folders written by hand, so that every figure is known."""
 
-import json
 import re
 from decimal import Decimal
 
@@ -8,29 +7,10 @@ import matplotlib.image
 import pytest
 
 from hf_smoothing.cli import main
-from hf_smoothing.records import FORMAT
 from hf_smoothing.reports import report, table
 from hf_smoothing.statistics import interval
-
-
-SETTINGS = {
-    "method": "randomized-smoothing", "norm": "l2", "rule": {"name": "fixed-n", "n0": 100, "n": 1000}, "sigma": 0.5,
-    "alpha": 0.001, "bound": "one-sided", "label_aware": False, "noise_kind": "gaussian", "noise_dtype": "float32",
-    "resolution": [3, 16, 16], "num_images": 4, "seed": 0, "model": {"id": "tiny"},
-    "dataset": {"id": "toys", "split": "test", "sha256": "0123456789abcdef"},
-}  # fmt: skip
-ROWS = [(0, 0, 0.9999), (1, 1, 0.25), (2, -1, 0.0), (3, 1, 0.7)]  # label, prediction, radius
-
-
-def run(folder, rows=ROWS, **changes):
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"format": FORMAT} | SETTINGS | changes))
-    lines = [
-        json.dumps({"index": index, "label": label, "prediction": prediction, "radius": radius})
-        for index, (label, prediction, radius) in enumerate(rows)
-    ]
-    (folder / "certificates-0.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
+from tests.support.written_runs import CURVE, SEQUENTIAL, SETTINGS
+from tests.support.written_runs import written_run as run
 
 
 def cells(text, line=0):
@@ -205,10 +185,6 @@ def test_a_picture_of_a_dozen_logs_leaves_room_for_the_curves(tmp_path, monkeypa
     assert legend_box.x0 >= plot_box.x1 and legend_box.x1 <= width + 3  # beside the plot, not over it, and not cut off
     assert len(set(labels)) == 12 and all("certification_output" not in label and len(label) < 45 for label in labels)
     assert png_size(tmp_path / "out" / "certified_accuracy.png")[1] >= 1700
-
-
-SEQUENTIAL = {"name": "sequential, union bound", "n0": 100, "n": 1000, "targets": [0.0, 0.25], "looks": [20, 1000]}
-CURVE = SEQUENTIAL | {"targets": [round(0.05 * k, 12) for k in range(21)]}
 
 
 @pytest.mark.parametrize(

@@ -48,3 +48,12 @@ def test_names_keep_their_marker_and_sigmas_their_line():
     chosen = styles([("a", 0.25), ("b", 0.25), ("a", 0.5), ("b", 0.5)])
     assert chosen[0]["marker"] == chosen[2]["marker"] != chosen[1]["marker"]
     assert chosen[0]["linestyle"] == chosen[1]["linestyle"] != chosen[2]["linestyle"]
+    assert chosen[0]["fillstyle"] == chosen[1]["fillstyle"] != chosen[2]["fillstyle"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([0.25, 0.5, 1.0])), min_size=2, max_size=7))
+def test_line_and_marker_differ_both_among_few_curves(curves):
+    for one, other in itertools.combinations(styles(curves), 2):
+        same_line = one["linestyle"] == other["linestyle"]
+        same_marker = (one["marker"], one["fillstyle"]) == (other["marker"], other["fillstyle"])
+        assert not same_marker and (not same_line or one["marker"] != other["marker"])

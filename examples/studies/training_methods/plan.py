@@ -8,7 +8,7 @@ from examples.studies.stages import Stage
 
 
 def plan(config: dict[str, Any]) -> list[Stage]:
-    """All stages: every method with the first seed first, then with more seeds where "seeds" gives more, then the routes.
+    """All stages: every method with the first seed first, then with more seeds where `seeds_of` gives more, then the routes in the same order.
 
     A method's "cost" is the forward and backward passes that a step takes an image; it is trained for "passes" / "cost" epochs, so that
     all methods compute alike. All start from the "backbone", or from scratch where there is none.
@@ -17,17 +17,29 @@ def plan(config: dict[str, Any]) -> list[Stage]:
         ValueError: If a method has no cost.
     """
     stages: dict[str, Stage] = {}
-    most = max(method.get("seeds", 1) for method in config["methods"].values())
-    for seed in range(most):
-        for sigma in config["sigmas"]:
-            for name, method in config["methods"].items():
-                if seed < method.get("seeds", 1):
+    methods, routes, sigmas = config["methods"], config.get("routes", {}), config["sigmas"]
+    for seed in range(_most_seeds(methods, sigmas)):
+        for sigma in sigmas:
+            for name, method in methods.items():
+                if seed in seeds_of(method, sigma):
                     add(stages, *_method(config, name, sigma, seed))
-    for name in config.get("routes", {}):
-        for sigma in config["sigmas"]:
-            if sigma in config["routes"][name].get("sigmas", [sigma]):
-                add(stages, *route(config, name, sigma))
+    for seed in range(_most_seeds(routes, sigmas)):
+        for name, about in routes.items():
+            for sigma in sigmas:
+                if seed in seeds_of(about, sigma):
+                    add(stages, *route(config, name, sigma, seed))
     return list(stages.values())
+
+
+def seeds_of(about: dict[str, Any], sigma: float) -> range:
+    """Seeds of a method or route at a sigma: as many as its "seeds" (1 by default), or its "seeds_at" for this sigma; none at a sigma that its "sigmas" leave out."""
+    if sigma not in about.get("sigmas", [sigma]):
+        return range(0)
+    return range(about.get("seeds_at", {}).get(str(sigma), about.get("seeds", 1)))
+
+
+def _most_seeds(all_of_them: dict[str, Any], sigmas: list[float]) -> int:
+    return max((len(seeds_of(about, sigma)) for about in all_of_them.values() for sigma in sigmas), default=0)
 
 
 def add(stages: dict[str, Stage], *more: Stage) -> None:
@@ -36,31 +48,46 @@ def add(stages: dict[str, Stage], *more: Stage) -> None:
         stages.setdefault(stage.name, stage)
 
 
-def route(config: dict[str, Any], name: str, sigma: float) -> list[Stage]:
+def route(config: dict[str, Any], name: str, sigma: float, seed: int = 0) -> list[Stage]:
     """The steps of a route, each from the one before, and the certificate of the last.
 
     A step has a "kind" (a method of `work.Work`), "settings" and "arguments" of the training; a "noisy" one is for one sigma. A route goes
-    on "after" another. A step of kind "ensemble" takes all seeds of the "method" that it names.
+    on "after" another. A step of kind "ensemble" takes all seeds of the "method" that it names. Seeds after the first are those of the
+    noisy steps; what they start from is the same.
     """
     about = config["routes"][name]
-    stages = route(config, about["after"], sigma)[:-1] if "after" in about else []
+    stages = route(config, about["after"], sigma, seed)[:-1] if "after" in about else []
     for step in about["steps"]:
         noisy = step.get("noisy", False)
-        where = f"{step['kind']}/{folder(name)}" + (f"/sigma{sigma}" if noisy else "")
+        where = f"{step['kind']}/" + (_noisy(name, sigma, seed) if noisy else folder(name))
         if step["kind"] == "adopt":
             stages.append(adopted(step["backbone"]))
             continue
         if step["kind"] == "ensemble":
             method = step["method"]
-            seeds = range(config["methods"][method].get("seeds", 1))
-            members = tuple(f"train/{folder(method)}/sigma{sigma}/seed{seed}" for seed in seeds)
+            seeds = seeds_of(config["methods"][method], sigma)
+            members = tuple(f"train/{folder(method)}/sigma{sigma}/seed{member}" for member in seeds)
             stages.append(Stage(where, "ensemble", {"sigma": sigma}, members))
             continue
-        settings = _common(config) | {"seed": 0, "sigma": sigma if noisy else None} | step.get("settings", {})
+        settings = (
+            _common(config)
+            | {"seed": seed if noisy else 0, "sigma": sigma if noisy else None}
+            | step.get("settings", {})
+        )
         arguments = config["arguments"] | {"noise": str(sigma) if noisy else "clean"} | step["arguments"]
         needs = (stages[-1].name,) if stages else ()
         stages.append(Stage(where, step["kind"], settings | {"arguments": arguments}, needs))
-    return [*stages, _certified(config, f"{folder(name)}/sigma{sigma}", sigma, stages[-1].name)]
+    return [*stages, _certified(config, _noisy(name, sigma, seed), sigma, stages[-1].name)]
+
+
+def _noisy(name: str, sigma: float, seed: int) -> str:
+    """Where a route's stages for one sigma are; the first seed has no folder of its own."""
+    return folder(name) + (f"/seed{seed}" if seed else "") + f"/sigma{sigma}"
+
+
+def certified_route(name: str, sigma: float, seed: int) -> str:
+    """The name of the stage that certifies a route's last step."""
+    return f"certify/{_noisy(name, sigma, seed)}"
 
 
 def _method(config: dict[str, Any], name: str, sigma: float, seed: int) -> list[Stage]:

@@ -1,0 +1,81 @@
+"""The picture of a run: at its targets, or as a curve where every radius was decided."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from hf_smoothing.reports import report
+from hf_smoothing.statistics import interval, target_grid
+from tests.support.written_runs import ROWS, SEQUENTIAL, written_run
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The panels of the figures that are written."""
+    panels = []
+    save = Figure.savefig
+
+    def watched(figure, *args, **options):
+        panels.extend(figure.axes)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    return panels
+
+
+def bars_of(container):
+    """(radius, lower, upper) of every marker."""
+    return [(bar[0][0], bar[0][1], bar[1][1]) for bar in container.lines[2][0].get_segments()]
+
+
+def test_a_run_with_targets_is_drawn_at_them_and_nowhere_else(tmp_path, drawn):
+    report([written_run(tmp_path / "a", rule=SEQUENTIAL)], output_dir=tmp_path)
+    (panel,) = drawn
+    (container,) = panel.containers
+    # Images certified at 0.9999 and 0.25 of four; no marker at 0.9999, where the draws happened to stop.
+    assert container.lines[0].get_xydata().tolist() == [[0.0, 50.0], [0.25, 50.0]]
+    lower, upper = interval([2], 4, 0.95)
+    for bar, radius in zip(bars_of(container), (0.0, 0.25), strict=True):
+        assert bar == pytest.approx((radius, 100 * lower[0], 100 * upper[0]))
+    assert not panel.collections[1:]  # the bars, and no band
+    assert panel.get_xlim()[1] < 0.27 and panel.get_ylim() == (0.0, 100.0)
+    assert "markers: targets" in panel.get_xlabel()
+
+
+@pytest.mark.parametrize(
+    "rule", [None, SEQUENTIAL | {"targets": target_grid(0.5, curve=True)}], ids=["fixed", "curve"]
+)
+def test_a_run_that_decided_every_radius_keeps_its_curve_and_band(rule, tmp_path, drawn):
+    report([written_run(tmp_path / "a", **({"rule": rule} if rule else {}))], output_dir=tmp_path)
+    (panel,) = drawn
+    assert not panel.containers and len(panel.collections) == 1
+    x, y = panel.get_lines()[0].get_xydata().T
+    assert len(x) == 400 and x[0] == 0.0 and x[-1] > 0.9999
+    np.testing.assert_array_equal(y, np.where(x <= 0.25, 50.0, np.where(x <= 0.9999, 25.0, 0.0)))
+    assert "targets" not in panel.get_xlabel()
+
+
+def test_markers_of_several_runs_stand_side_by_side(tmp_path, drawn):
+    folders = [written_run(tmp_path / name, rule=SEQUENTIAL, model={"id": name}) for name in "abc"]
+    report(folders, output_dir=tmp_path)
+    places = [bars_of(container)[1][0] for container in drawn[0].containers]
+    assert len(set(places)) == 3 and places[1] == 0.25
+    assert max(abs(np.array(places) - 0.25)) < 0.1
+    left, right = drawn[0].get_xlim()
+    assert all(left < bar[0] < right for container in drawn[0].containers for bar in bars_of(container))
+
+
+def test_a_target_that_no_draws_can_certify_is_not_drawn(tmp_path, drawn):
+    report([written_run(tmp_path / "a", rule=SEQUENTIAL | {"targets": [0.0, 0.25, 3.0]})], output_dir=tmp_path)
+    assert [bar[0] for bar in bars_of(drawn[0].containers[0])] == [0.0, 0.25]
+
+
+def test_the_floor_is_the_most_frequent_class(tmp_path, drawn):
+    assert [label for label, _, _ in ROWS] == [0, 1, 2, 3]
+    rows = [(1, 0, 0.3), *ROWS[1:]]
+    report([written_run(tmp_path / "a", rows)], output_dir=tmp_path)
+    panel = drawn[0]
+    assert panel.get_lines()[-1].get_ydata() == [50.0, 50.0]
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["tiny, sigma 0.5", "one class for all"]
