@@ -85,11 +85,6 @@ def _noisy(name: str, sigma: float, seed: int) -> str:
     return folder(name) + (f"/seed{seed}" if seed else "") + f"/sigma{sigma}"
 
 
-def certified_route(name: str, sigma: float, seed: int) -> str:
-    """The name of the stage that certifies a route's last step."""
-    return f"certify/{_noisy(name, sigma, seed)}"
-
-
 def _method(config: dict[str, Any], name: str, sigma: float, seed: int) -> list[Stage]:
     method = config["methods"][name]
     if not method.get("cost", 0) >= 1:
