@@ -96,7 +96,8 @@ def test_a_small_comparison_from_start_to_report(tmp_path, capsys):
     docs = tmp_path / "docs"
     docs.mkdir()
     page = docs / "training_methods.md"
-    page.write_text("".join(f"<!-- table small {name}-0.25 -->\nold\n<!-- end -->\n" for name in ("sigma", "routes")))
+    places = ("verdicts-methods", "verdicts-routes", "sigma-0.25", "routes-0.25")
+    page.write_text("".join(f"<!-- table small {name} -->\nold\n<!-- end -->\n" for name in places))
     common = ["--config", str(tmp_path / "small.json"), "--output-dir", str(tmp_path / "out"), "--docs", str(docs)]
     main("examples.studies.training_methods", None, ["run", *common, "--data", str(tmp_path / "data")])
     main("examples.studies.training_methods", None, ["report", *common])

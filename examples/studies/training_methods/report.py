@@ -12,35 +12,32 @@ from numpy.typing import NDArray
 
 from examples.studies.command import Command
 from examples.studies.pages import keep_records, markdown_table, publish
+from examples.studies.training_methods import verdicts
 from examples.studies.training_methods.plan import folder, targets
-from hf_smoothing.statistics import interval, paired_difference
+from hf_smoothing.statistics import interval
 
 
 def build(given: Command) -> None:
     """Gather the results into one file of records, if their folder is there, and rebuild everything from it."""
     file = given.docs / "results" / f"training_methods-{given.scale}.jsonl"
     kept = {line["stage"]: line for line in keep_records(given.stages, given.output, file)}
+    measured = verdicts.Measured(given.config, {name: line["result"] for name, line in kept.items()})
     texts, figures = {}, {}
     for sigma in given.config["sigmas"]:
-        found = {name: _seeds(given.config, kept, name, sigma) for name in given.config["methods"]}
+        found = {name: measured.method(name, sigma) for name in given.config["methods"]}
         found = {name: seeds for name, seeds in found.items() if seeds}
         rows, methods = _methods(given.config, found, kept, sigma)
-        texts[f"sigma-{sigma}"] = f"*{_scale(given.config, sigma)}*\n\n" + rows
+        texts[f"sigma-{sigma}"] = f"*{_scale(given.config, sigma)}; {_trained(given.config)}*\n\n" + rows
         rows, routes = _routes(given, kept, sigma)
-        texts[f"routes-{sigma}"] = f"*{_scale(given.config, sigma)}*\n\n" + rows
+        texts[f"routes-{sigma}"] = f"*{_scale(given.config, sigma)}; each with seed 0*\n\n" + rows
         figures[str(sigma)] = {"methods": methods, "routes": routes}
         if found:
             picture = given.docs / "figures" / "training_methods" / given.scale / f"sigma{sigma}.png"
             curves(given.config, found, sigma, picture)
+    texts["verdicts-methods"] = verdicts.methods(measured)
+    texts["verdicts-routes"] = verdicts.routes(measured)
     page = given.docs / "training_methods.md"
     publish(given.scale, texts, figures, page, given.docs / "results" / "training_methods.json", given.output)
-
-
-def _seeds(config: dict[str, Any], kept: dict[str, Any], name: str, sigma: float) -> dict[int, NDArray[np.float64]]:
-    """Radii of every seed that is done."""
-    where = f"certify/{folder(name)}/sigma{sigma}/seed"
-    lines = {seed: kept.get(f"{where}{seed}") for seed in range(config["methods"][name].get("seeds", 1))}
-    return {seed: np.array(line["result"]["radii"]) for seed, line in lines.items() if line is not None}
 
 
 def _shown(sigma: float) -> list[float]:
@@ -66,7 +63,7 @@ def _acr(radii: NDArray[np.float64]) -> NDArray[np.float64]:
 def _methods(
     config: dict[str, Any], found: dict[str, dict[int, NDArray[np.float64]]], kept: dict[str, Any], sigma: float
 ) -> tuple[str, dict[str, Any]]:
-    """A row per method: certified accuracy of the first seed that is done with its exact interval, ACR of every seed, and ACR minus that of plain noise."""
+    """A row per method: certified accuracy of the first seed that is done with its exact interval, ACR of every seed, and its mean minus that of plain noise."""
     rows: list[list[Any]] = []
     figures: dict[str, Any] = {}
     baseline = found.get(config["baseline"])
@@ -79,20 +76,25 @@ def _methods(
             "certified": {str(r): [float((one >= r).mean()) for one in seeds.values()] for r in _shown(sigma)},
             "seeds": list(seeds),
         }
-        if baseline and name != config["baseline"] and (common := sorted(baseline.keys() & seeds.keys())):
-            sides = [np.mean([_acr(side[seed]) for seed in common], axis=0) for side in (seeds, baseline)]
-            gain = paired_difference(*sides)
-            difference = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+        if baseline and name != config["baseline"]:
+            gain = verdicts.gain(seeds, baseline)
+            difference = verdicts.interval(gain)
             figures[name]["acr_minus_baseline"] = [gain.value, gain.low, gain.high]
-        trained = kept[f"train/{folder(name)}/sigma{sigma}/seed{first}"]["result"]
+        trained = {seed: kept[f"train/{folder(name)}/sigma{sigma}/seed{seed}"]["result"] for seed in seeds}
         rows.append([
-            name, f"{100 * trained['accuracy']:.1f}", *_cells(seeds[first], sigma), ", ".join(f"{a:.3f}" for a in acr), difference,
-            f"{trained['seconds'] / 60:.1f}",
+            name, f"{100 * trained[first]['accuracy']:.1f}", *_cells(seeds[first], sigma), ", ".join(f"{a:.3f}" for a in acr), difference,
+            _minutes(list(trained.values())),
         ])  # fmt: skip
     head = [
-        "method", "clean, no noise, %", *(f"r = {r:g}, %" for r in _shown(sigma)), "ACR of each seed", f"ACR - that of {config['baseline']}", "training, minutes",
+        "method", "clean, no noise, %", *(f"r = {r:g}, %" for r in _shown(sigma)), "ACR of each seed", f"mean ACR - that of {config['baseline']}", "training, minutes",
     ]  # fmt: skip
     return markdown_table(head, rows), figures
+
+
+def _minutes(trained: list[dict[str, Any]]) -> str:
+    """The median of the trainings that ran without a break: of one that was resumed, the time before is not known."""
+    whole = [result["seconds"] / 60 for result in trained if not result["resumed"]]
+    return f"{np.median(whole):.1f}" if whole else "resumed"
 
 
 def _routes(given: Command, kept: dict[str, Any], sigma: float) -> tuple[str, dict[str, Any]]:
@@ -124,12 +126,19 @@ def _routes(given: Command, kept: dict[str, Any], sigma: float) -> tuple[str, di
 
 def _scale(config: dict[str, Any], sigma: float) -> str:
     about = config["certification"]
-    images = f"{config['train_images']:,}" if config.get("train_images") else "the"
     return (
         f"Scale: {config['scale']}; {config['data']}, {10_000 // about['stride']} test images (every {about['stride']}th), n at most {about['n']:,}, alpha {about['alpha']}"
-        f"{', label-aware' if about['label_aware'] else ''}, one-sided, grid noise, bfloat16; targets every sigma/2 up to {about['up_to']} sigma; sigma {sigma}; "
-        f"methods: {config['passes']} passes over {images} training images{' from ' + config['backbone'].rpartition('/')[2] if 'backbone' in config else ' from scratch'}, "
-        f"resized to {config['model_size']} px inside the model"
+        f"{', label-aware' if about['label_aware'] else ''}, one-sided, grid noise, bfloat16; targets every sigma/2 up to {about['up_to']} sigma; sigma {sigma}"
+    )
+
+
+def _trained(config: dict[str, Any]) -> str:
+    """How the methods were trained; the routes are trained otherwise."""
+    images = f"{config['train_images']:,}" if config.get("train_images") else "the"
+    start = f"from {config['backbone'].rpartition('/')[2]}" if "backbone" in config else "from scratch"
+    return (
+        f"{config['passes']} passes over {images} training images {start}, resized to {config['model_size']} px inside the model; "
+        "accuracies are those of the first seed"
     )
 
 
