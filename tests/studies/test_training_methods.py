@@ -104,7 +104,11 @@ def test_a_small_comparison_from_start_to_report(tmp_path, capsys):
     text = page.read_text()
     assert "Tables without a place in training_methods.md: none" in capsys.readouterr().out
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
-    assert rows == ["method", "---", *config["methods"], "route", "---", *config["routes"]]
+    tables = ["method", "---", *config["methods"], "route", "---", *config["routes"]]
+    assert rows[-len(tables) :] == tables
+    verdicts = rows[: -len(tables)]
+    assert verdicts[: len(config["methods"]) + 1] == ["method", "---", *list(config["methods"])[1:]]
+    assert verdicts[len(config["methods"]) + 1 :][:3] == ["route", "---", "denoiser, MSE"]
     figures = json.loads((docs / "results" / "training_methods.json").read_text())["small"]["0.25"]
     methods, routes = figures["methods"], figures["routes"]
     assert len(methods["noise"]["acr"]) == 2
