@@ -12,6 +12,7 @@ miniature on a CPU. For a machine without a network, the data and wheels of what
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -60,13 +61,15 @@ def _pack(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     data = (args.data or args.output_dir / "data").resolve()
     epochs = 1 if args.dry else args.linf_epochs
-    choice = Choice(data, args.output_dir.resolve(), args.minutes, args.backbone, epochs, args.dry)
+    choice = Choice(data, args.output_dir.resolve(), args.backbone, epochs, args.dry)
     wanted = tuple(args.stages) or ("",)
     groups = [[stage for stage in group if stage.name.startswith(wanted)] for group in plan(choice)]
     if not any(groups):
         names = ", ".join(stage.name for group in plan(choice) for stage in group)
         raise ValueError(f"No stage starts with {' or '.join(wanted)}. There are: {names}.")
-    if not args.dry:
+    if args.dry:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # several at a time on a few cores would wait for one another
+    else:
         _check(args.minutes, data, [word for group in groups for stage in group for word in stage.settings["command"]])
     said = spend([group for group in groups if group], choice.output, Budget(args.minutes))
     return int(any(text.startswith("failed") for text in said.values()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ class Choice:
     Attributes:
         data: Folder with `cifar10`, `mnist` and `tiny_imagenet32`, each a folder for load_dataset.
         output: The results folder.
-        minutes: Minutes of all stages together; training is as long as its share allows.
         backbone: A backbone to finetune, a folder or Hub id; None pretrains two.
         linf_epochs: Number of epochs of the l-infinity network.
         dry: All of it in miniature on the CPU, with the data of the repository.
@@ -38,7 +36,6 @@ class Choice:
 
     data: Path
     output: Path
-    minutes: float
     backbone: str | None = None
     linf_epochs: int = 70
     dry: bool = False
@@ -47,7 +44,8 @@ class Choice:
 def plan(choice: Choice) -> list[list[Stage]]:
     """Groups of stages, every need in an earlier group than the stage that has it; those of a group run side by side.
 
-    Settings of a stage: its command, and the least minutes that are worth starting it.
+    Settings of a stage: its command, the least minutes that are worth starting it, and of a training which share of all minutes it may
+    take ("share") and where its checkpoints are ("checkpoints"): from these `work.py` completes the command when the stage begins.
     """
     alone = [_stage("tests", 0.5, _tests(choice))]
     if choice.backbone is not None:
@@ -55,16 +53,18 @@ def plan(choice: Choice) -> list[list[Stage]]:
     else:
         # Small networks leave most of a GPU idle, so several are trained at once.
         pretraining = [
-            _stage("pretrain", 1.5, _pretrain(choice, "pretrain", SMALL, MIXTURE)),
-            _stage("pretrain-clean", 1.5, _pretrain(choice, "pretrain-clean", SMALL, "clean")),
-            _stage("pretrain-large", 1.5, _pretrain(choice, "pretrain-large", LARGE, MIXTURE)),
+            _training_stage(choice, name, _pretrain(choice, name, network, noise), PRETRAINING_SHARE)
+            for name, network, noise in (
+                ("pretrain", SMALL, MIXTURE),
+                ("pretrain-clean", SMALL, "clean"),
+                ("pretrain-large", LARGE, MIXTURE),
+            )
         ]
         names = {f"finetune{end}": str(choice.output / f"pretrain{end}" / "model") for end in ("", "-large")}
     finetuning = [
-        _stage(
-            name, 1.5, _finetune(choice, name, backbone), *([] if choice.backbone else [Path(backbone).parent.name])
-        )
+        _training_stage(choice, name, _finetune(choice, name, backbone), FINETUNING_SHARE, *needs)
         for name, backbone in names.items()
+        for needs in ([] if choice.backbone else [Path(backbone).parent.name],)
     ]
     certifying = [
         _stage(f"{name.replace('finetune', 'certify')}-{sigma}", 0.5, _certify(choice, name, sigma), name)
@@ -75,8 +75,14 @@ def plan(choice: Choice) -> list[list[Stage]]:
     return [benchmark, alone + pretraining, finetuning, certifying, [_stage("linf", 4.0, _linf(choice))]]
 
 
-def _stage(name: str, minutes: float, command: list[str], *needs: str) -> Stage:
-    return Stage(name, "command", {"command": command, "least_minutes": minutes}, needs)
+def _stage(name: str, minutes: float, command: list[str], *needs: str, **training: object) -> Stage:
+    return Stage(name, "command", {"command": command, "least_minutes": minutes, **training}, needs)
+
+
+def _training_stage(choice: Choice, name: str, command: list[str], share: float, *needs: str) -> Stage:
+    """A stage whose end depends on the minutes, and which goes on from its last checkpoint; in miniature it is an ordinary one."""
+    of_training = {} if choice.dry else {"share": share, "checkpoints": str(choice.output / name / "model")}
+    return _stage(name, 1.5, command, *needs, **of_training)
 
 
 def _python(*words: object) -> list[str]:
@@ -94,19 +100,18 @@ def _benchmark(choice: Choice) -> list[str]:
     return _python("tests/benchmarks/throughput.py", "--output", where, *(["--dry"] if choice.dry else []))
 
 
-def _training(choice: Choice, output: Path, share: float) -> list[object]:
+def _training(choice: Choice, name: str) -> list[object]:
     """What both trainings share."""
     words: list[object] = [
-        "--output-dir", output, "--validation_share", 0.02, "--optim", "sgd", "--optim_args", "momentum=0.9,nesterov=true",
-        "--lr_scheduler_type", "cosine", "--crop_padding", 4, "--horizontal_flip", "true", "--bf16", "true", "--channels_last", "true",
-        "--ema_decay", 0.999, "--data_on_device", "true", "--dataloader_drop_last", "true", "--save_strategy", "steps",
-        "--save_steps", 0.25, "--save_total_limit", 1, "--seed", 0, "--disable_tqdm", "true", "--report_to", "none",
+        "--output-dir", choice.output / name / "model", "--validation_share", 0.02, "--optim", "sgd",
+        "--optim_args", "momentum=0.9,nesterov=true", "--lr_scheduler_type", "cosine", "--crop_padding", 4, "--horizontal_flip", "true",
+        "--bf16", "true", "--channels_last", "true", "--ema_decay", 0.999, "--data_on_device", "true", "--dataloader_drop_last", "true",
+        "--auto_find_batch_size", "true", "--save_strategy", "steps", "--save_steps", 0.25, "--save_total_limit", 1, "--seed", 0,
+        "--disable_tqdm", "true", "--report_to", "none",
     ]  # fmt: skip
     if choice.dry:
         return [*words, "--use_cpu", "true", "--max_steps", 2, "--per_device_train_batch_size", 32]
-    words += ["--per_device_eval_batch_size", 250, "--decode_processes", min(8, os.cpu_count() or 1)]
-    resume = ["--resume_from_checkpoint", "true"] if any(output.glob("checkpoint-*")) else []
-    return [*words, "--minutes", round(share * choice.minutes, 2), *resume]
+    return [*words, "--per_device_eval_batch_size", 250]
 
 
 def _pretrain(
@@ -118,7 +123,7 @@ def _pretrain(
     return _python(
         "examples/pretrain.py", "--dataset", _dataset(choice, "tiny_imagenet32"), "--size", 32, *shape,
         "--noise", noise if isinstance(noise, str) else json.dumps(noise), "--learning_rate", 0.4, "--weight_decay", 2e-4,
-        "--warmup_steps", 0.05, *size, *_training(choice, choice.output / name / "model", PRETRAINING_SHARE),
+        "--warmup_steps", 0.05, *size, *_training(choice, name),
     )  # fmt: skip
 
 
@@ -129,7 +134,7 @@ def _finetune(choice: Choice, name: str, backbone: str) -> list[str]:
         "examples/finetune.py", "--backbone", backbone, "--dataset", _dataset(choice, "cifar10"), "--sigma", 0.5, "--protocol", "whole",
         "--noise", json.dumps({"sigmas": list(SIGMAS)}), "--objective", "consistency", "--objective_args", json.dumps(objective),
         "--learning_rate", 0.1, "--weight_decay", 5e-4, "--warmup_steps", 0.1, "--round_weights", "true", *size,
-        *_training(choice, choice.output / name / "model", FINETUNING_SHARE),
+        *_training(choice, name),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ class Budget:
     """
 
     def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.minutes, self._clock = minutes, clock
         self._end = clock() + 60.0 * minutes
 
     @property
@@ -65,7 +66,7 @@ def _do(stage: Stage, stages: Sequence[Stage], output: Path, budget: Budget) -> 
     began = time.monotonic()
 
     def work(stage: Stage, needs: Results) -> dict[str, Any]:
-        return run_command(stage.settings["command"], output / stage.name / "log.txt", budget)
+        return run_command(command_of(stage, budget), output / stage.name / "log.txt", budget)
 
     try:
         run_stages(stages, output, work, only=stage.name)
@@ -74,6 +75,23 @@ def _do(stage: Stage, stages: Sequence[Stage], output: Path, budget: Budget) -> 
             return "cut off by the budget: it goes on next time"
         return f"failed, see {output / stage.name / 'log.txt'} ({error})"
     return f"done in {(time.monotonic() - began) / 60:.1f} minutes"
+
+
+def command_of(stage: Stage, budget: Budget) -> list[str]:
+    """The command of a stage; of a training with its minutes, and from its last checkpoint if it was cut off.
+
+    Both are no settings of the stage: it stays the same when it goes on with other minutes.
+    """
+    command = list(stage.settings["command"])
+    if "share" not in stage.settings:
+        return command
+    more = {
+        "minutes": round(stage.settings["share"] * budget.minutes, 2),
+        "decode_processes": min(8, os.cpu_count() or 1),
+    }
+    command += [str(word) for option, value in more.items() for word in (f"--{option}", value)]
+    resumable = any(Path(stage.settings["checkpoints"]).glob("checkpoint-*"))
+    return command + (["--resume_from_checkpoint", "true"] if resumable else [])
 
 
 def run_command(command: Sequence[str], log: Path, budget: Budget) -> dict[str, Any]:

@@ -87,6 +87,23 @@ def test_a_stage_that_is_cut_off_goes_on_next_time(tmp_path, capsys):
     assert not (tmp_path / "a" / "result.json").exists()
 
 
+def test_a_training_goes_on_from_its_checkpoint_with_other_minutes(tmp_path):
+    """Killed in the middle, it is started again with what is left of the time, and its settings are still its own."""
+    code = (
+        "import json, pathlib, sys, time; here = pathlib.Path(sys.argv[1]); (here / 'checkpoint-1').mkdir(parents=True, exist_ok=True)\n"
+        "(here / 'words').open('a').write(json.dumps(sys.argv[2:]) + chr(10))\n"
+        "time.sleep(0 if '--resume_from_checkpoint' in sys.argv else 60)"
+    )
+    folder = tmp_path / "a" / "model"
+    settings = {"command": [sys.executable, "-c", code, str(folder)], "least_minutes": 0.0, "share": 0.5}
+    stages = [[Stage("a", "command", settings | {"checkpoints": str(folder)})]]
+    assert spend(stages, tmp_path, Budget(0.05))["a"] == "cut off by the budget: it goes on next time"
+    assert spend(stages, tmp_path, Budget(1.0))["a"].startswith("done in")
+    first, second = map(json.loads, (folder / "words").read_text().splitlines())
+    assert first[:2] == ["--minutes", "0.03"] and "--resume_from_checkpoint" not in first
+    assert second[:2] == ["--minutes", "0.5"] and second[-2:] == ["--resume_from_checkpoint", "true"]
+
+
 def test_a_stage_that_fails_does_not_stop_the_others(tmp_path):
     said = spend([[python("raise SystemExit('broken')"), python("pass", "b")]], tmp_path, Budget(5.0))
     assert said["a"].startswith("failed, see")
@@ -129,7 +146,7 @@ def test_wheels_among_the_pieces_are_installed(tmp_path):
 @pytest.mark.parametrize("backbone", [None, "some/backbone"])
 def test_every_need_comes_first(tmp_path, backbone):
     done: set[str] = set()
-    for group in plan(Choice(tmp_path, tmp_path / "out", 15.0, backbone)):
+    for group in plan(Choice(tmp_path, tmp_path / "out", backbone)):
         for stage in group:
             assert set(stage.needs) <= done
             json.dumps(stage.settings)
@@ -165,7 +182,7 @@ def test_data_that_is_missing_and_too_few_minutes_are_said(tmp_path, capsys, mon
 def test_all_of_it_in_miniature(tmp_path, capfd):
     assert main(["run", "--dry", "--minutes", "10", "--output-dir", str(tmp_path)]) == 0, capfd.readouterr().out
     out = capfd.readouterr().out
-    names = [stage.name for group in plan(Choice(tmp_path, tmp_path, 10.0)) for stage in group]
+    names = [stage.name for group in plan(Choice(tmp_path, tmp_path)) for stage in group]
     for name in names:
         assert f"{name}: done in" in out
     assert json.loads((tmp_path / "benchmark" / "throughput.json").read_text())["dry"]
