@@ -132,6 +132,7 @@ def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
             f"<!-- table small {name}-target -->\nold\n<!-- end -->\n"
             for name in ("brittle", "mitigated", "mixture", "inherited")
         )
+        + "".join(f"<!-- table small {name} -->\nold\n<!-- end -->\n" for name in ("answers", "verdicts", "factors"))
     )
 
     common = ["--config", str(tmp_path / "small.json"), "--output-dir", str(tmp_path / "out")]

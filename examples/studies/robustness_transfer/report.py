@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from examples.studies.command import Command
 from examples.studies.pages import keep_records, markdown_table, publish
+from examples.studies.robustness_transfer import verdicts
 from examples.studies.robustness_transfer.curves import Records, matched_difference, mean_matched_difference
 from examples.studies.robustness_transfer.figures import draw
 from examples.studies.robustness_transfer.plan import NONE, folder
+from examples.studies.verdicts import interval, verdict
 from hf_smoothing.robustness_transfer import area_under_curve, decline_ratio
 from hf_smoothing.statistics import Paired, paired_difference
 
@@ -50,6 +52,12 @@ def build(given: Command) -> None:
         texts[key] = (
             f"*{records.scale(sweep['target'], images)}; seed {config['seeds'][0]}*\n\n{markdown_table(*rows)}"
         )
+    compared = verdicts.comparisons(records)
+    texts |= {
+        "answers": verdicts.answers(compared),
+        "verdicts": verdicts.table(compared),
+        "factors": verdicts.factors(records),
+    }
     page = given.docs / "robustness_transfer.md"
     publish(given.scale, texts, figures, page, results / "robustness_transfer.json", given.output)
 
@@ -80,11 +88,11 @@ def brittle(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
         shown = (
             ""
             if pretraining == NONE
-            else ", ".join("none matched" if one is None else _interval(one) for one in differences["linf"])
+            else ", ".join("none matched" if one is None else interval(one, 100.0) for one in differences["linf"])
         )
         rows.append([
             pretraining, *(f"{100 * a:.1f}" for a in accuracies), f"{100 * decline_ratio(accuracies[0], accuracies[-1]):.0f}%",
-            f"{100 * area_under_curve(epsilons, accuracies):.1f}", _interval(pooled) if pooled else "", shown, len(seeds),
+            f"{100 * area_under_curve(epsilons, accuracies):.1f}", interval(pooled, 100.0) if pooled else "", shown, len(seeds),
         ])  # fmt: skip
         figures[pretraining] = {
             "accuracy": accuracies.tolist(),
@@ -113,7 +121,7 @@ def mitigated(records: Records, target: str) -> tuple[tuple[Line, list[Line]], d
                 np.mean([records.known(target, (pretraining, w), s) for s in seeds], axis=0) for w in (way, "plain")
             ]
             found = [paired_difference(a, b) for a, b in zip(*sides, strict=True)]
-            rows.append([way, pretraining, *(_interval(one) for one in found), len(seeds)])
+            rows.append([way, pretraining, *(interval(one, 100.0) for one in found), len(seeds)])
             figures[f"{way}/{pretraining}"] = {"differences": _plain(found), "seeds": seeds}
     head = ["way", "pretrained on", *("clean, points" if not e else f"{255 * e:.2g}/255" for e in epsilons), "seeds"]
     return (head, rows), figures
@@ -142,7 +150,7 @@ def mixture(records: Records, target: str) -> tuple[tuple[Line, list[Line]], dic
             }
             if certified[1][0]:
                 found["acr_without_pretraining"] = paired_difference(*certified[1][1])
-            texts = [_interval(one, 100 if key in ("clean", "attacked") else 1) for key, one in found.items()]
+            texts = [interval(one, 100.0 if key in ("clean", "attacked") else 1.0) for key, one in found.items()]
             if pretraining == "clean":
                 texts[:3] = ["", "", ""]
             texts += [""] * (4 - len(texts))
@@ -182,8 +190,8 @@ def inherited(records: Records, target: str) -> tuple[tuple[Line, list[Line]], d
             near, far = (result["cka"]["clean"].get(f"pretrained-{role}", []) for role in ("finetuned", "standard"))
             cka = [f"{a:.2f} / {b:.2f}" for a, b in zip(near, far, strict=False)]
             rows.append([
-                pretraining, way, *(_interval(Paired(**result["carried"][norm])) for norm in ("linf", "l2")), ", ".join(cka),
-                *(_interval(Paired(**result["frequency"][part])) for part in ("low", "high")),
+                pretraining, way, *(interval(Paired(**result["carried"][norm]), 100.0) for norm in ("linf", "l2")), ", ".join(cka),
+                *(interval(Paired(**result["frequency"][part]), 100.0) for part in ("low", "high")),
             ])  # fmt: skip
             figures[f"{way}/{pretraining}"] = result | {"sentences": None}
     head = [
@@ -210,7 +218,7 @@ def sweep_rows(records: Records, sweep: str) -> tuple[tuple[Line, list[Line]], d
             for curve in curves
             for value in (*curve[[0, -1]].mean(1), area_under_curve(epsilons, curve.mean(1)))  # type: ignore[index,union-attr]
         ]
-        rows.append([point, *shown, "none matched" if found is None else _interval(found)])
+        rows.append([point, *shown, verdict(found, 100.0)])
         figures[point] = {
             "finetuned": curves[0].mean(1).tolist(), "standard": curves[1].mean(1).tolist(), "area_difference_matched": _plain([found])[0],
         }  # fmt: skip
@@ -230,8 +238,3 @@ def sweep_rows(records: Records, sweep: str) -> tuple[tuple[Line, list[Line]], d
 
 def _plain(found: Sequence[Paired | None]) -> list[dict[str, Any] | None]:
     return [None if one is None else asdict(one) for one in found]
-
-
-def _interval(found: Paired, factor: float = 100.0) -> str:
-    digits = 1 if factor == 100.0 else 3
-    return f"{factor * found.value:+.{digits}f} [{factor * found.low:+.{digits}f}, {factor * found.high:+.{digits}f}]"
