@@ -6,7 +6,6 @@ Series differ in marker and line, not in colour alone; values carry their interv
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 WIDTH = 8.5
 """Inches. A page shows a figure 850 px wide, 100 px an inch, so that text of 8 points is 11 px high; it is saved with twice as many."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
-"""Okabe and Ito (2008), distinguishable for most colour-blind people; their yellow, too pale on white, is brown here."""
+COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#000000", "#E69F00", "#009E73", "#CC79A7", "#8C6D31")
+"""Okabe and Ito (2008), distinguishable for most colour-blind people; the first five also from each other for those who do not see green. Their
+yellow, too pale on white, is brown here."""
 
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
@@ -131,13 +131,13 @@ def legend_entries(axes: Any) -> tuple[list[Any], list[str]]:
     return [*handles, *floors], [*names, *[FLOOR] * len(floors)]
 
 
-def legend_above(figure: Any, axes: Any, columns: int, more: Sequence[str] = ()) -> None:
+def legend_above(figure: Any, axes: Any, columns: int, title: str | None = None) -> None:
     """One legend for all panels, above them, of what one of them shows.
 
     Args:
         figure, axes: Figure, and the panel.
         columns: Entries per line.
-        more: Names instead of the panel's own, in order.
+        title: What the entries are.
     """
-    handles, names = legend_entries(axes)
-    figure.legend(handles, more or names, loc="outside upper center", ncols=columns, fontsize=9, handlelength=3.5)
+    look = {"ncols": columns, "fontsize": 9, "title_fontsize": 9, "handlelength": 3.5}
+    figure.legend(*legend_entries(axes), loc="outside upper center", title=title, **look)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from examples.studies.labels import one_class_for_all
 from examples.studies.pages import markdown_table, publish
+from hf_smoothing.drawing import COLOURS, FLOOR, MARKERS, legend_above, new_figure, points, save, series
 from hf_smoothing.records import Run, read_json
 from hf_smoothing.reports import columns
 from hf_smoothing.statistics import average_certified_radius, interval
@@ -29,7 +29,8 @@ def rebuild(docs: Path) -> None:
 def add(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -> None:
     """Put one record into page, figure and interval.json, under its name; what has no place goes to the folder `elsewhere`."""
     results = found["networks"]
-    plot(results, docs / "figures" / "interval" / f"{name}.png", found["arguments"]["published"])
+    floor = one_class_for_all(docs, found["dataset"], results[0]["images"], spread=False)
+    plot(results, docs / "figures" / "interval" / f"{name}.png", found["arguments"]["published"], floor)
     publish(
         name, {"networks": table(results)}, found, docs / "interval.md", docs / "results" / "interval.json", elsewhere
     )
@@ -76,13 +77,13 @@ def ratio_at(results: list[Network], percent: float) -> float | None:
     for kind in ("adaptive", "fixed"):
         kappas = sorted({r["kappa"] for r in results if r["kind"] == kind})
         chosen = [[r for r in results if r["kind"] == kind and r["kappa"] == kappa] for kappa in kappas]
-        points = sorted(
+        reached = sorted(
             (sum(accuracy(r) for r in some) / len(some), sum(r["acr_percent"] for r in some) / len(some))
             for some in chosen
         )
-        if not points or not points[0][0] <= percent <= points[-1][0]:
+        if not reached or not reached[0][0] <= percent <= reached[-1][0]:
             return None
-        x, y = zip(*points, strict=True)
+        x, y = zip(*reached, strict=True)
         found.append(float(np.interp(percent, np.array(x), np.array(y))))
     return round(found[0] / found[1], 2) if found[1] else None
 
@@ -96,23 +97,53 @@ PUBLISHED = {
 """(ACR in %, accuracy in %), read off the figures of arXiv 2307.13078 to about 0.3."""
 
 
-def plot(results: list[Network], path: Path, published: str | None = None) -> None:
-    """Accuracy against ACR, a point per network, and the published curves in grey."""
-    figure = Figure(figsize=(8.0, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for (name, points), marker in zip(PUBLISHED.get(published or "", {}).items(), ("o-", "s--"), strict=False):
-        axes.plot(*zip(*points, strict=True), marker, color="grey", alpha=0.6, markersize=4, label=name)
+def plot(
+    results: list[Network], path: Path, published: str | None = None, floor_percent: float | None = None
+) -> None:
+    """Accuracy with its 95% interval against ACR, a point per network, and the published curves in grey; a crowd of good ones is shown again, larger.
+
+    Args:
+        results: The networks.
+        path: File to write.
+        published: Data set whose published points are drawn.
+        floor_percent: What one class for all images reaches: its accuracy, and in % of the largest radius its ACR.
+    """
+    best = max(accuracy(r) for r in results)
+    crowd = [r for r in results if accuracy(r) > 0.9 * best]
+    closer = 2 * len(crowd) > len(results)
+    figure, grid = new_figure(5.2, 1, 2 if closer else 1)
+    whole = grid[0, 0]
+    _networks(whole, results)
+    for number, (name, some) in enumerate(PUBLISHED.get(published or "", {}).items()):
+        style = series(number) | {"color": "#777777"}
+        whole.plot(*zip(*some, strict=True), markersize=4, linewidth=1, label=name, **style)
+    if floor_percent is not None:
+        whole.plot([floor_percent], [floor_percent], "+", color="#555555", markersize=9, label=FLOOR)
+    whole.set(xlim=(0, None), ylim=(0, 100))
+    if closer:
+        panel = grid[0, 1]
+        _networks(panel, crowd)
+        low, high = np.floor(0.9 * best), np.ceil(best) + 1
+        left, right = (edge(r["acr_percent"] for r in crowd) for edge in (min, max))
+        panel.set(xlim=(np.floor(left) - 1, np.ceil(right) + 1), ylim=(low, high), title="the frame of the left, larger")
+        whole.indicate_inset(bounds=(*panel.get_xlim()[:1], low, np.ptp(panel.get_xlim()), high - low))
+    for panel in grid.flatten():
+        panel.set(xlabel="ACR, % of the largest radius", ylabel="accuracy, %, with 95% intervals over the images")
+        panel.grid(alpha=0.3)
+    legend_above(figure, whole, 4)
+    save(figure, path)
+
+
+def _networks(panel: Any, results: list[Network]) -> None:
+    """A marker for each: its shape is kappa, filled for adaptive radii and open for fixed ones."""
     kappas = sorted({r["kappa"] for r in results})
-    shapes = dict(zip(kappas, "os^Dv<>Ph*", strict=False))
-    for kind, colour in (("adaptive", "tab:blue"), ("fixed", "tab:orange")):
-        for r in (r for r in results if r["kind"] == kind):
-            axes.scatter(r["acr_percent"], accuracy(r), color=colour, marker=shapes.get(r["kappa"], "x"))
-        axes.plot([], [], color=colour, linewidth=6, label=f"{kind} radii")
-    for kappa in kappas:
-        axes.plot([], [], shapes.get(kappa, "x"), color="black", label=f"kappa {kappa:g}")
-    axes.set(xlabel="ACR, % of the largest radius", ylabel="accuracy, %")
-    figure.legend(loc="outside right upper", fontsize=8)
-    axes.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    shapes = dict(zip(kappas, MARKERS, strict=False))
+    for kind, colour, fill in (("adaptive", COLOURS[0], "full"), ("fixed", COLOURS[1], "none")):
+        for kappa in kappas:
+            some = [r for r in results if r["kind"] == kind and r["kappa"] == kappa]
+            if some:
+                counts, images = [r["right"]["0"] for r in some], some[0]["images"]
+                limits = [100 * limit for limit in interval(counts, images, 0.95)]
+                x, y = [r["acr_percent"] for r in some], [accuracy(r) for r in some]
+                style = {"color": colour, "marker": shapes[kappa], "linestyle": "none", "fillstyle": fill}
+                points(panel, x, y, *limits, label=f"{kind}, kappa {kappa:g}", style=style)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.studies.command import Command
+from examples.studies.labels import one_class_for_all
 from examples.studies.pages import keep_records, markdown_table, publish
 from examples.studies.robustness_transfer import verdicts
 from examples.studies.robustness_transfer.curves import Records, matched_difference, mean_matched_difference
@@ -44,7 +45,8 @@ def build(given: Command) -> None:
             rows, figures[f"{name}-{target}"] = made(records, target)
             texts[f"{name}-{target}"] = f"*{records.scale(target)}*\n\n{markdown_table(*rows)}"
         drawn = [way for way, about in config["ways"].items() if "target" not in about.get("only", {})]
-        draw(records, target, drawn, given.docs / "figures" / "robustness_transfer" / given.scale / f"{target}.png")
+        picture = given.docs / "figures" / "robustness_transfer" / given.scale / f"{target}.png"
+        draw(records, target, drawn, one_class_for_all(given.docs, target, config["attack"]["images"]), picture)
     for name, sweep in config.get("sweeps", {}).items():
         key = f"sweep-{folder(name)}"
         rows, figures[key] = sweep_rows(records, name)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from examples.studies.command import Command
 from examples.studies.pages import publish
-from examples.studies.smoothing_transfer import figures
+from examples.studies.smoothing_transfer import figures, gallery
 from examples.studies.smoothing_transfer.cells import Records, collect
 from examples.studies.smoothing_transfer.tables import Tables
+from hf_smoothing.records import read_json
 
 
 def build(given: Command) -> None:
     """Gather the results into one file of records, if their folder is there, and rebuild everything from it.
 
-    The gallery needs the networks as well: it is drawn where both results and data are given.
+    What the networks see in the images of the gallery is measured where both results and data are given.
     """
     config, scale = given.config, given.scale
     file = given.docs / "results" / f"smoothing_transfer-{scale}.jsonl"
@@ -35,40 +33,16 @@ def build(given: Command) -> None:
     values = _plain({"scale": tables.scale("")} | {name: value for name, (_, value) in made.items()})
     page, summary = given.docs / "smoothing_transfer.md", given.docs / "results" / "smoothing_transfer.json"
     publish(scale, texts, values, page, summary, given.output)
-    for architecture in config["architectures"]:
-        figures.curves(config, records, architecture, pictures / f"curves-{architecture}.png")
-        if config["architectures"][architecture]["grid"] == "full":
-            figures.heat_map(config, records, architecture, pictures / f"grid-{architecture}.png")
+    floor = 100 * tables.compare.one_class(config["sigmas"][0], "")
+    for architecture, about in config["architectures"].items():
+        if about["grid"] == "full":  # the others are a few rows of a table
+            figures.curves(config, records, architecture, floor, pictures / f"curves-{architecture}.png")
+            figures.heat_map(config, records, architecture, floor, pictures / f"grid-{architecture}.png")
     if given.data is not None and any(given.output.glob("certify/*")):
-        gallery(config, given.output, given.data, pictures / "gallery.png")
-
-
-@torch.inference_mode()
-def gallery(config: dict[str, Any], output: Path, data: Path, file: Path, count: int = 8) -> None:
-    """Noisy test images with the predictions of the clean and the mixture model, each finetuned on clean images; needs the networks."""
-    from examples.studies.recipes import decoded, labels_of
-    from hf_smoothing.models import SmoothedClassifier
-    from hf_smoothing.noise import NoiseMixture
-
-    records = json.loads((output / "certify/resnet/mixture/clean/seed0/sigma0.25/result.json").read_text())
-    other = json.loads((output / "certify/resnet/clean/clean/seed0/sigma0.25/result.json").read_text())
-    models = {
-        name: SmoothedClassifier.from_pretrained(output / result["model"] / "model").eval()
-        for name, result in (("clean", other), ("mixture", records))
-    }
-    test = decoded(output, data, config["data"]["target"], "test", config["size"])
-    chosen = torch.arange(0, len(test), len(test) // count)[:count]
-    pixels, labels = test.pixels[chosen].float() / 255, labels_of(test)[chosen].tolist()
-    names = models["mixture"].config.id2label
-    noisy = []
-    seen: dict[str, list[list[str]]] = {name: [] for name in models}
-    sigmas = [0.0, *config["sigmas"]]
-    for sigma in sigmas:
-        x, _ = NoiseMixture((sigma,)).add(pixels, torch.Generator().manual_seed(0))
-        noisy.append(x.clamp(0, 1).permute(0, 2, 3, 1).numpy())
-        for name, model in models.items():
-            seen[name].append([names[k] for k in model.classify(x).argmax(-1).tolist()])
-    figures.gallery(np.stack(noisy), [names[k] for k in labels], seen, sigmas, file)
+        gallery.measure(config, given.output, given.data, scale, given.docs)
+    seen = (read_json(gallery.file_of(given.docs)) or {}).get(scale)
+    if seen is not None:
+        gallery.draw(seen, pictures / "gallery.png")
 
 
 def _plain(value: Any) -> Any:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from examples.studies.command import Command
+from examples.studies.labels import one_class_for_all
 from examples.studies.pages import keep_records, markdown_table, publish
 from examples.studies.training_methods import verdicts
-from examples.studies.training_methods.plan import folder, targets
+from examples.studies.training_methods.figures import curves
+from examples.studies.training_methods.plan import folder
 from hf_smoothing.statistics import interval
 
 
@@ -33,7 +32,8 @@ def build(given: Command) -> None:
         figures[str(sigma)] = {"methods": methods, "routes": routes}
         if found:
             picture = given.docs / "figures" / "training_methods" / given.scale / f"sigma{sigma}.png"
-            curves(given.config, found, sigma, picture)
+            images = len(next(iter(found[next(iter(found))].values())))
+            curves(given.config, found, sigma, one_class_for_all(given.docs, given.config["data"], images), picture)
     texts["verdicts-methods"] = verdicts.methods(measured)
     texts["verdicts-routes"] = verdicts.routes(measured)
     page = given.docs / "training_methods.md"
@@ -140,19 +140,3 @@ def _trained(config: dict[str, Any]) -> str:
         f"{config['passes']} passes over {images} training images {start}, resized to {config['model_size']} px inside the model; "
         "accuracies are those of the first seed"
     )
-
-
-def curves(config: dict[str, Any], found: dict[str, dict[int, NDArray[np.float64]]], sigma: float, file: Path) -> None:
-    """Certified accuracy against the radius, a line per method, mean over its seeds."""
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    radii = targets(config, sigma)
-    for name, seeds in found.items():
-        share = np.mean([[(one >= r).mean() for r in radii] for one in seeds.values()], axis=0)
-        axes.plot(radii, 100 * share, ".-", label=name)
-    axes.set(xlabel="l2 radius, [0, 1] pixels", ylabel="certified accuracy, %", title=f"sigma {sigma}", ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
