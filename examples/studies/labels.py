@@ -47,6 +47,7 @@ def write(data: Path, docs: Path) -> None:
     from datasets import load_dataset
 
     found = {name: load_dataset(str(data / name), split="test")["label"] for name in NAMES}
+    file_of(docs).parent.mkdir(parents=True, exist_ok=True)
     write_json(file_of(docs), {name: "".join(map(str, labels)) for name, labels in found.items()})
 
 

@@ -2,7 +2,7 @@
 
     python -m examples.studies.reports [--docs docs]
 
-What needs the networks or a clock is left as it is: the gallery of the smoothing-transfer study, and what benchmarks measure.
+What needs a clock is left as it is: what benchmarks measure.
 """
 
 from __future__ import annotations

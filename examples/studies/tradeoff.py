@@ -97,9 +97,7 @@ PUBLISHED = {
 """(ACR in %, accuracy in %), read off the figures of arXiv 2307.13078 to about 0.3."""
 
 
-def plot(
-    results: list[Network], path: Path, published: str | None = None, floor_percent: float | None = None
-) -> None:
+def plot(results: list[Network], path: Path, published: str | None = None, floor_percent: float | None = None) -> None:
     """Accuracy with its 95% interval against ACR, a point per network, and the published curves in grey; a crowd of good ones is shown again, larger.
 
     Args:
@@ -113,7 +111,8 @@ def plot(
     closer = 2 * len(crowd) > len(results)
     figure, grid = new_figure(5.2, 1, 2 if closer else 1)
     whole = grid[0, 0]
-    _networks(whole, results)
+    shapes = dict(zip(sorted({r["kappa"] for r in results}), MARKERS, strict=False))
+    _networks(whole, results, shapes)
     for number, (name, some) in enumerate(PUBLISHED.get(published or "", {}).items()):
         style = series(number) | {"color": "#777777"}
         whole.plot(*zip(*some, strict=True), markersize=4, linewidth=1, label=name, **style)
@@ -122,28 +121,28 @@ def plot(
     whole.set(xlim=(0, None), ylim=(0, 100))
     if closer:
         panel = grid[0, 1]
-        _networks(panel, crowd)
+        _networks(panel, crowd, shapes)
         low, high = np.floor(0.9 * best), np.ceil(best) + 1
         left, right = (edge(r["acr_percent"] for r in crowd) for edge in (min, max))
-        panel.set(xlim=(np.floor(left) - 1, np.ceil(right) + 1), ylim=(low, high), title="the frame of the left, larger")
+        panel.set(
+            xlim=(np.floor(left) - 1, np.ceil(right) + 1), ylim=(low, high), title="the frame of the left, larger"
+        )
         whole.indicate_inset(bounds=(*panel.get_xlim()[:1], low, np.ptp(panel.get_xlim()), high - low))
     for panel in grid.flatten():
         panel.set(xlabel="ACR, % of the largest radius", ylabel="accuracy, %, with 95% intervals over the images")
         panel.grid(alpha=0.3)
-    legend_above(figure, whole, 4)
+    legend_above(figure, whole, 3)
     save(figure, path)
 
 
-def _networks(panel: Any, results: list[Network]) -> None:
-    """A marker for each: its shape is kappa, filled for adaptive radii and open for fixed ones."""
-    kappas = sorted({r["kappa"] for r in results})
-    shapes = dict(zip(kappas, MARKERS, strict=False))
+def _networks(panel: Any, results: list[Network], shapes: dict[float, str]) -> None:
+    """A marker for each: its shape is that of kappa, filled for adaptive radii and open for fixed ones."""
     for kind, colour, fill in (("adaptive", COLOURS[0], "full"), ("fixed", COLOURS[1], "none")):
-        for kappa in kappas:
+        for kappa, shape in shapes.items():
             some = [r for r in results if r["kind"] == kind and r["kappa"] == kappa]
             if some:
                 counts, images = [r["right"]["0"] for r in some], some[0]["images"]
                 limits = [100 * limit for limit in interval(counts, images, 0.95)]
                 x, y = [r["acr_percent"] for r in some], [accuracy(r) for r in some]
-                style = {"color": colour, "marker": shapes[kappa], "linestyle": "none", "fillstyle": fill}
+                style = {"color": colour, "marker": shape, "linestyle": "none", "fillstyle": fill}
                 points(panel, x, y, *limits, label=f"{kind}, kappa {kappa:g}", style=style)

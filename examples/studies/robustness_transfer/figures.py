@@ -43,7 +43,9 @@ def draw(records: Records, target: str, ways: list[str], floor_percent: float | 
         panel.tick_params(labelbottom=True)
         if len(panel.containers) > most:  # the panel with the most series names them all
             most, fullest = len(panel.containers), panel
-    figure.supxlabel("l-infinity radius of the attack, 1/255; markers at the attacked radii, side by side", fontsize=10)
+    figure.supxlabel(
+        "l-infinity radius of the attack, 1/255; markers at the attacked radii, side by side", fontsize=10
+    )
     figure.supylabel("accuracy under attack, %, with 95% intervals over the images", fontsize=10)
     if most:
         legend_above(figure, fullest, 5, "pretrained on")
