@@ -116,13 +116,16 @@ def test_a_small_study_from_start_to_report(small, monkeypatch, capsys):
     docs = folder / "docs"
     docs.mkdir()
     page = docs / "smoothing_transfer.md"
-    page.write_text("before\n<!-- table small claim1-resnet -->\nold\n<!-- end -->\nafter\n")
+    page.write_text(
+        "before\n<!-- table small claim1-resnet -->\nold\n<!-- end -->\n<!-- table small summary -->\nold\n<!-- end -->\nafter\n"
+    )
     study(folder, "report", "--docs", str(docs), "--data", str(folder / "data"))
     text = page.read_text()
     assert text.startswith("before")
     assert text.endswith("after\n")
     assert "old" not in text
     assert "| 0.25 |" in text
+    assert "1. **Clean images are enough?**" in text
     figures = json.loads((docs / "results" / "smoothing_transfer.json").read_text())
     records = [
         json.loads(line) for line in (docs / "results" / "smoothing_transfer-small.jsonl").read_text().splitlines()

@@ -49,7 +49,7 @@ class Comparisons:
         figures: dict[str, Any] = {}
         cells = {"clean_finetuning": ("mixture", "clean"), "mixture_finetuning": ("mixture", "mixture"), "clean_pretraining": ("clean", "clean")}  # fmt: skip
         for sigma in self.sigmas:
-            seeds, sides = self._sides(architecture, sigma, *cells.values())
+            seeds, sides = self.sides(architecture, sigma, *cells.values())
             for measure in sides[0] if sides else ():
                 light, full, floor = (side[measure] for side in sides)
                 if not full.images.any():
@@ -87,7 +87,7 @@ class Comparisons:
         more = self.config["more_finetuning"] if self.config["architectures"][architecture]["grid"] == "full" else []
         for finetuning in ("mixture", *more):
             for sigma in self.sigmas:
-                seeds, sides = self._sides(
+                seeds, sides = self.sides(
                     architecture, sigma, ("mixture", folder(finetuning)), (str(sigma), str(sigma))
                 )
                 for measure in sides[0] if sides else ():
@@ -110,7 +110,7 @@ class Comparisons:
         ]
         return markdown_table(head, rows), figures
 
-    def _sides(
+    def sides(
         self, architecture: str, sigma: float, *cells: tuple[str, str]
     ) -> tuple[list[int], list[dict[str, _Side]]]:
         """Seeds that all cells have, and each cell's measures over these."""
@@ -131,15 +131,21 @@ class Comparisons:
 
     def one_class(self, sigma: float, measure: str) -> float:
         """What a network reaches that answers the most frequent class of the test images to everything."""
+        return float(self.one_class_of_each(sigma, measure).mean())
+
+    def one_class_of_each(self, sigma: float, measure: str) -> NDArray[np.float64]:
+        """The same for each image: 0 for those of other classes."""
         labels = next(np.array(line["labels"]) for line in self.records.stages.values() if line["kind"] == "certify")
-        share = float(np.bincount(labels).max() / len(labels))
-        if measure != "ACR":
-            return share
+        its_own: NDArray[np.float64] = np.where(labels == np.bincount(labels).argmax(), 1.0, 0.0)
+        return its_own * self._radius_of_a_constant(sigma) if measure == "ACR" else its_own
+
+    def _radius_of_a_constant(self, sigma: float) -> float:
+        """The radius at which the rule stops where every draw gives the same class."""
         settings = rule(self.config["certification"] | {"sigma": sigma})
         looks = make_rule(**settings).looks  # type: ignore[union-attr]
         for k in range(1, len(looks) + 1):
             p_lower = sequential_lower_bound(looks[:k], looks, settings["alpha"]).max()
             radius = float(l2_radius(p_lower, sigma))
             if radius >= settings["targets"][-1]:
-                return share * radius
-        return share * float(settings["targets"][-1])
+                return radius
+        return float(settings["targets"][-1])

@@ -30,6 +30,7 @@ def build(given: Command) -> None:
         name: table if name.startswith("compute") else f"*{tables.scale(name)}*\n\n{table}"
         for name, (table, _) in made.items()
     }
+    texts["summary"] = tables.verdicts.summary()
     values = _plain({"scale": tables.scale("")} | {name: value for name, (_, value) in made.items()})
     page, summary = given.docs / "smoothing_transfer.md", given.docs / "results" / "smoothing_transfer.json"
     publish(scale, texts, values, page, summary, given.output)

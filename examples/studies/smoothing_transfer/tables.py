@@ -11,6 +11,7 @@ from examples.studies.smoothing_transfer.cells import Records
 from examples.studies.smoothing_transfer.comparisons import Comparisons
 from examples.studies.smoothing_transfer.formats import Table, both, number, percent
 from examples.studies.smoothing_transfer.plan import CLAIM_CELLS, folder
+from examples.studies.smoothing_transfer.verdicts import Verdicts
 
 
 COHEN: dict[float, dict[float, float]] = {
@@ -31,10 +32,11 @@ class Tables:
         self.config, self.records = config, records
         self.sigmas, self.seeds = config["sigmas"], config["seeds"]
         self.compare = Comparisons(config, records)
+        self.verdicts = Verdicts(config, self.compare)
 
     def all(self) -> dict[str, Table]:
         """Every table by the name of its marker in the report."""
-        made = {}
+        made = self.verdicts.all()
         for name, about in self.config["architectures"].items():
             made[f"claim1-{name}"] = self.compare.claim_one(name)
             cells = {tuple(cell) for cell in about.get("cells", CLAIM_CELLS)}
