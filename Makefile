@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check reports test-slow test-attack test-lowest test-torchvision benchmark bench-certification gpu clone-check
+.PHONY: demo test check docs reports test-slow test-attack test-lowest test-torchvision benchmark bench-certification gpu clone-check
 .DELETE_ON_ERROR:
 
 # Exact tested versions. torch comes first, by its exact version, so that no newer and much larger build is taken.
@@ -22,7 +22,11 @@ check: $(VENV)/installed
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-test: check
+# The documentation site, docs/_build/index.html. Warnings are errors; links inside are checked.
+docs: $(VENV)/installed
+	$(RUN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build
+
+test: check docs
 	$(RUN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 # Minutes, not seconds: long statistical checks, kills at random moments, the examples end to end.

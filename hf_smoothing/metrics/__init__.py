@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 
 
+__all__ = ["certified_accuracy_path"]
+
+
 def certified_accuracy_path() -> str:
     """The folder to pass to `evaluate.load`; works offline.
 

@@ -1,0 +1,53 @@
+"""The documentation site: `make docs`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "docs"))
+
+project = "hf_smoothing"
+author = "The hf_smoothing authors"
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
+    "_extensions.docstrings",
+    "_extensions.links",
+    "_extensions.rooms",
+    "_extensions.command_line",
+]
+exclude_patterns = ["_build", "_extensions"]
+html_theme = "furo"
+html_title = "hf_smoothing"
+html_static_path: list[str] = []
+html_show_sourcelink = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+copybutton_exclude = ".linenos, .gp"
+# The inventories of others are on the network: a build without it links to nothing outside.
+intersphinx_mapping = (
+    {
+        "python": ("https://docs.python.org/3", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+        "transformers": ("https://huggingface.co/docs/transformers/main/en", None),
+        "datasets": ("https://huggingface.co/docs/datasets/main/en", None),
+    }
+    if os.environ.get("DOCS_ONLINE")
+    else {}
+)
