@@ -65,7 +65,8 @@ reports: $(VENV)/installed
 benchmark: $(VENV)/installed
 	$(RUN)/python tests/benchmarks/main_job.py
 
-# Figures of certification, written to docs/results/certification.json; an hour on two CPU cores. QUICK=--quick: two minutes, nothing written.
+# Figures of certification, written to docs/results/certification.json; an hour on two CPU cores, and ART is installed into .venv-art for one of
+# them. QUICK=--quick: a few minutes, nothing written, nothing installed.
 bench-certification: $(VENV)/installed
 	$(RUN)/python tests/benchmarks/certification.py $(QUICK)
 

@@ -1,8 +1,10 @@
 """Figures of certification, written to docs/results/certification.json: `make bench-certification`.
 
-Speeds are ratios within one run, taken in turns, since machines are shared and noisy. `--quick` (under two minutes) prints
-the figures of a small workload and writes nothing. The speedups need a classifier of CIFAR-10 (`--model`) and the data set
-(`--data`); the command that made the model is in docs/certification.md.
+Speeds are ratios within one run, taken in turns, since machines are shared and noisy. `--quick` (a few minutes) prints the figures
+of a small workload and writes nothing. All that is needed is in the repository: 2,000 training and 500 test images, and the small mixture
+backbone, which is finetuned on them first. With `--dataset uoft-cs/cifar10`, or a folder of its parquet files, the classifier learns from
+the whole set, as for the figures in docs/certification.md; the 500 test images are the same. `--model` takes another classifier. The
+comparison with ART installs it into `.venv-art` from the package index.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import torch
 from certification_accuracy import accuracy_difference
-from certification_shared import SIGMA, keep, test_split
+from certification_shared import EMBEDDED, ROOT, SIGMA, every_20th, keep, small_classifier
 from certification_speed import certify_over_forward
 from certification_speedup import speedups
 from networks import NETWORKS
@@ -42,7 +44,8 @@ def two_ranks(args: argparse.Namespace) -> None:
     seconds = {1: [], 2: []}
     for _ in range(1 if args.quick else 2):
         for ranks, found in seconds.items():
-            found.append(float(_child("ranks", "200" if args.quick else "2000", args.model, args.data, ranks=ranks)))
+            words = ("200" if args.quick else "2000", small_classifier(args), str(args.dataset))
+            found.append(float(_child("ranks", *words, ranks=ranks)))
     best = {ranks: statistics.median(found) for ranks, found in seconds.items()}
     keep("two_ranks_over_one", "resnet-small", round(best[1] / best[2], 3), args, seconds=seconds, threads_per_rank=1)
 
@@ -64,9 +67,9 @@ def child(what: str, words: list[str]) -> None:
         certify(model, torch.rand(2, 3, 32, 32), sigma=SIGMA, mode="fixed", n=int(words[0]), seed=0)
         print("RESULT", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
-    n, path, data = words
+    n, path, dataset = words
     model = SmoothedClassifier.from_pretrained(path).eval()
-    pixels = PixelDataset(test_split(data), 32, id2label=model.config.id2label)
+    pixels = PixelDataset(every_20th(argparse.Namespace(dataset=dataset)), 32, id2label=model.config.id2label)
     from accelerate.utils import broadcast_object_list
 
     from hf_smoothing.certification import process_state
@@ -77,7 +80,7 @@ def child(what: str, words: list[str]) -> None:
         broadcast_object_list(folder)
     began = time.perf_counter()
     certify_dataset(
-        model, pixels, folder[0], sigma=SIGMA, targets=(0.0, 0.5), n=int(n), indices=range(0, 1200, 20), dtype="bfloat16",
+        model, pixels, folder[0], sigma=SIGMA, targets=(0.0, 0.5), n=int(n), indices=range(60), dtype="bfloat16",
         channels_last=True, copies_per_batch=64, progress=False,
     )  # fmt: skip
     if state.is_main_process:
@@ -97,9 +100,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-art", action="store_true", help="leave out the comparison with ART, which installs it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--model", default="runs/cifar-mixture", help="a SmoothedClassifier of CIFAR-10")
-    parser.add_argument("--data", default="../shared/data/cifar10", help="CIFAR-10 as a folder of parquet files")
-    parser.add_argument("--runs", default="runs", help="where the run folders go")
+    parser.add_argument("--model", help="a SmoothedClassifier of CIFAR-10; made by default")
+    parser.add_argument(
+        "--dataset", default=EMBEDDED, help="CIFAR-10: its name on the Hub, or a folder of parquet files (%(default)s)"
+    )
+    parser.add_argument("--runs", default=ROOT / "runs", help="where classifier and run folders go (%(default)s)")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from certification_shared import ALPHA, SIGMA, TARGETS, keep
+from certification_shared import ALPHA, SIGMA, TARGETS, keep, name_of, pixels_of
 
 from hf_smoothing import PixelDataset
 from hf_smoothing.certification import (
@@ -27,7 +27,7 @@ def accuracy_difference(args: argparse.Namespace) -> None:
     """(b) Certified accuracy by the sequential rules and by fixed n from the same draws of a real, if tiny, classifier."""
     images, labels = _pixels(args, "test")
     network = tiny_classifier(args)
-    count, n = (20, 2_000) if args.quick else (2_000, 100_000)
+    count, n = (20, 2_000) if args.quick else (min(2_000, len(images)), 100_000)
     images, labels = images[:: len(images) // count][:count], labels[:: len(labels) // count][:count]
     targets = TARGETS[:-2] if args.quick else TARGETS  # the last are out of reach of few draws
     rules = {
@@ -83,7 +83,7 @@ def accuracy_difference(args: argparse.Namespace) -> None:
     for key in rules:
         keep(
             "max_accuracy_difference_points" if key == "union bound" else "max_accuracy_difference_points_error_spending",
-            "MLP on CIFAR-10 at 16 px", round(float(np.abs(curves[key] - curves["fixed"]).max()), 3), args,
+            f"MLP on {name_of(args)} at 16 px", round(float(np.abs(curves[key] - curves["fixed"]).max()), 3), args,
             radii=targets, fixed=curves["fixed"].round(2).tolist(), sequential=curves[key].round(2).tolist(), images=count, n=n,
             mean_draws=round(float(np.mean([row[2] for row in found[key].values()])), 1), sigma=SIGMA, alpha=ALPHA, noise="grid",
         )  # fmt: skip
@@ -112,9 +112,6 @@ def tiny_classifier(args: argparse.Namespace) -> Callable[[torch.Tensor], torch.
 
 
 def _pixels(args: argparse.Namespace, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    from datasets import load_dataset
-
-    part = f"{split}[:500]" if args.quick else split
-    decoded = PixelDataset(load_dataset(args.data, split=part), 16).decode(progress=False)
+    decoded = PixelDataset(pixels_of(args, split, 500 if args.quick else None), 16).decode(progress=False)
     assert decoded.labels is not None
     return decoded.pixels.float() / 255, decoded.labels
