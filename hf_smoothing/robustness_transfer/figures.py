@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_smoothing.drawing import legend_above, new_figure, points, series, shifts
 from hf_smoothing.robustness_transfer.findings import Robustness
 from hf_smoothing.robustness_transfer.records import Key, Records, pair_of
+from hf_smoothing.robustness_transfer.settings import ROLES
+from hf_smoothing.statistics import interval
 
 
-COLOURS = {"pretrained": "tab:green", "finetuned": "tab:blue", "standard": "tab:orange"}
 KINDS = {"clean": "clean images", "attacked": "attacked images", "universal": "universally perturbed images"}
 
 
@@ -19,33 +21,28 @@ def robustness(found: Sequence[Robustness]) -> Any:
     """Accuracy against the radius, one row per norm and one column per attack."""
     norms = list(dict.fromkeys(one.norm for one in found))
     attacks = list(dict.fromkeys(one.attack for one in found))
-    figure, axes = _figure(len(norms), len(attacks))
+    figure, panels = new_figure(0.6 + 2.6 * len(norms), len(norms), len(attacks))
     for one in found:
-        ax = axes[norms.index(one.norm)][attacks.index(one.attack)]
+        panel = panels[norms.index(one.norm), attacks.index(one.attack)]
         scale = 255.0 if one.norm == "linf" else 1.0
         x = [epsilon * scale for epsilon in one.epsilons]
-        for role, rows in one.accuracy.items():
-            values = np.array(rows) * 100
-            ax.plot(x, values[:, 0], "o-", color=COLOURS[role], markersize=3, label=role)
-            ax.fill_between(x, values[:, 1], values[:, 2], color=COLOURS[role], alpha=0.15)
-        ax.set(
-            title=f"{one.attack}, {one.norm}",
-            ylim=(0, 100),
-            xlabel="radius" + (" x 255" if scale > 1 else ""),
-            ylabel="accuracy, %",
-        )
-        ax.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
+        roles = [role for role in ROLES if role in one.accuracy]
+        for role, shift in zip(roles, shifts(len(roles), x), strict=True):
+            _points(panel, x, 100 * np.array(one.accuracy[role]).T, role, float(shift))
+        unit = "1/255" if scale > 1 else "[0, 1] pixel units"
+        panel.set(title=f"{one.attack}, {one.norm}", ylim=(0, 100), xlabel=f"radius, {unit}", ylabel="accuracy, %")
+        panel.grid(alpha=0.3)
+    legend_above(figure, panels[0, 0], len(ROLES))
     return figure
 
 
 def similarity(records: Records) -> Any:
     """Linear CKA between the layers of each pair of networks, one row per pair and one column per kind of images."""
     pairs = list(dict.fromkeys(pair for kind in KINDS for pair in records.get(Key("similarity", kind), {})))
-    figure, axes = _figure(len(pairs), len(KINDS), width=3.4, height=3.2)
+    figure, axes = new_figure(2.9 * len(pairs), len(pairs), len(KINDS))
     for i, pair in enumerate(pairs):
         for j, kind in enumerate(KINDS):
-            ax, record = axes[i][j], records.get(Key("similarity", kind), {}).get(pair)
+            ax, record = axes[i, j], records.get(Key("similarity", kind), {}).get(pair)
             if record is None:
                 ax.set_axis_off()
                 continue
@@ -65,42 +62,33 @@ def similarity(records: Records) -> Any:
 
 
 def frequency(records: Records) -> Any:
-    """Accuracy and confidence on low and high frequencies."""
-    figure, axes = _figure(2, 2, width=4.2)
-    for role in COLOURS:
-        record = records.get(Key("frequency", role))
-        if record is None:
-            continue
-        for j, part in enumerate(("low", "high")):
+    """Accuracy with its interval, and mean confidence, on low and high frequencies."""
+    figure, panels = new_figure(5.6, 2, 2)
+    found = {role: record for role in ROLES if (record := records.get(Key("frequency", role))) is not None}
+    for j, part in enumerate(("low", "high")):
+        accuracies, confidences = panels[:, j]
+        for role, record in found.items():
             x = [entry["radius"] for entry in record[part]]
-            for i, values in enumerate(
-                (
-                    [100 * e["right"].count("1") / len(e["right"]) for e in record[part]],
-                    [100 * e["confidence"] for e in record[part]],
-                )
-            ):
-                axes[i][j].plot(x, values, "o-", color=COLOURS[role], markersize=3, label=role)
-                side = "up to" if part == "low" else "above"
-                axes[i][j].set(
-                    title=f"{part} frequencies",
-                    xlabel=f"kept: {side} this many cycles per image",
-                    ylabel=("accuracy, %", "confidence, %")[i],
-                    ylim=(0, 100),
-                )
-                axes[i][j].grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
+            count, images = [entry["right"].count("1") for entry in record[part]], len(record[part][0]["right"])
+            shift = float(shifts(len(found), x)[list(found).index(role)])
+            shares = np.array([np.array(count) / images, *interval(count, images, 0.95)])
+            _points(accuracies, x, 100 * shares, role, shift)
+            confidence = 100 * np.array([entry["confidence"] for entry in record[part]])
+            _points(confidences, x, [confidence] * 3, role, shift)
+        for panel, shown in ((accuracies, "accuracy, %"), (confidences, "mean confidence, %")):
+            side = "up to" if part == "low" else "above"
+            kept = f"kept: {side} this many cycles per image"
+            panel.set(title=f"{part} frequencies", xlabel=kept, ylabel=shown, ylim=(0, 100))
+            panel.grid(alpha=0.3)
+    legend_above(figure, panels[0, 0], len(ROLES))
     return figure
+
+
+def _points(panel: Any, x: Any, shares: Any, role: str, shift: float) -> None:
+    """A role's values (value, lower and upper limit) in its own style."""
+    points(panel, x, *shares, label=role, style=series(ROLES.index(role)), shift=shift)
 
 
 def _short(name: str) -> str:
     last = name.rsplit(".", 1)[-1]
     return f"block {last}" if last.isdigit() else last
-
-
-def _figure(rows: int, columns: int, width: float = 3.2, height: float = 2.6) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)

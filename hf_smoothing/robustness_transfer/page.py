@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.robustness_transfer import figures
-from hf_smoothing.robustness_transfer.figures import COLOURS, KINDS
+from hf_smoothing.robustness_transfer.figures import KINDS
 from hf_smoothing.robustness_transfer.findings import (
     Robustness,
     Universal,
@@ -21,6 +21,7 @@ from hf_smoothing.robustness_transfer.findings import (
     universal,
 )
 from hf_smoothing.robustness_transfer.records import Key, Records, pair_of, read_analysis
+from hf_smoothing.robustness_transfer.settings import ROLES
 
 
 SIMILARITY = (
@@ -68,7 +69,7 @@ def write_page(output: str | os.PathLike[str]) -> Path:
 
 def _head(about: dict[str, Any], said: dict[str, str]) -> str:
     settings, facts = about["settings"], about["about"]
-    rows = [[role, facts.get("paths", {}).get(role, ""), f"{settings['parameters'][role]:,}"] for role in COLOURS]
+    rows = [[role, facts.get("paths", {}).get(role, ""), f"{settings['parameters'][role]:,}"] for role in ROLES]
     data = facts.get("dataset", {})
     summary = "".join(f"<li>{html.escape(text)}</li>" for text in said.values())
     return (
@@ -123,7 +124,7 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
 
 
 def _universal_table(one: Universal) -> str:
-    roles = list(COLOURS)
+    roles = list(ROLES)
     rows = []
     for source in (*roles, "random"):
         cells = []

@@ -14,6 +14,7 @@ from hf_smoothing.robustness_transfer.findings import robustness
 from hf_smoothing.robustness_transfer.page import write_page
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, read_analysis
 from hf_smoothing.robustness_transfer.settings import ROLES
+from hf_smoothing.statistics import interval
 
 
 @pytest.fixture
@@ -45,11 +46,17 @@ def test_each_network_has_its_line_and_its_interval(folder):
     _, records = read_analysis(folder)
     figure = figures.robustness(robustness(records))
     (axes,) = figure.axes
-    lines = {line.get_label(): line for line in axes.lines}
+    lines = {container.get_label(): container.lines[0] for container in axes.containers}
     assert list(lines) == list(ROLES)
-    assert lines["standard"].get_xdata() == pytest.approx([0.0, 1.0, 2.0])  # in steps of 255
+    assert lines["standard"].get_xdata() == pytest.approx(
+        [0.0, 1.0, 2.0], abs=0.05
+    )  # in steps of 255, beside the others
     assert lines["standard"].get_ydata() == pytest.approx([90.0, 60.0, 20.0])
-    assert len(axes.collections) == len(ROLES)
+    assert len(axes.collections) == len(ROLES) == len(axes.containers)
+    lower, upper = interval([90], 100, 0.95)
+    bar = next(c for c in axes.containers if c.get_label() == "standard").lines[2][0].get_segments()[0]
+    assert bar[:, 1] == pytest.approx([100 * lower[0], 100 * upper[0]])
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines.values()}) == len(ROLES)
 
 
 def test_a_folder_without_an_analysis_is_refused(tmp_path):
@@ -79,7 +86,11 @@ def test_the_picture_of_frequencies_counts_what_is_right():
     part = [{"radius": 2, "right": "1100", "confidence": 0.75}, {"radius": 4, "right": "1110", "confidence": 0.5}]
     figure = figures.frequency({Key("frequency", "finetuned"): {"low": part, "high": part[:1]}})
     low, high, confidence, _ = figure.axes
-    assert [line.get_label() for line in low.lines] == ["finetuned"]
+    (container,) = low.containers
+    assert container.get_label() == "finetuned"
+    lower, upper = interval([2, 3], 4, 0.95)
+    bars = np.array(container.lines[2][0].get_segments())
+    np.testing.assert_allclose(bars[:, :, 1], 100 * np.array([lower, upper]).T)
     assert low.lines[0].get_xydata().tolist() == [[2.0, 50.0], [4.0, 75.0]]
     assert high.lines[0].get_xydata().tolist() == [[2.0, 50.0]]
     assert confidence.lines[0].get_ydata().tolist() == [75.0, 50.0]
