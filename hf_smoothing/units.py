@@ -28,6 +28,20 @@ def diameter(shape: Sequence[int]) -> float:
     return math.sqrt(math.prod(shape))
 
 
+def implied_linf(radius: float, shape: Sequence[int]) -> float:
+    """The l-infinity radius that an l2 radius implies: each pixel may change by so much, all of them at once; rounded down.
+
+    Args:
+        radius: l2 radius in [0, 1] pixel units.
+        shape: Shape of an image, (channels, height, width).
+
+    >>> implied_linf(0.5, (3, 32, 32)) < 0.5 / 3072**0.5, round(255 * implied_linf(0.5, (3, 32, 32)), 2)
+    (True, 2.3)
+    """
+    # Two roundings, of the root and of the quotient, are undone by two steps down.
+    return max(0.0, math.nextafter(math.nextafter(radius / diameter(shape), 0.0), 0.0))
+
+
 def check_sigma(sigma: float) -> float:
     """Return `sigma` as a float if it is a noise level in [0, 1] pixel units.
 

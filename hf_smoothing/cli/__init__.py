@@ -1,4 +1,4 @@
-"""`hf-smoothing certify | report | attack | robustness-transfer`."""
+"""`hf-smoothing certify | report | attack | robustness-transfer | env`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_smoothing import __version__
-from hf_smoothing.cli import attack, certify, report, robustness_transfer
+from hf_smoothing.cli import attack, certify, env, report, robustness_transfer
 from hf_smoothing.cli.options import in_flags
 
 
@@ -47,6 +47,6 @@ def build_parser() -> argparse.ArgumentParser:
     # An abbreviation would change its meaning with the next option.
     exact: Any = functools.partial(argparse.ArgumentParser, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=exact)
-    for command in (certify, report, attack, robustness_transfer):
+    for command in (certify, report, attack, robustness_transfer, env):
         command.add(commands)
     return parser

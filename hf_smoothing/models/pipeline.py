@@ -14,6 +14,7 @@ from hf_smoothing.certification import Certificate
 from hf_smoothing.certification.options import CertifyOptions, options_of
 from hf_smoothing.data.processors import framing_of
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
+from hf_smoothing.units import implied_linf
 
 
 TASK = "certified-image-classification"
@@ -30,12 +31,13 @@ class CertifiedImageClassificationPipeline(Pipeline):
     The noise is fresh at every call unless a `seed` is given.
 
     Returns, for each image, a dictionary: "label", its name, or None on an abstention; "radius" in [0, 1] pixel units at the certified
-    resolution, rounded by nothing; "draws" made; "alpha", the probability that this is wrong; "sigma"; "noise_kind" and "threat_model": which
+    resolution, unrounded; "grey_levels", the same in 8-bit grey levels (255 times), and "linf_radius", by how much all pixels may change at
+    once; "draws" made; "alpha", the probability that this is wrong; "sigma"; "noise_kind" and "threat_model": which
     perturbed images the radius is about.
 
     >>> classify = pipeline("certified-image-classification", model="path/or/hub-id")  # doctest: +SKIP
     >>> classify("cat.png", n=10_000)  # doctest: +SKIP
-    {'label': 'cat', 'radius': 0.61, 'draws': 513, 'alpha': 0.001, 'sigma': 0.25, 'noise_kind': 'grid', 'threat_model': ...}
+    {'label': 'cat', 'radius': 0.61, 'grey_levels': 155.5, 'linf_radius': 0.011, 'draws': 513, 'alpha': 0.001, 'sigma': 0.25, 'noise_kind': 'grid', 'threat_model': ...}
     """
 
     _load_processor = False
@@ -85,10 +87,13 @@ class CertifiedImageClassificationPipeline(Pipeline):
     def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
         """A certificate to a dictionary of plain values."""
         found = model_outputs["certificates"]
+        framing = self.model.config.framing()
         certificate: Certificate = found[0] if isinstance(found, list) else found
         return {
             "label": None if certificate.abstained else self.model.config.id2label[certificate.prediction],
             "radius": certificate.radius,
+            "grey_levels": 255.0 * certificate.radius,
+            "linf_radius": implied_linf(certificate.radius, (framing.channels, *framing.size)),
             "draws": certificate.draws,
             "alpha": certificate.alpha,
             "sigma": certificate.sigma,

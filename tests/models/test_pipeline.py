@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from inspect import Parameter, signature
 
 import pytest
@@ -15,7 +16,7 @@ from tests.support.tiny import NAMES, SIZE, pil_images, pixels, plain, smoothed
 
 
 OPTIONS = {"n0": 5, "n": 60, "targets": [0.0, 0.05, 0.1]}
-KEYS = {"label", "radius", "draws", "alpha", "sigma", "noise_kind", "threat_model"}
+KEYS = {"label", "radius", "grey_levels", "linf_radius", "draws", "alpha", "sigma", "noise_kind", "threat_model"}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,9 @@ def expected(image, **options):
     batch = NoisyImageProcessor(size=SIZE, do_normalize=False)(image, return_tensors="pt")["pixel_values"]
     (certificate,) = smoothed("resnet").certify(batch, **options)
     label = None if certificate.abstained else NAMES[certificate.prediction]
-    found = {key: getattr(certificate, key) for key in KEYS - {"label"}}
-    return {"label": label, **found}
+    found = {key: getattr(certificate, key) for key in KEYS - {"label", "grey_levels", "linf_radius"}}
+    linf = pytest.approx(certificate.radius / math.prod(batch.shape[1:]) ** 0.5, rel=1e-12)
+    return {"label": label, "grey_levels": 255 * certificate.radius, "linf_radius": linf, **found}
 
 
 def test_one_image_and_a_list(folder):

@@ -42,7 +42,7 @@ ARROWS = {
         "statistics",
         "types",
     },
-    "models": {"certification", "data", "noise", "preprocessing", "pixels", "statistics"},
+    "models": {"certification", "data", "noise", "preprocessing", "pixels", "statistics", "units"},
     "metrics": {"statistics"},
     "interval": {"certification", "data", "pixels", "preprocessing", "records", "statistics", "training", "types"},
     "reports": {"drawing", "statistics", "records", "units"},
