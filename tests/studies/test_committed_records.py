@@ -70,8 +70,12 @@ def test_pictures_are_drawn_again(rebuilt, folder):
 
 
 def test_every_picture_is_shown_by_a_page():
-    shown = {name for page in DOCS.glob("*.md") for name in re.findall(r"\]\((figures/[^)]+)\)", page.read_text())}
-    assert {str(path.relative_to(DOCS)) for path in (DOCS / "figures").rglob("*.*")} == shown
+    shown = {
+        (page.parent / name).resolve()
+        for page in DOCS.rglob("*.md")
+        for name in re.findall(r"\]\(((?:\.\./)*figures/[^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert {path.resolve() for path in (DOCS / "figures").rglob("*.*")} == shown
 
 
 def test_every_picture_is_drawn():
