@@ -82,8 +82,7 @@ def publish(
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     left = dict(texts)
     for name, body in texts.items():
-        pattern = rf"(<!-- table {re.escape(scale)} {re.escape(name)} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda found, body=body: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
+        text, count = fill(text, f"{scale} {name}", body)
         if count:
             del left[name]
     if len(left) < len(texts):
@@ -99,6 +98,12 @@ def publish(
         (elsewhere / "report.md").write_text(shown + "\n", encoding="utf-8")
     where = f"{', '.join(left)}, now in {elsewhere / 'report.md'}" if left else "none"
     print(f"Tables without a place in {page.name}: {where}")
+
+
+def fill(text: str, name: str, body: str) -> tuple[str, int]:
+    """Put a body between `<!-- table NAME -->` and `<!-- end -->`; how many such places there were."""
+    pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
+    return re.subn(pattern, lambda found: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)
 
 
 def _without_nan(value: Any) -> Any:

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from examples.studies import tradeoff
+from examples.studies import benchmarks, sources, tradeoff
 from examples.studies.command import DOCS, main
 
 
 def parts(docs: Path) -> dict[str, Callable[[], None]]:
-    """What is rebuilt, by name: each study at each scale that has records, and the interval page."""
+    """What is rebuilt, by name: each study at each scale that has records, and the pages on interval bounds, certification and records."""
     records = sorted((docs / "results").glob("*-*.jsonl"))
     studies: dict[str, Callable[[], None]] = {file.stem: partial(_study, file.stem, docs) for file in records}
-    return studies | {"interval": partial(tradeoff.rebuild, docs)}
+    pages = {"interval": tradeoff.rebuild, "certification": benchmarks.rebuild, "records": sources.rebuild}
+    return studies | {name: partial(made, docs) for name, made in pages.items()}
 
 
 def _study(name: str, docs: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from examples.studies.labels import one_class_for_all
 from examples.studies.pages import markdown_table, publish
+from examples.studies.verdicts import listed
 from hf_smoothing.drawing import COLOURS, FLOOR, MARKERS, legend_above, new_figure, points, save, series
 from hf_smoothing.records import Run, read_json
 from hf_smoothing.reports import columns
@@ -32,8 +33,21 @@ def add(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -> None:
     floor = one_class_for_all(docs, found["dataset"], results[0]["images"], spread=False)
     plot(results, docs / "figures" / "interval" / f"{name}.png", found["arguments"]["published"], floor)
     publish(
-        name, {"networks": table(results)}, found, docs / "interval.md", docs / "results" / "interval.json", elsewhere
+        name,
+        {"networks": table(results), "equal accuracy": at_equal_accuracy(found)},
+        found,
+        docs / "interval.md",
+        docs / "results" / "interval.json",
+        elsewhere,
     )
+
+
+def at_equal_accuracy(found: dict[str, Any]) -> str:
+    """A sentence on the ratios of ACR of a record; they have no interval."""
+    ratios = found["acr_over_that_of_fixed_at_accuracy"]
+    known = [f"{ratio:g} times at {accuracy}%" for accuracy, ratio in ratios.items() if ratio is not None]
+    said = listed(known) if known else "not measured"
+    return f"ACR of adaptive over that of fixed radii at equal accuracy, on straight lines between the points: {said}."
 
 
 def figures(run: Run, largest: float, thresholds: list[float]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from matplotlib.image import imread
 
 from examples.studies.command import DOCS
 from examples.studies.reports import parts, rebuild
+from examples.studies.sources import pages, source
 
 
 STUDIES = ["smoothing_transfer", "robustness_transfer", "training_methods"]
-PAGES = [*(f"{study}.md" for study in STUDIES), "interval.md"]
+PAGES = [*(f"{study}.md" for study in STUDIES), "interval.md", "certification.md", "records.md"]
 DRAWN = ["smoothing_transfer/cpu", "robustness_transfer/cpu", "training_methods/cpu", "interval"]
 NOISE = {"gallery.png"}  # whose last bits are those of the processor that drew it
 CONSTRAINTS = (DOCS.parent / "constraints.txt").read_text(encoding="utf-8")
@@ -31,14 +32,16 @@ def rebuilt(tmp_path_factory):
         file = docs / "results" / f"{study}.json"
         kept = {name: value for name, value in json.loads(file.read_text()).items() if name != "cpu"}
         file.write_text(json.dumps(kept))
-    for page in PAGES:
-        (docs / page).write_text(emptied((DOCS / page).read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.copy(DOCS / "hand_checked.json", docs)
+    for page in DOCS.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        (docs / page.name).write_text(emptied(text) if page.name in PAGES else text, encoding="utf-8")
     rebuild(docs)
     return docs
 
 
 def test_all_records_are_used():
-    assert set(parts(DOCS)) == {*(f"{study}-cpu" for study in STUDIES), "interval"}
+    assert set(parts(DOCS)) == {*(f"{study}-cpu" for study in STUDIES), "interval", "certification", "records"}
     assert (DOCS.parent / "Makefile").read_text(encoding="utf-8").count("-m examples.studies.reports") == 1
 
 
@@ -88,6 +91,16 @@ def test_a_table_without_a_place_is_refused(tmp_path):
     (tmp_path / "training_methods.md").write_text(re.sub("<!-- table cpu sigma-0.5 -->\n", "", page), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"training_methods.md has no place for sigma-0.5. Add `<!-- table cpu NAME"):
         parts(tmp_path)["training_methods-cpu"]()
+
+
+def test_a_table_whose_record_is_not_known_is_refused(tmp_path):
+    (tmp_path / "guide.md").write_text("<!-- table speed of light -->\n<!-- end -->\n", encoding="utf-8")
+    with pytest.raises(
+        SystemExit, match=r"The record of 'speed of light' in guide.md is not known. Add it to `source`"
+    ):
+        pages(tmp_path)
+    assert source(DOCS, "interval", "adaptive-mnist networks")[0] == "`results/interval.json`"
+    assert source(DOCS, "training_methods", "cpu sigma-0.5")[0] == "`results/training_methods-cpu.jsonl`"
 
 
 def flat(value, above=()):

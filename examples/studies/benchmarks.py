@@ -1,0 +1,123 @@
+"""Tables of the pages on certification and interval bounds, from what their benchmarks measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.studies.pages import fill, markdown_table
+from hf_smoothing.records import read_json
+
+
+Details = dict[str, Any]
+
+
+def rebuild(docs: Path) -> None:
+    """Put the tables into their pages.
+
+    Raises:
+        SystemExit: If a page has no place for its table.
+    """
+    for subject, name, made in (
+        ("certification", "certification figures", certification),
+        ("interval", "interval covering", covering),
+    ):
+        page = docs / f"{subject}.md"
+        body = made(read_json(docs / "results" / f"{subject}.json") or {})
+        text, count = fill(page.read_text(encoding="utf-8"), name, body)
+        if count != 1:
+            raise SystemExit(f"{page.name} must have one place `<!-- table {name} -->`, got {count}.")
+        page.write_text(text, encoding="utf-8")
+
+
+def covering(measured: dict[str, Any]) -> str:
+    """What covering float32 runs takes from the radii of interval bounds."""
+    about = measured["median_radius"]
+    rows = [
+        [name, one["images"], f"{one['real_arithmetic']:.6f}", f"{one['float32_runs']:.6f} ({100 * (1 - one['float32_runs'] / one['real_arithmetic']):.1f}% less)"]
+        for name, one in about["value"].items()
+    ]  # fmt: skip
+    head = [
+        f"{about['model']}, every {about['stride']}th test image",
+        "images",
+        "median radius, real arithmetic",
+        "median radius, float32 runs",
+    ]
+    return markdown_table(head, rows)
+
+
+def certification(measured: dict[str, Any]) -> str:
+    """A row for each network and device of each figure."""
+    rows = []
+    for key, (about, unit, how) in FIGURES.items():
+        for network, devices in measured[key]["value"].items():
+            for device, value in devices.items():
+                details = measured[key]["details"][network][device]
+                called = f"{network}, {device.upper()}"
+                rows.append([about, called, unit(value), how(details | {"key": key})])
+    return markdown_table(["what", "network, device", "measured", "how"], rows)
+
+
+def times(value: float) -> str:
+    return f"{value:g}x"
+
+
+def per_cent(value: float) -> str:
+    """Of a share; two digits, since some are near each other."""
+    return f"{100 * value:.2g}%"
+
+
+def _loop(d: Details) -> str:
+    ours = ", ".join(
+        [d["our_dtype"], *(["compiled"] if d.get("our_compiled") else []), f"batch {d['our_batch_size']}"]
+    )
+    return (
+        f"{d['fewer_draws']:g}x fewer copies, each {d['faster_per_draw']:g}x faster ({ours}; the loop in float32 at its best batch size, "
+        f"{d['baseline_batch_size']}); {d['threads']} thread(s)"
+    )
+
+
+def _art(d: Details) -> str:
+    seconds = np.atleast_1d(d["baseline_seconds_per_image"])
+    images = (
+        "one constant grey image"
+        if d["baseline_images_timed"] == 1
+        else f"each of {d['baseline_images_timed']} images"
+    )
+    return f"ART: {seconds.mean():.2f} s per image, timed on {images}; ours not compiled; {d['threads']} threads"
+
+
+def _draws(d: Details) -> str:
+    mean, radii = d["mean_draws"], "seven radii" if "seven" in d["key"] else "single radius 0.5"
+    union, spending = (f"{mean[f'{radii}, {way}']:,.1f}" for way in ("union bound", "error spending"))
+    return f"mean {union} per image; error spending {spending}; fixed n {d['fixed_draws']:,}"
+
+
+def _accuracy(d: Details) -> str:
+    return f"{len(d['radii'])} radii, same draws, {d['images']:,} images; {d['mean_draws']:,.1f} copies per image"
+
+
+def _quartiles(d: Details) -> str:
+    low, high = d["quartiles"]
+    return f"quartiles {low:.3f}-{high:.3f} of {d['rounds']} rounds, {d['dtype']}, {d['threads']} thread(s)"
+
+
+def _memory(d: Details) -> str:
+    return f"{max(d['peak_kib'].values()) / 1024:.0f} MiB at the peak"
+
+
+FIGURES: dict[str, tuple[str, Callable[[float], str], Callable[[Details], str]]] = {
+    "speedup_over_published_loop": ("whole table against the published loop", times, _loop),
+    "speedup_over_art": ("whole table against ART 1.20.1", times, _art),
+    "draws_ratio_seven_radii": ("fewer copies, seven radii", times, _draws),
+    "draws_ratio_single_radius": ("fewer copies, r = 0.5 alone", times, _draws),
+    "max_accuracy_difference_points": ("largest difference to fixed n in certified accuracy", lambda v: f"{v:g} points", _accuracy),
+    "certify_over_forward": ("certify / bare forward", lambda v: f"{v:.3f}", _quartiles),
+    "grid_noise_cost": ("grid noise / forward", per_cent, lambda d: f"float32 noise {per_cent(d['float32_noise_cost'])}"),
+    "two_ranks_over_one": ("two ranks over one", times, lambda d: f"{d['threads_per_rank']} thread(s) each, images that need different numbers of draws"),
+    "peak_memory_ratio_n100k_over_n1k": ("peak memory, n = 100,000 over n = 1,000", lambda v: f"{v:g}", _memory),
+}  # fmt: skip
+"""What the table calls a figure, how its value is written, and what is said of how it was measured."""

@@ -1,0 +1,49 @@
+"""What covering float32 runs takes from the radii of interval bounds, written to docs/results/interval.json.
+
+python tests/benchmarks/interval_covering.py model_cards/cnn7-linf-cifar10 --dataset path/to/cifar10 --largest 0.0345098
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from datasets import load_dataset
+from results import record
+
+from hf_smoothing import PixelDataset, SmoothedClassifier
+from hf_smoothing.interval import linf_certificates
+
+
+STRIDE = 50
+CASES = {"intervals": (200, False), "with `backward=True`": (40, True)}
+"""Number of images, and whether backward bounds are added."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--largest", type=float, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = SmoothedClassifier.from_pretrained(args.model).eval()
+    test = load_dataset(args.dataset, split="test")
+    images = PixelDataset(test.select(range(0, len(test), STRIDE)), model.config.size).decode().pixels.float() / 255
+    found = {}
+    for name, (count, backward) in CASES.items():
+        radii = {
+            covered: linf_certificates(
+                model, images[:count], largest=args.largest, cover_run=covered, backward=backward
+            )[1]
+            for covered in (False, True)
+        }
+        real, runs = (radii[covered].median().item() for covered in (False, True))
+        found[name] = {"images": count, "real_arithmetic": round(real, 6), "float32_runs": round(runs, 6)}
+    record(
+        "interval", "median_radius", found, seed=None, model=Path(args.model).name, stride=STRIDE, threads=1,
+        command=f"python tests/benchmarks/interval_covering.py {args.model} --dataset path/to/{Path(args.dataset).name} --largest {args.largest}",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
