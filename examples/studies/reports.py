@@ -18,10 +18,10 @@ from examples.studies.command import DOCS, main
 
 
 def parts(docs: Path) -> dict[str, Callable[[], None]]:
-    """What is rebuilt, by name: each study at each scale that has records, and the pages on interval bounds, certification and records."""
+    """What is rebuilt, by name: each study at each scale that has records, and the pages on interval bounds, certification and sources."""
     records = sorted((docs / "results").glob("*-*.jsonl"))
     studies: dict[str, Callable[[], None]] = {file.stem: partial(_study, file.stem, docs) for file in records}
-    pages = {"interval": tradeoff.rebuild, "certification": benchmarks.rebuild, "records": sources.rebuild}
+    pages = {"interval": tradeoff.rebuild, "certification": benchmarks.rebuild, "sources": sources.rebuild}
     return studies | {name: partial(made, docs) for name, made in pages.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where every figure of the pages comes from: the tables of docs/records.md."""
+"""Where every figure of the pages comes from: the tables of docs/sources.md."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def rebuild(docs: Path) -> None:
     Raises:
         SystemExit: If it has no place for a table, or a page shows something whose record is not known.
     """
-    page = docs / "records.md"
+    page = docs / "sources.md"
     text = page.read_text(encoding="utf-8")
     for name, body in (("pages", pages(docs)), ("benchmarks", benchmarks(docs)), ("facts", facts(docs))):
-        text, count = fill(text, f"records {name}", body)
+        text, count = fill(text, f"sources {name}", body)
         if count != 1:
-            raise SystemExit(f"{page.name} must have one place `<!-- table records {name} -->`, got {count}.")
+            raise SystemExit(f"{page.name} must have one place `<!-- table sources {name} -->`, got {count}.")
     page.write_text(text, encoding="utf-8")
 
 
@@ -35,7 +35,7 @@ def pages(docs: Path) -> str:
         shown: dict[tuple[str, str], list[str]] = {}
         for match in MADE.finditer(page.read_text(encoding="utf-8")):
             name = match["table"] or match["picture"]
-            if not name.startswith("records "):
+            if not name.startswith("sources "):
                 shown.setdefault(source(docs, page.stem, name), []).append(f"`{name.rpartition('/')[2]}`")
         rows += [[page.name, ", ".join(names), record, command] for (record, command), names in shown.items()]
     return markdown_table(["page", "tables and pictures", "record", "measured by"], rows)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIST = json.loads((ROOT / "docs" / "hand_checked.json").read_text(encoding="utf-8"))
 ALL = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (*ROOT.glob("docs/*.md"), ROOT / "README.md", *ROOT.glob("model_cards/**/README.md"))
+    for path in (*ROOT.glob("docs/**/*.md"), ROOT / "README.md", *ROOT.glob("model_cards/**/README.md"))
 )
 COVERED = [page for page in ALL if page not in LIST["exempt"]]
 NUMBER = r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"

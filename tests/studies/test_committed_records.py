@@ -17,7 +17,7 @@ from examples.studies.sources import pages, source
 
 
 STUDIES = ["smoothing_transfer", "robustness_transfer", "training_methods"]
-PAGES = [*(f"{study}.md" for study in STUDIES), "interval.md", "certification.md", "records.md"]
+PAGES = [*(f"{study}.md" for study in STUDIES), "interval.md", "certification.md", "sources.md"]
 DRAWN = ["smoothing_transfer/cpu", "robustness_transfer/cpu", "training_methods/cpu", "interval"]
 NOISE = {"gallery.png"}  # whose last bits are those of the processor that drew it
 CONSTRAINTS = (DOCS.parent / "constraints.txt").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def rebuilt(tmp_path_factory):
 
 
 def test_all_records_are_used():
-    assert set(parts(DOCS)) == {*(f"{study}-cpu" for study in STUDIES), "interval", "certification", "records"}
+    assert set(parts(DOCS)) == {*(f"{study}-cpu" for study in STUDIES), "interval", "certification", "sources"}
     assert (DOCS.parent / "Makefile").read_text(encoding="utf-8").count("-m examples.studies.reports") == 1
 
 
