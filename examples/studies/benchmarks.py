@@ -83,7 +83,7 @@ def _loop(d: Details) -> str:
 def _art(d: Details) -> str:
     seconds = np.atleast_1d(d["baseline_seconds_per_image"])
     images = (
-        "one constant grey image"
+        "one constant grey image, not on real ones"
         if d["baseline_images_timed"] == 1
         else f"each of {d['baseline_images_timed']} images"
     )
