@@ -188,21 +188,15 @@ def sentences(records: Records) -> dict[str, str]:
             f"its size does (difference {100 * fooled.carried.value:+.1f} points, 95% interval {100 * fooled.carried.low:+.1f} to "
             f"{100 * fooled.carried.high:+.1f}). A network that is fooled more easily by anything would show the same: compare the other rows."
         )
-    curves = alike(records, "clean")
-    near, far = curves.get(("pretrained", "finetuned"), []), curves.get(("pretrained", "standard"), [])
-    closeness = np.array([x - y for x, y in zip(near, far, strict=False)])  # networks may differ in depth
-    closeness = closeness[np.isfinite(closeness)]
-    images = min(
-        (record.get("images", 0) for record in records.get(Key("similarity", "clean"), {}).values()), default=0
-    )
-    if len(closeness) and images < FEW_FOR_CKA:
+    apart, images = closeness(records)
+    if len(apart) and images < FEW_FOR_CKA:
         said["similarity"] = f"CKA of {images} images is too noisy for a verdict, which takes at least {FEW_FOR_CKA}."
-    elif len(closeness):
+    elif len(apart):
         said["similarity"] = (
-            f"In {int((closeness > CKA_DIFFERENCE).sum())} of {len(closeness)} layers the finetuned network sees clean images more as the pretrained one does "
-            f"than the standard network (CKA higher by more than {CKA_DIFFERENCE}; the largest difference is {closeness[np.abs(closeness).argmax()]:+.2f})."
+            f"In {int((apart > CKA_DIFFERENCE).sum())} of {len(apart)} layers the finetuned network sees clean images more as the pretrained one does "
+            f"than the standard network (CKA higher by more than {CKA_DIFFERENCE}; the largest difference is {apart[np.abs(apart).argmax()]:+.2f})."
         )
-    gaps = {part: frequency_gap(records, part) for part in ("low", "high")}
+    gaps = {part: frequency_gap(records, part, at_matched_accuracy=True) for part in ("low", "high")}
     texts = []
     for part, gap in gaps.items():
         if gap is not None:
@@ -218,15 +212,42 @@ def sentences(records: Records) -> dict[str, str]:
             )
     if texts:
         said["frequency"] = (
-            f"Mean over the radii: {'; '.join(texts)}. A difference counts if p < 0.05, paired over images."
+            f"Mean over the radii, on the images that both get right unfiltered: {'; '.join(texts)}. A difference counts if p < 0.05, paired over images."
         )
     return said
 
 
-def frequency_gap(records: Records, part: str) -> Paired | None:
-    """Finetuned - standard of the accuracy on the "low" or the "high" part of the spectrum, mean over the radii, paired over images."""
+def closeness(records: Records) -> tuple[NDArray[np.float64], int]:
+    """By how much CKA with the pretrained network is higher for the finetuned than for the standard one, layer by layer from the front; and the number of images."""
+    curves = alike(records, "clean")
+    near, far = curves.get(("pretrained", "finetuned"), []), curves.get(("pretrained", "standard"), [])
+    apart = np.array([x - y for x, y in zip(near, far, strict=False)])  # networks may differ in depth
+    counts = [record.get("images", 0) for record in records.get(Key("similarity", "clean"), {}).values()]
+    return apart[np.isfinite(apart)], min(counts, default=0)
+
+
+def right_unattacked(records: Records, role: str) -> NDArray[np.bool_] | None:
+    """Which images a network gets right without an attack; None if it was not attacked."""
+    found = [record for key, record in records.items() if key.kind == "attack" and key.subject == role]
+    return np.array(from_bits(found[0]["right"][0])) if found and found[0]["epsilons"][0] == 0.0 else None
+
+
+def frequency_gap(records: Records, part: str, *, at_matched_accuracy: bool = False) -> Paired | None:
+    """Finetuned - standard of the accuracy on the "low" or the "high" part of the spectrum, mean over the radii, paired over images.
+
+    Args:
+        records: Records of the analysis.
+        part: Part of the spectrum.
+        at_matched_accuracy: Take the images that both get right unfiltered; all images where it was not measured which these are.
+
+    Returns:
+        None where it was not measured, or fewer than two images are left.
+    """
     sides = [records.get(Key("frequency", role)) for role in ("finetuned", "standard")]
     if None in sides:
         return None
     means = [np.mean([from_bits(entry["right"]) for entry in side[part]], axis=0) for side in sides]  # type: ignore[index]
-    return paired_difference(*means)
+    right = [right_unattacked(records, role) for role in ("finetuned", "standard")]
+    if at_matched_accuracy and right[0] is not None and right[1] is not None and len(right[0]) == len(means[0]):
+        means = [mean[right[0] & right[1]] for mean in means]
+    return paired_difference(*means) if len(means[0]) > 1 else None

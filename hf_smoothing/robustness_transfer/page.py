@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.robustness_transfer import figures
+from hf_smoothing.robustness_transfer.answer import answer, questions
 from hf_smoothing.robustness_transfer.figures import KINDS
 from hf_smoothing.robustness_transfer.findings import (
     Robustness,
@@ -40,7 +41,7 @@ def write_page(output: str | os.PathLike[str]) -> Path:
     about, records = read_analysis(output)
     said = sentences(records)
     found = robustness(records)
-    parts = [_head(about, said)]
+    parts = [_head(about, records)]
     if found:
         parts += [
             "<h2>Accuracy under attack</h2>",
@@ -67,21 +68,31 @@ def write_page(output: str | os.PathLike[str]) -> Path:
     return file
 
 
-def _head(about: dict[str, Any], said: dict[str, str]) -> str:
+def _head(about: dict[str, Any], records: Records) -> str:
     settings, facts = about["settings"], about["about"]
-    rows = [[role, facts.get("paths", {}).get(role, ""), f"{settings['parameters'][role]:,}"] for role in ROLES]
+    rows = [[role, short(facts.get("paths", {}).get(role, "")), f"{settings['parameters'][role]:,}"] for role in ROLES]
     data = facts.get("dataset", {})
-    summary = "".join(f"<li>{html.escape(text)}</li>" for text in said.values())
+    said, asked = answer(records), questions(records)
     return (
-        "<h1>Robustness transfer</h1>"
-        + f"<ul class='summary'>{summary}</ul>"
+        "<h1>Robustness transfer</h1><p>Is the finetuned network less robust because of its pretraining?</p>"
+        + (f"<p class='summary'>{html.escape(said)}</p>" if said else "")
+        + (_table(["question", "evidence, 95% interval", "verdict"], asked) if asked else "")
         + _table(["role", "model", "parameters"], rows)
         + _p(
-            f"{settings['images']} images of {data.get('id', 'the data set')}, {data.get('split', '')} split. Attacks of {settings['steps']} steps in [0, 1] "
+            f"{settings['images']} images of {short(str(data.get('id', 'the data set')))}, {data.get('split', '')} split. Attacks of {settings['steps']} steps in [0, 1] "
             f"pixels; an attack counts only inside its ball and the pixel range; seed {settings['seed']}. Intervals are 95%. Attacks are lower bounds of what "
-            "an adversary can do: certify with randomized smoothing for an upper one."
+            "an adversary can do: certify with randomized smoothing for an upper one. The networks differ in their pretraining, and in what follows from it."
         )
     )
+
+
+def short(path: str) -> str:
+    """The last two parts of a local path, since those above are of one machine; other names as they are.
+
+    >>> short("/home/me/runs/finetuned/model"), short("facebook/dinov2-small")
+    ('finetuned/model', 'facebook/dinov2-small')
+    """
+    return "/".join(path.rstrip("/").split("/")[-2:])
 
 
 def _robustness_table(found: Sequence[Robustness]) -> str:
@@ -184,9 +195,10 @@ h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #ddd; }}
 table {{ border-collapse: collapse; font-size: 13px; margin: 1rem 0; }}
 th, td {{ border: 1px solid #ccc; padding: 3px 7px; text-align: left; vertical-align: top; }}
 th {{ background: #f3f3f3; }}
+@media (max-width: 40rem) {{ body {{ margin: 1rem auto; }} table {{ font-size: 12px; }} th, td {{ padding: 2px 4px; overflow-wrap: anywhere; }} }}
 .wide {{ overflow-x: auto; }}
 figure {{ margin: 1rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #666; font-size: 13px; }}
-.summary {{ background: #f6f8fb; padding: 1rem 2rem; border-radius: 6px; }}
+.summary {{ background: #f6f8fb; padding: 1rem; border-radius: 6px; }}
 </style></head><body>
 {body}
 </body></html>

@@ -10,9 +10,10 @@ import pytest
 
 from hf_smoothing.records import RunError, write_json
 from hf_smoothing.robustness_transfer import figures
-from hf_smoothing.robustness_transfer.findings import robustness
+from hf_smoothing.robustness_transfer.answer import answer, questions
+from hf_smoothing.robustness_transfer.findings import frequency_gap, robustness
 from hf_smoothing.robustness_transfer.page import write_page
-from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, read_analysis
+from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_analysis
 from hf_smoothing.robustness_transfer.settings import ROLES
 from hf_smoothing.statistics import interval
 
@@ -40,6 +41,64 @@ def test_the_page_says_what_the_records_say_and_needs_no_other_file(folder):
     assert "&lt;b&gt;bold&lt;/b&gt;" in text and "<b>bold" not in text
     assert "Representation similarity" not in text  # not measured
     assert "http" not in text
+
+
+def test_the_page_begins_with_the_answer(folder):
+    about, records = read_analysis(folder)
+    one = robustness(records)[0].difference
+    assert answer(records).startswith(
+        "Yes, the finetuned network is less robust than the one without pretraining, "
+        f"{100 * one.value:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}] points of accuracy: pgd (linf), mean over radii up to 2/255"
+    )
+    text = write_page(folder).read_text(encoding="utf-8")
+    assert text.index("Yes, the finetuned network") < text.index("<table") < text.index("<h2>")
+    assert text.count("At matched accuracy, that is") == 1  # no finding twice
+    about["about"]["paths"]["finetuned"] = "/home/someone/runs/mine/model"
+    write_json(folder / SETTINGS, about)
+    text = write_page(folder).read_text(encoding="utf-8")
+    assert "<td>mine/model</td>" in text and "someone" not in text
+
+
+@pytest.mark.parametrize(
+    ("finetuned", "said", "verdict"),
+    [
+        (60, "Not determined: no significant", "no significant difference"),
+        (80, "No, the finetuned network is more", "no, more robust"),
+    ],
+)
+def test_an_answer_says_no_more_than_its_interval(finetuned, said, verdict):
+    def attacked(*counts):
+        return {"epsilons": [0.0, 0.1], "right": [bits(np.arange(100) < count) for count in counts]}
+
+    key = {role: Key("attack", role, "pgd", "linf") for role in ROLES}
+    records = {key["finetuned"]: attacked(90, finetuned), key["standard"]: attacked(90, 60)}
+    assert answer(records).startswith(said)
+    assert [row[2] for row in questions(records)] == [verdict]
+    assert answer({}) == "" and questions({}) == []
+
+
+def test_the_four_questions_and_frequencies_at_matched_accuracy():
+    right = {"finetuned": np.arange(400) < 300, "standard": np.arange(400) >= 100}  # 200 in common
+    rng = np.random.default_rng(0)
+    high = {"finetuned": rng.random(400) < 0.8, "standard": (rng.random(400) < 0.2) | (np.arange(400) >= 300)}
+    records = {
+        **{Key("attack", role, "pgd", "linf"): {"epsilons": [0.0, 0.1], "right": [bits(flags)] * 2} for role, flags in right.items()},
+        **{Key("frequency", role): {part: [{"right": bits(flags)}] for part in ("low", "high")} for role, flags in high.items()},
+        Key("similarity", "clean"): {
+            pair_key("pretrained", "finetuned"): {"images": 400, "cka": [[0.9, 0.0], [0.0, 0.8]]},
+            pair_key("pretrained", "standard"): {"images": 400, "cka": [[0.9, 0.0], [0.0, 0.5]]},
+        },
+        **{
+            Key("universal", source, norm="linf"): {"epsilon": 0.03, "changed": {"finetuned": bits(rng.random(400) < share), "standard": "0" * 400}}
+            for source, share in (("pretrained", 0.5), ("random", 0.1))
+        },
+    }  # fmt: skip
+    matched, every = (frequency_gap(records, "high", at_matched_accuracy=one) for one in (True, False))
+    both = right["finetuned"] & right["standard"]
+    assert (matched.num_images, every.num_images) == (200, 400)
+    assert matched.value == pytest.approx(high["finetuned"][both].mean() - high["standard"][both].mean())
+    assert [row[2] for row in questions(records)] == ["no significant difference", "yes", "in part", "yes"]
+    assert "in 1 of 2 layers; no interval" in questions(records)[2][1]
 
 
 def test_each_network_has_its_line_and_its_interval(folder):

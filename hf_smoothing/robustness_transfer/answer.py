@@ -1,0 +1,91 @@
+"""The answer that the page of an analysis begins with: one sentence, and a row for each of four questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hf_smoothing.robustness_transfer.findings import (
+    CKA_DIFFERENCE,
+    FEW_FOR_CKA,
+    Robustness,
+    closeness,
+    frequency_gap,
+    radius_text,
+    robustness,
+    universal,
+    verdict_of,
+)
+from hf_smoothing.robustness_transfer.records import Records
+from hf_smoothing.statistics import Paired
+
+
+def main_attack(found: Sequence[Robustness]) -> Robustness | None:
+    """The comparison that is answered for: PGD in l-infinity where it was made, else the first."""
+    return min(found, key=lambda one: (one.attack != "pgd", one.norm != "linf"), default=None)
+
+
+def answer(records: Records) -> str:
+    """Whether the finetuned network is less robust than the standard one, and by how much; "" if it was not attacked."""
+    found = robustness(records)
+    one = main_attack(found)
+    if one is None:
+        return ""
+    said = {
+        "less": "Yes, the finetuned network is less robust than the one without pretraining",
+        "more": "No, the finetuned network is more robust than the one without pretraining",
+        "as": "Not determined: no significant difference between the finetuned network and the one without pretraining",
+        "few": "Not determined: too few images for a verdict",
+    }[one.verdict]
+    by = "" if one.difference is None or one.verdict == "few" else f", {in_points(one.difference)} of accuracy"
+    agree = sum(other.verdict == one.verdict for other in found)
+    others = f" The same holds for {agree} of {len(found)} attacks." if len(found) > 1 else ""
+    largest = radius_text(one.norm, one.epsilons[-1])
+    return f"{said}{by}: {one.attack} ({one.norm}), mean over radii up to {largest}, on the images that both get right without an attack.{others}"
+
+
+def questions(records: Records) -> list[list[str]]:
+    """Rows of question, evidence with its interval, and verdict; of what was measured."""
+    rows = []
+    one = main_attack(robustness(records))
+    if one is not None:
+        rows.append([
+            "Is it less robust, at matched accuracy?", _evidence(one.difference, f" on {one.matched_images} images"),
+            {"less": "yes", "more": "no, more robust", "as": "no significant difference", "few": "too few images"}[one.verdict],
+        ])  # fmt: skip
+    for fooled in universal(records)[:1]:
+        rows.append([
+            "Do perturbations of the pretrained network fool it more?", _evidence(fooled.carried, f" beyond a random one, {fooled.norm}"),
+            _yes_or_no(fooled.carried),
+        ])  # fmt: skip
+    apart, images = closeness(records)
+    if len(apart):
+        higher = int((apart > CKA_DIFFERENCE).sum())
+        verdict = (
+            "too few images"
+            if images < FEW_FOR_CKA
+            else "yes"
+            if higher == len(apart)
+            else "no"
+            if not higher
+            else "in part"
+        )
+        rows.append(["Does it see more as the pretrained network does?", f"CKA higher by more than {CKA_DIFFERENCE} in {higher} of {len(apart)} layers; no interval", verdict])  # fmt: skip
+    gap = frequency_gap(records, "high", at_matched_accuracy=True)
+    if gap is not None:
+        rows.append(["Does it rely more on high frequencies, at matched accuracy?", _evidence(gap, " on high frequencies alone"), _yes_or_no(gap)])  # fmt: skip
+    return rows
+
+
+def in_points(found: Paired) -> str:
+    """`-5.0 [-7.8, -2.1] points`."""
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] points"
+
+
+def _evidence(found: Paired | None, where: str) -> str:
+    return "none matched" if found is None else f"finetuned - standard: {in_points(found)}{where}"
+
+
+def _yes_or_no(found: Paired) -> str:
+    return {"more": "yes", "less": "no, less", "as": "no significant difference", "few": "too few images"}[
+        verdict_of(found)
+    ]
