@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 from examples.studies.command import main
 from examples.studies.recipes import check_trainings
-from examples.studies.training_methods.plan import plan
+from examples.studies.training_methods.plan import plan, seeds_of
+from examples.studies.training_methods.report import _minutes
 from tests.support.image_folders import image_folder
 
 
@@ -120,3 +121,20 @@ def test_a_small_comparison_from_start_to_report(tmp_path, capsys):
     for made in ("train/noise/sigma0.25/seed0", "train/the-classifier-alone"):  # not the size of the backbone
         assert json.loads((tmp_path / "out" / made / "model" / "config.json").read_text())["model_size"] == [16, 16]
     assert (docs / "figures" / "training_methods" / "small" / "sigma0.25.png").stat().st_size > 10_000
+
+
+def test_minutes_are_those_of_the_seed_that_nothing_held_up():
+    trained = [{"seconds": 60.0 * minutes, "resumed": minutes == 1} for minutes in (1, 7, 3)]
+    assert _minutes(trained) == "3.0"
+    assert _minutes(trained[:1]) == "resumed"
+
+
+def test_more_seeds_are_planned_where_they_are_asked_for():
+    assert [len(seeds_of({"seeds": 2, "seeds_at": {"0.5": 3}}, sigma)) for sigma in (0.25, 0.5)] == [2, 3]
+    assert not seeds_of({"sigmas": [0.5]}, 0.25) and len(seeds_of({"sigmas": [0.5]}, 0.5)) == 1
+    stages = {stage.name: stage for stage in plan(json.loads((FOLDER / "cpu.json").read_text()))}
+    first, third = stages["lora/LoRA/sigma0.5"], stages["lora/LoRA/seed2/sigma0.5"]
+    assert first.needs == third.needs == ("train/the-classifier-alone",)
+    assert first.settings | {"seed": 2} == third.settings
+    assert stages["certify/LoRA/seed2/sigma0.5"].settings == stages["certify/LoRA/sigma0.5"].settings
+    assert "train/SmoothAdv/sigma0.5/seed2" in stages and "train/SmoothAdv/sigma0.25/seed1" not in stages
