@@ -16,6 +16,9 @@ def add(commands: Any) -> None:
     )
     r.add_argument("--names", nargs="+", help="names of the models, one per run")
     r.add_argument("--output-dir", type=Path, default=Path("."), help="folder of report.md and the PNG (%(default)s)")
+    r.add_argument(
+        "--html", action="store_true", help="write report.html as well: one page with curves, settings and images"
+    )
     r.set_defaults(run=run)
 
 
@@ -23,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """`hf-smoothing report`."""
     from hf_smoothing.reports import report
 
-    print(report(args.runs, thresholds=args.thresholds, output_dir=args.output_dir, names=args.names))
-    print(f"Written to {args.output_dir / 'report.md'}, with the curves beside it.")
+    where = args.output_dir
+    print(report(args.runs, thresholds=args.thresholds, output_dir=where, names=args.names, html=args.html))
+    print(f"Written to {where / ('report.html' if args.html else 'report.md')}, with the curves beside it.")
     return 0

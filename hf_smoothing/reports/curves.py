@@ -17,14 +17,18 @@ from hf_smoothing.reports.measured import Measured, columns, sigma_text
 
 
 def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str | None = None) -> Path:
-    """Certified accuracy with 95% confidence intervals over the images, as PNG.
+    """`figure_of` runs as PNG; arguments and errors as there, and `path`, the file."""
+    return save(figure_of(measured, title), path)
+
+
+def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
+    """Certified accuracy with 95% confidence intervals over the images.
 
     A run with targets decided nothing between them or beyond the last: it has a marker with its interval at each. Runs of mode curve or
     fixed have a curve with its band. A dotted line is the floor: the share of the most frequent class.
 
     Args:
         measured: The runs.
-        path: Path of the file.
         title: Title of the figure.
 
     Raises:
@@ -67,7 +71,7 @@ def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str 
     axes.legend(
         *entries, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, handlelength=3.5, borderaxespad=0.0
     )
-    return save(figure, path)
+    return figure
 
 
 def _curve(

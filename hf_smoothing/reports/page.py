@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_smoothing.records import read_run
+from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
 from hf_smoothing.reports.grouping import beyond, comparable, default_thresholds, note
 from hf_smoothing.reports.measured import measure
@@ -21,6 +22,7 @@ def report(
     thresholds: Sequence[float] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     names: Sequence[str] | None = None,
+    html: bool = False,
 ) -> str:
     """One table for each group of comparable runs, as Markdown; with `output_dir` also report.md and a curve for each group.
 
@@ -30,16 +32,19 @@ def report(
         thresholds: Radii of the tables; by default the targets of the runs.
         output_dir: Folder to write to; nothing is written by default.
         names: Names of the models, one per path; their ids by default, the path for a log.
+        html: Write report.html as well, one page with curves, histograms, settings and a table of the images; needs `output_dir`.
 
     Raises:
         RunError: If a folder is no run, a file no published log, or either has nothing to report.
-        ValueError: If `names` has another length.
+        ValueError: If `names` has another length, or `html` is wanted without `output_dir`.
     """
     runs = [read_published_log(path) if Path(path).is_file() else read_run(path) for path in paths]
     if names is not None and len(names) != len(runs):
         raise ValueError(
             f"`names` must have one entry per run, got {len(names)} for {len(runs)} run{'s' if len(runs) > 1 else ''}."
         )
+    if html and output_dir is None:
+        raise ValueError("`html` needs `output_dir`, the folder of the page, got None.")
     called = dict(zip(map(id, runs), names, strict=True)) if names else {}
     thresholds = default_thresholds(runs) if thresholds is None else thresholds
     for run in runs:
@@ -49,7 +54,7 @@ def report(
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    parts = []
+    parts, for_page = [], []
     if len(groups) > 1:
         parts.append(
             f"These runs differ in data, draws or rule, so they are shown in {len(groups)} tables that must not be compared."
@@ -61,6 +66,7 @@ def report(
             found for run in members for found in (note(run.settings), beyond(run.settings, thresholds)) if found
         )
         text += "".join(f"\n\n{found}" for found in notes)
+        for_page.append((str(common), measured, list(notes)))
         if folder is not None:
             picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")
             text += f"\n\n![Certified accuracy]({picture.name})"
@@ -68,4 +74,6 @@ def report(
     markdown = "\n\n".join(parts) + "\n"
     if folder is not None:
         (folder / "report.md").write_text(markdown, encoding="utf-8")
+    if folder is not None and html:
+        (folder / "report.html").write_text(browser.page(for_page), encoding="utf-8")
     return markdown

@@ -20,6 +20,15 @@ def table(measured: Sequence[Measured]) -> str:
     Raises:
         ValueError: If the runs were measured at different radii.
     """
+    rows = cells(measured)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def cells(measured: Sequence[Measured]) -> list[list[str]]:
+    """The rows of `table`, the head first; arguments and errors as there."""
     radii = measured[0].curve.thresholds
     if any(not np.array_equal(m.curve.thresholds, radii) for m in measured):
         raise ValueError("Runs of one table must be measured at the same radii.")
@@ -27,7 +36,7 @@ def table(measured: Sequence[Measured]) -> str:
     rows = [header]
     for m in measured:
         reach = ceiling(m.settings)
-        cells = [
+        at_radii = [
             "-" if r > reach else f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if _decided(m.run, r) else '†'}"
             for r, a, lo, hi in zip(radii, m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
         ]
@@ -39,11 +48,8 @@ def table(measured: Sequence[Measured]) -> str:
         digits = 3 if m.settings.get("norm", "l2") == "l2" else 5  # l-infinity radii are small
         acr = statistics.round_down(m.average_radius, digits) + ("†" if targets else "")
         abstained = "-" if m.settings.get("label_aware") else f"{100 * m.abstention:.1f}"
-        rows.append([m.name, sigma_text(m.settings), *cells, acr, abstained, images])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
+        rows.append([m.name, sigma_text(m.settings), *at_radii, acr, abstained, images])
+    return rows
 
 
 def _decided(run: Run, radius: float) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_smoothing.html_page import document, paragraph, picture, table
 from hf_smoothing.robustness_transfer import figures
 from hf_smoothing.robustness_transfer.answer import answer, questions
 from hf_smoothing.robustness_transfer.figures import KINDS
@@ -45,26 +44,26 @@ def write_page(output: str | os.PathLike[str]) -> Path:
     if found:
         parts += [
             "<h2>Accuracy under attack</h2>",
-            _p(said.get("robustness")),
-            _picture(figures.robustness(found), "Accuracy under attack against the radius, with 95% intervals"),
+            paragraph(said.get("robustness")),
+            picture(figures.robustness(found), "Accuracy under attack against the radius, with 95% intervals"),
             _robustness_table(found),
         ]
     perturbed = universal(records)
     if perturbed:
         parts += ["<h2>Universal perturbations</h2>"]
-        parts += [_p(said.get(f"universal {one.norm}")) + _universal_table(one) for one in perturbed]
+        parts += [paragraph(said.get(f"universal {one.norm}")) + _universal_table(one) for one in perturbed]
     if any(key.kind == "similarity" for key in records):
         parts += [
             "<h2>Representation similarity</h2>",
-            _p(said.get("similarity")),
-            _picture(figures.similarity(records), SIMILARITY),
+            paragraph(said.get("similarity")),
+            picture(figures.similarity(records), SIMILARITY),
             _svcca_table(records),
         ]
     if any(key.kind == "frequency" for key in records):
-        parts += ["<h2>Low and high frequencies</h2>", _p(said.get("frequency"))]
-        parts += [_picture(figures.frequency(records), "Accuracy and confidence on low and high frequencies")]
+        parts += ["<h2>Low and high frequencies</h2>", paragraph(said.get("frequency"))]
+        parts += [picture(figures.frequency(records), "Accuracy and confidence on low and high frequencies")]
     file = Path(output) / "report.html"
-    file.write_text(_PAGE.format(body="\n".join(parts)), encoding="utf-8")
+    file.write_text(document("Robustness transfer", parts), encoding="utf-8")
     return file
 
 
@@ -76,9 +75,9 @@ def _head(about: dict[str, Any], records: Records) -> str:
     return (
         "<h1>Robustness transfer</h1><p>Is the finetuned network less robust because of its pretraining?</p>"
         + (f"<p class='summary'>{html.escape(said)}</p>" if said else "")
-        + (_table(["question", "evidence, 95% interval", "verdict"], asked) if asked else "")
-        + _table(["role", "model", "parameters"], rows)
-        + _p(
+        + (table(["question", "evidence, 95% interval", "verdict"], asked) if asked else "")
+        + table(["role", "model", "parameters"], rows)
+        + paragraph(
             f"{settings['images']} images of {short(str(data.get('id', 'the data set')))}, {data.get('split', '')} split. Attacks of {settings['steps']} steps in [0, 1] "
             f"pixels; an attack counts only inside its ball and the pixel range; seed {settings['seed']}. Intervals are 95%. Attacks are lower bounds of what "
             "an adversary can do: certify with randomized smoothing for an upper one. The networks differ in their pretraining, and in what follows from it."
@@ -131,7 +130,7 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
         "attack, largest radius", "network", "clean accuracy, %", "accuracy at the largest radius, %", "decline ratio", "area, %",
         "at matched accuracy, % (images)", "finetuned - standard, area at matched accuracy, points", "verdict",
     ]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _universal_table(one: Universal) -> str:
@@ -143,7 +142,7 @@ def _universal_table(one: Universal) -> str:
             rate, low, high = one.fooled[source, target]
             cells.append(f"{100 * rate:.1f} ({100 * low:.1f}-{100 * high:.1f})")
         rows.append(["random" if source == "random" else f"crafted on {source}", *cells])
-    return _table(
+    return table(
         [
             f"{one.norm}, radius {radius_text(one.norm, one.epsilon)}: answers changed, %",
             *(f"of {role}" for role in roles),
@@ -166,40 +165,4 @@ def _svcca_table(records: Records) -> str:
         "images",
         *(f"layer {k}" for k in range(depth)),
     ]
-    return _table(head, rows)
-
-
-def _picture(figure: Any, caption: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-
-
-def _p(text: str | None) -> str:
-    return f"<p>{html.escape(text)}</p>" if text else ""
-
-
-def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    def line(cells: Sequence[Any], kind: str) -> str:
-        return "<tr>" + "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in cells) + "</tr>"
-
-    return f"<div class='wide'><table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table></div>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Robustness transfer</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #ddd; }}
-table {{ border-collapse: collapse; font-size: 13px; margin: 1rem 0; }}
-th, td {{ border: 1px solid #ccc; padding: 3px 7px; text-align: left; vertical-align: top; }}
-th {{ background: #f3f3f3; }}
-@media (max-width: 40rem) {{ body {{ margin: 1rem auto; }} table {{ font-size: 12px; }} th, td {{ padding: 2px 4px; overflow-wrap: anywhere; }} }}
-.wide {{ overflow-x: auto; }}
-figure {{ margin: 1rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #666; font-size: 13px; }}
-.summary {{ background: #f6f8fb; padding: 1rem; border-radius: 6px; }}
-</style></head><body>
-{body}
-</body></html>
-"""
+    return table(head, rows)

@@ -1,0 +1,62 @@
+"""Pages of HTML that need no other file: what all of them share."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A whole page, readable in light and dark and on a phone.
+
+    Args:
+        title: Of the browser's tab.
+        parts: Pieces of HTML, one after another.
+    """
+    return _PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(parts))
+
+
+def paragraph(text: str | None, kind: str = "p") -> str:
+    """Text as an element, by default a paragraph; nothing where there is none."""
+    return f"<{kind}>{html.escape(text)}</{kind}>" if text else ""
+
+
+def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """A table that scrolls by itself where it is too wide."""
+
+    def line(cells: Sequence[Any], kind: str) -> str:
+        return "<tr>" + "".join(f"<{kind}>{html.escape(str(cell))}</{kind}>" for cell in cells) + "</tr>"
+
+    return f"<div class='wide'><table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table></div>"
+
+
+def picture(figure: Any, caption: str) -> str:
+    """A figure of matplotlib inside the page; the caption is also what is read aloud."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+<style>
+:root { color-scheme: light dark; --text: #222; --back: #fff; --line: #ccc; --head: #f3f3f3; --faint: #666; --box: #f6f8fb; }
+@media (prefers-color-scheme: dark) { :root { --text: #ddd; --back: #16181c; --line: #444; --head: #24272d; --faint: #aaa; --box: #1f242c; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: var(--text); background: var(--back); }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; }
+th, td { border: 1px solid var(--line); padding: 3px 7px; text-align: left; vertical-align: top; }
+td { min-width: 3.2em; max-width: 34em; overflow-wrap: break-word; }
+th { background: var(--head); }
+@media (max-width: 40rem) { body { margin: 1rem auto; } table { font-size: 12px; } th, td { padding: 2px 4px; } }
+.wide { overflow-x: auto; }
+figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; } figcaption { color: var(--faint); font-size: 13px; }
+.summary { background: var(--box); padding: 1rem; border-radius: 6px; }
+</style></head><body>
+{body}
+</body></html>
+"""

@@ -1,0 +1,60 @@
+"""`report --html`: one page that needs no other file."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from hf_smoothing.cli import main
+from hf_smoothing.reports import report
+from hf_smoothing.reports.browser import guarantee
+from tests.support.written_runs import SEQUENTIAL, SETTINGS, written_run
+
+
+def test_the_page_holds_what_the_report_says(tmp_path, capsys):
+    run = written_run(tmp_path / "run", model={"id": "<tiny>"})
+    assert main(["report", str(run), "--output-dir", str(tmp_path), "--thresholds", "0", "0.25", "--html"]) == 0
+    assert "report.html, with the curves" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "<tiny>" not in page and "&lt;tiny&gt;" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    for cell in ("50.0 (6.8-93.2)", "25.0"):  # two of four right, one of four abstained
+        assert f"<td>{cell}</td>" in page
+    assert [page.count(f"<td>{outcome}</td>") for outcome in ("right", "wrong", "abstained")] == [2, 1, 1]
+    assert page.count("<img") == 2 and "class='images'" in page
+    assert "implies an l-infinity radius of r / 27.72" in page
+    assert (tmp_path / "report.md").read_text().count("50.0 (6.8-93.2)") == 2
+
+
+def test_what_was_not_tested_is_a_dash(tmp_path):
+    run = written_run(tmp_path / "run", rule=SEQUENTIAL)
+    report([run], thresholds=[0.0, 3.0], output_dir=tmp_path, html=True)
+    assert "<td>-</td>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_groups_that_must_not_be_compared_have_sections_of_their_own(tmp_path):
+    runs = [written_run(tmp_path / name, alpha=alpha) for name, alpha in (("a", 0.001), ("b", 0.01))]
+    report(runs, output_dir=tmp_path, names=["one", "other"], html=True)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page) == ["one", "other"]
+    assert "with probability at most 0.001." in page and "with probability at most 0.01." in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "says", "not_says"),
+    [
+        ({}, "each certificate is wrong with probability at most 0.001", "no certificates"),
+        ({"label_aware": True}, "they are no certificates", "alters the answer"),
+        ({"deterministic": True, "norm": "linf"}, "No change of linf length", "probability"),
+        ({"alpha": None}, "of the smoothed classifier.", "probability"),
+    ],
+)
+def test_the_guarantee_is_that_of_the_run(changes, says, not_says):
+    said = guarantee(SETTINGS | changes)
+    assert says in said and not_says not in said
+
+
+def test_a_page_needs_a_folder(tmp_path):
+    with pytest.raises(ValueError, match="`html` needs `output_dir`, the folder of the page, got None"):
+        report([written_run(tmp_path / "run")], html=True)
