@@ -61,6 +61,7 @@ gpu: $(VENV)/installed
 reports: $(VENV)/installed
 	$(RUN)/python -m examples.studies.reports
 	$(RUN)/python tests/benchmarks/hardware_page.py
+	$(RUN)/python -m model_cards.records write
 
 # Ratios against a stated baseline, written to docs/results/main_job.json.
 benchmark: $(VENV)/installed

@@ -63,7 +63,7 @@ def main() -> None:
             runs.append(args.output_dir / f"{folder}-sigma{sigma:g}")
             labels.append(title)
             certify_dataset(
-                model, test, runs[-1], sigma=sigma, n=args.n, alpha=args.alpha, seed=args.seed, indices=indices,
+                model, test, runs[-1], sigma=sigma, n=args.n, alpha=args.alpha, seed=args.seed, indices=indices, channels_last=True,
                 description={"model": {"id": title}, "dataset": {"id": "examples/data", "split": "test"}},
             )  # fmt: skip
         model.save_pretrained(args.output_dir / folder)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from hf_smoothing.records import keep_run, read_json, read_run, write_json
 from hf_smoothing.reports import measure
 from hf_smoothing.reports.measured import Measured
+from hf_smoothing.reports.tables import table as report_table
 from hf_smoothing.statistics import exact_text, round_down
 
 
@@ -51,6 +52,32 @@ ROWS = {
         Row("resnet-mixture-small, finetuned so", "resnet-mixture-small/records/clean-only-sigma-{}"),
     ],
 }
+
+
+BACKBONES = ("resnet-mixture", "resnet-mixture-small", "resnet-clean-small", "vit-mixture")
+"""Certified as they are, on Tiny-ImageNet."""
+LINF, LINF_RADII = "cnn7-linf-cifar10", [0.0, 0.0086274, 0.0172549, 0.0258823, 0.0345098]
+"""Quarters of 8.8/255."""
+
+
+def backbone_table(root: Path, name: str) -> str:
+    """Certified accuracy of a backbone on the data that it was pretrained on."""
+    runs = [
+        read_run(root / "model_cards" / name / "records" / f"tiny-imagenet-sigma-{sigma}") for sigma in ("0.25", "0.5")
+    ]
+    return report_table([measure(run, [0.0, 0.125, 0.25, 0.5], name) for run in runs])
+
+
+def linf_table(root: Path) -> str:
+    """Certified accuracy under l-infinity perturbations."""
+    return report_table([measure(read_run(root / "model_cards" / LINF / "records" / "linf"), LINF_RADII, LINF)])
+
+
+def linf_attack(root: Path) -> str:
+    """What an attack inside the radii came to."""
+    found = read_json(root / "model_cards" / LINF / "records" / "linf" / "attack.json")
+    broke = "none" if found["broken"] == 0 else str(found["broken"])
+    return f"PGD of {found['steps']} steps with {found['restarts']} restarts inside {found['certificates']:,} of these radii broke {broke}:"
 
 
 def targets(measured: Measured) -> list[float]:
@@ -187,6 +214,11 @@ def write(root: Path = ROOT) -> None:
             card.data.model_name = name
             card.data.eval_results = eval_results(everything[name])
         card.save(page)
+    plain = [(name, "backbone table", backbone_table(root, name)) for name in BACKBONES]
+    plain += [(LINF, "linf table", linf_table(root)), (LINF, "linf attack", linf_attack(root))]
+    for name, mark, body in plain:
+        page = root / "model_cards" / name / "README.md"
+        page.write_text(fill(page.read_text(encoding="utf-8"), mark, body, page), encoding="utf-8")
     readme = root / "README.md"
     rows = ROWS["resnet-mixture-cifar10"]
     short = fill(readme.read_text(encoding="utf-8"), "classifier table", table(root, rows, shown=5), readme)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import shutil
 
 import pytest
@@ -10,14 +12,14 @@ import pytest
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.certification.identity import weights_sha256
 from hf_smoothing.records import read_run
-from model_cards.records import ROWS, SIGMAS, figures, verdicts, write
+from model_cards.records import BACKBONES, LINF, ROWS, SIGMAS, figures, verdicts, write
 from tests.support.processes import ROOT
 
 
 @pytest.fixture
 def copy(tmp_path):
     """The cards and the published figures, in a folder of their own."""
-    for name in {row.records.split("/")[0] for rows in ROWS.values() for row in rows}:
+    for name in {*ROWS, *BACKBONES, LINF}:
         target = tmp_path / "model_cards" / name
         shutil.copytree(ROOT / "model_cards" / name, target)
     results = tmp_path / "docs" / "results"
@@ -29,7 +31,7 @@ def copy(tmp_path):
 
 def test_the_cards_are_rebuilt_from_the_records(copy):
     write(copy)
-    for name in ROWS:
+    for name in {*ROWS, *BACKBONES, LINF}:
         page = f"model_cards/{name}/README.md"
         assert (copy / page).read_text() == (ROOT / page).read_text(), page
     for other in ("docs/results/strong_models.json", "README.md"):
@@ -76,3 +78,16 @@ def test_verdicts_say_no_more_than_the_intervals():
             if low > figure
         ]
         assert f"above the published figure at r = {', '.join(above)};" in line
+
+
+def test_the_tables_of_the_hardware_page_follow_from_the_records(copy):
+    spec = importlib.util.spec_from_file_location("hardware_page", ROOT / "tests" / "benchmarks" / "hardware_page.py")
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    for name in ("hardware.json", "certification.json"):
+        shutil.copy(ROOT / "docs" / "results" / name, copy / "docs" / "results")
+    text = (ROOT / "docs" / "hardware.md").read_text()
+    (copy / "docs" / "hardware.md").write_text(re.sub(r"(-->\n)\|.*?(<!-- end)", r"\1\2", text, flags=re.DOTALL))
+    assert (copy / "docs" / "hardware.md").read_text() != text
+    page.write(copy)
+    assert (copy / "docs" / "hardware.md").read_text() == text
