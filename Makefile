@@ -60,7 +60,7 @@ gpu: $(VENV)/installed
 # Every study page, table and figure again, from the committed records of docs/results; leaves no difference.
 reports: $(VENV)/installed
 	$(RUN)/python -m examples.studies.reports
-	$(RUN)/python tests/benchmarks/hardware_page.py
+	$(RUN)/python -m examples.studies.hardware
 	$(RUN)/python -m model_cards.records write
 
 # Ratios against a stated baseline, written to docs/results/main_job.json.

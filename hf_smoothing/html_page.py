@@ -44,18 +44,18 @@ def picture(figure: Any, caption: str) -> str:
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>
-:root { color-scheme: light dark; --text: #222; --back: #fff; --line: #ccc; --head: #f3f3f3; --faint: #666; --box: #f6f8fb; }
-@media (prefers-color-scheme: dark) { :root { --text: #ddd; --back: #16181c; --line: #444; --head: #24272d; --faint: #aaa; --box: #1f242c; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: var(--text); background: var(--back); }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+html { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #8886; }
 table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; }
-th, td { border: 1px solid var(--line); padding: 3px 7px; text-align: left; vertical-align: top; }
+th, td { border: 1px solid #8888; padding: 3px 7px; text-align: left; vertical-align: top; }
 td { min-width: 3.2em; max-width: 34em; overflow-wrap: break-word; }
-th { background: var(--head); }
+th { background: #8882; }
 @media (max-width: 40rem) { body { margin: 1rem auto; } table { font-size: 12px; } th, td { padding: 2px 4px; } }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #16181c; } }
 .wide { overflow-x: auto; }
-figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; } figcaption { color: var(--faint); font-size: 13px; }
-.summary { background: var(--box); padding: 1rem; border-radius: 6px; }
+figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; } figcaption { opacity: .7; font-size: 13px; }
+.summary { background: #8a9fc022; padding: 1rem; border-radius: 6px; }
 </style></head><body>
 {body}
 </body></html>

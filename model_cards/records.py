@@ -8,7 +8,6 @@ of the cards and the README, the figures into the metadata for the Hub, and all 
 """
 
 import argparse
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 from safetensors.torch import load_file
 
+from examples.studies.pages import fill
+from examples.studies.verdicts import verdict
 from hf_smoothing.records import keep_run, read_json, read_run, write_json
 from hf_smoothing.reports import measure
-from hf_smoothing.reports.measured import Measured
+from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import table as report_table
-from hf_smoothing.statistics import exact_text, round_down
+from hf_smoothing.statistics import exact_text, paired_difference, round_down
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,13 +133,31 @@ def verdicts(root: Path, row: Row) -> str:
             f"{text} r = {', '.join(places[where])}"
             for where, text in (
                 ("above", "lies above the published figure at"),
-                ("below", "lies below it at"),
+                ("below", "lies below the published figure at"),
                 ("holds", "contains it at"),
             )
             if places[where]
         ]
         lines.append(f"- sigma {sigma}: the interval {'; '.join(said)}.")
     return "\n".join(lines)
+
+
+def against_the_other(root: Path, first: Row, second: Row) -> str:
+    """At each sigma the difference in ACR of two classifiers on the same images."""
+    lines = []
+    for sigma in SIGMAS:
+        radii = [contributions(row.measured(root, sigma)) for row in (first, second)]
+        lines.append(f"- sigma {sigma}: ACR {verdict(paired_difference(*radii))}.")
+    return "\n".join(lines)
+
+
+def contributions(measured: Measured) -> list[float]:
+    """What each image adds to the ACR."""
+    predictions, labels, radii = columns(measured.run)
+    return [
+        radius if prediction == label else 0.0
+        for prediction, label, radius in zip(predictions, labels, radii, strict=True)
+    ]
 
 
 def figures(root: Path, row: Row, weights: Path) -> dict[str, Any]:
@@ -151,15 +170,21 @@ def figures(root: Path, row: Row, weights: Path) -> dict[str, Any]:
     ]
     by_sigma = {}
     for sigma, one in ours.items():
-        decided = [k for k, radius in enumerate(SHOWN) if radius in targets(one)]
+        radii = one.settings["rule"]["targets"]
+        whole = measure(one.run, thresholds=radii).curve
         by_sigma[sigma] = {
-            "radii": [SHOWN[k] for k in decided],
-            "certified_accuracy": [round(100 * float(one.curve.accuracy[k]), 1) for k in decided],
-            "lower": [round(100 * float(one.curve.lower[k]), 1) for k in decided],
-            "upper": [round(100 * float(one.curve.upper[k]), 1) for k in decided],
+            "radii": radii,
+            **{
+                key: [round(100 * float(share), 1) for share in shares]
+                for key, shares in (
+                    ("certified_accuracy", whole.accuracy),
+                    ("lower", whole.lower),
+                    ("upper", whole.upper),
+                )
+            },
             "acr": float(round_down(one.average_radius, 3)),
             "abstained": None if first["label_aware"] else round(100 * one.abstention, 1),
-        }  # fmt: skip
+        }
     return {
         "parameters": sum(value.numel() for value in learnt),
         "images": ours[SIGMAS[0]].curve.num_images,
@@ -185,44 +210,42 @@ def eval_results(found: dict[str, Any]) -> list[EvalResult]:
     ]  # fmt: skip
 
 
-def fill(text: str, mark: str, body: str, where: Path) -> str:
-    """The text with a body between `<!-- mark -->` and `<!-- end -->`.
+def filled(text: str, mark: str, body: str, where: Path) -> str:
+    """The text with a body at the one place `<!-- table MARK -->` ... `<!-- end -->`.
 
     Raises:
         ValueError: If it has no such place, or several.
     """
-    pattern = rf"(<!-- {mark} -->\n).*?(<!-- end -->)"
-    filled, count = re.subn(pattern, lambda found: f"{found[1]}\n{body}\n\n{found[2]}", text, flags=re.DOTALL)
+    text, count = fill(text, mark, f"\n{body}\n")
     if count != 1:
-        raise ValueError(f"{where} must have one place `<!-- {mark} -->` ... `<!-- end -->`, got {count}.")
-    return filled
+        raise ValueError(f"{where} must have one place `<!-- table {mark} -->` ... `<!-- end -->`, got {count}.")
+    return text
 
 
 def write(root: Path = ROOT) -> None:
-    """Bring the cards, the README and docs/results/strong_models.json in line with the records."""
-    everything = {}
+    """Bring all cards, the README and docs/results/strong_models.json in line with the records; nothing is written if one is missing."""
+    everything, places = {}, []
     for name, rows in ROWS.items():
         for row in rows:
             folder = row.records.split("/")[0]
             label = f"{folder}, finetuned on clean images" if "clean-only" in row.records else folder
             everything[label] = figures(root, row, root / "model_cards" / folder / "model.safetensors")
+        places += [(name, "cifar10", table(root, rows)), (name, "verdicts", verdicts(root, rows[0]))]
+        places += [(name, "against the other", against_the_other(root, *rows))] if len(rows) == 2 else []
+    places += [(name, "tiny-imagenet", backbone_table(root, name)) for name in BACKBONES]
+    places += [(LINF, "linf", linf_table(root)), (LINF, "attack", linf_attack(root))]
+    for name in dict.fromkeys(name for name, _, _ in places):
         page = root / "model_cards" / name / "README.md"
         card = ModelCard.load(page)
-        for mark, body in (("table", table(root, rows)), ("verdicts", verdicts(root, rows[0]))):
-            card.text = fill(card.text, mark, body, page)
+        for _, mark, body in (place for place in places if place[0] == name):
+            card.text = filled(card.text, mark, body, page)
         if name in everything:  # the classifier itself, not one made of it
             card.data.model_name = name
             card.data.eval_results = eval_results(everything[name])
         card.save(page)
-    plain = [(name, "backbone table", backbone_table(root, name)) for name in BACKBONES]
-    plain += [(LINF, "linf table", linf_table(root)), (LINF, "linf attack", linf_attack(root))]
-    for name, mark, body in plain:
-        page = root / "model_cards" / name / "README.md"
-        page.write_text(fill(page.read_text(encoding="utf-8"), mark, body, page), encoding="utf-8")
-    readme = root / "README.md"
-    rows = ROWS["resnet-mixture-cifar10"]
-    short = fill(readme.read_text(encoding="utf-8"), "classifier table", table(root, rows, shown=5), readme)
-    readme.write_text(fill(short, "classifier verdicts", verdicts(root, rows[0]), readme), encoding="utf-8")
+    readme, rows = root / "README.md", ROWS["resnet-mixture-cifar10"]
+    text = filled(readme.read_text(encoding="utf-8"), "classifier", table(root, rows, shown=5), readme)
+    readme.write_text(filled(text, "verdicts", verdicts(root, rows[0]), readme), encoding="utf-8")
     write_json(root / "docs" / "results" / "strong_models.json", everything)
 
 

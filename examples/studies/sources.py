@@ -58,7 +58,7 @@ def source(docs: Path, page: str, name: str) -> tuple[str, str]:
         "interval": ("`results/interval.json`", "`tests/benchmarks/interval_covering.py`"),
         "certification": ("`results/certification.json`", "`make bench-certification`"),
         "hardware": (
-            "`results/hardware.json`, `results/certification.json`",
+            "`results/hardware.json` (noted by hand from the logs of `make gpu` stages), `results/certification.json`, the rows of `resnet-mixture-cifar10`",
             "`make gpu`, `make bench-certification`",
         ),
     }

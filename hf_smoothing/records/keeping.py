@@ -39,6 +39,11 @@ def keep_run(
     for part, name in (("model", model), ("dataset", dataset)):
         if name is not None:
             settings[part] = settings.get(part, {}) | {"id": name}
+    about = {
+        key: value for key, value in settings.get("informative", {}).items() if key != "platform"
+    }  # a machine's own
+    if "informative" in settings:
+        settings["informative"] = about
     folder.mkdir(parents=True)
     lines = (json.dumps(run.rows[index], separators=(",", ":")) + "\n" for index in sorted(run.rows))
     (folder / "certificates-0.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -25,8 +25,13 @@ def objective_note(objective: Objective, name: str) -> dict[str, Any]:
         for key, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    plain = (str, int, float, bool, type(None))
-    return {"name": name} | {k: v if isinstance(v, plain) else type(v).__name__ for k, v in settings.items()}
+    return {"name": name} | {key: _plain(value) for key, value in settings.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
 def add_to_card(card: Path, note: dict[str, Any]) -> None:

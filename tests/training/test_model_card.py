@@ -8,6 +8,8 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier
+from hf_smoothing.training.model_card import objective_note
+from hf_smoothing.training.objectives import OBJECTIVES, find_objective
 from tests.support.tiny import MEAN, SIZE, STD, any_model, arguments, data, pixels, plain, smoothed, tensors, trainer
 
 
@@ -163,3 +165,12 @@ def test_the_note_is_kept_when_a_complete_run_is_resumed_and_saved(tmp_path):
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     again.save_model(str(tmp_path / "saved"))
     assert note(tmp_path / "saved")["size"] == [SIZE, SIZE]
+
+
+def test_lists_of_settings_are_noted_whole():
+    """As a resumed run compares them: "list" would hide that the weights are others."""
+    notes = [
+        objective_note(find_objective("consistency", OBJECTIVES, {"weight": weights}), "consistency")
+        for weights in ([2.0, 5.0], [2.0, 6.0])
+    ]
+    assert [note["weight"] for note in notes] == [[2.0, 5.0], [2.0, 6.0]]

@@ -1,11 +1,11 @@
-"""The tables of docs/hardware.md, from the records: `python tests/benchmarks/hardware_page.py`."""
+"""The tables of docs/hardware.md, from the records: `python -m examples.studies.hardware`."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
+from examples.studies.pages import fill, markdown_table
 from hf_smoothing.records import read_json, read_run
 
 
@@ -18,6 +18,7 @@ def trainings(gpu: dict[str, Any]) -> list[list[str]]:
         [
             one["job"],
             f"{one['batch_size']}",
+            f"{one['copies_of_each']}",
             f"{one['steps_per_second']:.1f}",
             f"{round(one['steps_per_second'] * one['batch_size'] * one['copies_of_each'], -2):,.0f}",
             f"{one['seconds'] / 60:.1f}",
@@ -37,7 +38,7 @@ def jobs(root: Path, gpu: dict[str, Any]) -> list[list[str]]:
     return [
         [
             f"CIFAR-10, {small['images']} images, n = {small['n']:,}, {len(small['radii'])} target radii, one sigma, ResNet with 1.2M parameters",
-            f"{minutes:.0f} minutes of one core ({small['copies_per_second']['ours']:,} copies/s, `torch.compile`)",
+            f"{minutes:.0f} minutes of one of them ({small['copies_per_second']['ours']:,} copies/s, `torch.compile`)",
             "not measured",
         ],
         [
@@ -49,25 +50,21 @@ def jobs(root: Path, gpu: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-
-
 def write(root: Path = ROOT) -> None:
     """Fill the page."""
     gpu = read_json(root / "docs" / "results" / "hardware.json")["gpu"]
-    texts = {
-        "jobs": markdown(["job", "2 CPU cores (AMD EPYC)", "one H100"], jobs(root, gpu)),
-        "trainings": markdown(["training", "batch", "steps/s", "images or copies/s", "minutes"], trainings(gpu)),
+    tables = {
+        "hardware jobs": markdown_table(["job", "2 CPU cores (AMD EPYC)", "one H100"], jobs(root, gpu)),
+        "hardware trainings": markdown_table(
+            ["training", "batch size", "copies of each", "steps/s", "copies/s", "minutes"], trainings(gpu)
+        ),
     }
     page = root / "docs" / "hardware.md"
     text = page.read_text(encoding="utf-8")
-    for name, body in texts.items():
-        pattern = rf"(<!-- table hardware {name} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda found, body=body: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
+    for name, body in tables.items():
+        text, count = fill(text, name, body)
         if count != 1:
-            raise ValueError(f"{page} must have one place for the table {name}, got {count}.")
+            raise ValueError(f"{page} must have one place for the table {name!r}, got {count}.")
     page.write_text(text, encoding="utf-8")
 
 
