@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -72,7 +73,7 @@ def unpack(sources: Sequence[Path], output: Path) -> None:
         raise ValueError(f"One of the folders must hold {MANIFEST}, got {', '.join(map(str, sources)) or 'none'}.")
     text = manifests[0].read_text(encoding="utf-8")
     mark = output / MANIFEST
-    if mark.exists() and mark.read_text(encoding="utf-8") == text:
+    if _text(mark) == text:
         return
     output.mkdir(parents=True, exist_ok=True)
     archive = output / "all.tar"
@@ -84,25 +85,39 @@ def unpack(sources: Sequence[Path], output: Path) -> None:
                 raise ValueError(f"{name} is {'missing' if found is None else 'damaged'}: bring it again.")
             whole.write(part)
     with tarfile.open(archive) as tar:
+        if mark.exists():  # what older pieces held, such as other versions of wheels, must not stay among the new
+            for name in {Path(member).parts[0] for member in tar.getnames()}:
+                shutil.rmtree(output / name, ignore_errors=True)
+            mark.unlink()
         tar.extractall(output, filter="data")
     archive.unlink()
     mark.write_text(text, encoding="utf-8")
 
 
 def install(output: Path) -> None:
-    """Install the unpacked wheels, and only them, below `output`/site; nothing is done where there are none.
+    """Install the unpacked wheels, and only them, as `output`/site; nothing is done where there are none, or these have been installed.
 
     Raises:
         subprocess.CalledProcessError: If pip cannot.
     """
     wheels = sorted((output / "wheels").glob("*.whl"))
-    if not wheels or (output / "site").exists():
+    site, partial = output / "site", output / "site.partial"
+    text = _text(output / MANIFEST)
+    if not wheels or (site.exists() and _text(site / MANIFEST) == text):
         return
+    shutil.rmtree(partial, ignore_errors=True)
     quiet = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir"]
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", *quiet, "--target", str(output / "site"), *map(str, wheels)],
-        check=True,
+        [sys.executable, "-m", "pip", "install", *quiet, "--target", str(partial), *map(str, wheels)], check=True
     )
+    (partial / MANIFEST).write_text(text, encoding="utf-8")
+    shutil.rmtree(site, ignore_errors=True)
+    partial.rename(site)
+
+
+def _text(file: Path) -> str:
+    """Of a file; empty where there is none."""
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 if __name__ == "__main__":

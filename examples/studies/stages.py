@@ -94,31 +94,48 @@ def _done(stage: Stage, output: Path) -> bool:
 def _try(
     stage: Stage, work: Callable[[Stage, Results], dict[str, Any]], output: Path, failed: dict[str, None]
 ) -> bool:
-    """Do a stage if its needs are there and nobody else works on it; whether it was tried."""
+    """Whether a stage was tried; if it fails, that is noted."""
+    try:
+        return try_stage(stage, work, output)
+    except Exception:  # the other stages can still be done
+        traceback.print_exc()
+        failed[stage.name] = None
+    return True
+
+
+def try_stage(stage: Stage, work: Callable[[Stage, Results], dict[str, Any]], output: Path) -> bool:
+    """Do this stage alone, unless it is done; what it needs must have been done before.
+
+    Returns:
+        Whether it is done now: not if a need is not, nor while another process works on it.
+
+    Raises:
+        SystemExit: If it was begun with other settings, or made from something else than what is there now.
+        Exception: Whatever the work raises.
+    """
     if not all((output / name / "result.json").exists() for name in stage.needs):
         return False
     needs = {name: read_json(output / name / "result.json") for name in stage.needs}
     folder = output / stage.name
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            check_settings([stage], output)  # another process may have begun it with another configuration
-            if not _done(stage, output):
-                made_from = {name: _digest(output, name) for name in stage.needs}
-                write_json(folder / "settings.json", stage.settings | {"needs": made_from})
-                print(f"{time.strftime('%H:%M:%S')} {stage.name}", flush=True)
-                try:
-                    write_json(folder / "result.json", work(stage, needs))
-                except Exception:
-                    if {path.name for path in folder.iterdir()} <= {".lock", "settings.json"}:
-                        # Nothing was made with these settings, so they may be corrected.
-                        (folder / "settings.json").unlink()
-                    raise
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
         return False
-    except Exception:  # the other stages can still be done
-        traceback.print_exc()
-        failed[stage.name] = None
+    with lock:
+        check_settings([stage], output)  # another process may have begun it with another configuration
+        if _done(stage, output):
+            return True
+        made_from = {name: _digest(output, name) for name in stage.needs}
+        write_json(folder / "settings.json", stage.settings | {"needs": made_from})
+        print(f"{time.strftime('%H:%M:%S')} {stage.name}", flush=True)
+        try:
+            write_json(folder / "result.json", work(stage, needs))
+        except Exception:
+            if {path.name for path in folder.iterdir()} <= {".lock", "settings.json"}:
+                # Nothing was made with these settings, so they may be corrected.
+                (folder / "settings.json").unlink()
+            raise
     return True
 
 
@@ -128,6 +145,16 @@ def check_settings(stages: Sequence[Stage], output: Path) -> None:
     Raises:
         SystemExit: The message names each such stage and what differs.
     """
+    if changed := changes(stages, output):
+        raise SystemExit(
+            f"The configuration has changed since these stages of {output} were begun:\n" +
+            "\n".join(f"  {change}" for change in changed) +
+            "\nRestore it, use another --output-dir, or delete those stages and all that need them."
+        )  # fmt: skip
+
+
+def changes(stages: Sequence[Stage], output: Path) -> list[str]:
+    """What differs from when these stages were begun, in words that begin with the name of a stage."""
     changed = []
     for stage in stages:
         before = read_json(output / stage.name / "settings.json")
@@ -135,16 +162,12 @@ def check_settings(stages: Sequence[Stage], output: Path) -> None:
             continue
         made_from = before.pop("needs", {name: _digest(output, name) for name in stage.needs})
         for name in sorted(made_from.keys() ^ set(stage.needs)):
-            changed.append(f"  {stage.name}: it was made {'with' if name in made_from else 'without'} {name}")
+            changed.append(f"{stage.name}: it was made {'with' if name in made_from else 'without'} {name}")
         for name in made_from.keys() & set(stage.needs):
             if made_from[name] != _digest(output, name):
-                changed.append(f"  {stage.name}: it was made from a result of {name} that is no longer there")
-        changed += [f"  {stage.name}: {difference}" for difference in differences(before, stage.settings)]
-    if changed:
-        raise SystemExit(
-            f"The configuration has changed since these stages of {output} were begun:\n" + "\n".join(changed) +
-            "\nRestore it, use another --output-dir, or delete those stages and all that need them."
-        )  # fmt: skip
+                changed.append(f"{stage.name}: it was made from a result of {name} that is no longer there")
+        changed += [f"{stage.name}: {difference}" for difference in differences(before, stage.settings)]
+    return changed
 
 
 def _digest(output: Path, name: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -59,7 +60,10 @@ def epochs_within(
     make_trainer: Callable[[PreTrainedModel, RobustTrainingArguments], RobustTrainer],
     seconds: float = 6.0,
 ) -> float:
-    """Number of epochs that training takes so many minutes for, noted in the output folder: a resumed run keeps it.
+    """Number of epochs that training takes so many minutes for, noted in the output folder.
+
+    A run that goes on from a checkpoint keeps the number that was noted, since its learning rates follow from it; so does one with the
+    same minutes. Others measure anew.
 
     Args:
         minutes: What the training may take.
@@ -77,8 +81,9 @@ def epochs_within(
     if not minutes > 0.0:
         raise ValueError(f"`minutes` must be a positive number, got {minutes}.")
     noted = Path(str(args.output_dir)) / "pace.json"
-    if noted.exists():
-        return float(json.loads(noted.read_text(encoding="utf-8"))["epochs"])
+    before = _read_note(noted)
+    if before is not None and (args.resume_from_checkpoint or before["minutes"] == minutes):
+        return before["epochs"]
     trial = copy.copy(args)
     trial.max_steps, trial.save_strategy, trial.logging_steps = 1_000_000, SaveStrategy.NO, 1_000_000
     pace = Pace(seconds)
@@ -92,8 +97,19 @@ def epochs_within(
     epochs = max(1.0, int(10 * 60.0 * minutes * pace.steps_per_second / steps_per_epoch) / 10)
     noted.parent.mkdir(parents=True, exist_ok=True)
     found = {"epochs": epochs, "minutes": minutes, "steps_per_second": round(pace.steps_per_second, 2)}
-    noted.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    partial = noted.with_suffix(".partial")
+    partial.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    os.replace(partial, noted)  # a whole note or none
     print(
         f"{epochs:g} epochs fit into {minutes:g} minutes ({pace.steps_per_second:.1f} steps per second).", flush=True
     )
     return epochs
+
+
+def _read_note(file: Path) -> dict[str, float] | None:
+    """The "epochs" and "minutes" noted in a file; None where there is none that can be read."""
+    try:
+        note = json.loads(file.read_text(encoding="utf-8"))
+        return {key: float(note[key]) for key in ("epochs", "minutes")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -118,17 +119,23 @@ def test_stages_of_a_group_run_side_by_side(tmp_path):
     assert all(text.startswith("done in") for text in said.values())
 
 
-def test_wheels_among_the_pieces_are_installed(tmp_path):
-    wheel = tmp_path / "wheels" / "nothing_much-1.0-py3-none-any.whl"
-    wheel.parent.mkdir()
+def make_wheel(folder, version, answer):
+    """A wheel of one module."""
+    wheel = folder / f"nothing_much-{version}-py3-none-any.whl"
+    folder.mkdir(exist_ok=True)
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("nothing_much.py", "ANSWER = 42\n")
-        info = "nothing_much-1.0.dist-info"
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: nothing-much\nVersion: 1.0\n")
+        archive.writestr("nothing_much.py", f"ANSWER = {answer}\n")
+        info = f"nothing_much-{version}.dist-info"
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: nothing-much\nVersion: {version}\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr(f"{info}/RECORD", "")
+    return wheel
+
+
+def test_wheels_among_the_pieces_are_installed(tmp_path):
+    wheel = make_wheel(tmp_path / "wheels", "1.0", 42)
     link = tmp_path / "links"
     link.mkdir()
     (link / wheel.name).symlink_to(wheel)  # as in the cache of the Hub
@@ -141,6 +148,38 @@ def test_wheels_among_the_pieces_are_installed(tmp_path):
         ROOT / "examples" / "gpu" / "pieces.py", str(tmp_path / "wheels"), str(tmp_path / "b"), cwd=tmp_path
     )
     assert done.returncode == 1 and done.stderr.startswith("pieces: One of the folders must hold pieces.json")
+
+
+def test_newer_wheels_replace_older_ones(tmp_path):
+    out = tmp_path / "out"
+    for version, answer in (("1.0", 42), ("2.0", 43)):
+        make_wheel(tmp_path / version, version, answer)
+        pack({"wheels": tmp_path / version}, tmp_path / f"pieces-{version}")
+        unpack([tmp_path / f"pieces-{version}"], out)
+        install(out)
+    assert (out / "site" / "nothing_much.py").read_text() == "ANSWER = 43\n"
+    (out / "site" / "mark").touch()
+    install(out)  # has been done
+    assert (out / "site" / "mark").exists()
+
+
+def test_wheels_are_installed_wholly_or_not_at_all(tmp_path, monkeypatch):
+    make_wheel(tmp_path / "wheels", "1.0", 42)
+    (tmp_path / MANIFEST).write_text("{}")
+
+    def interrupted(command, check):
+        target = Path(command[command.index("--target") + 1])
+        target.mkdir()
+        (target / "half").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("subprocess.run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            install(tmp_path)
+    assert not (tmp_path / "site").exists()
+    install(tmp_path)
+    assert (tmp_path / "site" / "nothing_much.py").exists() and not (tmp_path / "site" / "half").exists()
 
 
 @pytest.mark.parametrize("backbone", [None, "some/backbone"])

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from examples.studies.command import command_line
 from examples.studies.pages import keep_records, publish
 from examples.studies.recipes import check_trainings
-from examples.studies.stages import Stage, check_settings, run_stages
+from examples.studies.stages import Stage, check_settings, run_stages, try_stage
 
 
 def chain(rate: float = 0.1, also: tuple[str, ...] = ()) -> list[Stage]:
@@ -181,3 +182,23 @@ def test_nan_is_null(tmp_path):
 def test_a_need_that_is_no_stage_is_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match="b needs a, which is not among the stages"):
         run_stages([Stage("b", "x", {}, ("a",))], tmp_path, lambda stage, needs: {})
+
+
+def test_one_stage_by_itself(tmp_path):
+    work = Counting()
+    stages = [Stage("train", "train", {}), Stage("train-large", "train", {}), Stage("after", "x", {}, ("train",))]
+    assert not try_stage(stages[2], work, tmp_path)  # what it needs is not there
+    with FileLock(_folder(tmp_path / "train") / ".lock"):
+        assert not try_stage(stages[0], work, tmp_path)  # another process works on it
+    assert work.did == []
+    assert try_stage(stages[0], work, tmp_path) and try_stage(stages[0], work, tmp_path)
+    assert work.did == ["train"]
+    with pytest.raises(RuntimeError, match="no"):
+        try_stage(stages[2], Counting(fails="after"), tmp_path)
+    with pytest.raises(SystemExit, match="train: rate was None, is 1"):
+        try_stage(Stage("train", "train", {"rate": 1}), work, tmp_path)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path

@@ -47,7 +47,32 @@ def test_the_number_follows_from_the_pace_and_is_kept(tmp_path, monkeypatch, cap
     (trained, trial), *others = made
     assert not others and trained is not model and trial.output_dir != args.output_dir
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    args.resume_from_checkpoint = "true"
     assert epochs_within(99.0, model, args, make_trainer) == 15.0
+
+
+def test_a_note_is_kept_for_the_same_minutes_or_a_checkpoint_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pace, "steps_per_second", property(lambda pace: 4.0))
+    model, args = smoothed("resnet", size=8), arguments(tmp_path)
+    make = lambda model, args: RobustTrainer(model, args, train_dataset=images())  # noqa: E731
+    note = tmp_path / "out" / "pace.json"
+    note.parent.mkdir()
+    note.write_text('{"epochs": 3.0, "minutes": 0.5}')
+    assert epochs_within(0.5, model, args, make, seconds=0.1) == 3.0
+    assert epochs_within(1.0, model, args, make, seconds=0.1) == 30.0  # it starts over, with other minutes
+    assert json.loads(note.read_text())["minutes"] == 1.0
+
+
+@pytest.mark.parametrize("text", ["", '{"epochs": 3', "[]", '{"epochs": 3.0}', '{"epochs": null, "minutes": 0.5}'])
+def test_a_note_that_cannot_be_read_is_made_anew(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(Pace, "steps_per_second", property(lambda pace: 4.0))
+    make = lambda model, args: RobustTrainer(model, args, train_dataset=images())  # noqa: E731
+    note = tmp_path / "out" / "pace.json"
+    note.parent.mkdir()
+    note.write_text(text)
+    assert epochs_within(0.5, smoothed("resnet", size=8), arguments(tmp_path), make, seconds=0.1) == 15.0
+    assert [file.name for file in note.parent.iterdir()] == ["pace.json"]
+    assert json.loads(note.read_text())["epochs"] == 15.0
 
 
 def test_accumulated_steps_are_counted_as_steps(tmp_path, monkeypatch):
