@@ -18,7 +18,9 @@ from pathlib import Path
 
 from examples.gpu.pieces import pack
 from examples.gpu.plan import Choice, plan
+from examples.gpu.processes import ended_by_signals
 from examples.gpu.work import Budget, spend
+from hf_smoothing.records import read_json, write_json
 
 
 DATA = ("tiny_imagenet32", "cifar10", "mnist")
@@ -37,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--wheels", type=Path, help="folder of wheels to pack")
     parser.add_argument("--piece-mib", type=float, default=48.0, help="size of a piece in MiB (%(default)s)")
     parser.add_argument("--backbone", help="backbone to finetune, instead of pretraining two")
-    parser.add_argument("--stages", nargs="+", default=[], help="only the stages whose name starts so")
+    parser.add_argument(
+        "--stages", nargs="+", default=[], help="only the stages whose name starts so; what they need must be done"
+    )
     parser.add_argument("--linf-epochs", type=int, default=70, help="epochs of the l-infinity network (%(default)s)")
     parser.add_argument("--dry", action="store_true", help="all in miniature on the CPU")
     args = parser.parse_args(arguments)
@@ -63,16 +67,30 @@ def _run(args: argparse.Namespace) -> int:
     epochs = 1 if args.dry else args.linf_epochs
     choice = Choice(data, args.output_dir.resolve(), args.backbone, epochs, args.dry)
     wanted = tuple(args.stages) or ("",)
-    groups = [[stage for stage in group if stage.name.startswith(wanted)] for group in plan(choice)]
-    if not any(groups):
-        names = ", ".join(stage.name for group in plan(choice) for stage in group)
+    groups = plan(choice)
+    stages = [stage for group in groups for stage in group]
+    chosen = [stage for stage in stages if stage.name.startswith(wanted)]
+    if not chosen:
+        names = ", ".join(stage.name for stage in stages)
         raise ValueError(f"No stage starts with {' or '.join(wanted)}. There are: {names}.")
     if args.dry:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # several at a time on a few cores would wait for one another
     else:
-        _check(args.minutes, data, [word for group in groups for stage in group for word in stage.settings["command"]])
-    said = spend([group for group in groups if group], choice.output, Budget(args.minutes))
-    return int(any(text.startswith("failed") for text in said.values()))
+        _check(args.minutes, data, [word for stage in chosen for word in stage.settings["command"]])
+    _mark(choice.output, args.dry)
+    with ended_by_signals():
+        said = spend(groups, choice.output, Budget(args.minutes), wanted)
+    return int(any(text.startswith(("failed", "refused")) for text in said.values()))
+
+
+def _mark(output: Path, dry: bool) -> None:
+    """Note whether a folder is of a dry run; never mix these results with real ones."""
+    before = read_json(output / "kit.json")
+    if before is not None and before["dry"] != dry:
+        was, now = ("a real run", "a dry one") if dry else ("a dry run", "a real one")
+        raise ValueError(f"{output} holds the results of {was}, this is {now}. Use another --output-dir.")
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "kit.json", {"dry": dry})
 
 
 def _check(minutes: float, data: Path, words: list[str]) -> None:

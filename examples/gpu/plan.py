@@ -16,6 +16,9 @@ MIXTURE = {"sigmas": [0.0, 1.0], "clean": 0.125, "distribution": "uniform"}
 PRETRAINING_SHARE, FINETUNING_SHARE = 0.25, 0.22
 """Of the minutes: what is left goes into loading, the benchmark, and certification."""
 
+GOES_ON = ("train", "certify")
+"""Kinds of stages that continue where they were cut off; those of kind "check" start over."""
+
 SMALL: dict[str, list[object]] = {"widths": [64, 128, 256, 512], "blocks": [1], "backbone_size": [64]}
 """5.0M parameters on a quarter of the positions: fast on a CPU as well."""
 LARGE: dict[str, list[object]] = {"widths": [64, 128, 256, 384], "blocks": [2, 2, 2, 1], "backbone_size": [128]}
@@ -47,7 +50,7 @@ def plan(choice: Choice) -> list[list[Stage]]:
     Settings of a stage: its command, the least minutes that are worth starting it, and of a training which share of all minutes it may
     take ("share") and where its checkpoints are ("checkpoints"): from these `work.py` completes the command when the stage begins.
     """
-    alone = [_stage("tests", 0.5, _tests(choice))]
+    alone = [_stage("check", "tests", 0.5, _tests(choice))]
     if choice.backbone is not None:
         names, pretraining = {"finetune": choice.backbone}, []
     else:
@@ -67,22 +70,22 @@ def plan(choice: Choice) -> list[list[Stage]]:
         for needs in ([] if choice.backbone else [Path(backbone).parent.name],)
     ]
     certifying = [
-        _stage(f"{name.replace('finetune', 'certify')}-{sigma}", 0.5, _certify(choice, name, sigma), name)
+        _stage("certify", f"{name.replace('finetune', 'certify')}-{sigma}", 0.5, _certify(choice, name, sigma), name)
         for name in names
         for sigma in SIGMAS
     ]
-    benchmark = [_stage("benchmark", 1.0, _benchmark(choice))]
-    return [benchmark, alone + pretraining, finetuning, certifying, [_stage("linf", 4.0, _linf(choice))]]
+    benchmark = [_stage("check", "benchmark", 1.0, _benchmark(choice))]
+    return [benchmark, alone + pretraining, finetuning, certifying, [_stage("train", "linf", 4.0, _linf(choice))]]
 
 
-def _stage(name: str, minutes: float, command: list[str], *needs: str, **training: object) -> Stage:
-    return Stage(name, "command", {"command": command, "least_minutes": minutes, **training}, needs)
+def _stage(kind: str, name: str, minutes: float, command: list[str], *needs: str, **training: object) -> Stage:
+    return Stage(name, kind, {"command": command, "least_minutes": minutes, **training}, needs)
 
 
 def _training_stage(choice: Choice, name: str, command: list[str], share: float, *needs: str) -> Stage:
     """A stage whose end depends on the minutes, and which goes on from its last checkpoint; in miniature it is an ordinary one."""
     of_training = {} if choice.dry else {"share": share, "checkpoints": str(choice.output / name / "model")}
-    return _stage(name, 1.5, command, *needs, **of_training)
+    return _stage("check" if choice.dry else "train", name, 1.5, command, *needs, **of_training)
 
 
 def _python(*words: object) -> list[str]:

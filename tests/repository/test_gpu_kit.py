@@ -1,20 +1,17 @@
-"""The GPU kit: pieces that travel, a budget that is kept, stages that are done once, and all of it in miniature."""
+"""The GPU kit: a budget that is kept, stages that are done once, and all of it in miniature."""
 
 from __future__ import annotations
 
 import json
 import sys
-import zipfile
-from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from examples.gpu.__main__ import main
-from examples.gpu.pieces import MANIFEST, install, pack, unpack
 from examples.gpu.plan import Choice, plan
 from examples.gpu.work import Budget, spend
 from examples.studies.stages import Stage
-from tests.support.processes import ROOT, run_python
 
 
 class Clock:
@@ -27,43 +24,8 @@ class Clock:
         return self.now
 
 
-def python(code, name="a", least=1.0, needs=()):
-    return Stage(name, "command", {"command": [sys.executable, "-c", code], "least_minutes": least}, needs)
-
-
-def test_pieces_are_put_together_again(tmp_path):
-    (tmp_path / "data" / "inner").mkdir(parents=True)
-    (tmp_path / "data" / "inner" / "file").write_bytes(bytes(range(256)) * 10_000)
-    pieces = pack({"set": tmp_path / "data"}, tmp_path / "pieces", piece_mib=1.0)
-    assert len(pieces) == 3
-    assert max(piece.stat().st_size for piece in pieces) <= 2**20
-    elsewhere = tmp_path / "other"
-    elsewhere.mkdir()
-    pieces[1].rename(elsewhere / pieces[1].name)  # they may come in several folders
-    unpack([tmp_path / "pieces", elsewhere], tmp_path / "out")
-    restored = tmp_path / "out" / "set" / "inner" / "file"
-    assert restored.read_bytes() == (tmp_path / "data" / "inner" / "file").read_bytes()
-    restored.unlink()
-    unpack([tmp_path / "pieces"], tmp_path / "out")  # was done: nothing is read again
-    assert not restored.exists()
-
-
-def test_missing_and_damaged_pieces_are_named(tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "file").write_bytes(b"x" * 3_000_000)
-    pieces = pack({"set": tmp_path / "data"}, tmp_path / "pieces", piece_mib=1.0)
-    pieces[1].write_bytes(b"other")
-    with pytest.raises(ValueError, match="piece-001 is damaged"):
-        unpack([tmp_path / "pieces"], tmp_path / "out")
-    pieces[1].unlink()
-    with pytest.raises(ValueError, match="piece-001 is missing"):
-        unpack([tmp_path / "pieces"], tmp_path / "out")
-    with pytest.raises(ValueError, match=f"must hold {MANIFEST}"):
-        unpack([tmp_path / "data"], tmp_path / "out")
-    with pytest.raises(ValueError, match="Folders to pack must exist, got .*nowhere"):
-        pack({"set": tmp_path / "nowhere"}, tmp_path / "pieces")
-    with pytest.raises(ValueError, match="positive number of MiB"):
-        pack({"set": tmp_path / "data"}, tmp_path / "pieces", piece_mib=0)
+def python(code, name="a", least=1.0, needs=(), kind="certify"):
+    return Stage(name, kind, {"command": [sys.executable, "-c", code], "least_minutes": least}, needs)
 
 
 def test_what_does_not_fit_is_left_and_what_is_done_stays_done(tmp_path):
@@ -80,29 +42,52 @@ def test_what_does_not_fit_is_left_and_what_is_done_stays_done(tmp_path):
     assert mark.read_text() == "xxx"
 
 
-def test_a_stage_that_is_cut_off_goes_on_next_time(tmp_path, capsys):
-    slow = [[python("import time; time.sleep(60)", least=0.0)], [python("pass", "after", least=0.0, needs=("a",))]]
+def test_a_stage_that_is_cut_off_goes_on_next_time(tmp_path, capfd):
+    sleep = "import time; time.sleep(60)"
+    slow = [
+        [python(sleep, least=0.0), python(sleep, "check", least=0.0, kind="check")],
+        [python("pass", "after", least=0.0, needs=("a",))],
+    ]
     said = spend(slow, tmp_path, Budget(0.01))
     assert said["a"] == "cut off by the budget: it goes on next time"
+    assert said["check"] == "cut off by the budget: it starts over next time"
     assert said["after"] == "left out: it needs a"
     assert not (tmp_path / "a" / "result.json").exists()
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_failure_at_the_end_of_the_budget_is_a_failure(tmp_path, monkeypatch):
+    clock = Clock()
+    budget = Budget(1.0, clock)
+
+    def fails(*given):
+        clock.now = 60.0
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("examples.gpu.work.run_command", fails)
+    assert spend([[python("pass")]], tmp_path, budget)["a"].startswith("failed, see")
+    assert budget.left == 0.0
 
 
 def test_a_training_goes_on_from_its_checkpoint_with_other_minutes(tmp_path):
     """Killed in the middle, it is started again with what is left of the time, and its settings are still its own."""
     code = (
         "import json, pathlib, sys, time; here = pathlib.Path(sys.argv[1]); (here / 'checkpoint-1').mkdir(parents=True, exist_ok=True)\n"
+        "(here / 'checkpoint-1' / 'trainer_state.json').touch(); (here / 'checkpoint-2').mkdir(exist_ok=True)\n"  # cut off while it was written
         "(here / 'words').open('a').write(json.dumps(sys.argv[2:]) + chr(10))\n"
         "time.sleep(0 if '--resume_from_checkpoint' in sys.argv else 60)"
     )
     folder = tmp_path / "a" / "model"
     settings = {"command": [sys.executable, "-c", code, str(folder)], "least_minutes": 0.0, "share": 0.5}
-    stages = [[Stage("a", "command", settings | {"checkpoints": str(folder)})]]
+    stages = [[Stage("a", "train", settings | {"checkpoints": str(folder)})]]
     assert spend(stages, tmp_path, Budget(0.05))["a"] == "cut off by the budget: it goes on next time"
     assert spend(stages, tmp_path, Budget(1.0))["a"].startswith("done in")
     first, second = map(json.loads, (folder / "words").read_text().splitlines())
     assert first[:2] == ["--minutes", "0.03"] and "--resume_from_checkpoint" not in first
-    assert second[:2] == ["--minutes", "0.5"] and second[-2:] == ["--resume_from_checkpoint", "true"]
+    assert second[:2] == ["--minutes", "0.5"] and second[-2:] == [
+        "--resume_from_checkpoint",
+        str(folder / "checkpoint-1"),
+    ]
 
 
 def test_a_stage_that_fails_does_not_stop_the_others(tmp_path):
@@ -112,74 +97,53 @@ def test_a_stage_that_fails_does_not_stop_the_others(tmp_path):
     assert said["b"].startswith("done in")
 
 
+def test_only_the_chosen_stages_are_done_and_none_by_a_part_of_its_name(tmp_path):
+    stages = [[python("pass"), python("pass", "a-large")], [python("pass", "b", needs=("a",))]]
+    assert spend(stages, tmp_path, Budget(5.0), ("b",)) == {"b": "left out: it needs a"}
+    assert list(tmp_path.iterdir()) == []
+    large = python("raise SystemExit('begun')", "a-large", least=10.0)
+    said = spend([[python("pass"), large], *stages[1:]], tmp_path, Budget(5.0), ("a",))
+    assert said["a"].startswith("done in") and said["a-large"].startswith("left out: it needs 10 minutes")
+    assert not (tmp_path / "a-large").exists()
+    assert list(said := spend(stages, tmp_path, Budget(5.0), ("b",))) == ["b"] and said["b"].startswith("done in")
+
+
+def test_other_settings_are_refused_also_of_what_a_stage_needs(tmp_path):
+    after = python("pass", "b", needs=("a",))
+    assert spend([[python("pass")]], tmp_path, Budget(5.0))["a"].startswith("done in")
+    said = spend([[python("1 + 1")], [after]], tmp_path, Budget(5.0))
+    for text in said.values():
+        assert text.startswith("refused: a was made with other settings (with pass, now it is 1 + 1). Restore them")
+    assert not (tmp_path / "b").exists()
+    assert spend([[python("pass")], [after]], tmp_path, Budget(5.0))["b"].startswith("done in")
+    (tmp_path / "a" / "result.json").write_text('{"seconds": 99.0}')
+    said = spend([[python("pass")], [after]], tmp_path, Budget(5.0))
+    assert said["a"] == "was done before"
+    assert "b was made with other settings (it was made from a result of a that is no longer there)" in said["b"]
+
+
+def test_dry_and_real_results_are_never_mixed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("examples.gpu.__main__.spend", lambda *given: {})
+    (tmp_path / "mnist").mkdir()
+    real = ["run", "--data", str(tmp_path), "--stages", "linf", "--output-dir", str(tmp_path / "out")]
+    assert main(real) == 0 and main(real) == 0
+    assert main([*real, "--dry"]) == 1
+    assert "holds the results of a real run, this is a dry one" in capsys.readouterr().err
+
+
+def test_what_another_process_works_on_is_left_to_it(tmp_path):
+    (tmp_path / "a").mkdir()
+    with FileLock(tmp_path / "a" / ".lock"):
+        said = spend([[python("pass")], [python("pass", "b", needs=("a",))]], tmp_path, Budget(5.0))
+    assert said == {"a": "left out: another process works on it", "b": "left out: it needs a"}
+
+
 def test_stages_of_a_group_run_side_by_side(tmp_path):
     meet = "import sys, time, pathlib; here = pathlib.Path({!r}); (here / {!r}).touch()\nwhile not (here / {!r}).exists(): time.sleep(0.01)"
     stages = [[python(meet.format(str(tmp_path), one, other), one) for one, other in (("a", "b"), ("b", "a"))]]
     said = spend(stages, tmp_path / "out", Budget(2.0))
     assert all(text.startswith("done in") for text in said.values())
-
-
-def make_wheel(folder, version, answer):
-    """A wheel of one module."""
-    wheel = folder / f"nothing_much-{version}-py3-none-any.whl"
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("nothing_much.py", f"ANSWER = {answer}\n")
-        info = f"nothing_much-{version}.dist-info"
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: nothing-much\nVersion: {version}\n")
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{info}/RECORD", "")
-    return wheel
-
-
-def test_wheels_among_the_pieces_are_installed(tmp_path):
-    wheel = make_wheel(tmp_path / "wheels", "1.0", 42)
-    link = tmp_path / "links"
-    link.mkdir()
-    (link / wheel.name).symlink_to(wheel)  # as in the cache of the Hub
-    pack({"wheels": link}, tmp_path / "pieces")
-    unpack([tmp_path / "pieces"], tmp_path / "out")
-    install(tmp_path / "out")
-    assert (tmp_path / "out" / "site" / "nothing_much.py").read_text() == "ANSWER = 42\n"
-    install(tmp_path)  # nothing to install
-    done = run_python(
-        ROOT / "examples" / "gpu" / "pieces.py", str(tmp_path / "wheels"), str(tmp_path / "b"), cwd=tmp_path
-    )
-    assert done.returncode == 1 and done.stderr.startswith("pieces: One of the folders must hold pieces.json")
-
-
-def test_newer_wheels_replace_older_ones(tmp_path):
-    out = tmp_path / "out"
-    for version, answer in (("1.0", 42), ("2.0", 43)):
-        make_wheel(tmp_path / version, version, answer)
-        pack({"wheels": tmp_path / version}, tmp_path / f"pieces-{version}")
-        unpack([tmp_path / f"pieces-{version}"], out)
-        install(out)
-    assert (out / "site" / "nothing_much.py").read_text() == "ANSWER = 43\n"
-    (out / "site" / "mark").touch()
-    install(out)  # has been done
-    assert (out / "site" / "mark").exists()
-
-
-def test_wheels_are_installed_wholly_or_not_at_all(tmp_path, monkeypatch):
-    make_wheel(tmp_path / "wheels", "1.0", 42)
-    (tmp_path / MANIFEST).write_text("{}")
-
-    def interrupted(command, check):
-        target = Path(command[command.index("--target") + 1])
-        target.mkdir()
-        (target / "half").touch()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("subprocess.run", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            install(tmp_path)
-    assert not (tmp_path / "site").exists()
-    install(tmp_path)
-    assert (tmp_path / "site" / "nothing_much.py").exists() and not (tmp_path / "site" / "half").exists()
 
 
 @pytest.mark.parametrize("backbone", [None, "some/backbone"])
