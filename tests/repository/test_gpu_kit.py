@@ -70,20 +70,20 @@ def test_a_failure_at_the_end_of_the_budget_is_a_failure(tmp_path, monkeypatch):
 
 
 def test_a_training_goes_on_from_its_checkpoint_with_other_minutes(tmp_path):
-    """Killed in the middle, it is started again with what is left of the time, and its settings are still its own."""
+    """Broken off in the middle, it is started again with other minutes, and its settings are still its own."""
     code = (
-        "import json, pathlib, sys, time; here = pathlib.Path(sys.argv[1]); (here / 'checkpoint-1').mkdir(parents=True, exist_ok=True)\n"
+        "import json, pathlib, sys; here = pathlib.Path(sys.argv[1]); (here / 'checkpoint-1').mkdir(parents=True, exist_ok=True)\n"
         "(here / 'checkpoint-1' / 'trainer_state.json').touch(); (here / 'checkpoint-2').mkdir(exist_ok=True)\n"  # cut off while it was written
         "(here / 'words').open('a').write(json.dumps(sys.argv[2:]) + chr(10))\n"
-        "time.sleep(0 if '--resume_from_checkpoint' in sys.argv else 60)"
+        "sys.exit('--resume_from_checkpoint' not in sys.argv)"
     )
     folder = tmp_path / "a" / "model"
     settings = {"command": [sys.executable, "-c", code, str(folder)], "least_minutes": 0.0, "share": 0.5}
     stages = [[Stage("a", "train", settings | {"checkpoints": str(folder)})]]
-    assert spend(stages, tmp_path, Budget(0.05))["a"] == "cut off by the budget: it goes on next time"
+    assert spend(stages, tmp_path, Budget(2.0))["a"].startswith("failed, see")
     assert spend(stages, tmp_path, Budget(1.0))["a"].startswith("done in")
     first, second = map(json.loads, (folder / "words").read_text().splitlines())
-    assert first[:2] == ["--minutes", "0.03"] and "--resume_from_checkpoint" not in first
+    assert first[:2] == ["--minutes", "1.0"] and "--resume_from_checkpoint" not in first
     assert second[:2] == ["--minutes", "0.5"] and second[-2:] == [
         "--resume_from_checkpoint",
         str(folder / "checkpoint-1"),
