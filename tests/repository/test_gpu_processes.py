@@ -66,7 +66,7 @@ def ended(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_nothing_outlives_a_kit_that_is_told_to_end(tmp_path, number):
+def test_nothing_outlives_a_kit_that_gets_the_signal_to_end(tmp_path, number):
     with running_kit(tmp_path, 5.0) as (kit, inner):
         kit.send_signal(number)
         assert "a: cut off with the kit: it goes on next time" in kit.communicate(timeout=60)[0]
