@@ -28,7 +28,9 @@ def build(given: Command) -> None:
         rows, methods = _methods(given.config, found, kept, sigma)
         texts[f"sigma-{sigma}"] = f"*{_scale(given.config, sigma)}; {_trained(given.config)}*\n\n" + rows
         rows, routes = _routes(given, kept, sigma)
-        texts[f"routes-{sigma}"] = f"*{_scale(given.config, sigma)}; each with seed 0, the verdicts above with all three of LoRA*\n\n" + rows
+        texts[f"routes-{sigma}"] = (
+            f"*{_scale(given.config, sigma)}; each with seed 0, the verdicts above with all three of LoRA*\n\n" + rows
+        )
         figures[str(sigma)] = {"methods": methods, "routes": routes}
         if found:
             picture = given.docs / "figures" / "training_methods" / given.scale / f"sigma{sigma}.png"
