@@ -8,6 +8,7 @@ of the cards and the README, the figures into the metadata for the Hub, and all 
 """
 
 import argparse
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 from safetensors.torch import load_file
 
-from examples.studies.pages import fill
+from examples.studies.pages import fill_one
 from examples.studies.verdicts import verdict
-from hf_smoothing.records import keep_run, read_json, read_run, write_json
+from hf_smoothing.records import Run, keep_run, read_json, read_run, write_json
 from hf_smoothing.reports import measure
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import table as report_table
@@ -27,6 +28,12 @@ from hf_smoothing.statistics import exact_text, paired_difference, round_down
 ROOT = Path(__file__).resolve().parents[1]
 SIGMAS = ("0.25", "0.5", "1.0")
 SHOWN = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+
+
+@functools.cache
+def _run(folder: Path) -> Run:
+    """A run, read once: reading recomputes every row from its votes, and several tables are made of it."""
+    return read_run(folder)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Row:
 
     def measured(self, root: Path, sigma: str) -> Measured:
         """Its figures at one sigma."""
-        return measure(read_run(root / "model_cards" / self.records.format(sigma)), thresholds=SHOWN, name=self.name)
+        return measure(_run(root / "model_cards" / self.records.format(sigma)), thresholds=SHOWN, name=self.name)
 
 
 ROWS = {
@@ -210,18 +217,6 @@ def eval_results(found: dict[str, Any]) -> list[EvalResult]:
     ]  # fmt: skip
 
 
-def filled(text: str, mark: str, body: str, where: Path) -> str:
-    """The text with a body at the one place `<!-- table MARK -->` ... `<!-- end -->`.
-
-    Raises:
-        ValueError: If it has no such place, or several.
-    """
-    text, count = fill(text, mark, f"\n{body}\n")
-    if count != 1:
-        raise ValueError(f"{where} must have one place `<!-- table {mark} -->` ... `<!-- end -->`, got {count}.")
-    return text
-
-
 def write(root: Path = ROOT) -> None:
     """Bring all cards, the README and docs/results/strong_models.json in line with the records; nothing is written if one is missing."""
     everything, places = {}, []
@@ -238,14 +233,16 @@ def write(root: Path = ROOT) -> None:
         page = root / "model_cards" / name / "README.md"
         card = ModelCard.load(page)
         for _, mark, body in (place for place in places if place[0] == name):
-            card.text = filled(card.text, mark, body, page)
+            card.text = fill_one(card.text, mark, f"\n{body}\n", page)
         if name in everything:  # the classifier itself, not one made of it
             card.data.model_name = name
             card.data.eval_results = eval_results(everything[name])
         card.save(page)
     readme, rows = root / "README.md", ROWS["resnet-mixture-cifar10"]
-    text = filled(readme.read_text(encoding="utf-8"), "classifier", table(root, rows, shown=5), readme)
-    readme.write_text(filled(text, "verdicts", verdicts(root, rows[0]), readme), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    for mark, body in (("classifier", table(root, rows, shown=5)), ("verdicts", verdicts(root, rows[0]))):
+        text = fill_one(text, mark, f"\n{body}\n", readme)
+    readme.write_text(text, encoding="utf-8")
     write_json(root / "docs" / "results" / "strong_models.json", everything)
 
 

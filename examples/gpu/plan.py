@@ -32,7 +32,7 @@ class Choice:
     Attributes:
         data: Folder with `cifar10`, `mnist` and `tiny_imagenet32`, each a folder for load_dataset.
         output: The results folder.
-        backbone: A backbone to finetune, a folder or Hub id; None pretrains two.
+        backbone: A backbone to finetune, a folder or Hub id; None pretrains two, and a clean twin of the first.
         linf_epochs: Number of epochs of the l-infinity network.
         dry: All of it in miniature on the CPU, with the data of the repository.
     """
@@ -50,7 +50,7 @@ def plan(choice: Choice) -> list[list[Stage]]:
     Settings of a stage: its command, the least minutes that are worth starting it, and of a training which share of all minutes it may
     take ("share") and where its checkpoints are ("checkpoints"): from these `work.py` completes the command when the stage begins.
     """
-    alone = [_stage("check", "tests", 0.5, _tests(choice))]
+    tests = [_stage("check", "tests", 0.5, _tests(choice))]
     if choice.backbone is not None:
         names, pretraining = {"finetune": choice.backbone}, []
     else:
@@ -75,7 +75,7 @@ def plan(choice: Choice) -> list[list[Stage]]:
         for sigma in SIGMAS
     ]
     benchmark = [_stage("check", "benchmark", 1.0, _benchmark(choice))]
-    return [benchmark, alone + pretraining, finetuning, certifying, [_stage("train", "linf", 4.0, _linf(choice))]]
+    return [benchmark, tests + pretraining, finetuning, certifying, [_stage("train", "linf", 4.0, _linf(choice))]]
 
 
 def _stage(kind: str, name: str, minutes: float, command: list[str], *needs: str, **training: object) -> Stage:

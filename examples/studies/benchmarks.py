@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.studies.pages import fill, markdown_table
+from examples.studies.pages import fill_one, markdown_table
 from hf_smoothing.records import read_json
 
 
@@ -19,7 +19,7 @@ def rebuild(docs: Path) -> None:
     """Put the tables into their pages.
 
     Raises:
-        SystemExit: If a page has no place for its table.
+        ValueError: If a page has no place for its table.
     """
     for subject, name, made in (
         ("certification", "certification figures", certification),
@@ -27,10 +27,7 @@ def rebuild(docs: Path) -> None:
     ):
         page = docs / f"{subject}.md"
         body = made(read_json(docs / "results" / f"{subject}.json") or {})
-        text, count = fill(page.read_text(encoding="utf-8"), name, body)
-        if count != 1:
-            raise SystemExit(f"{page.name} must have one place `<!-- table {name} -->`, got {count}.")
-        page.write_text(text, encoding="utf-8")
+        page.write_text(fill_one(page.read_text(encoding="utf-8"), name, body, page), encoding="utf-8")
 
 
 def covering(measured: dict[str, Any]) -> str:

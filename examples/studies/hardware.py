@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from examples.studies.pages import fill, markdown_table
+from examples.studies.pages import fill_one, markdown_table
 from hf_smoothing.records import read_json, read_run
 
 
@@ -62,9 +62,7 @@ def write(root: Path = ROOT) -> None:
     page = root / "docs" / "hardware.md"
     text = page.read_text(encoding="utf-8")
     for name, body in tables.items():
-        text, count = fill(text, name, body)
-        if count != 1:
-            raise ValueError(f"{page} must have one place for the table {name!r}, got {count}.")
+        text = fill_one(text, name, body, page)
     page.write_text(text, encoding="utf-8")
 
 

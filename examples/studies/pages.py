@@ -106,6 +106,18 @@ def fill(text: str, name: str, body: str) -> tuple[str, int]:
     return re.subn(pattern, lambda found: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)
 
 
+def fill_one(text: str, name: str, body: str, page: Path) -> str:
+    """As `fill`, for the one place of that name.
+
+    Raises:
+        ValueError: If the page has no such place, or several.
+    """
+    text, count = fill(text, name, body)
+    if count != 1:
+        raise ValueError(f"{page} must have one place `<!-- table {name} -->` ... `<!-- end -->`, got {count}.")
+    return text
+
+
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(entry) for key, entry in value.items()}

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from examples.studies.pages import fill, markdown_table
+from examples.studies.pages import fill_one, markdown_table
 from hf_smoothing.records import read_json
 
 
@@ -17,14 +17,13 @@ def rebuild(docs: Path) -> None:
     """Fill the page.
 
     Raises:
-        SystemExit: If it has no place for a table, or a page shows something whose record is not known.
+        ValueError: If it has no place for a table.
+        SystemExit: If a page shows something whose record is not known.
     """
     page = docs / "sources.md"
     text = page.read_text(encoding="utf-8")
     for name, body in (("pages", pages(docs)), ("benchmarks", benchmarks(docs)), ("facts", facts(docs))):
-        text, count = fill(text, f"sources {name}", body)
-        if count != 1:
-            raise SystemExit(f"{page.name} must have one place `<!-- table sources {name} -->`, got {count}.")
+        text = fill_one(text, f"sources {name}", body, page)
     page.write_text(text, encoding="utf-8")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from hf_smoothing import __version__
+
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "huggingface_hub", "numpy", "scipy")
 
@@ -31,8 +33,7 @@ def environment() -> dict[str, str]:
 
     from hf_smoothing.certification.settings import versions_of
 
-    found = {"hf_smoothing": versions_of("hf_smoothing")["hf_smoothing"] or "not installed, run from its sources"}
-    found |= {"Python": platform.python_version(), "system": platform.platform()}
+    found = {"hf_smoothing": __version__, "Python": platform.python_version(), "system": platform.platform()}
     found |= {name: version or "not installed" for name, version in versions_of(*LIBRARIES).items()}
     capability = torch.backends.cpu.get_cpu_capability()
     found["CPU"] = f"{os.cpu_count()} cores, {capability}, {torch.get_num_threads()} threads of torch"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hf_smoothing.records.json_files import write_json
-from hf_smoothing.records.reading import RUN_FILE, RunError, read_run
+from hf_smoothing.records.reading import ROW_PATTERN, RUN_FILE, RunError, read_run
 
 
 def keep_run(
@@ -39,12 +39,9 @@ def keep_run(
     for part, name in (("model", model), ("dataset", dataset)):
         if name is not None:
             settings[part] = settings.get(part, {}) | {"id": name}
-    about = {
-        key: value for key, value in settings.get("informative", {}).items() if key != "platform"
-    }  # a machine's own
-    if "informative" in settings:
-        settings["informative"] = about
+    if "informative" in settings:  # the kernel's name says something of the machine alone
+        settings["informative"] = {k: v for k, v in settings["informative"].items() if k != "platform"}
     folder.mkdir(parents=True)
     lines = (json.dumps(run.rows[index], separators=(",", ":")) + "\n" for index in sorted(run.rows))
-    (folder / "certificates-0.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / ROW_PATTERN.replace("*", "0")).write_text("".join(lines), encoding="utf-8")
     write_json(folder / RUN_FILE, settings)

@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from hf_smoothing import statistics
 from hf_smoothing.drawing import legend_above, new_figure
 from hf_smoothing.html_page import document, paragraph, picture, table
@@ -16,7 +14,7 @@ from hf_smoothing.records import Row
 from hf_smoothing.reports.curves import figure_of
 from hf_smoothing.reports.grouping import chosen_targets
 from hf_smoothing.reports.legends import short_names, styles
-from hf_smoothing.reports.measured import Measured, columns, sigma_text
+from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import cells
 
 
@@ -75,15 +73,12 @@ def guarantee(settings: dict[str, Any]) -> str:
     if settings.get("deterministic"):
         return f"{said}classifier."
     alpha = settings.get("alpha")
-    chance = f" with probability at most {alpha}" if isinstance(alpha, float) else ""
+    wrong = f"; each certificate is wrong with probability at most {alpha}" if isinstance(alpha, float) else ""
     units = ""
     if shape and norm == "l2":
-        units = f" A radius r is 255 r grey levels, and implies an l-infinity radius of r / {math.ceil(100 * math.sqrt(math.prod(shape))) / 100}."
-    return (
-        f"{said}smoothed classifier; each certificate is wrong{chance}.{units}"
-        if chance
-        else f"{said}smoothed classifier.{units}"
-    )
+        root = math.ceil(100 * math.sqrt(math.prod(shape))) / 100
+        units = f" A radius r is 255 r grey levels, and implies an l-infinity radius of r / {root}."
+    return f"{said}smoothed classifier{wrong}.{units}"
 
 
 def _accuracies(measured: Sequence[Measured]) -> str:
@@ -92,29 +87,37 @@ def _accuracies(measured: Sequence[Measured]) -> str:
 
 
 def _histograms(measured: Sequence[Measured]) -> str:
-    """Draws of all images; radii too where each is as large as the draws allow, which those of a run with targets are not."""
-    whole = [m for m in measured if chosen_targets(m.settings) is None]
-    figure, panels = new_figure(3.2, columns=2 if whole else 1)
+    """Images by draws, where draws were made, and by radius, where each is as large as the draws allow: not in a run with targets."""
+    panels = {"draws of an image, log10": _draws, "certified radius of images that are right": _radii}
+    found = {about: [values(m) for m in measured] for about, values in panels.items()}
+    shown = {about: values for about, values in found.items() if any(map(len, values))}
+    if not shown:
+        return ""
+    figure, axes = new_figure(3.2, columns=len(shown))
     looks = styles([(m.name, m.settings.get("sigma")) for m in measured])
     names = short_names([m.name for m in measured])
-    for m, name, look in zip(measured, names, looks, strict=True):
-        label = f"{name}, sigma {sigma_text(m.settings)}"
-        line = {"histtype": "step", "color": look["color"], "linestyle": look["linestyle"], "label": label}
-        if draws := [row["draws"] for row in m.run.rows.values() if row.get("draws")]:
-            panels[0, 0].hist(np.log10(draws), bins=20, **line)
-        if m in whole:
-            predictions, labels, radii = (np.asarray(column) for column in columns(m.run))
-            panels[0, 1].hist(radii[(predictions == labels) & (radii > 0.0)], bins=20, **line)
-    panels[0, 0].set(xlabel="draws of an image, log10", ylabel="images")
-    if whole:
-        panels[0, 1].set(xlabel="certified radius of images that are right", ylabel="images")
-    legend_above(figure, panels[0, 0], columns=2)
-    return picture(figure, f"Number of images by draws{' and by radius' if whole else ''}")
+    for panel, (about, values) in zip(axes[0], shown.items(), strict=True):
+        for m, name, look, numbers in zip(measured, names, looks, values, strict=True):
+            line = {"color": look["color"], "linestyle": look["linestyle"], "label": m.label(name)}
+            panel.hist(numbers, bins=20, histtype="step", **line)
+        panel.set(xlabel=about, ylabel="images")
+    legend_above(figure, axes[0, 0], columns=2)
+    return picture(figure, f"Number of images by {' and by '.join(shown)}")
+
+
+def _draws(m: Measured) -> list[float]:
+    return [math.log10(row["draws"]) for row in m.run.rows.values() if row.get("draws")]
+
+
+def _radii(m: Measured) -> list[float]:
+    if chosen_targets(m.settings) is not None:
+        return []
+    return [radius for answer, label, radius in zip(*columns(m.run), strict=True) if answer == label and radius > 0.0]
 
 
 def _settings(m: Measured) -> str:
     flat = [(key, value) for key, value in _flat(m.settings) if key.split(".")[0] not in ("informative", "format")]
-    title = html.escape(f"Settings: {m.name}, sigma {sigma_text(m.settings)}")
+    title = html.escape(f"Settings: {m.label(m.name)}")
     return f"<details><summary>{title}</summary>{table(['setting', 'value'], flat)}</details>"
 
 
@@ -130,7 +133,7 @@ def _images(m: Measured) -> str:
     rows = [m.run.rows[index] for index in sorted(m.run.rows)][:MOST_ROWS]
     of = len(m.run.rows)
     shown = f"{of} images" if of <= MOST_ROWS else f"the first {MOST_ROWS:,} of {of:,} images"
-    title = html.escape(f"Images: {m.name}, sigma {sigma_text(m.settings)}, {shown}")
+    title = html.escape(f"Images: {m.label(m.name)}, {shown}")
     body = table(["image", "label", "answer", "radius", "outcome", "draws"], [_image(row) for row in rows])
     sortable = body.replace("<table><tr>", "<table class='images'><thead><tr>").replace(
         "</th></tr>", "</th></tr></thead><tbody>"

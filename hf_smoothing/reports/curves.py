@@ -13,7 +13,7 @@ from hf_smoothing import statistics
 from hf_smoothing.drawing import floor, legend_entries, new_figure, points, save, shifts
 from hf_smoothing.reports.grouping import chosen_targets
 from hf_smoothing.reports.legends import short_names, styles
-from hf_smoothing.reports.measured import Measured, columns, sigma_text
+from hf_smoothing.reports.measured import Measured, columns
 
 
 def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str | None = None) -> Path:
@@ -46,7 +46,7 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
     names = short_names([m.name for m in measured])
     looks = styles([(m.name, m.settings.get("sigma")) for m in measured])
     for number, (m, name, look, some) in enumerate(zip(measured, names, looks, targets, strict=True)):
-        label = name if m.settings.get("deterministic") else f"{name}, sigma {sigma_text(m.settings)}"
+        label = m.label(name)
         if some is None:
             # Markers of different curves stand at different places, so that none hides another.
             places = (int(40 * number / len(measured)), 40)

@@ -34,6 +34,10 @@ class Measured:
         """Of the run."""
         return self.run.settings
 
+    def label(self, name: str) -> str:
+        """What a legend says for the run: the name, and the sigma where there is one."""
+        return name if self.settings.get("deterministic") else f"{name}, sigma {sigma_text(self.settings)}"
+
 
 def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | None = None) -> Measured:
     """The figures of a run over the images that are finished.

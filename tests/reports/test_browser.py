@@ -58,3 +58,14 @@ def test_the_guarantee_is_that_of_the_run(changes, says, not_says):
 def test_a_page_needs_a_folder(tmp_path):
     with pytest.raises(ValueError, match="`html` needs `output_dir`, the folder of the page, got None"):
         report([written_run(tmp_path / "run")], html=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "by"),
+    [({"rule": SEQUENTIAL}, []), ({"deterministic": True}, ["certified radius of images that are right"])],
+)
+def test_an_empty_histogram_is_left_out(tmp_path, changes, by):
+    """Rows without draws, as those of interval bounds and published logs are."""
+    report([written_run(tmp_path / "run", **changes)], output_dir=tmp_path, html=True)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall("<figcaption>Number of images by (.*?)</figcaption>", page) == by
