@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from hf_smoothing import NoiseMixture, PixelDataset, SmoothedClassifier, certify_dataset
+from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.noise import training_generator
@@ -40,7 +41,7 @@ class Arguments:
 def main() -> None:
     parser = HfArgumentParser((Arguments, DataChoice))
     parser.set_defaults(max_images=20)
-    args, choice = parser.parse_args_into_dataclasses()
+    args, choice = parse_dataclasses(parser)
     accelerator = Accelerator()
     set_seed(args.seed)
 

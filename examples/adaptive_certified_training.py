@@ -28,6 +28,7 @@ from hf_smoothing import (
     RobustTrainingArguments,
     SmoothedClassifier,
 )
+from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
@@ -86,7 +87,7 @@ class Arguments:
 def main() -> None:
     parser = HfArgumentParser((Arguments, DataChoice))
     parser.set_defaults(max_images=1_000)
-    args, choice = parser.parse_args_into_dataclasses()
+    args, choice = parse_dataclasses(parser)
     dataset, labels = training_split(replace(choice, split=args.train_split, max_images=None, stride=1))
     test = open_pixels(choice, args.size, labels)
     indices = chosen_images(choice, test)

@@ -13,6 +13,7 @@ from transformers import HfArgumentParser
 
 from hf_smoothing import SmoothedClassifier, certified_accuracy_path, certify_dataset
 from hf_smoothing.certification import process_state
+from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
 from hf_smoothing.reports import columns
@@ -31,7 +32,7 @@ class Arguments:
 
 
 def main() -> None:
-    args, choice = HfArgumentParser((Arguments, DataChoice)).parse_args_into_dataclasses()
+    args, choice = parse_dataclasses(HfArgumentParser((Arguments, DataChoice)))
     check_apart(choice.dataset, args.output_dir)
     state = process_state()
 

@@ -21,6 +21,7 @@ from hf_smoothing import (
     RobustTrainingArguments,
     SmoothedClassifier,
 )
+from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
 from hf_smoothing.training.pacing import epochs_within
@@ -55,7 +56,7 @@ def main() -> None:
         weight_decay=5e-4, num_train_epochs=8, per_device_train_batch_size=64, save_strategy="epoch", save_total_limit=1,
         per_device_eval_batch_size=64, eval_num_samples=10,
     )  # fmt: skip
-    wanted, choice, args = parser.parse_args_into_dataclasses()
+    wanted, choice, args = parse_dataclasses(parser)
     set_seed(args.seed)
 
     # 1. The backbone with a new head for the data set's classes, inside the smoothed wrapper.

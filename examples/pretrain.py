@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from hf_smoothing import CertifiedAccuracyCallback, PixelDataset, RobustTrainer, RobustTrainingArguments
+from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
 from hf_smoothing.data.selection import spread
@@ -62,7 +63,7 @@ class Pretraining:
 def main() -> None:
     parser = HfArgumentParser((Pretraining, DataChoice, RobustTrainingArguments))
     parser.set_defaults(split="train")
-    wanted, choice, args = parser.parse_args_into_dataclasses()
+    wanted, choice, args = parse_dataclasses(parser)
     set_seed(args.seed)
 
     # 1. Data: pixels at the certified resolution, a part of train held out.

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageClassification, set_seed
 from transformers.utils import logging
 
 from hf_smoothing import PixelDataset, RobustTrainer, RobustTrainingArguments, SmoothedClassifier, certify_dataset
+from hf_smoothing.cli.parsing import add_config_option, parse_options
 from hf_smoothing.data.selection import spread
 from hf_smoothing.reports import report
 
@@ -37,7 +38,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=8, help="epochs of the finetuning on clean images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-dir", type=Path, default=Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S"))
-    args = parser.parse_args()
+    add_config_option(parser)
+    args = parse_options(parser)
     # Loading bars and the note that a new head replaces the old one would hide the story.
     logging.set_verbosity_error()
     logging.disable_progress_bar()

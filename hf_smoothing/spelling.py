@@ -1,11 +1,12 @@
-"""Which of two lists of class names mean the same, however they are spelt."""
+"""Which of two lists of class names mean the same, however they are spelt; what a mistyped name was meant to be."""
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 
 def plain(name: str) -> str:
@@ -16,6 +17,15 @@ def plain(name: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return " ".join(re.sub(r"[_\-\u2010-\u2015]", " ", folded).split())
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was most likely meant, or None if none is close.
+
+    >>> nearest("sgima", ["seed", "sigma"]), nearest("weather", ["seed", "sigma"])
+    ('sigma', None)
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
 def number_of(name: str) -> int | None:

@@ -8,7 +8,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
-from hf_smoothing.cli import build_parser
+from hf_smoothing.cli import build_parser, verbs_of
 
 
 class CommandLine(Directive):
@@ -16,10 +16,7 @@ class CommandLine(Directive):
 
     def run(self) -> list[nodes.Node]:
         """The sections."""
-        verbs = next(
-            action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
-        ).choices
-        return [_verb(name, parser) for name, parser in verbs.items()]
+        return [_verb(name, parser) for name, parser in verbs_of(build_parser()).items()]
 
 
 def _verb(name: str, parser: argparse.ArgumentParser) -> nodes.section:
@@ -31,6 +28,8 @@ def _verb(name: str, parser: argparse.ArgumentParser) -> nodes.section:
     section += nodes.literal_block(usage, usage, language="text")
     options = nodes.definition_list()
     for action in parser._actions:
+        if action.help == argparse.SUPPRESS:
+            continue
         words = ", ".join(action.option_strings) or action.dest
         if action.choices:
             words += f" {{{','.join(map(str, action.choices))}}}"

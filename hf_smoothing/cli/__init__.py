@@ -11,12 +11,13 @@ from typing import Any
 from hf_smoothing import __version__
 from hf_smoothing.cli import attack, certify, env, report, robustness_transfer
 from hf_smoothing.cli.options import in_flags
+from hf_smoothing.cli.parsing import add_config_option, parse_verb
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 on an error that is explained, 130 after Ctrl-C."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parse_verb(parser, verbs_of(parser), argv)
     try:
         status: int = args.run(args)
         _leave_ranks()
@@ -49,4 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=exact)
     for command in (certify, report, attack, robustness_transfer, env):
         command.add(commands)
+    for verb in verbs_of(parser).values():
+        if len(verb._actions) > 1:  # more than --help
+            add_config_option(verb)
     return parser
+
+
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the verbs by name."""
+    return next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))

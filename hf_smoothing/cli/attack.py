@@ -47,10 +47,8 @@ def run(args: argparse.Namespace) -> int:
     choice = data_choice(args)
     choice.dataset, choice.split = args.dataset or named["dataset"], args.split or known.get("split") or "test"
     if args.dataset is None:
-        choice.config, choice.image_column = (
-            args.config or known.get("config"),
-            args.image_column or known.get("image_column"),
-        )
+        choice.dataset_config = args.dataset_config or known.get("config")
+        choice.image_column = args.image_column or known.get("image_column")
     # An attack needs no labels, so that they need not be matched again; where the caller names them they are.
     labelled = any(option is not None for option in (choice.label_column, choice.labels, choice.label_map))
     dataset = open_pixels(choice, model, model.config.id2label, labelled=labelled)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_smoothing.certification.options import RunOptions, RunRuleOptions, options_of, part
 from hf_smoothing.cli.options import add_data_options, add_options, data_choice, in_flags
+from hf_smoothing.cli.parsing import add_switch
 
 
 OWN = {
@@ -33,24 +34,17 @@ def add(commands: Any) -> None:
         "--largest", type=float, help="with --method interval: radius at which to stop looking, e.g. 0.0345 (8.8/255)"
     )
     add_options(c, RunOptions)
-    c.add_argument(
-        "--backward",
-        action="store_true",
-        help="with --method interval: backward linear bounds as well; larger radii, slower",
-    )
-    c.add_argument(
-        "--real-arithmetic",
-        action="store_true",
-        help="with --method interval: a guarantee for the network in real arithmetic only, which does not cover the rounding of float32 runs",
-    )
+    add_switch(c, "backward", "with --method interval: backward linear bounds as well; larger radii, slower")
+    add_switch(
+        c, "real_arithmetic",
+        "with --method interval: a guarantee for the network in real arithmetic only, which does not cover the rounding of float32 runs",
+    )  # fmt: skip
     c.add_argument(
         "--batch-size", type=int, default=128, help="with --method interval: images per forward pass (%(default)s)"
     )
     add_data_options(c, positional=("dataset",))
     c.add_argument("--seed", type=int, default=0, help="seed of the noise generator (%(default)s)")
-    c.add_argument(
-        "--streaming", action="store_true", help="read the data set as a stream, without downloading all of it"
-    )
+    add_switch(c, "streaming", "read the data set as a stream, without downloading all of it")
     c.add_argument(
         "--size", type=int, help="certified resolution of a plain classifier; by default what its checkpoint says"
     )

@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
 from hf_smoothing.certification.options import RunOptions, options_of
+from hf_smoothing.cli.parsing import add_switch
 from hf_smoothing.data.choice import DataChoice
 
 
@@ -38,8 +39,9 @@ def add_data_options(
         if one.default is MISSING and one.name not in defaults:
             values["required"] = True
         if hints[one.name] is bool:
-            values["action"] = "store_true"
-        elif hints[one.name] in (int, int | None):
+            add_switch(parser, one.name, values["help"])
+            continue
+        if hints[one.name] in (int, int | None):
             values["type"] = int
         if one.name == "label_map":
             values["metavar"] = "FILE"
@@ -56,15 +58,16 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
     for one in options_of(kind).values():
         values: dict[str, Any] = {"default": one.default, "dest": one.name}
         known = set(get_args(one.type)) or {one.type}
+        if bool in known:
+            add_switch(parser, one.name, one.meaning.replace("%", "%%"))
+            continue
         if one.choices:
             values["choices"] = one.choices
-        elif bool in known:
-            values["action"] = "store_true"
         elif int in known or float in known:
             values["type"] = int if int in known else float
         else:  # several numbers
             values |= {"type": float, "nargs": "+"}
-        shown = "" if one.default is None or one.default is False else " (%(default)s)"
+        shown = "" if one.default is None else " (%(default)s)"
         values["help"] = one.meaning.replace("%", "%%") + shown
         parser.add_argument(f"--{one.name.replace('_', '-')}", **values)
 

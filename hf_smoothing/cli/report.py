@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hf_smoothing.cli.parsing import add_switch
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
@@ -16,9 +18,7 @@ def add(commands: Any) -> None:
     )
     r.add_argument("--names", nargs="+", help="names of the models, one per run")
     r.add_argument("--output-dir", type=Path, default=Path("."), help="folder of report.md and the PNG (%(default)s)")
-    r.add_argument(
-        "--html", action="store_true", help="write report.html as well: one page with curves, settings and images"
-    )
+    add_switch(r, "html", "write report.html as well: one page with curves, settings and images")
     r.set_defaults(run=run)
 
 

@@ -16,7 +16,9 @@ class DataChoice:
     """
 
     dataset: str = field(metadata={"help": "Hub id or folder of an image data set"})
-    config: str | None = field(default=None, metadata={"help": "configuration of the data set, where it has several"})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "configuration of the data set, where it has several"}
+    )
     split: str = field(default="test", metadata={"help": "split of the data set (%(default)s)"})
     image_column: str | None = field(
         default=None, metadata={"help": "column of the images; by default the one of type Image, or with a usual name"}
@@ -62,7 +64,7 @@ class DataChoice:
 
     def to_dict(self) -> dict[str, Any]:
         """What a record says of the choice; what was left to itself is not there."""
-        told = {"config": self.config, "image_column": self.image_column, "max_images": self.max_images}
+        told = {"config": self.dataset_config, "image_column": self.image_column, "max_images": self.max_images}
         facts = {"id": self.dataset, "split": self.split, "stride": self.stride}
         return facts | {key: value for key, value in told.items() if value is not None}
 

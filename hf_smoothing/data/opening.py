@@ -18,13 +18,13 @@ from hf_smoothing.data.processors import PixelSource
 from hf_smoothing.data.selection import check_selection_options, select_from_stream, select_images
 
 
-def load_split(path: str, split: str, *, config: str | None = None, streaming: bool = False) -> Any:
+def load_split(path: str, split: str, *, dataset_config: str | None = None, streaming: bool = False) -> Any:
     """One split of a data set on the Hub or in a folder.
 
     Args:
         path: Hub id or folder.
         split: Its name; slices such as "test[:10%]" work as well.
-        config: Which configuration, where the data set has several.
+        dataset_config: Which configuration, where the data set has several.
         streaming: Read it as a stream.
 
     Raises:
@@ -33,7 +33,7 @@ def load_split(path: str, split: str, *, config: str | None = None, streaming: b
     if (Path(path) / "state.json").is_file():
         return _saved_split(path, split, streaming)
     try:
-        return load_dataset(path, config, split=split, streaming=streaming)
+        return load_dataset(path, dataset_config, split=split, streaming=streaming)
     except OSError as error:
         raise not_found("data set", path, error) from error
     except (DatasetGenerationError, RuntimeError) as error:
@@ -43,12 +43,12 @@ def load_split(path: str, split: str, *, config: str | None = None, streaming: b
     except ValueError as error:
         text = str(error)
         if text.startswith(("Config name is missing", "BuilderConfig")):
-            what = "several configurations" if config is None else f"no configuration {config!r}"
+            what = "several configurations" if dataset_config is None else f"no configuration {dataset_config!r}"
             known = get_dataset_config_names(path)
-            raise ValueError(f"{path} has {what}; choose one of {known}: config={known[0]!r}.") from error
+            raise ValueError(f"{path} has {what}; choose one of {known}: dataset_config={known[0]!r}.") from error
         if "split" not in text.lower() and "instruction" not in text.lower():
             raise
-        known = get_dataset_split_names(path, config)
+        known = get_dataset_split_names(path, dataset_config)
         if "[" in split:
             raise ValueError(
                 f"The split {split!r} of {path} has no images ({text}); its splits are {known}. Pass split=..., such as {known[0]!r} or "
@@ -107,7 +107,7 @@ def open_pixels(
     """
     check_selection_options(choice.stride, choice.max_images)
     options = choice.pixel_options()  # before anything is loaded
-    dataset = load_split(choice.dataset, choice.split, config=choice.config, streaming=streaming)
+    dataset = load_split(choice.dataset, choice.split, dataset_config=choice.dataset_config, streaming=streaming)
     if not labelled:
         dataset = dataset.select_columns([find_column(dataset, choice.image_column, "image", required=True)])
     if streaming:
@@ -129,7 +129,7 @@ def chosen_images(choice: DataChoice, pixels: PixelDataset | PixelStream) -> Seq
 
 def summary(choice: DataChoice, pixels: PixelDataset | PixelStream, indices: Sequence[int] | None) -> str:
     """What a person should know before the first draw: which images, which labels, which class is which."""
-    of = f"{choice.dataset}{f' ({choice.config})' if choice.config else ''} {choice.split}"
+    of = f"{choice.dataset}{f' ({choice.dataset_config})' if choice.dataset_config else ''} {choice.split}"
     if isinstance(pixels, PixelStream):
         images = (
             f"all images of {of}, a stream"
@@ -166,7 +166,7 @@ def training_split(choice: DataChoice) -> tuple[Any, dict[int, str]]:
         ValueError: As `load_split`; if there is no clear label column, or no label in it.
     """
     check_selection_options(choice.stride, choice.max_images)
-    dataset = load_split(choice.dataset, choice.split, config=choice.config)
+    dataset = load_split(choice.dataset, choice.split, dataset_config=choice.dataset_config)
     column = str(find_column(dataset, choice.label_column, "label", required=True))
     names = class_names(dataset, column)
     if names is None:

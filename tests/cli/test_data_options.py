@@ -184,18 +184,18 @@ def test_configurations(tmp_path, capsys):
     made = model(tmp_path / "model")
     assert certify(made, folder, tmp_path / "run") == 1
     assert (
-        f"{folder} has several configurations; choose one of ['first', 'second']: --config first."
+        f"{folder} has several configurations; choose one of ['first', 'second']: --dataset-config first."
         in capsys.readouterr().err
     )
-    assert certify(made, folder, tmp_path / "run", "--config", "third") == 1
+    assert certify(made, folder, tmp_path / "run", "--dataset-config", "third") == 1
     assert "has no configuration 'third'; choose one of ['first', 'second']" in capsys.readouterr().err
-    assert certify(made, folder, tmp_path / "run", "--config", "second") == 0
+    assert certify(made, folder, tmp_path / "run", "--dataset-config", "second") == 0
     assert f"3 images of {folder} (second) test" in capsys.readouterr().out
     run = read_run(tmp_path / "run")
     assert run.settings["dataset"]["config"] == "second"
-    assert certify(made, folder, tmp_path / "run", "--config", "first") == 1
+    assert certify(made, folder, tmp_path / "run", "--dataset-config", "first") == 1
     assert "dataset.config was 'second', is 'first'" in capsys.readouterr().err
-    assert certify(made, folder, tmp_path / "split", "--config", "first", "--split", "train") == 1
+    assert certify(made, folder, tmp_path / "split", "--dataset-config", "first", "--split", "train") == 1
     assert "has no split 'train'; it has ['test']. Pass --split" in capsys.readouterr().err
     main(["attack", str(tmp_path / "run"), "--steps", "1", "--n", "30", "--device", "cpu"])  # knows the configuration
     assert "configurations" not in capsys.readouterr().err

@@ -78,7 +78,7 @@ def unusual(folder, tmp_path_factory):
 
 
 def test_every_example_takes_any_data_set(unusual, tmp_path):
-    data = ["--dataset", unusual, "--config", "some", "--skip_unreadable"]
+    data = ["--dataset", unusual, "--dataset-config", "some", "--skip_unreadable"]
     quick = [
         "--max_steps",
         "1",
@@ -159,7 +159,7 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
 
 def test_accelerate_loop(unusual, tmp_path):
     out = run(
-        "accelerate_loop.py", "--backbone", BACKBONE, "--dataset", unusual, "--config", "some", "--train_split", "learn", "--split", "check",
+        "accelerate_loop.py", "--backbone", BACKBONE, "--dataset", unusual, "--dataset-config", "some", "--train_split", "learn", "--split", "check",
         "--skip_unreadable", "--output-dir", "loop", "--epochs", "1", "--batch_size", "8", "--n", "20", cwd=tmp_path,
     )  # fmt: skip
     assert "1 of 4 left out since they cannot be read" in out

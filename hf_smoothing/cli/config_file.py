@@ -1,0 +1,136 @@
+"""Values of options from a YAML or JSON file: checked as the words of a command line are, and called by the same names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_smoothing.spelling import nearest
+
+
+def take_values(parser: argparse.ArgumentParser, file: str) -> None:
+    """Make the values of a file the defaults of a parser, so that words of the command line win over them.
+
+    Args:
+        parser: Parser of a command.
+        file: YAML or JSON file with one mapping, option -> value. Hyphens and underscores in names are the same.
+
+    Raises:
+        ValueError: If the file cannot be read, names an option twice or one that is unknown, or holds a value of another type.
+    """
+    known = options_by_name(parser)
+    for name, (key, value) in _by_plain_name(file, read_config(file)).items():
+        if name not in known:
+            near = nearest(name, known)
+            cure = f"Did you mean `{near}`?" if near else f"The options are {', '.join(known)}."
+            raise ValueError(f"{file}: `{key}` is no option of {parser.prog}. {cure}")
+        action = known[name]
+        try:
+            action.default = _converted(action, value)
+        except ValueError as error:
+            raise ValueError(f"{file}: `{key}` must be {error}") from error
+        action.required = False
+        if not action.option_strings:
+            action.nargs = "*" if action.nargs == "+" else "?"
+
+
+def options_by_name(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """The options of a parser as a file calls them: flags without their hyphens, arguments by place as the usage shows them."""
+    found: dict[str, argparse.Action] = {}
+    for action in parser._actions:
+        if action.default is not argparse.SUPPRESS:
+            shown = action.dest if action.option_strings else action.metavar or action.dest
+            found.setdefault(str(shown).lower(), action)
+    return found
+
+
+def read_config(file: str) -> list[tuple[str, Any]]:
+    """The keys and values of a YAML or JSON file, in order; a key that stands there twice twice.
+
+    Raises:
+        ValueError: If it cannot be read, or is no mapping.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        if Path(file).suffix.lower() == ".json":
+            found = json.loads(text)
+            keys = [key for key, _ in json.loads(text, object_pairs_hook=list)] if isinstance(found, dict) else []
+        else:
+            found, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+            keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(
+            f"The file of --config, {file}, cannot be read ({reason}). Pass a YAML or JSON file with lines such as `sigma: 0.25`."
+        ) from error
+    if not isinstance(found, dict):
+        got = "nothing" if found is None else f"a {type(found).__name__}"
+        raise ValueError(
+            f"The file of --config, {file}, must hold one mapping of options to values, with lines such as `sigma: 0.25`, got {got}."
+        )
+    return [(key, found.get(key)) for key in keys]
+
+
+def _by_plain_name(file: str, pairs: list[tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
+    values: dict[str, tuple[str, Any]] = {}
+    for key, value in pairs:
+        name = key.replace("-", "_").lower()
+        if name in values:
+            raise ValueError(f"{file}: `{key}` stands there twice. Keep one of the two lines.")
+        values[name] = (key, value)
+    return values
+
+
+def _converted(action: argparse.Action, value: Any) -> Any:
+    """What the command line would make of a value. An error says what it must be."""
+    if (
+        action.const is True or getattr(action.type, "__name__", "") == "string_to_bool"
+    ):  # a switch, or one of transformers
+        if not isinstance(value, bool):
+            raise ValueError(f"true or false, got {_shown(value)}.")
+        return value
+    if action.nargs in ("+", "*"):
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            raise ValueError("a list with at least one entry, got []. Leave the line out for the default.")
+        return [_one(action, entry) for entry in values]
+    if isinstance(value, list):
+        raise ValueError(f"one value, {_wanted(action)}, got a list: {_shown(value)}.")
+    return _one(action, value)
+
+
+def _one(action: argparse.Action, value: Any) -> Any:
+    kind: Any = action.type or str
+    if value is None:
+        raise ValueError(f"{_wanted(action)}, got nothing. Leave the line out for the default.")
+    if isinstance(value, bool):
+        raise ValueError(
+            f"{_wanted(action)}, got {_shown(value)}. YAML reads yes, no, on and off as true and false: put quotes around text."
+        )
+    if isinstance(value, Mapping) and kind is str:  # options that take JSON
+        return json.dumps(value)
+    try:
+        made = kind(value if isinstance(value, Mapping) else str(value))
+    except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+        raise ValueError(f"{_wanted(action)}, got {_shown(value)}.") from error
+    if action.choices is not None and made not in action.choices:
+        raise ValueError(f"{_wanted(action)}, got {_shown(value)}.")
+    return made
+
+
+def _wanted(action: argparse.Action) -> str:
+    if action.choices is not None:
+        return f"one of {', '.join(map(str, action.choices))}"
+    kind: Any = action.type
+    return {int: "a whole number", float: "a number", None: "text", str: "text", Path: "a path"}.get(
+        kind, "a valid value"
+    )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str)
