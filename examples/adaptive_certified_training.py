@@ -8,8 +8,15 @@ Each kappa (the weight of clean accuracy) gives one network with adaptive radii 
 the plot. The same command continues an interrupted run. For CIFAR-10 as published: --size 32 --largest 0.0345098
 --thresholds 0.0078431 0.0313725 --width 64 --epochs 200 --ramp_share 0.4 --learning_rate 0.002 --crop_padding 2 --horizontal_flip --published cifar10
 --max_images 10000 (a GPU needs tens of minutes per network).
+
+Other losses than that of adaptive and fixed radii take `--loss`, and `--strengths` for what traces their tradeoff (alpha of MTL-IBP, CC-IBP and
+Exp-IBP, the share of SABR), for each kind of radii. Interval bounds say little of such networks: certify them with `--backward`.
+
+    python examples/adaptive_certified_training.py --dataset path/to/cifar10 --loss mtl-ibp --kinds fixed --strengths 0.01 0.1 0.5 \
+        --largest 0.0078431 --width 8 --epochs 40 --ramp_share 0.5 --crop_padding 2 --horizontal_flip --backward --output-dir runs/cifar10-2
 """
 
+import itertools
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +25,7 @@ import torch
 from datasets import Dataset
 from transformers import HfArgumentParser, set_seed
 
+from examples.studies.certified_networks import LOSSES, NetworkName, check_settings, trained
 from examples.studies.recipes import fit, label_maps, pixel_statistics
 from examples.studies.tradeoff import Network, add, figures, plot, ratio_at, table
 from hf_smoothing import (
@@ -32,7 +40,7 @@ from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
-from hf_smoothing.records import differences, read_json, write_json
+from hf_smoothing.records import write_json
 
 
 @dataclass
@@ -43,8 +51,25 @@ class Arguments:
     largest: float = field(metadata={"help": "Largest l-infinity radius, in [0, 1] pixel units: e_max."})
     size: int = field(default=32, metadata={"help": "Resolution."})
     width: int = field(default=16, metadata={"help": "Width of CNN-7; 64 in the literature."})
-    kappas: list[float] = field(
-        default_factory=lambda: [0.0, 0.25, 0.5, 0.9], metadata={"help": "Weights of clean accuracy."}
+    loss: str = field(default="interval", metadata={"help": f"The loss: {', '.join(LOSSES)}."})
+    kappas: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Weights of clean cross-entropy; 0, 0.25, 0.5 and 0.9 with the loss of interval bounds, 0 with another."
+        },
+    )
+    strengths: list[float] = field(
+        default_factory=lambda: [0.5],
+        metadata={"help": "Alphas of MTL-IBP, CC-IBP or Exp-IBP, shares of the radius of SABR; not of interval."},
+    )
+    attack_steps: int | None = field(
+        default=None, metadata={"help": "Number of steps of the attack; as in the paper of the loss by default."}
+    )
+    attack_step_size: float | None = field(
+        default=None, metadata={"help": "Length of a step, in radii; as in the paper of the loss by default."}
+    )
+    attack_scale: float | None = field(
+        default=None, metadata={"help": "Radius of the attack, in radii of the bounds; not of SABR. 1 by default."}
     )
     seeds: list[int] = field(
         default_factory=lambda: [0], metadata={"help": "Seed of initialisation, order and held-out images."}
@@ -70,6 +95,10 @@ class Arguments:
     )
     clean_share: float = field(default=0.01, metadata={"help": "Share of the training before the cap grows."})
     ramp_share: float = field(default=0.4, metadata={"help": "Share of the training in which it grows to e_max."})
+    backward: bool = field(
+        default=False,
+        metadata={"help": "Certify with backward linear bounds as well: tighter, several times the cost."},
+    )
     held_out: int = field(default=1_000, metadata={"help": "Training images by which the checkpoint is chosen."})
     published: str | None = field(default=None, metadata={"help": "Draw the published points: 'cifar10'."})
     compare_at: list[float] = field(
@@ -92,23 +121,25 @@ def main() -> None:
     test = open_pixels(choice, args.size, labels)
     indices = chosen_images(choice, test)
     print(summary(choice, test, indices), flush=True)
-    for seed in args.seeds:
-        for kappa in args.kappas:
-            for kind in args.kinds:
-                folder = args.output_dir / f"{kind}-kappa{kappa:g}-seed{seed}"
-                check_settings(args, folder)
-                if not (folder / "model" / "config.json").exists():
-                    train_one(args, choice, dataset, labels, kappa, kind == "adaptive", seed, folder)
+    kappas = args.kappas or ([0.0, 0.25, 0.5, 0.9] if args.loss == "interval" else [0.0])
+    strengths = [None] if args.loss == "interval" else args.strengths
+    for seed, kappa, strength, kind in itertools.product(args.seeds, kappas, strengths, args.kinds):
+        name = NetworkName(kind, kappa, seed, args.loss, strength)
+        folder = args.output_dir / str(name)
+        check_settings(settings_of(args), folder, attack_of(args))
+        if not (folder / "model" / "config.json").exists():
+            train_one(args, choice, dataset, labels, name, folder)
     results: list[Network] = []
-    for kind, kappa, seed, folder in networks(args.output_dir):  # also those of earlier commands
-        check_settings(args, folder)
+    for name in trained(args.output_dir):  # also those of earlier commands
+        folder = args.output_dir / str(name)
+        check_settings(settings_of(args), folder)
         model = SmoothedClassifier.from_pretrained(folder / "model").eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         run = certify_dataset_linf(
-            model, test, folder / "run", largest=args.largest, indices=indices,
+            model, test, folder / ("run-backward" if args.backward else "run"), largest=args.largest, backward=args.backward, indices=indices,
             description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
         )  # fmt: skip
-        results.append({"kind": kind, "kappa": kappa, "seed": seed, **figures(run, args.largest, args.thresholds)})
+        results.append(name.to_dict() | figures(run, args.largest, args.thresholds))
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
     print(
         table(results),
@@ -121,7 +152,7 @@ def main() -> None:
 
 def keep(results: list[Network], compared: dict[str, Any], args: Arguments, choice: DataChoice) -> None:
     """Write the figures with what is needed to repeat them."""
-    several = ("kappas", "seeds", "kinds")  # those of this pass; each network says its own
+    several = ("kappas", "seeds", "kinds", "loss", "strengths")  # those of this pass; each network says its own
     about = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(args).items()
@@ -136,42 +167,35 @@ def keep(results: list[Network], compared: dict[str, Any], args: Arguments, choi
         add(args.docs, args.output_dir.name, found, args.output_dir)
 
 
-def networks(output: Path) -> list[tuple[str, float, int, Path]]:
-    """(kind, kappa, seed, folder) of those that are trained, by seed and kappa."""
-    found = []
-    for folder in output.glob("*-kappa*-seed*"):
-        if (folder / "model" / "config.json").exists():
-            kind, kappa, seed = folder.name.split("-")
-            found.append((kind, float(kappa.removeprefix("kappa")), int(seed.removeprefix("seed")), folder))
-    return sorted(found, key=lambda one: (one[2], one[1], one[0]))
-
-
 REPORTED = {
     "output_dir",
     "docs",
+    "loss",
     "kappas",
+    "strengths",
     "seeds",
     "kinds",
+    "attack_steps",
+    "attack_step_size",
+    "attack_scale",
     "thresholds",
+    "backward",
     "published",
     "compare_at",
     "train_split",
 }
-"""Arguments that do not change what a network learns; the others do."""
+"""Arguments that do not change what a network of a given name learns, or that `attack_of` says; the others do."""
 
 
-def check_settings(args: Arguments, folder: Path) -> None:
-    """Keep what a network is trained with, and refuse one that was trained with something else.
+def settings_of(args: Arguments) -> dict[str, Any]:
+    """What all networks of an output folder are trained with."""
+    return {key: value for key, value in asdict(args).items() if key not in REPORTED}
 
-    Raises:
-        SystemExit: The message names what differs.
-    """
-    file, now = folder / "settings.json", {key: value for key, value in asdict(args).items() if key not in REPORTED}
-    differing = differences(read_json(file) or now, now)
-    if differing:
-        raise SystemExit(f"{folder} was trained otherwise: {'; '.join(differing)}. Use another --output-dir.")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(file, now)
+
+def attack_of(args: Arguments) -> dict[str, Any]:
+    """Settings of the loss that are not the paper's."""
+    given = {"steps": args.attack_steps, "step_size": args.attack_step_size, "attack_scale": args.attack_scale}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def train_one(
@@ -179,14 +203,15 @@ def train_one(
     choice: DataChoice,
     data: Dataset,
     labels: dict[int, str],
-    kappa: float,
-    adaptive: bool,
-    seed: int,
+    name: NetworkName,
     folder: Path,
 ) -> None:
-    """One network, the checkpoint chosen on held-out training images."""
-    set_seed(seed)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    """One network; with the loss of interval bounds the checkpoint chosen on held-out training images, else the last.
+
+    The radii by interval bounds, by which checkpoints are chosen, can be 0 throughout for networks of the other losses.
+    """
+    set_seed(name.seed)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(name.seed))
     held_out, rest = order[: args.held_out], order[args.held_out :][: args.max_train_images]
     options = {"id2label": labels, **choice.pixel_options()}
     train, validation = (PixelDataset(data.select(some), args.size, **options).decode() for some in (rest, held_out))
@@ -205,14 +230,14 @@ def train_one(
         optimizer, args.learning_rate, total_steps=steps + 1, three_phase=args.three_phases
     )
     arguments = RobustTrainingArguments(
-        str(folder), noise="clean", objective="adaptive-interval",
+        str(folder), noise="clean", objective=name.objective,
         objective_args={
-            "largest": args.largest, "kappa": kappa, "adaptive": adaptive,
+            "largest": args.largest, "kappa": name.kappa, "adaptive": name.kind == "adaptive",
             "clean_share": args.clean_share, "ramp_share": args.ramp_share,
-        },
+        } | name.settings | attack_of(args),
         num_train_epochs=args.epochs, per_device_train_batch_size=args.batch_size, per_device_eval_batch_size=250,
-        max_grad_norm=10.0, crop_padding=args.crop_padding, horizontal_flip=args.horizontal_flip, data_on_device=True, seed=seed,
-        eval_strategy="epoch", save_strategy="epoch", save_total_limit=1, load_best_model_at_end=True, metric_for_best_model="tradeoff",
+        max_grad_norm=10.0, crop_padding=args.crop_padding, horizontal_flip=args.horizontal_flip, data_on_device=True, seed=name.seed,
+        eval_strategy="epoch", save_strategy="epoch", save_total_limit=1, load_best_model_at_end=name.loss == "interval", metric_for_best_model="tradeoff",
         logging_steps=100, report_to="none",
     )  # fmt: skip
     trainer = RobustTrainer(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from examples.studies.certified_networks import LOSSES
 from examples.studies.labels import one_class_for_all
 from examples.studies.pages import markdown_table, publish
 from examples.studies.verdicts import listed
@@ -17,7 +19,8 @@ from hf_smoothing.statistics import average_certified_radius, interval
 
 
 Network = dict[str, Any]
-"""A network of the record: "kind" (adaptive or fixed), "kappa", "seed", "images", "acr_percent" (of the largest radius), and "right": by radius, the number of images certified there."""
+"""A network of the record: "kind" (adaptive or fixed), "kappa", "seed", "images", "acr_percent" (of the largest radius), and "right": by radius, the number
+of images certified there; where the loss is not that of interval bounds also "loss" and "strength", its alpha or share."""
 
 
 def rebuild(docs: Path) -> None:
@@ -66,6 +69,13 @@ def accuracy(network: Network) -> float:
     return 100 * float(network["right"]["0"]) / float(network["images"])
 
 
+def training(network: Network) -> str:
+    """How it was trained, but for kappa and seed: the radii, after the loss if that is not the one of interval bounds."""
+    if "loss" not in network:
+        return str(network["kind"])
+    return f"{network['loss']}, {network['kind']}, {LOSSES[network['loss']]} {network['strength']:g}"
+
+
 def table(results: list[Network]) -> str:
     """Markdown: a row per network; % with 95% intervals over the images."""
     radii = list(results[0]["right"])
@@ -74,7 +84,7 @@ def table(results: list[Network]) -> str:
         "ACR, % of the largest radius", "images",
     ]  # fmt: skip
     rows = [
-        [r["kind"], f"{r['kappa']:g}", r["seed"], *(_share(r["right"][radius], r["images"]) for radius in radii), f"{r['acr_percent']:.1f}", r["images"]]
+        [training(r), f"{r['kappa']:g}", r["seed"], *(_share(r["right"][radius], r["images"]) for radius in radii), f"{r['acr_percent']:.1f}", r["images"]]
         for r in results
     ]  # fmt: skip
     return markdown_table(head, rows)
@@ -86,11 +96,12 @@ def _share(count: int, images: int) -> str:
 
 
 def ratio_at(results: list[Network], percent: float) -> float | None:
-    """ACR with adaptive over ACR with fixed radii at one accuracy in %: each mean over seeds, straight lines between the kappas; None outside."""
+    """ACR with adaptive over ACR with fixed radii, both with the loss of interval bounds, at one accuracy in %: each mean over seeds, straight lines between the kappas; None outside."""
     found = []
     for kind in ("adaptive", "fixed"):
-        kappas = sorted({r["kappa"] for r in results if r["kind"] == kind})
-        chosen = [[r for r in results if r["kind"] == kind and r["kappa"] == kappa] for kappa in kappas]
+        some = [r for r in results if training(r) == kind]
+        kappas = sorted({r["kappa"] for r in some})
+        chosen = [[r for r in some if r["kappa"] == kappa] for kappa in kappas]
         reached = sorted(
             (sum(accuracy(r) for r in some) / len(some), sum(r["acr_percent"] for r in some) / len(some))
             for some in chosen
@@ -125,7 +136,7 @@ def plot(results: list[Network], path: Path, published: str | None = None, floor
     closer = 2 * len(crowd) > len(results)
     figure, grid = new_figure(5.2, 1, 2 if closer else 1)
     whole = grid[0, 0]
-    shapes = dict(zip(sorted({r["kappa"] for r in results}), MARKERS, strict=False))
+    shapes = dict(zip(sorted({_tradeoff(r) for r in results}), itertools.cycle(MARKERS), strict=False))
     _networks(whole, results, shapes)
     for number, (name, some) in enumerate(PUBLISHED.get(published or "", {}).items()):
         style = series(number) | {"color": "#777777"}
@@ -149,14 +160,22 @@ def plot(results: list[Network], path: Path, published: str | None = None, floor
     save(figure, path)
 
 
-def _networks(panel: Any, results: list[Network], shapes: dict[float, str]) -> None:
-    """A marker for each: its shape is that of kappa, filled for adaptive radii and open for fixed ones."""
-    for kind, colour, fill in (("adaptive", COLOURS[0], "full"), ("fixed", COLOURS[1], "none")):
-        for kappa, shape in shapes.items():
-            some = [r for r in results if r["kind"] == kind and r["kappa"] == kappa]
+def _tradeoff(network: Network) -> tuple[float, float]:
+    """What traces the tradeoff of its loss: (strength, kappa)."""
+    return network.get("strength", 0.0), network["kappa"]
+
+
+def _networks(panel: Any, results: list[Network], shapes: dict[tuple[float, float], str]) -> None:
+    """A marker for each: its shape is that of strength and kappa, its colour that of loss and radii, filled for adaptive radii and open for fixed ones."""
+    colours = dict(zip(itertools.product(LOSSES, ("adaptive", "fixed")), itertools.cycle(COLOURS), strict=False))
+    for (loss, kind), colour in colours.items():
+        ours = [r for r in results if r.get("loss", "interval") == loss and r["kind"] == kind]
+        for tradeoff, shape in shapes.items():
+            some = [r for r in ours if _tradeoff(r) == tradeoff]
             if some:
                 counts, images = [r["right"]["0"] for r in some], some[0]["images"]
                 limits = [100 * limit for limit in interval(counts, images, 0.95)]
                 x, y = [r["acr_percent"] for r in some], [accuracy(r) for r in some]
+                fill = "full" if kind == "adaptive" else "none"
                 style = {"color": colour, "marker": shape, "linestyle": "none", "fillstyle": fill}
-                points(panel, x, y, *limits, label=f"{kind}, kappa {kappa:g}", style=style)
+                points(panel, x, y, *limits, label=f"{training(some[0])}, kappa {tradeoff[1]:g}", style=style)

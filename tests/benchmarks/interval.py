@@ -19,7 +19,7 @@ from results import record
 
 from hf_smoothing import PixelDataset, SmoothedClassifier
 from hf_smoothing.interval import Trace, box_around, linf_certificates, margin_bounds
-from hf_smoothing.interval.objective import adaptive_interval
+from hf_smoothing.interval.objectives import adaptive_interval
 from hf_smoothing.training import Batch, ObjectiveState
 
 

@@ -155,6 +155,16 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     assert (tmp_path / "docs" / "figures" / "interval" / "linf.png").stat().st_size > 1000
     out = run(*arguments, "--output-dir", "linf", "--epochs", "2", cwd=tmp_path, fails=True)
     assert "was trained otherwise: epochs was 1, is 2" in out
+    other = ["--loss", "mtl-ibp", "--kappas", "0", "--kinds", "fixed", "--strengths", "0.25", "--attack_steps", "2"]
+    out = run(*arguments, "--output-dir", "linf", *other, "--backward", cwd=tmp_path)
+    rows = [line.split(" | ")[0].strip("| ") for line in out.splitlines() if line.startswith("|")]
+    assert rows == ["training", "---", "adaptive", "fixed", "mtl-ibp, fixed, alpha 0.25"]
+    folder = tmp_path / "linf" / "mtl-ibp-fixed-alpha0.25-kappa0-seed0"
+    objective = json.loads((folder / "model" / "config.json").read_text())["hf_smoothing"]["objective"]
+    assert (objective["name"], objective["alpha"], objective["steps"]) == ("mtl-ibp", 0.25, 2)
+    other[-1] = "3"
+    out = run(*arguments, "--output-dir", "linf", *other, cwd=tmp_path, fails=True)
+    assert "was trained otherwise: loss.steps was 2, is 3" in out
 
 
 def test_accelerate_loop(unusual, tmp_path):

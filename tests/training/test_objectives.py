@@ -48,7 +48,7 @@ def test_the_clean_pixels_are_not_changed_in_place():
 
 def test_find_objective():
     assert {"consistency", "mixture"} <= OBJECTIVES.keys()
-    needy = {"adaptive-interval", "feature-distillation"}
+    needy = {"adaptive-interval", "cc-ibp", "exp-ibp", "feature-distillation", "mtl-ibp", "sabr"}
     assert all(find_objective(name, OBJECTIVES) is OBJECTIVES[name] for name in OBJECTIVES.keys() - needy)
     assert find_objective("mixture", OBJECTIVES) is mixture_cross_entropy
     assert find_objective(mixture_cross_entropy, {}) is mixture_cross_entropy
@@ -98,7 +98,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones(objective, settings, 
 
 
 def test_an_objective_of_another_room_is_found_by_name_and_needs_its_arguments(tmp_path):
-    from hf_smoothing.interval.objective import adaptive_interval
+    from hf_smoothing.interval.objectives import adaptive_interval
 
     found = find_objective("adaptive-interval", OBJECTIVES, {"largest": 0.1})
     assert found.func is adaptive_interval

@@ -16,16 +16,20 @@ from hf_smoothing.training.objectives.stability import stability
 
 
 OBJECTIVES: dict[str, Loss | str] = {
-    "adaptive-interval": "hf_smoothing.interval.objective:adaptive_interval",
+    "adaptive-interval": "hf_smoothing.interval.objectives:adaptive_interval",
     "adversarial": adversarial_training,
     "cat-rs": cat_rs,
+    "cc-ibp": "hf_smoothing.interval.objectives:cc_ibp",
     "consistency": consistency,
     "denoising": denoising,
     "discrepancy-mitigation": discrepancy_mitigation,
+    "exp-ibp": "hf_smoothing.interval.objectives:exp_ibp",
     "feature-distillation": feature_distillation,
     "macer": macer,
     "masked-denoising": masked_denoising,
     "mixture": mixture_cross_entropy,
+    "mtl-ibp": "hf_smoothing.interval.objectives:mtl_ibp",
+    "sabr": "hf_smoothing.interval.objectives:sabr",
     "smoothadv": smoothadv,
     "smoothmix": smoothmix,
     "stability": stability,

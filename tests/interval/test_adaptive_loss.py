@@ -13,7 +13,7 @@ from torch import nn
 
 from hf_smoothing import NoiseMixture, RobustTrainer
 from hf_smoothing.interval import Box, box_around, linf_certificates, margin_bounds
-from hf_smoothing.interval.objective import adaptive_interval, cap_schedule, warm_up_regularisers
+from hf_smoothing.interval.objectives import adaptive_interval, cap_schedule, warm_up_regularisers
 from hf_smoothing.training import Batch, ObjectiveState
 from tests.support.bounded_networks import images, network
 from tests.support.tiny import arguments, data, smoothed

@@ -1,0 +1,88 @@
+"""What all losses for certified training share: how the cap of the radii grows, and the checks of the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hf_smoothing.interval.radii import check_largest
+from hf_smoothing.training.objectives import ObjectiveState
+
+
+SMALLEST = 1e-6
+"""Radius that every image gets at least while the regularisers are on, whose ratio of widths would be 0/0; a smaller cap is none."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings that all losses share; see `adaptive_interval`.
+
+    Attributes:
+        largest: The cap e_max, in [0, 1] pixel units.
+        kappa: Weight of the clean cross-entropy, in [0, 1].
+        adaptive: Whether each image is trained at its own certified radius.
+        clean_share, ramp_share: Shares of the training without a cap, and in which it grows.
+        regularisation: Weight of the warm-up regularisers.
+        l1: Weight of the l1 norm of the weights.
+    """
+
+    largest: float
+    kappa: float
+    adaptive: bool
+    clean_share: float
+    ramp_share: float
+    regularisation: float
+    l1: float
+
+    def check(self, state: ObjectiveState) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ValueError: The message names it.
+        """
+        check_largest(self.largest)
+        check_share(self.kappa, "kappa")
+        if self.clean_share < 0.0 or self.ramp_share < 0.0 or self.clean_share + self.ramp_share > 1.0:
+            raise ValueError(
+                f"`clean_share` and `ramp_share` must be shares of the training, got {self.clean_share} and {self.ramp_share}."
+            )
+        if self.largest < SMALLEST:
+            raise ValueError(
+                f"`largest` must be at least {SMALLEST:g} for training, got {self.largest}: plain cross-entropy would be left."
+            )
+        if state.noise is not None:
+            raise ValueError(
+                "Interval bounds are trained on clean images, but there is training noise. Set noise='clean'."
+            )
+
+    def cap(self, progress: float) -> float:
+        """The cap at this share of the training; 0 below `SMALLEST`."""
+        cap = cap_schedule(progress, self.largest, self.clean_share, self.ramp_share)
+        return cap if cap >= SMALLEST else 0.0
+
+
+def check_share(value: float, name: str) -> None:
+    """Refuse a number outside [0, 1].
+
+    Raises:
+        ValueError: The message names it.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+
+
+def cap_schedule(progress: float, largest: float, clean_share: float, ramp_share: float) -> float:
+    """The cap e_t: 0, then quartic for the first quarter of the ramp, then linear with the same slope, then `largest`.
+
+    >>> [round(cap_schedule(p, 0.4, 0.0, 1.0), 4) for p in (0.0, 0.25, 0.5, 1.0)]
+    [0.0, 0.0308, 0.1538, 0.4]
+    """
+    if ramp_share == 0.0:
+        return largest if progress >= clean_share else 0.0
+    t = (progress - clean_share) / ramp_share
+    if t <= 0.0:
+        return 0.0
+    quarter = 0.25
+    scale = largest / (quarter**3 * (quarter + 4.0 * (1.0 - quarter)))
+    if t < quarter:
+        return float(scale * t**4)
+    return float(min(scale * quarter**3 * (quarter + 4.0 * (t - quarter)), largest))
