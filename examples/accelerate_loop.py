@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from hf_smoothing import NoiseMixture, PixelDataset, SmoothedClassifier, certify_dataset
@@ -19,6 +18,7 @@ from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.noise import training_generator
+from hf_smoothing.progress import progress_of
 from hf_smoothing.reports import report
 
 
@@ -60,7 +60,7 @@ def main() -> None:
 
     mixture = NoiseMixture.parse(args.noise)
     model.train()
-    with tqdm(total=steps, desc="Finetuning", disable=not accelerator.is_main_process) as bar:
+    with progress_of("Finetuning", steps, "step", shown=accelerator.is_main_process) as bar:
         for epoch in range(args.epochs):
             for number, batch in enumerate(loader, start=epoch * len(loader)):
                 pixels = batch["pixel_values"].float() / 255
@@ -75,8 +75,7 @@ def main() -> None:
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
-                bar.update()
-                bar.set_postfix(loss=f"{loss.item():.3f}")
+                bar.update(loss=f"{loss.item():.3f}")
 
     if accelerator.is_main_process:
         accelerator.unwrap_model(model).save_pretrained(args.output_dir)

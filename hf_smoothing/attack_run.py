@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 from scipy import stats
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from hf_smoothing.attacks import Norm, distance, pgd, round_to_grid, smoothed_logits
 from hf_smoothing.certification import predict
@@ -25,6 +24,7 @@ from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.data.selection import spread
 from hf_smoothing.noise import fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.statistics import ABSTAIN, check_alpha, check_whole
 from hf_smoothing.types import Classifier, ImageDataset
@@ -96,7 +96,7 @@ def attack_run(
         max_images: Certificates to attack, all that have a positive radius by default; evenly spread over the run otherwise.
         images_per_batch: Images attacked together.
         seed: Seed of the attack and the answers; fresh by default.
-        progress: Show a bar.
+        progress: Show progress: a bar, or in a log file a line every 30 seconds.
 
     Raises:
         RunError: If the run has no certificates (label-aware evaluation has none), or belongs to another classifier.
@@ -146,7 +146,7 @@ def attack_run(
         attack = _smoothed_attack(resolved, settings, steps, copies, n, alpha, key, generator)
     norm: Norm = settings.get("norm", "l2")
     found: list[Attacked] = []
-    with tqdm(total=len(chosen), desc="Attacking", unit="certificate", disable=not progress) as bar:
+    with progress_of("Attacking", len(chosen), "certificate", shown=progress) as bar:
         for first in range(0, len(chosen), images_per_batch):
             rows = [run.rows[index] for index in chosen[first : first + images_per_batch]]
             clean = torch.cat([to_unit_pixels(image[None]) for image in images[first : first + len(rows)]]).to(
@@ -160,8 +160,7 @@ def attack_run(
                 rows, distance(points, clean, norm).tolist(), answers, strict=True
             ):
                 found.append(Attacked(row["index"], row["prediction"], row["radius"], how_far, answer, draws))
-            bar.update(len(rows))
-            bar.set_postfix(broken=sum(item.broken for item in found))
+            bar.update(len(rows), broken=sum(item.broken for item in found))
     return found
 
 

@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
-from tqdm.auto import tqdm
-
 from hf_smoothing.certification.agreement import Agreement, Asked, agree, check_same
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
@@ -27,9 +25,11 @@ from hf_smoothing.certification.ranks import RankError, Ranks, from_first_rank, 
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rows import PARTIAL_SECONDS, RowKeeper
 from hf_smoothing.certification.rules import make_rule
+from hf_smoothing.certification.tally import Tally
 from hf_smoothing.pixels import UnreadableImageError, warn_other_framing
+from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
-from hf_smoothing.statistics import ABSTAIN, check_whole, exact_text
+from hf_smoothing.statistics import check_whole, exact_text
 from hf_smoothing.types import Classifier, Images
 from hf_smoothing.units import check_seconds
 
@@ -63,7 +63,7 @@ def certify_dataset(
         indices: Images to certify, all by default. They identify the images in the rows and in the noise.
         seed: Seed of the noise generator.
         description: Further JSON facts for `run.json`, such as {"model": {"id": ...}, "dataset": {"id": ...}}.
-        progress: Show a bar on the main rank.
+        progress: Show progress on the main rank: a bar, or in a log file a line every 30 seconds.
         partial_seconds: Seconds between two savings of unfinished images; 0 saves after every round. A kill loses at most
             this much work on them, give or take one round.
         {options}
@@ -100,20 +100,20 @@ def certify_dataset(
         missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind)
         share = (state.process_index, state.num_processes)
         keeper = RowKeeper(writer, agreed.rule, share, partial_seconds)
-        certified = sum(row["prediction"] != ABSTAIN for row in before.rows.values())
+        images = None if agreed.chosen is None else len(agreed.chosen)
+        tally = Tally(before, images, agreed.rule.stage_ends[-1], asked["label_aware"])
+        title, shown = f"Certifying at sigma {exact_text(agreed.rule.sigma)}", progress and state.is_main_process
         rounds = vote_in_rounds(
             resolved, keeper.in_turn(missing), agreed.rule, stream, execution=agreed.execution, ranks=Ranks.of(state)
         )
         with (
             _telling_what_is_kept(output_dir, agreed),
-            _bar(agreed, before, progress and state.is_main_process) as bar,
+            progress_of(title, tally.total, "draw", initial=tally.draws, shown=shown) as bar,
             contextlib.closing(rounds),  # leaves the network as it was found
         ):
             for touched in rounds:
                 finished = keeper.keep(touched)
-                certified += sum(not certificate.abstained for certificate in finished)
-                bar.update(len(finished))
-                bar.set_postfix(certified=certified)
+                bar.update(tally.see(touched, finished), total=tally.total, **tally.facts())
     if missing.unreadable is not None:
         found = missing.unreadable
         raise UnreadableImageError(found.index, found.file, f"{found} {_kept(output_dir, agreed)}")
@@ -121,16 +121,6 @@ def certify_dataset(
         amend_informative(output_dir, **left_out)
     state.wait_for_everyone()
     return read_run(output_dir)
-
-
-def _bar(agreed: Agreement, before: Run, shown: bool) -> tqdm[Any]:
-    return tqdm(
-        total=None if agreed.chosen is None else len(agreed.chosen),
-        initial=len(before.rows),
-        desc=f"Certifying at sigma {exact_text(agreed.rule.sigma)}",
-        unit="image",
-        disable=not shown,
-    )
 
 
 @contextlib.contextmanager

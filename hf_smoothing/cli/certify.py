@@ -127,9 +127,12 @@ def _tell(text: str) -> None:
 
 
 def _say(args: argparse.Namespace, run: Any, dataset: Any) -> int:
+    from hf_smoothing.certification.tally import outcome_text
+
     left_out = len(run.settings["informative"].get("unreadable", ()))
     more = f"; {left_out} could not be read and {'is' if left_out == 1 else 'are'} left out" if left_out else ""
-    _tell(f"{len(run.rows)} images are certified in {args.output_dir}{more}.")
+    count = f"{len(run.rows)} image{'' if len(run.rows) == 1 else 's'}"
+    _tell(f"{count} in {args.output_dir}: {outcome_text(run)}{more}.")
     if dataset.label_column is not None:
         from hf_smoothing.reports import report
 

@@ -13,7 +13,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
-from tqdm.auto import tqdm
 
 from hf_smoothing.data.columns import find_column
 from hf_smoothing.data.eight_bit import image_of_array
@@ -24,6 +23,7 @@ from hf_smoothing.data.label_reading import LabelReader
 from hf_smoothing.data.labels import Labels
 from hf_smoothing.data.processors import PixelSource, framing_of
 from hf_smoothing.pixels import UnreadableImageError
+from hf_smoothing.progress import progress_of
 from hf_smoothing.types import ImageDataset, Images, ImageStream
 
 
@@ -100,7 +100,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         """Images at once, in memory: 3 KB per image at 32 px, 150 KB at 224 px.
 
         Args:
-            progress: Show a bar.
+            progress: Show progress: a bar, or in a log file a line every 30 seconds.
             indices: Which images, in which order; all by default.
             processes: Number of processes that decode side by side, where the system can fork; the result is the same.
 
@@ -111,8 +111,12 @@ class PixelDataset(Dataset[dict[str, Any]]):
         pixels = torch.empty((len(chosen), self.framing.channels, *self.size), dtype=torch.uint8)
         labels = torch.full((len(chosen),), -1, dtype=torch.int64)
         count = 0
-        with _reading(self._decoded, chosen, processes) as read:
-            for place, found in enumerate(tqdm(read, "Decoding", len(chosen), unit="image", disable=not progress)):
+        with (
+            progress_of("Decoding", len(chosen), shown=progress) as bar,
+            _reading(self._decoded, chosen, processes) as read,
+        ):
+            for place, found in enumerate(read):
+                bar.update()
                 if isinstance(found, UnreadableImageError):
                     self.unreadable[found.index] = str(found)
                     if not self.skip_unreadable or (count == 0 and place == len(chosen) - 1):

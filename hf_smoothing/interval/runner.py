@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from hf_smoothing.certification.classifiers import classifier_device
 from hf_smoothing.certification.identity import classifier_identity
@@ -29,6 +28,7 @@ from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
 from hf_smoothing.interval.certificates import certificates_of, check_certifiable, exact_pixels, run_dtype
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
+from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.types import ImageDataset
 
@@ -59,7 +59,7 @@ def certify_dataset_linf(
         indices: Images to certify, all by default.
         batch_size: Images bounded at once.
         description: Further JSON facts for `run.json`.
-        progress: Show a bar on the main rank.
+        progress: Show progress on the main rank: a bar, or in a log file a line every 30 seconds.
 
     Returns:
         The run, with the rows of all ranks.
@@ -89,34 +89,34 @@ def certify_dataset_linf(
     with open_writer(state, output_dir, settings, seen, dataset) as writer:
         done = read_run(output_dir).rows
         mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
-        bar = tqdm(total=len(mine), desc="Bounding", unit="image", disable=not (progress and state.is_main_process))
-        for start in range(0, len(mine), batch_size):
-            items = list(checked_items(dataset, mine[start : start + batch_size]))
-            pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
-            began = time.perf_counter()
-            classes, radii = certificates_of(
-                classifier,
-                pixels.to(device),
-                largest=largest,
-                backward=backward,
-                cover_run=cover_run,
-                tolerance=tolerance,
-            )
-            seconds = (time.perf_counter() - began) / len(items)
-            for (index, item), prediction, radius in zip(items, classes.tolist(), radii.tolist(), strict=True):
-                label = item.get("labels")
-                writer.append(
-                    {
-                        "index": index,
-                        "label": None if label is None else int(label),
-                        "prediction": prediction,
-                        "radius": radius,
-                        "seconds": round(seconds, 4),
-                        "image_sha256": image_hash(index, item),
-                    }
+        shown = progress and state.is_main_process
+        with progress_of("Bounding", len(mine), shown=shown) as bar:
+            for start in range(0, len(mine), batch_size):
+                items = list(checked_items(dataset, mine[start : start + batch_size]))
+                pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
+                began = time.perf_counter()
+                classes, radii = certificates_of(
+                    classifier,
+                    pixels.to(device),
+                    largest=largest,
+                    backward=backward,
+                    cover_run=cover_run,
+                    tolerance=tolerance,
                 )
-            bar.update(len(items))
-        bar.close()
+                seconds = (time.perf_counter() - began) / len(items)
+                for (index, item), prediction, radius in zip(items, classes.tolist(), radii.tolist(), strict=True):
+                    label = item.get("labels")
+                    writer.append(
+                        {
+                            "index": index,
+                            "label": None if label is None else int(label),
+                            "prediction": prediction,
+                            "radius": radius,
+                            "seconds": round(seconds, 4),
+                            "image_sha256": image_hash(index, item),
+                        }
+                    )
+                bar.update(len(items))
         state.wait_for_everyone()
     return read_run(output_dir)
 

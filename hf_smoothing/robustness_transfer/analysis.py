@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hf_smoothing.attacks import Norm, pgd, universal_perturbation
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.network import Network, layers_of, recorded
+from hf_smoothing.progress import progress_of
 from hf_smoothing.records import RunError, write_json
 from hf_smoothing.robustness_transfer.frequency import frequency_curve
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_record
@@ -107,11 +107,12 @@ class Analysis:
     def run(self, progress: bool = True) -> None:
         """Do what is missing."""
         work = self.work()
-        with tqdm(work.items(), desc="Measuring", unit="record", disable=not progress) as bar:
-            for key, measure in bar:
-                bar.set_postfix_str(str(key))
+        with progress_of("Measuring", len(work), "record", shown=progress) as bar:
+            for key, measure in work.items():
+                bar.update(0, now=key)
                 if not self._measured(key):
                     write_json(self._file(key), measure())
+                bar.update()
 
     def _file(self, key: Key, suffix: str = ".json") -> Path:
         return self.output / "records" / f"{key}{suffix}"

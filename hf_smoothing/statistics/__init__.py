@@ -4,10 +4,12 @@ from hf_smoothing.statistics.aggregate import (
     ABSTAIN,
     DEFAULT_RADII,
     CertifiedAccuracy,
+    Outcomes,
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
     check_reach,
+    outcomes,
 )
 from hf_smoothing.statistics.binomial import (
     interval,
@@ -56,6 +58,7 @@ __all__ = [
     "MOST_TARGETS",
     "CertifiedAccuracy",
     "Claims",
+    "Outcomes",
     "Paired",
     "abstention_rate",
     "average_certified_radius",
@@ -76,6 +79,7 @@ __all__ = [
     "max_radius",
     "mcnemar",
     "min_draws",
+    "outcomes",
     "paired_difference",
     "paired_ratio",
     "probability_for_radius",

@@ -6,8 +6,9 @@ Source: arXiv 1902.02918, section 4 (certified accuracy at radius r); Zhai et al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -162,6 +163,41 @@ def average_certified_radius(predictions: ArrayLike, references: ArrayLike, radi
     """
     predicted, labels, r = _check_columns(predictions, references, radii)
     return float(np.where(predicted == labels, r, 0.0).mean())
+
+
+class Outcomes(NamedTuple):
+    """How many images came out how.
+
+    Attributes:
+        images: Number of images.
+        answered: Images with a predicted class; the others are abstentions.
+        certified: Images with a predicted class and a radius above 0.
+        abstained: Images without a predicted class.
+    """
+
+    images: int
+    answered: int
+    certified: int
+    abstained: int
+
+
+def outcomes(predictions: Sequence[int], radii: Sequence[float]) -> Outcomes:
+    """Count images by what is claimed of them, whatever their labels.
+
+    A class may be answered with radius 0: a certified target of 0, or a deterministic bound that proves no radius.
+
+    Args:
+        predictions: Predicted classes, `ABSTAIN` (-1) on abstention.
+        radii: Certified radii, 0.0 on abstention.
+
+    >>> outcomes([3, 2, -1], [0.5, 0.0, 0.0])
+    Outcomes(images=3, answered=2, certified=1, abstained=1)
+    """
+    abstained = sum(prediction == ABSTAIN for prediction in predictions)
+    certified = sum(
+        prediction != ABSTAIN and radius > 0.0 for prediction, radius in zip(predictions, radii, strict=True)
+    )
+    return Outcomes(len(predictions), len(predictions) - abstained, certified, abstained)
 
 
 def abstention_rate(predictions: ArrayLike) -> float:

@@ -32,6 +32,7 @@ from hf_smoothing.training.device_data import DevicePixels
 from hf_smoothing.training.evaluation import ImageMeans
 from hf_smoothing.training.freezing import freeze_all_but
 from hf_smoothing.training.layerwise import last_blocks, split_by_depth
+from hf_smoothing.training.log_progress import say_progress_in_logs
 from hf_smoothing.training.model_card import add_to_card, objective_note
 from hf_smoothing.training.objectives import (
     OBJECTIVES,
@@ -130,6 +131,7 @@ class RobustTrainer(ImageMeans):
             data_collator=data_collator or PixelCollator(num_labels, ready=args.noise_owner == "processor"),
             processing_class=processing_class, **kwargs,
         )  # fmt: skip
+        say_progress_in_logs(self)
         self._rates_by_depth = args.body_learning_rate is not None or args.layer_decay < 1.0
         check_optimizer(self, self._rates_by_depth)
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a

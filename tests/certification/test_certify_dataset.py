@@ -336,6 +336,16 @@ def test_numbers_of_numpy_are_recorded_as_numbers(tmp_path, whole):
     assert results(run) == results(whole)
 
 
-def test_progress_bar_counts_images(tmp_path, capsys):
-    certify_dataset(Constant(), DATASET, tmp_path, **{**RUN, "progress": True})
-    assert "Certifying at sigma 0.5: 100%" in capsys.readouterr().err
+def test_progress_counts_draws_and_outcomes(tmp_path, capsys, monkeypatch):
+    certify_dataset(Constant(), DATASET, tmp_path / "log", **{**RUN, "progress": True})
+    *more, line = capsys.readouterr().err.splitlines()
+    assert more == [] and line.startswith("Certifying at sigma 0.5: 1,860 of 1,860 draws in ")
+    assert line.endswith(", images 6/6, certified 6, abstained 0")
+    monkeypatch.setattr("hf_smoothing.progress.bars_are_seen", lambda: True)
+    certify_dataset(Constant(), DATASET, tmp_path / "terminal", **{**RUN, "progress": True})
+    error = capsys.readouterr().err
+    assert (
+        "Certifying at sigma 0.5: 100%" in error
+        and "1.86k/1.86k" in error
+        and "images=6/6, certified=6, abstained=0" in error
+    )

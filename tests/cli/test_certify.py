@@ -39,7 +39,10 @@ def images(tmp_path):
 def test_certify_writes_a_run_and_prints_its_table(options, rule, columns, model, images, tmp_path, capsys):
     assert certify(model, images, tmp_path / "run", *options) == 0
     out = capsys.readouterr().out
-    assert f"6 images are certified in {tmp_path / 'run'}." in out
+    certified = sum(row["radius"] > 0 for row in read_run(tmp_path / "run").rows.values())
+    told = {"certified with a radius above 0": certified, "abstained": 6 - certified}
+    counts = ", ".join(f"{count} {what}" for what, count in told.items() if count)
+    assert f"6 images in {tmp_path / 'run'}: {counts}." in out
     shown = re.findall(r"\| r = (\S+)", out)
     assert shown[: len(columns)] == columns and (shown == columns or rule == "fixed-n")
     assert "alpha = 0.001" in out and rule in out
@@ -174,7 +177,7 @@ def test_unlabelled_images_are_certified_without_a_table(model, tmp_path, capsys
     datasets.Dataset.from_dict({"image": pil_images(3)}, features=features).to_parquet(folder / "test.parquet")
     assert certify(model, folder, tmp_path / "run") == 0
     out = capsys.readouterr().out
-    assert "3 images are certified" in out and "|" not in out
+    assert "3 images in " in out and "|" not in out
     assert {row["label"] for row in results(read_run(tmp_path / "run")).values()} == {None}
     assert main(["report", str(tmp_path / "run"), "--output-dir", str(tmp_path)]) == 1
     assert "has no label" in capsys.readouterr().err

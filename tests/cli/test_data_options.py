@@ -48,7 +48,7 @@ def test_the_class_map_is_said_and_recorded(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"Data: 4 images of {images} test; labels in 'label'.\nClasses: 1 by name, 2 by position.\n" in out
     assert "  1 'crane2' -> 1 'crane', by position\n" in out
-    assert out.index("Classes:") < out.index("images are certified")
+    assert out.index("Classes:") < out.index(f"images in {tmp_path / 'run'}: ")
     facts = read_run(tmp_path / "run").settings["dataset"]["labels"]
     assert facts == {"column": "label", "matched": {"by name": 1, "by position": 2}}
     assert labels(tmp_path / "run") == [0, 1, 2, 2]
@@ -132,7 +132,7 @@ def test_labels_that_come_later_cost_no_draw(tmp_path, capsys, monkeypatch):
     assert certify(made, tmp_path / "plain", tmp_path / "run") == 0
     out = capsys.readouterr().out
     assert "no labels: none of ['image', 'identity'] is clearly a column of labels" in out and "--label-column" in out
-    assert out.index("no labels") < out.index("6 images are certified")
+    assert out.index("no labels") < out.index("6 images in ")
     with monkeypatch.context() as patched:
         draws_nothing(patched)
         assert certify(made, tmp_path / "plain", tmp_path / "run", "--label-column", "identity") == 0
@@ -215,7 +215,7 @@ def test_unreadable_images(streaming, tmp_path, capsys):
     )
     assert certify(made, images, tmp_path / "run", "--skip-unreadable", *options) == 0
     out = capsys.readouterr().out
-    assert "5 images are certified" in out and "; 1 could not be read and is left out." in out
+    assert "5 images in " in out and "; 1 could not be read and is left out." in out
     assert "1 of 6 left out since they cannot be read" in out
     assert sorted(read_run(tmp_path / "run").rows) == [0, 1, 3, 4, 5]
 
