@@ -15,7 +15,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed
-	$(RUN)/python examples/quickstart.py
+	$(RUN)/hf-smoothing demo --backbones model_cards/resnet-mixture-small model_cards/resnet-clean-small --dataset examples/data $(DEMO)
 
 check: $(VENV)/installed
 	$(RUN)/ruff check .

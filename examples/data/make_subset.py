@@ -10,10 +10,14 @@ import numpy as np
 from datasets import Image, load_dataset
 
 
+IN_THE_PACKAGE = {"train": 1_000, "test": 250}
+"""The first images of each split travel with the package, in `sample`; those after them are in `rest`."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dataset", required=True, help="CIFAR-10 with the columns image and label")
-    parser.add_argument("--output-dir", type=Path, default=Path(__file__).parent / "cifar10_subset")
+    parser.add_argument("--output-dir", type=Path, default=Path(__file__).parent)
     parser.add_argument("--per-class", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -22,14 +26,16 @@ def main() -> None:
     labels = np.asarray(data["train"]["label"])
     random = np.random.default_rng(args.seed)
     chosen = [random.choice(np.flatnonzero(labels == c), args.per_class, replace=False) for c in range(10)]
-    parts = {
+    splits = {
         "train": data["train"].select(random.permutation(np.concatenate(chosen))),
         "test": data["test"].select(range(0, len(data["test"]), 20)),
     }
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    for name, part in parts.items():
-        part.cast_column("image", Image()).to_parquet(args.output_dir / f"{name}-00000-of-00001.parquet")
-        print(f"{name}: {len(part)} images, label counts {np.bincount(part['label']).tolist()}")
+    for name, split in splits.items():
+        first = IN_THE_PACKAGE[name]
+        for folder, part in {"sample": range(first), "rest": range(first, len(split))}.items():
+            (args.output_dir / folder).mkdir(parents=True, exist_ok=True)
+            split.select(part).cast_column("image", Image()).to_parquet(args.output_dir / folder / f"{name}.parquet")
+        print(f"{name}: {len(split)} images, label counts {np.bincount(split['label']).tolist()}")
 
 
 if __name__ == "__main__":

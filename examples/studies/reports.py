@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from examples.studies import benchmarks, sources, tradeoff
+from examples.studies import benchmarks, one_certificate, sources, tradeoff
 from examples.studies.command import DOCS, main
 
 
@@ -21,7 +21,12 @@ def parts(docs: Path) -> dict[str, Callable[[], None]]:
     """What is rebuilt, by name: each study at each scale that has records, and the pages on interval bounds, certification and sources."""
     records = sorted((docs / "results").glob("*-*.jsonl"))
     studies: dict[str, Callable[[], None]] = {file.stem: partial(_study, file.stem, docs) for file in records}
-    pages = {"interval": tradeoff.rebuild, "certification": benchmarks.rebuild, "sources": sources.rebuild}
+    pages = {
+        "interval": tradeoff.rebuild,
+        "certification": benchmarks.rebuild,
+        "one certificate": one_certificate.draw,
+        "sources": sources.rebuild,
+    }
     return studies | {name: partial(made, docs) for name, made in pages.items()}
 
 

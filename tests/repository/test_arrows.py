@@ -24,6 +24,8 @@ ARROWS = {
     "lazy": set(),
     "spelling": set(),
     "drawing": set(),
+    "sample": set(),
+    "demo": {"certification", "data", "models", "reports", "training"},
     "html_page": set(),
     "progress": set(),
     "statistics": {"units"},

@@ -176,12 +176,6 @@ def test_accelerate_loop(unusual, tmp_path):
     assert "Certified accuracy in %" in out
 
 
-def test_quickstart(tmp_path):
-    out = run("quickstart.py", "--images", "2", "--n", "20", "--epochs", "0.1", "--output-dir", "demo", cwd=tmp_path)
-    assert "noise-mixture backbone" in out
-    assert (tmp_path / "demo" / "certified_accuracy.png").stat().st_size > 1000
-
-
 def test_acr_at_equal_accuracy():
     def network(kind, kappa, accuracy, acr):
         return {"kind": kind, "kappa": kappa, "images": 100, "right": {"0": accuracy}, "acr_percent": acr}
