@@ -61,9 +61,9 @@ def test_a_missing_sample_says_so(monkeypatch):
 
 
 def test_the_sample_is_small_and_the_wheel_takes_all_of_it():
-    """What the build is told to take exists, is what a clone finds, and is at most 5 MB."""
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    taken = {ROOT / source: target for source, target in told["force-include"].items()}
+    """What the build has to take exists, is what a clone finds, and is at most 5 MB."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    taken = {ROOT / source: target for source, target in build["force-include"].items()}
     assert all(source.exists() for source in taken)
     files = [file for source in taken for file in ([source] if source.is_file() else source.iterdir())]
     assert sum(file.stat().st_size for file in files) <= 5_000_000

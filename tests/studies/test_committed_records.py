@@ -18,7 +18,7 @@ from examples.studies.sources import pages, source
 
 STUDIES = ["smoothing_transfer", "robustness_transfer", "training_methods"]
 PAGES = [*(f"{study}.md" for study in STUDIES), "interval.md", "certification.md", "sources.md"]
-DRAWN = ["smoothing_transfer/cpu", "robustness_transfer/cpu", "training_methods/cpu", "interval"]
+DRAWN = ["explanation", "smoothing_transfer/cpu", "robustness_transfer/cpu", "training_methods/cpu", "interval"]
 NOISE = {"gallery.png"}  # whose last bits are those of the processor that drew it
 CONSTRAINTS = (DOCS.parent / "constraints.txt").read_text(encoding="utf-8")
 
