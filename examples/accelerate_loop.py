@@ -15,6 +15,7 @@ from transformers import HfArgumentParser
 
 from hf_smoothing import NoiseMixture, PixelDataset, SmoothedClassifier, certify_dataset
 from hf_smoothing.cli.parsing import parse_dataclasses
+from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.noise import training_generator
@@ -42,6 +43,7 @@ def main() -> None:
     parser = HfArgumentParser((Arguments, DataChoice))
     parser.set_defaults(max_images=20)
     args, choice = parse_dataclasses(parser)
+    check_places(args.output_dir, choice.dataset)
     accelerator = Accelerator()
     set_seed(args.seed)
 

@@ -37,6 +37,7 @@ from hf_smoothing import (
     SmoothedClassifier,
 )
 from hf_smoothing.cli.parsing import parse_dataclasses
+from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
@@ -117,6 +118,7 @@ def main() -> None:
     parser = HfArgumentParser((Arguments, DataChoice))
     parser.set_defaults(max_images=1_000)
     args, choice = parse_dataclasses(parser)
+    check_places(args.output_dir, choice.dataset)
     dataset, labels = training_split(replace(choice, split=args.train_split, max_images=None, stride=1))
     test = open_pixels(choice, args.size, labels)
     indices = chosen_images(choice, test)

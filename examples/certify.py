@@ -14,8 +14,9 @@ from transformers import HfArgumentParser
 from hf_smoothing import SmoothedClassifier, certified_accuracy_path, certify_dataset
 from hf_smoothing.certification import process_state
 from hf_smoothing.cli.parsing import parse_dataclasses
+from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
-from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
+from hf_smoothing.data.opening import chosen_images, open_pixels, summary
 from hf_smoothing.reports import columns
 
 
@@ -33,7 +34,7 @@ class Arguments:
 
 def main() -> None:
     args, choice = parse_dataclasses(HfArgumentParser((Arguments, DataChoice)))
-    check_apart(choice.dataset, args.output_dir)
+    check_places(args.output_dir, choice.dataset)
     state = process_state()
 
     model = SmoothedClassifier.from_pretrained(args.model).to(state.device).eval()

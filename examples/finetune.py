@@ -22,6 +22,7 @@ from hf_smoothing import (
     SmoothedClassifier,
 )
 from hf_smoothing.cli.parsing import parse_dataclasses
+from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
 from hf_smoothing.training.pacing import epochs_within
@@ -57,6 +58,7 @@ def main() -> None:
         per_device_eval_batch_size=64, eval_num_samples=10,
     )  # fmt: skip
     wanted, choice, args = parse_dataclasses(parser)
+    check_places(args.output_dir, choice.dataset)
     set_seed(args.seed)
 
     # 1. The backbone with a new head for the data set's classes, inside the smoothed wrapper.

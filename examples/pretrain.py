@@ -25,6 +25,7 @@ from transformers import (
 
 from hf_smoothing import CertifiedAccuracyCallback, PixelDataset, RobustTrainer, RobustTrainingArguments
 from hf_smoothing.cli.parsing import parse_dataclasses
+from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
 from hf_smoothing.data.selection import spread
@@ -64,6 +65,7 @@ def main() -> None:
     parser = HfArgumentParser((Pretraining, DataChoice, RobustTrainingArguments))
     parser.set_defaults(split="train")
     wanted, choice, args = parse_dataclasses(parser)
+    check_places(args.output_dir, choice.dataset)
     set_seed(args.seed)
 
     # 1. Data: pixels at the certified resolution, a part of train held out.

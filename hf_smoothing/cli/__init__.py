@@ -12,6 +12,7 @@ from hf_smoothing import __version__
 from hf_smoothing.cli import attack, certify, demo, env, report, robustness_transfer
 from hf_smoothing.cli.options import in_flags
 from hf_smoothing.cli.parsing import add_config_option, parse_verb
+from hf_smoothing.cli.places import trouble_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(str(interrupt) or "Interrupted.", file=sys.stderr)
         return 130
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"hf-smoothing {args.command}: {in_flags(str(error))}", file=sys.stderr)
+        print(f"hf-smoothing {args.command}: {in_flags(trouble_of(error))}", file=sys.stderr)
         return 1
 
 

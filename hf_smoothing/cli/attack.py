@@ -31,9 +31,10 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.attack_run import attack_run, summary, write_summary
     from hf_smoothing.data.opening import open_pixels
     from hf_smoothing.models.loading import load_classifier
-    from hf_smoothing.records import read_run
+    from hf_smoothing.records import check_writable, read_run
 
     run = read_run(args.certified)
+    check_writable(run.path)  # where the figures of the attack go
     named = {"model": run.settings.get("model", {}).get("id"), "dataset": run.settings.get("dataset", {}).get("id")}
     for key, known in named.items():
         if (getattr(args, key) or known) is None:

@@ -98,14 +98,13 @@ def _certify_interval(args: argparse.Namespace) -> int:
 
 def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int] | None, dict[str, Any]]:
     """The classifier, the data set, which of its images, and what to write down about them."""
+    from hf_smoothing.cli.places import check_places
     from hf_smoothing.cli.resolution import preprocessing_facts, resolution_summary
-    from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
+    from hf_smoothing.data.opening import chosen_images, open_pixels, summary
     from hf_smoothing.models.loading import load_classifier
-    from hf_smoothing.records import check_writable
 
     choice = data_choice(args)
-    check_writable(args.output_dir)
-    check_apart(choice.dataset, args.output_dir)
+    check_places(args.output_dir, choice.dataset)
     # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
     sigma = 0.25 if args.sigma is None else args.sigma
     model = load_classifier(args.model, sigma=sigma, size=args.size, device=args.device)

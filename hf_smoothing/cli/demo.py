@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """`hf-smoothing demo`."""
     from transformers.utils import logging
 
+    from hf_smoothing.cli.places import check_places
     from hf_smoothing.demo import SCRATCH, demo
     from hf_smoothing.demo import __doc__ as story
     from hf_smoothing.sample import sample_backbone, sample_images
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     output = args.output_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    check_places(output, args.dataset)
     print(str(story).split("\n\n", 1)[1])
     table = demo(
         args.backbones or [sample_backbone(), SCRATCH], args.dataset or sample_images(), output,

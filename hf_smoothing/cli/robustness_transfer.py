@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     """`hf-smoothing robustness-transfer`."""
     from hf_smoothing.attacks import ATTACKS
     from hf_smoothing.certification.images import left_out_facts
+    from hf_smoothing.cli.places import check_places
     from hf_smoothing.data import PixelDataset
-    from hf_smoothing.data.opening import check_apart, chosen_images, open_pixels, summary
+    from hf_smoothing.data.opening import chosen_images, open_pixels, summary
     from hf_smoothing.models.loading import load_classifier
-    from hf_smoothing.records import check_writable
     from hf_smoothing.robustness_transfer.analysis import Analysis
     from hf_smoothing.robustness_transfer.findings import sentences
     from hf_smoothing.robustness_transfer.page import write_page
@@ -58,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.robustness_transfer.settings import ROLES, check_models
 
     choice = data_choice(args)
-    check_writable(args.output_dir)
-    check_apart(choice.dataset, args.output_dir)
+    check_places(args.output_dir, choice.dataset)
     if args.max_images < 8:
         raise ValueError(f"--max-images must be at least 8 for a comparison, got {args.max_images}.")
     unknown = [name for name in args.attacks or [] if name not in ATTACKS]

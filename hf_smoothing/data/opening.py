@@ -14,6 +14,7 @@ from hf_smoothing.data.choice import DataChoice
 from hf_smoothing.data.columns import column_names, column_values, find_column
 from hf_smoothing.data.datasets import PixelDataset, PixelStream
 from hf_smoothing.data.labels import class_names
+from hf_smoothing.data.not_found import not_found, swapped
 from hf_smoothing.data.processors import PixelSource
 from hf_smoothing.data.selection import check_selection_options, select_from_stream, select_images
 
@@ -32,6 +33,8 @@ def load_split(path: str, split: str, *, dataset_config: str | None = None, stre
     """
     if (Path(path) / "state.json").is_file():
         return _saved_split(path, split, streaming)
+    if (mistake := swapped("data set", path)) is not None:
+        raise mistake
     try:
         return load_dataset(path, dataset_config, split=split, streaming=streaming)
     except OSError as error:
@@ -63,15 +66,6 @@ def _saved_split(path: str, split: str, streaming: bool) -> Any:
     if dataset.split is not None and str(dataset.split) != split:
         raise ValueError(f"{path} has no split {split!r}; it has [{str(dataset.split)!r}]. Pass split=...")
     return dataset.to_iterable_dataset() if streaming else dataset
-
-
-def not_found(kind: str, path: str, error: OSError) -> ValueError:
-    """The error for something that is neither here nor on the Hub."""
-    here = Path(path)
-    place = "is a folder without one" if here.is_dir() else "is no folder here, and was not found on the Hub"
-    if here.is_file():
-        place = "is a file, where its folder is wanted"
-    return ValueError(f"No {kind} could be read from {path!r}: it {place} ({str(error).strip().splitlines()[0]}).")
 
 
 @overload

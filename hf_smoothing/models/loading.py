@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.certification.ranks import process_state
-from hf_smoothing.data.opening import not_found
+from hf_smoothing.data.not_found import not_found, swapped
 from hf_smoothing.models.configuration import SmoothedClassifierConfig
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.models.weights import check_no_adapter
@@ -22,6 +22,8 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
             weights that are not finite.
     """
     check_no_adapter(path)
+    if (mistake := swapped("model", path)) is not None:
+        raise mistake
     try:
         config = AutoConfig.from_pretrained(path)
     except OSError as error:

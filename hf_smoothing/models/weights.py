@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from hf_smoothing.data.not_found import not_found, swapped
 from hf_smoothing.models.network import head_tensors
 
 
@@ -32,6 +33,8 @@ def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *
             which could execute code, damaged, incomplete, or those of an adapter.
     """
     check_no_adapter(path)
+    if (mistake := swapped("model", os.fspath(path))) is not None:
+        raise mistake
     try:
         model, info = load(path, *args, **{**kwargs, "use_safetensors": True, "output_loading_info": True})
     except SafetensorError as error:
@@ -40,7 +43,7 @@ def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *
         raise ValueError(f"{path} is incomplete ({error}). Download or save it again.") from error
     except OSError as error:
         if "safetensors" not in str(error):
-            raise
+            raise not_found("model", os.fspath(path), error) from error
         raise ValueError(
             f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once in an "
             "environment you trust: model.save_pretrained(new_path)."

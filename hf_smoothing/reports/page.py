@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_smoothing.records import read_run
+from hf_smoothing.records import check_writable, read_run
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
 from hf_smoothing.reports.grouping import beyond, comparable, default_thresholds, note
@@ -36,8 +36,11 @@ def report(
 
     Raises:
         RunError: If a folder is no run, a file no published log, or either has nothing to report.
+        OSError: If the folder cannot be written.
         ValueError: If `names` has another length, or `html` is wanted without `output_dir`.
     """
+    if output_dir is not None:
+        check_writable(output_dir)
     runs = [read_published_log(path) if Path(path).is_file() else read_run(path) for path in paths]
     if names is not None and len(names) != len(runs):
         raise ValueError(

@@ -77,7 +77,7 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
 def test_every_option_of_every_verb_can_stand_in_a_file():
     verbs = verbs_of(build_parser())
     assert {name for name, verb in verbs.items() if "--config" in verb._option_string_actions} >= {
-        "certify", "report", "attack", "robustness-transfer",
+        "certify", "report", "attack", "robustness-transfer", "demo",
     }  # fmt: skip
     for verb in verbs.values():
         flags = {

@@ -218,4 +218,4 @@ def test_what_is_neither_here_nor_on_the_hub_is_named(kind, tmp_path, capsys):
     message = capsys.readouterr().err
     assert status == 1
     assert f"No {kind} could be read from" in message
-    assert "is no folder here" in message
+    assert "there is no folder" in message

@@ -1,0 +1,122 @@
+"""Where a command writes is found out before it works, and what stops it is said plainly."""
+
+import errno
+import json
+
+import pytest
+
+from hf_smoothing.cli import main
+from hf_smoothing.cli.places import check_places, trouble_of
+from tests.repository.test_examples import BACKBONE, run
+from tests.support.commands import certify, command, model_and_images
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = model_and_images(tmp_path_factory.mktemp("places"), count=3)
+    assert certify(folder / "model", folder / "images", folder / "run") == 0
+    return folder
+
+
+def words_of(verb, made, output):
+    if verb == "report":
+        return ["report", made / "run", "--output-dir", output]
+    if verb == "demo":
+        return ["demo", "--dataset", made / "images", "--output-dir", output]
+    if verb == "certify":
+        return ["certify", made / "model", made / "images", "--sigma", "0.25", "--output-dir", output]
+    roles = [word for role in ("pretrained", "finetuned", "standard") for word in (f"--{role}", made / "model")]
+    return ["robustness-transfer", *roles, "--dataset", made / "images", "--output-dir", output]
+
+
+@pytest.mark.parametrize("verb", ["report", "certify", "robustness-transfer", "demo"])
+def test_without_permission_to_write(verb, made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("hf_smoothing.records.writing.os.access", lambda *place: False)
+    assert command(*words_of(verb, made, tmp_path / "out")) == 1
+    error = capsys.readouterr().err
+    said = (
+        f"The output folder {tmp_path / 'out'} cannot be written (Permission denied: {tmp_path}). Choose another one."
+    )
+    assert error.splitlines()[-1] == f"hf-smoothing {verb}: {said}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_attack_asks_before_it_works(made, monkeypatch, capsys):
+    monkeypatch.setattr("hf_smoothing.records.writing.os.access", lambda *place: False)
+    assert command("attack", made / "run") == 1
+    assert f"The output folder {made / 'run'} cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["report", "certify", "robustness-transfer", "demo"])
+def test_an_output_that_is_a_file(verb, made, tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    assert command(*words_of(verb, made, tmp_path / "file")) == 1
+    assert "cannot be written (Not a directory" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("verb", ["certify", "robustness-transfer", "demo"])
+def test_an_output_inside_the_data(verb, made, capsys):
+    assert command(*words_of(verb, made, made / "images" / "out")) == 1
+    error = capsys.readouterr().err
+    assert (
+        "lies in the folder of the data set" in error
+        and "its files would be taken for data. Choose another one." in error
+    )
+    assert not (made / "images" / "out").exists()
+
+
+def test_a_full_disk_is_said(made, tmp_path, monkeypatch, capsys):
+    def full(self, row):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hf_smoothing.records.RunWriter.append", full)
+        assert certify(made / "model", made / "images", tmp_path / "run") == 1
+    assert (
+        "hf-smoothing certify: No space is left on the disk. Free some, then give the same command again."
+        in capsys.readouterr().err
+    )
+    assert certify(made / "model", made / "images", tmp_path / "run") == 0
+
+
+def test_the_number_of_an_error_is_left_out():
+    assert (
+        trouble_of(FileNotFoundError(errno.ENOENT, "No such file or directory", "x.json"))
+        == "x.json: No such file or directory"
+    )
+    assert trouble_of(OSError("plain")) == "plain"
+    assert trouble_of(ValueError("wrong")) == "wrong"
+
+
+def test_places_that_are_well(tmp_path):
+    check_places(tmp_path / "new" / "run", "some/data")
+    check_places(tmp_path, str(tmp_path / "no-such-data"))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("pretrain.py", []),
+        ("finetune.py", ["--backbone", BACKBONE]),
+        ("accelerate_loop.py", ["--backbone", BACKBONE]),
+        ("certify.py", ["--model", BACKBONE]),
+        ("adaptive_certified_training.py", ["--largest", "0.1"]),
+    ],
+)
+def test_examples_keep_their_output_out_of_the_data(program, arguments, made, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"dataset": str(made / "images"), "output_dir": str(made / "images" / "out")}))
+    error = run(program, "--config", str(config), *arguments, cwd=tmp_path, fails=True)
+    assert "lies in the folder of the data set" in error
+    assert not (made / "images" / "out").exists()
+
+
+def test_unknown_options_are_named_beside_those_there_are(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "run", "--treshold", "1", "--output_dir", "x"])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert "[--thresholds THRESHOLDS" in error
+    assert "unknown option: --treshold, did you mean --thresholds?; --output_dir, did you mean --output-dir?" in error
