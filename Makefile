@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check docs reports test-slow test-attack test-lowest test-torchvision benchmark bench-certification gpu clone-check
+.PHONY: demo test check docs space test-space reports test-slow test-attack test-lowest test-torchvision benchmark bench-certification gpu clone-check
 .DELETE_ON_ERROR:
 
 # Exact tested versions. torch comes first, by its exact version, so that no newer and much larger build is taken.
@@ -43,6 +43,23 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt $$(grep '^torch==' .ci/lowest.txt)
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest -n 2 -m "not slow and not gpu" -W default
+
+# Gradio does not take the pillow of constraints.txt, so the demo page has an environment of its own.
+.venv-space/installed: constraints.txt pyproject.toml
+	test -x .venv-space/bin/python || $(PYTHON) -m venv .venv-space
+	grep -v '^pillow==' constraints.txt > .venv-space/constraints.txt
+	.venv-space/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	.venv-space/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-space/constraints.txt --editable '.[space]'
+	touch $@
+
+# The demo page on this machine, examples/space/README.md; no network but for the installation.
+space: .venv-space/installed
+	HF_HUB_OFFLINE=1 .venv-space/bin/python -m examples.space.app $(if $(PORT),--port $(PORT))
+
+# Its tests, those in Chromium too, which must be installed (apt install chromium).
+test-space: .venv-space/installed
+	.venv-space/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-space/constraints.txt hypothesis playwright pytest
+	.venv-space/bin/python -m pytest tests/space
 
 # Where torchvision is installed as well: image processors then run on it. No CPU build of torch has a torchvision that fits it here, so this takes
 # a CUDA build of several GB.
