@@ -51,6 +51,8 @@ def load_clean(folder: Path = CLEAN, epochs: float = 8) -> SmoothedClassifier:
 def _loaded(folder: Path) -> SmoothedClassifier:
     model: SmoothedClassifier = SmoothedClassifier.from_pretrained(folder)
     model.eval()
+    # For good, since several certifications at once would each change it and change it back.
+    model.to(memory_format=torch.channels_last)
     return model
 
 

@@ -42,6 +42,8 @@ CLEAN = About(
     "this is an illustration; controlled comparisons are in the studies.",
 )
 
+ABOUTS = (ROBUST, CLEAN)
+
 INTRODUCTION = """# Watch a certificate being made
 
 Noise is added to one image, many times, and a classifier votes on each noisy copy.

@@ -24,7 +24,6 @@ COUNTING = Standing((30, 70), 100, 1_100, None, False)
 SO_FAR = Standing((150, 850), 1_000, 1_100, CERTIFICATE, False)
 CERTIFIED = Standing((110, 823), 933, 1_100, CERTIFICATE, True)
 ABSTAINED = Standing((60, 60), 120, 1_100, NOTHING, True)
-ABOUTS = (page.ROBUST, page.CLEAN)
 
 
 class Balanced(HTMLParser):
@@ -54,7 +53,7 @@ def text(markup: str) -> str:
 
 
 def panels(*standings, **options) -> str:
-    return text(page.panels(ABOUTS, ("cat", "dog <& co>"), NAMES, SHAPE, standings, **options))
+    return text(page.panels(page.ABOUTS, ("cat", "dog <& co>"), NAMES, SHAPE, standings, **options))
 
 
 def test_before_the_first_vote_the_answers_without_noise_are_shown():
@@ -108,13 +107,13 @@ def test_an_abstention_claims_nothing():
 
 
 def test_bars_are_shares_of_the_votes():
-    markup = page.panels(ABOUTS, ("cat", "cat"), NAMES, SHAPE, (COUNTING, None))
+    markup = page.panels(page.ABOUTS, ("cat", "cat"), NAMES, SHAPE, (COUNTING, None))
     assert re.findall(r"width:([\d.]+)%", markup) == ["30.0", "70.0"]
     assert re.search(r'class=first><th scope="row">dog', markup)
 
 
 def test_the_summary_is_one_sentence_per_classifier():
-    said = page.summary(ABOUTS, (CERTIFIED, ABSTAINED), NAMES)
+    said = page.summary(page.ABOUTS, (CERTIFIED, ABSTAINED), NAMES)
     assert said == "Robust classifier: dog <& co> within l2 radius 0.500. Clean classifier: abstained."
 
 
