@@ -25,10 +25,14 @@ ON_LOAD = """() => {
     document.querySelectorAll(`#${id} input`).forEach(input => input.name = id);
 }"""
 
-# On a phone the votes are below the button.
-ON_START = (
-    """() => { if (innerWidth < 640) document.querySelector("#picture").scrollIntoView({behavior: "smooth"}); }"""
-)
+# The last input of each event is its time.
+TIMED = "(...inputs) => [...inputs.slice(0, -1), performance.now()]"
+
+# The same, and on a phone, where the answer is below the buttons, to the answer.
+TIMED_AND_SHOWN = """(...inputs) => {
+  if (innerWidth < 640) document.querySelector("#picture").scrollIntoView();
+  return [...inputs.slice(0, -1), performance.now()];
+}"""
 
 
 def build(asked: visits.Asked) -> gr.Blocks:
@@ -39,23 +43,23 @@ def build(asked: visits.Asked) -> gr.Blocks:
     """
     offered = samples()
     first = visits.Visit()
-    parts = visits.choose(first, asked, *offered[0], SIGMAS[1])
+    parts = visits.choose(first, asked, *offered[0], SIGMAS[1], -1.0)
 
     # What events take from Gradio and give to it.
-    def choose(visit: visits.Visit, sigma: float, event: gr.SelectData) -> list[Any]:
-        return _new(visits.choose(visit, asked, *offered[int(event.index)], sigma))
+    def choose(visit: visits.Visit, sigma: float, when: float, event: gr.SelectData) -> list[Any]:
+        return _new(visits.choose(visit, asked, *offered[int(event.index)], sigma, when))
 
-    def upload(visit: visits.Visit, sigma: float, path: str) -> list[Any]:
-        return _new(visits.upload(visit, asked, path, sigma))
+    def upload(visit: visits.Visit, sigma: float, path: str, when: float) -> list[Any]:
+        return _new(visits.upload(visit, asked, path, sigma, when))
 
-    def move(visit: visits.Visit, sigma: float) -> list[Any]:
-        return _new(visits.move(visit, asked, sigma))
+    def move(visit: visits.Visit, sigma: float, when: float) -> list[Any]:
+        return _new(visits.move(visit, asked, sigma, when))
 
-    def certify(visit: visits.Visit, sigma: float, n: int) -> Iterator[list[Any]]:
-        yield from map(_new, visits.certify(visit, asked, sigma, n))
+    def certify(visit: visits.Visit, sigma: float, n: int, when: float) -> Iterator[list[Any]]:
+        yield from map(_new, visits.certify(visit, asked, sigma, n, when))
 
-    def stop(visit: visits.Visit) -> list[Any]:
-        return _new(visits.stop(visit, asked))
+    def stop(visit: visits.Visit, when: float) -> list[Any]:
+        return _new(visits.stop(visit, asked, when))
 
     with gr.Blocks(title="A certificate being made", analytics_enabled=False) as blocks:
         visit = gr.State(first)  # each visitor gets a copy
@@ -84,14 +88,16 @@ def build(asked: visits.Asked) -> gr.Blocks:
                 panels = gr.HTML(parts.panels, elem_id="panels", apply_default_css=False, padding=False)
         gr.Markdown(page.READING)
 
+        when = gr.Number(visible=False)
         shown: dict[str, Any] = {"outputs": [picture, panels, status], "show_progress": "hidden"}
-        gallery.select(choose, [visit, sigma], **shown)
-        file.upload(upload, [visit, sigma, file], **shown)
-        sigma.change(move, [visit, sigma], **shown)
+        gallery.select(choose, [visit, sigma, when], js=TIMED, **shown)
+        uploaded = file.upload(upload, [visit, sigma, file, when], js=TIMED_AND_SHOWN, **shown)
+        uploaded.then(lambda: gr.Gallery(selected_index=None), outputs=[gallery], show_progress="hidden")
+        sigma.change(move, [visit, sigma, when], js=TIMED, **shown)
         # Pressed again, it starts anew; some visitors at once share the processor.
-        start.click(certify, [visit, sigma, draws], trigger_mode="multiple", concurrency_limit=4, **shown)
-        start.click(None, js=ON_START)
-        halt.click(stop, [visit], **shown)
+        again: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 4}
+        start.click(certify, [visit, sigma, draws, when], js=TIMED_AND_SHOWN, **again, **shown)
+        halt.click(stop, [visit, when], js=TIMED, **shown)
         blocks.load(None, js=ON_LOAD)
     return blocks
 

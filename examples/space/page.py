@@ -57,6 +57,7 @@ READING = """## How to read it
 - **Certified so far**: the test looks at the votes at a few numbers of draws that were fixed beforehand. Its bounds hold at all of these looks together, so what is certified at one of them stays true.
 - **Radius**: an l2 distance at 32 x 32 pixels with values in [0, 1]. It is the vote under noise that is certified, not the classifier alone.
 - **Abstained**: no class was shown to win more than half of the copies. An abstention claims nothing.
+- **Certify again** draws fresh noise: another certificate, with its own probability of being wrong.
 - A certificate does not say that the answer is right. The classifiers know ten classes only: airplane, automobile, bird, cat, deer, dog, frog, horse, ship and truck; any other picture gets one of these names.
 """
 
@@ -139,22 +140,22 @@ def word(text: str) -> str:
 
 
 def panels(
-    abouts: Sequence[About], clean_answers: Sequence[str], names: Names, shape: Sequence[int],
-    standings: Sequence[Standing | None], stopped: bool = False,
+    chosen: Chosen, clean_answers: Sequence[str], standings: Sequence[Standing | None], names: Names, stopped: bool = False
 ) -> str:  # fmt: skip
     """The classifiers side by side: votes, and what is certified.
 
     Args:
-        abouts: What to say of each classifier.
+        chosen: The image.
         clean_answers: The class that each gives the image without noise.
-        names: Names of the classes.
-        shape: Shape of the image, (channels, height, width).
         standings: What is known of each; None before the first votes.
+        names: Names of the classes.
         stopped: Whether the visitor ended certification early.
     """
     parts = []
-    for about, answer, standing in zip(abouts, clean_answers, standings, strict=True):
-        body = '<p class="quiet">No votes yet.</p>' if standing is None else _standing(standing, names, shape, stopped)
+    for about, answer, standing in zip(ABOUTS, clean_answers, standings, strict=True):
+        body = '<p class="quiet">No votes yet.</p>'
+        if standing is not None:
+            body = _votes(standing.counts, names, standing.drawn) + _claim(standing, names, chosen, stopped)
         parts.append(
             f'<section class="panel"><h3>{html.escape(about.title)}</h3><p class="quiet">{html.escape(about.text)}</p>'
             f"<p>Without noise it answers <b>{html.escape(answer)}</b>.</p>{body}</section>"
@@ -162,10 +163,10 @@ def panels(
     return f'<div class="space"><div class="panels">{"".join(parts)}</div></div>'
 
 
-def summary(abouts: Sequence[About], standings: Sequence[Standing | None], names: Names) -> str:
+def summary(standings: Sequence[Standing | None], names: Names) -> str:
     """The results in a sentence for each classifier, to be read aloud."""
     parts = []
-    for about, standing in zip(abouts, standings, strict=True):
+    for about, standing in zip(ABOUTS, standings, strict=True):
         certificate = None if standing is None else standing.certificate
         if certificate is None or certificate.abstained:
             parts.append(f"{about.title}: abstained.")
@@ -174,10 +175,6 @@ def summary(abouts: Sequence[About], standings: Sequence[Standing | None], names
                 f"{about.title}: {names[certificate.prediction]} within l2 radius {round_down(certificate.radius)}."
             )
     return " ".join(parts)
-
-
-def _standing(standing: Standing, names: Names, shape: Sequence[int], stopped: bool) -> str:
-    return _votes(standing.counts, names, standing.drawn) + _claim(standing, names, shape, stopped)
 
 
 def _votes(counts: Sequence[int], names: Names, drawn: int) -> str:
@@ -191,13 +188,13 @@ def _votes(counts: Sequence[int], names: Names, drawn: int) -> str:
     return f'<table class="votes"><caption class="quiet">{caption}</caption>{"".join(rows)}</table>'
 
 
-def _claim(standing: Standing, names: Names, shape: Sequence[int], stopped: bool) -> str:
+def _claim(standing: Standing, names: Names, chosen: Chosen, stopped: bool) -> str:
     certificate = standing.certificate
     if standing.finished and certificate is not None:
         if certificate.abstained:
             return _box("abstained", "Abstained: no certificate", [abstention(certificate)])
         title = f"Certified: {names[certificate.prediction]} within l2 radius {round_down(certificate.radius)}"
-        return _box("certified", title, [], certificate_rows(certificate, shape), _covers(certificate))
+        return _certificate_box("certified", title, [], certificate, names, chosen)
     first = max(range(len(standing.counts)), key=standing.counts.__getitem__)
     estimate = (
         f"Running estimate, not a certificate: {names[first]} has {100 * standing.counts[first] / standing.drawn:.1f}% of the "
@@ -207,7 +204,18 @@ def _claim(standing: Standing, names: Names, shape: Sequence[int], stopped: bool
     if certificate is None or certificate.abstained:
         return _box("", f"{title}: nothing is certified{'' if stopped else ' yet'}", [estimate])
     so_far = f"{title}: {names[certificate.prediction]} within l2 radius {round_down(certificate.radius)} is certified so far"
-    return _box("", so_far, [estimate], certificate_rows(certificate, shape), _covers(certificate))
+    return _certificate_box("", so_far, [estimate], certificate, names, chosen)
+
+
+def _certificate_box(
+    kind: str, title: str, before: list[str], certificate: Certificate, names: Names, chosen: Chosen
+) -> str:
+    if chosen.label not in (None, names[certificate.prediction]):
+        before = [
+            *before,
+            f"That class is wrong: the label is {chosen.label}. A certificate says that the answer is stable, not that it is right.",
+        ]
+    return _box(kind, title, before, certificate_rows(certificate, chosen.pixels.shape), _covers(certificate))
 
 
 def abstention(certificate: Certificate) -> str:

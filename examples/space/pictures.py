@@ -30,10 +30,12 @@ class Chosen:
     Attributes:
         pixels: Pixels, uint8 (channels, height, width), at the certified resolution.
         about: Sentences on where it comes from and what was done to it.
+        label: Name of its true class, where it is known; certification does not see it.
     """
 
     pixels: Tensor
     about: str
+    label: str | None = None
 
 
 def sample(image: Image.Image, name: str, framing: Framing) -> Chosen:
@@ -45,7 +47,7 @@ def sample(image: Image.Image, name: str, framing: Framing) -> Chosen:
         framing: How it becomes pixels: that of the classifiers.
     """
     about = f"A CIFAR-10 test image of 32 x 32 pixels. Its label is {name}; the certificate does not depend on it."
-    return Chosen(_pixels(image, framing), about)
+    return Chosen(_pixels(image, framing), about, name)
 
 
 def read_file(path: str | Path, framing: Framing) -> Chosen:

@@ -1,7 +1,12 @@
-"""What happens when a visitor chooses, moves or presses something: from events to parts of the page, without Gradio."""
+"""What happens when a visitor chooses, moves or presses something: from events to parts of the page, without Gradio.
+
+Each function takes the time of its event, `when`, by the visitor's clock; an event that a later one overtook changes nothing.
+"""
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +27,10 @@ COPIES = 8
 """Noisy copies that are shown."""
 
 
+Found = tuple[Standing | None, ...]
+NONE: Found = (None, None)
+
+
 class Parts(NamedTuple):
     """What of the page is new; None leaves a part as it is.
 
@@ -34,6 +43,9 @@ class Parts(NamedTuple):
     picture: str | None = None
     panels: str | None = None
     status: str | None = None
+
+
+NOTHING_NEW = Parts()
 
 
 @dataclass(frozen=True)
@@ -63,82 +75,105 @@ class Visit:
 
     Attributes:
         chosen: The image; None after a file that cannot be used.
-        turn: Grows with everything the visitor does; a certification ends when it is no longer the one it began with.
         found: Latest votes of each classifier.
+        latest: When the visitor last did something, by the visitor's clock; a certification that began earlier ends.
+        shown: The whole page as it should be.
     """
 
     chosen: Chosen | None = None
-    turn: int = 0
-    found: tuple[Standing | None, ...] = (None, None)
-
-    def next_turn(self) -> int:
-        """End the certification in progress, if there is one."""
-        self.turn += 1
-        return self.turn
+    found: Found = NONE
+    latest: float = -math.inf
+    shown: Parts = NOTHING_NEW
 
 
-def choose(visit: Visit, asked: Asked, image: Image, name: str, sigma: float) -> Parts:
+_LOCK = threading.Lock()
+
+
+def _overtaken(visit: Visit, when: float) -> bool:
+    """Whether the visitor has done something else since; if not, this is the latest."""
+    with _LOCK:
+        if when < visit.latest:
+            return True
+        visit.latest = when
+        return False
+
+
+def _show(visit: Visit, when: float, parts: Parts, found: Found = NONE) -> Parts:
+    """New parts of the page; all of it as it should be where the event was overtaken, since the two answers may arrive in any order."""
+    with _LOCK:
+        if visit.latest == when:
+            merged = (old if new is None else new for old, new in zip(visit.shown, parts, strict=True))
+            visit.shown, visit.found = Parts(*merged), found
+            return parts
+        return visit.shown
+
+
+def choose(visit: Visit, asked: Asked, image: Image, name: str, sigma: float, when: float) -> Parts:
     """The visitor takes an image that the page offers."""
+    if _overtaken(visit, when):
+        return visit.shown
     visit.chosen = sample(image, name, asked.framing)
-    return move(visit, asked, sigma)
+    return move(visit, asked, sigma, when)
 
 
-def upload(visit: Visit, asked: Asked, path: str | Path, sigma: float) -> Parts:
+def upload(visit: Visit, asked: Asked, path: str | Path, sigma: float, when: float) -> Parts:
     """The visitor takes an image of their own; a file that cannot be used gets a word instead."""
+    if _overtaken(visit, when):
+        return visit.shown
     try:
         visit.chosen = read_file(path, asked.framing)
     except UnusableFileError as error:
-        visit.next_turn()
         visit.chosen = None
-        return Parts(page.word(str(error)), "", "")
-    return move(visit, asked, sigma)
+        return _show(visit, when, Parts(page.word(str(error)), "", ""))
+    return move(visit, asked, sigma, when)
 
 
-def move(visit: Visit, asked: Asked, sigma: float) -> Parts:
+def move(visit: Visit, asked: Asked, sigma: float, when: float) -> Parts:
     """The image at another noise level, before any vote."""
-    visit.next_turn()
-    if visit.chosen is None:
-        return Parts()
-    visit.found = (None, None)
+    if _overtaken(visit, when) or visit.chosen is None:
+        return visit.shown
     copies = first_copies(visit.chosen.pixels, sigma=sigma, seed=fresh_seed(None), count=COPIES)
-    return Parts(page.seen(visit.chosen, copies, sigma), _panels(visit, asked, visit.chosen), "")
+    return _show(visit, when, Parts(page.seen(visit.chosen, copies, sigma), _panels(asked, visit.chosen), ""))
 
 
-def certify(visit: Visit, asked: Asked, sigma: float, n: int) -> Iterator[Parts]:
+def certify(visit: Visit, asked: Asked, sigma: float, n: int, when: float) -> Iterator[Parts]:
     """Certify the image with fresh noise, and show after each round what is known; until the visitor does something else.
 
     Args:
-        visit: Whose image; its `turn` may be changed by another thread.
+        visit: Whose image; another thread may change it meanwhile.
         asked: The classifiers.
         sigma, n: As in `hf_smoothing.certify`.
+        when: Time of the event.
     """
-    turn = visit.next_turn()
+    if _overtaken(visit, when):
+        return
     if (chosen := visit.chosen) is None:
-        yield Parts(status="Choose an image first.")
+        yield _show(visit, when, Parts(status="Choose an image first."))
         return
     seed = fresh_seed(None)  # with a known one an image could be chosen against the noise
     copies = first_copies(chosen.pixels, sigma=sigma, seed=seed, count=COPIES)
     votes = [answers(classifier, copies) for classifier in asked.both]
-    visit.found = (None, None)
-    yield Parts(page.seen(chosen, copies, sigma, votes, asked.names), _panels(visit, asked, chosen), "Certifying.")
+    picture = page.seen(chosen, copies, sigma, votes, asked.names)
+    yield _show(visit, when, Parts(picture, _panels(asked, chosen), "Certifying."))
     runs = [standings(classifier, chosen.pixels, sigma=sigma, n=n, seed=seed) for classifier in asked.both]
+    found = NONE
     for found in side_by_side(runs):
-        if visit.turn != turn:
+        yield _show(visit, when, Parts(panels=_panels(asked, chosen, found)), found)
+        if visit.latest != when:
+            yield visit.shown  # what was under way may have arrived last
             return
-        visit.found = found
-        yield Parts(panels=_panels(visit, asked, chosen))
-    yield Parts(status=page.summary(page.ABOUTS, visit.found, asked.names))
+    yield _show(visit, when, Parts(status=page.summary(found, asked.names)), found)
 
 
-def stop(visit: Visit, asked: Asked) -> Parts:
+def stop(visit: Visit, asked: Asked, when: float) -> Parts:
     """End the certification; what was certified so far stands."""
-    visit.next_turn()
-    if visit.chosen is None or all(found is None or found.finished for found in visit.found):
-        return Parts()
-    return Parts(panels=_panels(visit, asked, visit.chosen, stopped=True), status="Stopped.")
+    if _overtaken(visit, when) or visit.chosen is None or all(one is None or one.finished for one in visit.found):
+        return visit.shown
+    panels = _panels(asked, visit.chosen, visit.found, stopped=True)
+    return _show(visit, when, Parts(panels=panels, status="Stopped."))
 
 
-def _panels(visit: Visit, asked: Asked, chosen: Chosen, stopped: bool = False) -> str:
+def _panels(asked: Asked, chosen: Chosen, found: Found = NONE, stopped: bool = False) -> str:
     pixels = to_unit_pixels(chosen.pixels[None])
     clean = [asked.names[answers(classifier, pixels)[0]] for classifier in asked.both]
-    return page.panels(page.ABOUTS, clean, asked.names, chosen.pixels.shape, visit.found, stopped=stopped)
+    return page.panels(chosen, clean, found, asked.names, stopped=stopped)

@@ -15,7 +15,7 @@ from hf_smoothing.statistics import ABSTAIN
 
 
 NAMES = {0: "cat", 1: "dog <& co>"}
-SHAPE = (3, 32, 32)
+IMAGE = Chosen(torch.zeros(3, 32, 32, dtype=torch.uint8), "About it.")
 CERTIFICATE = Certificate(
     0, 1, 0.50096, 0.9, 0.25, 0.001, 933, ((10, 90), (100, 733)), threat_model="perturbed images that are 8-bit"
 )
@@ -53,7 +53,7 @@ def text(markup: str) -> str:
 
 
 def panels(*standings, **options) -> str:
-    return text(page.panels(page.ABOUTS, ("cat", "dog <& co>"), NAMES, SHAPE, standings, **options))
+    return text(page.panels(IMAGE, ("cat", "dog <& co>"), standings, NAMES, **options))
 
 
 def test_before_the_first_vote_the_answers_without_noise_are_shown():
@@ -88,7 +88,7 @@ def test_a_certificate_says_all_of_it():
 
 @pytest.mark.parametrize("radius", [0.5, 0.123456789, 1.0, 3.999999])
 def test_radii_are_rounded_down(radius):
-    rows = page.certificate_rows(dataclasses.replace(CERTIFICATE, radius=radius), SHAPE)
+    rows = page.certificate_rows(dataclasses.replace(CERTIFICATE, radius=radius), (3, 32, 32))
     values = [float(value) for _, value in rows[:4]]
     exact = [radius, 255 * radius, radius / 3072**0.5, 255 * radius / 3072**0.5]
     for value, limit, digit in zip(values, exact, (1e-3, 1e-1, 1e-5, 1e-2), strict=True):
@@ -106,14 +106,21 @@ def test_an_abstention_claims_nothing():
     assert "l2 radius" not in shown
 
 
+@pytest.mark.parametrize(("label", "wrong"), [("cat", True), ("dog <& co>", False), (None, False)])
+@pytest.mark.parametrize("standing", [CERTIFIED, SO_FAR])
+def test_a_certified_class_that_is_wrong_is_named_so(label, wrong, standing):
+    shown = text(page.panels(dataclasses.replace(IMAGE, label=label), ("cat", "cat"), (standing, None), NAMES))
+    assert ("That class is wrong: the label is cat." in shown) == wrong
+
+
 def test_bars_are_shares_of_the_votes():
-    markup = page.panels(page.ABOUTS, ("cat", "cat"), NAMES, SHAPE, (COUNTING, None))
+    markup = page.panels(IMAGE, ("cat", "cat"), (COUNTING, None), NAMES)
     assert re.findall(r"width:([\d.]+)%", markup) == ["30.0", "70.0"]
     assert re.search(r'class=first><th scope="row">dog', markup)
 
 
 def test_the_summary_is_one_sentence_per_classifier():
-    said = page.summary(page.ABOUTS, (CERTIFIED, ABSTAINED), NAMES)
+    said = page.summary((CERTIFIED, ABSTAINED), NAMES)
     assert said == "Robust classifier: dog <& co> within l2 radius 0.500. Clean classifier: abstained."
 
 
