@@ -65,9 +65,9 @@ def demo(
         print(
             f"[{step}/{len(backbones)}] Finetuning: {title}, {len(train):,} clean images. Then certifying.", flush=True
         )
-        set_seed(seed)
-        model = SmoothedClassifier.from_base_pretrained(_network(backbone, backbones[0], labels), sigma=sigmas[0])
-        _finetune(model, train, output / "trainer", whole=backbone == SCRATCH, epochs=epochs, seed=seed)
+        model = finetuned(
+            backbone, train, labels, output / "trainer", like=backbones[0], sigma=sigmas[0], epochs=epochs, seed=seed
+        )
         for sigma in sigmas:
             runs.append(output / f"{name}-sigma{sigma:g}")
             titles.append(title)
@@ -79,12 +79,33 @@ def demo(
     return report(runs, output_dir=output if find_spec("matplotlib") else None, names=titles)
 
 
-def _network(backbone: str, first: str, labels: dict[int, str]) -> PreTrainedModel:
+def finetuned(
+    backbone: str, train: torch.utils.data.Dataset[Any], labels: dict[int, str], folder: Path, *,
+    sigma: float, epochs: float, seed: int, like: str = "",
+) -> SmoothedClassifier:  # fmt: skip
+    """A backbone finetuned on clean images, as a smoothed classifier.
+
+    Args:
+        backbone: As in `demo`.
+        train: Training images.
+        labels: Names of their classes.
+        folder: Where the Trainer works.
+        sigma: Noise level that the classifier has by default.
+        epochs, seed: As in `demo`.
+        like: Checkpoint whose network is taken where the backbone is `SCRATCH`.
+    """
+    set_seed(seed)
+    model = SmoothedClassifier.from_base_pretrained(_network(backbone, like, labels), sigma=sigma)
+    _finetune(model, train, folder, whole=backbone == SCRATCH, epochs=epochs, seed=seed)
+    return model
+
+
+def _network(backbone: str, like: str, labels: dict[int, str]) -> PreTrainedModel:
     """With a new head; what pixels it takes stands in its configuration."""
     classes: dict[str, Any] = {"id2label": labels, "label2id": {label: k for k, label in labels.items()}}
     if backbone == SCRATCH:
         return AutoModelForImageClassification.from_config(
-            AutoConfig.from_pretrained(first, dtype=torch.float32, **classes)
+            AutoConfig.from_pretrained(like, dtype=torch.float32, **classes)
         )
     return AutoModelForImageClassification.from_pretrained(
         backbone, dtype=torch.float32, ignore_mismatched_sizes=True, **classes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 import torch
 from datasets import load_dataset
-from transformers import AutoModelForImageClassification, set_seed
 from transformers.utils import logging
 
-from examples.quickstart import finetune
 from hf_smoothing import PixelDataset, SmoothedClassifier
+from hf_smoothing.demo import finetuned
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,19 +56,14 @@ def _loaded(folder: Path) -> SmoothedClassifier:
 
 def _train_clean(folder: Path, epochs: float) -> None:
     data = load_dataset(str(DATA), split="train")
-    names = data.features["label"].names
-    set_seed(0)
     logging.set_verbosity_error()  # the note that a new head replaces the old one
-    backbone = AutoModelForImageClassification.from_pretrained(
-        CLEAN_BACKBONE, dtype=torch.float32, ignore_mismatched_sizes=True,
-        id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
-    )  # fmt: skip
-    model = SmoothedClassifier.from_base_pretrained(backbone, sigma=SIGMAS[0])
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Renamed in the end: a start that is interrupted leaves nothing that looks finished.
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        train = PixelDataset(data, model).decode(progress=False)
-        finetune(model, train, argparse.Namespace(output_dir=Path(scratch), seed=0, epochs=epochs))
+        model = finetuned(
+            str(CLEAN_BACKBONE), PixelDataset(data, 32).decode(progress=False), dict(enumerate(data.features["label"].names)),
+            Path(scratch) / "trainer", sigma=SIGMAS[0], epochs=epochs, seed=0,
+        )  # fmt: skip
         model.save_pretrained(Path(scratch) / "model")
         shutil.move(Path(scratch) / "model", folder)
 

@@ -11,7 +11,7 @@ from examples.space.classifiers import CLEAN, ROBUST, ROOT, load_clean
 
 HERE = Path(__file__).resolve().parent
 CODE = ("hf_smoothing", "examples/space", "examples/data")
-FILES = ("examples/__init__.py", "examples/quickstart.py", "LICENSE")
+FILES = ("examples/__init__.py", "LICENSE")
 APP = """from examples.space.app import main
 
 
