@@ -150,7 +150,7 @@ def certify(visit: Visit, asked: Asked, sigma: float, n: int, when: float) -> It
     if (chosen := visit.chosen) is None:
         yield _show(visit, when, Parts(status="Choose an image first."))
         return
-    seed = fresh_seed(None)  # with a known one an image could be chosen against the noise
+    seed = fresh_seed(None)  # with a known seed, an image could be chosen against the noise
     copies = first_copies(chosen.pixels, sigma=sigma, seed=seed, count=COPIES)
     votes = [answers(classifier, copies) for classifier in asked.both]
     picture = page.seen(chosen, copies, sigma, votes, asked.names)
