@@ -1,4 +1,4 @@
-"""Image classifiers whose robustness is certified, for transformers, datasets, accelerate and evaluate."""
+"""Certified robustness for Hugging Face image classifiers: train, certify and report, by randomized smoothing or interval bounds."""
 
 from __future__ import annotations
 
