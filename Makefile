@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check docs space test-space reports test-slow test-attack test-lowest test-torchvision benchmark bench-certification gpu clone-check
+.PHONY: demo test check docs space test-space reports test-slow test-attack test-lowest test-torchvision benchmark bench-certification gpu clone-check dist wheel-check
 .DELETE_ON_ERROR:
 
 # Exact tested versions. torch comes first, by its exact version, so that no newer and much larger build is taken.
@@ -88,6 +88,14 @@ benchmark: $(VENV)/installed
 # them. QUICK=--quick: a few minutes, nothing written, nothing installed.
 bench-certification: $(VENV)/installed
 	$(RUN)/python tests/benchmarks/certification.py $(QUICK)
+
+# The sdist, and the wheel from it, in dist/. Those of a release are built by its workflow (RELEASE.md).
+dist: $(VENV)/installed
+	$(RUN)/python -m build --no-isolation
+
+# What sdist and wheel hold; the wheel in a fresh environment, used in an empty folder, offline: two minutes.
+wheel-check: $(VENV)/installed
+	$(RUN)/python -m pytest -m slow tests/repository/test_wheel.py
 
 # Both commands in a fresh clone and a fresh environment.
 clone-check:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 VERSION = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?(\.dev\d+)?")
-PACKAGE, CITATION, CHANGES = "hf_smoothing/__init__.py", "CITATION.cff", "CHANGELOG.md"
+PACKAGE, CITATION, CHANGES, README = "hf_smoothing/__init__.py", "CITATION.cff", "CHANGELOG.md", "README.md"
 UNRELEASED = "## [Unreleased]\n"
 
 
@@ -69,7 +69,13 @@ def check(texts: dict[str, str], tag: str) -> None:
     }
     for name, pattern in wanted.items():
         if not re.search(pattern, texts[name], re.MULTILINE):
-            raise ValueError(f"{name} must have {version[1]} and its date. Run .ci/version.py {version[1]} --date DATE.")
+            raise ValueError(
+                f"{name} must have {version[1]} and its date. Run .ci/version.py {version[1]} --date DATE."
+            )
+    if not re.search(r"^pip install (-U )?hf_smoothing\b", texts[README], re.MULTILINE):
+        raise ValueError(
+            f"{README} must have a line `pip install hf_smoothing`, which is true with this release, got none."
+        )
 
 
 def _replaced(text: str, pattern: str, line: str) -> str:
@@ -87,7 +93,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     args = parser.parse_args()
     root = Path(__file__).resolve().parents[1]
-    texts = {name: (root / name).read_text(encoding="utf-8") for name in (PACKAGE, CITATION, CHANGES)}
+    texts = {name: (root / name).read_text(encoding="utf-8") for name in (PACKAGE, CITATION, CHANGES, README)}
     try:
         if args.check:
             check(texts, args.version)

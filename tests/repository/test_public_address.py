@@ -140,5 +140,7 @@ def test_links_by_kind_and_place(tmp_path):
     untouched = "[a](https://b.example/c) [m](mailto:a@b.example) `[a](docs)`\n```\n[a](docs)\n```\n"
     assert written(untouched) == untouched
     for lost in ("nowhere.md", "../outside"):
-        with pytest.raises(ValueError, match=rf"README.md: each link must lead to a file of the repository, got '{lost}'"):
+        with pytest.raises(
+            ValueError, match=rf"README.md: each link must lead to a file of the repository, got '{lost}'"
+        ):
             written(f"[a]({lost})")

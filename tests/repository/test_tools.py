@@ -9,8 +9,3 @@ def test_ruff_has_one_version():
     pinned = re.search(r"^ruff==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     hook = re.search(r"rev: v(.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
     assert pinned is not None and hook is not None and pinned[1] == hook[1]
-
-
-def test_the_hosted_workflow_runs_what_ci_runs():
-    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text()
-    assert "- run: .ci/run\n" in workflow and (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")

@@ -14,8 +14,9 @@ from tests.support.scripts import script
 
 
 version = script("version")
-NAMES = (version.PACKAGE, version.CITATION, version.CHANGES)
+NAMES = (version.PACKAGE, version.CITATION, version.CHANGES, version.README)
 NOW = {name: (ROOT / name).read_text() for name in NAMES}
+PUBLISHED = {version.README: "```\npip install hf_smoothing\n```\n"}
 
 
 def test_the_build_and_the_citation_have_the_version_of_the_package():
@@ -27,7 +28,7 @@ def test_the_build_and_the_citation_have_the_version_of_the_package():
 
 def test_a_release_and_what_follows_it():
     release = version.with_version(NOW, "7.8.9", "2030-01-31")
-    version.check(release, "v7.8.9")
+    version.check(release | PUBLISHED, "v7.8.9")
     citation = yaml.safe_load(release[version.CITATION])
     assert citation["version"] == "7.8.9" and str(citation["date-released"]) == "2030-01-31"
     notes = NOW[version.CHANGES].partition("## [Unreleased]\n")[2]
@@ -58,9 +59,11 @@ def test_wrong_versions_and_dates_are_refused(words, message):
 
 
 def test_a_tag_of_another_version_or_a_half_written_release_is_refused():
-    release = version.with_version(NOW, "7.8.9", "2030-01-31")
+    release = version.with_version(NOW, "7.8.9", "2030-01-31") | PUBLISHED
     with pytest.raises(ValueError, match=r"must be v and the version, got v7\.8\.8 and 7\.8\.9"):
         version.check(release, "v7.8.8")
     for name in (version.CITATION, version.CHANGES):
         with pytest.raises(ValueError, match=rf"{name} must have 7\.8\.9 and its date"):
             version.check({**release, name: NOW[name]}, "v7.8.9")
+    with pytest.raises(ValueError, match="README.md must have a line `pip install hf_smoothing`"):
+        version.check({**release, version.README: "pip install .\n"}, "v7.8.9")
