@@ -50,7 +50,7 @@ def build(asked: visits.Asked) -> gr.Blocks:
         return _new(visits.choose(visit, asked, *offered[int(event.index)], sigma, when))
 
     def upload(visit: visits.Visit, sigma: float, path: str, when: float) -> list[Any]:
-        return _new(visits.upload(visit, asked, path, sigma, when))
+        return [*_new(visits.upload(visit, asked, path, sigma, when)), gr.Gallery(selected_index=None)]
 
     def move(visit: visits.Visit, sigma: float, when: float) -> list[Any]:
         return _new(visits.move(visit, asked, sigma, when))
@@ -91,8 +91,9 @@ def build(asked: visits.Asked) -> gr.Blocks:
         when = gr.Number(visible=False)
         shown: dict[str, Any] = {"outputs": [picture, panels, status], "show_progress": "hidden"}
         gallery.select(choose, [visit, sigma, when], js=TIMED, **shown)
-        uploaded = file.upload(upload, [visit, sigma, file, when], js=TIMED_AND_SHOWN, **shown)
-        uploaded.then(lambda: gr.Gallery(selected_index=None), outputs=[gallery], show_progress="hidden")
+        file.upload(
+            upload, [visit, sigma, file, when], [picture, panels, status, gallery], js=TIMED_AND_SHOWN, show_progress="hidden"
+        )  # fmt: skip
         sigma.change(move, [visit, sigma, when], js=TIMED, **shown)
         # Pressed again, it starts anew; some visitors at once share the processor.
         again: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": 4}

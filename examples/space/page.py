@@ -197,9 +197,11 @@ def _claim(standing: Standing, names: Names, chosen: Chosen, stopped: bool) -> s
         return _certificate_box("certified", title, [], certificate, names, chosen)
     first = max(range(len(standing.counts)), key=standing.counts.__getitem__)
     estimate = (
-        f"Running estimate, not a certificate: {names[first]} has {100 * standing.counts[first] / standing.drawn:.1f}% of the "
-        f"{standing.drawn:,} votes so far. At most {standing.most:,} copies will be made."
+        f"{'Estimate' if stopped else 'Running estimate'}, not a certificate: {names[first]} has {100 * standing.counts[first] / standing.drawn:.1f}% of the "
+        f"{standing.drawn:,} votes so far."
     )
+    if not stopped:
+        estimate += f" At most {standing.most:,} copies will be made."
     title = "Stopped early" if stopped else "Votes are being counted"
     if certificate is None or certificate.abstained:
         return _box("", f"{title}: nothing is certified{'' if stopped else ' yet'}", [estimate])

@@ -186,11 +186,12 @@ def test_a_file_is_certified_and_a_wrong_one_gets_a_word(page, tmp_path):
     playwright.expect(page.get_by_role("alert")).to_contain_text("bad.png is not an image that can be read.")
     page.get_by_role("button", name="Certify").click()
     playwright.expect(page.locator("#status")).to_have_text("Choose an image first.")
-    assert page.locator("#samples .selected").count() == 0
+    playwright.expect(page.locator("#samples .selected")).to_have_count(0)
     field.set_input_files(good)
     playwright.expect(page.locator("#picture")).to_contain_text("good.png, 300 x 200 pixels. It is resized to 32 x 32")
     assert "Robust classifier" in certify(page)
     # The next choice takes the old result away, that of the first image too, which was chosen at the start.
     page.locator("#samples button").first.click()
     playwright.expect(page.locator("#picture")).to_contain_text("Its label is airplane")
+    playwright.expect(page.locator("#samples .selected")).to_have_count(1)
     playwright.expect(page.locator("#panels")).to_contain_text("No votes yet.")

@@ -75,7 +75,8 @@ def test_what_is_certified_so_far_is_named_so():
     assert "dog <& co> within l2 radius 0.500 is certified so far" in shown
     assert "Running estimate, not a certificate" in shown and "Certified:" not in shown
     stopped = panels(SO_FAR, COUNTING, stopped=True)
-    assert stopped.count("Stopped early") == 2 and "being counted" not in stopped
+    assert stopped.count("Stopped early") == 2 and "Estimate, not a certificate" in stopped
+    assert "being counted" not in stopped and "will be made" not in stopped
 
 
 def test_a_certificate_says_all_of_it():
