@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,6 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "docs"))
+
+from _extensions import inventories  # noqa: E402
+
 
 project = "hf_smoothing"
 author = "The hf_smoothing authors"
@@ -23,6 +25,7 @@ extensions = [
     "_extensions.links",
     "_extensions.rooms",
     "_extensions.command_line",
+    "_extensions.schemas",
 ]
 exclude_patterns = ["_build", "_extensions"]
 html_theme = "furo"
@@ -34,20 +37,11 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
+autodoc_typehints_description_target = "all"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 copybutton_exclude = ".linenos, .gp"
-# The inventories of others are on the network: a build without it links to nothing outside.
-intersphinx_mapping = (
-    {
-        "python": ("https://docs.python.org/3", None),
-        "torch": ("https://docs.pytorch.org/docs/stable", None),
-        "transformers": ("https://huggingface.co/docs/transformers/main/en", None),
-        "datasets": ("https://huggingface.co/docs/datasets/main/en", None),
-    }
-    if os.environ.get("DOCS_ONLINE")
-    else {}
-)
+intersphinx_mapping = inventories.mapping(ROOT / "docs")

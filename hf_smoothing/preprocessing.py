@@ -18,6 +18,8 @@ from torch import Tensor
 from hf_smoothing.pixels import check_image_batch
 
 
+__all__ = ["Preprocessing", "parse_size"]
+
 Size = tuple[int, int]
 
 

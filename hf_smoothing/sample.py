@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 
+__all__ = ["sample_backbone", "sample_images"]
+
 _HERE = Path(__file__).resolve().parent
 _INSTALLED = {"backbone": _HERE / "sample_files" / "resnet-mixture-small", "images": _HERE / "sample_files" / "images"}
 _CLONED = {

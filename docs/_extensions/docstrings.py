@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 from typing import Any
 
@@ -23,7 +25,27 @@ def _plain(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: l
         lines[number] = "".join(parts)
 
 
+def _helped(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """The fields of a dataclass that carry their help for the command line: the class's own, with default."""
+    if not (inspect.isclass(thing) and dataclasses.is_dataclass(thing)):
+        return
+    own = [field for field in dataclasses.fields(thing) if field.name in vars(thing).get("__annotations__", {})]
+    if own and all("help" in field.metadata for field in own):
+        lines += ["", "Args:"]
+        lines += [f"    {field.name}: {_sentence(field)}" for field in own]
+        if (parent := thing.__mro__[1]) is not object:
+            lines += ["", f"All arguments of `{parent.__name__}` are taken as well."]
+        lines.append("")
+
+
+def _sentence(field: dataclasses.Field[Any]) -> str:
+    said = field.metadata["help"].replace(" (%(default)s)", "").rstrip(".")
+    said = said[:1].upper() + said[1:] + "."
+    return said if field.default in (None, dataclasses.MISSING) else f"{said} By default `{field.default!r}`."
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _helped, priority=90)
     app.connect("autodoc-process-docstring", _plain, priority=100)  # before napoleon
     return {"parallel_read_safe": True}

@@ -21,7 +21,9 @@ def _page(package: str) -> str:
         if elsewhere[name] != package:
             continue
         if inspect.isclass(thing):
-            blocks.append(f".. autoclass:: {package}.{name}\n   :members:\n")
+            foreign = any(not base.__module__.startswith(("builtins", "typing")) for base in thing.__bases__)
+            bases = "   :show-inheritance:\n" if foreign else ""
+            blocks.append(f".. autoclass:: {package}.{name}\n   :members:\n{bases}")
         elif inspect.isroutine(thing):
             blocks.append(f".. autofunction:: {package}.{name}\n")
         else:
@@ -36,8 +38,19 @@ def _home(name: str, thing: object, package: str) -> str:
     return home if name in getattr(defined_in, "__all__", ()) else package
 
 
+def _contents() -> str:
+    """The names of `hf_smoothing` itself, each with the page that explains it."""
+    top = import_module("hf_smoothing")
+    names = [name for name in sorted(top.__all__, key=str.casefold) if not name.startswith("__")]
+    homes = {name: _home(name, getattr(top, name), top._CONTENTS[name]) for name in names}
+    rows = [f"| `{name}` | [{home}]({home.removeprefix('hf_smoothing.')}.md) |" for name, home in homes.items()]
+    return "\n".join(["| name | explained in |", "|---|---|", *rows])
+
+
 def _read(app: Sphinx, name: str, source: list[str]) -> None:
-    if name.startswith(FOLDER) and name != f"{FOLDER}index":
+    if name == f"{FOLDER}index":
+        source[0] = source[0].replace("<!-- names -->", _contents())
+    elif name.startswith(FOLDER):
         source[0] = _page(f"hf_smoothing.{name.removeprefix(FOLDER)}")
 
 

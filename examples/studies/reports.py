@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from examples.studies import benchmarks, one_certificate, sources, tradeoff
+from examples.studies import benchmarks, explanations, one_certificate, sources, tradeoff
 from examples.studies.command import DOCS, main
 
 
@@ -25,6 +25,7 @@ def parts(docs: Path) -> dict[str, Callable[[], None]]:
         "interval": tradeoff.rebuild,
         "certification": benchmarks.rebuild,
         "one certificate": one_certificate.draw,
+        "explanations": explanations.draw,
         "sources": sources.rebuild,
     }
     return studies | {name: partial(made, docs) for name, made in pages.items()}

@@ -17,8 +17,11 @@ PAGES = [
     "docs/finetuning.md",
     "docs/interval.md",
     "docs/robustness_transfer.md",
-    "docs/tutorials/your_images.md",
-    "docs/tutorials/a_model_you_have.md",
+    "docs/how_to/choose_settings.md",
+    "docs/how_to/deploy.md",
+    "docs/how_to/imagenet.md",
+    "docs/how_to/published_logs.md",
+    "docs/how_to/publish.md",
 ]
 ALL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 

@@ -46,6 +46,7 @@ def test_all_records_are_used():
         "interval",
         "certification",
         "one certificate",
+        "explanations",
         "sources",
     }
     assert (DOCS.parent / "Makefile").read_text(encoding="utf-8").count("-m examples.studies.reports") == 1

@@ -1,0 +1,106 @@
+"""Tutorials, how-tos and explanations: short sentences, one a line; messages of the library that they quote are its messages."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+LESSONS = sorted(path for kind in ("tutorials", "how_to") for path in (DOCS / kind).glob("*.md"))
+PLAIN = [*LESSONS, *sorted((DOCS / "explanation").glob("*.md")), DOCS / "index.md"]
+BLOCK = re.compile(r"^```.*?^```$|<!--.*?-->", re.DOTALL | re.MULTILINE)
+MOST_WORDS = 18
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a page, without code, tables, headings, pictures and quoted messages; a link is its text, a piece of code is a word."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", BLOCK.sub("", text))
+    lines = (re.sub(r"^\s*(?:[-*]|\d+\.)\s+", "", line).strip() for line in text.splitlines())
+    prose = (re.sub(r"`[^`]+`", "code", line) for line in lines if line and line[0] not in "#|>!")
+    return [part for line in prose for part in re.split(r"(?<=[.?!:])\s+(?=[A-Z*])", line) if part]
+
+
+def average(text: str) -> float:
+    """Words per sentence."""
+    found = sentences(text)
+    return sum(len(sentence.split()) for sentence in found) / len(found)
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+def test_sentences_are_short(page):
+    assert average(page.read_text(encoding="utf-8")) < MOST_WORDS
+
+
+def test_the_average_counts_sentences():
+    text = "# A heading of many words\n\nOne two three.\nFour five? Six.\n\n- `a b c` [two words](x.md)\n\n```\nno no no\n```\n| no |\n> no\n"
+    assert sentences(text) == ["One two three.", "Four five?", "Six.", "code two words"]
+    assert average(text) == 9 / 4
+    assert average("word " * MOST_WORDS) >= MOST_WORDS
+
+
+@pytest.mark.parametrize("page", PLAIN, ids=lambda page: page.stem)
+def test_a_line_holds_one_sentence(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    lines = [line for line in text.splitlines() if not line.startswith(("|", ">", "#"))]
+    assert not [line for line in lines if re.search(r"[a-z)`]\. [A-Z]", line)]
+
+
+def messages() -> list[str]:
+    """Every text of the library, with \\0 where a value comes."""
+    found = []
+    for path in (ROOT / "hf_smoothing").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def said_by(quote: str, texts: list[str]) -> bool:
+    """Whether a text holds the quote; "..." in it stands for what varies."""
+    pattern = re.compile(r".*".join(re.escape(part) for part in quote.split("...")), re.DOTALL)
+    return any(pattern.search(text) for text in texts)
+
+
+def test_quoted_messages_are_those_of_the_library():
+    quotes = [
+        (page.stem, line[2:])
+        for page in (DOCS / "how_to").glob("*.md")
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("> ")
+    ]
+    assert len(quotes) > 20
+    texts = messages()
+    assert not [quote for quote in quotes if not said_by(quote[1], texts)]
+
+
+def test_a_changed_message_is_found():
+    assert said_by("of ... is not known.", ["The size of \0 is not known. Pass `size`."])
+    assert not said_by("of ... is unknown.", ["The size of \0 is not known. Pass `size`."])
+
+
+def test_limits_are_those_of_the_code():
+    from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
+    from hf_smoothing.units import MAX_SIGMA
+
+    page = (DOCS / "explanation" / "limits.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("|")]
+    assert ["images of a run", f"{MAX_IMAGES:,}"] in rows
+    assert ["copies of an image", f"{MAX_DRAWS:,}"] in rows
+    assert ["sigma", f"{MAX_SIGMA:g}"] in rows
+
+
+def test_the_index_leads_to_every_page():
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", (DOCS / "index.md").read_text(encoding="utf-8"), re.M | re.S)
+    listed = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
+    pages = {
+        path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md") if "_build" not in path.parts
+    }
+    below = {page for page in pages if page.startswith(("reference/api/", "models/")) and not page.endswith("/index")}
+    assert sorted(listed) == sorted(pages - below - {"index"})
