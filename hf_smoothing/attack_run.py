@@ -20,7 +20,7 @@ from hf_smoothing.certification import predict
 from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
 from hf_smoothing.certification.identity import identity_differences
 from hf_smoothing.certification.images import is_stream
-from hf_smoothing.certification.rows import image_hash
+from hf_smoothing.certification.rows import recorded_pixels
 from hf_smoothing.data.selection import spread
 from hf_smoothing.noise import fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
@@ -131,7 +131,7 @@ def attack_run(
         raise RunError(f"{run.path} has no certificate with a positive radius, so there is nothing to attack.")
     if max_images is not None and max_images < len(chosen):
         chosen = [chosen[place] for place in spread(max_images, len(chosen))]
-    images = [_image(dataset, run, index) for index in chosen]
+    images = [recorded_pixels(dataset, run, index) for index in chosen]
     if restarts != 1 and not settings.get("deterministic"):
         raise ValueError(
             f"`restarts` is for deterministic certificates, got {restarts} for smoothed ones, whose noise is fresh at every step. Raise `steps`."
@@ -218,23 +218,6 @@ def _network_attack(
 
 def _classes(rows: Sequence[dict[str, Any]], like: Tensor) -> Tensor:
     return torch.tensor([row["prediction"] for row in rows], device=like.device)
-
-
-def _image(dataset: ImageDataset, run: Run, index: int) -> Tensor:
-    """The pixels of an image, which must be the one that the row names."""
-    try:
-        item = dataset[index]
-    except IndexError:
-        item = None
-    # The hash of a row is made with the label of the row, which another look at the data set may not have.
-    row = run.rows[index]
-    if item is None or image_hash(index, {**item, "labels": row.get("label")}) != row.get("image_sha256"):
-        raise ValueError(
-            f"The data set does not hold the images of {run.path}: image {index} is another one or missing. Pass the data set that was "
-            "certified, with the same split."
-        )
-    pixels: Tensor = item["pixel_values"]
-    return pixels
 
 
 def allowed_failures(certificates: int, alpha: float, confidence: float = 0.999) -> int:

@@ -8,6 +8,10 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 
 def document(title: str, parts: Sequence[str]) -> str:
     """A whole page, readable in light and dark and on a phone.
@@ -41,6 +45,21 @@ def picture(figure: Any, caption: str) -> str:
     return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
+def thumbnail(pixels: NDArray[np.uint8], size: int = 64) -> str:
+    """A small picture inside the page.
+
+    Args:
+        pixels: (channels, height, width), one or three channels.
+        size: Longest side that is kept; the page shows it 64 px wide.
+    """
+    shown = Image.fromarray(pixels.squeeze(0) if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    shown.thumbnail((size, size))
+    buffer = io.BytesIO()
+    shown.save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"<img class='thumbnail' alt='' src='data:image/png;base64,{data}'>"
+
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>
@@ -55,6 +74,10 @@ th { background: #8882; }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #16181c; } }
 .wide { overflow-x: auto; }
 figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; } figcaption { opacity: .7; font-size: 13px; }
+.thumbnail { width: 64px; image-rendering: pixelated; vertical-align: middle; margin-right: .5em; }
+summary { cursor: pointer; margin: 1rem 0 .5rem; } label { margin-right: 1em; white-space: nowrap; }
+th[role=button] { cursor: pointer; } th[aria-sort=descending]::after { content: ' \25BE'; } th[aria-sort=ascending]::after { content: ' \25B4'; }
+.images td { vertical-align: middle; }
 .summary { background: #8a9fc022; padding: 1rem; border-radius: 6px; }
 </style></head><body>
 {body}

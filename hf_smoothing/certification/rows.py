@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from hf_smoothing.certification.certificates import Certificate, Counts, Pending, Votes
 from hf_smoothing.certification.images import images_sha256
 from hf_smoothing.certification.rules import Rule
-from hf_smoothing.records import Row, RunWriter
-from hf_smoothing.types import Item
+from hf_smoothing.records import Row, Run, RunWriter
+from hf_smoothing.types import ImageDataset, Item
 
 
 PARTIAL_SECONDS = 5.0
@@ -115,6 +116,27 @@ def restored_votes(index: int, item: Item, partial: Row | None) -> Votes:
 def image_hash(index: int, item: Item) -> str:
     """Of one image and its label: short, since it stands in every row."""
     return images_sha256([(index, item)])[:16]
+
+
+def recorded_pixels(dataset: ImageDataset, run: Run, index: int) -> Tensor:
+    """The pixels of an image of a run, as the data set gives them.
+
+    Raises:
+        ValueError: If they are not those that the row names.
+    """
+    try:
+        item = dataset[index]
+    except IndexError:
+        item = None
+    # The hash of a row is made with the label of the row, which another look at the data set may not have.
+    row = run.rows[index]
+    if item is None or image_hash(index, {**item, "labels": row.get("label")}) != row.get("image_sha256"):
+        raise ValueError(
+            f"The data set does not hold the images of {run.path}: image {index} is another one or missing. Pass the data set that was "
+            "certified, with the same split."
+        )
+    pixels: Tensor = item["pixel_values"]
+    return pixels
 
 
 def _sparse(counts: Counts) -> dict[str, int]:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hf_smoothing.cli.options import add_data_options, data_choice
 from hf_smoothing.cli.parsing import add_switch
+
+
+if TYPE_CHECKING:
+    from hf_smoothing.reports import PixelsOf
 
 
 def add(commands: Any) -> None:
@@ -18,7 +23,14 @@ def add(commands: Any) -> None:
     )
     r.add_argument("--names", nargs="+", help="names of the models, one per run")
     r.add_argument("--output-dir", type=Path, default=Path("."), help="folder of report.md and the PNG (%(default)s)")
-    add_switch(r, "html", "write report.html as well: one page with curves, settings and images")
+    add_switch(
+        r, "html", "write report.html as well: one page with curves, settings and images; --dataset shows their pixels"
+    )
+    unused = ("label_column", "labels", "label_map", "skip_unreadable", "max_images", "stride")
+    add_data_options(r, leave_out=unused, dataset=None, split=None)
+    r.add_argument(
+        "--model", help="model whose preprocessing shows the images, where the data set's are resized or cropped"
+    )
     r.set_defaults(run=run)
 
 
@@ -26,7 +38,37 @@ def run(args: argparse.Namespace) -> int:
     """`hf-smoothing report`."""
     from hf_smoothing.reports import report
 
+    if args.dataset is not None and not args.html:
+        raise ValueError("--dataset shows the images of the page that --html writes. Add --html.")
     where = args.output_dir
-    print(report(args.runs, thresholds=args.thresholds, output_dir=where, names=args.names, html=args.html))
+    print(
+        report(
+            args.runs, thresholds=args.thresholds, output_dir=where, names=args.names, html=args.html,
+            pixels_of=None if args.dataset is None else _pixels_of(args),
+        )
+    )  # fmt: skip
     print(f"Written to {where / ('report.html' if args.html else 'report.md')}, with the curves beside it.")
     return 0
+
+
+def _pixels_of(args: argparse.Namespace) -> PixelsOf:
+    """Pixels of a run's images from the data set; what a run knows of it need not be said again."""
+    from hf_smoothing.certification.rows import recorded_pixels
+    from hf_smoothing.data.opening import open_pixels
+    from hf_smoothing.models.loading import load_classifier
+
+    opened: dict[Path, Any] = {}
+
+    def pixels(run: Any, index: int) -> Any:
+        if run.path not in opened:
+            known, choice = run.settings.get("dataset", {}), data_choice(args)
+            choice.split = args.split or known.get("split") or "test"
+            choice.dataset_config = args.dataset_config or known.get("config")
+            choice.image_column = args.image_column or known.get("image_column")
+            size = tuple(run.settings["resolution"][1:])
+            if args.model is not None:
+                size = load_classifier(args.model, sigma=run.settings.get("sigma", 0.25), size=None, device="cpu")
+            opened[run.path] = open_pixels(choice, size, labelled=False)
+        return recorded_pixels(opened[run.path], run, index).numpy()
+
+    return pixels

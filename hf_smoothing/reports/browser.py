@@ -7,41 +7,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hf_smoothing import statistics
 from hf_smoothing.drawing import legend_above, new_figure
 from hf_smoothing.html_page import document, paragraph, picture, table
-from hf_smoothing.records import Row
 from hf_smoothing.reports.curves import figure_of
 from hf_smoothing.reports.grouping import chosen_targets
+from hf_smoothing.reports.images import SORT, PixelsOf, image_table
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import cells
 
 
-MOST_ROWS = 2_000
-"""Images listed for one run; a page of more is slow."""
-
-_SORT = """<script>
-document.querySelectorAll("table.images").forEach(table => table.querySelectorAll("th").forEach((head, column) => {
-  head.tabIndex = 0; head.setAttribute("role", "button"); head.title = "Sort";
-  const sort = () => {
-    const down = head.getAttribute("aria-sort") !== "descending";
-    table.querySelectorAll("th").forEach(other => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const value = row => { const text = row.cells[column].textContent; return isNaN(text) ? text : Number(text); };
-    [...table.tBodies[0].rows].sort((a, b) => (value(a) < value(b) ? 1 : value(a) > value(b) ? -1 : 0) * (down ? 1 : -1))
-      .forEach(row => table.tBodies[0].append(row));
-  };
-  head.onclick = sort; head.onkeydown = event => { if (event.key === "Enter") sort(); };
-}));
-</script>"""
-
-
-def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]]) -> str:
+def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]], pixels_of: PixelsOf | None = None) -> str:
     """The page.
 
     Args:
         groups: For each group of comparable runs: what they have in common, the measured runs, and notes.
+        pixels_of: What an image of a run looks like; without it images have their number only.
 
     Raises:
         ModuleNotFoundError: Without matplotlib, with the cure.
@@ -57,9 +38,9 @@ def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]]) -> str
             picture(figure_of(measured), "Certified accuracy against the radius, with 95% intervals"),
             _histograms(measured),
             *(_settings(m) for m in measured),
-            *(_images(m) for m in measured),
+            *(image_table(m, pixels_of) for m in measured),
         ]
-    return document("Certified accuracy", [*parts, _SORT])
+    return document("Certified accuracy", [*parts, SORT])
 
 
 def guarantee(settings: dict[str, Any]) -> str:
@@ -126,30 +107,3 @@ def _flat(settings: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
     for key, value in settings.items():
         found += _flat(value, f"{above}{key}.") if isinstance(value, dict) else [(f"{above}{key}", value)]
     return found
-
-
-def _images(m: Measured) -> str:
-    """A table of the images that sorts by any column."""
-    rows = [m.run.rows[index] for index in sorted(m.run.rows)][:MOST_ROWS]
-    of = len(m.run.rows)
-    shown = f"{of} images" if of <= MOST_ROWS else f"the first {MOST_ROWS:,} of {of:,} images"
-    title = html.escape(f"Images: {m.label(m.name)}, {shown}")
-    body = table(["image", "label", "answer", "radius", "outcome", "draws"], [_image(row) for row in rows])
-    sortable = body.replace("<table><tr>", "<table class='images'><thead><tr>").replace(
-        "</th></tr>", "</th></tr></thead><tbody>"
-    )
-    return f"<details><summary>{title}</summary>{sortable.replace('</table>', '</tbody></table>')}</details>"
-
-
-def _image(row: Row) -> list[Any]:
-    abstained = row["prediction"] == statistics.ABSTAIN
-    outcome = "abstained" if abstained else "right" if row["prediction"] == row.get("label") else "wrong"
-    answer = "-" if abstained else row["prediction"]
-    return [
-        row["index"],
-        row.get("label", "-"),
-        answer,
-        statistics.round_down(row["radius"]),
-        outcome,
-        row.get("draws", "-"),
-    ]

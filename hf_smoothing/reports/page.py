@@ -10,6 +10,7 @@ from hf_smoothing.records import check_writable, read_run
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
 from hf_smoothing.reports.grouping import beyond, comparable, default_thresholds, note
+from hf_smoothing.reports.images import PixelsOf
 from hf_smoothing.reports.measured import measure
 from hf_smoothing.reports.published import read_published_log
 from hf_smoothing.reports.tables import table
@@ -23,6 +24,7 @@ def report(
     output_dir: str | os.PathLike[str] | None = None,
     names: Sequence[str] | None = None,
     html: bool = False,
+    pixels_of: PixelsOf | None = None,
 ) -> str:
     """One table for each group of comparable runs, as Markdown; with `output_dir` also report.md and a curve for each group.
 
@@ -33,6 +35,7 @@ def report(
         output_dir: Folder to write to; nothing is written by default.
         names: Names of the models, one per path; their ids by default, the path for a log.
         html: Write report.html as well, one page with curves, histograms, settings and a table of the images; needs `output_dir`.
+        pixels_of: A function of (run, index) -> pixels, uint8 (channels, height, width), by which that page shows the images.
 
     Raises:
         RunError: If a folder is no run, a file no published log, or either has nothing to report.
@@ -78,5 +81,5 @@ def report(
     if folder is not None:
         (folder / "report.md").write_text(markdown, encoding="utf-8")
     if folder is not None and html:
-        (folder / "report.html").write_text(browser.page(for_page), encoding="utf-8")
+        (folder / "report.html").write_text(browser.page(for_page, pixels_of), encoding="utf-8")
     return markdown

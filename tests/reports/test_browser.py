@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 
+import numpy as np
 import pytest
+import torch
+from datasets import load_dataset
+from PIL import Image
 
+from hf_smoothing import PixelDataset, certify_dataset
 from hf_smoothing.cli import main
+from hf_smoothing.html_page import thumbnail
 from hf_smoothing.reports import report
 from hf_smoothing.reports.browser import guarantee
 from tests.support.written_runs import SEQUENTIAL, SETTINGS, written_run
@@ -53,6 +61,55 @@ def test_groups_that_must_not_be_compared_have_sections_of_their_own(tmp_path):
 def test_the_guarantee_is_that_of_the_run(changes, says, not_says):
     said = guarantee(SETTINGS | changes)
     assert says in said and not_says not in said
+
+
+def certified(tmp_path, shape=(3, 32, 32)):
+    """A run of four images of a folder, and the folder."""
+    data = tmp_path / "data"
+    random = np.random.default_rng(0)
+    for k in range(4):
+        (data / "test" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (*shape[1:], 3), dtype=np.uint8)).save(
+            data / "test" / "ab"[k % 2] / f"{k}.png"
+        )
+    images = PixelDataset(load_dataset(str(data), split="test"), shape[1:])
+    certify_dataset(
+        lambda x: torch.stack([x.mean((1, 2, 3)), 0.5 + 0 * x.mean((1, 2, 3))], 1), images, tmp_path / "run", sigma=0.25, n=20, seed=0,
+        progress=False, description={"dataset": {"id": "data", "split": "test"}},
+    )  # fmt: skip
+    return tmp_path / "run", data
+
+
+def test_the_page_shows_the_images_of_the_data_set(tmp_path):
+    run, data = certified(tmp_path)
+    out = tmp_path / "out"
+    assert main(["report", str(run), "--html", "--dataset", str(data), "--output-dir", str(out)]) == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    shown = re.findall(r"class='thumbnail' alt='' src='data:image/png;base64,([^']+)'> (\d+)<", page)
+    files = sorted((data / "test").rglob("*.png"))  # the order of the data set: by class
+    assert [index for _, index in shown] == ["0", "1", "2", "3"]
+    for (encoded, _), file in zip(shown, files, strict=True):
+        assert np.array_equal(
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)))), np.asarray(Image.open(file))
+        )
+    counted = re.findall(r"value='(\w+)' checked> \1 \((\d+)\)", page)
+    assert sum(int(count) for _, count in counted) == 4
+    assert all(page.count(f"<tr data-outcome='{kind}'>") == int(count) for kind, count in counted)
+
+
+def test_other_images_are_not_shown_for_those_of_the_run(tmp_path, capsys):
+    run, data = certified(tmp_path)
+    Image.new("RGB", (32, 32)).save(data / "test" / "b" / "1.png")
+    assert main(["report", str(run), "--html", "--dataset", str(data), "--output-dir", str(tmp_path / "out")]) == 1
+    assert "image 2 is another one or missing. Pass the data set that was certified" in capsys.readouterr().err
+    assert main(["report", str(run), "--dataset", str(data), "--output-dir", str(tmp_path / "out")]) == 1
+    assert "Add --html." in capsys.readouterr().err
+
+
+def test_large_images_are_shown_small():
+    kept = re.search("base64,([^']+)", thumbnail(np.zeros((3, 200, 100), dtype=np.uint8)))
+    assert Image.open(io.BytesIO(base64.b64decode(kept[1]))).size == (32, 64)
+    assert "base64" in thumbnail(np.zeros((1, 8, 8), dtype=np.uint8))
 
 
 def test_a_page_needs_a_folder(tmp_path):

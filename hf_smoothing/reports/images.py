@@ -1,0 +1,84 @@
+"""The images of a run as a table of the HTML report: what each got, and how it looks."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_smoothing import statistics
+from hf_smoothing.html_page import thumbnail
+from hf_smoothing.records import Row, Run
+from hf_smoothing.reports.measured import Measured
+
+
+PixelsOf = Callable[[Run, int], NDArray[np.uint8]]
+"""(run, index) -> the pixels of that image, (channels, height, width)."""
+
+MOST_ROWS = 2_000
+"""Images listed for one run; a page of more is slow."""
+
+SORT = """<script>
+document.querySelectorAll("table.images").forEach(table => {
+  const rows = [...table.tBodies[0].rows];
+  table.querySelectorAll("th").forEach((head, column) => {
+    head.tabIndex = 0; head.setAttribute("role", "button"); head.title = "Sort";
+    const sort = () => {
+      const down = head.getAttribute("aria-sort") !== "descending";
+      table.querySelectorAll("th").forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const value = row => { const text = row.cells[column].textContent; return isNaN(text) ? text : Number(text); };
+      rows.sort((a, b) => (value(a) < value(b) ? 1 : value(a) > value(b) ? -1 : 0) * (down ? 1 : -1));
+      table.tBodies[0].append(...rows);
+    };
+    head.onclick = sort; head.onkeydown = event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(); } };
+  });
+  table.closest("details").querySelectorAll("input").forEach(box => box.onchange = () =>
+    rows.forEach(row => { if (row.dataset.outcome === box.value) row.hidden = !box.checked; }));
+});
+</script>"""
+"""A click on a head sorts by its column, another the other way round; the boxes above choose outcomes."""
+
+HEAD = ("image", "label", "answer", "radius", "outcome", "draws")
+
+
+def image_table(m: Measured, pixels_of: PixelsOf | None = None) -> str:
+    """The images of a run, sortable by any column.
+
+    Args:
+        m: A measured run.
+        pixels_of: What an image looks like.
+    """
+    rows = [m.run.rows[index] for index in sorted(m.run.rows)][:MOST_ROWS]
+    of = len(m.run.rows)
+    shown = f"{of} images" if of <= MOST_ROWS else f"the first {MOST_ROWS:,} of {of:,} images"
+    title = html.escape(f"Images: {m.label(m.name)}, {shown}")
+    outcomes = [outcome(row) for row in rows]
+    boxes = "".join(
+        f"<label><input type='checkbox' value='{kind}' checked> {kind} ({outcomes.count(kind)})</label> "
+        for kind in dict.fromkeys(sorted(outcomes))
+    )
+    head = "".join(f"<th>{name}</th>" for name in HEAD)
+    body = "".join(_line(m.run, row, kind, pixels_of) for row, kind in zip(rows, outcomes, strict=True))
+    table = (
+        f"<div class='wide'><table class='images'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    return f"<details{' open' if pixels_of else ''}><summary>{title}</summary><p>{boxes}</p>{table}</details>"
+
+
+def outcome(row: Row) -> str:
+    """What became of an image: "right", "wrong" or "abstained"."""
+    if row["prediction"] == statistics.ABSTAIN:
+        return "abstained"
+    return "right" if row["prediction"] == row.get("label") else "wrong"
+
+
+def _line(run: Run, row: Row, kind: str, pixels_of: PixelsOf | None) -> str:
+    known = pixels_of is not None and "image_sha256" in row  # a published log does not say which image it was
+    picture = f"{thumbnail(pixels_of(run, row['index']))} " if known and pixels_of else ""
+    answer = "-" if kind == "abstained" else row["prediction"]
+    cells = [row.get("label", "-"), answer, statistics.round_down(row["radius"]), kind, row.get("draws", "-")]
+    rest = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+    return f"<tr data-outcome='{kind}'><td>{picture}{row['index']}</td>{rest}</tr>"
