@@ -42,6 +42,7 @@ from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
 from hf_smoothing.records import write_json
+from hf_smoothing.training.objectives import OBJECTIVES, find_objective
 
 
 @dataclass
@@ -91,6 +92,7 @@ class Arguments:
     kinds: list[str] = field(
         default_factory=lambda: ["adaptive", "fixed"], metadata={"help": "Radii in training: adaptive, fixed or both."}
     )
+    l1: float | None = field(default=None, metadata={"help": "Weight of the l1 norm of all weights; 0 by default."})
     thresholds: list[float] = field(
         default_factory=list, metadata={"help": "Further radii at which to report accuracy."}
     )
@@ -119,6 +121,8 @@ def main() -> None:
     parser.set_defaults(max_images=1_000)
     args, choice = parse_dataclasses(parser)
     check_places(args.output_dir, choice.dataset)
+    objective = NetworkName("fixed", 0.0, 0, args.loss).objective
+    find_objective(objective, OBJECTIVES, {"largest": args.largest} | own_settings(args))  # or refuse them at once
     dataset, labels = training_split(replace(choice, split=args.train_split, max_images=None, stride=1))
     test = open_pixels(choice, args.size, labels)
     indices = chosen_images(choice, test)
@@ -128,20 +132,20 @@ def main() -> None:
     for seed, kappa, strength, kind in itertools.product(args.seeds, kappas, strengths, args.kinds):
         name = NetworkName(kind, kappa, seed, args.loss, strength)
         folder = args.output_dir / str(name)
-        check_settings(settings_of(args), folder, attack_of(args))
+        check_settings(settings_of(args), folder, own_settings(args))
         if not (folder / "model" / "config.json").exists():
             train_one(args, choice, dataset, labels, name, folder)
     results: list[Network] = []
     for name in trained(args.output_dir):  # also those of earlier commands
         folder = args.output_dir / str(name)
-        check_settings(settings_of(args), folder)
+        own = check_settings(settings_of(args), folder)
         model = SmoothedClassifier.from_pretrained(folder / "model").eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         run = certify_dataset_linf(
             model, test, folder / ("run-backward" if args.backward else "run"), largest=args.largest, backward=args.backward, indices=indices,
             description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
         )  # fmt: skip
-        results.append(name.to_dict() | figures(run, args.largest, args.thresholds))
+        results.append(name.to_dict(own) | figures(run, args.largest, args.thresholds))
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
     print(
         table(results),
@@ -154,11 +158,10 @@ def main() -> None:
 
 def keep(results: list[Network], compared: dict[str, Any], args: Arguments, choice: DataChoice) -> None:
     """Write the figures with what is needed to repeat them."""
-    several = ("kappas", "seeds", "kinds", "loss", "strengths")  # those of this pass; each network says its own
     about = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(args).items()
-        if key not in ("output_dir", "docs", *several)
+        if key not in ("output_dir", "docs", *SEVERAL, *OWN)  # those of this pass; each network says its own
     }
     found = {
         "dataset": Path(choice.dataset).name, "images": choice.to_dict() | {"id": Path(choice.dataset).name}, "arguments": about, "torch": torch.__version__, "acr_over_that_of_fixed_at_accuracy": compared,
@@ -169,35 +172,24 @@ def keep(results: list[Network], compared: dict[str, Any], args: Arguments, choi
         add(args.docs, args.output_dir.name, found, args.output_dir)
 
 
-REPORTED = {
-    "output_dir",
-    "docs",
-    "loss",
-    "kappas",
-    "strengths",
-    "seeds",
-    "kinds",
-    "attack_steps",
-    "attack_step_size",
-    "attack_scale",
-    "thresholds",
-    "backward",
-    "published",
-    "compare_at",
-    "train_split",
-}
-"""Arguments that do not change what a network of a given name learns, or that `attack_of` says; the others do."""
+OWN = {"attack_steps": "steps", "attack_step_size": "step_size", "attack_scale": "attack_scale", "l1": "l1"}
+"""Arguments that are settings of the loss, by their names there; those that are not given are left to it."""
+
+SEVERAL = ("loss", "kappas", "strengths", "seeds", "kinds")
+"""Arguments of one pass, which the name of each network says."""
+
+REPORTED = ("output_dir", "docs", "thresholds", "backward", "published", "compare_at", "train_split")
+"""Arguments that do not change what a network learns."""
 
 
 def settings_of(args: Arguments) -> dict[str, Any]:
     """What all networks of an output folder are trained with."""
-    return {key: value for key, value in asdict(args).items() if key not in REPORTED}
+    return {key: value for key, value in asdict(args).items() if key not in (*REPORTED, *SEVERAL, *OWN)}
 
 
-def attack_of(args: Arguments) -> dict[str, Any]:
-    """Settings of the loss that are not the paper's."""
-    given = {"steps": args.attack_steps, "step_size": args.attack_step_size, "attack_scale": args.attack_scale}
-    return {key: value for key, value in given.items() if value is not None}
+def own_settings(args: Arguments) -> dict[str, Any]:
+    """Settings of the loss that are given, beside those that a network's name says."""
+    return {name: value for key, name in OWN.items() if (value := getattr(args, key)) is not None}
 
 
 def train_one(
@@ -236,7 +228,7 @@ def train_one(
         objective_args={
             "largest": args.largest, "kappa": name.kappa, "adaptive": name.kind == "adaptive",
             "clean_share": args.clean_share, "ramp_share": args.ramp_share,
-        } | name.settings | attack_of(args),
+        } | name.settings | own_settings(args),
         num_train_epochs=args.epochs, per_device_train_batch_size=args.batch_size, per_device_eval_batch_size=250,
         max_grad_norm=10.0, crop_padding=args.crop_padding, horizontal_flip=args.horizontal_flip, data_on_device=True, seed=name.seed,
         eval_strategy="epoch", save_strategy="epoch", save_total_limit=1, load_best_model_at_end=name.loss == "interval", metric_for_best_model="tradeoff",

@@ -71,10 +71,12 @@ class NetworkName:
         """Settings of the objective that trace its tradeoff, beside kappa."""
         return {} if self.loss == "interval" else {LOSSES[self.loss]: self.strength}
 
-    def to_dict(self) -> dict[str, Any]:
-        """As the record has it; the loss of interval bounds goes without saying."""
-        said = {"kind": self.kind, "kappa": self.kappa, "seed": self.seed}
-        return said if self.loss == "interval" else said | {"loss": self.loss, "strength": self.strength}
+    def to_dict(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """As the record has it, with further settings of the loss; the loss of interval bounds goes without saying."""
+        said: dict[str, Any] = {"kind": self.kind, "kappa": self.kappa, "seed": self.seed}
+        if self.loss != "interval":
+            said |= {"loss": self.loss, "strength": self.strength}
+        return said | ({"settings": dict(settings)} if settings else {})
 
 
 def trained(output: Path) -> list[NetworkName]:
@@ -86,13 +88,16 @@ def trained(output: Path) -> list[NetworkName]:
     )
 
 
-def check_settings(now: Mapping[str, Any], folder: Path, own: Mapping[str, Any] | None = None) -> None:
+def check_settings(now: Mapping[str, Any], folder: Path, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Keep what a network is trained with, and refuse one that was trained with something else.
 
     Args:
         now: What all networks of the output folder are trained with.
         folder: Folder of the network.
         own: Settings of its own loss; those that it was trained with by default.
+
+    Returns:
+        The settings of its own loss.
 
     Raises:
         SystemExit: The message names what differs.
@@ -107,3 +112,4 @@ def check_settings(now: Mapping[str, Any], folder: Path, own: Mapping[str, Any] 
         raise SystemExit(f"{folder} was trained otherwise: {'; '.join(differing)}. Use another --output-dir.")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, asked)
+    return dict(own)

@@ -269,3 +269,28 @@ def test_the_warm_up_of_a_small_box_looks_at_that_box():
     extra = (1 - float(logs["cap"]) / LARGEST) * 0.5 * float((logs["tight"] + logs["balance"]).detach())
     assert extra > 0.0
     assert float((loss - without).detach()) == pytest.approx(extra, rel=1e-4)
+
+
+class InPlace(nn.Module):
+    """Changes the pixels that it is given."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        x -= 0.5
+        return self.network(x)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_network_may_change_its_pixels_in_place(name):
+    model, x, labels = network("mlp"), images(4), torch.arange(4)
+    before = x.clone()
+    found, _ = LOSSES[name](InPlace(model), Batch(x, labels), state(), largest=LARGEST)
+    assert torch.equal(x, before)
+    shifted = nn.Sequential(nn.Identity(), *model)
+    shifted[2] = copy.deepcopy(model[1])
+    shifted[2].bias.data = model[1].bias - 0.5 * model[1].weight.sum(1)
+    expected, _ = LOSSES[name](shifted, Batch(x, labels), state(), largest=LARGEST)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)

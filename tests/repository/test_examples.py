@@ -165,6 +165,9 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     other[-1] = "3"
     out = run(*arguments, "--output-dir", "linf", *other, cwd=tmp_path, fails=True)
     assert "was trained otherwise: loss.steps was 2, is 3" in out
+    out = run(*arguments, "--output-dir", "new", "--attack_steps", "2", cwd=tmp_path, fails=True)
+    assert "`objective_args` names 'steps'; this objective has" in out
+    assert not (tmp_path / "new").exists()
 
 
 def test_accelerate_loop(unusual, tmp_path):

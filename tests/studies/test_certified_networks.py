@@ -40,7 +40,11 @@ def test_unknown_kinds_and_losses_are_refused(kind, loss):
 
 def test_settings_of_the_loss_belong_to_the_network(tmp_path):
     check_settings({"epochs": 1}, tmp_path / "a", {"steps": 2})
-    check_settings({"epochs": 1}, tmp_path / "a")  # whatever its own loss was trained with
+    own = check_settings({"epochs": 1}, tmp_path / "a")  # whatever its own loss was trained with
+    assert own == {"steps": 2}
+    said = NetworkName("fixed", 0.0, 0, "sabr", 0.4).to_dict(own)
+    assert said == {"kind": "fixed", "kappa": 0.0, "seed": 0, "loss": "sabr", "strength": 0.4, "settings": own}
+    assert NetworkName("fixed", 0.0, 0).to_dict({}) == {"kind": "fixed", "kappa": 0.0, "seed": 0}
     assert read_json(tmp_path / "a" / "settings.json") == {"epochs": 1, "loss": {"steps": 2}}
     with pytest.raises(SystemExit, match="loss.steps was 2, is 3"):
         check_settings({"epochs": 1}, tmp_path / "a", {"steps": 3})

@@ -75,7 +75,7 @@ def sabr(
     Raises:
         ValueError: On arguments out of range, or with training noise, which these bounds do not know.
 
-    Source: Mueller et al., arXiv 2210.04871 (whose steps become shorter after 4 and after 7).
+    Source: Mueller et al., arXiv 2210.04871 (whose attack shortens its steps after 4 and after 7).
     """
     check_share(share, "share")
     check_attack(largest, steps, step_size)
@@ -113,7 +113,7 @@ def mtl_ibp(
     Raises:
         ValueError: On arguments out of range, or with training noise, which these bounds do not know.
 
-    Source: De Palma et al., arXiv 2305.13991, section 4.3.
+    Source: De Palma et al., arXiv 2305.13991, section 4.
     """
 
     def mix(attacked: Tensor, bounds: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def cc_ibp(
 ) -> LossAndLogs:  # fmt: skip
     """As `mtl_ibp`, with its arguments and errors, and L_rob the cross-entropy of (1 - alpha) times the attacked margins + alpha times the bounds.
 
-    Source: De Palma et al., arXiv 2305.13991, section 4.2.
+    Source: De Palma et al., arXiv 2305.13991, section 4.
     """
 
     def mix(attacked: Tensor, bounds: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def exp_ibp(
 ) -> LossAndLogs:  # fmt: skip
     """As `mtl_ibp`, with its arguments and errors, and L_rob = L_att ** (1 - alpha) * L_ibp ** alpha of each image.
 
-    Source: De Palma et al., arXiv 2305.13991, section 4.4.
+    Source: De Palma et al., arXiv 2305.13991, section 4.
     """
 
     def mix(attacked: Tensor, bounds: Tensor) -> Tensor:
