@@ -3,7 +3,7 @@
     python model_cards/publish.py runs/mixture model_cards/resnet-mixture --dataset path/to/tiny_imagenet32
 
 Prints how far the logits move and how many of the predictions change on noisy test images. The README.md of a card is written by hand and
-kept.
+kept, with relative links; `.ci/public_address.py` makes them absolute for the Hub (RELEASE.md).
 """
 
 import argparse
