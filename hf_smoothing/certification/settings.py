@@ -89,12 +89,16 @@ def selection_of(chosen: Sequence[int] | None) -> dict[str, list[int]] | list[in
 
 
 def versions_of(*names: str) -> dict[str, str | None]:
-    """Of installed packages; None for what is not."""
+    """Of what is imported, else of what is installed; None for what is neither."""
     return {name: _version(name) for name in names}
 
 
 def _version(name: str) -> str | None:
+    # A module knows more than the metadata of its package: torch its build, such as +cu130; what runs from its sources, its true version.
+    loaded: str | None = getattr(sys.modules.get(name), "__version__", None)
+    if loaded is not None:
+        return str(loaded)
     try:
         return version(name)
     except PackageNotFoundError:
-        return getattr(sys.modules.get(name), "__version__", None)  # run from its sources
+        return None
