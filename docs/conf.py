@@ -32,6 +32,9 @@ html_theme = "furo"
 html_title = "hf_smoothing"
 html_static_path: list[str] = []
 html_show_sourcelink = False
+html_show_copyright = False
+smartquotes_action = "D"  # dashes, and quotes as they are typed
+highlight_language = "bash"  # a block without a language holds commands
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
 from hf_smoothing.cli import build_parser, verbs_of
+
+
+FLAG = re.compile(r"(--[a-z][\w-]*)")
 
 
 class CommandLine(Directive):
@@ -35,10 +39,18 @@ def _verb(name: str, parser: argparse.ArgumentParser) -> nodes.section:
             words += f" {{{','.join(map(str, action.choices))}}}"
         said = (action.help or "") % {"default": action.default, "prog": parser.prog}
         options += nodes.definition_list_item(
-            "", nodes.term("", "", nodes.literal(text=words)), nodes.definition("", nodes.paragraph(text=said))
+            "",
+            nodes.term("", "", nodes.literal(text=words)),
+            nodes.definition("", nodes.paragraph("", "", *_words(said))),
         )
     section += options
     return section
+
+
+def _words(text: str) -> list[nodes.Node]:
+    """Text with its flags as code: two hyphens would become a dash."""
+    parts = FLAG.split(text)
+    return [nodes.literal(text=part) if number % 2 else nodes.Text(part) for number, part in enumerate(parts)]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

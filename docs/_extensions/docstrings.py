@@ -25,6 +25,18 @@ def _plain(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: l
         lines[number] = "".join(parts)
 
 
+def _arguments(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """What a record of values says of its attributes is said of its arguments, which have the same names: else both would be listed."""
+    if inspect.isclass(thing) and (dataclasses.is_dataclass(thing) or hasattr(thing, "_fields")):
+        lines[:] = ["Args:" if line == "Attributes:" else line for line in lines]
+
+
+def _bases(app: Sphinx, name: str, thing: type, options: Any, bases: list[type]) -> None:
+    """Bases of other projects in place of our own that are no public names."""
+    others = [base for base in thing.__mro__[1:] if not base.__module__.startswith(("hf_smoothing", "builtins"))]
+    bases[:] = others[:1]
+
+
 def _helped(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """The fields of a dataclass that carry their help for the command line: the class's own, with default."""
     if not (inspect.isclass(thing) and dataclasses.is_dataclass(thing)):
@@ -46,6 +58,8 @@ def _sentence(field: dataclasses.Field[Any]) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _arguments, priority=80)
     app.connect("autodoc-process-docstring", _helped, priority=90)
+    app.connect("autodoc-process-bases", _bases)
     app.connect("autodoc-process-docstring", _plain, priority=100)  # before napoleon
     return {"parallel_read_safe": True}

@@ -21,7 +21,8 @@ def _page(package: str) -> str:
         if elsewhere[name] != package:
             continue
         if inspect.isclass(thing):
-            foreign = any(not base.__module__.startswith(("builtins", "typing")) for base in thing.__bases__)
+            roots = {base.__module__.split(".")[0] for base in thing.__mro__}
+            foreign = roots & {"torch", "transformers"}
             bases = "   :show-inheritance:\n" if foreign else ""
             blocks.append(f".. autoclass:: {package}.{name}\n   :members:\n{bases}")
         elif inspect.isroutine(thing):

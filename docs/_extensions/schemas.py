@@ -44,11 +44,12 @@ def _words(text: str) -> list[nodes.Node]:
 
 
 def _table(rows: list[tuple[str, str, str]]) -> nodes.table:
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (20, 20, 60)), cols=3)
-    group += nodes.thead("", _row(*([nodes.Text(head)] for head in ("key", "type", "meaning"))))
-    group += nodes.tbody(
-        "", *(_row([nodes.literal(text=key)], [nodes.Text(kind)], _words(said)) for key, kind, said in rows)
-    )
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (30, 70)), cols=2)
+    group += nodes.thead("", _row([nodes.Text("key")], [nodes.Text("meaning")]))
+    body = nodes.tbody()
+    for key, kind, said in rows:
+        body += _row([nodes.literal(text=key)], [nodes.emphasis(text=f"{kind}. "), *_words(said)])
+    group += body
     return nodes.table("", group)
 
 

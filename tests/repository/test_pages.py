@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from examples.studies.tutorials import parts
+
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -48,6 +50,13 @@ def test_a_line_holds_one_sentence(page):
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     lines = [line for line in text.splitlines() if not line.startswith(("|", ">", "#"))]
     assert not [line for line in lines if re.search(r"[a-z)`]\. [A-Z]", line)]
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.stem)
+def test_code_fits_the_page(page):
+    """Of the site, 1,280 px wide; tables that are printed may be wider."""
+    steps = [part.body for part in parts(page.read_text(encoding="utf-8")) if part.kind in ("python", "command")]
+    assert not [line for body in steps for line in body.splitlines() if len(line) > 92]
 
 
 def messages() -> list[str]:
