@@ -104,10 +104,13 @@ def certificates_of(
     check_followed(classify, company, covered, torch.half if trace.autocast else dtype)
     assert covered.value is not None
     classes = covered.value[:count].argmax(dim=1)
+    trace.forget()
 
     def margins(which: Tensor, radii: Tensor | float) -> Tensor:
         trace = Trace(outward=True, cover_run=cover_run, tolerant=True, origins=backward)
-        return margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which]).worst
+        worst = margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which]).worst
+        trace.forget()
+        return worst
 
     everyone = torch.arange(count, device=images.device)
     return classes, certified_radii(

@@ -70,6 +70,10 @@ class Trace:
         found = where.movedim(batch, 0).reshape(where.shape[batch], -1).any(1)
         self.hopeless = found if self.hopeless is None else self.hopeless | found
 
+    def forget(self) -> None:
+        """Let go of the boxes of the run, which refer back to their trace: their memory is free at once, not at some later garbage collection."""
+        self.before_activations, self.weights, self.last_linear = [], [], None
+
 
 @dataclass(frozen=True)
 class LinearLayer:

@@ -1,5 +1,6 @@
 """The adaptive loss: equal to a slow twin, image by image, and doing what it is for."""
 
+import gc
 import itertools
 import math
 from functools import partial
@@ -201,3 +202,20 @@ def test_gradients_are_finite_where_the_cap_begins_to_grow(cap, adaptive):
     assert torch.isfinite(loss)
     assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
     assert ("tight" in logs) == (cap >= 1e-6)
+
+
+def test_no_box_waits_for_the_garbage_collector():
+    """Or the activations of several steps are in memory at once."""
+    model, x = network("max pool").train(), images(6)
+    gc.collect()
+    gc.disable()
+    try:
+        loss, logs = adaptive_interval(model, Batch(x, torch.arange(6) % 4), state(0.2), largest=LARGEST)
+        loss.backward()
+        linf_certificates(model.eval(), x, largest=LARGEST)
+        linf_certificates(model, x, largest=LARGEST, backward=True)
+        left = sum(type(one) is Box for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left == 0
+    assert "tight" in logs

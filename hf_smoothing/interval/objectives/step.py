@@ -133,6 +133,7 @@ def certified_training(
         logs |= {"tight": tight, "balance": balance}
     if plan.l1:
         loss = loss + plan.l1 * sum(weight.abs().sum() for weight in balls.trace.weights)
+    balls.trace.forget()
     return loss, logs
 
 
@@ -165,8 +166,10 @@ def own_radii(model: Any, batch: Batch, cap: float, logits: Tensor, statistics: 
         return radii
 
     def violation(which: Tensor, epsilon: Tensor) -> Tensor:
-        box = box_around(batch.pixels[which], epsilon, Trace(statistics=statistics))
-        return -margin_bounds(model, box, batch.labels[which]).worst.float()
+        trace = Trace(statistics=statistics)
+        worst = margin_bounds(model, box_around(batch.pixels[which], epsilon, trace), batch.labels[which]).worst
+        trace.forget()
+        return -worst.float()
 
     own = logits.gather(1, batch.labels[:, None])[:, 0]
     best_other = logits.scatter(1, batch.labels[:, None], -torch.inf).amax(dim=1)
