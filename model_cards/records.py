@@ -16,10 +16,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard
 from safetensors.torch import load_file
 
-from examples.studies.pages import fill_one
 from examples.studies.verdicts import verdict
+from hf_smoothing.cards import fill_one
 from hf_smoothing.records import Run, keep_run, read_json, read_run, write_json
 from hf_smoothing.reports import measure
+from hf_smoothing.reports.card import eval_results
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import table as report_table
 from hf_smoothing.statistics import exact_text, paired_difference, round_down
@@ -204,17 +205,11 @@ def figures(root: Path, row: Row, weights: Path) -> dict[str, Any]:
     }
 
 
-def eval_results(found: dict[str, Any]) -> list[EvalResult]:
-    """What the Hub shows beside the card."""
-    return [
-        EvalResult(
-            task_type="image-classification", dataset_type="cifar10", dataset_name="CIFAR-10", dataset_split="test",
-            metric_type="certified_accuracy", metric_name=f"certified accuracy (l2) at r = {radius:g}, sigma = {sigma}, %",
-            metric_value=accuracy,
-        )
-        for sigma, figures in found["sigma"].items()
-        for radius, accuracy in zip(figures["radii"], figures["certified_accuracy"], strict=True)
-    ]  # fmt: skip
+def hub_results(root: Path, row: Row) -> list[EvalResult]:
+    """What the Hub shows beside the card: certified accuracy at all targets, also those beyond the table."""
+    runs = [row.measured(root, sigma).run for sigma in SIGMAS]
+    measured = [measure(run, thresholds=run.settings["rule"]["targets"]) for run in runs]
+    return [result for one in measured for result in eval_results(one, dataset_name="CIFAR-10")]
 
 
 def write(root: Path = ROOT) -> None:
@@ -236,7 +231,7 @@ def write(root: Path = ROOT) -> None:
             card.text = fill_one(card.text, mark, f"\n{body}\n", page)
         if name in everything:  # the classifier itself, not one made of it
             card.data.model_name = name
-            card.data.eval_results = eval_results(everything[name])
+            card.data.eval_results = hub_results(root, ROWS[name][0])
         card.save(page)
     readme, rows = root / "README.md", ROWS["resnet-mixture-cifar10"]
     text = readme.read_text(encoding="utf-8")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from examples.studies.pages import fill_one, markdown_table
+from examples.studies.pages import markdown_table
+from hf_smoothing.cards import fill_one
 from hf_smoothing.records import read_json
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from examples.studies.pages import fill_one, markdown_table
+from examples.studies.pages import markdown_table
+from hf_smoothing.cards import fill_one
 from hf_smoothing.records import read_json, read_run
 
 

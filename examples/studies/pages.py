@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from examples.studies.stages import Stage
+from hf_smoothing.cards import fill
 from hf_smoothing.records import read_json
 
 
@@ -98,24 +98,6 @@ def publish(
         (elsewhere / "report.md").write_text(shown + "\n", encoding="utf-8")
     where = f"{', '.join(left)}, now in {elsewhere / 'report.md'}" if left else "none"
     print(f"Tables without a place in {page.name}: {where}")
-
-
-def fill(text: str, name: str, body: str) -> tuple[str, int]:
-    """Put a body between `<!-- table NAME -->` and `<!-- end -->`; how many such places there were."""
-    pattern = rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)"
-    return re.subn(pattern, lambda found: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)
-
-
-def fill_one(text: str, name: str, body: str, page: Path) -> str:
-    """As `fill`, for the one place of that name.
-
-    Raises:
-        ValueError: If the page has no such place, or several.
-    """
-    text, count = fill(text, name, body)
-    if count != 1:
-        raise ValueError(f"{page} must have one place `<!-- table {name} -->` ... `<!-- end -->`, got {count}.")
-    return text
 
 
 def _without_nan(value: Any) -> Any:

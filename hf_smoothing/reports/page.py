@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hf_smoothing.records import check_writable, read_run
+from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
-from hf_smoothing.reports.grouping import beyond, comparable, default_thresholds, note
+from hf_smoothing.reports.grouping import Conditions, beyond, comparable, default_thresholds, note
 from hf_smoothing.reports.images import PixelsOf
-from hf_smoothing.reports.measured import measure
+from hf_smoothing.reports.measured import Measured, measure
 from hf_smoothing.reports.published import read_published_log
 from hf_smoothing.reports.tables import table
 from hf_smoothing.units import check_radius
+
+
+def check_thresholds(runs: Iterable[Run], thresholds: Sequence[float]) -> None:
+    """Refuse radii of a table that are no distances between images of the runs.
+
+    Raises:
+        ValueError: The message names the radius.
+    """
+    for run in runs:
+        for radius in thresholds:
+            check_radius(radius, run.settings.get("norm", "l2"), "thresholds", run.settings.get("resolution"))
+
+
+def notes_of(runs: Iterable[Run], thresholds: Sequence[float]) -> list[str]:
+    """What a table of these radii must say about the runs in it, each remark once."""
+    remarks = (text for run in runs for text in (note(run.settings), beyond(run.settings, thresholds)))
+    return list(dict.fromkeys(filter(None, remarks)))
+
+
+def captioned(measured: Sequence[Measured], common: Conditions, notes: Sequence[str]) -> str:
+    """The table of comparable runs with what they have in common below it, and notes."""
+    return "\n\n".join(
+        ["Certified accuracy in %, with 95% intervals over the images.", table(measured), f"{common}.", *notes]
+    )
 
 
 def report(
@@ -53,9 +77,7 @@ def report(
         raise ValueError("`html` needs `output_dir`, the folder of the page, got None.")
     called = dict(zip(map(id, runs), names, strict=True)) if names else {}
     thresholds = default_thresholds(runs) if thresholds is None else thresholds
-    for run in runs:
-        for radius in thresholds:
-            check_radius(radius, run.settings.get("norm", "l2"), "thresholds", run.settings.get("resolution"))
+    check_thresholds(runs, thresholds)
     groups = comparable(runs)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
@@ -67,12 +89,9 @@ def report(
         )
     for number, (common, members) in enumerate(groups.items(), start=1):
         measured = [measure(run, thresholds, called.get(id(run))) for run in members]
-        text = f"Certified accuracy in %, with 95% intervals over the images.\n\n{table(measured)}\n\n{common}."
-        notes = dict.fromkeys(
-            found for run in members for found in (note(run.settings), beyond(run.settings, thresholds)) if found
-        )
-        text += "".join(f"\n\n{found}" for found in notes)
-        for_page.append((str(common), measured, list(notes)))
+        notes = notes_of(members, thresholds)
+        text = captioned(measured, common, notes)
+        for_page.append((str(common), measured, notes))
         if folder is not None:
             picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")
             text += f"\n\n![Certified accuracy]({picture.name})"

@@ -37,7 +37,7 @@ def cells(measured: Sequence[Measured]) -> list[list[str]]:
     for m in measured:
         reach = ceiling(m.settings)
         at_radii = [
-            "-" if r > reach else f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if _decided(m.run, r) else '†'}"
+            "-" if r > reach else f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if decided(m.run, r) else '†'}"
             for r, a, lo, hi in zip(radii, m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
         ]
         total = images_asked(m.run)
@@ -52,7 +52,7 @@ def cells(measured: Sequence[Measured]) -> list[list[str]]:
     return rows
 
 
-def _decided(run: Run, radius: float) -> bool:
+def decided(run: Run, radius: float) -> bool:
     """Whether the run drew until this radius was certified or given up; one with a fixed number of draws decides all."""
     targets = run.settings.get("rule", {}).get("targets")
     return targets is None or radius in targets

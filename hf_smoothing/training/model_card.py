@@ -8,6 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard
+
+from hf_smoothing.cards import add_use, describe
 from hf_smoothing.training.objectives import Objective
 
 
@@ -34,12 +37,14 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
-def add_to_card(card: Path, note: dict[str, Any]) -> None:
-    """Put the note into a model card that the stock Trainer wrote.
+def add_to_card(page: Path, note: dict[str, Any], how: str, *, wrapped: bool) -> None:
+    """Put the note, and how to load and certify, into a model card that the stock Trainer wrote.
 
     Args:
-        card: The file README.md, changed in place.
+        page: The file README.md, changed in place.
         note: A dictionary of "noise" (None for clean images) and "objective", as `config.hf_smoothing` has them.
+        how: How the checkpoint is loaded and certified, from `how_to_use`.
+        wrapped: Whether the model is a `SmoothedClassifier`.
     """
     settings = dict(note["objective"])
     noise = "none" if note["noise"] is None else f"`{json.dumps(note['noise'])}`"
@@ -49,7 +54,10 @@ def add_to_card(card: Path, note: dict[str, Any]) -> None:
         f"- noise, sigma in [0, 1] pixel units: {noise}",
         f"- objective: `{settings.pop('name')}`" + (f" with `{json.dumps(settings)}`" if settings else ""),
     ]
-    card.write_text(f"{card.read_text().rstrip()}\n\n" + "\n".join(lines) + "\n")
+    card = ModelCard.load(page)
+    describe(card.data, wrapped)
+    card.text = add_use(f"{card.text.rstrip()}\n\n" + "\n".join(lines) + "\n", page, how)
+    card.save(page)
 
 
 def differences(before: Any, now: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
+from hf_smoothing.cards import how_to_use
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -276,10 +277,18 @@ class RobustTrainer(ImageMeans):
         super().log(logs, *args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """As the parent, with the noise and the objective."""
+        """As the parent, with the noise, the objective, and how to load and certify the model."""
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
-            add_to_card(Path(self.args.output_dir) / "README.md", self.note)
+            folder = Path(self.args.output_dir)
+            wrapped = isinstance(self.model, SmoothedClassifier)
+            how = how_to_use(
+                self.args.hub_model_id or folder.resolve().name,
+                wrapped=wrapped,
+                sigma=self.model.config.sigma if wrapped else 0.25,
+                largest=self.note["objective"].get("largest"),
+            )
+            add_to_card(folder / "README.md", self.note, how, wrapped=wrapped)
 
     def _leave_note(self, size: tuple[int, ...]) -> None:
         """Leave in the configuration how it was trained, and of a plain backbone its pixels, for `SmoothedClassifier.from_base_pretrained`."""

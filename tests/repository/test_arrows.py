@@ -27,6 +27,7 @@ ARROWS = {
     "sample": set(),
     "demo": {"certification", "data", "models", "reports", "training"},
     "html_page": set(),
+    "cards": set(),
     "progress": set(),
     "statistics": {"units"},
     "records": {"statistics", "units"},
@@ -62,7 +63,7 @@ ARROWS = {
         "types",
         "units",
     },
-    "reports": {"drawing", "html_page", "statistics", "records", "units"},
+    "reports": {"cards", "drawing", "html_page", "statistics", "records", "units"},
     "data": {"lazy", "noise", "pixels", "preprocessing", "progress", "spelling", "types"},
     "registration": set(),
     "robustness_transfer": {
@@ -80,6 +81,7 @@ ARROWS = {
     },
     "training": {
         "attacks",
+        "cards",
         "certification",
         "data",
         "models",

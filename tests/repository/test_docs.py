@@ -21,7 +21,6 @@ PAGES = [
     "docs/how_to/deploy.md",
     "docs/how_to/imagenet.md",
     "docs/how_to/published_logs.md",
-    "docs/how_to/publish.md",
 ]
 ALL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 

@@ -58,7 +58,7 @@ def test_its_programs_and_commands_run_in_an_empty_folder(tmp_path, monkeypatch,
     for block in programs:
         exec(compile(block, PAGE.name, "exec"), space)
     commands = [line for language, block in BLOCK.findall(text) if not language for line in block.splitlines()]
-    assert [command.split()[1] for command in commands] == ["certify", "report", "attack"]
+    assert [command.split()[1] for command in commands] == ["certify", "report", "attack", "card"]
     printed = {}
     capsys.readouterr()
     for command in commands:

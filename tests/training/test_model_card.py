@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier
@@ -58,6 +59,13 @@ def test_the_objective_is_in_the_configuration_and_in_the_model_card(kind, tmp_p
     assert '- objective: `consistency` with `{"copies": 3, "weight": 10.0, "entropy": 0.5}`' in card
     assert '- noise, sigma in [0, 1] pixel units: `{"sigmas": [0.5]' in card
     assert card.startswith("---\n")  # the stock card's own head
+    load = "from_pretrained" if "smoothed" in kind else "from_base_pretrained"
+    assert f'SmoothedClassifier.{load}("{tmp_path.name}"' in card and "## Load and certify" in card
+    data = ModelCard(card).data
+    assert data.library_name == ("hf_smoothing" if "smoothed" in kind else "transformers")
+    assert data.pipeline_tag == "image-classification" and "hf_smoothing" in data.tags
+    loop.create_model_card()
+    assert (tmp_path / "README.md").read_text() == card
 
 
 def test_an_objective_of_ones_own_is_noted_by_its_name(tmp_path):

@@ -1,0 +1,125 @@
+"""Places of a Markdown page that a command writes, and what a model card says of loading and certifying."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+
+TAGS = ("certified-robustness", "hf_smoothing")
+
+
+def fill(text: str, name: str, body: str) -> tuple[str, int]:
+    """Put a body between `<!-- table NAME -->` and `<!-- end -->`; how many such places there were."""
+    pattern = rf"(<!-- table {re.escape(name)} -->\n)(?:(?!<!-- table ).)*?(<!-- end -->)"
+    return re.subn(pattern, lambda found: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL)
+
+
+def fill_one(text: str, name: str, body: str, page: Path) -> str:
+    """As `fill`, for the one place of that name.
+
+    Raises:
+        ValueError: If the page has no such place, or several.
+    """
+    text, count = fill(text, name, body)
+    if count != 1:
+        raise ValueError(f"{page} must have one place `<!-- table {name} -->` ... `<!-- end -->`, got {count}.")
+    return text
+
+
+def fill_or_append(text: str, name: str, body: str, heading: str, page: Path) -> str:
+    """As `fill_one`; where the page does not mention the place, it comes at the end, under a heading.
+
+    Args:
+        text: Text of the page.
+        name: Name of the place.
+        body: What stands in it, without the empty lines around.
+        heading: Heading of a new place.
+        page: Path, for the message.
+
+    Raises:
+        ValueError: If the page has several such places, or one without an end.
+    """
+    if f"<!-- table {name} -->" not in text:
+        text = f"{text.rstrip()}\n\n## {heading}\n\n<!-- table {name} -->\n<!-- end -->\n"
+    return fill_one(text, name, f"\n{body}\n", page)
+
+
+def add_use(text: str, page: Path, how: str) -> str:
+    """A card's text with the place "use"; unchanged where it says in words of its own how the model is loaded.
+
+    Args:
+        text: Text of the card.
+        page: Path, for the message.
+        how: What stands in the place, from `how_to_use`.
+    """
+    if "<!-- table use -->" not in text and "SmoothedClassifier.from_" in text:
+        return text
+    return fill_or_append(text, "use", how, "Load and certify", page)
+
+
+def how_to_use(name: str, *, wrapped: bool, sigma: float = 0.25, largest: float | None = None) -> str:
+    """How a checkpoint is loaded and certified: two blocks of Python, for an image and for a data set.
+
+    Args:
+        name: Folder or Hub id.
+        wrapped: Whether it is a `SmoothedClassifier`, which knows its noise level; else a plain classifier.
+        sigma: Noise level of the certificates, in [0, 1] pixel units.
+        largest: Largest l-infinity radius, for certificates by interval bounds; by default those are by smoothing.
+    """
+    load = f'from_pretrained("{name}")' if wrapped else f'from_base_pretrained("{name}", sigma={sigma:g})'
+    smooth = largest is None
+    one = [
+        "from hf_smoothing import SmoothedClassifier",
+        *([] if smooth else ["from hf_smoothing.interval import linf_certificates"]),
+        "from PIL import Image",
+        "",
+        f"model = SmoothedClassifier.{load}.eval()",
+        'pixels = model.image_processor()(Image.open("image.png"), return_tensors="pt")["pixel_values"]',
+    ]
+    if smooth:
+        one += [
+            f"certificate = model.certify(pixels, sigma={sigma:g})[0]",
+            'print(model.config.id2label.get(certificate.prediction, "abstains"), "within l2 radius", certificate.radius)',
+        ]
+    else:
+        one += [
+            f"classes, radii = linf_certificates(model, pixels, largest={largest:g})",
+            'print(model.config.id2label[int(classes[0])], "within l-infinity radius", float(radii[0]))',
+        ]
+    many = [
+        "from datasets import load_dataset",
+        f"from hf_smoothing import PixelDataset{', certify_dataset' if smooth else ''}",
+        *([] if smooth else ["from hf_smoothing.interval import certify_dataset_linf"]),
+        "from hf_smoothing.reports import report",
+        "",
+        'images = PixelDataset(load_dataset("path/to/images", split="test"), model)',
+        f'certify_dataset(model, images, "runs/certified", sigma={sigma:g})'
+        if smooth
+        else f'certify_dataset_linf(model, images, "runs/certified", largest={largest:g})',
+        'print(report(["runs/certified"]))',
+    ]
+    return "\n\n".join([_python(one), "A whole data set, and its table:", _python(many)])
+
+
+def _python(lines: list[str]) -> str:
+    code = "\n".join(lines)
+    return f"```python\n{code}\n```"
+
+
+def describe(data: Any, wrapped: bool) -> None:
+    """Fill in what a card's metadata must say for the Hub to show the right library and task.
+
+    Args:
+        data: `ModelCardData`, changed in place; what stands there is kept, but for the library of a `SmoothedClassifier`, which
+            transformers alone cannot load.
+        wrapped: Whether the checkpoint is a `SmoothedClassifier`.
+    """
+    if wrapped and data.get("library_name") in (None, "transformers"):
+        data["library_name"] = "hf_smoothing"
+    elif data.get("library_name") is None:
+        data["library_name"] = "transformers"
+    if data.get("pipeline_tag") is None:
+        data["pipeline_tag"] = "image-classification"
+    data["tags"] = list(dict.fromkeys([*(data.get("tags") or []), *TAGS]))

@@ -1,0 +1,89 @@
+"""`hf-smoothing card`: a model card from run folders."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's subcommands."""
+    c = commands.add_parser("card", help="write certified accuracy into the card of a model, from its run folders")
+    c.add_argument("model", type=Path, help="folder of the model, where README.md is written or brought up to date")
+    c.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="finished run folders of this model")
+    c.add_argument(
+        "--name", help="what the card calls the model, such as its id on the Hub; by default as before, or the folder"
+    )
+    c.add_argument(
+        "--dataset", help="what the card calls the data set, such as its id on the Hub, if the runs name a folder"
+    )
+    c.add_argument(
+        "--thresholds", type=float, nargs="+", help="radii of the table; by default the targets of the runs"
+    )
+    c.add_argument(
+        "--benchmark", metavar="ID", help="Hub id of a data set with an eval.yaml: write .eval_results for it as well"
+    )
+    c.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`hf-smoothing card`."""
+    from hf_smoothing.records import check_writable, read_run
+    from hf_smoothing.reports.card import check_finished, write_card
+
+    if not (args.model / "config.json").is_file():
+        raise ValueError(
+            f"{args.model} must be the folder of a model, got one without config.json. Save the model, or download it: "
+            "hf download ID --local-dir FOLDER."
+        )
+    check_writable(args.model)
+    runs = [read_run(path) for path in args.runs]
+    for one in runs:
+        check_finished(one)
+    _check_model(args.model, runs)
+    runs = _with_dataset(runs, args.dataset)
+    written = write_card(args.model, runs, name=args.name, thresholds=args.thresholds, benchmark=args.benchmark)
+    print(f"Written from {len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(map(str, written))}.")
+    return 0
+
+
+def _check_model(folder: Path, runs: list[Any]) -> None:
+    """Refuse runs of other weights than those in the folder, or of the same with pixels prepared in another way."""
+    from hf_smoothing.certification.identity import classifier_identity
+    from hf_smoothing.cli.resolution import preprocessing_facts
+    from hf_smoothing.models.loading import load_classifier
+    from hf_smoothing.records import RunError, differences
+    from hf_smoothing.reports.card import check_same_weights
+
+    known: dict[Any, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for one in runs:
+        _, height, width = one.settings["resolution"]
+        size = height if height == width else None
+        if size not in known:  # the weights are the same for any sigma
+            model = load_classifier(str(folder), sigma=one.settings.get("sigma") or 0.25, size=size, device="cpu")
+            known[size] = classifier_identity(model), preprocessing_facts(model.config)
+        identity, preprocessing = known[size]
+        check_same_weights(one, identity["weights_sha256"], identity["weights_dtype"], str(folder))
+        noted = one.settings["model"].get("preprocessing")
+        if noted is not None and (found := differences(noted, preprocessing)):
+            raise RunError(
+                f"A card needs runs with the preprocessing of {folder}, but in {one.path} {'; '.join(found)} now. Certify this model."
+            )
+
+
+def _with_dataset(runs: list[Any], called: str | None) -> list[Any]:
+    """The runs with the data set called otherwise."""
+    from dataclasses import replace
+
+    if called is None:
+        return runs
+    known = sorted({str(one.settings.get("dataset", {}).get("id")) for one in runs})
+    if len(known) > 1:
+        raise ValueError(
+            f"--dataset names the one data set of all runs, got runs of {', '.join(known)}. Leave it out, or give one run after another a name by "
+            "keep_run(..., dataset=...)."
+        )
+    return [
+        replace(one, settings=one.settings | {"dataset": one.settings["dataset"] | {"id": called}}) for one in runs
+    ]

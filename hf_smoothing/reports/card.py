@@ -1,0 +1,211 @@
+"""The model card of certified runs: tables and the guarantee for readers, the same figures as evaluation results for the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
+
+from hf_smoothing.cards import add_use, describe, fill_or_append, how_to_use
+from hf_smoothing.records import Run, RunError
+from hf_smoothing.records.recount import ceiling
+from hf_smoothing.reports.browser import guarantee
+from hf_smoothing.reports.grouping import Conditions, comparable, default_thresholds, images_asked
+from hf_smoothing.reports.measured import Measured, measure
+from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
+from hf_smoothing.reports.tables import decided
+from hf_smoothing.statistics import exact_text
+
+
+METRIC = "certified_accuracy"
+PLACE = "certified accuracy"
+ENTRIES = Path(".eval_results") / "certified_accuracy.yaml"
+
+
+def check_finished(run: Run) -> None:
+    """Refuse a run that still has images to certify.
+
+    Raises:
+        RunError: If it has.
+    """
+    asked = images_asked(run)
+    if run.partials or len(run.rows) < asked:
+        raise RunError(
+            f"A run must be finished to stand in a card, got {len(run.rows)} of {asked} images in {run.path}. Give its command again to finish it."
+        )
+
+
+def check_same_weights(run: Run, weights_sha256: str, weights_dtype: str, model: str) -> None:
+    """Refuse a run of another network than the one that a card is for.
+
+    Args:
+        run: The run.
+        weights_sha256, weights_dtype: Hash and dtype of the model's weights, as in `run.json`.
+        model: Path of the model, for the message.
+
+    Raises:
+        RunError: If the run has other weights, or does not say which.
+    """
+    known = run.settings.get("model", {})
+    if known.get("weights_sha256") == weights_sha256:
+        return
+    has = "does not say which weights it certified"
+    if known.get("weights_sha256") is not None:
+        other = known.get("weights_dtype")
+        dtypes = f", {other} instead of {weights_dtype}" if other not in (None, weights_dtype) else ""
+        has = f"certified other weights (SHA-256 {known['weights_sha256'][:8]}, not {weights_sha256[:8]}{dtypes})"
+    raise RunError(
+        f"A card needs runs of the weights of {model}, but {run.path} {has}. Name the folder of the model that was certified, or certify this one."
+    )
+
+
+def section(runs: Sequence[Run], thresholds: Sequence[float] | None = None, name: str | None = None) -> str:
+    """What a card says of finished runs, as Markdown: for each group of comparable runs the guarantee, table, settings and notes.
+
+    Args:
+        runs: Finished runs with labels.
+        thresholds: Radii of the tables; by default the targets of the runs.
+        name: What the tables call the model; by default the id that the runs have.
+    """
+    parts = []
+    for common, members in comparable(runs).items():
+        radii = default_thresholds(members) if thresholds is None else thresholds
+        measured = [measure(run, radii, name) for run in members]
+        parts += [*dict.fromkeys(guarantee(run.settings) for run in members)]
+        parts.append(captioned(measured, common, notes_of(members, radii)))
+    return "\n\n".join(parts)
+
+
+def certified_shares(measured: Measured) -> list[tuple[float, float]]:
+    """Radius and certified accuracy in %, to one decimal, at each radius of the table that the run decided and could certify."""
+    reach = ceiling(measured.settings)
+    pairs = zip(measured.curve.thresholds, measured.curve.accuracy, strict=True)
+    return [
+        (float(radius), round(100 * float(share), 1))
+        for radius, share in pairs
+        if radius <= reach and decided(measured.run, radius)
+    ]
+
+
+def eval_results(measured: Measured, dataset_name: str | None = None) -> list[EvalResult]:
+    """What the Hub shows beside a card: certified accuracy in % at each radius of the table that the run could certify.
+
+    Args:
+        measured: Figures of a run.
+        dataset_name: Name to show of the data set; its id by default.
+    """
+    settings = measured.settings
+    dataset = settings.get("dataset", {})
+    identifier = str(dataset.get("id") or "unknown")
+    sigma = "" if settings.get("sigma") is None else f", sigma = {exact_text(settings['sigma'])}"
+    aware = ", label-aware" if settings.get("label_aware") else ""
+    return [
+        EvalResult(
+            task_type="image-classification", dataset_type=identifier, dataset_name=dataset_name or identifier,
+            dataset_config=dataset.get("config"), dataset_split=dataset.get("split"), metric_type=METRIC,
+            metric_name=f"certified accuracy ({settings.get('norm', 'l2')}{aware}) at r = {exact_text(radius)}{sigma}, %",
+            metric_value=share,
+        )
+        for radius, share in certified_shares(measured)
+    ]  # fmt: skip
+
+
+def benchmark_entries(measured: Measured, benchmark: str) -> list[EvalResultEntry]:
+    """The same figures as entries of `.eval_results/*.yaml`, one task per norm and radius, such as "certified_accuracy_l2_r0.25".
+
+    Args:
+        measured: Figures of a run.
+        benchmark: Hub id of the benchmark, a data set whose `eval.yaml` lists these tasks.
+    """
+    settings = measured.settings
+    sigma = "" if settings.get("sigma") is None else f"sigma {exact_text(settings['sigma'])}; "
+    return [
+        EvalResultEntry(
+            dataset_id=benchmark, task_id=f"{METRIC}_{settings.get('norm', 'l2')}_r{exact_text(radius)}", value=share,
+            date=settings.get("created"), notes=f"{sigma}{Conditions.of(measured.run)}",
+        )
+        for radius, share in certified_shares(measured)
+    ]  # fmt: skip
+
+
+def write_card(
+    folder: Path,
+    runs: Sequence[Run],
+    *,
+    name: str | None = None,
+    thresholds: Sequence[float] | None = None,
+    benchmark: str | None = None,
+) -> list[Path]:
+    """Write or update the card of a model from its runs; the same again changes nothing.
+
+    An existing card keeps its text and metadata but for the places "certified accuracy" and "use", and evaluation results of the metric
+    "certified_accuracy"; where it has no such place, a section comes at its end.
+
+    Args:
+        folder: Folder of the model.
+        runs: Its finished runs, with labels.
+        name: What the card calls the model, such as its id on the Hub; by default as before, or the folder.
+        thresholds: Radii of the tables; by default the targets of the runs.
+        benchmark: Hub id of a benchmark, to write `.eval_results` as well.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: If the card has metadata that cannot be read, or places without an end.
+        RunError: If a run is not finished, or has no labels.
+    """
+    for run in runs:
+        check_finished(run)
+    check_thresholds(runs, thresholds or ())
+    page = folder / "README.md"
+    card = _open(page)
+    called = name or card.data.get("model_name") or folder.resolve().name
+    wrapped = is_wrapped(folder)
+    measured = [measure(run, default_thresholds([run]) if thresholds is None else thresholds) for run in runs]
+    card.data.model_name = called
+    others = [result for result in card.data.eval_results or [] if result.metric_type != METRIC]
+    card.data.eval_results = others + [result for one in measured for result in eval_results(one)]
+    describe(card.data, wrapped)
+    ending = "\r\n" if "\r\n" in card.text else "\n"
+    text = card.text.replace("\r\n", "\n").rstrip() or f"\n# {called}"
+    text = add_use(f"{text}\n", page, _use(called, wrapped, runs))
+    text = fill_or_append(text, PLACE, section(runs, thresholds, called), "Certified accuracy", page)
+    card.text = text.replace("\n", ending)
+    written = [page]
+    if benchmark is not None:
+        entries = [entry for one in measured for entry in benchmark_entries(one, benchmark)]
+        written.append(folder / ENTRIES)
+        written[-1].parent.mkdir(exist_ok=True)
+        listed = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        written[-1].write_text(listed, encoding="utf-8")
+    card.save(page)
+    return written
+
+
+def is_wrapped(folder: Path) -> bool:
+    """Whether the folder holds a `SmoothedClassifier`, rather than a plain classifier."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return bool(config.get("model_type") == "smoothed_classifier")
+
+
+def _use(name: str, wrapped: bool, runs: Iterable[Run]) -> str:
+    settings = next(iter(runs)).settings
+    largest = settings["rule"]["largest"] if settings.get("norm") == "linf" else None
+    return how_to_use(name, wrapped=wrapped, sigma=settings.get("sigma") or 0.25, largest=largest)
+
+
+def _open(page: Path) -> ModelCard:
+    """The card as it is, or an empty one."""
+    if not page.exists():
+        return ModelCard("---\n{}\n---\n")
+    try:
+        return ModelCard.load(page)
+    except (yaml.YAMLError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{page} must begin with metadata that the Hub can read, got: {said}. Correct the lines between the first two `---`."
+        ) from error

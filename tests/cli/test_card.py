@@ -1,0 +1,87 @@
+"""`hf-smoothing card` on a tiny model and its own runs."""
+
+import json
+import shutil
+
+import pytest
+
+from hf_smoothing import certify_dataset
+from hf_smoothing.cli import main
+from tests.support.tiny import data, smoothed
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a saved model and a finished run of it."""
+    folder = tmp_path_factory.mktemp("made")
+    model = smoothed().eval()
+    model.save_pretrained(folder / "mine")
+    certify_dataset(
+        model, data(6), folder / "run", sigma=0.25, n0=10, n=60, targets=[0.0, 0.125], progress=False,
+        description={"dataset": {"id": "some/folder", "split": "test"}},
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def place(made, tmp_path):
+    shutil.copytree(made, tmp_path / "place")
+    return tmp_path / "place"
+
+
+def card(place, *more, model="mine", run="run"):
+    return main(["card", str(place / model), str(place / run), *more])
+
+
+def test_a_card_is_written_and_the_command_again_changes_nothing(place, capsys):
+    assert card(place, "--name", "ada/mine", "--dataset", "ada/toys") == 0
+    assert f"Written from 1 run: {place / 'mine' / 'README.md'}." in capsys.readouterr().out
+    text = (place / "mine" / "README.md").read_text()
+    assert "6 images of ada/toys test" in text and "some/folder" not in text
+    assert card(place, "--dataset", "ada/toys") == 0  # the name stays as it was
+    assert (place / "mine" / "README.md").read_text() == text
+
+
+def test_a_run_of_other_weights_is_refused(place, capsys):
+    smoothed(seed=1).save_pretrained(place / "other")
+    assert card(place, model="other") == 1
+    said = capsys.readouterr().err
+    assert "hf-smoothing card: A card needs runs of the weights of" in said and "certified other weights" in said
+    assert not (place / "other" / "README.md").exists()
+
+
+def test_the_same_weights_behind_another_normalisation_are_refused(place, capsys):
+    settings = json.loads((place / "run" / "run.json").read_text())
+    settings["model"]["preprocessing"] = {"image_mean": [0.0, 0.0, 0.0]}
+    (place / "run" / "run.json").write_text(json.dumps(settings))
+    assert card(place) == 1
+    assert (
+        "with the preprocessing of" in (said := capsys.readouterr().err) and "image_mean was [0.0, 0.0, 0.0]" in said
+    )
+
+
+def test_an_unfinished_run_is_refused(place, capsys):
+    file = place / "run" / "certificates-0.jsonl"
+    file.write_text("\n".join(file.read_text().splitlines()[:-1]) + "\n")
+    assert card(place) == 1
+    assert "got 5 of 6 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["run", "nowhere"])
+def test_a_folder_without_a_model_is_explained(model, place, capsys):
+    assert card(place, model=model) == 1
+    assert "must be the folder of a model, got one without config.json" in capsys.readouterr().err
+
+
+def test_one_name_for_two_data_sets_is_refused(place, capsys):
+    shutil.copytree(place / "run", place / "second")
+    settings = json.loads((place / "second" / "run.json").read_text())
+    settings["dataset"]["id"] = "another"
+    (place / "second" / "run.json").write_text(json.dumps(settings))
+    assert main(["card", *(str(place / name) for name in ("mine", "run", "second")), "--dataset", "ada/toys"]) == 1
+    assert "--dataset names the one data set of all runs, got runs of another, some/folder" in capsys.readouterr().err
+
+
+def test_radii_are_checked_as_in_a_report(place, capsys):
+    assert card(place, "--thresholds", "64") == 1
+    assert "apart" in capsys.readouterr().err
