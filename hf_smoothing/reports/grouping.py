@@ -180,10 +180,19 @@ def note(settings: dict[str, Any]) -> str:
     return f"{text}: use mode curve{'' if aware else ' or fixed'} to measure those."
 
 
+def tested_up_to(settings: dict[str, Any]) -> float:
+    """The largest radius of which a run says anything: what it can certify, and no more than its largest target where it drew for targets."""
+    targets, reach = chosen_targets(settings), ceiling(settings)
+    return reach if targets is None else min(reach, max(targets, default=0.0))
+
+
 def beyond(settings: dict[str, Any], thresholds: Iterable[float]) -> str:
-    """What a table must say where a run cannot certify one of its radii; empty where it can certify all."""
-    reach = ceiling(settings)
-    if max(thresholds) <= reach:
-        return ""
+    """What a table must say where a run did not test one of its radii; empty where it tested all."""
+    radii, tested, reach = list(thresholds), tested_up_to(settings), ceiling(settings)
     sigma = "" if settings.get("sigma") is None else f" at sigma {exact_text(settings['sigma'])}"
-    return f"- Not tested: the largest radius that this run can certify{sigma} is {statistics.round_down(reach)}."
+    why = []
+    if any(tested < radius <= reach for radius in radii):
+        why.append(f"{exact_text(tested)} is the largest target{sigma}")
+    if max(radii) > reach:
+        why.append(f"the largest radius that this run can certify{sigma} is {statistics.round_down(reach)}")
+    return f"- Not tested: {'; '.join(why)}." if why else ""

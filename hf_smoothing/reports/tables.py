@@ -8,14 +8,13 @@ import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run
-from hf_smoothing.records.recount import ceiling
-from hf_smoothing.reports.grouping import images_asked
+from hf_smoothing.reports.grouping import images_asked, tested_up_to
 from hf_smoothing.reports.measured import Measured, sigma_text
 from hf_smoothing.statistics import exact_text
 
 
 def table(measured: Sequence[Measured]) -> str:
-    """A Markdown table: certified accuracy x radius, a row per run, with 95% intervals; "-" beyond what a run can certify.
+    """A Markdown table: certified accuracy x radius, a row per run, with 95% intervals; "-" beyond what a run tested.
 
     Raises:
         ValueError: If the runs were measured at different radii.
@@ -35,9 +34,9 @@ def cells(measured: Sequence[Measured]) -> list[list[str]]:
     header = ["model", "sigma", *(f"r = {exact_text(r)}" for r in radii), "ACR", "abstained", "images"]
     rows = [header]
     for m in measured:
-        reach = ceiling(m.settings)
+        tested = tested_up_to(m.settings)
         at_radii = [
-            "-" if r > reach else f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if decided(m.run, r) else '†'}"
+            "-" if r > tested else f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if decided(m.run, r) else '†'}"
             for r, a, lo, hi in zip(radii, m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
         ]
         total = images_asked(m.run)

@@ -240,9 +240,22 @@ def test_an_impossible_row_never_becomes_a_figure(tmp_path, capsys):
     assert "has 32 finished images, but its run.json says 12" in capsys.readouterr().err
 
 
+def test_radii_beyond_the_largest_target_were_not_tested(tmp_path):
+    """Draws stop once the targets are decided: what an image has beyond them is no figure. Between targets it is a lower one."""
+    text = report([run(tmp_path / "a", rule=SEQUENTIAL)], thresholds=[0.0, 0.1, 0.25, 0.5, 3.0])
+    found = cells(text)
+    assert [found[f"r = {radius}"] for radius in ("0.5", "3")] == ["-", "-"]
+    assert found["r = 0.1"].endswith("†") and not found["r = 0.25"].endswith(("†", "-"))
+    assert (
+        "- Not tested: 0.25 is the largest target at sigma 0.5; the largest radius that this run can certify at sigma 0.5 is 1.2"
+        in text
+    )
+    assert "Not tested" not in report([run(tmp_path / "b", rule=SEQUENTIAL)], thresholds=[0.0, 0.1])
+
+
 @pytest.mark.parametrize("rule", [SETTINGS["rule"], SEQUENTIAL])
 def test_a_radius_that_no_draws_can_certify_was_not_tested(tmp_path, rule):
     text = report([run(tmp_path / "a", rule=rule)], thresholds=[0.0, 3.0])
     assert cells(text)["r = 3"] == "-" and cells(text)["r = 0"].startswith("50.0 (")
     assert "- Not tested: the largest radius that this run can certify at sigma 0.5 is 1.2" in text
-    assert "Not tested" not in report([run(tmp_path / "b", rule=rule)], thresholds=[0.0, 0.5])
+    assert "Not tested" not in report([run(tmp_path / "b", rule=rule)], thresholds=[0.0, 0.25])
