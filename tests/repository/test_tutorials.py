@@ -107,8 +107,13 @@ def test_a_model_you_have(tmp_path):
 
 def accuracies(printed: str) -> dict[str, list[float]]:
     """Certified accuracy in % by row of a table, at the radii of its columns."""
-    rows = [line.split("|") for line in printed.splitlines() if re.search(r"\(\d", line)]
+    rows = [line.split("|") for line in printed.splitlines() if re.match(r"\|.*\(\d", line)]
     return {row[1].strip(): [float(cell.split("(")[0]) for cell in row[3:] if "(" in cell] for row in rows}
+
+
+def test_tables_are_read():
+    assert accuracies(RECORD["your_images"]["printed"][-1]) == {"runs/mine": [54.0, 40.0, 23.0]}
+    assert accuracies(RECORD["train_at_a_tradeoff"]["printed"][-1])["small"] == [59.0, 43.0, 29.0]
 
 
 @pytest.mark.slow
