@@ -165,16 +165,16 @@ def note(settings: dict[str, Any]) -> str:
         return f"No radius above {exact_text(rule['largest'])} was looked for, which limits the ACR as well."
     if "targets" not in rule:
         return ""
-    last = exact_text(rule["targets"][-1])
     aware, spending = settings.get("label_aware"), "spending" in str(rule.get("name"))
     if _is_curve(settings):
+        last = exact_text(rule["targets"][-1])
         text = (
             f"† Draws stopped when every radius of the curve, each sigma/10 = {exact_text(round(settings['sigma'] / 10, 12))} up to {last}, was decided. Between "
             f"them, beyond the last, and on average (ACR), slightly more might be certified"
         )
         cure = "by targets of your own (targets)" if aware else "by mode fixed"
         return f"{text}: {cure}."
-    text = f"† Draws stopped when the targets of this run, up to {last}, were decided. At other radii, and on average (ACR), more might be certified"
+    text = "† Draws stopped when the targets of a run were decided. At other radii, and on average (ACR), more might be certified"
     if spending:
         text += ", since the radius of an image is its largest certified target"
     return f"{text}: use mode curve{'' if aware else ' or fixed'} to measure those."

@@ -238,7 +238,7 @@ def test_a_radius_that_was_no_target_is_marked(place, tmp_path, capsys):
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("| ") and "0.25 " in line)
     assert [cell.strip().endswith("†") for cell in row.split("|")[3:6]] == [False, True, False]
-    assert "† Draws stopped when the targets of this run, up to " in out
+    assert "† Draws stopped when the targets of a run were decided" in out
     assert report(tmp_path / "fixed", "--thresholds", "0", "0.02", "--output-dir", tmp_path / "out") == 0
     assert "†" not in capsys.readouterr().out
 

@@ -192,7 +192,7 @@ def test_a_picture_of_a_dozen_logs_leaves_room_for_the_curves(tmp_path, monkeypa
     [
         ({}, [], ["†", "mode curve", "looked for"]),
         ({"bound": "runner-up"}, [], ["†", "mode curve"]),
-        ({"rule": SEQUENTIAL}, ["targets of this run, up to 0.25, were decided", "use mode curve or fixed"], ["largest certified target"]),
+        ({"rule": SEQUENTIAL}, ["targets of a run were decided", "use mode curve or fixed"], ["largest certified target"]),
         ({"rule": CURVE}, ["each sigma/10 = 0.05 up to 1, was decided", "slightly more", "by mode fixed"], ["mode curve", "targets of this run"]),
         (
             {"rule": SEQUENTIAL | {"name": "sequential, error spending"}},
@@ -238,6 +238,12 @@ def test_an_impossible_row_never_becomes_a_figure(tmp_path, capsys):
     more = run(tmp_path / "b", [(0, 0, 0.5)] * 32, num_images=12)
     assert main(["report", str(more), "--output-dir", str(tmp_path)]) == 1
     assert "has 32 finished images, but its run.json says 12" in capsys.readouterr().err
+
+
+def test_a_note_of_runs_that_differ_in_their_targets_stands_once(tmp_path):
+    other = SEQUENTIAL | {"targets": [0.0, 0.25, 0.5]}
+    text = report([run(tmp_path / "a", rule=SEQUENTIAL), run(tmp_path / "b", rule=other, sigma=1.0)])
+    assert text.count("† Draws stopped") == 1
 
 
 def test_radii_beyond_the_largest_target_were_not_tested(tmp_path):
