@@ -32,6 +32,12 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.records import check_writable, read_run
     from hf_smoothing.reports.card import check_finished, write_card
 
+    if not args.model.exists():
+        raise ValueError(f"{args.model} does not exist, and the folder of a model is wanted. Check the spelling.")
+    if (args.model / "run.json").is_file():
+        raise ValueError(
+            f"{args.model} is a run folder, where the model is wanted: the model comes first, its runs after it."
+        )
     if not (args.model / "config.json").is_file():
         raise ValueError(
             f"{args.model} must be the folder of a model, got one without config.json. Save the model, or download it: "

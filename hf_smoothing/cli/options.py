@@ -110,10 +110,14 @@ def in_flags(message: str) -> str:
     'Pass --label-column ... or --labels by-number, --label-map FILE, or --skip-unreadable.'
     >>> in_flags("Use mode='fixed', targets=[0.25, 0.5] or size=224, or pass cover_run=False.")
     'Use --mode fixed, --targets 0.25 0.5 or --size 224, or pass --real-arithmetic.'
+    >>> in_flags("Leave `size` out, or finetune with Model.from_base_pretrained(..., size=20).")
+    'Leave --size out, or finetune with Model.from_base_pretrained(..., size=20).'
     """
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
+        if name is None:  # a call stays Python
+            return match[0]
         if name == "label_map":
             value = "FILE"
         shown = "" if value == "True" else " " + value.strip("'[]").replace(",", "")
@@ -121,4 +125,4 @@ def in_flags(message: str) -> str:
 
     message = message.replace("cover_run=False", "--real-arithmetic")
     message = re.sub(rf"`({_NAMES})`", lambda match: f"--{match[1].replace('_', '-')}", message)
-    return re.sub(rf"(?<![\w.])({_NAMES})=({_VALUE})", flag, message)
+    return re.sub(rf"\w+\.\w+\([^()]*\)|(?<![\w.])({_NAMES})=({_VALUE})", flag, message)

@@ -30,7 +30,8 @@ def resolution_summary(model: Any, dataset: Any) -> str:
         return text
     return (
         f"{text}\nWarning: images are {original[0]} x {original[1]} and are enlarged before the noise is added, where an l2 distance is about "
-        f"{factor:.2g} times larger. To certify them at their own size pass --size {min(original)}, with a plain classifier."
+        f"{factor:.2g} times larger. To certify them at their own size pass --size {min(original)} with a plain classifier; a SmoothedClassifier has its "
+        f"size from finetuning: SmoothedClassifier.from_base_pretrained(..., size={min(original)})."
     )
 
 

@@ -52,6 +52,11 @@ def find_column(dataset: Images, name: str | None, kind: str, required: bool) ->
         raise ValueError(
             "The data set holds 'pixel_values' already. Use it as it is: PixelDataset makes pixels of images."
         )
+    if kind == "label" and required and len(columns) == 1:
+        raise ValueError(
+            f"Labels are needed, but the data set has the column {columns[0]!r} alone. Where it is a folder, sort the images into one sub-folder "
+            "per class."
+        )
     if required or found:
         raise ValueError(
             f"The {kind} column is not clear: the data set has {columns}, of which {found or 'none'} may be it. "

@@ -52,6 +52,20 @@ def swapped(kind: str, path: str) -> ValueError | None:
     )
 
 
+def without_config(path: str) -> ValueError | None:
+    """The error for a folder that no model was saved to, or None where it has a config.json, or is no folder."""
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return None
+    below = sorted(str(file.parent) for file in folder.glob("*/config.json"))
+    cure = (
+        f"Pass one of the models in it: {', '.join(below[:5])}."
+        if below
+        else "Pass the folder that save_pretrained wrote."
+    )
+    return ValueError(f"{path} is not the folder of a model: it has no config.json. {cure}")
+
+
 def _place(kind: str, path: str, error: BaseException) -> str:
     here = Path(path)
     if here.is_dir():

@@ -17,6 +17,7 @@ from hf_smoothing.data.labels import class_names
 from hf_smoothing.data.not_found import not_found, swapped
 from hf_smoothing.data.processors import PixelSource
 from hf_smoothing.data.selection import check_selection_options, select_from_stream, select_images
+from hf_smoothing.spelling import nearest
 
 
 def load_split(path: str, split: str, *, dataset_config: str | None = None, streaming: bool = False) -> Any:
@@ -57,14 +58,21 @@ def load_split(path: str, split: str, *, dataset_config: str | None = None, stre
                 f"The split {split!r} of {path} has no images ({text}); its splits are {known}. Pass split=..., such as {known[0]!r} or "
                 f"'{known[0]}[:10%]'."
             ) from error
-        raise ValueError(f"{path} has no split {split!r}; it has {known}. Pass split=...") from error
+        raise ValueError(f"{path} has no split {split!r}; it has {known}. {_cure(split, known)}") from error
+
+
+def _cure(split: str, known: Sequence[str]) -> str:
+    near = nearest(split, known)
+    return f"Pass split={near or known[0]!r}{' or another' if len(known) > 1 and near is None else ''}."
 
 
 def _saved_split(path: str, split: str, streaming: bool) -> Any:
     """What `Dataset.save_to_disk` has left, which is one split and mostly knows which."""
     dataset = load_from_disk(path)
     if dataset.split is not None and str(dataset.split) != split:
-        raise ValueError(f"{path} has no split {split!r}; it has [{str(dataset.split)!r}]. Pass split=...")
+        raise ValueError(
+            f"{path} has no split {split!r}; it has [{str(dataset.split)!r}]. Pass split={str(dataset.split)!r}."
+        )
     return dataset.to_iterable_dataset() if streaming else dataset
 
 
@@ -143,6 +151,8 @@ def summary(choice: DataChoice, pixels: PixelDataset | PixelStream, indices: Seq
         return f"Data: {images}; labels in {pixels.label_column!r}.\n{pixels.class_map.describe()}"
     columns = column_names(pixels.dataset)
     why = f"none of {columns} is clearly a column of labels"
+    if len(columns) == 1:
+        why += "; where they lie in a folder, sort the images into one sub-folder per class"
     if pixels.unlabelled_column is not None:
         why = f"{pixels.unlabelled_column!r} is -1 for all, which marks unlabelled splits"
     return (

@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.certification.ranks import process_state
-from hf_smoothing.data.not_found import not_found, swapped
+from hf_smoothing.data.not_found import not_found, swapped, without_config
 from hf_smoothing.models.configuration import SmoothedClassifierConfig
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.models.weights import check_no_adapter
@@ -23,6 +23,8 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
     """
     check_no_adapter(path)
     if (mistake := swapped("model", path)) is not None:
+        raise mistake
+    if (mistake := without_config(path)) is not None:
         raise mistake
     try:
         config = AutoConfig.from_pretrained(path)
@@ -42,7 +44,10 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
 def _load(path: str, config: Any, sigma: float, size: int | None) -> Any:
     if isinstance(config, SmoothedClassifierConfig):
         if size is not None and [size, size] != list(config.size):
-            raise ValueError(f"{path} is certified at {tuple(config.size)}; leave `size` out.")
+            raise ValueError(
+                f"{path} is certified at {tuple(config.size)}; leave `size` out. For another size finetune a plain classifier with it: "
+                f"SmoothedClassifier.from_base_pretrained(..., size={size})."
+            )
         model = SmoothedClassifier.from_pretrained(path)
         model.noise_level(sigma)  # warns where the noise is another than it is made for
         return model

@@ -19,6 +19,9 @@ ROW_PATTERN = "certificates-*.jsonl"
 FORMAT = 2
 """Of settings and rows; another one whenever a key changes its name or its meaning."""
 
+MOST_NAMED = 5
+"""Paths that a message names."""
+
 Row = dict[str, Any]
 
 
@@ -104,7 +107,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}.") from error
+        raise RunError(_no_run(folder)) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{file} is corrupt ({error}). Start the run again in another folder.") from error
     if not isinstance(settings, dict):
@@ -115,6 +118,20 @@ def read_settings(folder: Path) -> dict[str, Any]:
             "other names in its settings and rows. Read it with that version, or certify again into another folder."
         )
     return settings
+
+
+def _no_run(folder: Path) -> str:
+    """Why a path is no run folder, and what may have been meant."""
+    if not folder.exists():
+        return f"{folder} does not exist. Check the spelling, and the folder that the path starts from."
+    if not folder.is_dir():
+        return f"{folder} is not a run folder but a file. Pass the folder that holds {RUN_FILE}."
+    said = f"{folder} is not a run folder: it has no {RUN_FILE}."
+    below = sorted(str(file.parent) for file in folder.glob(f"*/{RUN_FILE}"))
+    if not below:
+        return f"{said} Pass the folder that a run was written to."
+    more = f" and {len(below) - MOST_NAMED} more" if len(below) > MOST_NAMED else ""
+    return f"{said} It holds run folders: pass {' '.join(below[:MOST_NAMED])}{more}."
 
 
 def _read_lines(file: Path) -> Iterator[tuple[int, Row]]:

@@ -163,6 +163,8 @@ def note(settings: dict[str, Any]) -> str:
     rule = settings.get("rule", {})
     if "largest" in rule:
         return f"No radius above {exact_text(rule['largest'])} was looked for, which limits the ACR as well."
+    if rule.get("name") == "published log" and settings.get("sigma") is None:
+        return "- sigma unknown: put it into the path of the log, such as sigma_1.0/log.tsv."
     if "targets" not in rule:
         return ""
     aware, spending = settings.get("label_aware"), "spending" in str(rule.get("name"))

@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hf_smoothing.records import Run, check_writable, read_run
+from hf_smoothing.records import RUN_FILE, Run, RunError, check_writable, read_run
+from hf_smoothing.records.reading import MOST_NAMED
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
 from hf_smoothing.reports.grouping import Conditions, beyond, comparable, default_thresholds, note
 from hf_smoothing.reports.images import PixelsOf
 from hf_smoothing.reports.measured import Measured, measure
-from hf_smoothing.reports.published import read_published_log
+from hf_smoothing.reports.published import logs_in, read_published_log
 from hf_smoothing.reports.tables import table
 from hf_smoothing.units import check_radius
 
@@ -39,6 +40,18 @@ def captioned(measured: Sequence[Measured], common: Conditions, notes: Sequence[
     return "\n\n".join(
         ["Certified accuracy in %, with 95% intervals over the images.", table(measured), f"{common}.", *notes]
     )
+
+
+def _read(path: Path) -> Run:
+    """A run folder, or a published log."""
+    if path.is_file():
+        return read_published_log(path)
+    if not (path / RUN_FILE).exists() and (logs := logs_in(path)):
+        raise RunError(
+            f"{path} is not a run folder: it has no {RUN_FILE}. It holds published logs: name the log files, such as "
+            f"{' '.join(map(str, logs[:MOST_NAMED]))}."
+        )
+    return read_run(path)
 
 
 def report(
@@ -68,7 +81,7 @@ def report(
     """
     if output_dir is not None:
         check_writable(output_dir)
-    runs = [read_published_log(path) if Path(path).is_file() else read_run(path) for path in paths]
+    runs = [_read(Path(path)) for path in paths]
     if names is not None and len(names) != len(runs):
         raise ValueError(
             f"`names` must have one entry per run, got {len(names)} for {len(runs)} run{'s' if len(runs) > 1 else ''}."

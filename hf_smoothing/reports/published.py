@@ -117,6 +117,21 @@ def sigma_of_path(path: str | os.PathLike[str]) -> float | None:
     return None
 
 
+def logs_in(folder: Path) -> list[Path]:
+    """The published logs directly in a folder, by their first lines."""
+    files = sorted(file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
+    return [file for file in files if _begins_as_log(file)]
+
+
+def _begins_as_log(file: Path) -> bool:
+    try:
+        with open(file, "rb") as stream:
+            start = stream.readline(1000)
+    except OSError:
+        return False
+    return _is_header(start.decode("utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", "ignore"))
+
+
 def _records(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """(file and line number, its fields by lower-case column name) of each line that has any, without a torn last one."""
     lines = _text(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")

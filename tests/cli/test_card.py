@@ -67,10 +67,18 @@ def test_an_unfinished_run_is_refused(place, capsys):
     assert "got 5 of 6 images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", ["run", "nowhere"])
-def test_a_folder_without_a_model_is_explained(model, place, capsys):
-    assert card(place, model=model) == 1
-    assert "must be the folder of a model, got one without config.json" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("model", "run", "message"),
+    [
+        (".", "run", "must be the folder of a model, got one without config.json"),
+        ("nowhere", "run", "nowhere does not exist"),
+        ("run", "mine", "run is a run folder, where the model is wanted: the model comes first"),
+        ("mine", "nowhere", "nowhere does not exist"),
+    ],
+)
+def test_a_folder_without_a_model_is_explained(model, run, message, place, capsys):
+    assert card(place, model=model, run=run) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_one_name_for_two_data_sets_is_refused(place, capsys):

@@ -221,6 +221,7 @@ def test_the_certified_resolution_is_said_before_the_first_draw(images, tmp_path
         "Certified resolution: 3 x 32 x 32 " in said and "the shortest edge is 40, then the centre is cut out" in said
     )
     assert "Warning: images are 16 x 16 and are enlarged before the noise" in said
+    assert "pass --size 16 with a plain classifier" in said and "from_base_pretrained(..., size=16)" in said
     assert "2.5 times larger" in said and "pass --size 16" in said
 
 

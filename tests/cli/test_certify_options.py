@@ -93,7 +93,7 @@ def test_spending_counts_what_is_certified_exactly_at_a_target(place, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--targets", "0.1", "0.05"], ["--targets must ascend without repetition", "sorted(set(targets))"]),
+        (["--targets", "0.1", "0.05"], ["--targets must ascend without repetition", "Use --targets 0.05 0.1."]),
         (["--targets", "0.1", "0.1"], ["--targets must ascend without repetition"]),
         (["--targets", "inf"], ["list of target radii >= 0"]),
         (["--targets", "nan"], ["list of target radii >= 0"]),

@@ -27,6 +27,11 @@ def place(tmp_path_factory):
     parquet_folder(folder / "four-classes", count=4, names=("cat", "dog", "eel", "fox"))
     parquet_folder(folder / "other-names", count=3, names=("cat", "dog", "elk"))
     (folder / "empty").mkdir()
+    (folder / "logs").mkdir()
+    (folder / "logs" / "sigma_0.50").write_text("idx\tlabel\tpredict\tradius\n0\t3\t3\t1.5\n")
+    (folder / "logs" / "notes").write_text("of the logs")
+    (folder / "models").mkdir()
+    plain("resnet").save_pretrained(folder / "models" / "last")
     (folder / "file").write_text("in the way")
     return folder
 
@@ -46,7 +51,7 @@ def certify(place, tmp_path, model="model", images="images", output=None, **opti
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"split": "train"}, ["has no split 'train'", "['test']", "--split"]),
+        ({"split": "train"}, ["has no split 'train'", "['test']", "Pass --split test."]),
         ({"image-column": "picture"}, ["no column 'picture'", "['image', 'label']"]),
         ({"label-column": "digit"}, ["no column 'digit'", "['image', 'label']"]),
         ({"sigma": "0"}, ["sigma", "got 0"]),
@@ -67,10 +72,11 @@ def certify(place, tmp_path, model="model", images="images", output=None, **opti
         ({"stride": "0"}, ["--stride must be at least 1, got 0"]),
         ({"max-images": "0"}, ["--max-images must be at least 1, got 0"]),
         ({"copies-per-batch": "0"}, ["--copies-per-batch must be at least 1"]),
-        ({"size": "8"}, ["is certified at (16, 16)", "leave --size out"]),
+        ({"size": "8"}, ["is certified at (16, 16)", "leave --size out", "from_base_pretrained(..., size=8)"]),
         ({"device": "abacus"}, ["abacus", "Try --device cpu"]),
         ({"model": "nowhere"}, ["nowhere"]),
-        ({"model": "empty"}, ["empty"]),
+        ({"model": "empty"}, ["empty is not the folder of a model: it has no config.json. Pass the folder"]),
+        ({"model": "models"}, ["it has no config.json. Pass one of the models in it: ", "models/last"]),
         ({"model": "unknown-size"}, ["certified resolution", "not known", "Pass --size", "--size 224"]),
         ({"model": "regression"}, ["single-label classification"]),
         ({"model": "pickle"}, ["no safetensors weights"]),
@@ -190,7 +196,11 @@ def test_label_aware_evaluation_selects_no_class(place, tmp_path, capsys):
     ("words", "message"),
     [
         (["images"], "is not a run folder: it has no run.json"),
-        (["nowhere"], "is not a run folder"),
+        (["nowhere"], "nowhere does not exist"),
+        (
+            ["logs"],
+            "logs is not a run folder: it has no run.json. It holds published logs: name the log files, such as ",
+        ),
         (["file"], "is not a run folder, and the header of a published log must name the columns"),
     ],
 )

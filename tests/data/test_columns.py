@@ -146,3 +146,10 @@ def test_the_values_of_a_transformed_label_are_not_read_beforehand():
     made = PixelDataset(images, SIZE, id2label={0: "cat", 1: "dog", 2: "eel"})
     made.check_labels()
     assert [made[k]["labels"] for k in range(3)] == [2, 2, 2]
+
+
+def test_images_without_classes_are_to_be_sorted_into_folders():
+    with pytest.raises(
+        ValueError, match="has the column 'image' alone.*sort the images into one sub-folder per class"
+    ):
+        find_column([{"image": None}], None, "label", required=True)

@@ -56,7 +56,7 @@ def test_what_was_saved_to_disk(tmp_path, streaming):
     assert labels(open_pixels(DataChoice(str(tmp_path / "unnamed")), SIZE, MODEL, streaming=streaming)) == [0, 1, 2]
     load_split(str(parquet_folder(tmp_path / "source", count=2)), "test").save_to_disk(tmp_path / "named")
     assert labels(open_pixels(DataChoice(str(tmp_path / "named")), SIZE, MODEL, streaming=streaming)) == [0, 1]
-    with pytest.raises(ValueError, match=r"has no split 'train'; it has \['test'\]. Pass split"):
+    with pytest.raises(ValueError, match=r"has no split 'train'; it has \['test'\]. Pass split='test'\."):
         load_split(str(tmp_path / "named"), "train", streaming=streaming)
 
 

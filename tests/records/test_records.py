@@ -132,11 +132,26 @@ def test_other_ranks_wait_for_the_first(tmp_path):
         RunWriter(tmp_path, SETTINGS, rank=1)
 
 
-@pytest.mark.parametrize("name", [".", "missing", "file"])
-def test_what_is_no_run_folder_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", f"is not a run folder: it has no {RUN_FILE}. Pass the folder"),
+        ("missing", "missing does not exist. Check the spelling"),
+        ("file", f"is not a run folder but a file. Pass the folder that holds {RUN_FILE}"),
+    ],
+)
+def test_what_is_no_run_folder_is_refused(tmp_path, name, message):
     (tmp_path / "file").write_text("text")
-    with pytest.raises(RunError, match=f"is not a run folder: it has no {RUN_FILE}"):
+    with pytest.raises(RunError, match=message):
         read_run(tmp_path / name)
+
+
+def test_a_folder_of_run_folders_names_them(tmp_path):
+    for number in range(7):
+        (tmp_path / f"run-{number}").mkdir()
+        (tmp_path / f"run-{number}" / RUN_FILE).write_text("{}")
+    with pytest.raises(RunError, match=r"It holds run folders: pass \S*run-0 .*run-4 and 2 more\."):
+        read_run(tmp_path)
 
 
 @pytest.mark.parametrize(

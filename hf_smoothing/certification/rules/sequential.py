@@ -205,5 +205,7 @@ def _check_targets(given: Any) -> tuple[float, ...]:
             f"`targets` must be a non-empty list of target radii >= 0 in [0, 1] pixel units, got {list(targets)}."
         )
     if any(a >= b for a, b in itertools.pairwise(targets)):
-        raise ValueError(f"`targets` must ascend without repetition, got {list(targets)}. Use sorted(set(targets)).")
+        raise ValueError(
+            f"`targets` must ascend without repetition, got {list(targets)}. Use targets={sorted(set(targets))}."
+        )
     return targets
