@@ -43,7 +43,7 @@ def main() -> None:
     parser = HfArgumentParser((Arguments, DataChoice))
     parser.set_defaults(max_images=20)
     args, choice = parse_dataclasses(parser)
-    check_places(args.output_dir, choice.dataset)
+    check_places(args.output_dir, choice.dataset, args.backbone)
     accelerator = Accelerator()
     set_seed(args.seed)
 

@@ -34,7 +34,7 @@ class Arguments:
 
 def main() -> None:
     args, choice = parse_dataclasses(HfArgumentParser((Arguments, DataChoice)))
-    check_places(args.output_dir, choice.dataset)
+    check_places(args.output_dir, choice.dataset, args.model)
     state = process_state()
 
     model = SmoothedClassifier.from_pretrained(args.model).to(state.device).eval()

@@ -53,7 +53,12 @@ def demo(
 
     Returns:
         The table, Markdown.
+
+    Raises:
+        ValueError: If `epochs` is not positive; as `certify_dataset`.
     """
+    if epochs <= 0:
+        raise ValueError(f"`epochs` must be above 0, got {epochs:g}.")
     output = Path(output_dir)
     data = load_dataset(images)
     train, test = (PixelDataset(data[split], 32).decode(progress=False) for split in ("train", "test"))

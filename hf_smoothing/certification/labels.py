@@ -35,7 +35,7 @@ def warn_other_classes(classifier: object, dataset: object) -> None:
         if label not in numbers.get(plain(str(name)), {label}):
             warnings.warn(
                 f"Label {label} of the data set is {name!r}, which is class {min(numbers[plain(str(name))])} of the classifier, so accuracies would be "
-                "wrong. To match classes by name pass id2label=model.config.id2label to PixelDataset.",
+                "wrong. To match classes by name pass PixelDataset the model in place of a size, or id2label=model.config.id2label.",
                 stacklevel=3,
             )
             return

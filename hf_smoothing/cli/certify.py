@@ -104,7 +104,7 @@ def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int]
     from hf_smoothing.models.loading import load_classifier
 
     choice = data_choice(args)
-    check_places(args.output_dir, choice.dataset)
+    check_places(args.output_dir, choice.dataset, args.model)
     # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
     sigma = 0.25 if args.sigma is None else args.sigma
     model = load_classifier(args.model, sigma=sigma, size=args.size, device=args.device)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 
+FEW_IMAGES, FEW_DRAWS = 20, 500
+
+
 def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
     d = commands.add_parser("demo", help="finetune a small backbone on clean images, certify it, print the table")
@@ -46,13 +49,17 @@ def run(args: argparse.Namespace) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     output = args.output_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    check_places(output, args.dataset)
+    check_places(output, args.dataset, *(args.backbones or ()))
     print(str(story).split("\n\n", 1)[1])
     table = demo(
         args.backbones or [sample_backbone(), SCRATCH], args.dataset or sample_images(), output,
         sigmas=args.sigmas, max_images=args.max_images, n=args.n, alpha=args.alpha, epochs=args.epochs, seed=args.seed,
     )  # fmt: skip
     print(f"\n{table}")
+    if args.max_images < FEW_IMAGES or args.n < FEW_DRAWS or args.epochs < 1:
+        print(
+            f"So few images, draws or epochs show that the program runs, and nothing else: take at least {FEW_IMAGES} images, --n {FEW_DRAWS} and one epoch."
+        )
     print(
         "At radius r a figure is the share of test images that are classified correctly, and provably so under every perturbation\n"
         "of l2 norm up to r; each certificate is wrong with probability at most alpha. No network saw noise while it was finetuned."

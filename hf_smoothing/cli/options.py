@@ -94,6 +94,7 @@ _FLAGS = (
         "copies",
         "thresholds",
         "names",
+        "epochs",
     ),
 )
 """Arguments of the library that have a flag of the same name."""

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 from hf_smoothing.data.opening import check_apart
 from hf_smoothing.records import check_writable
 
 
-def check_places(output_dir: str | os.PathLike[str], dataset: str | None = None) -> None:
-    """Refuse an output folder that cannot be written, or that lies in the folder of the data set.
+def check_places(output_dir: str | os.PathLike[str], dataset: str | None = None, *models: str | None) -> None:
+    """Refuse an output folder that cannot be written, lies in the folder of the data set, or is that of a model.
 
     Args:
         output_dir: The output folder, which need not exist.
         dataset: Hub id or folder of the data set.
+        models: Hub ids or folders of models that are read.
 
     Raises:
         OSError: If it cannot be written.
-        ValueError: If it lies in the data set. Either message has the cure.
+        ValueError: If it lies in the data set or is a model's. Each message has the cure.
     """
     check_writable(output_dir)
     if dataset is not None:
         check_apart(dataset, output_dir)
+    for model in models:
+        if model is not None and Path(model).is_dir() and Path(model).resolve() == Path(output_dir).resolve():
+            raise ValueError(
+                f"The output folder {output_dir} is that of the model {model}: files would lie among its weights, or replace them. Choose another one."
+            )
 
 
 def trouble_of(error: BaseException) -> str:

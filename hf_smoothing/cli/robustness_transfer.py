@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.robustness_transfer.settings import ROLES, check_models
 
     choice = data_choice(args)
-    check_places(args.output_dir, choice.dataset)
+    check_places(args.output_dir, choice.dataset, *(getattr(args, role) for role in ROLES))
     if args.max_images < 8:
         raise ValueError(f"--max-images must be at least 8 for a comparison, got {args.max_images}.")
     unknown = [name for name in args.attacks or [] if name not in ATTACKS]

@@ -6,7 +6,7 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from hf_smoothing.data.image_processing import NoisyImageProcessorPil
 from hf_smoothing.data.image_reading import ImageReader
 from hf_smoothing.data.label_reading import LabelReader
 from hf_smoothing.data.labels import Labels
-from hf_smoothing.data.processors import PixelSource, framing_of
+from hf_smoothing.data.processors import PixelSource, framing_of, named_classes
 from hf_smoothing.pixels import UnreadableImageError
 from hf_smoothing.progress import progress_of
 from hf_smoothing.types import ImageDataset, Images, ImageStream
@@ -36,7 +36,8 @@ class PixelDataset(Dataset[dict[str, Any]]):
         size: Whose pixels they are to be: a `SmoothedClassifier`, a backbone that `RobustTrainer` trained, or an image processor; images are resized
             and cropped as for it. Or a `Framing`, or the certified resolution alone, an int or (height, width), to which whole images are resized.
         image_column, label_column: Names; found by their type, or a usual name, if not given.
-        id2label: The label map of the model, to check and align the data set's class names; None takes labels as they are.
+        id2label: The label map of the model, to check and align the data set's class names. By default that of the model, or configuration, given
+            as `size`, if its classes have names; None takes labels as they are.
         labels, label_map: How classes are matched, as in `class_map`.
         skip_unreadable: Leave damaged and missing images out where the data set is read as a whole; otherwise they are errors.
 
@@ -52,7 +53,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self, dataset: ImageDataset, size: PixelSource, *, image_column: str | None = None, label_column: str | None = None,
-        id2label: Mapping[int, str] | None = None, labels: Labels | None = None, label_map: Mapping[Any, Any] | None = None,
+        id2label: Mapping[int, str] | Literal["model"] | None = "model", labels: Labels | None = None, label_map: Mapping[Any, Any] | None = None,
         skip_unreadable: bool = False,
     ) -> None:  # fmt: skip
         given: object = dataset
@@ -169,7 +170,7 @@ class PixelStream(IterableDataset[dict[str, Any]]):
 
     def __init__(
         self, dataset: ImageStream, size: PixelSource, *, image_column: str | None = None, label_column: str | None = None,
-        id2label: Mapping[int, str] | None = None, labels: Labels | None = None, label_map: Mapping[Any, Any] | None = None,
+        id2label: Mapping[int, str] | Literal["model"] | None = "model", labels: Labels | None = None, label_map: Mapping[Any, Any] | None = None,
         skip_unreadable: bool = False,
     ) -> None:  # fmt: skip
         if isinstance(dataset, Iterator):
@@ -244,9 +245,10 @@ class _Reader:
 
     def __init__(
         self, dataset: Images, size: PixelSource, image_column: str | None, label_column: str | None,
-        id2label: Mapping[int, str] | None, labels: Labels | None, label_map: Mapping[Any, Any] | None,
+        id2label: Mapping[int, str] | Literal["model"] | None, labels: Labels | None, label_map: Mapping[Any, Any] | None,
     ) -> None:  # fmt: skip
-        self.labels = LabelReader(dataset, label_column, id2label, labels, label_map)
+        known = named_classes(size) if isinstance(id2label, str) else id2label
+        self.labels = LabelReader(dataset, label_column, known, labels, label_map)
         self.label_column = self.labels.column
         self.framing = framing_of(size)
         self.image_column = find_column(dataset, image_column, "image", required=True)

@@ -129,9 +129,10 @@ def class_map(
     if labels is not None and labels not in LABELS:
         raise ValueError(f"`labels` must be 'by-name' or 'by-number', got {labels!r}.")
     if id2label is None:
-        if label_map:
+        if label_map or labels == "by-name":
+            how = "`label_map` leads to" if label_map else "labels='by-name' asks for"
             raise ValueError(
-                "`label_map` leads to the classes of a model, which are not known. Pass id2label as well."
+                f"{how} the classes of a model, which are not known. Pass id2label=model.config.id2label as well, or the model in place of a size."
             )
         return ClassMap(None if names is None else tuple(names), None)
     model_names = _model_names(id2label)

@@ -45,6 +45,17 @@ class ProcessorPixels:
     preprocessing: Preprocessing
 
 
+def named_classes(source: PixelSource) -> dict[int, str] | None:
+    """The classes of what says how images become pixels, if it is a model, or its configuration, whose classes have names.
+
+    Args:
+        source: As in `framing_of`.
+    """
+    known = getattr(getattr(source, "config", source), "id2label", None) or {}
+    generic = all(name == f"LABEL_{number}" for number, name in known.items())
+    return None if generic else dict(known)
+
+
 def framing_of(source: PixelSource) -> Framing:
     """How images become the pixels of a classifier, from whatever says it.
 

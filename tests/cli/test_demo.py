@@ -25,12 +25,18 @@ def test_from_the_sample_in_an_empty_folder(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     for title in ("noise-mixture backbone", "no pretraining"):
         assert f"| {title} " in out
+    assert "So few images, draws or epochs show that the program runs, and nothing else" in out
     assert (tmp_path / "demo" / "certified_accuracy.png").stat().st_size > 1000
     runs = sorted(path.parent for path in Path("demo").glob("*/run.json"))
     assert [run.name for run in runs] == [
         f"{name}-sigma{sigma}" for name in ("resnet-mixture-small", "scratch") for sigma in ("0.25", "0.5")
     ]
     assert all(len(read_run(run).rows) == 2 for run in runs)
+
+
+def test_no_epochs_are_refused(tmp_path, capsys):
+    assert main(["demo", "--epochs", "-1", "--output-dir", str(tmp_path / "demo")]) == 1
+    assert "--epochs must be above 0, got -1." in capsys.readouterr().err
 
 
 def test_without_matplotlib(tmp_path, monkeypatch, capsys):

@@ -66,6 +66,15 @@ def test_an_output_inside_the_data(verb, made, capsys):
     assert not (made / "images" / "out").exists()
 
 
+@pytest.mark.parametrize("verb", ["certify", "robustness-transfer"])
+def test_an_output_among_the_weights(verb, made, capsys):
+    before = sorted((made / "model").iterdir())
+    assert command(*words_of(verb, made, made / "model")) == 1
+    assert f"is that of the model {made / 'model'}: files would lie among its weights" in capsys.readouterr().err
+    assert sorted((made / "model").iterdir()) == before
+    check_places(made / "model" / "run", None, str(made / "model"), None, "some/hub-id")  # beside the weights
+
+
 def test_a_full_disk_is_said(made, tmp_path, monkeypatch, capsys):
     def full(self, row):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -6,9 +6,9 @@ import time
 import datasets
 import pytest
 
-from hf_smoothing import PixelDataset
+from hf_smoothing import PixelDataset, PixelStream
 from hf_smoothing.data import class_map
-from tests.support.tiny import SIZE, pil_images
+from tests.support.tiny import SIZE, label_maps, pil_images, smoothed
 
 
 def numbered(*names):
@@ -241,3 +241,33 @@ def test_a_split_whose_labels_are_all_missing_is_unlabelled():
             PixelDataset(made.dataset, SIZE, label_column="label")
         with pytest.raises(ValueError, match="the data set has none that is clear"):
             PixelDataset(made.dataset, SIZE, id2label=numbered("cat", "dog"), labels="by-name")
+
+
+def wrapped(*names):
+    """A tiny classifier with these classes."""
+    return smoothed(base=label_maps(names))
+
+
+def test_a_model_in_place_of_a_size_brings_its_classes():
+    """As on the command line: nothing is taken by number where both have names."""
+    model = wrapped("bird", "cat", "dog")
+    source = dataset([0, 1], datasets.ClassLabel(names=["dog", "bird"]))
+    for given in (model, model.config):
+        assert read(PixelDataset(source, given)) == [2, 0]
+    assert read(PixelDataset(source, model, id2label=None)) == [0, 1]
+    assert read(PixelDataset(source, model, labels="by-number")) == [0, 1]
+    assert read(PixelDataset(source, SIZE)) == [0, 1]
+    with pytest.raises(ValueError, match="do not match the model's"):
+        PixelDataset(dataset([0, 1], datasets.ClassLabel(names=["disc", "box"])), model)
+    # Nothing to match: names of the kind LABEL_0.
+    assert read(PixelDataset(source, wrapped("LABEL_0", "LABEL_1", "LABEL_2"))) == [0, 1]
+
+
+def test_a_stream_takes_the_classes_of_the_model_as_well():
+    source = dataset([0, 1], datasets.ClassLabel(names=["dog", "bird"])).to_iterable_dataset()
+    assert [item["labels"] for item in PixelStream(source, wrapped("bird", "cat", "dog"))] == [2, 0]
+
+
+def test_names_cannot_be_asked_for_where_no_model_is_known():
+    with pytest.raises(ValueError, match="labels='by-name' asks for the classes of a model, which are not known"):
+        PixelDataset(dataset([0], datasets.ClassLabel(names=["dog"])), SIZE, labels="by-name")
