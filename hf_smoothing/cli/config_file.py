@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from hf_smoothing.cli.values import cure
 from hf_smoothing.spelling import nearest
 
 
@@ -117,10 +118,14 @@ def _one(action: argparse.Action, value: Any) -> Any:
     try:
         made = kind(value if isinstance(value, Mapping) else str(value))
     except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-        raise ValueError(f"{_wanted(action)}, got {_shown(value)}.") from error
+        raise ValueError(_refusal(action, value)) from error
     if action.choices is not None and made not in action.choices:
-        raise ValueError(f"{_wanted(action)}, got {_shown(value)}.")
+        raise ValueError(_refusal(action, value))
     return made
+
+
+def _refusal(action: argparse.Action, value: Any) -> str:
+    return f"{_wanted(action)}, got {_shown(value)}. {cure(action, str(value))}".rstrip()
 
 
 def _wanted(action: argparse.Action) -> str:

@@ -6,16 +6,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from hf_smoothing.cli.config_file import take_values
+from hf_smoothing.cli.values import cure
 from hf_smoothing.spelling import nearest
 
 
 CONFIG = "--config"
 USAGE_LINES = 40
 """A usage of more lines than this hides the message that follows it."""
+
+OPTION_LINES = 6
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +57,8 @@ def parse_verb(
     words = list(sys.argv[1:] if words is None else words)
     verb = verbs.get(words[0]) if words else None
     if verb is None:
-        return parser.parse_args(words)
+        with _explained(parser):
+            return parser.parse_args(words)
     return parse_options(verb, words[1:], argparse.Namespace(command=words[0]))
 
 
@@ -61,10 +67,11 @@ def parse_options(
 ) -> argparse.Namespace:
     """As `parser.parse_args`; ends the program with status 2 and an explanation on an unknown option or a bad file of `--config`."""
     rest = _prepared(parser, words)
-    if any(not (action.option_strings or action.required) for action in parser._actions):
-        # Arguments by place that the file has given: argparse would take them as missing at the first option.
-        return parser.parse_intermixed_args(rest, into)
-    return parser.parse_args(rest, into)
+    with _explained(parser):
+        if any(not (action.option_strings or action.required) for action in parser._actions):
+            # Arguments by place that the file has given: argparse would take them as missing at the first option.
+            return parser.parse_intermixed_args(rest, into)
+        return parser.parse_args(rest, into)
 
 
 def parse_dataclasses(parser: Any, words: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -72,14 +79,39 @@ def parse_dataclasses(parser: Any, words: Sequence[str] | None = None) -> tuple[
     add_config_option(parser)
     rest = _prepared(parser, words)
     try:
-        *found, left = parser.parse_args_into_dataclasses(
-            rest, return_remaining_strings=True, look_for_args_file=False
-        )
+        with _explained(parser):
+            *found, left = parser.parse_args_into_dataclasses(
+                rest, return_remaining_strings=True, look_for_args_file=False
+            )
     except (ValueError, TypeError) as error:
         parser.error(str(error))
     if left:
         parser.error(f"unknown words: {' '.join(left)}. Every value follows its option.")
     return tuple(found)
+
+
+@contextmanager
+def _explained(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End the program on a value that an option cannot have, with what may have been meant and without the usage, which hides it."""
+    before, parser.exit_on_error = parser.exit_on_error, False
+    try:
+        yield
+    except argparse.ArgumentError as error:
+        action = next(
+            (one for one in parser._actions if argparse.ArgumentError(one, "").argument_name == error.argument_name),
+            None,
+        )
+        given = error.message.partition("'")[2].partition("'")[0]
+        if action is None or not error.message.startswith("invalid"):
+            parser.error(str(error))
+        _refuse(parser, " ".join(filter(None, (f"{error}.", cure(action, given)))))
+    finally:
+        parser.exit_on_error = before
+
+
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """As `parser.error`, with the way to the help in place of the usage."""
+    parser.exit(2, f"{parser.prog}: error: {message}\n{parser.prog} --help lists the options.\n")
 
 
 def _prepared(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> list[str]:
@@ -96,7 +128,7 @@ def _prepared(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> l
         for file in files:
             take_values(parser, file)
     except ValueError as error:
-        parser.error(str(error))
+        _refuse(parser, str(error))
     return rest
 
 
@@ -106,7 +138,28 @@ def _refuse_unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> No
     if unknown := [flag for flag in said if flag not in known]:
         near = {flag: nearest(flag, [name for name in known if name[:2] == "--"]) for flag in unknown}
         found = "; ".join(flag + (f", did you mean {near[flag]}?" if near[flag] else "") for flag in unknown)
-        parser.error(f"unknown option: {found}\n{parser.prog} --help explains all options.")
+        if not all(near.values()):
+            found += f"\n{_option_list(parser)}"
+        _refuse(parser, f"unknown option: {found}")
+
+
+def _option_list(parser: argparse.ArgumentParser) -> str:
+    """The names of the options, in a few lines."""
+    names = [
+        action.option_strings[-1]
+        for action in parser._actions
+        if action.option_strings and action.help != argparse.SUPPRESS
+    ]
+    return "\n".join(
+        textwrap.wrap(
+            f"Options: {' '.join(names)}",
+            119,
+            max_lines=OPTION_LINES,
+            placeholder=" ...",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )
 
 
 def _without_config(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -127,5 +127,34 @@ def test_unknown_options_are_named_beside_those_there_are(capsys):
         main(["report", "run", "--treshold", "1", "--output_dir", "x"])
     error = capsys.readouterr().err
     assert caught.value.code == 2
-    assert "[--thresholds THRESHOLDS" in error
-    assert "unknown option: --treshold, did you mean --thresholds?; --output_dir, did you mean --output-dir?" in error
+    assert error == (
+        "hf-smoothing report: error: unknown option: --treshold, did you mean --thresholds?; --output_dir, did you mean --output-dir?\n"
+        "hf-smoothing report --help lists the options.\n"
+    )
+
+
+def test_the_options_are_listed_where_none_is_near(capsys):
+    with pytest.raises(SystemExit):
+        main(["certify", "m", "d", "--zzzz", "1"])
+    first, *options, last = capsys.readouterr().err.splitlines()
+    assert first == "hf-smoothing certify: error: unknown option: --zzzz" and last.endswith("lists the options.")
+    assert len(options) <= 6 and options[0].startswith("Options: ")
+    assert {"--sigma", "--output-dir", "--config"} <= set(" ".join(options).split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cerfity"], "Did you mean certify?"),
+        (["certify", "m", "d", "--mode", "sequential"], "Did you mean targets? Records call it sequential."),
+        (["certify", "m", "d", "--mode", "curv"], "Did you mean curve?"),
+        (["certify", "m", "d", "--n", "1e3"], "argument --n: invalid int value: '1e3'. Write 1000 or 1_000."),
+        (["certify", "m", "d", "--n", "2.5"], "invalid int value: '2.5'. Write a whole number."),
+        (["certify", "m", "d", "--sigma", "wide"], "invalid float value: 'wide'.\n"),
+    ],
+)
+def test_a_mistyped_value_is_answered_with_what_was_meant(words, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and said in error and error.count("\n") == 2
