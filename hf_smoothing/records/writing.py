@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hf_smoothing.records.json_files import differences
+from hf_smoothing.records.causes import causes
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, RunError, read_settings
 
 
@@ -67,7 +67,7 @@ class RunWriter:
     def _settle(self, settings: dict[str, Any]) -> None:
         file = self.path / RUN_FILE
         if file.exists():
-            if differing := differences(_deciding(read_settings(self.path)), _deciding(settings)):
+            if differing := causes(_deciding(read_settings(self.path)), _deciding(settings)):
                 raise RunError(
                     f"{self.path} holds a run with other settings, so it cannot be resumed with these: "
                     f"{'; '.join(differing)}. Use the same settings, or another output folder."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from hf_smoothing import statistics
@@ -91,6 +91,41 @@ def comparable(runs: Iterable[Run]) -> dict[Conditions, list[Run]]:
     for run in runs:
         groups.setdefault(Conditions.of(run), []).append(run)
     return groups
+
+
+_WORDS = {"data": "data set", "content": "images", "num_images": "number of images", "label_aware": "label-aware"}
+
+
+def differing(groups: Mapping[Conditions, Sequence[Run]]) -> str:
+    """In what the conditions of groups differ, such as "alpha: 0.001 / 0.01; n: 100 / 1000", in their order."""
+    facts = [_facts(common) for common in groups]
+    keys = dict.fromkeys(key for one in facts for key in one)
+    parts = []
+    for key in keys:
+        values = list(dict.fromkeys(_shown_fact(one.get(key)) for one in facts))
+        if len(values) > 1:
+            parts.append(f"{key}: {' / '.join(values[:4])}{' / ...' if len(values) > 4 else ''}")
+    return "; ".join(filter(None, [*parts, _other_labels([runs[0] for runs in groups.values()])]))
+
+
+def _facts(common: Conditions) -> dict[str, Any]:
+    named = {one.name: getattr(common, one.name) for one in fields(common) if one.name not in ("draws", "content")}
+    words = {_WORDS.get(key, key.replace("_", " ")): value for key, value in named.items()}
+    return words | dict(common.draws) | {"images": common.content[:8]}
+
+
+def _shown_fact(value: Any) -> str:
+    text = "not stated" if value in (None, "", "None", ()) else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _other_labels(runs: Sequence[Run]) -> str:
+    """The first image that two runs have with different labels."""
+    for index in sorted(set.intersection(*(set(run.rows) for run in runs))):
+        labels = dict.fromkeys(run.rows[index].get("label") for run in runs)
+        if len(labels) > 1 and None not in labels:
+            return f"labels of idx {index}: {' / '.join(map(str, labels))}"
+    return ""
 
 
 def _data(run: Run) -> tuple[str, str]:

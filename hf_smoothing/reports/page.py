@@ -10,7 +10,7 @@ from hf_smoothing.records import RUN_FILE, Run, RunError, check_writable, read_r
 from hf_smoothing.records.reading import MOST_NAMED
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
-from hf_smoothing.reports.grouping import Conditions, beyond, comparable, default_thresholds, note
+from hf_smoothing.reports.grouping import Conditions, beyond, comparable, default_thresholds, differing, note
 from hf_smoothing.reports.images import PixelsOf
 from hf_smoothing.reports.measured import Measured, measure
 from hf_smoothing.reports.published import logs_in, read_published_log
@@ -98,7 +98,7 @@ def report(
     parts, for_page = [], []
     if len(groups) > 1:
         parts.append(
-            f"These runs differ in data, draws or rule, so they are shown in {len(groups)} tables that must not be compared."
+            f"These runs differ, so they are shown in {len(groups)} tables that must not be compared: {differing(groups)}."
         )
     for number, (common, members) in enumerate(groups.items(), start=1):
         measured = [measure(run, thresholds, called.get(id(run))) for run in members]

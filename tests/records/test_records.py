@@ -65,6 +65,26 @@ def test_every_difference_is_named(tmp_path):
         RunWriter(tmp_path, {**SETTINGS, "sigma": 1.0, "rule": {"name": "fixed-n", "n": 7}})
 
 
+def test_causes_come_first_and_hide_what_follows_from_them(tmp_path):
+    def settings(sigma, images, digit):
+        return {
+            "dataset": {"id": "toys", "max_images": images, "sha256": digit * 64},
+            "model": {"weights_sha256": digit * 64},
+            "num_images": images,
+            "rule": {"targets": [sigma * step for step in range(40)]},
+            "sigma": sigma,
+            "total_variation": sigma / 1e9,
+        }
+
+    write(tmp_path, [], settings=settings(0.5, 20, "a"))
+    with pytest.raises(RunError) as caught:
+        RunWriter(tmp_path, settings(1.0, 40, "b"))
+    said = str(caught.value).partition("with these: ")[2]
+    assert said.startswith("dataset.max_images was 20, is 40; rule.targets was [0.0, 0.5, ")
+    assert "; sigma was 0.5, is 1.0; model.weights_sha256 was aaaaaaaa, is bbbbbbbb. Use the same settings" in said
+    assert len(said) < 350 and "total_variation" not in said and "dataset.sha256" not in said
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -1,0 +1,41 @@
+"""In what the settings of two runs differ, for a person: causes first, without what follows from them, and hashes short."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hf_smoothing.records.json_files import differences
+
+
+_CHOICE = ("dataset.id", "dataset.config", "dataset.split", "dataset.stride", "dataset.max_images")
+FOLLOWS = {
+    "total_variation": ("sigma", "noise_kind", "resolution"),
+    "noise_dtype": ("noise_kind",),
+    "noise_drawn_by": ("noise_kind", "device_kind"),
+    "threat_model": ("noise_kind",),
+    "num_images": _CHOICE,
+    "dataset.sha256": (*_CHOICE, "num_images", "resolution"),
+    "dataset.stream_sha256": (*_CHOICE, "num_images"),
+    "rule.looks": ("rule.n", "rule.name"),
+}
+"""Settings -> those of which one that differs explains them."""
+LONGEST = 60
+"""Characters of a value that are shown."""
+
+
+def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What decides the differences of two settings, in words.
+
+    >>> causes({"dataset": {"sha256": "0" * 64}, "sigma": 0.5, "total_variation": 1e-9}, {"dataset": {"sha256": "1" * 64}, "sigma": 1.0})
+    ['sigma was 0.5, is 1.0', 'dataset.sha256 was 00000000, is 11111111']
+    """
+    found = {text.partition(" was ")[0]: text for text in differences(before, now)}
+    deciding = [key for key in found if not any(cause in found for cause in FOLLOWS.get(key, ()))]
+    return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
+
+
+def _short(text: str) -> str:
+    text = re.sub(r"'([0-9a-f]{8})[0-9a-f]{56}'", r"\1", text)
+    return re.sub(rf"\[([^\]]{{{LONGEST}}})[^\]]+\]", r"[\1...]", text)
