@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing card`."""
     from hf_smoothing.records import check_writable, read_run
-    from hf_smoothing.reports.card import check_finished, write_card
+    from hf_smoothing.reports.card import check_finished, results_in, write_card
 
     if not args.model.exists():
         raise ValueError(f"{args.model} does not exist, and the folder of a model is wanted. Check the spelling.")
@@ -49,8 +49,13 @@ def run(args: argparse.Namespace) -> int:
         check_finished(one)
     _check_model(args.model, runs)
     runs = _with_dataset(runs, args.dataset)
+    before = results_in(args.model)
     written = write_card(args.model, runs, name=args.name, thresholds=args.thresholds, benchmark=args.benchmark)
     print(f"Written from {len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(map(str, written))}.")
+    if before and before != (now := results_in(args.model)):
+        print(
+            f"Replaces results of {', '.join(before)} by {', '.join(now)}. For both in one card name the runs of both."
+        )
     return 0
 
 

@@ -146,7 +146,8 @@ def class_map(
         found |= {number: (number, "by number") for number in rest if number < len(model_names)}
     else:
         found |= match_names(names, model_names, rest, hand.values() if ordered else None)
-    _check_all(names, model_names, [n for n in rest if n not in found and (present is None or n in present)], way)
+    lost = [n for n in rest if n not in found and (present is None or n in present)]
+    _check_all(names, model_names, lost, way, mapped=bool(hand))
     pairs = [found.get(number, (None, "by name")) for number in range(len(names))]
     return ClassMap(tuple(names), model_names, tuple(target for target, _ in pairs), tuple(how for _, how in pairs))
 
@@ -233,14 +234,16 @@ def _class_number(value: Any, names: Sequence[str] | None, whose: str) -> int:
     return number
 
 
-def _check_all(names: Sequence[str], model_names: Sequence[str], lost: Sequence[int], way: Labels) -> None:
+def _check_all(
+    names: Sequence[str], model_names: Sequence[str], lost: Sequence[int], way: Labels, mapped: bool
+) -> None:
     if not lost:
         return
     missing = [names[number] for number in lost]
     against = f"({len(names)} classes in the data set, {len(model_names)} in the model)"
     if way == "by-number":
         raise ValueError(
-            f"The model has {len(model_names)} classes, so there is none for {_few(missing)} {against}. Pass label_map={{...}}, or use the data "
+            f"The model has {len(model_names)} classes, so there is none for {_few(missing)} {against}. {'Add them to `label_map`' if mapped else 'Pass label_map={...}'}, or use the data "
             "set that the model was trained on."
         )
     twice = [name for name in missing if sum(plain(name) == plain(other) for other in model_names) > 1]
@@ -248,6 +251,11 @@ def _check_all(names: Sequence[str], model_names: Sequence[str], lost: Sequence[
         raise ValueError(
             f"Class names of the data set do not match the model's: {_few(twice)} stand several times in the model {against}. Pass "
             "label_map={...} with the numbers of the model's classes, or labels='by-number' to take the data set's numbers as they are."
+        )
+    if mapped:
+        raise ValueError(
+            f"`label_map` does not map {_few(missing)}, and the model has no class of that name {against}. Add them to the map; the model's classes "
+            f"are {_few(model_names)}."
         )
     raise ValueError(
         f"Class names of the data set do not match the model's: {_few(missing)} are not among {_few(model_names)} {against}. Pass "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -184,6 +185,14 @@ def write_card(
         written[-1].write_text(listed, encoding="utf-8")
     card.save(page)
     return written
+
+
+def results_in(folder: Path) -> list[str]:
+    """What the results in the card of a model are of, such as "24 images of toys test"; empty without a card or results."""
+    page = folder / "README.md"
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    place = text.partition(f"<!-- table {PLACE} -->")[2].partition("<!-- end -->")[0]
+    return list(dict.fromkeys(re.findall(r"; ([0-9]+ images of .+?) \([0-9a-f]{8}\)", place)))
 
 
 def is_wrapped(folder: Path) -> bool:

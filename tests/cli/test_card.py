@@ -42,6 +42,15 @@ def test_a_card_is_written_and_the_command_again_changes_nothing(place, capsys):
     assert (place / "mine" / "README.md").read_text() == text
 
 
+def test_results_that_are_replaced_are_named(place, capsys):
+    assert card(place, "--dataset", "ada/toys") == 0
+    assert card(place, "--dataset", "ada/toys") == 0
+    assert "Replaces" not in capsys.readouterr().out
+    assert card(place) == 0
+    said = capsys.readouterr().out
+    assert "Replaces results of 6 images of ada/toys test by 6 images of some/folder test. For both" in said
+
+
 def test_a_run_of_other_weights_is_refused(place, capsys):
     smoothed(seed=1).save_pretrained(place / "other")
     assert card(place, model="other") == 1

@@ -60,6 +60,9 @@ def test_a_label_map_by_hand(tmp_path, capsys):
     assert certify(made, images, tmp_path / "run") == 1
     assert "['kranich'] are not among" in (error := capsys.readouterr().err)
     assert "Pass --label-map FILE" in error and "--labels by-number" in error and "label_map" not in error
+    (tmp_path / "map.json").write_text(json.dumps({"tench": 2}))
+    assert certify(made, images, tmp_path / "run", "--label-map", tmp_path / "map.json") == 1
+    assert "--label-map does not map ['kranich']" in capsys.readouterr().err
     (tmp_path / "map.json").write_text(json.dumps({"kranich": 1}))
     assert certify(made, images, tmp_path / "run", "--label-map", tmp_path / "map.json") == 0
     assert labels(tmp_path / "run") == [1, 2, 2]

@@ -75,6 +75,18 @@ def test_other_names_are_refused_and_named():
         align_labels(NAMES, model_map("cat", "dog", "frog"))
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, r"`label_map` does not map \['eel'\], and the model has no class of that name .* Add them to the map"),
+        ("by-number", r"there is none for \['eel'\] .*\. Add them to `label_map`, or use"),
+    ],
+)
+def test_what_a_map_by_hand_lacks_is_named(labels, message):
+    with pytest.raises(ValueError, match=message):
+        align_labels(NAMES, model_map("cat", "dog"), labels=labels, label_map={NAMES[0]: "dog"})
+
+
 def test_names_that_are_not_unique_are_refused():
     with pytest.raises(ValueError, match=r"\['cat', 'cat'\] stand several times in the model"):
         align_labels(["cat", "dog", "cat"], model_map("cat", "Cat", "dog"))
