@@ -32,7 +32,13 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ['sigma was 0.5, is 1.0', 'dataset.sha256 was 00000000, is 11111111']
     """
     found = {text.partition(" was ")[0]: text for text in differences(before, now)}
-    deciding = [key for key in found if not any(cause in found for cause in FOLLOWS.get(key, ()))]
+    follows = dict(FOLLOWS)
+    if {
+        "dataset.sha256",
+        "dataset.stream_sha256",
+    } <= found.keys():  # one is a stream, the other is not, which the choice of images does not say
+        del follows["dataset.sha256"], follows["dataset.stream_sha256"]
+    deciding = [key for key in found if not any(cause in found for cause in follows.get(key, ()))]
     return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
 
 

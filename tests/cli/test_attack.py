@@ -76,7 +76,7 @@ def test_what_the_run_does_not_name_is_asked_for(place, capsys):
 
 def test_mistakes_are_explained(place, capsys):
     assert command("attack", place / "nowhere") == 1
-    assert "is not a run folder" in capsys.readouterr().err
+    assert "nowhere does not exist" in capsys.readouterr().err
     assert certify(place) == 0
     capsys.readouterr()
     for options, words in (

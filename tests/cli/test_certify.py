@@ -112,7 +112,7 @@ def test_a_run_that_was_cut_off_is_resumed_to_the_same_rows(model, images, tmp_p
         ({"n0": "6"}, "rule.n0 was 5, is 6"),
         ({"options": ["--seed", "1"]}, "seed was 0, is 1"),
         ({"options": ["--alpha", "0.01"]}, "alpha was 0.001, is 0.01"),
-        ({"options": ["--max-images", "4"]}, "num_images was 6, is 4"),
+        ({"options": ["--max-images", "4"]}, "with these: dataset.max_images was None, is 4. Use"),
         ({"options": ["--stride", "2"]}, "dataset.stride was 1, is 2"),
         ({"options": ["--dtype", "bfloat16"]}, "dtype was 'float32', is 'bfloat16'"),
         ({"options": ["--channels-last"]}, "channels_last was False, is True"),
