@@ -7,7 +7,8 @@ has learnt about noise survives a light finetuning; a network that never saw noi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from datasets import load_dataset
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, set_seed
+from transformers.utils import logging
 
 from hf_smoothing.certification import certify_dataset
 from hf_smoothing.data import PixelDataset
@@ -32,6 +34,20 @@ TITLES = {
     "resnet-clean-small": "clean backbone",
     SCRATCH: "no pretraining",
 }
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' bars of loading and its note that a new head replaces the old one, which would hide the story; then as before."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def demo(

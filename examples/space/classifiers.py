@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from datasets import load_dataset
-from transformers.utils import logging
 
 from hf_smoothing import PixelDataset, SmoothedClassifier
-from hf_smoothing.demo import finetuned
+from hf_smoothing.demo import finetuned, quiet_loading
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,12 +24,13 @@ SIGMAS = (0.25, 0.5, 1.0)
 """Noise levels that the robust classifier was trained for."""
 
 
+@quiet_loading()
 def load_robust() -> SmoothedClassifier:
     """The classifier whose backbone saw a mixture of noise: weights of the repository."""
-    logging.disable_progress_bar()
     return _loaded(ROBUST)
 
 
+@quiet_loading()
 def load_clean(folder: Path = CLEAN, epochs: float = 8) -> SmoothedClassifier:
     """The classifier that never saw noise; trained where the folder is missing, which takes a minute.
 
@@ -40,7 +40,6 @@ def load_clean(folder: Path = CLEAN, epochs: float = 8) -> SmoothedClassifier:
         folder: Where it is kept for the next start.
         epochs: Epochs of the finetuning.
     """
-    logging.disable_progress_bar()
     if not folder.exists():
         _train_clean(folder, epochs)
     return _loaded(folder)
@@ -56,7 +55,6 @@ def _loaded(folder: Path) -> SmoothedClassifier:
 
 def _train_clean(folder: Path, epochs: float) -> None:
     data = load_dataset(str(DATA), split="train")
-    logging.set_verbosity_error()  # the note that a new head replaces the old one
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Renamed in the end: a start that is interrupted leaves nothing that looks finished.
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

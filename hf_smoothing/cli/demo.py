@@ -38,23 +38,19 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing demo`."""
-    from transformers.utils import logging
-
     from hf_smoothing.cli.places import check_places
-    from hf_smoothing.demo import SCRATCH, demo
+    from hf_smoothing.demo import SCRATCH, demo, quiet_loading
     from hf_smoothing.demo import __doc__ as story
     from hf_smoothing.sample import sample_backbone, sample_images
 
-    # Loading bars and the note that a new head replaces the old one would hide the story.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     output = args.output_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     check_places(output, args.dataset, *(args.backbones or ()))
     print(str(story).split("\n\n", 1)[1])
-    table = demo(
-        args.backbones or [sample_backbone(), SCRATCH], args.dataset or sample_images(), output,
-        sigmas=args.sigmas, max_images=args.max_images, n=args.n, alpha=args.alpha, epochs=args.epochs, seed=args.seed,
-    )  # fmt: skip
+    with quiet_loading():
+        table = demo(
+            args.backbones or [sample_backbone(), SCRATCH], args.dataset or sample_images(), output,
+            sigmas=args.sigmas, max_images=args.max_images, n=args.n, alpha=args.alpha, epochs=args.epochs, seed=args.seed,
+        )  # fmt: skip
     print(f"\n{table}")
     if args.max_images < FEW_IMAGES or args.n < FEW_DRAWS or args.epochs < 1:
         print(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from datasets import load_dataset
+from transformers.utils import logging
 
 import hf_smoothing
 from hf_smoothing import demo, sample
@@ -32,6 +33,16 @@ def test_from_the_sample_in_an_empty_folder(tmp_path, monkeypatch, capsys):
         f"{name}-sigma{sigma}" for name in ("resnet-mixture-small", "scratch") for sigma in ("0.25", "0.5")
     ]
     assert all(len(read_run(run).rows) == 2 for run in runs)
+
+
+def test_what_the_demo_keeps_quiet_speaks_afterwards(tmp_path):
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with pytest.raises(ZeroDivisionError), demo.quiet_loading():
+        assert logging.get_verbosity() == logging.ERROR and not logging.is_progress_bar_enabled()
+        raise ZeroDivisionError
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    assert main(["demo", *QUICK, "--sigmas", "0.25", "--output-dir", str(tmp_path / "demo")]) == 0
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 def test_no_epochs_are_refused(tmp_path, capsys):
