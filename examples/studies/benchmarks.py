@@ -22,13 +22,26 @@ def rebuild(docs: Path) -> None:
     Raises:
         ValueError: If a page has no place for its table.
     """
-    for subject, name, made in (
-        ("certification", "certification figures", certification),
-        ("interval", "interval covering", covering),
+    for subject, name, made, results in (
+        ("certification", "certification figures", certification, "certification"),
+        ("interval", "interval covering", covering, "interval"),
+        ("interval", "losses steps", steps, "linf_frontier"),
     ):
         page = docs / f"{subject}.md"
-        body = made(read_json(docs / "results" / f"{subject}.json") or {})
+        body = made(read_json(docs / "results" / f"{results}.json") or {})
         page.write_text(fill_one(page.read_text(encoding="utf-8"), name, body, page), encoding="utf-8")
+
+
+def steps(measured: dict[str, Any]) -> str:
+    """What a training step of each loss costs."""
+    about = measured["step_cost"]
+    rows = [
+        [name, f"{ratio:.2f}", f"{min(about['ratios'][name]):.2f} to {max(about['ratios'][name]):.2f}"]
+        for name, ratio in about["value"].items()
+    ]
+    return markdown_table(
+        ["loss", "step over that of the fixed radius", f"of {len(about['ratios']['fixed radius'])} rounds"], rows
+    )
 
 
 def covering(measured: dict[str, Any]) -> str:

@@ -56,6 +56,7 @@ def source(docs: Path, page: str, name: str) -> tuple[str, str]:
     own = {
         "adaptive": ("`results/interval.json`", "`examples/adaptive_certified_training.py`, as the page calls it"),
         "interval": ("`results/interval.json`", "`tests/benchmarks/interval_covering.py`"),
+        "losses": ("`results/linf_frontier.json`", "`tests/benchmarks/interval_losses.py`"),
         "certification": ("`results/certification.json`", "`make bench-certification`"),
         "hardware": (
             "`results/hardware.json` (noted by hand from the logs of `make gpu` stages), `results/certification.json`, the rows of `resnet-mixture-cifar10`",
