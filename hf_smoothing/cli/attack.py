@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_smoothing.cli.options import add_data_options, data_choice
+from hf_smoothing.cli.options import add_data_options
 
 
 def add(commands: Any) -> None:
@@ -29,8 +29,8 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing attack`."""
     from hf_smoothing.attack_run import attack_run, summary, write_summary
+    from hf_smoothing.cli.recorded import load_recorded, recorded_choice
     from hf_smoothing.data.opening import open_pixels
-    from hf_smoothing.models.loading import load_classifier
     from hf_smoothing.records import check_writable, read_run
 
     run = read_run(args.certified)
@@ -39,17 +39,8 @@ def run(args: argparse.Namespace) -> int:
     for key, known in named.items():
         if (getattr(args, key) or known) is None:
             raise ValueError(f"{args.certified} does not name its {key}. Pass --{key}.")
-    _, height, width = run.settings["resolution"]
-    size = args.size or (height if height == width else None)
-    model = load_classifier(
-        args.model or named["model"], sigma=run.settings.get("sigma", 0.25), size=size, device=args.device
-    )
-    known = run.settings.get("dataset", {})
-    choice = data_choice(args)
-    choice.dataset, choice.split = args.dataset or named["dataset"], args.split or known.get("split") or "test"
-    if args.dataset is None:
-        choice.dataset_config = args.dataset_config or known.get("config")
-        choice.image_column = args.image_column or known.get("image_column")
+    model = load_recorded(args.model or named["model"], run, size=args.size, device=args.device)
+    choice = recorded_choice(args, run)
     # An attack needs no labels, so that they need not be matched again; where the caller names them they are.
     labelled = any(option is not None for option in (choice.label_column, choice.labels, choice.label_map))
     dataset = open_pixels(choice, model, model.config.id2label, labelled=labelled)

@@ -62,17 +62,16 @@ def run(args: argparse.Namespace) -> int:
 def _check_model(folder: Path, runs: list[Any]) -> None:
     """Refuse runs of other weights than those in the folder, or of the same with pixels prepared in another way."""
     from hf_smoothing.certification.identity import classifier_identity
+    from hf_smoothing.cli.recorded import load_recorded, recorded_size
     from hf_smoothing.cli.resolution import preprocessing_facts
-    from hf_smoothing.models.loading import load_classifier
     from hf_smoothing.records import RunError, differences
     from hf_smoothing.reports.card import check_same_weights
 
     known: dict[Any, tuple[dict[str, Any], dict[str, Any]]] = {}
     for one in runs:
-        _, height, width = one.settings["resolution"]
-        size = height if height == width else None
+        size = recorded_size(one)
         if size not in known:  # the weights are the same for any sigma
-            model = load_classifier(str(folder), sigma=one.settings.get("sigma") or 0.25, size=size, device="cpu")
+            model = load_recorded(str(folder), one, device="cpu")
             known[size] = classifier_identity(model), preprocessing_facts(model.config)
         identity, preprocessing = known[size]
         check_same_weights(one, identity["weights_sha256"], identity["weights_dtype"], str(folder))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_smoothing.cli.options import add_data_options, data_choice
+from hf_smoothing.cli.options import add_data_options
 from hf_smoothing.cli.parsing import add_switch
 
 
@@ -54,21 +54,17 @@ def run(args: argparse.Namespace) -> int:
 def _pixels_of(args: argparse.Namespace) -> PixelsOf:
     """Pixels of a run's images from the data set; what a run knows of it need not be said again."""
     from hf_smoothing.certification.rows import recorded_pixels
+    from hf_smoothing.cli.recorded import load_recorded, recorded_choice
     from hf_smoothing.data.opening import open_pixels
-    from hf_smoothing.models.loading import load_classifier
 
     opened: dict[Path, Any] = {}
 
     def pixels(run: Any, index: int) -> Any:
         if run.path not in opened:
-            known, choice = run.settings.get("dataset", {}), data_choice(args)
-            choice.split = args.split or known.get("split") or "test"
-            choice.dataset_config = args.dataset_config or known.get("config")
-            choice.image_column = args.image_column or known.get("image_column")
-            size = tuple(run.settings["resolution"][1:])
+            framed = tuple(run.settings["resolution"][1:])
             if args.model is not None:
-                size = load_classifier(args.model, sigma=run.settings.get("sigma", 0.25), size=None, device="cpu")
-            opened[run.path] = open_pixels(choice, size, labelled=False)
+                framed = load_recorded(args.model, run, device="cpu")
+            opened[run.path] = open_pixels(recorded_choice(args, run), framed, labelled=False)
         return recorded_pixels(opened[run.path], run, index).numpy()
 
     return pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
@@ -95,6 +96,16 @@ def test_the_page_shows_the_images_of_the_data_set(tmp_path):
     counted = re.findall(r"value='(\w+)' checked> \1 \((\d+)\)", page)
     assert sum(int(count) for _, count in counted) == 4
     assert all(page.count(f"<tr data-outcome='{kind}'>") == int(count) for kind, count in counted)
+
+
+def test_the_configuration_of_a_run_is_not_asked_of_another_data_set(tmp_path):
+    """The same images in a folder, where the run read them from a data set with configurations and a column of its own."""
+    run, data = certified(tmp_path)
+    record = json.loads((run / "run.json").read_text())
+    record["dataset"] |= {"id": "owner/data", "config": "plain", "image_column": "img"}
+    (run / "run.json").write_text(json.dumps(record))
+    assert main(["report", str(run), "--html", "--dataset", str(data), "--output-dir", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "report.html").read_text().count("class='thumbnail'") == 4
 
 
 def test_other_images_are_not_shown_for_those_of_the_run(tmp_path, capsys):

@@ -1,0 +1,43 @@
+"""The model and the data set of a run again, as its record says; what a command line says goes before it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hf_smoothing.cli.options import data_choice
+from hf_smoothing.data.choice import DataChoice
+from hf_smoothing.records import Run
+
+
+def recorded_choice(args: argparse.Namespace, run: Run) -> DataChoice:
+    """Which data set to open for the images of a run; configuration and column are those of the run where the data set is its own."""
+    known, choice = run.settings.get("dataset", {}), data_choice(args)
+    choice.dataset = args.dataset or known.get("id")
+    choice.split = args.split or known.get("split") or "test"
+    if choice.dataset == known.get("id"):
+        choice.dataset_config = args.dataset_config or known.get("config")
+        choice.image_column = args.image_column or known.get("image_column")
+    return choice
+
+
+def recorded_size(run: Run) -> int | None:
+    """The certified resolution as one number, None where images are not square."""
+    _, height, width = run.settings["resolution"]
+    return int(height) if height == width else None
+
+
+def load_recorded(path: str, run: Run, *, size: int | None = None, device: str | None = None) -> Any:
+    """A classifier with the noise level and resolution of a run.
+
+    Args:
+        path: Hub id or folder.
+        run: The run.
+        size: Another certified resolution.
+        device: As in `load_classifier`.
+    """
+    from hf_smoothing.models.loading import load_classifier
+
+    # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
+    sigma = run.settings.get("sigma") or 0.25
+    return load_classifier(path, sigma=sigma, size=size or recorded_size(run), device=device)
