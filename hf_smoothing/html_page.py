@@ -41,8 +41,26 @@ def picture(figure: Any, caption: str) -> str:
     """A figure of matplotlib inside the page; the caption is also what is read aloud."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    return f'<figure><img alt="{html.escape(caption)}" src="{_embedded(buffer)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+
+
+def png_uri(pixels: NDArray[np.uint8], largest: int | None = None) -> str:
+    """An image inside the page, as PNG.
+
+    Args:
+        pixels: (channels, height, width), one or three channels.
+        largest: Longest side that is kept; all by default.
+    """
+    shown = Image.fromarray(pixels.squeeze(0) if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    if largest is not None:
+        shown.thumbnail((largest, largest))
+    buffer = io.BytesIO()
+    shown.save(buffer, format="PNG")
+    return _embedded(buffer)
+
+
+def _embedded(png: io.BytesIO) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
 def thumbnail(pixels: NDArray[np.uint8], size: int = 64) -> str:
@@ -52,12 +70,7 @@ def thumbnail(pixels: NDArray[np.uint8], size: int = 64) -> str:
         pixels: (channels, height, width), one or three channels.
         size: Longest side that is kept; the page shows it 64 px wide.
     """
-    shown = Image.fromarray(pixels.squeeze(0) if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-    shown.thumbnail((size, size))
-    buffer = io.BytesIO()
-    shown.save(buffer, format="PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f"<img class='thumbnail' alt='' src='data:image/png;base64,{data}'>"
+    return f"<img class='thumbnail' alt='' src='{png_uri(pixels, size)}'>"
 
 
 _PAGE = """<!doctype html>

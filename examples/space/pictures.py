@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import warnings
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_smoothing import Framing, PixelDataset
+from hf_smoothing.html_page import png_uri
 
 
 MOST_PIXELS = 50_000_000
@@ -121,6 +121,4 @@ def data_uri(pixels: Tensor) -> str:
     """
     if pixels.is_floating_point():
         pixels = (pixels.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="png")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return png_uri(pixels.numpy())

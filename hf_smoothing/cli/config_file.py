@@ -28,8 +28,8 @@ def take_values(parser: argparse.ArgumentParser, file: str) -> None:
     for name, (key, value) in _by_plain_name(file, read_config(file)).items():
         if name not in known:
             near = nearest(name, known)
-            cure = f"Did you mean `{near}`?" if near else f"The options are {', '.join(known)}."
-            raise ValueError(f"{file}: `{key}` is no option of {parser.prog}. {cure}")
+            instead = f"Did you mean `{near}`?" if near else f"The options are {', '.join(known)}."
+            raise ValueError(f"{file}: `{key}` is no option of {parser.prog}. {instead}")
         action = known[name]
         try:
             action.default = _converted(action, value)

@@ -152,6 +152,11 @@ def class_map(
     return ClassMap(tuple(names), model_names, tuple(target for target, _ in pairs), tuple(how for _, how in pairs))
 
 
+def has_names(model_names: Sequence[str]) -> bool:
+    """Whether the classes of a model are called otherwise than LABEL_0, LABEL_1, ... in order."""
+    return any(name != f"LABEL_{index}" for index, name in enumerate(model_names))
+
+
 def _model_names(id2label: Mapping[int, str]) -> tuple[str, ...]:
     by_number = {int(index): str(name) for index, name in id2label.items()}  # JSON keeps the numbers as text
     if sorted(by_number) != list(range(len(by_number))):
@@ -177,7 +182,7 @@ def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) 
     Raises:
         ValueError: If the model has no names, and numbers in the data set's names are not its numbers.
     """
-    if any(name != f"LABEL_{index}" for index, name in enumerate(model_names)) or not rest:
+    if has_names(model_names) or not rest:
         return "by-name"
     numbers = numbers_of(names)
     bare = numbers is not None and all(number_of(name) is not None for name in names)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hf_smoothing.data.framing import Framing, framing_of_settings, parse_filter, parse_framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
+from hf_smoothing.data.labels import has_names
 from hf_smoothing.preprocessing import Preprocessing
 
 
@@ -52,8 +53,7 @@ def named_classes(source: PixelSource) -> dict[int, str] | None:
         source: As in `framing_of`.
     """
     known = getattr(getattr(source, "config", source), "id2label", None) or {}
-    generic = all(name == f"LABEL_{number}" for number, name in known.items())
-    return None if generic else dict(known)
+    return dict(known) if has_names([known[number] for number in sorted(known)]) else None
 
 
 def framing_of(source: PixelSource) -> Framing:

@@ -76,8 +76,9 @@ def outcome(row: Row) -> str:
 
 
 def _line(run: Run, row: Row, kind: str, pixels_of: PixelsOf | None) -> str:
-    known = pixels_of is not None and "image_sha256" in row  # a published log does not say which image it was
-    picture = f"{thumbnail(pixels_of(run, row['index']))} " if known and pixels_of else ""
+    picture = ""
+    if pixels_of is not None and "image_sha256" in row:  # a published log does not say which image it was
+        picture = f"{thumbnail(pixels_of(run, row['index']))} "
     answer = "-" if kind == "abstained" else row["prediction"]
     cells = [row.get("label", "-"), answer, statistics.round_down(row["radius"]), kind, row.get("draws", "-")]
     rest = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)

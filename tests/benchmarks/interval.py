@@ -40,6 +40,14 @@ def step_seconds(
     return time.perf_counter() - began
 
 
+def network_and_images(args: argparse.Namespace, count: int) -> tuple[SmoothedClassifier, torch.Tensor, torch.Tensor]:
+    """The network of the command line, in eval mode, the first test images in [0, 1], and their labels."""
+    torch.set_num_threads(args.threads)
+    model = SmoothedClassifier.from_pretrained(args.model).eval()
+    data = PixelDataset(load_dataset(args.dataset, split="test").select(range(count)), model.config.size).decode()
+    return model, data.pixels.float() / 255, data.labels
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -50,12 +58,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    model = SmoothedClassifier.from_pretrained(args.model).eval()
-    data = PixelDataset(
-        load_dataset(args.dataset, split="test").select(range(args.images)), model.config.size
-    ).decode()
-    pixels, labels = data.pixels.float() / 255, data.labels
+    model, pixels, labels = network_and_images(args, args.images)
     command = f"python tests/benchmarks/interval.py {args.model} --dataset path/to/{Path(args.dataset).name} --largest {args.largest} --steps {args.steps} --pairs {args.pairs} --images {args.images} --threads {args.threads}"  # fmt: skip
 
     ratios = []

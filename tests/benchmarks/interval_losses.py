@@ -12,12 +12,9 @@ import statistics
 from functools import partial
 from pathlib import Path
 
-import torch
-from datasets import load_dataset
-from interval import step_seconds
+from interval import network_and_images, step_seconds
 from results import record
 
-from hf_smoothing import PixelDataset, SmoothedClassifier
 from hf_smoothing.interval.objectives import adaptive_interval, cc_ibp, exp_ibp, mtl_ibp, sabr
 
 
@@ -44,10 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    model = SmoothedClassifier.from_pretrained(args.model).eval()
-    data = PixelDataset(load_dataset(args.dataset, split="test").select(range(1_000)), model).decode()
-    pixels, labels = data.pixels.float() / 255, data.labels
+    model, pixels, labels = network_and_images(args, 1_000)
     ratios: dict[str, list[float]] = {name: [] for name in LOSSES}
     for _ in range(args.rounds + 1):
         seconds = {
