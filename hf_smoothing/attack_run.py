@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hf_smoothing.attacks import Norm, distance, pgd, round_to_grid, smoothed_logits
 from hf_smoothing.certification import predict
 from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
-from hf_smoothing.certification.identity import identity_differences
+from hf_smoothing.certification.identity import check_network_of_run
 from hf_smoothing.certification.images import is_stream
 from hf_smoothing.certification.rows import recorded_pixels
 from hf_smoothing.data.selection import spread
@@ -110,8 +110,7 @@ def attack_run(
         raise RunError(
             f"{run.path} was measured label-aware, so it holds no certificates to attack. Certify without label_aware."
         )
-    if differing := identity_differences(classifier, settings["model"]):
-        raise RunError(f"{run.path} holds the certificates of another network: {differing} differ from this one's.")
+    check_network_of_run(classifier, run)
     if is_stream(dataset):
         raise ValueError(
             "Attacking needs a data set with indices, dataset[i], got a stream. Load it without streaming."

@@ -11,6 +11,7 @@ from torch import nn
 
 from hf_smoothing.certification.classifiers import module_of
 from hf_smoothing.certification.images import raw_bytes
+from hf_smoothing.records import Run, RunError
 from hf_smoothing.types import Classifier
 
 
@@ -34,6 +35,16 @@ def identity_differences(classifier: Classifier, known: Mapping[str, Any]) -> st
     """In what a classifier is another than the one whose identity is known, such as "weights_sha256"; "" if in nothing."""
     identity = classifier_identity(classifier)
     return ", ".join(key for key, value in identity.items() if known.get(key) != value)
+
+
+def check_network_of_run(classifier: Classifier, run: Run) -> None:
+    """Refuse another classifier than that whose certificates a run holds.
+
+    Raises:
+        RunError: The message names what differs.
+    """
+    if differing := identity_differences(classifier, run.settings["model"]):
+        raise RunError(f"{run.path} holds the certificates of another network: {differing} differ from this one's.")
 
 
 def _lasting(config: Any) -> Any:

@@ -29,17 +29,14 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing attack`."""
     from hf_smoothing.attack_run import attack_run, summary, write_summary
-    from hf_smoothing.cli.recorded import load_recorded, recorded_choice
+    from hf_smoothing.cli.recorded import check_named, load_recorded, recorded_choice
     from hf_smoothing.data.opening import open_pixels
     from hf_smoothing.records import check_writable, read_run
 
     run = read_run(args.certified)
     check_writable(run.path)  # where the figures of the attack go
-    named = {"model": run.settings.get("model", {}).get("id"), "dataset": run.settings.get("dataset", {}).get("id")}
-    for key, known in named.items():
-        if (getattr(args, key) or known) is None:
-            raise ValueError(f"{args.certified} does not name its {key}. Pass --{key}.")
-    model = load_recorded(args.model or named["model"], run, size=args.size, device=args.device)
+    check_named(args, run)
+    model = load_recorded(args.model or run.settings["model"]["id"], run, size=args.size, device=args.device)
     choice = recorded_choice(args, run)
     # An attack needs no labels, so that they need not be matched again; where the caller names them they are.
     labelled = any(option is not None for option in (choice.label_column, choice.labels, choice.label_map))

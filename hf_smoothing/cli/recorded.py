@@ -10,6 +10,17 @@ from hf_smoothing.data.choice import DataChoice
 from hf_smoothing.records import Run
 
 
+def check_named(args: argparse.Namespace, run: Run) -> None:
+    """Refuse a run whose model or data set neither its record nor the command line names.
+
+    Raises:
+        ValueError: The message names the option.
+    """
+    for key in ("model", "dataset"):
+        if (getattr(args, key) or run.settings.get(key, {}).get("id")) is None:
+            raise ValueError(f"{run.path} does not name its {key}. Pass --{key}.")
+
+
 def recorded_choice(args: argparse.Namespace, run: Run) -> DataChoice:
     """Which data set to open for the images of a run; configuration and column are those of the run where the data set is its own."""
     known, choice = run.settings.get("dataset", {}), data_choice(args)
