@@ -95,6 +95,10 @@ _FLAGS = (
         "thresholds",
         "names",
         "epochs",
+        "indices",
+        "max_claims",
+        "radius",
+        "timeout",
     ),
 )
 """Arguments of the library that have a flag of the same name."""

@@ -21,6 +21,7 @@ PAGES = [
     "docs/how_to/deploy.md",
     "docs/how_to/imagenet.md",
     "docs/how_to/published_logs.md",
+    "docs/how_to/verify.md",
 ]
 ALL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 

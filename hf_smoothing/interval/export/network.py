@@ -1,0 +1,137 @@
+"""A certified network as an ONNX graph of [0, 1] pixels, operation by operation, in float32."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hf_smoothing.interval.certificates import check_certifiable, classify_function
+from hf_smoothing.interval.export.graph import check_operators, cleaned, require_onnx
+from hf_smoothing.interval.margins import logits_of
+from hf_smoothing.interval.refusals import UnsupportedOperationError
+
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+INPUT, OUTPUT = "pixels", "logits"
+OPSET = 18
+"""Of the operators; the lowest that torch's exporter writes without converting back."""
+
+IR_VERSION = 8
+"""The file format that came with this opset, which older readers know too."""
+
+
+def to_onnx(classifier: nn.Module, shape: Sequence[int]) -> ModelProto:
+    """The network from [0, 1] pixels to logits as an ONNX graph of the same operations with the same float32 weights.
+
+    Normalisation is inside, and a resize stands as two matrix products. Batch norm is not merged into the layer before it: merged weights
+    are rounded, so the graph would be another function. The batch is fixed at 1 image, as verifiers want it.
+
+    Args:
+        classifier: As in `linf_certificates`; in eval mode and float32.
+        shape: The triple (channels, height, width) of the pixels.
+
+    Raises:
+        ModuleNotFoundError: Without onnx and onnxscript.
+        UnsupportedOperationError: The message names an operation that ONNX or the verifiers do not have, or what else cannot be written.
+        ValueError: In train mode, with weights that are not finite or not float32.
+    """
+    require_onnx()
+    check_certifiable(classifier, 1.0, cover_run=False)
+    tensors = (*classifier.parameters(), *classifier.buffers())
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()} - {torch.float32}
+    if dtypes:
+        raise ValueError(
+            f"An ONNX file for verifiers is a float32 network, got weights in {', '.join(sorted(map(str, dtypes)))}: it would be another function. Call float() "
+            "and certify that network."
+        )
+    device = tensors[0].device if tensors else torch.device("cpu")
+    model = cleaned(_converted(_Logits(classifier).eval(), torch.full((1, *shape), 0.5, device=device)))
+    model.ir_version = IR_VERSION
+    check_operators(model)
+    return model
+
+
+class _Logits(nn.Module):
+    """From pixels to logits and nothing else."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.network = classifier
+
+    def forward(self, pixels: Tensor) -> Any:
+        """The logits."""
+        with _ResizeByMatrices():
+            return logits_of(classify_function(self.network), pixels)
+
+
+class _ResizeByMatrices(TorchFunctionMode):
+    """Replaces a resize of images to a given size by the two matrices that it is, since verifiers know no antialiasing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(zip(("input", "size", "scale_factor", "mode"), args, strict=False)) | (kwargs or {})
+        if func is not F.interpolate or given["input"].ndim != 4 or given.get("size") is None:
+            return func(*args, **(kwargs or {}))
+        image, size = given.pop("input"), given.pop("size")
+        height, width = (size, size) if isinstance(size, int) else size
+        return _matrix(image, 2, height, given) @ image @ _matrix(image, 3, width, given).T
+
+
+def _matrix(image: Tensor, dim: int, size: int, how: dict[str, Any]) -> Tensor:
+    """What a resize does to one dimension, float32 (size, size before): its weights, as the function itself gives them for unit vectors."""
+    unit = torch.eye(image.shape[dim], dtype=image.dtype, device=image.device)[None, :, :, None]
+    with torch._C.DisableTorchFunction():
+        return F.interpolate(unit, size=(size, 1), **how)[0, :, :, 0].T
+
+
+def _converted(network: nn.Module, pixels: Tensor) -> Any:
+    """By torch's own exporter."""
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.export.export(network, (pixels,), strict=False)
+        except Exception as error:  # whatever the code of a network may raise when it is traced
+            raise UnsupportedOperationError(
+                f"The network cannot be written as a graph of operations: {_first_line(error)}. Its way must not depend on the values of pixels."
+            ) from error
+        try:
+            return torch.onnx.export(
+                program, (), dynamo=True, optimize=False, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False,
+            )  # fmt: skip
+        except Exception as error:
+            raise UnsupportedOperationError(
+                f"ONNX has no operation for a part of the network: {_cause(error)}"
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own insides, and of packages that it does without."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
