@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from certification_shared import ALPHA, SIGMA, TARGETS, every_20th, keep, name_of, small_classifier
 from certification_speed import certify_speeds
+from environments import borrowing_python
 
 from hf_smoothing import PixelDataset, SmoothedClassifier, certify_dataset, read_run
 from hf_smoothing.certification import Execution, SequentialRule, Votes
@@ -59,15 +60,7 @@ def art_seconds(model: str, images: Any) -> dict[str, Any] | None:
     Returns:
         A dictionary {"batch_size": the best of `ART_BATCHES`, "seconds_per_copy": one for each image}; None if ART cannot run.
     """
-    folder = HERE.parents[1] / ".venv-art"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "adversarial-robustness-toolbox==1.20.1", "statsmodels"], check=True)
-        here = next(path for path in sys.path if path.endswith("site-packages"))
-        borrowed = next(folder.glob("lib/python*/site-packages")) / "borrowed.pth"
-        borrowed.write_text(f"{here}\n{HERE.parents[1]}\n")
+    python = borrowing_python("art", ["adversarial-robustness-toolbox==1.20.1", "statsmodels"])
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "images.npy"
         np.save(file, images.cpu().numpy())

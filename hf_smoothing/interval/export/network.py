@@ -109,7 +109,7 @@ def _converted(network: nn.Module, pixels: Tensor) -> Any:
             )  # fmt: skip
         except Exception as error:
             raise UnsupportedOperationError(
-                f"ONNX has no operation for a part of the network: {_cause(error)}"
+                f"torch's exporter cannot write the network as ONNX: {_cause(error)}"
             ) from error
 
 

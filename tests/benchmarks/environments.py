@@ -1,0 +1,31 @@
+"""Environments of their own for other people's packages whose pins exclude ours: they borrow this one's torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def borrowing_python(name: str, packages: Sequence[str], *options: str) -> Path:
+    """The Python of the environment `.venv-NAME` in the repository, which is made and filled from the package index when it is missing.
+
+    Args:
+        name: Name after `.venv-`.
+        packages: What to install.
+        options: Further words for pip.
+    """
+    folder = ROOT / f".venv-{name}"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *options, *packages], check=True)
+        here = next(path for path in sys.path if path.endswith("site-packages"))
+        borrowed = next(folder.glob("lib/python*/site-packages")) / "borrowed.pth"
+        borrowed.write_text(f"{here}\n{ROOT}\n")
+    return python
