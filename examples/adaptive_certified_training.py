@@ -10,10 +10,10 @@ the plot. The same command continues an interrupted run. For CIFAR-10 as publish
 --max_images 10000 (a GPU needs tens of minutes per network).
 
 Other losses than that of adaptive and fixed radii take `--loss`, and `--strengths` for what traces their tradeoff (alpha of MTL-IBP, CC-IBP and
-Exp-IBP, the share of SABR), for each kind of radii. Interval bounds say little of such networks: certify them with `--backward`.
+Exp-IBP, the share of SABR), for each kind of radii. Interval bounds say little of such networks: certify them with `--backward crown`.
 
     python examples/adaptive_certified_training.py --dataset path/to/cifar10 --loss mtl-ibp --kinds fixed --strengths 0.01 0.1 0.5 \
-        --largest 0.0078431 --width 8 --epochs 40 --ramp_share 0.5 --crop_padding 2 --horizontal_flip --backward --output-dir runs/cifar10-2
+        --largest 0.0078431 --width 8 --epochs 40 --ramp_share 0.5 --crop_padding 2 --horizontal_flip --backward crown --output-dir runs/cifar10-2
 """
 
 import itertools
@@ -98,9 +98,11 @@ class Arguments:
     )
     clean_share: float = field(default=0.01, metadata={"help": "Share of the training before the cap grows."})
     ramp_share: float = field(default=0.4, metadata={"help": "Share of the training in which it grows to e_max."})
-    backward: bool = field(
-        default=False,
-        metadata={"help": "Certify with backward linear bounds as well: tighter, several times the cost."},
+    backward: str = field(
+        default="none",
+        metadata={
+            "help": "Bounds to certify with: none (intervals), crown-ibp, crown or optimised; each tighter and slower."
+        },
     )
     held_out: int = field(default=1_000, metadata={"help": "Training images by which the checkpoint is chosen."})
     published: str | None = field(default=None, metadata={"help": "Draw the published points: 'cifar10'."})
@@ -142,7 +144,7 @@ def main() -> None:
         model = SmoothedClassifier.from_pretrained(folder / "model").eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         run = certify_dataset_linf(
-            model, test, folder / ("run-backward" if args.backward else "run"), largest=args.largest, backward=args.backward, indices=indices,
+            model, test, folder / ("run" if args.backward == "none" else f"run-{args.backward}"), largest=args.largest, backward=args.backward, indices=indices,
             description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
         )  # fmt: skip
         results.append(name.to_dict(own) | figures(run, args.largest, args.thresholds))

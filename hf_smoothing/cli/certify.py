@@ -14,7 +14,7 @@ from hf_smoothing.cli.parsing import add_switch
 
 OWN = {
     "smoothing": ("sigma", *options_of(RunOptions), "seed", "streaming"),
-    "interval": ("largest", "backward", "real_arithmetic", "batch_size"),
+    "interval": ("largest", "backward", "steps", "real_arithmetic", "batch_size"),
 }
 """Options that one method has and the other would ignore."""
 
@@ -34,7 +34,13 @@ def add(commands: Any) -> None:
         "--largest", type=float, help="with --method interval: radius at which to stop looking, e.g. 0.0345 (8.8/255)"
     )
     add_options(c, RunOptions)
-    add_switch(c, "backward", "with --method interval: backward linear bounds as well; larger radii, slower")
+    c.add_argument(
+        "--backward", default="none", choices=["none", "crown-ibp", "crown", "optimised"],
+        help="with --method interval: the tightest linear bounds to go on with where intervals end; each larger radii and slower (%(default)s)",
+    )  # fmt: skip
+    c.add_argument(
+        "--steps", type=int, default=20, help="with --backward optimised: steps that optimise the bounds (%(default)s)"
+    )
     add_switch(
         c, "real_arithmetic",
         "with --method interval: a guarantee for the network in real arithmetic only, which does not cover the rounding of float32 runs",
@@ -88,6 +94,7 @@ def _certify_interval(args: argparse.Namespace) -> int:
         args.output_dir,
         largest=args.largest,
         backward=args.backward,
+        steps=args.steps,
         cover_run=not args.real_arithmetic,
         indices=indices,
         batch_size=args.batch_size,

@@ -19,6 +19,11 @@ from hf_smoothing.pixels import grid_to_unit
 from hf_smoothing.preprocessing import Preprocessing
 
 
+BACKWARD = ("none", "crown-ibp", "crown", "optimised")
+"""Bounds, from the cheapest to the tightest: intervals alone; backward linear bounds of the logits between intervals (CROWN-IBP); also of
+what enters each ReLU (CROWN); and with optimised lines below the ReLUs (alpha-CROWN)."""
+
+
 def classify_function(classifier: nn.Module) -> Callable[[Any], Any]:
     """What turns [0, 1] pixels, or a box of them, into logits.
 
@@ -52,7 +57,8 @@ def linf_certificates(
     pixels: Tensor,
     *,
     largest: float,
-    backward: bool = False,
+    backward: str = "none",
+    steps: int = 20,
     cover_run: bool = True,
     tolerance: float = 1e-8,
     iterations: int = 100,
@@ -68,7 +74,9 @@ def linf_certificates(
         classifier: See `classify_function`; in eval mode.
         pixels: Pixels, float (batch, channels, height, width) in [0, 1], or uint8.
         largest: Radius at which to stop looking, in [0, 1] pixel units.
-        backward: Use backward linear bounds (CROWN-IBP) as well, where they are tighter: larger radii, at several times the cost.
+        backward: The tightest bounds to use, one of `BACKWARD`: larger radii, at many times the cost. Each kind goes on where a
+            cheaper one ends, and images that are certified at `largest` by a cheaper one are decided.
+        steps: Steps of ascent of optimised bounds.
         cover_run: False for a guarantee in real arithmetic only, which is a little larger.
         tolerance, iterations: See `certified_radii`.
 
@@ -80,19 +88,24 @@ def linf_certificates(
         UnsupportedOperationError: The message names an operation of the network without a bound, such as one that
             mixes the images of a batch.
         ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, a `largest`
-            outside (0, 1], or pixels outside [0, 1].
+            outside (0, 1], pixels outside [0, 1], or bounds of another name.
     """
     check_certifiable(classifier, largest, cover_run)
+    check_backward(backward, steps)
     return certificates_of(
-        classifier, pixels, largest=largest, backward=backward, cover_run=cover_run, tolerance=tolerance, iterations=iterations
-    )  # fmt: skip
+        classifier, pixels, largest=largest, backward=backward, steps=steps, cover_run=cover_run, tolerance=tolerance, iterations=iterations
+    )[:2]  # fmt: skip
 
 
 @torch.no_grad()
 def certificates_of(
-    classifier: nn.Module, pixels: Tensor, *, largest: float, backward: bool, cover_run: bool, tolerance: float, iterations: int = 100
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`linf_certificates` of a network that is checked already (`check_certifiable`); arguments and result as there."""
+    classifier: nn.Module, pixels: Tensor, *, largest: float, backward: str, steps: int, cover_run: bool, tolerance: float, iterations: int = 100
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`linf_certificates` of a network and bounds that are checked already (`check_certifiable`, `check_backward`).
+
+    Returns:
+        Classes, radii, and which of `BACKWARD` certified each radius, int64 (batch,).
+    """
     classify, dtype = classify_function(classifier), run_dtype(classifier)
     images = exact_pixels(pixels)
     count = len(images)
@@ -106,23 +119,29 @@ def certificates_of(
     classes = covered.value[:count].argmax(dim=1)
     trace.forget()
 
-    def margins(which: Tensor, radii: Tensor | float) -> Tensor:
-        trace = Trace(outward=True, cover_run=cover_run, tolerant=True, origins=backward)
-        worst = margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which]).worst
-        trace.forget()
-        return worst
+    radii = torch.zeros(count, device=images.device, dtype=images.dtype)
+    bounds = torch.zeros(count, device=images.device, dtype=torch.int64)
+    for number, bound in enumerate(BACKWARD[: BACKWARD.index(backward) + 1]):
 
-    everyone = torch.arange(count, device=images.device)
-    return classes, certified_radii(
-        lambda which, radii: -margins(which, radii),
-        count,
-        largest,
-        device=images.device,
-        dtype=images.dtype,
-        tolerance=tolerance,
-        iterations=iterations,
-        at_zero=-margins(everyone, 0.0),
-    )
+        def violation(which: Tensor, radii: Tensor, bound: str = bound) -> Tensor:
+            trace = trace_for(bound, steps, cover_run)
+            worst = margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which]).worst
+            trace.forget()
+            return -worst
+
+        found = certified_radii(
+            violation, count, largest, device=images.device, dtype=images.dtype, tolerance=tolerance, iterations=iterations, known=radii
+        )  # fmt: skip
+        bounds[found > radii], radii = number, found
+    return classes, radii, bounds
+
+
+def trace_for(bound: str, steps: int, cover_run: bool) -> Trace:
+    """Of a journey for these bounds (`BACKWARD`)."""
+    level = BACKWARD.index(bound)
+    return Trace(
+        outward=True, cover_run=cover_run, tolerant=True, origins=level >= 1, tighten=level >= 2, steps=steps if level >= 3 else 0
+    )  # fmt: skip
 
 
 def _bounds(
@@ -152,6 +171,18 @@ def run_dtype(classifier: nn.Module) -> torch.dtype:
         if tensor.is_floating_point():
             return tensor.dtype
     return torch.float32
+
+
+def check_backward(backward: str, steps: int) -> None:
+    """Refuse bounds that do not exist.
+
+    Raises:
+        ValueError: If `backward` is none of `BACKWARD`, or steps are negative.
+    """
+    if backward not in BACKWARD:
+        raise ValueError(f"`backward` must be one of {', '.join(BACKWARD)}, got {backward!r}.")
+    if steps < 0:
+        raise ValueError(f"`steps` must be at least 0, got {steps}.")
 
 
 def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = True) -> None:

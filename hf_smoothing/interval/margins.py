@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.crown import backward_margins
+from hf_smoothing.interval.optimised import optimised_margins
 from hf_smoothing.interval.refusals import UnsupportedOperationError, located
 from hf_smoothing.interval.rounding import widened
 from hf_smoothing.interval.trace import LinearLayer, Trace
@@ -146,6 +147,8 @@ def margins_of(logits: Box, labels: Tensor) -> Margins:
     lower[chosen] = torch.inf
     if trace.origins:
         lower = torch.maximum(lower, backward_margins(logits, labels))
+    if trace.steps:
+        lower = optimised_margins(logits, labels, lower, trace.steps)
     if trace.hopeless is not None:
         lower[trace.hopeless] = -torch.inf
     return Margins(lower, logits.value)

@@ -18,13 +18,14 @@ def certified_radii(
     tolerance: float = 1e-8,
     flatness: float = 1e-8,
     iterations: int = 100,
-    at_zero: Tensor | None = None,
+    known: Tensor | None = None,
+    at_known: Tensor | None = None,
     at_largest: Tensor | None = None,
 ) -> Tensor:
     """The largest radius found at which each image is certified; 0 where it is not even at 0.
 
-    Every radius returned was evaluated and certified, so it is valid whether or not `violation` is monotone and the search has
-    converged. Deterministic.
+    Every radius returned was evaluated and certified, or known before, so it is valid whether or not `violation` is monotone and the
+    search has converged. Deterministic.
 
     Args:
         violation: A function of (image numbers (m,), radii (m,)) -> (m,): minus the worst margin over the box; <= 0
@@ -32,10 +33,11 @@ def certified_radii(
         count: Number of images.
         largest: Radius at which to stop looking, > 0.
         device, dtype: Device and dtype of the radii.
-        tolerance: Width of the bracket at which an image is decided.
+        tolerance: Width of the bracket at which an image is decided; from `largest` on, only 0, what is known, or `largest` comes out.
         flatness: An image is decided as well once its violation is in (-flatness, 0].
-        iterations: Maximum number of calls of `violation`, after those at 0 and at `largest`.
-        at_zero, at_largest: Values of `violation` there (count,), where they are known already.
+        iterations: Maximum number of calls of `violation`, after those at the radii known and at `largest`.
+        known: Radii (count,) known to be certified, from which the search begins; 0 by default.
+        at_known, at_largest: Values of `violation` there (count,), where they are known already.
 
     Raises:
         ValueError: If `largest`, `tolerance` or `iterations` is not positive.
@@ -46,22 +48,24 @@ def certified_radii(
     check_largest(largest)
     if not tolerance > 0.0 or iterations < 0:
         raise ValueError(f"`tolerance` must be > 0 and `iterations` at least 0, got {tolerance} and {iterations}.")
-    radii = torch.zeros(count, device=device, dtype=dtype)
-    everyone = torch.arange(count, device=device)
-    if at_zero is None:
-        at_zero = violation(everyone, radii)
-    open_ = everyone[at_zero < 0.0]  # nan is not
+    radii = torch.zeros(count, device=device, dtype=dtype) if known is None else known.to(dtype=dtype, copy=True)
+    open_ = torch.arange(count, device=device)[radii < largest]
+    if not len(open_):
+        return radii
+    at_known = violation(open_, radii[open_]) if at_known is None else at_known[open_]
+    begun = at_known < 0.0  # nan is not
+    open_, at_known = open_[begun], at_known[begun].to(dtype)
     if not len(open_):
         return radii
     top = torch.full((len(open_),), largest, device=device, dtype=dtype)
-    at_top = _known(violation(open_, top) if at_largest is None else at_largest[open_])
+    at_top = _known(violation(open_, top) if at_largest is None else at_largest[open_]).to(dtype)
     radii[open_[at_top <= 0.0]] = largest
-    inside = at_top > 0.0
+    inside = (at_top > 0.0) & (top - radii[open_] > tolerance)
 
     # a is the newest point, b the other end of the bracket, c the point before.
     image = open_[inside]
-    a, fa = torch.zeros_like(top[inside]), at_zero[image].to(dtype)
-    b, fb = top[inside], at_top[inside].to(dtype)
+    a, fa = radii[image], at_known[inside]
+    b, fb = top[inside], at_top[inside]
     step = torch.full_like(a, 0.5)
     for _ in range(iterations):
         if not len(image):

@@ -26,11 +26,27 @@ from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.ranks import open_writer, process_state
 from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
-from hf_smoothing.interval.certificates import certificates_of, check_certifiable, exact_pixels, run_dtype
+from hf_smoothing.interval.certificates import (
+    BACKWARD,
+    certificates_of,
+    check_backward,
+    check_certifiable,
+    exact_pixels,
+    run_dtype,
+)
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.types import ImageDataset
+
+
+NAMES = {
+    "none": "interval bounds",
+    "crown-ibp": "interval bounds and CROWN-IBP",
+    "crown": "interval bounds, CROWN-IBP and CROWN",
+    "optimised": "interval bounds, CROWN-IBP, CROWN and optimised linear bounds",
+}
+"""What the rule of a run is called."""
 
 
 def certify_dataset_linf(
@@ -39,7 +55,8 @@ def certify_dataset_linf(
     output_dir: str | os.PathLike[str],
     *,
     largest: float,
-    backward: bool = False,
+    backward: str = "none",
+    steps: int = 20,
     cover_run: bool = True,
     tolerance: float = 1e-8,
     indices: Sequence[int] | None = None,
@@ -55,7 +72,7 @@ def certify_dataset_linf(
         classifier: As in `linf_certificates`.
         dataset: As in `hf_smoothing.certify_dataset`, but no stream.
         output_dir: The run folder, created or resumed.
-        largest, backward, cover_run, tolerance: As in `linf_certificates`.
+        largest, backward, steps, cover_run, tolerance: As in `linf_certificates`.
         indices: Images to certify, all by default.
         batch_size: Images bounded at once.
         description: Further JSON facts for `run.json`.
@@ -73,14 +90,23 @@ def certify_dataset_linf(
     if is_stream(dataset):
         raise ValueError("Interval certification reads a data set by index, got a stream. Pass PixelDataset instead.")
     check_certifiable(classifier, largest, cover_run)
+    check_backward(backward, steps)
     chosen = check_selection(dataset, indices) or []
     warn_other_framing(classifier, dataset)
     warn_other_classes(classifier, dataset)
     device = classifier_device(classifier)
     state = process_state(cpu=device.type == "cpu")
-    name = "interval bounds and backward linear bounds" if backward else "interval bounds"
+    name = NAMES[backward]
     covers = f"{str(run_dtype(classifier)).removeprefix('torch.')} runs" if cover_run else "real arithmetic"
-    rule = {"name": f"{name}, for {covers}", "covers": covers, "largest": largest, "tolerance": tolerance}
+    rule = {
+        "name": f"{name}, for {covers}",
+        "covers": covers,
+        "backward": backward,
+        "largest": largest,
+        "tolerance": tolerance,
+    }
+    if backward == BACKWARD[-1]:
+        rule["steps"] = steps
     check_writable(output_dir)
     seen = survey(dataset, chosen)
     left_out = left_out_facts(dataset, chosen)
@@ -95,16 +121,13 @@ def certify_dataset_linf(
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
                 began = time.perf_counter()
-                classes, radii = certificates_of(
-                    classifier,
-                    pixels.to(device),
-                    largest=largest,
-                    backward=backward,
-                    cover_run=cover_run,
-                    tolerance=tolerance,
-                )
+                classes, radii, bounds = certificates_of(
+                    classifier, pixels.to(device),
+                    largest=largest, backward=backward, steps=steps, cover_run=cover_run, tolerance=tolerance,
+                )  # fmt: skip
                 seconds = (time.perf_counter() - began) / len(items)
-                for (index, item), prediction, radius in zip(items, classes.tolist(), radii.tolist(), strict=True):
+                found = zip(items, classes.tolist(), radii.tolist(), bounds.tolist(), strict=True)
+                for (index, item), prediction, radius, bound in found:
                     label = item.get("labels")
                     writer.append(
                         {
@@ -112,6 +135,7 @@ def certify_dataset_linf(
                             "label": None if label is None else int(label),
                             "prediction": prediction,
                             "radius": radius,
+                            "bound": BACKWARD[bound] if radius > 0 else None,
                             "seconds": round(seconds, 4),
                             "image_sha256": image_hash(index, item),
                         }

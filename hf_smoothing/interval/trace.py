@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, Self
 
 import torch
@@ -33,6 +34,8 @@ class Trace:
         weights: Weights of the linear layers and convolutions passed.
         last_linear: The last linear layer passed.
         origins: Whether each box remembers where it came from, for backward bounds.
+        tighten: Whether what enters a ReLU is bounded backward as well (CROWN), not by intervals alone (CROWN-IBP); needs `origins`.
+        steps: Steps by which the slopes of the lines below the ReLUs are optimised at the end (alpha-CROWN); needs `origins`.
         refusal: The first refusal of an operation, which the network may have caught to go another way than with tensors.
     """
 
@@ -49,6 +52,8 @@ class Trace:
     weights: list[Tensor] = field(default_factory=list)
     last_linear: LinearLayer | None = None
     origins: bool = False
+    tighten: bool = False
+    steps: int = 0
     refusal: Exception | None = None
 
     def give_up(self, where: Tensor, batch: int | None, name: str, why: str) -> None:
@@ -108,6 +113,11 @@ class Linear:
     function: Callable[[Tensor], Tensor]
     absolute: Callable[[Tensor], Tensor]
     terms: int
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """|W| |x| of the largest x of the source, of the shape of what came out."""
+        return self.absolute(self.source.largest)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from hf_smoothing.interval import linf_certificates
 
 
 STRIDE = 50
-CASES = {"intervals": (200, False), "with `backward=True`": (40, True)}
-"""Number of images, and whether backward bounds are added."""
+CASES = {"intervals": (200, "none"), "with CROWN-IBP": (40, "crown-ibp")}
+"""Number of images, and which bounds are used."""
 
 
 def main() -> None:

@@ -213,7 +213,7 @@ def test_no_box_waits_for_the_garbage_collector():
         loss, logs = adaptive_interval(model, Batch(x, torch.arange(6) % 4), state(0.2), largest=LARGEST)
         loss.backward()
         linf_certificates(model.eval(), x, largest=LARGEST)
-        linf_certificates(model, x, largest=LARGEST, backward=True)
+        linf_certificates(model, x, largest=LARGEST, backward="optimised")
         left = sum(type(one) is Box for one in gc.get_objects())
     finally:
         gc.enable()

@@ -1,14 +1,17 @@
 """Backward linear bounds: sound, and used only where they tighten."""
 
 import copy
+import itertools
 from fractions import Fraction
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_smoothing.interval import Trace, box_around, classify_function, linf_certificates, margin_bounds
+from hf_smoothing.interval.certificates import BACKWARD, trace_for
 from hf_smoothing.interval.crown import backward_margins
 from tests.support.bounded_networks import BUILDERS, images, network
 
@@ -123,13 +126,81 @@ def test_rounding_is_bounded_where_constants_cancel(seed):
     assert Fraction(float(lower)) <= exact
 
 
-def test_radii_grow():
-    model, x = network("plain resnet"), images(6, 16)
-    classes, radii = linf_certificates(model, x, largest=0.05)
-    same, larger = linf_certificates(model, x, largest=0.05, backward=True)
-    assert torch.equal(classes, same)
-    assert (larger >= radii - 1e-8).all()
-    assert larger.mean() > 2 * radii.mean()
+def test_radii_grow_from_each_bound_to_the_next():
+    model, x = network("mlp"), images(12, 8)
+    found = [linf_certificates(model, x, largest=0.2, backward=backward) for backward in BACKWARD]
+    for (classes, radii), (same, larger) in itertools.pairwise(found):
+        assert torch.equal(classes, same)
+        assert (larger >= radii).all()
+        assert larger.mean() > 1.02 * radii.mean()
+
+
+BENT = {
+    "relu": lambda x: x.relu(),
+    "relu6": lambda x: F.relu6(3 * x),
+    "hardtanh": F.hardtanh,
+    "clamp": lambda x: x.clamp(-0.5, 0.5),
+    "clamp above": lambda x: x.clamp(max=0.25),
+    "leaky": lambda x: F.leaky_relu(x, 0.1),
+    "steep": lambda x: F.leaky_relu(x, 1.5),
+    "prelu": lambda x: F.prelu(x, torch.tensor([-0.5, 0.25]).repeat(8).to(x.dtype)),
+    "abs": lambda x: x.abs(),
+    "maximum": lambda x: torch.maximum(x, x.flip(1)),
+    "minimum": lambda x: torch.minimum(x, x.flip(1)),
+    "half": lambda x: torch.maximum(x, torch.full((16,), 0.125)),
+}
+
+
+def bent_network(name, seed=0):
+    """Two hidden layers, 2 labels and an image."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = [torch.randn(*shape, generator=generator).double() for shape in ((16, 2), (16, 16), (2, 16))]
+    function = BENT[name]
+
+    def classify(x):
+        return F.linear(function(F.linear(function(F.linear(x, weights[0])), weights[1])), weights[2])
+
+    return classify, torch.rand(3, 2, generator=generator).double()
+
+
+@pytest.mark.parametrize("name", BENT)
+def test_piecewise_linear_functions_have_lines_too(name):
+    """On a fine grid of two pixels: each bound holds, and is no looser than the one before; from intervals to lines it is tighter."""
+    tighter = 0
+    for seed in range(6):
+        classify, x = bent_network(name, seed)
+        epsilon, labels = 0.15, torch.zeros(3, dtype=torch.int64)
+        low, high = (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
+        steps = torch.cartesian_prod(torch.linspace(0, 1, 101), torch.linspace(0, 1, 101)).double()
+        logits = classify((low[:, None] + steps * (high - low)[:, None]).flatten(0, 1)).unflatten(0, (3, -1))
+        least = (logits[..., 0] - logits[..., 1]).amin(1)
+        lower = []
+        for backward in BACKWARD:
+            box = box_around(x, epsilon, trace_for(backward, 20, cover_run=False))
+            lower.append(margin_bounds(classify, box, labels).lower[:, 1].detach())
+        for cheap, tight in itertools.pairwise(lower):
+            assert (tight >= cheap - 1e-12).all()
+        assert (lower[-1] <= least).all()
+        tighter += int((lower[1] > lower[0] + 1e-3).sum())
+        if seed == 0:
+            assert (lower[-1] > lower[1]).any()
+    assert tighter
+
+
+def test_optimised_slopes_find_the_best_lines():
+    """relu(t) - t / 2 + 1/10 = |t| / 2 + 1/10 is at least 1/10, which only the line of slope 1/2 shows."""
+
+    def classify(x):
+        t = x - 0.5
+        return torch.cat([t.relu() - 0.5 * t + 0.1, 0 * t], 1)
+
+    x, labels = torch.tensor([[0.6]]).double(), torch.zeros(1, dtype=torch.int64)
+    margins = [
+        float(margin_bounds(classify, box_around(x, 0.5, trace_for(b, 100, cover_run=False)), labels).lower[0, 1])
+        for b in BACKWARD
+    ]
+    assert margins[:3] == pytest.approx([-0.15, -0.1, -0.1])
+    assert 0.0 < margins[3] <= 0.1  # and no more steps once it is certified
 
 
 def test_the_bounds_of_a_float32_network_are_added_up_in_float64():

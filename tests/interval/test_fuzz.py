@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_smoothing.interval import certificates, margins, registry
+from hf_smoothing.interval import certificates, crown, margins, optimised, registry
 from hf_smoothing.interval.memory import Memory
 from hf_smoothing.interval.registry import OPERATIONS, RULES, in_place_functions
-from hf_smoothing.interval.rules import arithmetic, pooling
-from hf_smoothing.interval.trace import Origin
+from hf_smoothing.interval.rules import arithmetic, elementwise, hinges, pooling, turning
+from hf_smoothing.interval.trace import Linear, Origin, same
 from tests.support import fuzz_networks
 from tests.support.fuzz_networks import Tally, check, draw_program
 from tests.support.fuzz_operations import ARGUMENTS
@@ -165,6 +165,27 @@ def sums_in_place_of_joining(monkeypatch):
     )
 
 
+def tightens_too_far(monkeypatch):
+    def tightened(box):
+        return box.make(box.lower + 0.4 * box.radius, box.upper, None, box.batch).came_from(Linear(box, same, same, 1))
+
+    monkeypatch.setattr(hinges, "tightened", tightened)
+
+
+def lets_slopes_exceed_one(monkeypatch):
+    def linear_bounds(box, a, slopes=None):
+        steeper = slopes and {number: 3.0 * slope for number, slope in slopes.items()}
+        return crown.linear_bounds(box, a, slopes if steeper is None else steeper)
+
+    monkeypatch.setattr(optimised, "linear_bounds", linear_bounds)
+
+
+def bends_at_the_wrong_side(monkeypatch):
+    bent = hinges.bent
+    for module in (elementwise, turning):
+        monkeypatch.setattr(module, "bent", lambda result, box, below, above: bent(result, box, above, below))
+
+
 @pytest.mark.parametrize(("plant", "names"), [
     (writes_to_its_ends, ["relu", "add", "linear", "batch_norm", "mul"]),
     (knows_no_views, ["relu", "elu", "add", "flatten", "__getitem__", "view", "chunk", "tanh"]),
@@ -177,6 +198,9 @@ def sums_in_place_of_joining(monkeypatch):
     (loses_a_corner, ["mul", "linear", "add"]),
     (pads_with_zero, ["pad", "relu"]),
     (sums_in_place_of_joining, ["amax", "relu", "linear"]),
+    (tightens_too_far, ["relu", "linear"]),
+    (lets_slopes_exceed_one, ["relu", "linear"]),
+    (bends_at_the_wrong_side, ["leaky_relu", "abs", "prelu", "linear"]),
 ], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
 def test_planted_errors_are_found(plant, names, monkeypatch):
     plant(monkeypatch)

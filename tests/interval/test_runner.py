@@ -31,6 +31,23 @@ def test_rows_hold_what_the_function_says(tmp_path):
     assert len(settings["model"]["weights_sha256"]) == 64
 
 
+def test_rows_say_which_bound_certified(tmp_path):
+    model, images = network("mlp"), data(10, size=8)
+    run = certify_dataset_linf(
+        model, images, tmp_path / "run", largest=0.05, backward="optimised", steps=4, batch_size=4, progress=False
+    )
+    _, radii = linf_certificates(model, images.pixels, largest=0.05, backward="optimised", steps=4)
+    assert [run.rows[k]["radius"] for k in range(10)] == pytest.approx(radii.tolist(), abs=2e-8)
+    assert {row["bound"] for row in run.rows.values()} == {"crown", "optimised"}
+    assert (run.settings["rule"]["backward"], run.settings["rule"]["steps"]) == ("optimised", 4)
+    at_one = certify_dataset_linf(
+        model, images, tmp_path / "one", largest=0.001, backward="crown", tolerance=1.0, progress=False
+    )
+    assert {row["radius"] for row in at_one.rows.values()} <= {0.0, 0.001}
+    with pytest.raises(ValueError, match=r"one of none, crown-ibp, crown, optimised, got 'lirpa'"):
+        certify_dataset_linf(model, images, tmp_path / "bad", largest=0.02, backward="lirpa")
+
+
 def test_a_run_that_was_cut_off_goes_on_and_another_is_refused(tmp_path):
     model, images = smoothed("resnet"), data(10)
     whole = certify_dataset_linf(model, images, tmp_path / "whole", largest=0.05, batch_size=10, progress=False)
@@ -102,7 +119,17 @@ def test_the_command(tmp_path, capsys):
     assert "makes no draws and has no noise: leave --n, --alpha, --noise-kind, --seed out" in capsys.readouterr().err
     assert (
         main(
-            [*command[:3], "--sigma", "0.5", "--largest", "0.3", "--backward", "--output-dir", str(tmp_path / "other")]
+            [
+                *command[:3],
+                "--sigma",
+                "0.5",
+                "--largest",
+                "0.3",
+                "--backward",
+                "crown",
+                "--output-dir",
+                str(tmp_path / "other"),
+            ]
         )
         == 1
     )

@@ -156,7 +156,7 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     out = run(*arguments, "--output-dir", "linf", "--epochs", "2", cwd=tmp_path, fails=True)
     assert "was trained otherwise: epochs was 1, is 2" in out
     other = ["--loss", "mtl-ibp", "--kappas", "0", "--kinds", "fixed", "--strengths", "0.25", "--attack_steps", "2"]
-    out = run(*arguments, "--output-dir", "linf", *other, "--backward", cwd=tmp_path)
+    out = run(*arguments, "--output-dir", "linf", *other, "--backward", "crown-ibp", cwd=tmp_path)
     rows = [line.split(" | ")[0].strip("| ") for line in out.splitlines() if line.startswith("|")]
     assert rows == ["training", "---", "adaptive", "fixed", "mtl-ibp, fixed, alpha 0.25"]
     folder = tmp_path / "linf" / "mtl-ibp-fixed-alpha0.25-kappa0-seed0"

@@ -128,11 +128,14 @@ def pixels(count: int = 6) -> Tensor:
 
 def every(functions: Mapping[str, Any]) -> Callable[[Any], Any]:
     """A test of each of these by `name`, with and without a `backward` pass."""
-    names, ways = pytest.mark.parametrize("name", functions), pytest.mark.parametrize("backward", [False, True])
+    names, ways = (
+        pytest.mark.parametrize("name", functions),
+        pytest.mark.parametrize("backward", ["none", "optimised"]),
+    )
     return lambda test: ways(names(test))
 
 
-def attacked(function: Callable[[Any, Any], Any], backward: bool = False) -> tuple[Hidden, Tensor, int]:
+def attacked(function: Callable[[Any, Any], Any], backward: str = "none") -> tuple[Hidden, Tensor, int]:
     """A hidden function certified and attacked: the network, the radii of `pixels()`, and how many of them are broken."""
     model, x = Hidden(function).eval(), pixels()
     classes, radii = linf_certificates(model, x, largest=0.9, backward=backward)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_smoothing.interval import Trace, UnsupportedOperationError, box_around, linf_certificates
+from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
+from hf_smoothing.interval.certificates import BACKWARD, trace_for
 from hf_smoothing.interval.margins import margins_of
 from hf_smoothing.interval.registry import RULES
 from tests.support.fuzz_operations import ARGUMENTS, LISTS
@@ -168,13 +169,13 @@ def check(seed: int, tally: Tally, **options: Any) -> None:
     program = draw_program(seed, **options)
     x = torch.rand(3, *options.get("shape", (3, 4, 4)), generator=torch.Generator().manual_seed(seed + 1))
     backward, cover = (
-        source.random() < 0.5,
+        source.choice(BACKWARD),
         source.random() < 0.6 or any(name.startswith(CASTS) for name, _ in program.steps),
     )
     tally.networks += 1
     try:
         classes, radii = linf_certificates(
-            program, x, largest=0.3, backward=backward, cover_run=cover, iterations=5, tolerance=1e-4
+            program, x, largest=0.3, backward=backward, steps=3, cover_run=cover, iterations=5, tolerance=1e-4
         )
         tally.certificates += len(x)
         tally.positive += int((radii > 0).sum())
@@ -195,7 +196,7 @@ def violations(
     classes: torch.Tensor,
     radii: torch.Tensor,
     source: random.Random,
-    backward: bool,
+    backward: str,
     cover: bool,
     tally: Tally,
 ) -> str:
@@ -213,7 +214,7 @@ def violations(
         if bool(wrong.any()):
             return f"another class within the certified radius of image {int(wrong.nonzero()[0])}"
     wide = torch.full((len(x),), source.choice([0.0, 0.001, 0.05, 0.3]), dtype=torch.float64)
-    trace = Trace(outward=True, cover_run=cover, origins=backward, tolerant=True)
+    trace = trace_for(backward, 3, cover)
     box = box_around(exact, wide, trace, dtype=torch.float32, followed=True)
     with torch.no_grad():
         boxes = program.registers(box)

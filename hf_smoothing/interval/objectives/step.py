@@ -176,5 +176,5 @@ def own_radii(model: Any, batch: Batch, cap: float, logits: Tensor, statistics: 
     everyone = torch.arange(len(radii), device=radii.device)
     return certified_radii(
         violation, len(radii), cap, device=radii.device, tolerance=1e-6, flatness=1e-5, iterations=10,
-        at_zero=(best_other - own).float(), at_largest=violation(everyone, radii + cap),
+        at_known=(best_other - own).float(), at_largest=violation(everyone, radii + cap),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from hf_smoothing.interval.constants import constant, number
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import widened
+from hf_smoothing.interval.rules.hinges import hinge
 from hf_smoothing.interval.rules.turning import reciprocal
 from hf_smoothing.interval.trace import Linear, same
 
@@ -156,13 +157,23 @@ def div(input: Any, other: Any) -> Box:
 
 @rule("maximum", boxes=_BOTH)
 def maximum(input: Box | Tensor, other: Box | Tensor) -> Box:
-    """The larger of two, which does not decrease in either: exact."""
-    parts, box, dtype = _operands("maximum", input, other)
-    return _result("maximum", parts, box, dtype, _ends(parts, torch.maximum))
+    """The larger of two, which does not decrease in either: exact. Backward b + relu(a - b)."""
+    return _larger("maximum", input, other, torch.maximum)
 
 
 @rule("minimum", boxes=_BOTH)
 def minimum(input: Box | Tensor, other: Box | Tensor) -> Box:
-    """The smaller of two, which does not decrease in either: exact."""
-    parts, box, dtype = _operands("minimum", input, other)
-    return _result("minimum", parts, box, dtype, _ends(parts, torch.minimum))
+    """The smaller of two, which does not decrease in either: exact. Backward a - relu(a - b)."""
+    return _larger("minimum", input, other, torch.minimum)
+
+
+def _larger(name: str, input: Any, other: Any, function: Callable[[Tensor, Tensor], Tensor]) -> Box:
+    parts, box, dtype = _operands(name, input, other)
+    result = _result(name, parts, box, dtype, _ends(parts, function))
+    if not result.trace.origins:
+        return result
+    kept, sign = (parts[1], same) if name == "maximum" else (parts[0], torch.neg)
+    over = Linear(hinge(sub(input, other)), sign, same, 1)
+    if isinstance(kept, Box):
+        return result.came_from(_spread(kept, result), over)
+    return result.came_from(over, shift=kept)

@@ -20,7 +20,7 @@ from hf_smoothing.interval.constants import number
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import give_up_overflow, widened
-from hf_smoothing.interval.trace import Origin
+from hf_smoothing.interval.rules.hinges import bent, clamped, hinge
 
 
 def rounded(name: str, after: Box, parts: Tensor | float = 0.0) -> Box:
@@ -42,31 +42,28 @@ def noted_for_training(box: Box) -> Box:
 
 @rule("relu")
 def relu(box: Box, inplace: bool = False) -> Box:
-    """max(x, 0): exact, and the one activation with two lines for backward bounds."""
-    result = noted_for_training(box).map(F.relu)
-    if box.trace.origins:
-        result.origin = Origin(relu=box)
-    return result
+    """max(x, 0): exact."""
+    return hinge(noted_for_training(box))
 
 
 @rule("relu6")
 def relu6(box: Box, inplace: bool = False) -> Box:
     """min(max(x, 0), 6): exact."""
-    return noted_for_training(box).map(F.relu6)
+    return clamped(noted_for_training(box).map(F.relu6), box, 0.0, 6.0)
 
 
 @rule("hardtanh")
 def hardtanh(box: Box, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Box:
     """A clamp to fixed numbers: exact."""
     low, high = number(min_val, box, "hardtanh"), number(max_val, box, "hardtanh")
-    return noted_for_training(box).map(partial(F.hardtanh, min_val=low, max_val=high))
+    return clamped(noted_for_training(box).map(partial(F.hardtanh, min_val=low, max_val=high)), box, low, high)
 
 
 @rule("clamp", "clip")
 def clamp(box: Box, min: float | None = None, max: float | None = None) -> Box:
     """A clamp to fixed numbers: exact."""
     low, high = (None if end is None else number(end, box, "clamp") for end in (min, max))
-    return box.map(lambda x: x.clamp(low, high))
+    return clamped(box.map(lambda x: x.clamp(low, high)), box, low, high)
 
 
 @rule("clamp_min")
@@ -96,7 +93,8 @@ def leaky_relu(box: Box, negative_slope: float = 0.01, inplace: bool = False) ->
     slope = number(negative_slope, box, "leaky_relu")
     if not slope >= 0.0:
         refuse("leaky_relu", f"With a negative slope it is not monotone: {negative_slope}.")
-    return _increasing("leaky_relu", noted_for_training(box), partial(F.leaky_relu, negative_slope=slope), parts=0.0)
+    after = _increasing("leaky_relu", noted_for_training(box), partial(F.leaky_relu, negative_slope=slope), parts=0.0)
+    return bent(after, box, slope, 1.0)
 
 
 @rule("sigmoid")

@@ -14,6 +14,7 @@ from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import widened
 from hf_smoothing.interval.rules.elementwise import noted_for_training, rounded
+from hf_smoothing.interval.rules.hinges import bent
 
 
 def _turning_at_zero(box: Box, function: Callable[[Tensor], Tensor]) -> Box:
@@ -29,7 +30,7 @@ def _turning_at_zero(box: Box, function: Callable[[Tensor], Tensor]) -> Box:
 @rule("abs", "absolute")
 def absolute(box: Box) -> Box:
     """|x|: exact."""
-    return _turning_at_zero(box, torch.abs)
+    return bent(_turning_at_zero(box, torch.abs), box, -1.0, 1.0)
 
 
 @rule("square")
@@ -65,7 +66,7 @@ def prelu(box: Box, weight: Tensor) -> Box:
             )
         slopes = slopes.view(-1, *(1,) * (box.ndim - 2))
     after = _turning_at_zero(noted_for_training(box), lambda x: torch.where(x > 0, x, slopes * x))
-    return widened(after, terms=2, name="prelu")
+    return bent(widened(after, terms=2, name="prelu"), box, slopes, 1.0)
 
 
 # Where the minimum is, and a number just below it.
