@@ -14,9 +14,13 @@ Exp-IBP, the share of SABR), for each kind of radii. Interval bounds say little 
 
     python examples/adaptive_certified_training.py --dataset path/to/cifar10 --loss mtl-ibp --kinds fixed --strengths 0.01 0.1 0.5 \
         --largest 0.0078431 --width 8 --epochs 40 --ramp_share 0.5 --crop_padding 2 --horizontal_flip --backward crown --output-dir runs/cifar10-2
+
+Tighter bounds take seconds an image, and searching for radii takes ten times that: `--at 0.0078431` certifies at that radius only, held-out training
+images as well, and draws the front of each loss, whose networks are chosen on these, with its hypervolume.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ import torch
 from datasets import Dataset
 from transformers import HfArgumentParser, set_seed
 
+from examples.studies import fronts
 from examples.studies.certified_networks import LOSSES, NetworkName, check_settings, trained
 from examples.studies.recipes import fit, label_maps, pixel_statistics
 from examples.studies.tradeoff import Network, add, figures, plot, ratio_at, table
@@ -104,6 +109,12 @@ class Arguments:
             "help": "Bounds to certify with: none (intervals), crown-ibp, crown or optimised; each tighter and slower."
         },
     )
+    at: float | None = field(
+        default=None,
+        metadata={
+            "help": "Certify at this radius only, yes or no, held-out images as well, and draw the fronts of all losses."
+        },
+    )
     held_out: int = field(default=1_000, metadata={"help": "Training images by which the checkpoint is chosen."})
     published: str | None = field(default=None, metadata={"help": "Draw the published points: 'cifar10'."})
     compare_at: list[float] = field(
@@ -143,19 +154,41 @@ def main() -> None:
         own = check_settings(settings_of(args), folder)
         model = SmoothedClassifier.from_pretrained(folder / "model").eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
-        run = certify_dataset_linf(
-            model, test, folder / ("run" if args.backward == "none" else f"run-{args.backward}"), largest=args.largest, backward=args.backward, indices=indices,
-            description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
-        )  # fmt: skip
-        results.append(name.to_dict(own) | figures(run, args.largest, args.thresholds))
+        results.append(name.to_dict(own) | certified(args, choice, model, folder, test, indices))
+        if args.at is not None:
+            held_out, _ = split_of(dataset, labels, args, choice, name.seed)
+            results[-1] |= certified(args, choice, model, folder, held_out, None, "held-out")
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
     print(
         table(results),
         *(f"At {k}% accuracy ACR is {v} times that of fixed radii." for k, v in compared.items()),
         sep="\n",
     )
-    plot(results, args.output_dir / "tradeoff.png", args.published)
+    if args.at is None:
+        plot(results, args.output_dir / "tradeoff.png", args.published)
+    else:
+        print(*fronts.texts(results).values(), sep="\n\n")
+        fronts.plot(results, args.output_dir / "fronts.png", args.at, fronts.published(choice.dataset, args.at))
     keep(results, compared, args, choice)
+
+
+def certified(
+    args: Arguments, choice: DataChoice, model: SmoothedClassifier, folder: Path, images: PixelDataset, indices: Sequence[int] | None, what: str = "run"
+) -> dict[str, Any]:  # fmt: skip
+    """Certify one network on images, and what the record says of it: radii up to the largest, or yes and no at `--at`."""
+    kind = what if args.backward == "none" else f"{what}-{args.backward}"
+    largest = args.largest if args.at is None else args.at
+    run = certify_dataset_linf(
+        model, images, folder / (kind if args.at is None else f"{kind}-at-{args.at:g}"), largest=largest, backward=args.backward, indices=indices,
+        tolerance=1e-8 if args.at is None else args.at,
+        description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
+    )  # fmt: skip
+    if args.at is None:
+        return figures(run, args.largest, args.thresholds)
+    bits = fronts.packed(run, args.at)
+    return {"bound": args.backward, "at": args.at, {"run": "test"}.get(what, "held_out"): bits} | (
+        figures(run, args.at, []) if what == "run" else {}
+    )
 
 
 def keep(results: list[Network], compared: dict[str, Any], args: Arguments, choice: DataChoice) -> None:
@@ -180,7 +213,7 @@ OWN = {"attack_steps": "steps", "attack_step_size": "step_size", "attack_scale":
 SEVERAL = ("loss", "kappas", "strengths", "seeds", "kinds")
 """Arguments of one pass, which the name of each network says."""
 
-REPORTED = ("output_dir", "docs", "thresholds", "backward", "published", "compare_at", "train_split")
+REPORTED = ("output_dir", "docs", "thresholds", "backward", "at", "published", "compare_at", "train_split")
 """Arguments that do not change what a network learns."""
 
 
@@ -192,6 +225,16 @@ def settings_of(args: Arguments) -> dict[str, Any]:
 def own_settings(args: Arguments) -> dict[str, Any]:
     """Settings of the loss that are given, beside those that a network's name says."""
     return {name: value for key, name in OWN.items() if (value := getattr(args, key)) is not None}
+
+
+def split_of(
+    data: Dataset, labels: dict[int, str], args: Arguments, choice: DataChoice, seed: int
+) -> list[PixelDataset]:
+    """The held-out training images of a seed, and those that are trained on."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    held_out, rest = order[: args.held_out], order[args.held_out :][: args.max_train_images]
+    options = {"id2label": labels, **choice.pixel_options()}
+    return [PixelDataset(data.select(some), args.size, **options) for some in (held_out, rest)]
 
 
 def train_one(
@@ -207,11 +250,7 @@ def train_one(
     The radii by interval bounds, by which checkpoints are chosen, can be 0 throughout for networks of the other losses.
     """
     set_seed(name.seed)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(name.seed))
-    held_out, rest = order[: args.held_out], order[args.held_out :][: args.max_train_images]
-    options = {"id2label": labels, **choice.pixel_options()}
-    train, validation = (PixelDataset(data.select(some), args.size, **options).decode() for some in (rest, held_out))
-
+    validation, train = (part.decode() for part in split_of(data, labels, args, choice, name.seed))
     network = CnnSevenForImageClassification(
         CnnSevenConfig(width=args.width, image_size=args.size, **label_maps(list(labels.values())))
     )

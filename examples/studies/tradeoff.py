@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from examples.studies import fronts
 from examples.studies.certified_networks import LOSSES
 from examples.studies.labels import one_class_for_all
 from examples.studies.pages import markdown_table, publish
@@ -33,6 +35,9 @@ def rebuild(docs: Path) -> None:
 def add(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -> None:
     """Put one record into page, figure and interval.json, under its name; what has no place goes to the folder `elsewhere`."""
     results = found["networks"]
+    if "at" in results[0]:
+        _add_fronts(docs, name, found, elsewhere)
+        return
     floor = one_class_for_all(docs, found["dataset"], results[0]["images"], spread=False)
     plot(results, docs / "figures" / "interval" / f"{name}.png", found["arguments"]["published"], floor)
     publish(
@@ -43,6 +48,24 @@ def add(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -> None:
         docs / "results" / "interval.json",
         elsewhere,
     )
+
+
+def _add_fronts(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -> None:
+    results, dataset, radius = found["networks"], found["dataset"], found["networks"][0]["at"]
+    fronts.plot(results, docs / "figures" / "interval" / f"{name}.png", radius, fronts.published(dataset, radius))
+    publish(
+        name,
+        {"networks": table(results)} | fronts.texts(results),
+        found,
+        docs / "interval.md",
+        docs / "results" / "interval.json",
+        elsewhere,
+    )
+    file = docs / "results" / "linf_frontier.json"
+    levels = round(255 * radius)
+    key = f"{dataset}_{levels}_255" if abs(255 * radius - levels) < 0.01 else f"{dataset}_{radius:g}"
+    listed_points = fronts.listed_points(results, found["arguments"]["width"])
+    file.write_text(json.dumps((read_json(file) or {}) | {key: listed_points}, indent=2) + "\n", encoding="utf-8")
 
 
 def at_equal_accuracy(found: dict[str, Any]) -> str:
@@ -78,13 +101,13 @@ def training(network: Network) -> str:
 
 def table(results: list[Network]) -> str:
     """Markdown: a row per network; % with 95% intervals over the images."""
-    radii = list(results[0]["right"])
+    radii, searched = list(results[0]["right"]), "at" not in results[0]
     head = [
         "training", "kappa", "seed", "accuracy", *(f"certified at {radius}" for radius in radii[1:]),
-        "ACR, % of the largest radius", "images",
+        *["ACR, % of the largest radius"] * searched, "images",
     ]  # fmt: skip
     rows = [
-        [training(r), f"{r['kappa']:g}", r["seed"], *(_share(r["right"][radius], r["images"]) for radius in radii), f"{r['acr_percent']:.1f}", r["images"]]
+        [training(r), f"{r['kappa']:g}", r["seed"], *(_share(r["right"][radius], r["images"]) for radius in radii), *([f"{r['acr_percent']:.1f}"] if searched else []), r["images"]]
         for r in results
     ]  # fmt: skip
     return markdown_table(head, rows)

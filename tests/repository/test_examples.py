@@ -159,6 +159,15 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     out = run(*arguments, "--output-dir", "linf", *other, "--backward", "crown-ibp", cwd=tmp_path)
     rows = [line.split(" | ")[0].strip("| ") for line in out.splitlines() if line.startswith("|")]
     assert rows == ["training", "---", "adaptive", "fixed", "mtl-ibp, fixed, alpha 0.25"]
+    out = run(*arguments, "--output-dir", "linf", *other, "--at", "0.002", cwd=tmp_path)
+    assert "| IBP, adaptive | IBP, fixed |" in out
+    assert "not tested" not in out.split("| verdict, points |")[0]
+    kept = json.loads((tmp_path / "docs" / "results" / "linf_frontier.json").read_text())
+    assert {point["method"] for point in kept[f"{Path(folder).name}_0.002"]} == {
+        "IBP, adaptive",
+        "IBP, fixed",
+        "MTL-IBP, fixed",
+    }
     folder = tmp_path / "linf" / "mtl-ibp-fixed-alpha0.25-kappa0-seed0"
     objective = json.loads((folder / "model" / "config.json").read_text())["hf_smoothing"]["objective"]
     assert (objective["name"], objective["alpha"], objective["steps"]) == ("mtl-ibp", 0.25, 2)

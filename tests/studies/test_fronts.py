@@ -1,0 +1,88 @@
+"""Fronts of clean against certified accuracy: who is on them, what they dominate, and how sure that is."""
+
+import numpy as np
+import pytest
+
+from examples.studies import fronts
+from examples.studies.tradeoff import table
+
+
+def bits(right, certified):
+    """`fronts.packed` of columns of yes and no."""
+    return {
+        "images": len(right),
+        "right": np.packbits(np.array(right, bool)).tobytes().hex(),
+        "certified": np.packbits(np.array(certified, bool)).tobytes().hex(),
+    }
+
+
+def network(right, certified, images=1000, loss=None, kind="fixed", strength=0.5, seed=0, held_out=None, offset=0):
+    """The first images right and certified, from an offset on; held-out images alike, or with shares of their own."""
+    shown = (np.arange(images) - offset) % images
+    held = held_out or (right, certified)
+    own = {} if loss is None else {"loss": loss, "strength": strength}
+    return own | {
+        "kind": kind, "kappa": 0.0, "seed": seed, "at": 0.3, "bound": "crown", "images": images,
+        "test": bits(shown < right * images, shown < certified * images),
+        "held_out": bits(np.arange(100) < 100 * held[0], np.arange(100) < 100 * held[1]),
+        "right": {"0": round(right * images), "0.3": round(certified * images)},
+    }  # fmt: skip
+
+
+def test_bits_survive():
+    right = np.random.default_rng(0).random(13) < 0.5
+    assert (fronts.unpacked(bits(right, ~right)) == np.stack([right, ~right])).all()
+
+
+def test_hypervolume_is_the_area_that_points_dominate():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        points = generator.random((5, 2))
+        samples = generator.random((20_000, 2))
+        dominated = (samples[:, None] <= points).all(2).any(1).mean()
+        assert fronts.hypervolume(points) == pytest.approx(dominated, abs=0.02)
+        assert fronts.hypervolume(points[fronts.on_front(points)]) == pytest.approx(fronts.hypervolume(points))
+    several = generator.random((3, 4, 5, 2))
+    assert fronts.hypervolume(several).shape == (3, 4)
+    assert fronts.hypervolume(several)[1, 2] == pytest.approx(fronts.hypervolume(several[1, 2]))
+
+
+def test_held_out_images_choose_and_test_images_measure():
+    networks = [
+        network(0.9, 0.2, loss="sabr", strength=0.1),
+        network(0.6, 0.5, loss="sabr", strength=0.5),
+        network(
+            0.95, 0.9, loss="sabr", strength=0.9, held_out=(0.5, 0.4)
+        ),  # the best on test images, which nobody knows
+    ]
+    found = fronts.fronts(networks)["SABR, fixed"]
+    assert [n["strength"] for n in found["chosen"]] == [0.1, 0.5]
+    assert found["hypervolume"] == pytest.approx(0.9 * 0.2 + 0.6 * 0.3)
+
+
+def test_verdicts_follow_the_intervals():
+    networks = [
+        network(0.9, 0.5, loss="sabr"),
+        network(0.9, 0.8, loss="mtl-ibp"),
+        network(0.9, 0.8, loss="mtl-ibp", kind="adaptive", offset=7),
+        network(0.5, 0.4, seed=0),
+        network(0.7, 0.6, seed=1),
+    ]
+    text = fronts.texts(networks)
+    assert "| IBP, fixed | 50.0/40.0, 70.0/60.0 | 31.0 (" in text["fronts"]  # the mean of 20 and 42
+    assert text["fronts"].splitlines()[2].endswith("| 2 |")
+    assert "| SABR, fixed | MTL-IBP, fixed | lower, -27.0 [-" in text["front pairs"]
+    assert "| MTL-IBP, adaptive | MTL-IBP, fixed | no significant difference, +0.0 [-" in text["front pairs"]
+    assert len(text["front pairs"].splitlines()) == 2 + 6
+    row = fronts.listed_points(networks, 8)[1]
+    assert row == {"method": "MTL-IBP, fixed", "tradeoff": 0.5, "seed": 0, "clean": 90.0, "certified": 80.0, "bound": "crown", "width": 8, "images": 1000}  # fmt: skip
+    assert "ACR" not in table(networks)
+    assert "certified at 0.3" in table(networks)
+
+
+def test_the_picture_and_the_published_points(tmp_path):
+    assert fronts.published("path/to/mnist", 0.3) == "mnist 0.3"
+    assert fronts.published("cifar10", 2 / 255) is None  # as the command line has it
+    assert fronts.published("cifar10", 0.0078431) == "cifar10 0.0078431"
+    fronts.plot([network(0.9, 0.5), network(0.8, 0.6, kind="adaptive")], tmp_path / "fronts.png", 0.3, "mnist 0.3")
+    assert (tmp_path / "fronts.png").stat().st_size > 10_000
