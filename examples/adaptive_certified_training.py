@@ -180,7 +180,7 @@ def certified(
     largest = args.largest if args.at is None else args.at
     run = certify_dataset_linf(
         model, images, folder / (kind if args.at is None else f"{kind}-at-{args.at:g}"), largest=largest, backward=args.backward, indices=indices,
-        tolerance=1e-8 if args.at is None else args.at,
+        tolerance=1e-8 if args.at is None else args.at, only_right=args.at is not None,
         description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
     )  # fmt: skip
     if args.at is None:

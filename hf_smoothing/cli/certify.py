@@ -14,7 +14,7 @@ from hf_smoothing.cli.parsing import add_switch
 
 OWN = {
     "smoothing": ("sigma", *options_of(RunOptions), "seed", "streaming"),
-    "interval": ("largest", "backward", "steps", "real_arithmetic", "batch_size"),
+    "interval": ("largest", "backward", "steps", "only_right", "real_arithmetic", "batch_size"),
 }
 """Options that one method has and the other would ignore."""
 
@@ -41,6 +41,10 @@ def add(commands: Any) -> None:
     c.add_argument(
         "--steps", type=int, default=20, help="with --backward optimised: steps that optimise the bounds (%(default)s)"
     )
+    add_switch(
+        c, "only_right",
+        "with --method interval: no radius for images that are predicted otherwise than labelled; certified accuracy in less time",
+    )  # fmt: skip
     add_switch(
         c, "real_arithmetic",
         "with --method interval: a guarantee for the network in real arithmetic only, which does not cover the rounding of float32 runs",
@@ -95,6 +99,7 @@ def _certify_interval(args: argparse.Namespace) -> int:
         largest=args.largest,
         backward=args.backward,
         steps=args.steps,
+        only_right=args.only_right,
         cover_run=not args.real_arithmetic,
         indices=indices,
         batch_size=args.batch_size,

@@ -99,9 +99,13 @@ def linf_certificates(
 
 @torch.no_grad()
 def certificates_of(
-    classifier: nn.Module, pixels: Tensor, *, largest: float, backward: str, steps: int, cover_run: bool, tolerance: float, iterations: int = 100
+    classifier: nn.Module, pixels: Tensor, *, largest: float, backward: str, steps: int, cover_run: bool, tolerance: float, iterations: int = 100,
+    labels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """`linf_certificates` of a network and bounds that are checked already (`check_certifiable`, `check_backward`).
+
+    Args:
+        labels: Labels, int64 (batch,): images that are predicted otherwise get no radius. By default every image may get one.
 
     Returns:
         Classes, radii, and which of `BACKWARD` certified each radius, int64 (batch,).
@@ -119,20 +123,24 @@ def certificates_of(
     classes = covered.value[:count].argmax(dim=1)
     trace.forget()
 
+    asked = torch.arange(count, device=images.device)
+    if labels is not None:
+        asked = asked[classes == labels]
     radii = torch.zeros(count, device=images.device, dtype=images.dtype)
     bounds = torch.zeros(count, device=images.device, dtype=torch.int64)
     for number, bound in enumerate(BACKWARD[: BACKWARD.index(backward) + 1]):
 
-        def violation(which: Tensor, radii: Tensor, bound: str = bound) -> Tensor:
-            trace = trace_for(bound, steps, cover_run)
+        def violation(places: Tensor, radii: Tensor, bound: str = bound) -> Tensor:
+            which, trace = asked[places], trace_for(bound, steps, cover_run)
             worst = margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which]).worst
             trace.forget()
             return -worst
 
+        known = radii[asked]
         found = certified_radii(
-            violation, count, largest, device=images.device, dtype=images.dtype, tolerance=tolerance, iterations=iterations, known=radii
+            violation, len(asked), largest, device=images.device, dtype=images.dtype, tolerance=tolerance, iterations=iterations, known=known
         )  # fmt: skip
-        bounds[found > radii], radii = number, found
+        bounds[asked[found > known]], radii[asked] = number, found
     return classes, radii, bounds
 
 

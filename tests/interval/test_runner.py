@@ -33,6 +33,8 @@ def test_rows_hold_what_the_function_says(tmp_path):
 
 def test_rows_say_which_bound_certified(tmp_path):
     model, images = network("mlp"), data(10, size=8)
+    classes, _ = linf_certificates(model, images.pixels, largest=0.05)
+    images.labels[:5] = classes[:5]
     run = certify_dataset_linf(
         model, images, tmp_path / "run", largest=0.05, backward="optimised", steps=4, batch_size=4, progress=False
     )
@@ -44,6 +46,14 @@ def test_rows_say_which_bound_certified(tmp_path):
         model, images, tmp_path / "one", largest=0.001, backward="crown", tolerance=1.0, progress=False
     )
     assert {row["radius"] for row in at_one.rows.values()} <= {0.0, 0.001}
+    right = certify_dataset_linf(
+        model, images, tmp_path / "right", largest=0.05, backward="optimised", steps=4, only_right=True, progress=False
+    )
+    for index, row in right.rows.items():
+        is_right = row["prediction"] == row["label"]
+        assert row["radius"] == pytest.approx(run.rows[index]["radius"] if is_right else 0.0, abs=2e-8)
+    assert {row["prediction"] == row["label"] for row in right.rows.values()} == {True, False}
+    assert right.settings["rule"]["only_right"]
     with pytest.raises(ValueError, match=r"one of none, crown-ibp, crown, optimised, got 'lirpa'"):
         certify_dataset_linf(model, images, tmp_path / "bad", largest=0.02, backward="lirpa")
 
