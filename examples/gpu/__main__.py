@@ -3,7 +3,7 @@
     python -m examples.gpu run --minutes 15 --data path/to/data --output-dir runs/gpu
 
 `run` does what is not done and fits into the minutes: the benchmark, tests on the GPU, two backbones, the certified classifiers and their
-certificates at three noise levels, the l-infinity network. The same command continues what was interrupted. `--dry` does all of it in
+certificates at three noise levels, the l-infinity networks. The same command continues what was interrupted. `--dry` does all of it in
 miniature on a CPU. For a machine without a network, the data and wheels of what it lacks travel in pieces:
 
     python -m examples.gpu pack --data path/to/data --wheels path/to/wheels --output-dir pieces
@@ -42,7 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--stages", nargs="+", default=[], help="only the stages whose name starts so; what they need must be done"
     )
-    parser.add_argument("--linf-epochs", type=int, default=70, help="epochs of the l-infinity network (%(default)s)")
+    parser.add_argument(
+        "--linf-epochs",
+        type=int,
+        default=70,
+        help="epochs of the l-infinity network for MNIST; those for CIFAR-10 take twice as many (%(default)s)",
+    )
     parser.add_argument("--dry", action="store_true", help="all in miniature on the CPU")
     args = parser.parse_args(arguments)
     try:
