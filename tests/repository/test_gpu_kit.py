@@ -125,7 +125,8 @@ def test_other_settings_are_refused_also_of_what_a_stage_needs(tmp_path):
 def test_dry_and_real_results_are_never_mixed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("examples.gpu.__main__.spend", lambda *given: {})
-    (tmp_path / "mnist").mkdir()
+    for name in ("cifar10", "mnist"):
+        (tmp_path / name).mkdir()
     real = ["run", "--data", str(tmp_path), "--stages", "linf", "--output-dir", str(tmp_path / "out")]
     assert main(real) == 0 and main(real) == 0
     assert main([*real, "--dry"]) == 1
