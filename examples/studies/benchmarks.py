@@ -26,6 +26,7 @@ def rebuild(docs: Path) -> None:
         ("certification", "certification figures", certification, "certification"),
         ("interval", "interval covering", covering, "interval"),
         ("interval", "losses steps", steps, "linf_frontier"),
+        ("how_to/verify", "verified claims", verified, "verified_claims"),
     ):
         page = docs / f"{subject}.md"
         body = made(read_json(docs / "results" / f"{results}.json") or {})
@@ -57,6 +58,21 @@ def covering(measured: dict[str, Any]) -> str:
         "median radius, real arithmetic",
         "median radius, float32 runs",
     ]
+    return markdown_table(head, rows)
+
+
+def verified(measured: dict[str, Any]) -> str:
+    """What other verifiers say of claims, and of radii that are 10% larger."""
+    rows = []
+    for name, one in measured["small_networks"]["value"].items():
+        cells = [
+            f"{one[verifier]['claims']['confirmed']} / {one[verifier]['claims']['refuted']} / {one[verifier]['claims']['open']}"
+            for verifier in ("Marabou", "auto_LiRPA")
+        ]
+        beyond = one["Marabou"]["10% beyond"]
+        larger = f"{beyond['confirmed']} / {beyond['refuted']} / {beyond['open']}"
+        rows.append([name, one["claims"], f"{one['median_radius']:.4f}", *cells, larger])
+    head = ["network, training, bounds", "claims", "median radius", "Marabou", "auto_LiRPA", "Marabou at radius + 10%"]
     return markdown_table(head, rows)
 
 

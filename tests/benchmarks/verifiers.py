@@ -1,6 +1,6 @@
 """Our claims before other people's verifiers: docs/results/verified_claims.json.
 
-    python tests/benchmarks/verifiers.py --dataset path/to/mnist [--images 30] [--timeout 20] [--threads 1]
+    python tests/benchmarks/verifiers.py --dataset path/to/mnist [--images 12] [--timeout 10] [--threads 1]
 
 Small networks are trained on MNIST at 14 px, certified by interval bounds and exported; Marabou (complete) and auto_LiRPA (CROWN, then
 alpha-CROWN) are asked about each claim, and about a radius 10% larger. Both are installed into `.venv-verifiers` from the package index.
@@ -125,8 +125,8 @@ def verified(model: nn.Module, test: DecodedPixels, timeout: int, backward: bool
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--images", type=int, default=30)
-    parser.add_argument("--timeout", type=int, default=20)
+    parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("--timeout", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--here", action="store_true", help="the verifiers are installed in this environment")
     args = parser.parse_args()

@@ -24,6 +24,7 @@ from hf_smoothing.interval.margins import logits_of
 from hf_smoothing.records import RunError, read_run
 from tests.interval.test_run import Absorbed
 from tests.support.bounded_networks import BUILDERS, Hidden, images, network
+from tests.support.processes import ROOT
 from tests.support.tiny import data, smoothed
 from tests.support.vnnlib import read_property
 
@@ -278,6 +279,18 @@ def test_names_of_a_network_do_not_clash_with_those_of_the_file():
         assert np.abs(ran(to_onnx(model, (3, 2, 2)), x) - model(x).numpy()).max() < 1e-6
 
 
+def test_images_need_no_labels_and_may_be_grey_floats(tmp_path):
+    some = [{"pixel_values": torch.rand(1, 3, 5, generator=torch.Generator().manual_seed(k))} for k in range(3)]
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(15, 4)).eval()
+    run = certify_dataset_linf(model, some, tmp_path / "run", largest=0.5, progress=False)
+    found = export_run(model, some, run, tmp_path / "out")
+    assert [claim.label for claim in found.claims] == [None] * 3
+    asked = read_property((tmp_path / "out" / "vnnlib" / "image-2.vnnlib").read_text())
+    centre = some[2]["pixel_values"].flatten().tolist()
+    assert all(low <= Fraction(x) <= high for low, x, high in zip(asked.lower, centre, asked.upper, strict=True))
+
+
 def test_a_run_can_still_be_read_beside_its_export(tmp_path):
     model, some, run = certified(tmp_path / "run", count=3)
     export_run(model, some, run, tmp_path / "run" / "export")
@@ -285,3 +298,11 @@ def test_a_run_can_still_be_read_beside_its_export(tmp_path):
     assert re.fullmatch(
         r"[0-9a-f]{64}", json.loads((tmp_path / "run/export/export.json").read_text())["network_sha256"]
     )
+
+
+def test_no_recorded_verifier_refutes_a_claim():
+    record = json.loads((ROOT / "docs" / "results" / "verified_claims.json").read_text())["small_networks"]
+    answers = [one[verifier]["claims"] for one in record["value"].values() for verifier in ("Marabou", "auto_LiRPA")]
+    assert answers and not any(one["refuted"] for one in answers)
+    for one in record["value"].values():
+        assert sum(one["Marabou"]["claims"][kind] for kind in ("confirmed", "refuted", "open")) == one["claims"]
