@@ -89,7 +89,7 @@ def tally(verdicts: list[Verdict]) -> dict[str, Any]:
     }
 
 
-def verified(model: nn.Module, test: DecodedPixels, timeout: int, backward: bool) -> dict[str, Any]:
+def verified(model: nn.Module, test: DecodedPixels, timeout: int, backward: str) -> dict[str, Any]:
     """What the verifiers say of all claims of a network, and of radii that are 10% larger."""
     shape = tuple(test.pixels.shape[1:])
     with tempfile.TemporaryDirectory() as temporary:
@@ -142,7 +142,7 @@ def main() -> None:
     for build in (mlp, cnn):
         for name, loss in LOSSES.items():
             model = trained(build, loss, data)
-            for bound, backward in (("intervals", False), ("with backward=True", True)):
+            for bound, backward in (("intervals", "none"), ("optimised", "optimised")):
                 value[f"{build.__name__}, {name}, {bound}"] = verified(model, images, args.timeout, backward)
                 print(build.__name__, name, bound, value[f"{build.__name__}, {name}, {bound}"], flush=True)
     record(
