@@ -17,7 +17,7 @@ from examples.studies.sources import pages, source
 
 
 STUDIES = ["smoothing_transfer", "robustness_transfer", "training_methods"]
-PAGES = [*(f"{study}.md" for study in STUDIES), "interval.md", "certification.md", "sources.md"]
+PAGES = [*(f"{study}.md" for study in STUDIES), "interval.md", "certification.md", "how_to/verify.md", "sources.md"]
 DRAWN = ["explanation", "smoothing_transfer/cpu", "robustness_transfer/cpu", "training_methods/cpu", "interval"]
 NOISE = {"gallery.png"}  # whose last bits are those of the processor that drew it
 CONSTRAINTS = (DOCS.parent / "constraints.txt").read_text(encoding="utf-8")
@@ -33,9 +33,10 @@ def rebuilt(tmp_path_factory):
         kept = {name: value for name, value in json.loads(file.read_text()).items() if name != "cpu"}
         file.write_text(json.dumps(kept))
     shutil.copy(DOCS / "hand_checked.json", docs)
-    for page in DOCS.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        (docs / page.name).write_text(emptied(text) if page.name in PAGES else text, encoding="utf-8")
+    (docs / "how_to").mkdir()
+    for page in {path.name for path in DOCS.glob("*.md")} | set(PAGES):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        (docs / page).write_text(emptied(text) if page in PAGES else text, encoding="utf-8")
     rebuild(docs)
     return docs
 
