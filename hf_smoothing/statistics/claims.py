@@ -84,7 +84,7 @@ def sequential_level(alpha: float, n0: int, label_aware: bool) -> float:
 def sequential_ceiling(n: int, level: float, sigma: float, slack: float = 0.0) -> float:
     """The radius that a sequential rule certifies when all `n` draws agree."""
     share = error_shares(len(geometric_looks(n)))[-1]
-    return float(l2_radius(float((level * share) ** (1.0 / n)), sigma, slack))
+    return float(l2_radius(float(lower_bound(n, n, level * share)), sigma, slack))
 
 
 def target_boundaries(

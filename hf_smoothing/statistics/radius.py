@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from hf_smoothing.statistics.binomial import lower_bound
 from hf_smoothing.units import check_alpha, check_sigma
 
 
@@ -123,7 +124,7 @@ def max_radius(n: ArrayLike, alpha: float, sigma: float) -> NDArray[np.float64]:
     draws = np.asarray(n, dtype=np.float64)
     if not np.all((draws >= 1) & (np.floor(draws) == draws)):
         raise ValueError(f"`n` must be at least 1, and whole, got {draws}. Pass a count, not a share.")
-    return l2_radius(check_alpha(alpha) ** (1.0 / draws), sigma)
+    return l2_radius(lower_bound(draws, draws, alpha), sigma)
 
 
 def min_draws(alpha: float, *, two_sided: bool = False) -> int:
