@@ -33,7 +33,7 @@ MARGIN = 4e-12
 def _rounded_down(
     bound: NDArray[np.float64], k: NDArray[np.float64], n: NDArray[np.float64], alpha: float
 ) -> NDArray[np.float64]:
-    """The largest step down, doubled from one unit in the last place, after which P(Binomial(n, bound) >= k) <= alpha for certain."""
+    """The largest step down, doubled from one unit in the last place, after which P(Binomial(n, bound) >= k) <= alpha."""
     step = np.spacing(bound)
     while True:
         over = special.betainc(k, n - k + 1.0, bound) > alpha * (1.0 - MARGIN)
