@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hf_smoothing import ABSTAIN, certify, predict
 from hf_smoothing.certification import Draws, Execution, count_votes
 from hf_smoothing.noise import GaussianStream, GridStream
-from hf_smoothing.statistics import l2_radius, max_radius
+from hf_smoothing.statistics import l2_radius, lower_bound, max_radius
 from tests.support.classifiers import Constant, Watched
 from tests.support.tiny import MEAN, SIZE, STD, pixels, plain, smoothed
 
@@ -220,7 +220,9 @@ def test_a_confident_backbone_reaches_the_ceiling_and_an_undecided_one_abstains(
     for noise, slack in (("gaussian", 0.0), ("grid", lost)):
         certificate = model.certify(pixels(1), mode="fixed", noise_kind=noise, n=100, seed=0)[0]
         assert certificate.prediction == 1 and certificate.counts_by_look[1] == (0, 100, 0)
-        assert certificate.radius == float(l2_radius(0.001 ** (1 / 100), 0.25, slack))
+        root = float(l2_radius(0.001 ** (1 / 100), 0.25, slack))
+        assert certificate.radius == float(l2_radius(lower_bound(100, 100, 0.001), 0.25, slack))
+        assert (1 - 1e-10) * root <= certificate.radius <= root
         assert certificate.radius <= float(max_radius(100, 0.001, 0.25))
     assert slack > 0.0 and certificate.radius == pytest.approx(float(max_radius(100, 0.001, 0.25)), rel=1e-8)
     grey = undecided().certify(torch.full((4, 3, SIZE, SIZE), 128 / 255), mode="fixed", n=100, sigma=3.0, seed=0)
