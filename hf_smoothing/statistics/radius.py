@@ -137,8 +137,8 @@ def min_draws(alpha: float, *, two_sided: bool = False) -> int:
     """
     alpha = check_alpha(alpha)
     n = 1
-    # Unanimous draws decide when alpha ** (1/n) > 1/2 (CERTIFY) or 2 * 2 ** -n <= alpha (PREDICT).
-    while not (2.0 * 0.5**n <= alpha if two_sided else 0.5**n < alpha):
+    # Unanimous draws decide when their bound exceeds 1/2 (CERTIFY) or 2 * 2 ** -n <= alpha (PREDICT).
+    while not (2.0 * 0.5**n <= alpha if two_sided else lower_bound(n, n, alpha) > 0.5):
         n += 1
     return n
 
