@@ -12,6 +12,7 @@ import statistics
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import load_dataset
@@ -21,6 +22,22 @@ from hf_smoothing import PixelDataset, SmoothedClassifier
 from hf_smoothing.interval import Trace, box_around, linf_certificates, margin_bounds
 from hf_smoothing.interval.objectives import adaptive_interval
 from hf_smoothing.training import Batch, ObjectiveState
+
+
+def parser_of(about: str | None, model: str = "model", **more: Any) -> argparse.ArgumentParser:
+    """What the benchmarks of interval bounds are given: trained networks, a data set, the largest radius, threads.
+
+    Args:
+        about: Text of the module.
+        model: Name of the argument that takes the network.
+        more: Of `add_argument` for it.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(model, **more)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--largest", type=float, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
 
 
 def step_seconds(
@@ -49,14 +66,11 @@ def network_and_images(args: argparse.Namespace, count: int) -> tuple[SmoothedCl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--largest", type=float, required=True)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--images", type=int, default=1_000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.set_defaults(threads=2)
     args = parser.parse_args()
     model, pixels, labels = network_and_images(args, args.images)
     command = f"python tests/benchmarks/interval.py {args.model} --dataset path/to/{Path(args.dataset).name} --largest {args.largest} --steps {args.steps} --pairs {args.pairs} --images {args.images} --threads {args.threads}"  # fmt: skip

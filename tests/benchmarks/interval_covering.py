@@ -3,11 +3,11 @@
 python tests/benchmarks/interval_covering.py model_cards/cnn7-linf-cifar10 --dataset path/to/cifar10 --largest 0.0345098
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 from datasets import load_dataset
+from interval import parser_of
 from results import record
 
 from hf_smoothing import PixelDataset, SmoothedClassifier
@@ -20,12 +20,8 @@ CASES = {"intervals": (200, "none"), "with CROWN-IBP": (40, "crown-ibp")}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--largest", type=float, required=True)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = parser_of(__doc__).parse_args()
+    torch.set_num_threads(args.threads)
     model = SmoothedClassifier.from_pretrained(args.model).eval()
     test = load_dataset(args.dataset, split="test")
     images = PixelDataset(test.select(range(0, len(test), STRIDE)), model.config.size).decode().pixels.float() / 255
@@ -40,7 +36,7 @@ def main() -> None:
         real, runs = (radii[covered].median().item() for covered in (False, True))
         found[name] = {"images": count, "real_arithmetic": round(real, 6), "float32_runs": round(runs, 6)}
     record(
-        "interval", "median_radius", found, seed=None, model=Path(args.model).name, stride=STRIDE, threads=1,
+        "interval", "median_radius", found, seed=None, model=Path(args.model).name, stride=STRIDE, threads=args.threads,
         command=f"python tests/benchmarks/interval_covering.py {args.model} --dataset path/to/{Path(args.dataset).name} --largest {args.largest}",
     )  # fmt: skip
 

@@ -7,12 +7,11 @@ MODEL is a network that was trained for interval bounds. All losses take turns i
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from functools import partial
 from pathlib import Path
 
-from interval import network_and_images, step_seconds
+from interval import network_and_images, parser_of, step_seconds
 from results import record
 
 from hf_smoothing.interval.objectives import adaptive_interval, cc_ibp, exp_ibp, mtl_ibp, sabr
@@ -33,13 +32,9 @@ LOSSES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--largest", type=float, required=True)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     model, pixels, labels = network_and_images(args, 1_000)
     ratios: dict[str, list[float]] = {name: [] for name in LOSSES}

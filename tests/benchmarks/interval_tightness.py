@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from datasets import load_dataset
+from interval import parser_of
 from results import record
 
 from hf_smoothing import PixelDataset, SmoothedClassifier
@@ -46,13 +47,9 @@ def measured(model: SmoothedClassifier, data: Any, args: argparse.Namespace) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--largest", type=float, required=True)
+    parser = parser_of(__doc__, "models", nargs="+", type=Path)
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     test = load_dataset(args.dataset, split="test")
