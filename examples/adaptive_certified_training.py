@@ -154,10 +154,10 @@ def main() -> None:
         own = check_settings(settings_of(args), folder)
         model = SmoothedClassifier.from_pretrained(folder / "model").eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
-        results.append(name.to_dict(own) | certified(args, choice, model, folder, test, indices))
+        results.append(name.to_dict(own) | certified(args, choice, model, folder, test, indices, "test"))
         if args.at is not None:
             held_out, _ = split_of(dataset, labels, args, choice, name.seed)
-            results[-1] |= certified(args, choice, model, folder, held_out, None, "held-out")
+            results[-1] |= certified(args, choice, model, folder, held_out, None, "held_out")
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
     print(
         table(results),
@@ -173,22 +173,23 @@ def main() -> None:
 
 
 def certified(
-    args: Arguments, choice: DataChoice, model: SmoothedClassifier, folder: Path, images: PixelDataset, indices: Sequence[int] | None, what: str = "run"
+    args: Arguments, choice: DataChoice, model: SmoothedClassifier, folder: Path, images: PixelDataset, indices: Sequence[int] | None, what: str
 ) -> dict[str, Any]:  # fmt: skip
     """Certify one network on images, and what the record says of it: radii up to the largest, or yes and no at `--at`."""
-    kind = what if args.backward == "none" else f"{what}-{args.backward}"
-    largest = args.largest if args.at is None else args.at
+    kind = "run" if what == "test" else what.replace("_", "-")
+    kind += "" if args.backward == "none" else f"-{args.backward}"
+    search: dict[str, Any] = {"largest": args.largest}
+    if args.at is not None:
+        kind += f"-at-{args.at:g}"
+        search = {"largest": args.at, "tolerance": args.at, "only_right": True}
     run = certify_dataset_linf(
-        model, images, folder / (kind if args.at is None else f"{kind}-at-{args.at:g}"), largest=largest, backward=args.backward, indices=indices,
-        tolerance=1e-8 if args.at is None else args.at, only_right=args.at is not None,
+        model, images, folder / kind, backward=args.backward, indices=indices, **search,
         description={"model": {"id": folder.name}, "dataset": choice.to_dict() | {"id": Path(choice.dataset).name}},
     )  # fmt: skip
     if args.at is None:
         return figures(run, args.largest, args.thresholds)
-    bits = fronts.packed(run, args.at)
-    return {"bound": args.backward, "at": args.at, {"run": "test"}.get(what, "held_out"): bits} | (
-        figures(run, args.at, []) if what == "run" else {}
-    )
+    found = {"bound": args.backward, "at": args.at, what: fronts.packed(run, args.at)}
+    return found | figures(run, args.at, []) if what == "test" else found
 
 
 def keep(results: list[Network], compared: dict[str, Any], args: Arguments, choice: DataChoice) -> None:

@@ -160,7 +160,7 @@ def _linf(choice: Choice) -> list[str]:
     few = ["--kappas", 0.5, "--kinds", "adaptive"]
     return _linf_networks(
         choice, "linf", "mnist", "--largest", 0.4, "--thresholds", 0.3, "--epochs", choice.linf_epochs,
-        *(few if choice.dry else ["--kappas", 0.0, 0.5, "--size", 28]),
+        *(few if choice.dry else ["--kappas", 0.0, 0.5, "--size", 28, "--max_images", 10_000]),
     )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _linf_front(choice: Choice, name: str, strengths: list[object]) -> list[str]
     return _linf_networks(
         choice, "linf-front", "cifar10", "--loss", name, "--largest", "0.0078431", "--at", "0.0078431", "--backward", "crown-ibp" if choice.dry else "crown",
         "--epochs", 2 * choice.linf_epochs, "--ramp_share", 0.5, "--l1", 3e-6, *(attack if name == "mtl-ibp" else []),
-        *(few if choice.dry else ["--strengths", *strengths, "--crop_padding", 2, "--horizontal_flip", "--size", 32]),
+        *(few if choice.dry else ["--strengths", *strengths, "--crop_padding", 2, "--horizontal_flip", "--size", 32, "--max_images", 1_000]),
     )  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def _linf_networks(choice: Choice, name: str, dataset: str, *words: object) -> l
     few = ["--width", 1, "--size", 16, "--max_train_images", 64, "--max_images", 16]
     return _python(
         "-m", "examples.adaptive_certified_training", "--dataset", _dataset(choice, dataset), "--output-dir", choice.output / name / "networks",
-        *words, *(few if choice.dry else ["--width", 64, "--max_images", 10_000 if name == "linf" else 1_000]),
+        *words, *(few if choice.dry else ["--width", 64]),
     )  # fmt: skip
 
 

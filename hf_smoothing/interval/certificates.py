@@ -19,9 +19,16 @@ from hf_smoothing.pixels import grid_to_unit
 from hf_smoothing.preprocessing import Preprocessing
 
 
-BACKWARD = ("none", "crown-ibp", "crown", "optimised")
-"""Bounds, from the cheapest to the tightest: intervals alone; backward linear bounds of the logits between intervals (CROWN-IBP); also of
-what enters each ReLU (CROWN); and with optimised lines below the ReLUs (alpha-CROWN)."""
+NAMES = {
+    "none": "interval bounds",
+    "crown-ibp": "interval bounds and CROWN-IBP",
+    "crown": "interval bounds, CROWN-IBP and CROWN",
+    "optimised": "interval bounds, CROWN-IBP, CROWN and optimised linear bounds",
+}
+"""What runs say of bounds, from the cheapest to the tightest: intervals alone; backward linear bounds of the logits between intervals
+(CROWN-IBP); also of what enters each ReLU (CROWN); and with optimised lines below the ReLUs (alpha-CROWN)."""
+
+BACKWARD = tuple(NAMES)
 
 
 def classify_function(classifier: nn.Module) -> Callable[[Any], Any]:

@@ -92,12 +92,11 @@ def linear_bounds(box: BoxLike, a: Tensor, slopes: dict[int, Tensor] | None = No
         box: A box whose trace kept origins.
         a: The coefficients, (rows, *box.shape).
         slopes: For each ReLU, by the number of the box before it, the slope in [0, 1] of the line below it where the interval holds 0,
-            (rows, *shape): what is missing is chosen by CROWN's rule and entered. Without it, rows are bounded in pieces that take
-            `MEMORY` at most.
+            (rows, *shape): what is missing is chosen by CROWN's rule and entered as a parameter, on which the bounds depend. Without
+            it, rows are bounded in pieces (`rows_at_once`).
     """
     if slopes is None:
-        rows = max(1, MEMORY // (_widest(box) * a.shape[(box.batch or 0) + 1]))
-        return torch.cat([_bounds_of_rows(box, piece, None) for piece in a.split(rows)])
+        return torch.cat([_bounds_of_rows(box, piece, None) for piece in a.split(rows_at_once(box))])
     return _bounds_of_rows(box, a, slopes)
 
 
@@ -136,7 +135,7 @@ def tightened(box: Any) -> Any:
     places = width.argsort(dim=1, descending=True, stable=True)[:, : int(unstable.sum(1).max())]
     useful = torch.ones_like(unstable[:, :1])  # of each image
     wide = box.like.movedim(images, 0).shape
-    rows = max(1, MEMORY // (2 * _widest(box) * len(unstable)))
+    rows = max(1, rows_at_once(box) // 2)  # each entry takes two, for its lower and its upper end
     pieces = [places[:, :PROBES], *places[:, PROBES:].split(rows, dim=1)]
     for number, piece in enumerate(piece for piece in pieces if piece.shape[1]):
         one = lower.new_zeros(piece.shape[1], *lower.shape).scatter_(2, piece.T[..., None], 1.0)
@@ -157,8 +156,9 @@ def tightened(box: Any) -> Any:
     return result
 
 
-def _widest(box: BoxLike) -> int:
-    """The number of entries that an image has in the widest box that this one came from."""
+def rows_at_once(box: BoxLike) -> int:
+    """How many linear functions of each image may be sent back at once so that no matrix A has more than `MEMORY` entries; at least 1."""
+    images = max(1, box.shape[box.batch or 0])
     seen, todo, widest = set(), [box], 1
     while todo:
         box = todo.pop()
@@ -168,7 +168,7 @@ def _widest(box: BoxLike) -> int:
         widest = max(widest, box.shape.numel() // max(1, box.shape[box.batch or 0]))
         if box.origin is not None:
             todo += [box.origin.relu] if box.origin.relu is not None else [part.source for part in box.origin.parts]
-    return widest
+    return max(1, MEMORY // (widest * images))
 
 
 def _add_constants(a: Tensor, box: BoxLike, origin: Origin, account: _Account) -> None:
@@ -218,7 +218,7 @@ def _through_relu(a: Tensor, before: BoxLike, account: _Account, slopes: dict[in
     # Any slope in [0, 1] is a line below; by CROWN's rule the nearer of y >= x and y >= 0.
     nearer = (high > -low).to(low.dtype)
     if slopes is not None:
-        nearer = slopes.setdefault(before.number, nearer.expand_as(a))
+        nearer = slopes.setdefault(before.number, nearer.expand_as(a).clone().requires_grad_())
     below = torch.where(mixed, nearer, slope)
     account.add(a.clamp(max=0), lift, before)
     # The slope is off by 2 roundings and the lift by 4: near the line's ends that is 6 u |x| at most, and the lift is no larger than |x|.

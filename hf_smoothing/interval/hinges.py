@@ -42,6 +42,9 @@ def clamped(result: Box, box: Box, low: float | None, high: float | None) -> Box
     """Note that the result is x clamped between two numbers: low + relu(x - low) - relu(x - high), or one end of it."""
     if not box.trace.origins or (low is not None and high is not None and low > high):
         return result
+    # An end that the box does not reach, such as an infinite one, is none.
+    low = None if low is not None and bool((box.lower >= low).all()) else low
+    high = None if high is not None and bool((box.upper <= high).all()) else high
     parts = [] if low is None else [Linear(hinge(_minus(box, low)), same, same, 1)]
     if high is not None:
         parts.append(Linear(hinge(_minus(box, high)), _negative, same, 1))

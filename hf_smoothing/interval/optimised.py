@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_smoothing.interval.crown import differences, linear_bounds
+from hf_smoothing.interval.crown import differences, linear_bounds, rows_at_once
 from hf_smoothing.interval.trace import BoxLike
 
 
@@ -22,8 +22,8 @@ RATE, DECAY = 0.1, 0.98
 def optimised_margins(logits: BoxLike, labels: Tensor, known: Tensor, steps: int) -> Tensor:
     """Lower bounds of f_y - f_t, (batch, num_labels): those known already, made larger where they are not positive.
 
-    The first bound is CROWN's own, and the best one seen is returned, so no entry gets smaller. Classes that are positive already are
-    left as they are, and so is everything once all are.
+    The slopes begin as CROWN's own, and the best bound seen is returned, so no entry gets smaller. Classes that are positive already are
+    left as they are.
 
     Args:
         logits: A box whose trace kept origins.
@@ -32,30 +32,34 @@ def optimised_margins(logits: BoxLike, labels: Tensor, known: Tensor, steps: int
         steps: Steps of ascent at most.
     """
     open_classes = int((known <= 0).sum(1).max()) if len(known) else 0
-    if not open_classes:
-        return known
-    targets = known.argsort(dim=1)[:, :open_classes]
-    best = known.gather(1, targets).T  # (rows, batch)
-    start, slopes = differences(logits, labels, targets.T), dict[int, Tensor]()
-    linear_bounds(logits, start, slopes)
-    slopes = {number: slope.clone().requires_grad_() for number, slope in slopes.items()}
+    targets = known.argsort(dim=1)[:, :open_classes].T  # (rows, batch): every class that is open, of each image
+    best = known.T.gather(0, targets)
+    pieces = zip(targets.split(rows_at_once(logits)), best.split(rows_at_once(logits)), strict=True)
+    found = [_ascended(logits, differences(logits, labels, some), least, steps) for some, least in pieces if len(some)]
+    return known.scatter(1, targets.T, torch.cat(found).T) if found else known
+
+
+def _ascended(logits: BoxLike, a: Tensor, best: Tensor, steps: int) -> Tensor:
+    """The best lower bounds seen of linear functions a of the logits, (rows, batch); those that are positive are left as they are."""
+    slopes: dict[int, Tensor] = {}
+    with torch.enable_grad():
+        bound = linear_bounds(logits, a, slopes)  # CROWN's own, which is known
     if not slopes:
-        return known
+        return best
     optimiser = torch.optim.Adam(slopes.values(), lr=RATE)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, DECAY)
     for _ in range(steps):
+        undecided = best <= 0
+        if not bool(undecided.any()):
+            break
+        optimiser.zero_grad()
         with torch.enable_grad():
-            bound = linear_bounds(logits, start, slopes)
-            undecided = best <= 0
-            best = torch.where(undecided, torch.fmax(best, bound.detach()), best)  # whatever its neighbours still need
-            undecided = best <= 0
-            if not bool(undecided.any()):
-                break
-            optimiser.zero_grad()
             (-bound[undecided].sum()).backward()
         optimiser.step()
         schedule.step()
         for slope in slopes.values():
             slope.detach().clamp_(0.0, 1.0)
-    best = torch.where(best <= 0, torch.fmax(best, linear_bounds(logits, start, slopes).detach()), best)
-    return known.scatter(1, targets, best.T)
+        with torch.enable_grad():
+            bound = linear_bounds(logits, a, slopes)
+        best = torch.where(undecided, torch.fmax(best, bound.detach()), best)  # whatever its neighbours still need
+    return best

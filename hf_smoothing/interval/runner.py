@@ -28,6 +28,7 @@ from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
 from hf_smoothing.interval.certificates import (
     BACKWARD,
+    NAMES,
     certificates_of,
     check_backward,
     check_certifiable,
@@ -38,15 +39,6 @@ from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.types import ImageDataset
-
-
-NAMES = {
-    "none": "interval bounds",
-    "crown-ibp": "interval bounds and CROWN-IBP",
-    "crown": "interval bounds, CROWN-IBP and CROWN",
-    "optimised": "interval bounds, CROWN-IBP, CROWN and optimised linear bounds",
-}
-"""What the rule of a run is called."""
 
 
 def certify_dataset_linf(
@@ -98,10 +90,9 @@ def certify_dataset_linf(
     warn_other_classes(classifier, dataset)
     device = classifier_device(classifier)
     state = process_state(cpu=device.type == "cpu")
-    name = NAMES[backward]
     covers = f"{str(run_dtype(classifier)).removeprefix('torch.')} runs" if cover_run else "real arithmetic"
     rule = {
-        "name": f"{name}, for {covers}",
+        "name": f"{NAMES[backward]}, for {covers}",
         "covers": covers,
         "backward": backward,
         "largest": largest,
@@ -113,6 +104,8 @@ def certify_dataset_linf(
         rule["only_right"] = True
     check_writable(output_dir)
     seen = survey(dataset, chosen)
+    if only_right and not seen.labelled:
+        raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
     left_out = left_out_facts(dataset, chosen)
     chosen = seen.indices or chosen
     settings = _settings(classifier, seen, chosen, rule, description, left_out)
@@ -124,10 +117,6 @@ def certify_dataset_linf(
             for start in range(0, len(mine), batch_size):
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 labels = [item.get("labels") for _, item in items]
-                if only_right and None in labels:
-                    raise ValueError(
-                        "`only_right` needs labels, and images have none. Use a labelled split, or leave it out."
-                    )
                 pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
                 began = time.perf_counter()
                 classes, radii, bounds = certificates_of(

@@ -141,6 +141,8 @@ BENT = {
     "hardtanh": F.hardtanh,
     "clamp": lambda x: x.clamp(-0.5, 0.5),
     "clamp above": lambda x: x.clamp(max=0.25),
+    "clamp to infinity": lambda x: x.clamp(0.0, float("inf")),
+    "hardtanh from afar": lambda x: F.hardtanh(x, -1e308, 0.5),
     "leaky": lambda x: F.leaky_relu(x, 0.1),
     "steep": lambda x: F.leaky_relu(x, 1.5),
     "prelu": lambda x: F.prelu(x, torch.tensor([-0.5, 0.25]).repeat(8).to(x.dtype)),

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_smoothing.interval import certificates, crown, margins, optimised, registry
+from hf_smoothing.interval import certificates, crown, hinges, margins, optimised, registry
 from hf_smoothing.interval.memory import Memory
 from hf_smoothing.interval.registry import OPERATIONS, RULES, in_place_functions
-from hf_smoothing.interval.rules import arithmetic, elementwise, hinges, pooling, turning
+from hf_smoothing.interval.rules import arithmetic, elementwise, pooling, turning
 from hf_smoothing.interval.trace import Linear, Origin, same
 from tests.support import fuzz_networks
 from tests.support.fuzz_networks import Tally, check, draw_program

@@ -6,8 +6,9 @@ import datasets
 import pytest
 
 from hf_smoothing import certify_dataset, read_run
-from hf_smoothing.cli import main
+from hf_smoothing.cli import build_parser, main, verbs_of
 from hf_smoothing.interval import certify_dataset_linf, linf_certificates
+from hf_smoothing.interval.certificates import BACKWARD
 from hf_smoothing.records import RunError
 from hf_smoothing.reports import report
 from tests.support.bounded_networks import network
@@ -54,6 +55,10 @@ def test_rows_say_which_bound_certified(tmp_path):
         assert row["radius"] == pytest.approx(run.rows[index]["radius"] if is_right else 0.0, abs=2e-8)
     assert {row["prediction"] == row["label"] for row in right.rows.values()} == {True, False}
     assert right.settings["rule"]["only_right"]
+    images.labels = None
+    with pytest.raises(ValueError, match=r"`only_right` needs labels, and images have none\. Use a labelled split"):
+        certify_dataset_linf(model, images, tmp_path / "unlabelled", largest=0.05, only_right=True, progress=False)
+    assert not (tmp_path / "unlabelled").exists()
     with pytest.raises(ValueError, match=r"one of none, crown-ibp, crown, optimised, got 'lirpa'"):
         certify_dataset_linf(model, images, tmp_path / "bad", largest=0.02, backward="lirpa")
 
@@ -104,6 +109,11 @@ def test_selection_and_refusals(tmp_path):
     module = network("max pool")
     small = data(3, size=8)
     assert len(certify_dataset_linf(module, small, tmp_path / "module", largest=0.04, progress=False).rows) == 3
+
+
+def test_the_command_offers_every_bound():
+    (offered,) = (a.choices for a in verbs_of(build_parser())["certify"]._actions if a.dest == "backward")
+    assert tuple(offered) == BACKWARD
 
 
 def test_the_command(tmp_path, capsys):

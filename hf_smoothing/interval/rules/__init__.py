@@ -8,7 +8,6 @@ refuses all others. Importing this package enters all rules in the `registry`.
 from hf_smoothing.interval.rules import (
     arithmetic,
     elementwise,
-    hinges,
     joins,
     moves,
     parts,
@@ -22,7 +21,6 @@ from hf_smoothing.interval.rules import (
 __all__ = [
     "arithmetic",
     "elementwise",
-    "hinges",
     "joins",
     "moves",
     "parts",

@@ -11,10 +11,10 @@ from torch import Tensor
 from hf_smoothing.interval.batches import after_broadcast
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.constants import constant, number
+from hf_smoothing.interval.hinges import hinge
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import widened
-from hf_smoothing.interval.rules.hinges import hinge
 from hf_smoothing.interval.rules.turning import reciprocal
 from hf_smoothing.interval.trace import Linear, same
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.constants import number
+from hf_smoothing.interval.hinges import bent, clamped, hinge
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import give_up_overflow, widened
-from hf_smoothing.interval.rules.hinges import bent, clamped, hinge
 
 
 def rounded(name: str, after: Box, parts: Tensor | float = 0.0) -> Box:

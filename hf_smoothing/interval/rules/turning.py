@@ -10,11 +10,11 @@ from torch import Tensor
 
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.constants import constant
+from hf_smoothing.interval.hinges import bent
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
 from hf_smoothing.interval.rounding import widened
 from hf_smoothing.interval.rules.elementwise import noted_for_training, rounded
-from hf_smoothing.interval.rules.hinges import bent
 
 
 def _turning_at_zero(box: Box, function: Callable[[Tensor], Tensor]) -> Box:
