@@ -80,7 +80,12 @@ def check_operators(model: ModelProto) -> None:
             f"The network needs the ONNX operator{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}, which verifiers do not read. Known activations are ReLU, "
             "leaky ReLU, sigmoid and tanh; elsewhere take slices in place of lists of indices, and leave casts out."
         )
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UnsupportedOperationError(
+            f"torch's exporter wrote a graph that ONNX does not allow: {str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def _drop_idle(model: ModelProto) -> None:
@@ -102,7 +107,7 @@ def _drop_idle(model: ModelProto) -> None:
             graph.node.remove(node)
         elif node.op_type == "Div" and _powers_of_two(constant):
             node.op_type, name = "Mul", f"{node.output[0]}_factor"
-            graph.initializer.append(numpy_helper.from_array(1 / constant, name))
+            graph.initializer.append(numpy_helper.from_array(np.divide(1, constant, dtype=constant.dtype), name))
             node.input[1] = name
     used = {name for node in graph.node for name in node.input}
     for one in [one for one in graph.initializer if one.name not in used]:

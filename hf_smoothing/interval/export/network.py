@@ -43,7 +43,8 @@ def to_onnx(classifier: nn.Module, shape: Sequence[int]) -> ModelProto:
 
     Raises:
         ModuleNotFoundError: Without onnx and onnxscript.
-        UnsupportedOperationError: The message names an operation that ONNX or the verifiers do not have, or what else cannot be written.
+        UnsupportedOperationError: The message names an operation that ONNX or the verifiers do not have, or what else cannot be written;
+            also if the graph, as onnx itself runs it, has other logits than the network.
         ValueError: In train mode, with weights that are not finite or not float32.
     """
     require_onnx()
@@ -56,9 +57,11 @@ def to_onnx(classifier: nn.Module, shape: Sequence[int]) -> ModelProto:
             "and certify that network."
         )
     device = tensors[0].device if tensors else torch.device("cpu")
-    model = cleaned(_converted(_Logits(classifier).eval(), torch.full((1, *shape), 0.5, device=device)))
+    network = _Logits(classifier).eval()
+    model = cleaned(_converted(network, torch.full((1, *shape), 0.5, device=device)))
     model.ir_version = IR_VERSION
     check_operators(model)
+    _check_same(model, network, tuple(shape), device)
     return model
 
 
@@ -111,6 +114,29 @@ def _converted(network: nn.Module, pixels: Tensor) -> Any:
             raise UnsupportedOperationError(
                 f"torch's exporter cannot write the network as ONNX: {_cause(error)}"
             ) from error
+
+
+SAME = 1e-4
+"""Largest difference of logits, in units of the largest one, that is taken for rounding; an argument that was lost makes far more."""
+
+
+def _check_same(model: ModelProto, network: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
+    """Run both on images of random pixels and of random corners: exporters have lost arguments and folded constants wrongly, without a word."""
+    from onnx.reference import ReferenceEvaluator
+
+    pixels = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    pixels[1].round_()
+    evaluator = ReferenceEvaluator(model)
+    for image in pixels.split(1):
+        with torch.no_grad():
+            wanted = network(image.to(device)).float().cpu()
+        (found,) = evaluator.run(None, {INPUT: image.numpy()})
+        difference = (torch.from_numpy(found) - wanted).abs().max().item()
+        if not difference <= SAME * max(1.0, wanted.abs().max().item()):
+            raise UnsupportedOperationError(
+                f"The ONNX graph is another function than the network: on random pixels their logits differ by {difference:.2g}. "
+                "torch's exporter or onnxscript lost an operation or an argument: try newer versions of torch, onnx and onnxscript."
+            )
 
 
 @contextmanager
