@@ -136,6 +136,11 @@ def _memory(d: Details) -> str:
     return f"{max(d['peak_kib'].values()) / 1024:.0f} MiB at the peak"
 
 
+def _start(d: Details) -> str:
+    alone = d["imports_of_torch_transformers_datasets"]
+    return f"processor time, {d['images']} images, n = {d['n']}; torch, transformers and datasets alone take {alone:g} s"
+
+
 FIGURES: dict[str, tuple[str, Callable[[float], str], Callable[[Details], str]]] = {
     "speedup_over_published_loop": ("whole table against the published loop", times, _loop),
     "speedup_over_art": ("whole table against ART 1.20.1", times, _art),
@@ -146,5 +151,6 @@ FIGURES: dict[str, tuple[str, Callable[[float], str], Callable[[Details], str]]]
     "grid_noise_cost": ("grid noise / forward", per_cent, lambda d: f"float32 noise {per_cent(d['float32_noise_cost'])}"),
     "two_ranks_over_one": ("two ranks over one", times, lambda d: f"{d['threads_per_rank']} thread(s) each, images that need different numbers of draws"),
     "peak_memory_ratio_n100k_over_n1k": ("peak memory, n = 100,000 over n = 1,000", lambda v: f"{v:g}", _memory),
+    "start_seconds": ("the whole of a small `hf-smoothing certify`", lambda v: f"{v:g} s", _start),
 }  # fmt: skip
 """What the table calls a figure, how its value is written, and what is said of how it was measured."""

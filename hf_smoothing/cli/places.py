@@ -6,7 +6,6 @@ import errno
 import os
 from pathlib import Path
 
-from hf_smoothing.data.opening import check_apart
 from hf_smoothing.records import check_writable
 
 
@@ -24,12 +23,20 @@ def check_places(output_dir: str | os.PathLike[str], dataset: str | None = None,
     """
     check_writable(output_dir)
     if dataset is not None:
-        check_apart(dataset, output_dir)
+        _check_apart(Path(dataset), Path(output_dir))
     for model in models:
         if model is not None and Path(model).is_dir() and Path(model).resolve() == Path(output_dir).resolve():
             raise ValueError(
                 f"The output folder {output_dir} is that of the model {model}: files would lie among its weights, or replace them. Choose another one."
             )
+
+
+def _check_apart(dataset: Path, output_dir: Path) -> None:
+    """Refuse an output folder inside the folder of the data set, whose files would be read as data next time."""
+    if dataset.is_dir() and output_dir.resolve().is_relative_to(dataset.resolve()):
+        raise ValueError(
+            f"The output folder {output_dir} lies in the folder of the data set, {dataset}: its files would be taken for data. Choose another one."
+        )
 
 
 def trouble_of(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -182,16 +181,3 @@ def training_split(choice: DataChoice) -> tuple[Any, dict[int, str]]:
     if choice.stride > 1 or choice.max_images is not None:
         dataset = dataset.select(select_images(len(dataset), stride=choice.stride, max_images=choice.max_images))
     return dataset, dict(enumerate(names))
-
-
-def check_apart(dataset: str, output_dir: str | os.PathLike[str]) -> None:
-    """Refuse an output folder inside the folder of the data set, whose files would be read as data next time.
-
-    Raises:
-        ValueError: The message names both.
-    """
-    folder, output = Path(dataset), Path(output_dir)
-    if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"The output folder {output} lies in the folder of the data set, {folder}: its files would be taken for data. Choose another one."
-        )

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # `scipy.stats` is imported by its first use, which few runs need: it takes as long as a third of torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from hf_smoothing.units import check_confidence
 
@@ -62,8 +62,8 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
     difference, error = float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))
     if error == 0.0:  # no spread, so no t: the exact test of the signs instead
         return Paired(difference, difference, difference, 1.0 if difference == 0.0 else 2.0 ** (1 - len(d)), len(d))
-    half = float(stats.t.ppf((1.0 + confidence) / 2.0, len(d) - 1)) * error
-    p_value = float(2.0 * stats.t.sf(abs(difference) / error, len(d) - 1))
+    half = float(scipy.stats.t.ppf((1.0 + confidence) / 2.0, len(d) - 1)) * error
+    p_value = float(2.0 * scipy.stats.t.sf(abs(difference) / error, len(d) - 1))
     return Paired(difference, difference - half, difference + half, p_value, len(d))
 
 
@@ -115,4 +115,4 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
     only_first, only_second = int((a & ~b).sum()), int((~a & b).sum())
     if only_first + only_second == 0:
         return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+    return float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue)

@@ -14,8 +14,9 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy  # `scipy.stats` is imported by its first use, which few runs need: it takes as long as a third of torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from hf_smoothing.statistics.binomial import lower_bound
 from hf_smoothing.units import check_alpha, check_whole
@@ -164,9 +165,9 @@ def _walk(p: float, looks: Sequence[int], boundary: Callable[[int, int, NDArray[
     lowest, mass = 0, np.ones(1)
     for k, (before, n) in enumerate(itertools.pairwise((0, *looks))):
         # Both ends by the lower tail of a binomial, which scipy inverts so far out; the upper one is that of the failures.
-        first = int(stats.binom.ppf(_TAIL, n - before, p))
-        last = n - before - int(stats.binom.ppf(_TAIL, n - before, 1.0 - p))
-        mass = np.convolve(mass, stats.binom.pmf(np.arange(first, last + 1), n - before, p))
+        first = int(scipy.stats.binom.ppf(_TAIL, n - before, p))
+        last = n - before - int(scipy.stats.binom.ppf(_TAIL, n - before, 1.0 - p))
+        mass = np.convolve(mass, scipy.stats.binom.pmf(np.arange(first, last + 1), n - before, p))
         lowest += first
         mass = mass[: max(0, boundary(k, lowest, mass, 2 * _TAIL) - lowest)]
         if len(mass) == 0:  # everything has crossed; the walk goes on without any mass

@@ -24,6 +24,7 @@ from certification_accuracy import accuracy_difference
 from certification_shared import EMBEDDED, ROOT, SIGMA, every_20th, keep, small_classifier
 from certification_speed import certify_over_forward
 from certification_speedup import speedups
+from certification_start import start_seconds
 from networks import NETWORKS
 
 from hf_smoothing import PixelDataset, SmoothedClassifier, certify, certify_dataset
@@ -89,7 +90,7 @@ def child(what: str, words: list[str]) -> None:
 
 FIGURES = {
     "forward": certify_over_forward, "memory": memory_ratio, "ranks": two_ranks, "accuracy": accuracy_difference,
-    "speedups": speedups,
+    "speedups": speedups, "start": start_seconds,
 }  # fmt: skip
 
 

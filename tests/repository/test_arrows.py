@@ -107,7 +107,8 @@ def loaded_by(modules: str) -> set[str]:
     ("modules", "forbidden"),
     [
         ("hf_smoothing", HEAVY | {"numpy"}),
-        ("hf_smoothing.statistics", HEAVY - {"scipy"}),
+        ("hf_smoothing.cli", HEAVY | {"numpy"}),  # help and refusals need none of it
+        ("hf_smoothing.statistics", HEAVY - {"scipy"} | {"scipy.stats"}),
         ("hf_smoothing.records", HEAVY),
         ("hf_smoothing.pixels, hf_smoothing.noise, hf_smoothing.preprocessing", HEAVY - {"torch"}),
         ("hf_smoothing.certification", {"datasets", "evaluate", "matplotlib", "transformers"}),
