@@ -1,4 +1,4 @@
-"""`hf-smoothing certify | report | card | attack | export | robustness-transfer | demo | env | completion`."""
+"""`hf-smoothing certify | report | card | attack | export | robustness-transfer | demo | selftest | env | completion`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from hf_smoothing import __version__
-from hf_smoothing.cli import attack, card, certify, completion, demo, env, export, report, robustness_transfer
+from hf_smoothing.cli import (
+    attack,
+    card,
+    certify,
+    completion,
+    demo,
+    env,
+    export,
+    report,
+    robustness_transfer,
+    selftest,
+)
 from hf_smoothing.cli.options import in_flags
 from hf_smoothing.cli.parsing import add_config_option, parse_verb
 from hf_smoothing.cli.places import trouble_of
@@ -66,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     # An abbreviation would change its meaning with the next option.
     exact: Any = functools.partial(argparse.ArgumentParser, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=exact)
-    for command in (certify, report, card, attack, export, robustness_transfer, demo, env, completion):
+    for command in (certify, report, card, attack, export, robustness_transfer, demo, selftest, env, completion):
         command.add(commands)
     for verb in verbs_of(parser).values():
         if len(verb._actions) > 1:  # more than --help

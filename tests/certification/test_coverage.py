@@ -9,7 +9,7 @@ import torch
 from hf_smoothing import certify, predict, statistics
 from hf_smoothing.statistics import ABSTAIN
 from tests.support.classifiers import Constant, Linear, coin, random_images
-from tests.support.rules import too_many
+from tests.support.rules import naive_boundaries, too_many
 
 
 ALPHA, IMAGES = 0.05, 200
@@ -53,11 +53,6 @@ def test_certificates_are_false_at_most_alpha_of_the_time(options):
     # Without a selection stage the boundary, where both classes can be claimed, is worst; with it the target.
     distance = ON_BOUNDARY if options.get("n0") == 0 else JUST_BELOW
     assert not too_many(false_certificates(distance, **options), IMAGES, ALPHA)
-
-
-def naive_boundaries(q: float, looks: tuple[int, ...], alpha: float) -> tuple[int, ...]:
-    """What a careless rule does: the bound for a fixed n, at every look."""
-    return tuple(next(b for b in range(n + 2) if b > n or statistics.lower_bound(b, n, alpha) > q) for n in looks)
 
 
 @pytest.mark.parametrize(

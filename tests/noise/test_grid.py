@@ -11,9 +11,9 @@ from scipy import stats
 
 from hf_smoothing import certify
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES, Draws, GridStream, on_grid
-from hf_smoothing.noise.grid import _tables, grid_law
+from hf_smoothing.noise.grid import grid_law
 from tests.support.classifiers import Linear
-from tests.support.grid_noise import SHAPE, SIGMAS, draws, on_pretended_gpu
+from tests.support.grid_noise import SHAPE, SIGMAS, draws, on_pretended_gpu, twin_draw
 
 
 # --- Addressing
@@ -63,30 +63,6 @@ def test_draws_golden():
 GOLDEN_FIRST = [[-24, -131, 35, 148, -11, -6], [-16, 28, -52, -50, 5, -46]]
 GOLDEN_LAST = [20, -6, -12, 82, -34, -133]
 GOLDEN_SUMS = [6904, 509614, 868, -812]
-
-
-def twin_draw(stream: GridStream, image: int, draw: int) -> list[float]:
-    """The sampler in Python's integers, one number at a time."""
-    modulus = 1 << 64
-    table, filled, thresholds = _tables(stream.sigma)
-    values = grid_law(stream.sigma)[0]
-
-    def mixed(counter: int) -> int:
-        word = (counter + stream._key[0]) * 0x9E3779B97F4A7C15 % modulus
-        word = ((word ^ word >> 30) * 0xBF58476D1CE4E5B9 + stream._key[1]) % modulus
-        word = (word ^ word >> 27) * 0x94D049BB133111EB % modulus
-        return word ^ word >> 31
-
-    noise, base = [], image << 46 | draw << 27
-    for element in range(stream.pixels):
-        lane = mixed(base + element // 4) >> 16 * (element % 4) & 0xFFFF
-        slot = lane ^ 0x8000  # signed lanes, moved up by 2^15
-        if slot < filled:
-            noise.append(float(table[slot]))
-        else:
-            bits = mixed(base + (1 << 26) + element) & ((1 << 62) - 1)
-            noise.append(float(values[sum(int(t) <= bits for t in thresholds)]))
-    return noise
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.25])

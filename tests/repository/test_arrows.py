@@ -63,6 +63,8 @@ ARROWS = {
         "types",
         "units",
     },
+    "audit": {"units"},
+    "selftest": {"audit", "certification", "noise", "records", "spelling", "statistics"},
     "reports": {"cards", "drawing", "html_page", "statistics", "records", "units"},
     "data": {"lazy", "noise", "pixels", "preprocessing", "progress", "spelling", "types"},
     "registration": set(),

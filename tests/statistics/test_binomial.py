@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +10,7 @@ from scipy import special, stats
 
 from hf_smoothing.statistics import check_alpha, interval, lower_bound, two_sided_pvalue, upper_bound
 from hf_smoothing.statistics.binomial import MARGIN
+from tests.support.tails import exact_tail
 
 
 ALPHAS = [0.001, 0.01, 0.05, 0.5]
@@ -125,18 +125,6 @@ def test_exact_level_never_exceeds_alpha(n, alpha):
     # The level is reached at the values of the bound, so no smaller bound is thrown away.
     k = np.arange(1, n + 1)
     np.testing.assert_allclose(stats.binom.sf(k - 1, n, bounds[1:]), alpha, rtol=1e-8)
-
-
-def exact_tail(k: int, n: int, p: float) -> mpmath.mpf:
-    """P(Binomial(n, p) >= k) to 30 digits, term by term from the largest on, for p < k / n."""
-    with mpmath.workdps(40):
-        b = mpmath.mpf(p)
-        logarithm = mpmath.loggamma(n + 1) - mpmath.loggamma(k + 1) - mpmath.loggamma(n - k + 1)
-        term = mpmath.exp(logarithm + k * mpmath.log(b) + (n - k) * mpmath.log1p(-b))
-        total, j = mpmath.mpf(0), k
-        while j <= n and term > total * mpmath.mpf(10) ** -30:
-            total, term, j = total + term, term * (n - j) / (j + 1) * b / (1 - b), j + 1
-        return total
 
 
 def grid(count: int, seed: int):

@@ -1,4 +1,4 @@
-"""Draws of grid noise, on the CPU and on a device that poses as a GPU."""
+"""Draws of grid noise: by the stream, by a slow twin, and on a device that poses as a GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hf_smoothing.noise import GridStream
+from hf_smoothing.noise.grid import _tables, grid_law
 
 
 SHAPE = (1, 4, 4)
@@ -20,6 +21,30 @@ def draws(stream: GridStream, image: int, start: int, count: int) -> torch.Tenso
     out = torch.full((count, *stream.shape), float("nan"))
     stream.draw(out, image, start)
     return out
+
+
+def twin_draw(stream: GridStream, image: int, draw: int) -> list[float]:
+    """The sampler in Python's integers, one number at a time."""
+    modulus = 1 << 64
+    table, filled, thresholds = _tables(stream.sigma)
+    values = grid_law(stream.sigma)[0]
+
+    def mixed(counter: int) -> int:
+        word = (counter + stream._key[0]) * 0x9E3779B97F4A7C15 % modulus
+        word = ((word ^ word >> 30) * 0xBF58476D1CE4E5B9 + stream._key[1]) % modulus
+        word = (word ^ word >> 27) * 0x94D049BB133111EB % modulus
+        return word ^ word >> 31
+
+    noise, base = [], image << 46 | draw << 27
+    for element in range(stream.pixels):
+        lane = mixed(base + element // 4) >> 16 * (element % 4) & 0xFFFF
+        slot = lane ^ 0x8000  # signed lanes, moved up by 2^15
+        if slot < filled:
+            noise.append(float(table[slot]))
+        else:
+            bits = mixed(base + (1 << 26) + element) & ((1 << 62) - 1)
+            noise.append(float(values[sum(int(t) <= bits for t in thresholds)]))
+    return noise
 
 
 class PretendGPU(str):

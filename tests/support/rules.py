@@ -1,4 +1,4 @@
-"""Rules of all kinds, a walk of one along given draws, and the verdict on how often certificates are false."""
+"""Rules of all kinds, a walk of one along given draws, and the verdict on how often certificates are false; a careless rule."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule, SequentialRule, Votes, make_rule
 
 
@@ -17,6 +18,11 @@ VERDICT = 1e-3
 def too_many(false: int, trials: int, alpha: float) -> bool:
     """The exact binomial verdict: this number of false certificates does not occur at a failure probability of alpha."""
     return bool(stats.binom.sf(false - 1, trials, alpha) < VERDICT)
+
+
+def naive_boundaries(q: float, looks: tuple[int, ...], alpha: float) -> tuple[int, ...]:
+    """What a careless rule does: the bound for a fixed n, at every look."""
+    return tuple(next(b for b in range(n + 2) if b > n or statistics.lower_bound(b, n, alpha) > q) for n in looks)
 
 
 def walk(

@@ -1,0 +1,1 @@
+"""Certifiers put to the test on classifiers whose class probabilities and radii are known."""
