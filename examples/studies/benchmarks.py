@@ -138,7 +138,9 @@ def _memory(d: Details) -> str:
 
 def _start(d: Details) -> str:
     alone = d["imports_of_torch_transformers_datasets"]
-    return f"processor time, {d['images']} images, n = {d['n']}; torch, transformers and datasets alone take {alone:g} s"
+    return (
+        f"processor time, {d['images']} images, n = {d['n']}; torch, transformers and datasets alone take {alone:g} s"
+    )
 
 
 FIGURES: dict[str, tuple[str, Callable[[float], str], Callable[[Details], str]]] = {
