@@ -143,6 +143,11 @@ def _start(d: Details) -> str:
     )
 
 
+def _first_draw(d: Details) -> str:
+    fewer, fewest = d["seconds"]["500"], d["peak_kib"]
+    return f"{d['images']:,} images at {d['pixels']} px; {fewer:g} s for 500; peak memory {fewest[str(d['images'])] / fewest['500']:.2f}x that of 500"
+
+
 FIGURES: dict[str, tuple[str, Callable[[float], str], Callable[[Details], str]]] = {
     "speedup_over_published_loop": ("whole table against the published loop", times, _loop),
     "speedup_over_art": ("whole table against ART 1.20.1", times, _art),
@@ -154,5 +159,6 @@ FIGURES: dict[str, tuple[str, Callable[[float], str], Callable[[Details], str]]]
     "two_ranks_over_one": ("two ranks over one", times, lambda d: f"{d['threads_per_rank']} thread(s) each, images that need different numbers of draws"),
     "peak_memory_ratio_n100k_over_n1k": ("peak memory, n = 100,000 over n = 1,000", lambda v: f"{v:g}", _memory),
     "start_seconds": ("the whole of a small `hf-smoothing certify`", lambda v: f"{v:g} s", _start),
+    "time_to_first_draw": ("time to the first draw", lambda v: f"{v:g} s", _first_draw),
 }  # fmt: skip
 """What the table calls a figure, how its value is written, and what is said of how it was measured."""

@@ -1,4 +1,4 @@
-"""What the ranks of a run agree on before the first draw: found on rank 0, which reads all images, and used by all."""
+"""What the ranks of a run agree on before the first draw: found on rank 0, which reads the first images, and used by all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import identity_differences
-from hf_smoothing.certification.images import Survey, checked_items, left_out_facts, survey
+from hf_smoothing.certification.images import checked_items, left_out_facts
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
 from hf_smoothing.certification.rules import FixedRule, SequentialRule, rule_on
 from hf_smoothing.certification.settings import run_settings
+from hf_smoothing.certification.survey import Survey, survey
 from hf_smoothing.types import Classifier, Images
 
 
@@ -36,6 +37,7 @@ class Asked:
         chosen: Indices of the images; None for all of a stream.
         seed: Seed of the noise generator.
         description: Further facts for `run.json`.
+        ahead: How many images to read before the first draw, as in `survey`.
     """
 
     rule: FixedRule | SequentialRule
@@ -46,6 +48,7 @@ class Asked:
     chosen: list[int] | None
     seed: int
     description: Mapping[str, Any] | None
+    ahead: int | None
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Agreement:
 
     Attributes:
         settings: The content of `run.json`.
-        seen: What is known of all images.
-        chosen: Indices of those that can be read; None for all of a stream.
+        seen: What is known of the images.
+        chosen: Indices of the images, where all were read of those that can be; None for all of a stream.
         rule: The rule as these images and their noise make it.
         noise_kind: One of "grid" and "gaussian".
         seed: Seed of the noise generator.
@@ -76,7 +79,7 @@ class Agreement:
 
 
 def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agreement:
-    """Read the images, choose their noise and the batch size, and state the run; nothing is written.
+    """Read the first images, choose their noise and the batch size, and state the run; nothing is written.
 
     Raises:
         ValueError, TypeError: As `survey` and `choose_noise`; on images without labels in a label-aware run.
@@ -84,7 +87,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
     if asked.label_aware:  # found on the first image where it is there, before all are read
         _, first = next(checked_items(dataset, asked.chosen), (None, {"labels": 0}))
         _check_labelled(first.get("labels") is not None)
-    seen = survey(dataset, asked.chosen)
+    seen = survey(dataset, asked.chosen, asked.ahead)
     if asked.label_aware:
         _check_labelled(seen.labelled)
     kind = choose_noise(asked.noise_kind, seen.off_grid)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from hf_smoothing import statistics
-from hf_smoothing.certification.noise_kinds import off_grid
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 from hf_smoothing.types import ImageDataset, Images, ImageStream, Item
@@ -145,67 +142,6 @@ def _in_order(dataset: ImageStream, chosen: Sequence[int] | None) -> Iterator[tu
         )
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What must be known of all images before the first draw.
-
-    Attributes:
-        resolution: Resolution (channels, height, width).
-        off_grid: What to say of the first image that is not 8-bit (see `off_grid`), None where all are; of a stream, of the first.
-        labelled: Whether all have a label; of a stream, whether the first has.
-        sha256: SHA-256 of all indices, pixels and labels; of a stream, of the indices that were chosen from it.
-        streamed: Whether it is a stream.
-        pixels_sha256: SHA-256 of all indices and pixels alone; None of a stream.
-        indices: Indices of the images that could be read; None of a stream.
-        facts: What the data set says of its labels, for the record.
-    """
-
-    resolution: tuple[int, ...]
-    off_grid: str | None
-    labelled: bool
-    sha256: str
-    streamed: bool
-    pixels_sha256: str | None = None
-    indices: list[int] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What a record says of the data set."""
-        return {**self.facts, "stream_sha256" if self.streamed else "sha256": self.sha256}
-
-
-def survey(dataset: Images, chosen: Sequence[int] | None) -> Survey:
-    """Go through the images of a data set, or look at the first of a stream.
-
-    Raises:
-        ValueError, TypeError: As `checked_items`: a folder must not be left by a call that cannot succeed.
-    """
-    items = checked_items(dataset, chosen)
-    first = next(items, None)
-    if first is None:
-        raise ValueError(f"There is no image to certify: none of those chosen can be read. {_first_reason(dataset)}")
-    resolution = tuple(first[1]["pixel_values"].shape)
-    facts = dataset.facts() if hasattr(dataset, "facts") else {}
-    if is_stream(dataset):
-        text = "all" if chosen is None else ",".join(map(str, chosen))
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        labelled = first[1].get("labels") is not None
-        return Survey(resolution, _off_grid(*first), labelled, digest, streamed=True, facts=facts)
-    odd: str | None = None
-    labelled, indices = True, []
-    whole, alone = hashlib.sha256(), hashlib.sha256()
-    for index, item in itertools.chain([first], items):
-        odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None
-        indices.append(index)
-        values = raw_bytes(item["pixel_values"])
-        for digest_so_far, label in ((whole, item.get("labels")), (alone, None)):
-            digest_so_far.update(_heading(index, item, label))
-            digest_so_far.update(values)
-    return Survey(
-        resolution, odd, labelled, whole.hexdigest(), streamed=False, pixels_sha256=alone.hexdigest(), indices=indices, facts=facts,
-    )  # fmt: skip
-
-
 def left_out_facts(dataset: object, chosen: Sequence[int] | None) -> dict[str, Any]:
     """Which of the images a data set has left out so far since they cannot be read, for the record; empty if none."""
     unreadable: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
@@ -213,34 +149,36 @@ def left_out_facts(dataset: object, chosen: Sequence[int] | None) -> dict[str, A
     return {"unreadable": found} if found else {}
 
 
-def _first_reason(dataset: object) -> str:
-    reasons: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
-    return next(iter(reasons.values()), "")
+class Fingerprint:
+    """SHA-256 of the indices, pixels and labels of images, as they are read; keeps none of them.
 
-
-def _off_grid(index: int, item: Item) -> str | None:
-    pixels: Tensor = item["pixel_values"]
-    if pixels.dtype == torch.uint8:
-        return None
-    return off_grid(to_unit_pixels(pixels[None]), f"image {index} lies")
-
-
-def images_sha256(items: Iterable[tuple[int, Item]]) -> str:
-    """SHA-256 of the indices, pixels and labels of data-set items, in order.
-
-    Args:
-        items: Pairs (index, mapping with "pixel_values", a tensor, and where known "labels", an integer).
+    Attributes:
+        indices: Those of the images that it has seen, in order.
     """
-    digest = hashlib.sha256()
-    for index, item in items:
-        digest.update(_heading(index, item, item.get("labels")))
-        digest.update(raw_bytes(item["pixel_values"]))
-    return digest.hexdigest()
+
+    def __init__(self) -> None:
+        self.indices: dict[int, None] = {}
+        self._digest = hashlib.sha256()
+
+    def add(self, index: int, item: Item, *, labelled: bool = True) -> None:
+        """See the next image, with its label or without; one that was seen already counts once."""
+        if index in self.indices:
+            return
+        self.indices[index] = None
+        pixels, label = item["pixel_values"], item.get("labels") if labelled else None
+        self._digest.update(f"{index} {pixels.dtype} {tuple(pixels.shape)} {label}\n".encode())
+        self._digest.update(raw_bytes(pixels))
+
+    def hexdigest(self) -> str:
+        """The hash so far."""
+        return self._digest.hexdigest()
 
 
-def _heading(index: int, item: Item, label: Any) -> bytes:
-    pixels = item["pixel_values"]
-    return f"{index} {pixels.dtype} {tuple(pixels.shape)} {label}\n".encode()
+def image_hash(index: int, item: Item) -> str:
+    """Of one image and its label: short, since it stands in every row."""
+    alone = Fingerprint()
+    alone.add(index, item)
+    return alone.hexdigest()[:16]
 
 
 def raw_bytes(tensor: Tensor) -> bytes:

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_smoothing.certification.images import Survey, checked_items
-from hf_smoothing.certification.rows import image_hash
+from hf_smoothing.certification.completion import replace_file
+from hf_smoothing.certification.images import checked_items, image_hash
+from hf_smoothing.certification.survey import Survey
 from hf_smoothing.records import FORMAT, INFORMATIVE, ROW_PATTERN, RUN_FILE, Row, Run, lock_folder, read_run
 from hf_smoothing.spelling import plain
 from hf_smoothing.types import Images
 
 
-LABEL_FACTS = ("sha256", "labels")
+LABEL_FACTS = ("sha256", "beginning_sha256", "labels")
 """What `run.json` says of a data set that depends on its labels."""
 
 
@@ -69,26 +70,20 @@ def adopt_labels(
         if _without_labels(run.settings) != _without_labels(now):
             return 0
         old = run.settings["dataset"]
-        # The hash of images without labels is that of their pixels alone. A stream has none: its rows are compared.
-        if not seen.streamed and old["sha256"] not in (seen.sha256, seen.pixels_sha256):
+        # The hash of images without labels is that of their pixels alone. A stream has none, so its rows are compared; so are those of a run whose
+        # hash is that of its first images.
+        known = old.get("sha256", old.get("beginning_sha256"))
+        if known is not None and known not in (seen.read_sha256, seen.pixels_sha256):
             return 0
-        gains = _first_gains(run, dataset) if seen.streamed else old["sha256"] != seen.sha256
-        changed = _relabel(run, dataset, seen.streamed) if gains else 0
+        gains = _first_gains(run, dataset) if known is None else known != seen.read_sha256
+        changed = _relabel(run, dataset, by_row="sha256" not in old) if gains else 0
         if changed is None:
             return 0
         facts = {key: now["dataset"][key] for key in LABEL_FACTS if key in now["dataset"]}
         dataset_now = {key: value for key, value in old.items() if key not in LABEL_FACTS} | facts
         if dataset_now != old:
-            _replace(folder / RUN_FILE, json.dumps({**run.settings, "dataset": dataset_now}, indent=2) + "\n")
+            replace_file(folder / RUN_FILE, json.dumps({**run.settings, "dataset": dataset_now}, indent=2) + "\n")
         return changed
-
-
-def amend_informative(output_dir: str | os.PathLike[str], **facts: Any) -> None:
-    """Add to `run.json` what a run came to know and what does not decide its rows."""
-    file = Path(output_dir) / RUN_FILE
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    settings["informative"] = {**settings.get("informative", {}), **facts}
-    _replace(file, json.dumps(settings, indent=2) + "\n")
 
 
 def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +93,7 @@ def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _first_gains(run: Run, dataset: Images) -> bool:
-    """Whether the first image that a run has of a stream has no label there and one now; only then is the stream read once more."""
+    """Whether the first image that a run has recorded has no label there and one now; only then are the others read once more."""
     if not run.rows:
         return bool(run.partials)
     first = min(run.rows)
@@ -106,7 +101,7 @@ def _first_gains(run: Run, dataset: Images) -> bool:
     return run.rows[first].get("label") is None and item.get("labels") is not None
 
 
-def _relabel(run: Run, dataset: Images, streamed: bool) -> int | None:
+def _relabel(run: Run, dataset: Images, by_row: bool) -> int | None:
     """Rewrite the rows with their labels; None, and nothing is written, if they have others or are of other images."""
     recorded = sorted(run.rows.keys() | run.partials.keys())
     new: dict[int, tuple[int | None, str]] = {}
@@ -116,13 +111,13 @@ def _relabel(run: Run, dataset: Images, streamed: bool) -> int | None:
             return None
         # A partial row does not say with which label it was made.
         before = [row["label"]] if "label" in row else [None, label]
-        if streamed and row.get("image_sha256") not in [image_hash(index, {**item, "labels": one}) for one in before]:
+        if by_row and row.get("image_sha256") not in [image_hash(index, {**item, "labels": one}) for one in before]:
             return None
         new[index] = (None if label is None else int(label), image_hash(index, item))
     if len(new) < len(recorded):
         return None
     for file in sorted(run.path.glob(ROW_PATTERN)):
-        _replace(file, "".join(json.dumps(row) + "\n" for row in _labelled_rows(file, new)))
+        replace_file(file, "".join(json.dumps(row) + "\n" for row in _labelled_rows(file, new)))
     return len([index for index in run.rows if run.rows[index].get("label") != new[index][0]])
 
 
@@ -137,10 +132,3 @@ def _labelled_rows(file: Path, new: Mapping[int, tuple[int | None, str]]) -> Ite
         if "image_sha256" in row:
             row["image_sha256"] = digest
         yield row
-
-
-def _replace(file: Path, text: str) -> None:
-    # Written aside and renamed: a kill leaves the old file or the new one.
-    draft = file.with_suffix(".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hf_smoothing.certification.certificates import Pending
-from hf_smoothing.certification.images import checked_items, is_stream
+from hf_smoothing.certification.images import Fingerprint, checked_items, is_stream
 from hf_smoothing.certification.noise_kinds import choose_noise, off_grid
 from hf_smoothing.certification.rows import restored_votes
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
@@ -25,17 +25,26 @@ class MissingImages:
         dataset, chosen: Data set and indices of the run.
         before: What it has recorded so far.
         noise_kind: Kind of noise that the images must be fit for.
+        read: What is to see each image as it is read, and has seen those that `read_recorded` has read; None where nothing is.
 
     Attributes:
         unreadable: The error of the image that ended them, or None.
 
     Raises:
         RunError: On reading them, if a stream is not the one that was recorded.
-        ValueError: On an image of a stream off the grid of its noise.
+        ValueError: On an image off the grid of its noise.
     """
 
-    def __init__(self, dataset: Images, chosen: Sequence[int] | None, before: Run, noise_kind: str) -> None:
+    def __init__(
+        self,
+        dataset: Images,
+        chosen: Sequence[int] | None,
+        before: Run,
+        noise_kind: str,
+        read: Fingerprint | None = None,
+    ) -> None:
         self.dataset, self.chosen, self.before, self.noise_kind = dataset, chosen, before, noise_kind
+        self.read = read
         self.unreadable: UnreadableImageError | None = None
 
     def __iter__(self) -> Iterator[Pending]:
@@ -51,18 +60,20 @@ class MissingImages:
         todo = self.chosen if streamed else [index for index in self.chosen or () if index not in rows]
         unseen = rows.keys() | partials.keys() if streamed else set()
         for index, item in checked_items(self.dataset, todo):
+            if self.read is not None:
+                self.read.add(index, item)
             recorded = rows.get(index, partials.get(index))
             votes = restored_votes(index, item, None if index in rows else recorded)
             unseen.discard(index)
             if recorded is not None and recorded.get("image_sha256") != votes.image_sha256:
                 raise RunError(
-                    f"Image {index} of the stream is not the one that this run has certified. {_SAME_STREAM}"
+                    f"Image {index} of the {'stream' if streamed else 'data set'} is not the one that this run has certified. {_SAME_STREAM}"
                 )
             if index in rows:
                 continue
             pixels = to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]
             if self.noise_kind == "grid":
-                choose_noise("grid", off_grid(pixels, f"image {index} lies"))  # of a stream only the first was seen
+                choose_noise("grid", off_grid(pixels, f"image {index} lies"))  # the noise was chosen by the first
             yield Pending(votes, pixels)
         if unseen:
             raise RunError(f"The stream ended before image {max(unseen)}, which this run has recorded. {_SAME_STREAM}")

@@ -12,8 +12,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 
-from hf_smoothing.certification.images import Survey
 from hf_smoothing.certification.labels import adopt_labels
+from hf_smoothing.certification.survey import Survey
 from hf_smoothing.noise import Draws
 from hf_smoothing.records import RunWriter
 from hf_smoothing.types import Images
@@ -77,7 +77,7 @@ def process_state(cpu: bool = False) -> PartialState:
     """
     # Without cpu=True, accelerate takes each process that torchrun starts on a machine without a GPU for a run of its own.
     forced = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
-    # Ranks wait for each other while one of them hashes the data set: hours are no sign of a fault.
+    # Ranks wait for each other while one of them reads what is recorded: hours are no sign of a fault.
     return PartialState(cpu=forced or not torch.accelerator.is_available(), timeout=datetime.timedelta(days=7))
 
 

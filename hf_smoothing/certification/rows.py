@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from hf_smoothing.certification.certificates import Certificate, Counts, Pending, Votes
-from hf_smoothing.certification.images import images_sha256
+from hf_smoothing.certification.images import image_hash
 from hf_smoothing.certification.rules import Rule
 from hf_smoothing.records import Row, Run, RunWriter
 from hf_smoothing.types import ImageDataset, Item
@@ -111,11 +111,6 @@ def restored_votes(index: int, item: Item, partial: Row | None) -> Votes:
         votes.counts_by_look = [_dense(look, partial["num_labels"]) for look in partial["counts_by_look"]]
         votes.drawn, votes.seconds = partial["draws"], partial["seconds"]
     return votes
-
-
-def image_hash(index: int, item: Item) -> str:
-    """Of one image and its label: short, since it stands in every row."""
-    return images_sha256([(index, item)])[:16]
 
 
 def recorded_pixels(dataset: ImageDataset, run: Run, index: int) -> Tensor:

@@ -9,9 +9,10 @@ from typing import Any, Unpack
 
 from hf_smoothing.certification.agreement import Agreement, Asked, agree, check_same
 from hf_smoothing.certification.classifiers import resolve_classifier
+from hf_smoothing.certification.completion import amend_informative, state_images
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.images import check_selection, is_stream, left_out_facts
-from hf_smoothing.certification.labels import amend_informative, warn_other_classes
+from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.missing import MissingImages
 from hf_smoothing.certification.options import (
     ExecutionOptions,
@@ -25,6 +26,7 @@ from hf_smoothing.certification.ranks import RankError, Ranks, from_first_rank, 
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rows import PARTIAL_SECONDS, RowKeeper
 from hf_smoothing.certification.rules import make_rule
+from hf_smoothing.certification.survey import images_ahead, read_recorded
 from hf_smoothing.certification.tally import Tally
 from hf_smoothing.pixels import UnreadableImageError, warn_other_framing
 from hf_smoothing.progress import progress_of
@@ -88,7 +90,8 @@ def certify_dataset(
     check_writable(output_dir)
     state = process_state(cpu=resolved.device.type == "cpu")
     question = Asked(
-        rule, asked["targets"] is not None, asked["label_aware"], asked["noise_kind"], execution, chosen, seed, description
+        rule, asked["targets"] is not None, asked["label_aware"], asked["noise_kind"], execution, chosen, seed, description,
+        images_ahead(output_dir),
     )  # fmt: skip
     agreed = from_first_rank(state, agree(resolved, dataset, question) if state.is_main_process else None)
     stream = agreed.stream_of(resolved)
@@ -96,8 +99,11 @@ def certify_dataset(
         check_same(resolved, stream, agreed.settings)
     with open_writer(state, output_dir, agreed.settings, agreed.seen, dataset) as writer:
         before = read_run(output_dir)
+        # Of images that are not all read yet, those that are recorded must be the same before any draw is made.
+        some = state.is_main_process and agreed.chosen is not None and agreed.seen.indices is None
+        read = read_recorded(dataset, agreed.chosen or (), before) if some and not is_stream(dataset) else None
         state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one
-        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind)
+        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, read)
         share = (state.process_index, state.num_processes)
         keeper = RowKeeper(writer, agreed.rule, share, partial_seconds)
         images = None if agreed.chosen is None else len(agreed.chosen)
@@ -117,7 +123,10 @@ def certify_dataset(
     if missing.unreadable is not None:
         found = missing.unreadable
         raise UnreadableImageError(found.index, found.file, f"{found} {_kept(output_dir, agreed)}")
-    if state.is_main_process and is_stream(dataset) and (left_out := left_out_facts(dataset, agreed.chosen)):
+    left_out = left_out_facts(dataset, agreed.chosen) if state.is_main_process else {}
+    if read is not None:
+        state_images(output_dir, read, **left_out)
+    elif left_out and is_stream(dataset):
         amend_informative(output_dir, **left_out)
     state.wait_for_everyone()
     return read_run(output_dir)

@@ -12,9 +12,9 @@ from typing import Any
 
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import classifier_identity
-from hf_smoothing.certification.images import Survey
 from hf_smoothing.certification.noise_kinds import NoiseStream, device_name, noise_facts
 from hf_smoothing.certification.rules import Rule
+from hf_smoothing.certification.survey import Survey
 from hf_smoothing.types import Classifier
 
 

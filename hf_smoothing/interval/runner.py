@@ -15,17 +15,16 @@ from torch import Tensor, nn
 from hf_smoothing.certification.classifiers import classifier_device
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.images import (
-    Survey,
     check_selection,
     checked_items,
+    image_hash,
     is_stream,
     left_out_facts,
-    survey,
 )
 from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.ranks import open_writer, process_state
-from hf_smoothing.certification.rows import image_hash
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
+from hf_smoothing.certification.survey import Survey, survey
 from hf_smoothing.interval.certificates import (
     BACKWARD,
     NAMES,

@@ -2,7 +2,7 @@
 
 from hf_smoothing.records.json_files import differences, read_json, write_json
 from hf_smoothing.records.keeping import keep_run
-from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, Row, Run, RunError, read_run
+from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, Row, Run, RunError, read_run, read_settings
 from hf_smoothing.records.writing import INFORMATIVE, RunWriter, check_writable, lock_folder
 
 
@@ -21,5 +21,6 @@ __all__ = [
     "lock_folder",
     "read_json",
     "read_run",
+    "read_settings",
     "write_json",
 ]

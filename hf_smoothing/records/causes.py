@@ -18,6 +18,8 @@ FOLLOWS = {
     "num_images": _CHOICE,
     "dataset.sha256": (*_CHOICE, "num_images", "resolution"),
     "dataset.stream_sha256": (*_CHOICE, "num_images"),
+    "dataset.selection_sha256": (*_CHOICE, "num_images"),
+    "dataset.beginning_sha256": (*_CHOICE, "num_images", "resolution", "dataset.selection_sha256"),
     "rule.looks": ("rule.n", "rule.name"),
 }
 """Settings -> those of which one that differs explains them."""
@@ -33,11 +35,12 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """
     found = {text.partition(" was ")[0]: text for text in differences(before, now)}
     follows = dict(FOLLOWS)
-    if {
-        "dataset.sha256",
-        "dataset.stream_sha256",
-    } <= found.keys():  # one is a stream, the other is not, which the choice of images does not say
-        del follows["dataset.sha256"], follows["dataset.stream_sha256"]
+    if "dataset.stream_sha256" in found and not found.keys().isdisjoint(
+        ("dataset.sha256", "dataset.selection_sha256")
+    ):
+        # One is a stream, the other is not, which the choice of images does not say.
+        for key in ("sha256", "stream_sha256", "selection_sha256"):
+            del follows[f"dataset.{key}"]
     deciding = [key for key in found if not any(cause in found for cause in follows.get(key, ()))]
     return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
 

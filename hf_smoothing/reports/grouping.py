@@ -43,11 +43,11 @@ class Conditions:
     label_aware: bool
 
     @classmethod
-    def of(cls, run: Run) -> Conditions:
-        """The conditions of a run."""
+    def of(cls, run: Run, others: Iterable[Run] = ()) -> Conditions:
+        """The conditions of a run; of one that is not finished, the images are those of another that has certified the same ones."""
         s = run.settings
         rule = s.get("rule", {})
-        data, content = _data(run)
+        data, content = _data(run, others)
         return cls(
             norm=str(s.get("norm")),
             bound=s.get("bound", ""),
@@ -88,8 +88,9 @@ class Conditions:
 def comparable(runs: Iterable[Run]) -> dict[Conditions, list[Run]]:
     """The runs by what those of one table must have in common, in the order given."""
     groups: dict[Conditions, list[Run]] = {}
+    runs = list(runs)
     for run in runs:
-        groups.setdefault(Conditions.of(run), []).append(run)
+        groups.setdefault(Conditions.of(run, runs), []).append(run)
     return groups
 
 
@@ -128,17 +129,29 @@ def _other_labels(runs: Sequence[Run]) -> str:
     return ""
 
 
-def _data(run: Run) -> tuple[str, str]:
+def _data(run: Run, others: Iterable[Run]) -> tuple[str, str]:
     """Name of a run's data set with its split, and a hash of what was certified."""
     data = run.settings.get("dataset", {})
     if "labels_sha256" in data:  # a log, which names no data set
         return "an unknown data set with labels", data["labels_sha256"]
     split = f" {data['split']}" if data.get("split") else ""
     if "stream_sha256" not in data:
-        return f"{data.get('id') or 'data set'}{split}", str(data.get("sha256"))
+        alike = (other.settings["dataset"]["sha256"] for other in others if _begins_as(run, other))
+        known = data.get("sha256") or next(alike, data.get("beginning_sha256"))
+        return f"{data.get('id') or 'data set'}{split}", str(known)
     # A stream has no hash of its own before it ends; what its rows keep distinguishes it from others.
     rows = ",".join(f"{index} {run.rows[index].get('image_sha256')}" for index in sorted(run.rows))
     return f"{data.get('id') or 'a stream'}{split}", hashlib.sha256(rows.encode()).hexdigest()
+
+
+def _begins_as(run: Run, other: Run) -> bool:
+    """Whether all images that a run has certified so far are those of another run, which has the hash of all."""
+    if "sha256" not in other.settings.get("dataset", {}) or not run.rows:
+        return False
+    hashes = (
+        (row.get("image_sha256"), other.rows.get(index, {}).get("image_sha256")) for index, row in run.rows.items()
+    )
+    return all(mine is not None and mine == theirs for mine, theirs in hashes)
 
 
 def _left_out(run: Run) -> int:
@@ -146,13 +159,10 @@ def _left_out(run: Run) -> int:
 
 
 def images_asked(run: Run) -> int:
-    """Images that a run is to certify: of a stream it does not know beforehand which cannot be read."""
+    """Images that a run is to certify: before all are read it does not know which cannot be."""
     asked = run.settings.get("num_images") or len(run.rows)
-    return (
-        asked - _left_out(run)
-        if "stream_sha256" in run.settings.get("dataset", {}) and asked > len(run.rows)
-        else int(asked)
-    )
+    unread = not {"stream_sha256", "selection_sha256"}.isdisjoint(run.settings.get("dataset", {}))
+    return asked - _left_out(run) if unread and asked > len(run.rows) else int(asked)
 
 
 def default_thresholds(runs: Iterable[Run]) -> list[float]:

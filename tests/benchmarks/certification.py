@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 from certification_accuracy import accuracy_difference
+from certification_first_draw import child as first_draw
+from certification_first_draw import time_to_first_draw
 from certification_shared import EMBEDDED, ROOT, SIGMA, every_20th, keep, small_classifier
 from certification_speed import certify_over_forward
 from certification_speedup import speedups
@@ -68,6 +70,9 @@ def child(what: str, words: list[str]) -> None:
         certify(model, torch.rand(2, 3, 32, 32), sigma=SIGMA, mode="fixed", n=int(words[0]), seed=0)
         print("RESULT", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
+    if what == "first":
+        first_draw(int(words[0]))
+        return
     n, path, dataset = words
     model = SmoothedClassifier.from_pretrained(path).eval()
     pixels = PixelDataset(every_20th(argparse.Namespace(dataset=dataset)), 32, id2label=model.config.id2label)
@@ -90,7 +95,7 @@ def child(what: str, words: list[str]) -> None:
 
 FIGURES = {
     "forward": certify_over_forward, "memory": memory_ratio, "ranks": two_ranks, "accuracy": accuracy_difference,
-    "speedups": speedups, "start": start_seconds,
+    "speedups": speedups, "start": start_seconds, "first": time_to_first_draw,
 }  # fmt: skip
 
 

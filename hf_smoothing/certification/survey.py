@@ -1,0 +1,144 @@
+"""What is known of the images of a run before its first draw, and the hash of all of them once the last is read.
+
+Of many images only the first are read before the first draw. Their hash and that of the selection stand in `run.json` until the hash of
+all takes their place; a resumption compares each recorded image with its row before it draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from hf_smoothing.certification.images import Fingerprint, checked_items, image_hash, is_stream
+from hf_smoothing.certification.noise_kinds import off_grid
+from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.records import RUN_FILE, Run, RunError, read_settings
+from hf_smoothing.types import Images, Item
+
+
+AHEAD = 64
+"""Number of images that are read before the first draw: as many as the first round has in work in any case."""
+
+BEGINNING = ("selection_sha256", "beginning_sha256")
+"""What `run.json` says of a data set until all images are read."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of the images before the first draw.
+
+    Attributes:
+        resolution: Resolution (channels, height, width).
+        off_grid: What to say of the first image that is not 8-bit (see `off_grid`), None where all are that were read.
+        labelled: Whether all that were read have a label.
+        selection_sha256: SHA-256 of the indices that were chosen.
+        read_sha256: SHA-256 of indices, pixels and labels of all that were read.
+        pixels_sha256: As `read_sha256`, without labels.
+        indices: Indices of the images that could be read; None where not all were tried.
+        streamed: Whether it is a stream, of which the first image is read.
+        facts: What the data set says of its labels, for the record.
+    """
+
+    resolution: tuple[int, ...]
+    off_grid: str | None
+    labelled: bool
+    selection_sha256: str
+    read_sha256: str
+    pixels_sha256: str
+    indices: list[int] | None
+    streamed: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record says of the data set."""
+        if self.streamed:
+            return {**self.facts, "stream_sha256": self.selection_sha256}
+        if self.indices is not None:
+            return {**self.facts, "sha256": self.read_sha256}
+        return {**self.facts, **dict(zip(BEGINNING, (self.selection_sha256, self.read_sha256), strict=True))}
+
+
+def survey(dataset: Images, chosen: Sequence[int] | None, ahead: int | None = None) -> Survey:
+    """Read the images of a data set, or the first of a stream.
+
+    Args:
+        dataset, chosen: The images of the run.
+        ahead: How many uint8 images to read at most; None for all. Float images are all read, since whether they are 8-bit decides the noise.
+
+    Raises:
+        ValueError, TypeError: As `checked_items`: a folder must not be left by a call that cannot succeed.
+    """
+    streamed = is_stream(dataset)
+    resolution, odd, labelled, whole = None, None, True, not streamed
+    found, alone = Fingerprint(), Fingerprint()
+    for index, item in checked_items(dataset, chosen):
+        pixels = item["pixel_values"]
+        if len(found.indices) == ahead and pixels.dtype == torch.uint8:
+            whole = False
+            break
+        resolution = tuple(pixels.shape)
+        odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None
+        found.add(index, item)
+        alone.add(index, item, labelled=False)
+        if streamed:
+            break
+    if resolution is None:
+        raise ValueError(f"There is no image to certify: none of those chosen can be read. {_first_reason(dataset)}")
+    facts = dataset.facts() if hasattr(dataset, "facts") else {}
+    selection = "all" if chosen is None else ",".join(map(str, chosen))
+    return Survey(
+        resolution, odd, labelled, hashlib.sha256(selection.encode()).hexdigest(), found.hexdigest(), alone.hexdigest(),
+        list(found.indices) if whole else None, streamed, facts,
+    )  # fmt: skip
+
+
+def images_ahead(output_dir: str | os.PathLike[str]) -> int | None:
+    """How many images to read before the first draw: all (None) where the folder holds a run that states the hash of all.
+
+    Raises:
+        RunError: If its run.json is corrupt or of another format.
+    """
+    if not (Path(output_dir) / RUN_FILE).exists():
+        return AHEAD
+    return None if "sha256" in read_settings(Path(output_dir)).get("dataset", {}) else AHEAD
+
+
+def read_recorded(dataset: Images, chosen: Sequence[int], before: Run) -> Fingerprint:
+    """Read the images up to the last that a run has recorded, in the order of the run.
+
+    Raises:
+        RunError: If one of them is another image than its row says, or cannot be read any more; ValueError, TypeError as `checked_items`.
+    """
+    recorded = before.rows | before.partials
+    places = [place for place, index in enumerate(chosen) if index in recorded]
+    found = Fingerprint()
+    for index, item in checked_items(dataset, chosen[: places[-1] + 1] if places else []):
+        found.add(index, item)
+        if index in recorded and recorded[index].get("image_sha256") != image_hash(index, item):
+            raise RunError(_other_image(index, before))
+    if left := recorded.keys() - found.indices.keys():
+        raise RunError(_other_image(min(left), before))
+    return found
+
+
+def _other_image(index: int, before: Run) -> str:
+    return (
+        f"Image {index} of the data set is not the one that the run in {before.path} has certified, or it cannot be read any more. Resume with the "
+        "same data set, or use another output folder."
+    )
+
+
+def _first_reason(dataset: object) -> str:
+    reasons: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
+    return next(iter(reasons.values()), "")
+
+
+def _off_grid(index: int, item: Item) -> str | None:
+    pixels = cast(torch.Tensor, item["pixel_values"])
+    return None if pixels.dtype == torch.uint8 else off_grid(to_unit_pixels(pixels[None]), f"image {index} lies")

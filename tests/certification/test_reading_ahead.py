@@ -1,0 +1,193 @@
+"""Of many images only the first are read before the first draw; what a run folder says and refuses in the end is what it would if all were."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hf_smoothing.certification import certify_dataset, completion, survey
+from hf_smoothing.pixels import UnreadableImageError
+from hf_smoothing.records import RunError, read_run
+from hf_smoothing.reports import report
+from tests.support.classifiers import KINDS, RUN, Failing, Ranges, random_dataset, results
+
+
+WINDOW = 64
+"""Images in work while there are enough of them."""
+
+DATASET = random_dataset(12)
+
+
+class Reading:
+    """A data set that notes what is read of it, and may have damaged images."""
+
+    def __init__(self, items, damaged=(), skip_unreadable=False):
+        self.items, self.damaged, self.skip_unreadable = items, damaged, skip_unreadable
+        self.read, self.unreadable = [], {}
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        if index in self.damaged:
+            self.unreadable[index] = f"Image {index} is damaged."
+            raise UnreadableImageError(index, None, self.unreadable[index])
+        return self.items[index]
+
+
+class Noting:
+    """Ranges, noting how many images were read before the first forward pass."""
+
+    def __init__(self, dataset):
+        self.dataset, self.before, self.inner = dataset, None, Ranges()
+
+    def __call__(self, pixels):
+        if self.before is None:
+            self.before = len(self.dataset.read)
+        return self.inner(pixels)
+
+
+@pytest.fixture
+def two_ahead(monkeypatch):
+    monkeypatch.setattr(survey, "AHEAD", 2)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, tmp_path):
+    classifier, arguments = KINDS[request.param]
+    return classifier, arguments, certify_dataset(classifier, DATASET, tmp_path / "whole", **arguments)
+
+
+def said(run):
+    """All that `run.json` says but the moment."""
+    return {**run.settings, "created": None}
+
+
+def replaced(place, **change):
+    return [{**item, **change} if index == place else item for index, item in enumerate(DATASET)]
+
+
+def interrupted(folder, batches, dataset=DATASET, partial_seconds=0.0, **options):
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(Ranges(), batches), dataset, folder, **RUN, partial_seconds=partial_seconds, **options)
+    return read_run(folder)
+
+
+@pytest.mark.parametrize("count", [300, 600])
+def test_the_first_draw_waits_for_as_many_images_however_many_there_are(count, tmp_path):
+    dataset = Reading(random_dataset(count))
+    classifier = Noting(dataset)
+    run = certify_dataset(classifier, dataset, tmp_path, sigma=0.5, mode="fixed", n0=5, n=20, progress=False)
+    assert classifier.before <= survey.AHEAD + 1 + WINDOW
+    assert len(run.rows) == count and len(dataset.read) <= count + survey.AHEAD + 1
+
+
+def test_float_images_are_all_looked_at_since_they_decide_the_noise(two_ahead, tmp_path):
+    floats = [{**item, "pixel_values": item["pixel_values"].float() / 255} for item in DATASET]
+    floats[9]["pixel_values"] = floats[9]["pixel_values"] * 0.999
+    with pytest.warns(UserWarning, match="since image 9 lies"):
+        run = certify_dataset(Ranges(), floats, tmp_path, **RUN)
+    assert run.settings["noise_kind"] == "gaussian"
+
+
+def test_rows_and_settings_are_those_of_a_run_that_reads_all_first(two_ahead, kind, tmp_path):
+    classifier, arguments, whole = kind
+    run = certify_dataset(classifier, DATASET, tmp_path / "run", **arguments)
+    assert results(run) == results(whole) and said(run) == said(whole)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 7, 25])
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(two_ahead, kind, batches, tmp_path):
+    classifier, arguments, whole = kind
+    for count in (batches, 3):
+        with pytest.raises(KeyboardInterrupt):
+            certify_dataset(Failing(classifier, count), DATASET, tmp_path / "run", **arguments, partial_seconds=0)
+        assert "sha256" not in read_run(tmp_path / "run").settings["dataset"]
+    run = certify_dataset(classifier, DATASET, tmp_path / "run", **{**arguments, "copies_per_batch": 7})
+    assert results(run) == results(whole) and said(run)["dataset"] == said(whole)["dataset"]
+    assert run.settings["num_images"] == 12
+
+
+def test_a_kill_before_the_hash_of_all_is_stated_is_made_good(two_ahead, kind, tmp_path, monkeypatch):
+    classifier, arguments, whole = kind
+
+    def killed(file, text):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(completion, "replace_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            certify_dataset(classifier, DATASET, tmp_path / "run", **arguments)
+    assert len(read_run(tmp_path / "run").rows) == 12
+    run = certify_dataset(Failing(classifier, 0, AssertionError), DATASET, tmp_path / "run", **arguments)
+    assert results(run) == results(whole) and said(run) == said(whole)
+
+
+@pytest.mark.parametrize("batches", [1, 70])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"indices": list(range(11))}, "num_images was 12, is 11"),
+        ({"indices": [*range(10), 11, 10]}, "dataset.selection_sha256 was"),
+        ({"dataset": replaced(1, pixel_values=DATASET[0]["pixel_values"])}, "dataset.beginning_sha256 was"),
+        ({"dataset": replaced(1, labels=7)}, "dataset.beginning_sha256 was"),
+        ({"dataset": (item for item in DATASET)}, "must be one that can be read again"),
+        ({"sigma": 0.25}, "sigma was 0.5, is 0.25"),
+    ],
+)
+def test_other_images_are_refused_by_the_settings(two_ahead, change, message, batches, tmp_path):
+    kept = interrupted(tmp_path, batches)
+    with pytest.raises(ValueError, match=message):
+        certify_dataset(**{"classifier": Ranges(), "dataset": DATASET, "output_dir": tmp_path, **RUN, **change})
+    assert results(read_run(tmp_path)) == results(kept)
+
+
+@pytest.mark.parametrize("change", [{"pixel_values": DATASET[0]["pixel_values"]}, {"labels": 7}])
+def test_another_image_than_a_row_names_is_refused_before_any_draw(two_ahead, change, tmp_path):
+    kept = interrupted(tmp_path, 130)
+    last = max(kept.rows.keys() | kept.partials.keys())
+    assert last > survey.AHEAD
+    with pytest.raises(
+        RunError, match=f"Image {last} of the data set is not the one that the run in .* has certified"
+    ):
+        certify_dataset(Failing(Ranges(), 0, AssertionError), replaced(last, **change), tmp_path, **RUN)
+    gone = Reading(DATASET, damaged=[last], skip_unreadable=True)
+    with pytest.raises(RunError, match=f"Image {last} of the data set .*cannot be read any more"):
+        certify_dataset(Failing(Ranges(), 0, AssertionError), gone, tmp_path, **RUN)
+    assert results(read_run(tmp_path)) == results(kept)
+
+
+def test_a_finished_run_is_compared_as_a_whole(two_ahead, tmp_path):
+    certify_dataset(Ranges(), DATASET, tmp_path, **RUN)
+    with pytest.raises(RunError, match="dataset.sha256 was"):
+        certify_dataset(Ranges(), replaced(11, labels=7), tmp_path, **RUN)
+
+
+def test_images_that_cannot_be_read_are_left_out_as_they_are_reached(two_ahead, tmp_path):
+    with pytest.raises(UnreadableImageError, match=r"Image 9 is damaged.* 9 of 12 images are done and kept"):
+        certify_dataset(Ranges(), Reading(DATASET, damaged=[9]), tmp_path / "run", **RUN)
+    run = certify_dataset(Ranges(), Reading(DATASET, [9], skip_unreadable=True), tmp_path / "run", **RUN)
+    assert run.settings["num_images"] == 11 and run.settings["informative"]["unreadable"] == [9]
+    assert run.settings["informative"]["indices"] == [*range(9), 10, 11]
+    again = Failing(Ranges(), 0, AssertionError)
+    certify_dataset(again, Reading(DATASET, [9], skip_unreadable=True), tmp_path / "run", **RUN)
+
+
+def test_labels_come_to_an_unfinished_run(two_ahead, tmp_path):
+    whole = certify_dataset(Ranges(), DATASET, tmp_path / "whole", **RUN)
+    unlabelled = [{"pixel_values": item["pixel_values"]} for item in DATASET]
+    interrupted(tmp_path / "run", 130, unlabelled)
+    run = certify_dataset(Ranges(), DATASET, tmp_path / "run", **RUN)
+    assert results(run) == results(whole) and said(run) == said(whole)
+
+
+def test_an_unfinished_run_shares_the_table_of_a_finished_one_on_the_same_images(two_ahead, tmp_path):
+    certify_dataset(Ranges(), DATASET, tmp_path / "done", **{**RUN, "sigma": 0.25})
+    interrupted(tmp_path / "begun", 130)
+    interrupted(tmp_path / "other", 130, random_dataset(12, seed=1))
+    sha256 = json.loads((tmp_path / "done" / "run.json").read_text())["dataset"]["sha256"]
+    text = report([tmp_path / "done", tmp_path / "begun"])
+    assert text.count("| model") == 1 and sha256[:8] in text and "of 12 (unfinished" in text
+    assert report([tmp_path / "done", tmp_path / "other"]).count("| model") == 2
