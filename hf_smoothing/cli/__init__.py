@@ -1,4 +1,4 @@
-"""`hf-smoothing certify | report | card | attack | export | robustness-transfer | demo | selftest | env | completion`."""
+"""`hf-smoothing certify | report | card | attack | export | robustness-transfer | demo | selftest | audit | env | completion`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from hf_smoothing import __version__
 from hf_smoothing.cli import (
     attack,
+    audit,
     card,
     certify,
     completion,
@@ -77,7 +78,19 @@ def build_parser() -> argparse.ArgumentParser:
     # An abbreviation would change its meaning with the next option.
     exact: Any = functools.partial(argparse.ArgumentParser, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=exact)
-    for command in (certify, report, card, attack, export, robustness_transfer, demo, selftest, env, completion):
+    for command in (
+        certify,
+        report,
+        card,
+        attack,
+        export,
+        robustness_transfer,
+        demo,
+        selftest,
+        audit,
+        env,
+        completion,
+    ):
         command.add(commands)
     for verb in verbs_of(parser).values():
         if len(verb._actions) > 1:  # more than --help

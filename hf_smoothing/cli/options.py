@@ -99,6 +99,11 @@ _FLAGS = (
         "max_claims",
         "radius",
         "timeout",
+        "radii",
+        "explore",
+        "confirm",
+        "false_alarm",
+        "images_per_call",
     ),
 )
 """Arguments of the library that have a flag of the same name."""

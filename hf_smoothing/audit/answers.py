@@ -1,0 +1,62 @@
+"""What a certifier returns, read with care: a silent misunderstanding would acquit it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+FORMS = "certificates with `prediction` and `radius`, one per image, or a tuple (predictions, radii)"
+
+
+class Answers(NamedTuple):
+    """The certificates of a call.
+
+    Attributes:
+        predictions: Classes, int64 (images,); negative where the certifier abstained.
+        radii: Claimed l2 radii, float64 (images,).
+    """
+
+    predictions: NDArray[np.int64]
+    radii: NDArray[np.float64]
+
+
+def read_answers(returned: Any, images: int) -> Answers:
+    """The certificates that a certifier returned for a number of images.
+
+    Raises:
+        TypeError: If it returned neither of the two forms.
+        ValueError: If there is not one number per image, a class is not whole, or a radius negative or nan.
+    """
+    pair = isinstance(returned, tuple) and len(returned) == 2 and not hasattr(returned[0], "radius")
+    if pair:
+        predictions, radii = (_numbers(part) for part in returned)
+    else:
+        try:
+            predictions = np.array([float(one.prediction) for one in returned])
+            radii = np.array([float(one.radius) for one in returned])
+        except (TypeError, AttributeError, ValueError) as error:
+            raise TypeError(f"A certifier must return {FORMS}, got {type(returned).__name__} ({error}).") from error
+    for name, values in (("predictions", predictions), ("radii", radii)):
+        if values.shape != (images,):
+            raise ValueError(
+                f"A certifier must return one of its {name} per image, ({images},), got shape {values.shape}."
+            )
+    if not np.array_equal(predictions, np.floor(predictions)):
+        raise ValueError(f"Predictions must be numbers of classes, -1 for an abstention, got {predictions[:5]}.")
+    if not bool((radii >= 0.0).all()):
+        raise ValueError(f"Radii must be at least 0 and not nan, 0 for an abstention, got {radii.min()}.")
+    return Answers(predictions.astype(np.int64), radii)
+
+
+def _numbers(part: Any) -> NDArray[np.float64]:
+    held = part.detach().cpu() if isinstance(part, Tensor) else part
+    try:
+        return np.asarray(held, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"A certifier must return {FORMS}, got a tuple that holds {type(part).__name__} ({error})."
+        ) from error

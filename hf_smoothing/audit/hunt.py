@@ -1,0 +1,196 @@
+"""The audit: look where a certifier is false most often, then count there again with fresh noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hf_smoothing.audit.answers import read_answers
+from hf_smoothing.audit.cases import Case, make_cases
+from hf_smoothing.audit.verdict import critical_count, p_value, power_of_hunt, smallest_rate
+from hf_smoothing.units import check_alpha, check_sigma, check_whole
+
+
+Certifier = Callable[..., Any]
+"""certifier(classifier, images, *, sigma, alpha, seed) -> certificates, as `hf_smoothing.certify`."""
+
+ROUNDING = 1e-9
+"""A radius that exceeds the exact one by this share is not called false."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Certificates of one case.
+
+    Attributes:
+        name: Name of the case.
+        radius: Its exact radius.
+        trials: Number of certificates.
+        answered: How many of them name a class.
+        false: How many name another class than the exact one, or a radius above the exact one.
+    """
+
+    name: str
+    radius: float
+    trials: int = 0
+    answered: int = 0
+    false: int = 0
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        sigma, alpha: What the certifier was asked for.
+        searched: Certificates of each case, which choose the case that is counted again.
+        confirmed: Fresh certificates of that case: the verdict rests on these alone.
+        critical: Number of false ones among them that is a violation.
+        false_alarm: Largest probability of a violation where no certificate is false with more than alpha.
+        p_value: Probability of that many false ones at alpha.
+        power: Probability of a violation where one case is false with 2 alpha and all others with alpha.
+        found_rate: Rate of false certificates in the case counted again that is found with probability 0.99.
+    """
+
+    sigma: float
+    alpha: float
+    searched: tuple[Tally, ...]
+    confirmed: Tally
+    critical: int
+    false_alarm: float
+    p_value: float
+    power: float
+    found_rate: float
+
+    @property
+    def violated(self) -> bool:
+        """Whether the certifier is false more often than alpha."""
+        return self.confirmed.false >= self.critical
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether the certifier abstained from all, and so could not be false."""
+        return not any(tally.answered for tally in (*self.searched, self.confirmed))
+
+
+def audit_certifier(
+    certifier: Certifier,
+    *,
+    sigma: float = 0.5,
+    alpha: float = 0.05,
+    radii: Sequence[float] | None = None,
+    explore: int = 300,
+    confirm: int = 4_000,
+    false_alarm: float = 0.001,
+    images_per_call: int = 50,
+    seed: int = 0,
+    progress: Callable[[Tally], None] | None = None,
+) -> Audit:
+    """Whether a certifier's certificates are false more often than alpha, on classifiers whose exact radius is known.
+
+    Guarantee: a certifier each of whose certificates is false with probability at most `alpha` is called violated with probability at
+    most `false_alarm`. The search may look anywhere, since the verdict counts fresh certificates of a single case.
+
+    Args:
+        certifier: Called as certifier(classifier, images, sigma=, alpha=, seed=) with a module from pixels (batch, channels, height, width) in
+            [0, 1] to logits, and several times the same image, float32; it must use noise of its own for each of them. It returns
+            one object per image with `prediction` and `radius`, or a tuple (predictions, radii); a negative class is an abstention.
+        sigma: Noise standard deviation in [0, 1] pixel units.
+        alpha: Failure probability that is asked for. Small ones need many certificates to be put to the test.
+        radii: Radii that the certifier may claim, such as its targets; 0.25 to 2 sigma by default.
+        explore: Certificates per case in the search.
+        confirm: Fresh certificates of the case with most false ones.
+        false_alarm: Largest probability of a wrong accusation.
+        images_per_call: Images per call; 1 for a certifier that uses one noise for all images of a call.
+        seed: Seed from which that of each call follows.
+        progress: Called with the tally of each case when it is searched.
+
+    Raises:
+        ValueError: On arguments out of their range, answers of the wrong shape, or if the certifier raises anything.
+        TypeError: If the certifier is not callable, or returns something else.
+
+    >>> from hf_smoothing import certify
+    >>> from functools import partial
+    >>> found = audit_certifier(partial(certify, n=200, n0=10), explore=20, confirm=100)
+    >>> found.violated, found.vacuous
+    (False, False)
+    """
+    if not callable(certifier):
+        raise TypeError(
+            f"`certifier` must be callable as certifier(classifier, images, ...), got {type(certifier).__name__}."
+        )
+    sigma, alpha = check_sigma(sigma), check_alpha(alpha)
+    level = _check_false_alarm(false_alarm)
+    for name, count in (("explore", explore), ("confirm", confirm), ("images_per_call", images_per_call)):
+        if check_whole(count, name) < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {count}.")
+    cases = make_cases(sigma, radii)
+    critical = critical_count(confirm, alpha, level)
+    if critical > confirm:
+        raise ValueError(
+            f"`confirm` must be enough for a verdict at alpha = {alpha} and false_alarm = {level}, got {confirm}."
+        )
+    seeds = _seeds(check_whole(seed, "seed"))
+
+    def tally(case: Case, trials: int) -> Tally:
+        found = Tally(case.name, case.radius)
+        while found.trials < trials:
+            found = _called(
+                certifier, case, min(images_per_call, trials - found.trials), sigma, alpha, next(seeds), found
+            )
+        return found
+
+    searched = []
+    for case in cases:
+        searched.append(tally(case, explore))
+        if progress is not None:
+            progress(searched[-1])
+    worst = int(np.argmax([one.false for one in searched]))
+    confirmed = tally(cases[worst], confirm)
+    return Audit(
+        sigma=sigma, alpha=alpha, searched=tuple(searched), confirmed=confirmed, critical=critical, false_alarm=level,
+        p_value=p_value(confirmed.false, confirm, alpha),
+        power=power_of_hunt([*[alpha] * (len(cases) - 1), 2 * alpha], explore, confirm, critical),
+        found_rate=smallest_rate(confirm, critical),
+    )  # fmt: skip
+
+
+def _called(
+    certifier: Certifier, case: Case, images: int, sigma: float, alpha: float, seed: int, before: Tally
+) -> Tally:  # fmt: skip
+    """The tally after one more call."""
+    pixels = case.image.repeat(images, 1, 1, 1)
+    try:
+        returned = certifier(case.classifier, pixels, sigma=sigma, alpha=alpha, seed=seed)
+    except Exception as error:
+        raise ValueError(
+            f"A certifier must answer certifier(classifier, images, sigma={sigma}, alpha={alpha}, seed={seed}) with images of shape "
+            f"{tuple(pixels.shape)}, but it raised {type(error).__name__}: {error}"
+        ) from error
+    predictions, radii = read_answers(returned, images)
+    answered = predictions >= 0
+    false = answered & ((predictions != case.label) | (radii > case.radius * (1 + ROUNDING)))
+    return replace(
+        before, trials=before.trials + images, answered=before.answered + int(answered.sum()), false=before.false + int(false.sum())
+    )  # fmt: skip
+
+
+def _seeds(seed: int) -> Iterator[int]:
+    """Different seeds of 31 bits, which every generator takes, each call its own."""
+    source, seen = np.random.default_rng(abs(seed)), set()
+    while True:
+        one = int(source.integers(1 << 31))
+        if one not in seen:
+            seen.add(one)
+            yield one
+
+
+def _check_false_alarm(false_alarm: float) -> float:
+    if not (isinstance(false_alarm, float) and 0.0 < false_alarm < 0.5):
+        raise ValueError(
+            f"`false_alarm` must be a probability above 0 and below 1/2, got {false_alarm!r}. Pass 0.001."
+        )
+    return false_alarm
