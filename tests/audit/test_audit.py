@@ -128,7 +128,7 @@ def test_the_power_of_a_hunt_is_that_of_simulated_hunts():
 
 
 def faulty(rate):
-    """A certifier whose certificates are false with this probability in every case, and say nothing otherwise."""
+    """A certifier whose certificates are false with this probability in every case; otherwise it abstains."""
 
     def certifier(classifier, images, *, sigma, alpha, seed):
         false = np.random.default_rng(seed).random(len(images)) < rate
@@ -209,7 +209,7 @@ def test_tensors_and_unlimited_radii_are_answers():
     assert audit_certifier(certifier, explore=5, confirm=50).violated
 
 
-def test_what_a_certifier_raises_is_told_with_the_call():
+def test_what_a_certifier_raises_is_explained_with_the_call():
     with pytest.raises(
         ValueError,
         match=r"must answer certifier\(classifier, images, sigma=0.5, .*\(50, 1, 2, 2\), but it raised TypeError",

@@ -32,7 +32,7 @@ def plain_certify(
     classifier: Any, images: Tensor, *, sigma: float, alpha: float, seed: int, n0: int = 100, n: int = 500,
     bound: Bound = clopper_pearson,
 ) -> tuple[list[int], list[float]]:  # fmt: skip
-    """CERTIFY of arXiv 1902.02918, an image at a time; with n0 = 0 the class is chosen on the draws that estimate its probability."""
+    """CERTIFY of arXiv 1902.02918, one image after another; with n0 = 0 the class is chosen on the draws that estimate its probability."""
     predictions, radii = [], []
     generator = torch.Generator().manual_seed(seed)
     for image in images:
