@@ -114,7 +114,8 @@ def _art(d: Details) -> str:
         if d["baseline_images_timed"] == 1
         else f"each of {d['baseline_images_timed']} images"
     )
-    return f"ART: {seconds.mean():.2f} s per image, timed on {images}; ours not compiled; {d['threads']} threads"
+    ours = "" if d.get("our_compiled") else "ours not compiled; "
+    return f"ART: {seconds.mean():.2f} s per image, timed on {images}; {ours}{d['threads']} threads"
 
 
 def _draws(d: Details) -> str:

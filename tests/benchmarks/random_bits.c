@@ -81,8 +81,8 @@ int main(int argc, char **argv) {
     swrite_Basic = FALSE;
     if (!strcmp(argv[1], "SmallCrush")) bbattery_SmallCrush(gen);
     else if (!strcmp(argv[1], "Crush")) bbattery_Crush(gen);
-    else if (!strcmp(argv[1], "Rabbit")) bbattery_Rabbit(gen, 4294967296.0);
-    else if (!strcmp(argv[1], "Alphabit")) bbattery_Alphabit(gen, 4294967296.0, 0, 32);
+    else if (!strcmp(argv[1], "Rabbit")) bbattery_Rabbit(gen, 268435456.0);
+    else if (!strcmp(argv[1], "Alphabit")) bbattery_Alphabit(gen, 1073741824.0, 0, 32);
     else return 2;
     return 0;
 }

@@ -5,7 +5,7 @@
 
 Each order is how a run meets the bits: word by word (used), the same word of all draws, of all images, under all seeds, and the bits
 that decide the rest of the law. A C program makes the same words as the library, which is checked first. TestU01 names p-values outside
-[.001, .999]; a failure is one below 1e-10, or one that comes again under another seed. Batteries that the record has are skipped.
+[.001, .999]; a failure is one below 1e-10, or one that comes again under another seed. Rabbit reads 2^28 bits, Alphabit 2^30. Batteries that the record has are skipped.
 """
 
 from __future__ import annotations
