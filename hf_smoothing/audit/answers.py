@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-FORMS = "certificates with `prediction` and `radius`, one per image, or a tuple (predictions, radii)"
+FORMS = "objects with the attributes prediction and radius, one per image, or a tuple (predictions, radii)"
 
 
 class Answers(NamedTuple):

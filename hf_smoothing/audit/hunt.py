@@ -167,8 +167,8 @@ def _called(
         returned = certifier(case.classifier, pixels, sigma=sigma, alpha=alpha, seed=seed)
     except Exception as error:
         raise ValueError(
-            f"A certifier must answer certifier(classifier, images, sigma={sigma}, alpha={alpha}, seed={seed}) with images of shape "
-            f"{tuple(pixels.shape)}, but it raised {type(error).__name__}: {error}"
+            f"A certifier must take a classifier, images, and by name sigma, alpha and seed. Called with {images} images of shape "
+            f"{tuple(case.image.shape)}, this one raised {type(error).__name__}: {error}"
         ) from error
     predictions, radii = read_answers(returned, images)
     answered = predictions >= 0

@@ -186,7 +186,7 @@ def test_every_call_has_a_seed_of_its_own_and_the_images_asked_for():
 
 RETURNED = {
     "nothing": (None, TypeError, "got NoneType"),
-    "numbers": ([0.5, 0.5], TypeError, "must return certificates with `prediction` and `radius`, one per image, or a tuple"),
+    "numbers": ([0.5, 0.5], TypeError, "must return objects with the attributes prediction and radius, one per image, or a tuple"),
     "text": (("a", "b"), TypeError, "a tuple that holds str"),
     "too few": (([0], [0.5]), ValueError, r"one of its predictions per image, \(2,\), got shape \(1,\)"),
     "a column": (([[0], [0]], [0.5, 0.5]), ValueError, r"got shape \(2, 1\)"),
@@ -212,7 +212,7 @@ def test_tensors_and_unlimited_radii_are_answers():
 def test_what_a_certifier_raises_is_explained_with_the_call():
     with pytest.raises(
         ValueError,
-        match=r"must answer certifier\(classifier, images, sigma=0.5, .*\(50, 1, 2, 2\), but it raised TypeError",
+        match=r"and by name sigma, alpha and seed. Called with 50 images of shape \(1, 2, 2\), this one raised TypeError",
     ):
         audit_certifier(lambda images: images)
     with pytest.raises(TypeError, match="`certifier` must be callable as .*, got str"):
