@@ -92,9 +92,10 @@ class _ResizeByMatrices(TorchFunctionMode):
 
 def _matrix(image: Tensor, dim: int, size: int, how: dict[str, Any]) -> Tensor:
     """What a resize does to one dimension, float32 (size, size before): its weights, as the function itself gives them for unit vectors."""
-    unit = torch.eye(image.shape[dim], dtype=image.dtype, device=image.device)[None, :, :, None]
+    # Two columns: antialiasing to a width of 1 gives wrong numbers in torch 2.13 on the CPU.
+    unit = torch.eye(image.shape[dim], dtype=image.dtype, device=image.device)[None, :, :, None].repeat(1, 1, 1, 2)
     with torch._C.DisableTorchFunction():
-        return F.interpolate(unit, size=(size, 1), **how)[0, :, :, 0].T
+        return F.interpolate(unit, size=(size, 2), **how)[0, :, :, 0].T
 
 
 def _converted(network: nn.Module, pixels: Tensor) -> Any:
