@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 
+DIGITS = "0123456789"
+LONGEST_NUMBER = 18
+"""Digits of a class number; a longer one is a name."""
+
+
+@functools.lru_cache(maxsize=1 << 16)  # comparing all names of two data sets asks for each of them again and again
 def plain(name: str) -> str:
     """A name without what spelling adds: Unicode form, case, underscores, hyphens and repeated spaces.
 
@@ -35,7 +42,7 @@ def number_of(name: str) -> int | None:
     (7, None, None)
     """
     text = name.strip()
-    return int(text) if re.fullmatch(r"[0-9]+", text) else None
+    return int(text) if re.fullmatch(rf"[0-9]{{1,{LONGEST_NUMBER}}}", text) else None
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:
@@ -44,10 +51,13 @@ def numbers_of(names: Sequence[str]) -> list[int] | None:
     >>> numbers_of(["class 0", "class 10", "class 2"])
     [0, 10, 2]
     """
-    parts = [re.fullmatch(r"(.*?)([0-9]+)", name.strip()) for name in names]
-    if len({part and part[1] for part in parts}) != 1 or parts[0] is None:
+    stripped = [name.strip() for name in names]
+    stems = {name.rstrip(DIGITS) for name in stripped}
+    if len(stems) != 1:
         return None
-    return [int(part[2]) for part in parts if part is not None]
+    start = len(stems.pop())
+    found = [number_of(name[start:]) for name in stripped]
+    return None if None in found else [number for number in found if number is not None]
 
 
 def aliases(name: str) -> list[str]:
@@ -71,7 +81,15 @@ def aliases(name: str) -> list[str]:
 
 
 def _code(text: str) -> str:
-    return str(int(text)) if text.isdecimal() else text
+    number = number_of(text)
+    return text if number is None else str(number)
+
+
+def _without_number(name: str) -> str:
+    """A name without the number at its end, in parentheses or not."""
+    bare = name.removesuffix(")")
+    stem = bare.rstrip(DIGITS)
+    return name if stem == bare else stem.rstrip(" (")
 
 
 def match_names(
@@ -146,7 +164,7 @@ def _by_position(
     theirs = [set(aliases(name)) for name in model_names]
     for number in left:
         twin = any(theirs[number] & other for place, other in enumerate(theirs) if place != number)
-        ours = {alias for name in aliases(names[number]) for alias in (name, re.sub(r"[ (]*[0-9]+\)?$", "", name))}
+        ours = {alias for name in aliases(names[number]) for alias in (name, _without_number(name))}
         if not twin or not ours & theirs[number]:
             return {}
     return {number: (number, "by position") for number in left}

@@ -178,10 +178,10 @@ def check_whole(value: Any, name: str) -> int:
 
 
 def _number(value: Any) -> float:
-    """nan for what is no number; a truth value is none."""
+    """nan for what is no number, or one of hundreds of digits; a truth value is none."""
     if isinstance(value, bool) or not isinstance(value, SupportsFloat):
         return math.nan
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from hf_smoothing.cli.values import cure
+from hf_smoothing.json_text import DEEPEST, parse_json
 from hf_smoothing.spelling import nearest
 
 
@@ -24,8 +25,13 @@ def take_values(parser: argparse.ArgumentParser, file: str) -> None:
     Raises:
         ValueError: If the file cannot be read, names an option twice or one that is unknown, or holds a value of another type.
     """
+    take_pairs(parser, file, read_config(file))
+
+
+def take_pairs(parser: argparse.ArgumentParser, file: str, pairs: list[tuple[str, Any]]) -> None:
+    """Make keys and values from a file the defaults of a parser, as `take_values`."""
     known = options_by_name(parser)
-    for name, (key, value) in _by_plain_name(file, read_config(file)).items():
+    for name, (key, value) in _by_plain_name(file, pairs).items():
         if name not in known:
             near = nearest(name, known)
             instead = f"Did you mean `{near}`?" if near else f"The options are {', '.join(known)}."
@@ -57,15 +63,24 @@ def read_config(file: str) -> list[tuple[str, Any]]:
         ValueError: If it cannot be read, or is no mapping.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        return config_of(Path(file).read_bytes(), file)
+    except OSError as error:
+        raise ValueError(
+            f"The file of --config, {file}, cannot be read ({error.strerror}). Pass a YAML or JSON file with lines such as `sigma: 0.25`."
+        ) from error
+
+
+def config_of(content: bytes, file: str) -> list[tuple[str, Any]]:
+    """The keys and values in the bytes of a file, as `read_config`; its name says whether it is JSON."""
+    try:
+        text = content.decode("utf-8")
         if Path(file).suffix.lower() == ".json":
-            found = json.loads(text)
+            found = parse_json(text)
             keys = [key for key, _ in json.loads(text, object_pairs_hook=list)] if isinstance(found, dict) else []
         else:
-            found, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-            keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            found, keys = _read_yaml(text)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
         raise ValueError(
             f"The file of --config, {file}, cannot be read ({reason}). Pass a YAML or JSON file with lines such as `sigma: 0.25`."
         ) from error
@@ -75,6 +90,24 @@ def read_config(file: str) -> list[tuple[str, Any]]:
             f"The file of --config, {file}, must hold one mapping of options to values, with lines such as `sigma: 0.25`, got {got}."
         )
     return [(key, found.get(key)) for key in keys]
+
+
+def _read_yaml(text: str) -> tuple[Any, list[str]]:
+    """A YAML document, and the keys of its mapping as they stand there.
+
+    Raises:
+        ValueError, yaml.YAMLError: If it is none. Parts of it may not stand for other parts (`&name`, `*name`): a few lines of those can
+            hold more values than any memory. Nor may it be nested deeply: the time of the reader grows with the square of that.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"`*{event.anchor}` stands for another part of it; write the value out")
+    found, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    return found, [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 
 def _by_plain_name(file: str, pairs: list[tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
@@ -113,9 +146,9 @@ def _one(action: argparse.Action, value: Any) -> Any:
         raise ValueError(
             f"{_wanted(action)}, got {_shown(value)}. YAML reads yes, no, on and off as true and false: put quotes around text."
         )
-    if isinstance(value, Mapping) and kind is str:  # options that take JSON
-        return json.dumps(value)
     try:
+        if isinstance(value, Mapping) and kind is str:  # options that take JSON
+            return json.dumps(value)
         made = kind(value if isinstance(value, Mapping) else str(value))
     except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
         raise ValueError(_refusal(action, value)) from error
@@ -125,7 +158,7 @@ def _one(action: argparse.Action, value: Any) -> Any:
 
 
 def _refusal(action: argparse.Action, value: Any) -> str:
-    return f"{_wanted(action)}, got {_shown(value)}. {cure(action, str(value))}".rstrip()
+    return f"{_wanted(action)}, got {_shown(value)}. {cure(action, _text(value))}".rstrip()
 
 
 def _wanted(action: argparse.Action) -> str:
@@ -138,4 +171,14 @@ def _wanted(action: argparse.Action) -> str:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, default=str)
+    try:
+        return json.dumps(value, default=_text)
+    except (TypeError, ValueError):  # YAML also has dates as keys, and numbers in hexadecimal without end
+        return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:
+        return "a number of thousands of digits"

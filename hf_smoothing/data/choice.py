@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hf_smoothing.json_text import parse_json
 
 
 @dataclass
@@ -76,8 +77,18 @@ def read_label_map(path: str) -> dict[str, Any]:
         ValueError: If it is no JSON object of names and numbers.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return label_map_of(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise ValueError(
+            f"The label map {path} cannot be read ({error.strerror}). Pass the path of a JSON file."
+        ) from error
+
+
+def label_map_of(content: bytes, path: str) -> dict[str, Any]:
+    """The label map in the bytes of a file, as `read_label_map`."""
+    try:
+        found = parse_json(content)
+    except ValueError as error:
         raise ValueError(
             f'The label map {path} cannot be read as JSON ({error}). It must hold an object such as {{"crane": 134}}.'
         ) from error

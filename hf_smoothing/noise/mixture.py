@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hf_smoothing.json_text import parse_json
 from hf_smoothing.units import check_level, check_share
 
 
@@ -47,7 +47,7 @@ class NoiseMixture:
     def __post_init__(self) -> None:
         try:
             sigmas = tuple(_number(sigma) for sigma in self.sigmas)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise ValueError(
                 f"`sigmas` must be a non-empty list of noise levels >= 0, got {self.sigmas!r}. For one level pass (0.25,)."
             ) from error
@@ -143,8 +143,8 @@ class NoiseMixture:
             if value.strip().lower() in ("clean", "none", "null", ""):
                 return None
             try:
-                value = json.loads(value)
-            except json.JSONDecodeError as error:
+                value = parse_json(value)
+            except ValueError as error:
                 raise ValueError(
                     f"A noise mixture must be 'clean', a sigma, or JSON such as "
                     f'{{"sigmas": [0, 1], "clean": 0.25, "distribution": "uniform"}}, got {value!r}.'
@@ -161,7 +161,7 @@ class NoiseMixture:
                 )
             return cls(**value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return cls(sigmas=(float(value),))
+            return cls(sigmas=(value,))
         if isinstance(value, Sequence) and not isinstance(value, str):
             return cls(sigmas=tuple(value))
         raise ValueError(f"A noise mixture cannot be read from {type(value).__name__} {value!r}.")

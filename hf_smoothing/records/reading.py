@@ -6,12 +6,14 @@ dropped; everything before it counts. Generic over methods: a row is any JSON ob
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hf_smoothing.json_text import parse_json
+from hf_smoothing.records.shape import is_whole, settings_fault, shown
 
 
 RUN_FILE = "run.json"
@@ -50,21 +52,40 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     """Read a run folder, finished or not.
 
     Raises:
-        RunError: If the folder is no run folder, or a line other than a torn last one is corrupt, or two files
-            disagree on a finished item, or a row is not what the run's rule gives for the votes it records (see `recount`).
+        RunError: If the folder is no run folder or cannot be read, or its settings are not as a run writes them, or a line other than a
+            torn last one is corrupt, or two files disagree on a finished item, or a row is not what the run's rule gives for the votes
+            it records (see `recount`).
     """
     folder = Path(path)
-    run = Run(folder, read_settings(folder))
+    settings = read_settings(folder)
+    return run_of(folder, settings, {file: _content(file) for file in sorted(folder.glob(ROW_PATTERN))})
+
+
+def run_of(folder: Path, settings: dict[str, Any], contents: Mapping[Path, bytes]) -> Run:
+    """The run that files of rows make, as `read_run`, without touching a disk.
+
+    Args:
+        folder: The run folder, for messages.
+        settings: The content of `run.json`.
+        contents: What stands in each file of rows.
+    """
+    run = Run(folder, settings)
+    if (fault := settings_fault(settings)) is not None:
+        raise RunError(
+            f"{folder / RUN_FILE} is not as a run writes it: {fault}. Take the file as it was written, or certify again into another folder."
+        )
     places: dict[tuple[int, bool], str] = {}
-    for file in sorted(folder.glob(ROW_PATTERN)):
-        for number, row in _read_lines(file):
-            index = row.get("index")
-            if not isinstance(index, int) or isinstance(index, bool):
-                raise RunError(f"{file}, line {number}: every row needs an integer 'index', got {index!r}.")
+    for file, content in contents.items():
+        for number, row in _lines(file, content):
+            index, draws = row.get("index"), row.get("draws", 0)
+            if not is_whole(index):
+                raise RunError(f"{file}, line {number}: every row needs an integer 'index', got {shown(index)}.")
+            if not is_whole(draws) or draws < 0:
+                raise RunError(f"{file}, line {number}: draws must be a whole number >= 0, got {shown(draws)}.")
             places[index, bool(row.get("partial"))] = f"{file}, line {number}"
             if row.get("partial"):
                 before = run.partials.get(index)
-                if before is None or row.get("draws", 0) >= before.get("draws", 0):
+                if before is None or draws >= before.get("draws", 0):
                     run.partials[index] = row
             elif index in run.rows and not _same_result(run.rows[index], row):
                 raise RunError(f"{file}, line {number}: item {index} is already recorded with another result.")
@@ -80,10 +101,6 @@ def _check_rows(run: Run, places: Mapping[tuple[int, bool], str]) -> None:
     """Refuse what the run itself could not have written: plain text is edited, joined and copied."""
     from hf_smoothing.records import recount  # SciPy, which writing rows does not need
 
-    if (fault := recount.settings_fault(run.settings)) is not None:
-        raise RunError(
-            f"{run.path / RUN_FILE} is not as a run writes it: {fault}. Take the file as it was written, or certify again into another folder."
-        )
     for index, fault in recount.faults(run.settings, run.rows, run.partials):
         place = places[index, index not in run.rows]
         raise RunError(
@@ -101,20 +118,29 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """The content of `run.json`.
 
     Raises:
-        RunError: If there is none, or it is corrupt or of another format.
+        RunError: If there is none, or it cannot be read, or it is corrupt or of another format.
     """
     file = folder / RUN_FILE
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(_no_run(folder)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    return settings_of(file, content)
+
+
+def settings_of(file: Path, content: bytes) -> dict[str, Any]:
+    """The settings in the bytes of `run.json`, as `read_settings`."""
+    try:
+        settings = parse_json(content)
+    except ValueError as error:
         raise RunError(f"{file} is corrupt ({error}). Start the run again in another folder.") from error
     if not isinstance(settings, dict):
         raise RunError(f"{file} must hold a JSON object, got {type(settings).__name__}.")
     if settings.get("format") != FORMAT:
         raise RunError(
-            f"{file} must have the format {FORMAT}, got {settings.get('format')!r}: another version of hf_smoothing recorded this run, with "
+            f"{file} must have the format {FORMAT}, got {shown(settings.get('format'))}: another version of hf_smoothing recorded this run, with "
             "other names in its settings and rows. Read it with that version, or certify again into another folder."
         )
     return settings
@@ -134,13 +160,26 @@ def _no_run(folder: Path) -> str:
     return f"{said} It holds run folders: pass {' '.join(below[:MOST_NAMED])}{more}."
 
 
-def _read_lines(file: Path) -> Iterator[tuple[int, Row]]:
-    *lines, torn = file.read_bytes().split(b"\n")
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{file} cannot be read ({error.strerror}). Make it readable, or take the folder from its source again."
+    )
+
+
+def _lines(file: Path, content: bytes) -> Iterator[tuple[int, Row]]:
+    *lines, torn = content.split(b"\n")
     del torn  # empty after a whole last line, else what a kill cut off
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise RunError(
                 f"{file}, line {number} is corrupt ({error}). Only a torn last line is expected after a kill; "
                 "remove this line to have its item done again."

@@ -6,13 +6,15 @@ A run folder is plain text that people edit, join and copy. A row that its own r
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
 from hf_smoothing import statistics
+from hf_smoothing.records.shape import is_number, is_whole, shown
 from hf_smoothing.statistics import ABSTAIN
 from hf_smoothing.units import diameter
 
@@ -22,6 +24,8 @@ Look = dict[int, int]
 
 TOLERANCE = 1e-6
 """Between versions of SciPy; far below what is printed."""
+CLASS = re.compile(r"0|[1-9][0-9]{0,17}")
+"""The number of a class as a run writes it, so that no class is counted under two names."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +67,11 @@ def terms_of(settings: Mapping[str, Any]) -> Terms:
     )  # fmt: skip
 
 
-def settings_fault(settings: Mapping[str, Any]) -> str | None:
-    """What a run of randomized smoothing cannot have written into its settings; None where nothing is wrong."""
-    if settings.get("method") != "randomized-smoothing":
-        return None
-    rule = settings.get("rule")
-    whole = rule if isinstance(rule, dict) else {}
-    checks = {
-        "sigma": _number(settings.get("sigma")),
-        "alpha": _number(settings.get("alpha")),
-        "bound": settings.get("bound") in ("one-sided", "runner-up"),
-        "label_aware": isinstance(settings.get("label_aware"), bool),
-        "noise_kind": settings.get("noise_kind") in ("grid", "gaussian"),
-        "rule": isinstance(rule, dict),
-        "rule.name": str(whole.get("name")).startswith(("fixed-n", "sequential")),
-        "rule.n0": _whole(whole.get("n0")),
-        "rule.n": _whole(whole.get("n")),
-    }
-    wrong = next((key for key, right in checks.items() if not right), None)
-    if wrong is None:
-        return None
-    value = whole.get(wrong.removeprefix("rule.")) if wrong.startswith("rule.") else settings.get(wrong)
-    return f"{wrong} is {value!r}" if value is not None else f"{wrong} is missing"
-
-
 def _stage_ends(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> tuple[int, ...]:
     """Ends of the stages; none where the settings do not say all that counting again takes."""
     n0, n = rule.get("n0"), rule.get("n")
     known = all(settings.get(key) is not None for key in ("sigma", "alpha", "bound", "resolution"))
-    if not known or not _whole(n0) or not _whole(n):
+    if not known or not is_whole(n0) or not is_whole(n):
         return ()
     if rule.get("name") == "fixed-n":
         return (n0, n0 + n)
@@ -165,22 +145,24 @@ def _fault(index: int, row: Row, terms: Terms) -> str | None:
     label: Any = row.get("label")
     prediction: Any = row.get("prediction")
     radius: Any = row.get("radius")
-    if label is not None and not (_whole(label) and label >= 0):
-        return f"label must be a class >= 0 or null, got {label!r}"
-    if "prediction" in row and not (_whole(prediction) and prediction >= ABSTAIN):
-        return f"prediction must be a class >= 0, or {ABSTAIN} for an abstention, got {prediction!r}"
+    if label is not None and not (is_whole(label) and label >= 0):
+        return f"label must be a class >= 0 or null, got {shown(label)}"
+    if "prediction" in row and not (is_whole(prediction) and prediction >= ABSTAIN):
+        return f"prediction must be a class >= 0, or {ABSTAIN} for an abstention, got {shown(prediction)}"
     if "radius" in row:
-        if not (_number(radius) and 0.0 <= radius < math.inf):
-            return f"radius must be a finite number >= 0, got {radius!r}"
+        if not (is_number(radius) and 0.0 <= radius < math.inf):
+            return f"radius must be a finite number >= 0, got {shown(radius)}"
         if radius > terms.ceiling * (1.0 + TOLERANCE):
             return f"radius {radius!r} is above {terms.ceiling:.6g}, the largest that the rule of this run can certify"
         if prediction == ABSTAIN and radius > 0.0:
-            return f"an abstention ({ABSTAIN} under prediction) must have radius 0.0, got {radius!r}"
+            return f"an abstention ({ABSTAIN} under prediction) must have radius 0.0, got {shown(radius)}"
     certified = row.get("certified_targets")
     if certified is not None and (
         not isinstance(certified, list) or tuple(certified) != terms.targets[: len(certified)]
     ):
-        return f"certified_targets must be the first of the run's targets, {list(terms.targets)}, got {certified!r}"
+        return (
+            f"certified_targets must be the first of the run's targets, {list(terms.targets)}, got {shown(certified)}"
+        )
     return None
 
 
@@ -188,23 +170,22 @@ def _read_looks(row: Row, terms: Terms, partial: bool = False) -> tuple[str | No
     """(what is wrong, the votes of each stage)."""
     recorded, ends = row["counts_by_look"], terms.stage_ends
     if not isinstance(recorded, list) or not 0 < len(recorded) <= len(ends):
-        return f"counts_by_look must be a list of 1 to {len(ends)} stages, got {recorded!r}"[:300], []
+        return f"counts_by_look must be a list of 1 to {len(ends)} stages, got {shown(recorded)}", []
     looks: list[Look] = []
     total = 0
     for number, votes in enumerate(recorded):
-        try:
-            look = {int(label): count for label, count in votes.items()}
-        except (AttributeError, ValueError):
-            return f"votes must be an object from classes to counts, got {votes!r}"[:300], []
-        if not all(label >= 0 and _whole(count) and count >= 0 for label, count in look.items()):
-            return f"votes must be counts >= 0 of classes >= 0, got {votes!r}"[:300], []
+        if not isinstance(votes, dict) or not all(map(CLASS.fullmatch, votes)):
+            return f"votes must be an object from classes to counts, got {shown(votes)}", []
+        if not all(is_whole(count) and count >= 0 for count in votes.values()):
+            return f"votes must be counts >= 0, got {shown(votes)}", []
+        look = {int(label): count for label, count in votes.items()}
         cast, total = sum(look.values()), total + sum(look.values())
         due = ends[number] - (ends[number - 1] if number else 0)
         if cast != due and not (partial and cast < due and number == len(recorded) - 1):
             return f"look {number + 1} must have {due} votes, got {cast}", []
         looks.append(look)
     if row.get("draws") != total:
-        return f"draws must be the number of votes, {total}, got {row.get('draws')!r}", []
+        return f"draws must be the number of votes, {total}, got {shown(row.get('draws'))}", []
     return None, looks
 
 
@@ -238,9 +219,9 @@ def _recounted(
         }
         for key, value in given.items():
             said: Any = row.get(key, value)
-            near = _number(said) and _number(value) and abs(said - value) <= TOLERANCE * max(1.0, abs(value))
+            near = is_number(said) and is_number(value) and abs(said - value) <= TOLERANCE * max(1.0, abs(value))
             if said != value and not (near and key != "prediction"):
-                yield index, f"{key} is {said!r}, but the votes of this row give {value!r}"
+                yield index, f"{key} is {shown(said)}, but the votes of this row give {value!r}"
                 return
 
 
@@ -290,11 +271,3 @@ def _sequential(
     return statistics.sequential_claims(
         successes, boundaries, targets=terms.targets, looks=ends, diameter=diameter(settings["resolution"]), **common
     )
-
-
-def _whole(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

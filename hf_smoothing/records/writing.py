@@ -13,8 +13,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hf_smoothing.json_text import parse_json
 from hf_smoothing.records.causes import causes
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, RunError, read_settings
+from hf_smoothing.records.shape import settings_fault
 
 
 # Facts about a run that do not decide its result, so that a resumption may differ in them.
@@ -37,6 +39,7 @@ class RunWriter:
     Raises:
         RunError: If the folder belongs to a run with other settings (the message names the differences), is in use by
             another process, or holds rows but no run.json.
+        ValueError: If the settings could not be read again (see `shape`).
         OSError: If the folder cannot be written.
 
     A full disk loses nothing: `append` says so, what it had written stays valid, and the run can be resumed.
@@ -49,7 +52,7 @@ class RunWriter:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _take_lock(self.path, rank)
-            self._settle(json.loads(json.dumps(dict(settings) | {"format": FORMAT}, allow_nan=False)))
+            self._settle(parse_json(json.dumps(dict(settings) | {"format": FORMAT}, allow_nan=False)))
             self.file = self.path / ROW_PATTERN.replace("*", str(rank))
             _drop_torn_line(self.file)
             # Unbuffered, so that a row which did not fit is not kept in memory and tried again by close().
@@ -75,6 +78,8 @@ class RunWriter:
         elif self.rank == 0:
             if any(self.path.glob(ROW_PATTERN)):
                 raise RunError(f"{self.path} holds rows but no {RUN_FILE}: it is not a run folder. Use another one.")
+            if (fault := settings_fault(settings)) is not None:  # reading would refuse them, after all the draws
+                raise ValueError(f"The settings of a run must be such as can be read again, but {fault}.")
             # Written aside and renamed: a kill leaves either no run.json or a whole one.
             draft = file.with_suffix(".tmp")
             draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 
 from hf_smoothing.cards import add_use, describe, fill_or_append, how_to_use
+from hf_smoothing.json_text import parse_json
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.records.recount import ceiling
 from hf_smoothing.reports.browser import guarantee
@@ -197,8 +197,12 @@ def results_in(folder: Path) -> list[str]:
 
 def is_wrapped(folder: Path) -> bool:
     """Whether the folder holds a `SmoothedClassifier`, rather than a plain classifier."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return bool(config.get("model_type") == "smoothed_classifier")
+    file = folder / "config.json"
+    try:
+        config = parse_json(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} must be JSON, got what cannot be read ({error}). Save the model again.") from error
+    return isinstance(config, dict) and config.get("model_type") == "smoothed_classifier"
 
 
 def _use(name: str, wrapped: bool, runs: Iterable[Run]) -> str:

@@ -52,9 +52,18 @@ def read_published_log(path: str | os.PathLike[str]) -> Run:
     (0.5, 1.87)
     """
     file = Path(path)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RunError(f"{file} cannot be read ({error.strerror}). Pass the path of a published log.") from error
+    return published_log_of(file, content)
+
+
+def published_log_of(file: Path, content: bytes) -> Run:
+    """The run in the bytes of a published log, as `read_published_log`."""
     sigma = sigma_of_path(file)
     rows: dict[int, Row] = {}
-    for where, fields in _records(file):
+    for where, fields in _records(file, _text(file, content)):
         row = _parse(fields, where)
         if row["index"] in rows:
             raise RunError(
@@ -132,9 +141,9 @@ def _begins_as_log(file: Path) -> bool:
     return _is_header(start.decode("utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", "ignore"))
 
 
-def _records(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def _records(file: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """(file and line number, its fields by lower-case column name) of each line that has any, without a torn last one."""
-    lines = _text(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     whole = lines[-1].strip() == ""  # every line ends with a newline, so nothing was cut off
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
@@ -163,9 +172,8 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
         yield where, dict(zip(names, fields, strict=True))
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, content: bytes) -> str:
     try:
-        content = file.read_bytes()
         # What PowerShell writes when output is redirected.
         wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         return content.decode("utf-16" if wide else "utf-8-sig")
@@ -173,8 +181,6 @@ def _text(file: Path) -> str:
         raise RunError(
             f"{file} must be a text file, got bytes that are not UTF-8 ({error.reason}). Pass a run folder or a log."
         ) from error
-    except OSError as error:
-        raise RunError(f"{file} cannot be read ({error.strerror}). Pass the path of a published log.") from error
 
 
 def _split(line: str, separator: str, where: str) -> list[str]:

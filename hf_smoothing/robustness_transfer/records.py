@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_smoothing.json_text import parse_json
 from hf_smoothing.records import RunError
 
 
@@ -86,12 +86,17 @@ def read_record(file: Path) -> dict[str, Any]:
     Raises:
         RunError: If it is none, naming the file.
     """
+    return record_of(file, file.read_bytes())
+
+
+def record_of(file: Path, content: bytes) -> dict[str, Any]:
+    """The record in the bytes of a file, as `read_record`."""
     cure = "Delete it, and it is measured again."
     if file.name == SETTINGS:  # without it the source of the records is unknown
         cure = f"Delete the folder {file.parent}, or use another output folder."
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found = parse_json(content)
+    except ValueError as error:
         raise RunError(f"{file} is damaged or not of an analysis ({error}). {cure}") from error
     if not isinstance(found, dict):
         raise RunError(f"{file} is not of an analysis: it holds no JSON object. {cure}")

@@ -64,7 +64,7 @@ def _check_columns(
         )
     try:
         r = raw[2].astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`radii` must be numbers, got dtype {raw[2].dtype}.") from error
     if not np.all((r >= 0.0) & np.isfinite(r)):
         raise ValueError(

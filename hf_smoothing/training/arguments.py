@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from hf_smoothing.json_text import parse_json
 from hf_smoothing.models.configuration import check_noise_owner
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import parse_size
@@ -128,7 +129,7 @@ class RobustTrainingArguments(TrainingArguments):
         mixture = self.mixture()
         self.noise = "clean" if mixture is None else json.dumps(mixture.to_dict())
         if isinstance(self.objective_args, str):
-            self.objective_args = _read_settings(self.objective_args)
+            self.objective_args = read_settings(self.objective_args)
         self._settle_protocol()
         if not 0.0 <= self.label_smoothing_factor < 1.0:
             raise ValueError(
@@ -192,10 +193,15 @@ class RobustTrainingArguments(TrainingArguments):
         return NoiseMixture.parse(value)
 
 
-def _read_settings(text: str) -> dict[str, Any]:
+def read_settings(text: str) -> dict[str, Any]:
+    """The settings of an objective from the JSON of an option.
+
+    Raises:
+        ValueError: If it is no JSON object.
+    """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = parse_json(text)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise ValueError(f"`objective_args` must be a JSON object such as '{{\"copies\": 2}}', got {text!r}.")

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 from transformers.trainer_utils import SaveStrategy
 
+from hf_smoothing.json_text import parse_json
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.trainer import RobustTrainer
 
@@ -109,7 +110,7 @@ def epochs_within(
 def _read_note(file: Path) -> dict[str, float] | None:
     """The "epochs" and "minutes" noted in a file; None where there is none that can be read."""
     try:
-        note = json.loads(file.read_text(encoding="utf-8"))
+        note = parse_json(file.read_bytes())
         return {key: float(note[key]) for key in ("epochs", "minutes")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None

@@ -198,7 +198,7 @@ class SequentialRule:
 def _check_targets(given: Any) -> tuple[float, ...]:
     try:
         targets = tuple(float(radius) for radius in given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`targets` must be a list of target radii, got {given!r}.") from error
     if not targets or not all(math.isfinite(radius) and radius >= 0.0 for radius in targets):
         raise ValueError(

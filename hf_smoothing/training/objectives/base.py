@@ -156,7 +156,7 @@ def _check_kind(name: str, value: Any, default: Any) -> None:
     kinds = {
         bool: ("true or false", isinstance(value, bool)),
         int: ("a whole number", number and isinstance(value, Integral)),
-        float: ("a finite number", number and math.isfinite(value)),
+        float: ("a finite number", number and abs(value) < math.inf),
         str: ("a name", isinstance(value, str)),
     }
     kind, right = kinds.get(type(default), ("", True))

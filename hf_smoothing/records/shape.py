@@ -1,0 +1,143 @@
+"""What the settings of a run may say, key by key: whoever reads a run relies on it, and a run folder is plain text that anybody can edit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
+
+from hf_smoothing.units import MAX_SIGMA
+
+
+MOST_DRAWS = 1_000_000
+"""Of an image: more than any run makes (`noise.MAX_DRAWS`). Votes are counted again with tables that grow with it."""
+MOST_TARGETS = 1_000
+"""Of a run: each has a boundary at every look, computed again whenever the run is read."""
+MOST_LOOKS = 64
+LONGEST_SHOWN = 80
+"""Characters of a value that a message shows."""
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number that fits into 64 bits; a truth value is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number; a whole one must fit into 64 bits."""
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _ascends(values: Any, most: int) -> bool:
+    numbers = isinstance(values, list) and 0 < len(values) <= most and all(is_number(value) for value in values)
+    return numbers and all(a < b for a, b in itertools.pairwise(values))
+
+
+def _is_targets(value: Any) -> bool:
+    return _ascends(value, MOST_TARGETS) and value[0] >= 0
+
+
+def _is_looks(value: Any) -> bool:
+    return _ascends(value, MOST_LOOKS) and all(is_whole(n) and 1 <= n <= MOST_DRAWS for n in value)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(is_whole(side) and 1 <= side <= 2**20 for side in value)
+
+
+def _is_selection(value: Any) -> bool:
+    if isinstance(value, dict):
+        ends = value.get("range")
+        return isinstance(ends, list) and len(ends) == 3 and all(is_whole(end) for end in ends) and ends[2] > 0
+    return value is None or (isinstance(value, list) and all(is_whole(index) for index in value))
+
+
+def _one_of(*values: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in values, f"one of {', '.join(values)}"
+
+
+Check = tuple[Callable[[Any], bool], str]
+TEXT: Check = (lambda value: isinstance(value, str), "text")
+OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
+FLAG: Check = (lambda value: isinstance(value, bool), "true or false")
+STAGE: Check = (lambda value: is_whole(value) and 0 <= value <= MOST_DRAWS, f"a whole number up to {MOST_DRAWS:,}")
+
+CHECKS: dict[str, Check] = {
+    "method": TEXT,
+    "norm": _one_of("l2", "linf"),
+    "deterministic": FLAG,
+    "sigma": (lambda value: is_number(value) and 0 < value <= MAX_SIGMA, f"a number above 0 and at most {MAX_SIGMA:g}"),
+    "alpha": (lambda value: is_number(value) and 0 < value <= 0.5, "a number above 0 and at most 1/2"),
+    "bound": _one_of("one-sided", "runner-up"),
+    "label_aware": FLAG,
+    "noise_kind": _one_of("grid", "gaussian"),
+    "total_variation": (lambda value: is_number(value) and 0 <= value < 0.5, "a number in [0, 1/2)"),
+    "resolution": (_is_shape, "channels, height and width"),
+    "num_images": (lambda value: value is None or (is_whole(value) and value >= 1), "a whole number of at least 1, or null"),
+    "rounding": TEXT,
+    "rule": OBJECT,
+    "rule.name": TEXT,
+    "rule.n0": STAGE,
+    "rule.n": (lambda value: is_whole(value) and 1 <= value <= MOST_DRAWS, f"a whole number from 1 to {MOST_DRAWS:,}"),
+    "rule.targets": (_is_targets, f"1 to {MOST_TARGETS:,} radii in ascending order"),
+    "rule.looks": (_is_looks, f"1 to {MOST_LOOKS} numbers of draws in ascending order"),
+    "rule.largest": (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 and at most 1"),
+    "rule.covers": TEXT,
+    "model": OBJECT,
+    "model.id": TEXT,
+    "dataset": OBJECT,
+    "dataset.id": TEXT,
+    "dataset.split": TEXT,
+    "informative": OBJECT,
+    "informative.indices": (_is_selection, 'null, indices, or {"range": [start, stop, step]}'),
+    "informative.unreadable": (lambda value: isinstance(value, list), "a list"),
+}  # fmt: skip
+"""Key -> (whether a value may stand there, what it must be). Of a key that is not there nothing is asked, unless it is required."""
+
+REQUIRED = {
+    "randomized-smoothing": ("sigma", "alpha", "bound", "label_aware", "noise_kind", "rule", "rule.name", "rule.n0", "rule.n"),
+    "interval-bounds": ("norm", "deterministic", "rule", "rule.name", "rule.largest"),
+}  # fmt: skip
+"""Method -> the keys without which its rows mean nothing."""
+
+
+def settings_fault(settings: Mapping[str, Any]) -> str | None:
+    """What no run can have written into its settings, with the key; None where nothing is wrong.
+
+    >>> settings_fault({"sigma": "0.5"})
+    "sigma is '0.5', must be a number above 0 and at most 4"
+    """
+    method = settings.get("method")
+    required = REQUIRED.get(method, ()) if isinstance(method, str) else ()
+    for key, (right, words) in CHECKS.items():
+        part, _, inner = key.rpartition(".")
+        place = settings.get(part, {}) if part else settings
+        if inner not in place:
+            if key in required:
+                return f"{key} is missing"
+        elif not right(place[inner]):
+            return f"{key} is {shown(place[inner])}, must be {words}"
+    return _joint_fault(settings, method)
+
+
+def _joint_fault(settings: Mapping[str, Any], method: Any) -> str | None:
+    """What is wrong with keys together, each of which is right."""
+    if method != "randomized-smoothing":
+        return None
+    rule = settings["rule"]
+    if rule["name"] == "fixed-n":
+        return None
+    if not rule["name"].startswith("sequential"):
+        return f"rule.name is {shown(rule['name'])}, must be fixed-n or begin with sequential"
+    if (missing := next((key for key in ("targets", "looks") if key not in rule), None)) is not None:
+        return f"rule.{missing} is missing"
+    if rule["looks"][-1] != rule["n"]:
+        return f"rule.looks is {shown(rule['looks'])}, must end with rule.n, {rule['n']}"
+    return None
