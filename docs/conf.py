@@ -26,6 +26,7 @@ extensions = [
     "_extensions.rooms",
     "_extensions.command_line",
     "_extensions.schemas",
+    "_extensions.tested",
 ]
 exclude_patterns = ["_build", "_extensions"]
 html_theme = "furo"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
-import json
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hf_smoothing.json_text import parse_json
 from hf_smoothing.spelling import nearest
 
 
@@ -107,8 +107,8 @@ def named_function(name: str) -> Callable[..., Any]:
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        given = json.loads(text)
-    except json.JSONDecodeError:
+        given = parse_json(text)
+    except ValueError:
         given = None
     if not isinstance(given, dict):
         raise argparse.ArgumentTypeError(f"must be a JSON object such as '{{\"n\": 1000}}', got {text!r}")

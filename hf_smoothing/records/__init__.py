@@ -3,12 +3,14 @@
 from hf_smoothing.records.json_files import differences, read_json, write_json
 from hf_smoothing.records.keeping import keep_run
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, Row, Run, RunError, read_run, read_settings
+from hf_smoothing.records.shape import METHODS
 from hf_smoothing.records.writing import INFORMATIVE, RunWriter, check_writable, lock_folder
 
 
 __all__ = [
     "FORMAT",
     "INFORMATIVE",
+    "METHODS",
     "ROW_PATTERN",
     "RUN_FILE",
     "Row",

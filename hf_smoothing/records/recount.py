@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hf_smoothing import statistics
-from hf_smoothing.records.shape import is_number, is_whole, shown
+from hf_smoothing.records.shape import is_number, is_whole, settings_fault, shown
 from hf_smoothing.statistics import ABSTAIN
 from hf_smoothing.units import diameter
 
@@ -69,14 +69,13 @@ def terms_of(settings: Mapping[str, Any]) -> Terms:
 
 def _stage_ends(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> tuple[int, ...]:
     """Ends of the stages; none where the settings do not say all that counting again takes."""
-    n0, n = rule.get("n0"), rule.get("n")
-    known = all(settings.get(key) is not None for key in ("sigma", "alpha", "bound", "resolution"))
-    if not known or not is_whole(n0) or not is_whole(n):
+    # Also of settings that lost their method: rows do not escape by that.
+    if "resolution" not in settings or settings_fault({**settings, "method": "randomized-smoothing"}) is not None:
         return ()
-    if rule.get("name") == "fixed-n":
+    n0, n = rule["n0"], rule["n"]
+    if rule["name"] == "fixed-n":
         return (n0, n0 + n)
-    looks = rule.get("looks")
-    return ((n0,) if n0 else ()) + tuple(n0 + k for k in looks) if looks else ()
+    return ((n0,) if n0 else ()) + tuple(n0 + k for k in rule["looks"])
 
 
 def ceiling(settings: Mapping[str, Any]) -> float:

@@ -15,6 +15,8 @@ MOST_DRAWS = 1_000_000
 MOST_TARGETS = 1_000
 """Of a run: each has a boundary at every look, computed again whenever the run is read."""
 MOST_LOOKS = 64
+MOST_SIGMAS = 6.1
+"""Upper limit of a radius in units of sigma: more would take over a billion draws per image."""
 LONGEST_SHOWN = 80
 """Characters of a value that a message shows."""
 
@@ -101,11 +103,16 @@ CHECKS: dict[str, Check] = {
 }  # fmt: skip
 """Key -> (whether a value may stand there, what it must be). Of a key that is not there nothing is asked, unless it is required."""
 
+NULLABLE = frozenset({"sigma", "alpha", "bound", "noise_kind"})
+"""Keys that may be there with null: certificates without noise have none of these."""
+
 REQUIRED = {
     "randomized-smoothing": ("sigma", "alpha", "bound", "label_aware", "noise_kind", "rule", "rule.name", "rule.n0", "rule.n"),
     "interval-bounds": ("norm", "deterministic", "rule", "rule.name", "rule.largest"),
 }  # fmt: skip
 """Method -> the keys without which its rows mean nothing."""
+METHODS = tuple(REQUIRED)
+"""How a run may have been certified."""
 
 
 def settings_fault(settings: Mapping[str, Any]) -> str | None:
@@ -119,7 +126,7 @@ def settings_fault(settings: Mapping[str, Any]) -> str | None:
     for key, (right, words) in CHECKS.items():
         part, _, inner = key.rpartition(".")
         place = settings.get(part, {}) if part else settings
-        if inner not in place:
+        if inner not in place or (place[inner] is None and key in NULLABLE):
             if key in required:
                 return f"{key} is missing"
         elif not right(place[inner]):
@@ -138,6 +145,8 @@ def _joint_fault(settings: Mapping[str, Any], method: Any) -> str | None:
         return f"rule.name is {shown(rule['name'])}, must be fixed-n or begin with sequential"
     if (missing := next((key for key in ("targets", "looks") if key not in rule), None)) is not None:
         return f"rule.{missing} is missing"
+    if rule["targets"][-1] > MOST_SIGMAS * settings["sigma"]:
+        return f"rule.targets is {shown(rule['targets'])}, beyond what noise of sigma {settings['sigma']:g} can certify"
     if rule["looks"][-1] != rule["n"]:
         return f"rule.looks is {shown(rule['looks'])}, must end with rule.n, {rule['n']}"
     return None

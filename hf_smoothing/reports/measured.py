@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_smoothing import statistics
-from hf_smoothing.records import Run, RunError
+from hf_smoothing.records import METHODS, Run, RunError
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 
 
@@ -48,8 +48,13 @@ def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | N
         name: Name to show; the model's id by default.
 
     Raises:
-        RunError: If nothing is finished, or images have no label.
+        RunError: If nothing is finished, images have no label, or the run does not say how it was certified.
     """
+    if run.settings.get("method") not in METHODS:
+        raise RunError(
+            f"{run.path} must say how it was certified, one of {', '.join(METHODS)} as its method, got {run.settings.get('method')!r}: "
+            "what its rows claim cannot be checked. Take its run.json as the run wrote it."
+        )
     predictions, references, certified = columns(run)
     curve = statistics.certified_accuracy(predictions, references, certified, thresholds)
     return Measured(

@@ -14,15 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hf_smoothing.records import Row, Run, RunError
+from hf_smoothing.records.shape import MOST_SIGMAS
 from hf_smoothing.statistics import ABSTAIN
 from hf_smoothing.units import MAX_SIGMA
 
 
 COLUMNS = ("idx", "label", "predict", "radius")
 """What is read; where there is a column `correct`, it is compared, and all others are passed over."""
-
-MOST_SIGMAS = 6.1
-"""Upper limit of a radius in units of sigma: more would take over a billion draws per image."""
 
 
 def read_published_log(path: str | os.PathLike[str]) -> Run:

@@ -19,7 +19,8 @@ def table(measured: Sequence[Measured]) -> str:
     Raises:
         ValueError: If the runs were measured at different radii.
     """
-    rows = cells(measured)
+    # A name from a record is one cell, whatever it holds.
+    rows = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in cells(measured)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")

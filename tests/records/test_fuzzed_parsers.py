@@ -127,6 +127,12 @@ def test_what_could_not_be_read_again_is_refused_before_the_first_row(tmp_path):
     assert not list(Path(tmp_path).rglob("run.json"))
 
 
+SEQUENTIAL = {
+    "method": "randomized-smoothing", "sigma": 0.5, "alpha": 0.001, "bound": "one-sided", "label_aware": False, "noise_kind": "grid",
+    "rule": {"name": "sequential, union bound", "n0": 100, "n": 200, "targets": [0.0, 0.25], "looks": [20, 200]},
+}  # fmt: skip
+
+
 def test_the_limits_admit_every_run():
     assert MOST_DRAWS >= MAX_DRAWS
 
@@ -145,9 +151,13 @@ def test_the_limits_admit_every_run():
         ({"model": "id"}, "model is 'id', must be an object"),
         ({"num_images": True}, "num_images is True"),
         ({"method": "interval-bounds", "norm": "linf"}, "deterministic is missing"),
+        (SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"targets": [0.0, 1e308]}}, "rule.targets is .*beyond what noise of sigma 0.5"),
+        (SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"n": 300}}, "rule.looks is .*must end with rule.n, 300"),
+        (SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"name": "other"}}, "must be fixed-n or begin with sequential"),
+        (SEQUENTIAL | {"rule": {"name": "sequential", "n0": 0, "n": 3}}, "rule.targets is missing"),
     ],
 )
 def test_settings_of_another_shape_are_named(settings, message):
-    assert settings_fault({}) is None
+    assert settings_fault({}) is settings_fault(SEQUENTIAL) is None
     with pytest.raises(AssertionError, match=message):
         assert settings_fault(settings) is None, settings_fault(settings)

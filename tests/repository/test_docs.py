@@ -67,7 +67,7 @@ def test_the_cards_of_the_objectives_run(root):
     assert named == {"mixture", "stability", "consistency", "macer", "smoothadv", "smoothmix", "cat-rs"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "model_cards/README.md", "CONTRIBUTING.md", *ALL])
+@pytest.mark.parametrize("page", ["README.md", "model_cards/README.md", "CONTRIBUTING.md", "SECURITY.md", *ALL])
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]

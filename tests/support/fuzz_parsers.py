@@ -19,7 +19,7 @@ HANGS = 10.0
 CORPUS = 256
 """Inputs that are kept to mutate further."""
 LONGEST_KEPT = 8192
-KIND_WORDS = 24
+KIND_WORDS = 12
 WORD = re.compile(r"[a-z_]{3,}")
 
 
