@@ -10,7 +10,7 @@ from typing import Any
 from hf_smoothing.certification.images import Fingerprint
 from hf_smoothing.certification.settings import selection_of
 from hf_smoothing.certification.survey import BEGINNING
-from hf_smoothing.records import RUN_FILE
+from hf_smoothing.records import RUN_FILE, replace_file
 
 
 def state_images(output_dir: str | os.PathLike[str], read: Fingerprint, **facts: Any) -> None:
@@ -31,13 +31,6 @@ def state_images(output_dir: str | os.PathLike[str], read: Fingerprint, **facts:
 def amend_informative(output_dir: str | os.PathLike[str], **facts: Any) -> None:
     """Add to `run.json` what a run came to know and what does not decide its rows."""
     _write(output_dir, _settings(output_dir), **facts)
-
-
-def replace_file(file: Path, text: str) -> None:
-    """Write a text in place of a file: a kill leaves the old one or the new one."""
-    draft = file.with_suffix(".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, file)
 
 
 def _settings(output_dir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -9,10 +9,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_smoothing.certification.completion import replace_file
 from hf_smoothing.certification.images import checked_items, image_hash
 from hf_smoothing.certification.survey import Survey
-from hf_smoothing.records import FORMAT, INFORMATIVE, ROW_PATTERN, RUN_FILE, Row, Run, lock_folder, read_run
+from hf_smoothing.records import (
+    FORMAT,
+    INFORMATIVE,
+    ROW_PATTERN,
+    RUN_FILE,
+    Row,
+    Run,
+    lock_folder,
+    read_run,
+    replace_file,
+)
 from hf_smoothing.spelling import plain
 from hf_smoothing.types import Images
 

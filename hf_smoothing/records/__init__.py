@@ -1,6 +1,6 @@
 """Run folders: what was asked (`run.json`) and one line per item that is done (`certificates-<rank>.jsonl`)."""
 
-from hf_smoothing.records.json_files import differences, read_json, write_json
+from hf_smoothing.records.json_files import differences, read_json, replace_file, write_json
 from hf_smoothing.records.keeping import keep_run
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, Row, Run, RunError, read_run, read_settings
 from hf_smoothing.records.shape import METHODS
@@ -24,5 +24,6 @@ __all__ = [
     "read_json",
     "read_run",
     "read_settings",
+    "replace_file",
     "write_json",
 ]

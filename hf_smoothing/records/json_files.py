@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -34,7 +36,34 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A whole file or none."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """A whole file or none; errors as `replace_file`."""
+    replace_file(path, json.dumps(value, indent=1) + "\n")
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Write a text in place of a file: a kill or a full disk leaves the old one or the new one.
+
+    Raises:
+        OSError: If it cannot be written, with the cure. What was written of it is removed.
+    """
+    draft = file.with_suffix(".tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise OSError(
+            error.errno,
+            f"{file} cannot be written ({error.strerror}). What stood there is kept: {cure_of(error)}, and run the same command again.",
+        ) from error
+
+
+def cure_of(error: OSError) -> str:
+    """What to do about a file that cannot be written."""
+    full = error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+    )  # the disk, the quota of the user, or the largest file that is allowed
+    return "free space there, or raise the quota or file size limit" if full else "repair that"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
-from hf_smoothing.units import MAX_SIGMA
+from hf_smoothing.units import MAX_SIGMA, diameter
 
 
 MOST_DRAWS = 1_000_000
@@ -97,6 +97,7 @@ CHECKS: dict[str, Check] = {
     "dataset": OBJECT,
     "dataset.id": TEXT,
     "dataset.split": TEXT,
+    "dataset.labels_sha256": TEXT,
     "informative": OBJECT,
     "informative.indices": (_is_selection, 'null, indices, or {"range": [start, stop, step]}'),
     "informative.unreadable": (lambda value: isinstance(value, list), "a list"),
@@ -136,17 +137,22 @@ def settings_fault(settings: Mapping[str, Any]) -> str | None:
 
 def _joint_fault(settings: Mapping[str, Any], method: Any) -> str | None:
     """What is wrong with keys together, each of which is right."""
-    if method != "randomized-smoothing":
+    if method not in REQUIRED:
         return None
-    rule = settings["rule"]
+    rule, norm = settings["rule"], "l2" if method == "randomized-smoothing" else "linf"
+    if settings.get("norm", norm) != norm:
+        return f"norm is {shown(settings['norm'])}, must be {norm} for {method}"
+    if norm == "linf":
+        return "rule.targets is there, which interval bounds do not have" if "targets" in rule else None
     if rule["name"] == "fixed-n":
-        return None
+        return "rule.targets is there, which fixed-n does not have" if "targets" in rule else None
     if not rule["name"].startswith("sequential"):
         return f"rule.name is {shown(rule['name'])}, must be fixed-n or begin with sequential"
     if (missing := next((key for key in ("targets", "looks") if key not in rule), None)) is not None:
         return f"rule.{missing} is missing"
-    if rule["targets"][-1] > MOST_SIGMAS * settings["sigma"]:
-        return f"rule.targets is {shown(rule['targets'])}, beyond what noise of sigma {settings['sigma']:g} can certify"
+    farthest = diameter(settings["resolution"]) if "resolution" in settings else math.inf
+    if rule["targets"][-1] > min(MOST_SIGMAS * settings["sigma"], farthest):
+        return f"rule.targets is {shown(rule['targets'])}, beyond what noise of sigma {settings['sigma']:g} can certify in images of this resolution"
     if rule["looks"][-1] != rule["n"]:
         return f"rule.looks is {shown(rule['looks'])}, must end with rule.n, {rule['n']}"
     return None

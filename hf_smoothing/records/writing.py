@@ -15,14 +15,13 @@ from filelock import FileLock, Timeout
 
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.records.causes import causes
+from hf_smoothing.records.json_files import cure_of, replace_file
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, RunError, read_settings
 from hf_smoothing.records.shape import settings_fault
 
 
 # Facts about a run that do not decide its result, so that a resumption may differ in them.
 INFORMATIVE = frozenset({"created", "informative"})
-# The disk, the quota of the user, or the largest file that is allowed.
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class RunWriter:
@@ -60,9 +59,7 @@ class RunWriter:
             self._end = self._stream.seek(0, os.SEEK_END)
         except OSError as error:
             self.close()
-            raise type(error)(
-                error.errno, f"The output folder {self.path} cannot be written ({error.strerror}). Choose another one."
-            ) from error
+            raise _unwritable(self.path, error) from error
         except BaseException:
             self.close()
             raise
@@ -80,10 +77,7 @@ class RunWriter:
                 raise RunError(f"{self.path} holds rows but no {RUN_FILE}: it is not a run folder. Use another one.")
             if (fault := settings_fault(settings)) is not None:  # reading would refuse them, after all the draws
                 raise ValueError(f"The settings of a run must be such as can be read again, but {fault}.")
-            # Written aside and renamed: a kill leaves either no run.json or a whole one.
-            draft = file.with_suffix(".tmp")
-            draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-            os.replace(draft, file)
+            replace_file(file, json.dumps(settings, indent=2) + "\n")
         else:
             raise RunError(f"{self.path} has no {RUN_FILE} yet: rank 0 must open the run first.")
 
@@ -119,11 +113,10 @@ class RunWriter:
             self._stream.truncate(self._end)
 
     def _explain(self, error: OSError) -> OSError:
-        cure = "free space there, or raise the quota or file size limit" if error.errno in FULL else "repair that"
         return OSError(
             error.errno,
             f"A row cannot be written to {self.path} ({error.strerror}). The rows so far are kept and valid: "
-            f"{cure}, and run the same command again to resume.",
+            f"{cure_of(error)}, and run the same command again to resume.",
         )
 
     def close(self) -> None:
@@ -151,6 +144,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
     Raises:
         RunError: If one is doing so.
+        OSError: If the folder cannot be written.
     """
     lock = _take_lock(folder, 0)
     try:
@@ -176,6 +170,11 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         )
 
 
+def _unwritable(folder: Path, error: OSError) -> OSError:
+    reason = os.strerror(error.errno) if error.errno else error.strerror
+    return type(error)(error.errno, f"The output folder {folder} cannot be written ({reason}). Choose another one.")
+
+
 def _take_lock(folder: Path, rank: int) -> FileLock:
     # One a rank: that of rank 0 guards the folder, the others their own file against a process left over from before.
     lock = FileLock(folder / f".lock-{rank}")
@@ -185,6 +184,8 @@ def _take_lock(folder: Path, rank: int) -> FileLock:
         raise RunError(
             f"Another process is writing to {folder}. Wait for it or stop it, or use another output folder."
         ) from error
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     return lock
 
 

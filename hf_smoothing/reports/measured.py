@@ -50,11 +50,7 @@ def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | N
     Raises:
         RunError: If nothing is finished, images have no label, or the run does not say how it was certified.
     """
-    if run.settings.get("method") not in METHODS:
-        raise RunError(
-            f"{run.path} must say how it was certified, one of {', '.join(METHODS)} as its method, got {run.settings.get('method')!r}: "
-            "what its rows claim cannot be checked. Take its run.json as the run wrote it."
-        )
+    check_method(run)
     predictions, references, certified = columns(run)
     curve = statistics.certified_accuracy(predictions, references, certified, thresholds)
     return Measured(
@@ -64,6 +60,19 @@ def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | N
         average_radius=statistics.average_certified_radius(predictions, references, certified),
         abstention=statistics.abstention_rate(predictions),
     )
+
+
+def check_method(run: Run) -> None:
+    """Refuse a run that does not say how it was certified: nothing that its rows claim could be checked.
+
+    Raises:
+        RunError: The message names the run.
+    """
+    if run.settings.get("method") not in METHODS:
+        raise RunError(
+            f"{run.path} must say how it was certified, one of {', '.join(METHODS)} as its method, got {run.settings.get('method')!r}: "
+            "what its rows claim cannot be checked. Take its run.json as the run wrote it."
+        )
 
 
 def columns(run: Run) -> tuple[list[int], list[int], list[float]]:

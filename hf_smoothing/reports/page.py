@@ -12,7 +12,7 @@ from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
 from hf_smoothing.reports.grouping import Conditions, beyond, comparable, default_thresholds, differing, note
 from hf_smoothing.reports.images import PixelsOf
-from hf_smoothing.reports.measured import Measured, measure
+from hf_smoothing.reports.measured import Measured, check_method, measure
 from hf_smoothing.reports.published import logs_in, read_published_log
 from hf_smoothing.reports.tables import table
 from hf_smoothing.units import check_radius
@@ -51,7 +51,9 @@ def _read(path: Path) -> Run:
             f"{path} is not a run folder: it has no {RUN_FILE}. It holds published logs: name the log files, such as "
             f"{' '.join(map(str, logs[:MOST_NAMED]))}."
         )
-    return read_run(path)
+    run = read_run(path)
+    check_method(run)
+    return run
 
 
 def report(

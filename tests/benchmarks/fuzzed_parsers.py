@@ -50,7 +50,6 @@ def main() -> int:
         details[name] = {
             "inputs": found.inputs,
             "accepted": found.accepted,
-            "kinds_of_refusals": len(found.refusals),
             "faults": len(found.faults),
             "slowest_seconds": round(found.slowest, 3),
             "seconds": round(time.process_time() - started, 1),

@@ -9,7 +9,7 @@ import pytest
 from hf_smoothing.cli import main
 from hf_smoothing.reports import report, table
 from hf_smoothing.statistics import interval
-from tests.support.written_runs import CURVE, SEQUENTIAL, SETTINGS
+from tests.support.written_runs import CURVE, LINF, SEQUENTIAL, SETTINGS
 from tests.support.written_runs import written_run as run
 
 
@@ -83,7 +83,7 @@ def test_several_sigmas_share_a_table(tmp_path):
         {"alpha": 0.01},
         {"num_images": 5},
         {"resolution": [3, 32, 32]},
-        {"norm": "linf"},
+        LINF,
         {"bound": "runner-up"},
         {"label_aware": True},
     ],
@@ -234,10 +234,10 @@ def test_the_table_of_a_curve_shows_every_fifth_radius(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("norm", "radius", "message"), [("l2", "64", "at most 27.71 apart"), ("linf", "8", "at most 1 for linf")]
+    ("changes", "radius", "message"), [({}, "64", "at most 27.71 apart"), (LINF, "8", "at most 1 for linf")]
 )
-def test_radii_of_a_table_in_grey_levels_are_refused(norm, radius, message, tmp_path, capsys):
-    folder = run(tmp_path / "a", norm=norm)
+def test_radii_of_a_table_in_grey_levels_are_refused(changes, radius, message, tmp_path, capsys):
+    folder = run(tmp_path / "a", **changes)
     assert main(["report", str(folder), "--thresholds", radius, "--output-dir", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
 

@@ -151,7 +151,10 @@ def test_the_limits_admit_every_run():
         ({"model": "id"}, "model is 'id', must be an object"),
         ({"num_images": True}, "num_images is True"),
         ({"method": "interval-bounds", "norm": "linf"}, "deterministic is missing"),
-        (SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"targets": [0.0, 1e308]}}, "rule.targets is .*beyond what noise of sigma 0.5"),
+        (
+            SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"targets": [0.0, 1e308]}},
+            "rule.targets is .*beyond what noise of sigma 0.5",
+        ),
         (SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"n": 300}}, "rule.looks is .*must end with rule.n, 300"),
         (SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"name": "other"}}, "must be fixed-n or begin with sequential"),
         (SEQUENTIAL | {"rule": {"name": "sequential", "n0": 0, "n": 3}}, "rule.targets is missing"),

@@ -12,13 +12,7 @@ from hf_smoothing.records import RunError, read_run
 from hf_smoothing.reports.card import check_finished, check_same_weights, write_card
 from hf_smoothing.statistics import interval
 from tests.support.tiny import NAMES, pixels, plain, smoothed
-from tests.support.written_runs import SEQUENTIAL, written_run
-
-
-LINF = {
-    "method": "interval-bounds", "norm": "linf", "deterministic": True, "sigma": None,
-    "rule": {"name": "interval bounds", "largest": 1.0},
-}  # fmt: skip
+from tests.support.written_runs import LINF, SEQUENTIAL, written_run
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.records import RUN_FILE, Run, RunError
 from hf_smoothing.records.reading import run_of, settings_of
 from hf_smoothing.reports.grouping import comparable, default_thresholds
-from hf_smoothing.reports.measured import measure
+from hf_smoothing.reports.measured import check_method, measure
 from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
 from hf_smoothing.reports.published import published_log_of
 from hf_smoothing.robustness_transfer.records import record_of
@@ -83,6 +83,7 @@ def _run(data: bytes) -> Run:
 def _report(data: bytes) -> None:
     """What `hf-smoothing report` writes of a run."""
     run = _run(data)
+    check_method(run)
     thresholds = default_thresholds([run])
     check_thresholds([run], thresholds)
     for common, members in comparable([run]).items():

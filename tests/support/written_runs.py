@@ -31,6 +31,11 @@ def written_run(folder: Path, rows: Sequence[tuple[int, int, float]] = ROWS, **c
     return folder
 
 
+LINF: dict[str, Any] = {
+    "method": "interval-bounds", "norm": "linf", "deterministic": True, "sigma": None,
+    "rule": {"name": "interval bounds", "largest": 1.0},
+}  # fmt: skip
+"""What is other in a run of interval bounds."""
 SEQUENTIAL: dict[str, Any] = {
     "name": "sequential, union bound",
     "n0": 100,

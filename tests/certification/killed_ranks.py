@@ -1,0 +1,99 @@
+"""Certify on two ranks that their parent kills at random moments, one first and then the other, until a run comes through."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from hf_smoothing.certification import certify_dataset
+from tests.certification.killed_anywhere import Slow
+from tests.support.classifiers import KINDS, random_dataset
+
+
+LONGEST = 120.0
+"""Seconds after which ranks that were left alone hang."""
+
+
+def rank(number: int, port: int, folder: Path, kind: str, count: int) -> None:
+    """In a child: one of the two ranks. What it says at its end goes to a file beside the folder."""
+    os.environ |= {
+        "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    classifier, arguments = KINDS[kind]
+    status, said = 1, ""
+    try:
+        certify_dataset(Slow(classifier), random_dataset(count), folder, **arguments, partial_seconds=0)
+        status = 0
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}"
+    if said:
+        with open(folder.parent / "said", "a", encoding="utf-8") as stream:
+            stream.write(said.replace("\n", " ") + "\n")
+    os._exit(status)
+
+
+def start(folder: Path, kind: str, count: int) -> list[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for number in range(2):
+        child = os.fork()  # importing torch anew would take longer than the run
+        if child == 0:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+                rank(number, port, folder, kind, count)
+        children.append(child)
+    return children
+
+
+def ended(child: int, seconds: float) -> int | None:
+    """The status of a child that ends within some seconds, else None."""
+    until = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.005)
+
+
+def main(folder: Path, kind: str, count: int, seed: int, enough: int) -> int:
+    """The number of kills; after so many the next attempt is left alone."""
+    moments, kills, attempts = random.Random(seed), 0, 0
+    while attempts < 20 * enough + 20:
+        attempts += 1
+        first, second = start(folder, kind, count)
+        if kills >= enough:
+            statuses = [ended(child, LONGEST) for child in (first, second)]
+            assert statuses == [0, 0], f"a resumption must come through, got {statuses}"
+            return kills
+        victim, other = moments.sample([first, second], 2)
+        # Most of the time goes by before the first draw, so that most kills are later.
+        status = ended(victim, moments.choice((0.1, 0.5, 1.0)) * moments.uniform(0.2, 3.0))
+        if status is None:
+            os.kill(victim, signal.SIGKILL)
+            os.waitpid(victim, 0)
+            kills += 1
+        # As a launcher does, a moment later: until then the other one writes what it knows, and finds out that it is alone.
+        if ended(other, moments.uniform(0.0, 0.5)) is None:
+            os.kill(other, signal.SIGKILL)
+            os.waitpid(other, 0)
+            kills += 1
+        for file in folder.glob("certificates-*.jsonl"):
+            torn = moments.choice([0, 1, moments.randrange(0, 60), moments.randrange(0, 400)])
+            with contextlib.suppress(FileNotFoundError):
+                os.truncate(file, max(0, file.stat().st_size - torn))
+    raise RuntimeError("the run never came to its end")
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])))
