@@ -9,18 +9,12 @@ from examples.studies.pages import markdown_table
 
 def fuzzed(measured: dict[str, Any]) -> str:
     """What became of the inputs of each parser."""
-    about = measured["fuzzed_parsers"]
-    rows = [
+    about = measured.get("fuzzed_parsers", {"parsers": {}})
+    rows: list[list[Any]] = [
         [name, f"{one['inputs']:,}", f"{one['accepted']:,}", f"{one['slowest_seconds']:g} s", one["faults"]]
         for name, one in about["parsers"].items()
     ]
-    rows.append(
-        [
-            "all",
-            f"{about['value']:,}",
-            f"{sum(one['accepted'] for one in about['parsers'].values()):,}",
-            "",
-            about["faults"],
-        ]
-    )
+    if rows:
+        accepted = sum(one["accepted"] for one in about["parsers"].values())
+        rows.append(["all", f"{about['value']:,}", f"{accepted:,}", "", about["faults"]])
     return markdown_table(["parser of", "inputs", "of these accepted", "slowest input", "faults"], rows)
