@@ -51,7 +51,7 @@ def test_two_ranks_that_are_killed_again_and_again(tmp_path, undisturbed, kind, 
     assert results(run) == results(undisturbed[kind])
     assert run.partials == {}
     said = (tmp_path / "said").read_text(encoding="utf-8").splitlines() if (tmp_path / "said").exists() else []
-    # The one that is left says so; one that is killed says nothing.
+    # The one that is left says so; one that is killed cannot.
     assert [
         line
         for line in said
