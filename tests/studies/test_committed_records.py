@@ -17,7 +17,9 @@ from examples.studies.sources import pages, source
 
 
 STUDIES = ["smoothing_transfer", "robustness_transfer", "training_methods"]
-PAGES = [*(f"{study}.md" for study in STUDIES), "interval.md", "certification.md", "how_to/verify.md", "sources.md"]
+PAGES = [
+    *(f"{study}.md" for study in STUDIES), "interval.md", "certification.md", "how_to/verify.md", "explanation/how_it_is_tested.md", "sources.md",
+]  # fmt: skip
 DRAWN = ["explanation", "smoothing_transfer/cpu", "robustness_transfer/cpu", "training_methods/cpu", "interval"]
 NOISE = {"gallery.png"}  # whose last bits are those of the processor that drew it
 CONSTRAINTS = (DOCS.parent / "constraints.txt").read_text(encoding="utf-8")
@@ -33,7 +35,8 @@ def rebuilt(tmp_path_factory):
         kept = {name: value for name, value in json.loads(file.read_text()).items() if name != "cpu"}
         file.write_text(json.dumps(kept))
     shutil.copy(DOCS / "hand_checked.json", docs)
-    (docs / "how_to").mkdir()
+    for folder in ("how_to", "explanation"):
+        (docs / folder).mkdir()
     for page in {path.name for path in DOCS.glob("*.md")} | set(PAGES):
         text = (DOCS / page).read_text(encoding="utf-8")
         (docs / page).write_text(emptied(text) if page in PAGES else text, encoding="utf-8")
