@@ -51,7 +51,8 @@ def main() -> None:
     if not isinstance(model, SmoothedClassifier):  # which saves its own
         processor(args.trained, model.config).save_pretrained(args.card)
 
-    data = PixelDataset(load_dataset(args.dataset, split="test").select(range(args.images)), 32).decode()
+    size = model.config.size if isinstance(model, SmoothedClassifier) else model.config.hf_smoothing["size"]
+    data = PixelDataset(load_dataset(args.dataset, split="test").select(range(args.images)), size).decode()
     pixels = data.pixels.float() / 255
     noisy = pixels + 0.25 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
     logits = []

@@ -20,7 +20,7 @@ from tests.support.processes import ROOT
 @pytest.fixture
 def copy(tmp_path):
     """The cards and the published figures, in a folder of their own."""
-    for name in {*ROWS, *BACKBONES, LINF}:
+    for name in {*ROWS, *BACKBONES, *LINF}:
         target = tmp_path / "model_cards" / name
         shutil.copytree(ROOT / "model_cards" / name, target)
     results = tmp_path / "docs" / "results"
@@ -32,7 +32,7 @@ def copy(tmp_path):
 
 def test_the_cards_are_rebuilt_from_the_records(copy):
     write(copy)
-    for name in {*ROWS, *BACKBONES, LINF}:
+    for name in {*ROWS, *BACKBONES, *LINF}:
         page = f"model_cards/{name}/README.md"
         assert (copy / page).read_text() == (ROOT / page).read_text(), page
     for other in ("docs/results/strong_models.json", "README.md"):
