@@ -75,7 +75,7 @@ def attack_run(
     n: int = 10_000,
     alpha: float = 0.001,
     max_images: int | None = None,
-    images_per_batch: int | None = None,
+    images_per_batch: int = 16,
     seed: int | None = None,
     progress: bool = True,
 ) -> list[Attacked]:
@@ -94,7 +94,7 @@ def attack_run(
        n: Maximum number of draws for each answer.
         alpha: Failure probability of each answer.
         max_images: Certificates to attack, all that have a positive radius by default; evenly spread over the run otherwise.
-        images_per_batch: Images attacked together; 16 by default, and 128 for deterministic certificates, which need no copies.
+        images_per_batch: Images attacked together.
         seed: Seed of the attack and the answers; fresh by default.
         progress: Show progress: a bar, or in a log file a line every 30 seconds.
 
@@ -115,8 +115,6 @@ def attack_run(
         raise ValueError(
             "Attacking needs a data set with indices, dataset[i], got a stream. Load it without streaming."
         )
-    if images_per_batch is None:
-        images_per_batch = 128 if settings.get("deterministic") else 16
     sizes = {
         "copies": copies,
         "n": n,
