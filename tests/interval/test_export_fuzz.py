@@ -14,6 +14,7 @@ from hf_smoothing.interval.export import graph, network, to_onnx
 from tests.interval.test_export import ran
 from tests.support.bounded_networks import network as bounded
 from tests.support.fuzz_networks import Program, draw_program
+from tests.support.tiny import smoothed
 
 
 SHAPE = (3, 4, 4)
@@ -87,6 +88,13 @@ def test_a_wrong_constant_is_noticed(monkeypatch):
     monkeypatch.setattr(network, "cleaned", folded)
     with pytest.raises(UnsupportedOperationError, match="another function than the network"):
         to_onnx(bounded("mlp").float(), (3, 8, 8))
+
+
+def test_wrong_matrices_of_a_resize_are_noticed(monkeypatch):
+    right = network._matrix
+    monkeypatch.setattr(network, "_matrix", lambda *given: right(*given) * 1.01)
+    with pytest.raises(UnsupportedOperationError, match="another function than the network"):
+        to_onnx(smoothed("resnet", model_size=(12, 20)), (3, 16, 16))
 
 
 def test_an_invalid_graph_is_refused():

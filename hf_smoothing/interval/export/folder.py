@@ -18,7 +18,7 @@ from hf_smoothing.certification.identity import check_network_of_run
 from hf_smoothing.interval.certificates import classify_function
 from hf_smoothing.interval.export.claims import Claim, claimed_pixels, claims_of, covers_of
 from hf_smoothing.interval.export.graph import require_onnx
-from hf_smoothing.interval.export.network import INPUT, to_onnx
+from hf_smoothing.interval.export.network import run_graph, to_onnx
 from hf_smoothing.interval.export.properties import box_inside, vnnlib_text
 from hf_smoothing.interval.margins import box_around, logits_of
 from hf_smoothing.interval.trace import Trace
@@ -145,11 +145,8 @@ def _file(claim: Claim) -> str:
 
 def _check_file(model: ModelProto, classifier: nn.Module, dataset: ImageDataset, run: Run, claim: Claim) -> None:
     """Run the file on the image of a claim: whatever the order of its sums, its logits must be where a float32 run of the network can be."""
-    from onnx.reference import ReferenceEvaluator
-
     pixels = claimed_pixels(dataset, run, claim)
-    (found,) = ReferenceEvaluator(model).run(None, {INPUT: pixels.float().numpy()})
-    logits = torch.as_tensor(found, dtype=torch.float64)
+    logits = run_graph(model, pixels)
     trace = Trace(outward=True, cover_run=True, tolerant=True)
     box = box_around(pixels.to(classifier_device(classifier)), 0.0, trace, dtype=torch.float32, followed=True)
     bounds = logits_of(classify_function(classifier), box)
