@@ -11,10 +11,12 @@ that decide the rest of the law. A C program makes the same words as the library
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +35,20 @@ SEEDS = 256
 
 
 def compiled(folder: Path) -> Path:
-    """The C program; `TESTU01` of other systems may have other names of its libraries."""
+    """The C program, linked to the libraries as Debian names them."""
     program = folder / "random_bits"
     command = ["cc", "-O2", "-I/usr/include/testu01", "-o", str(program), str(SOURCE)]
     subprocess.run([*command, "-ltestu01", "-ltestu01probdist", "-ltestu01mylib", "-lm"], check=True)
     return program
 
 
-def keys_of(order: str, seed: int) -> list[str]:
-    """Keys of the streams, as unsigned words."""
-    streams = [GridStream(seed + k, (3, 32, 32), sigma=0.5) for k in range(SEEDS if order == "seeds" else 1)]
-    return [str(word % (1 << 64)) for stream in streams for word in stream._key]
+def keys_of(order: str, seed: int) -> list[tuple[int, int]]:
+    """The keys that an order takes in turn, signed words as the library has them."""
+    seeds = range(seed, seed + (SEEDS if order == "seeds" else 1))
+    return [GridStream(one, (3, 32, 32), sigma=0.5)._key for one in seeds]
 
 
-def library_words(order: str, seed: int) -> list[int]:
+def library_words(order: str, keys: list[tuple[int, int]]) -> list[int]:
     """The first 4,096 words as the library makes them."""
     i = torch.arange(4096)
     counters = {
@@ -56,11 +58,15 @@ def library_words(order: str, seed: int) -> list[int]:
         "rest": (i // 3072 << 27) + (1 << 26) + i % 3072,
         "seeds": i // SEEDS,
     }[order]
-    streams = [GridStream(seed + k, (3, 32, 32), sigma=0.5) for k in range(SEEDS if order == "seeds" else 1)]
     words = torch.empty_like(counters)
-    for k, stream in enumerate(streams):
-        words[k :: len(streams)] = _mix(counters[k :: len(streams)].clone(), stream._key)
-    return [word % (1 << 64) for word in words.tolist()]
+    for k, key in enumerate(keys):
+        words[k :: len(keys)] = _mix(counters[k :: len(keys)].clone(), key)
+    return unsigned(words.tolist())
+
+
+def unsigned(words: Iterable[int]) -> list[int]:
+    """64-bit words as C has them."""
+    return [word % (1 << 64) for word in words]
 
 
 def summary_of(report: str) -> dict[str, object]:
@@ -117,17 +123,16 @@ def main() -> None:
         for battery in args.batteries:
             for order in args.orders:
                 keys = keys_of(order, args.seed)
+                words = [str(word) for word in unsigned(itertools.chain(*keys))]
                 first = subprocess.run(
-                    [str(program), "words", order, "as-used", *keys], capture_output=True, text=True, check=True
+                    [str(program), "words", order, "as-used", *words], capture_output=True, text=True, check=True
                 )
-                np.testing.assert_array_equal(
-                    [int(word) for word in first.stdout.split()], library_words(order, args.seed)
-                )
+                np.testing.assert_array_equal([int(word) for word in first.stdout.split()], library_words(order, keys))
                 for halves in args.halves:
                     name = f"{battery}, {order}, {halves}, seed {args.seed}"
                     if name in found:
                         continue
-                    found[name] = run(program, battery, order, halves, keys)
+                    found[name] = run(program, battery, order, halves, words)
                     record(
                         "guarantee", "random_bits", found, seed=args.seed,
                         command="python tests/benchmarks/random_bits.py --batteries SmallCrush Rabbit Alphabit Crush dieharder",
