@@ -98,3 +98,8 @@ def test_the_tables_of_the_hardware_page_follow_from_the_records(copy):
     assert (copy / "docs" / "hardware.md").read_text() != text
     hardware.write(copy)
     assert (copy / "docs" / "hardware.md").read_text() == text
+
+
+def test_every_card_has_a_page_in_the_documentation():
+    cards = {path.parent.name for path in (ROOT / "model_cards").glob("*/README.md")}
+    assert {path.stem for path in (ROOT / "docs" / "models").glob("*.md")} == cards | {"index"}
