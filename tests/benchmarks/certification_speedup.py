@@ -130,6 +130,11 @@ def speedups(args: argparse.Namespace) -> None:
         baseline="float32, one image after another, 100 + n copies each; time a copy from the copies timed", baseline_batch_size=best,
         baseline_batch_sizes_tried=list(sizes), baseline_images_timed=min(len(ratios), ART_IMAGES),
     )  # fmt: skip
+    aware = replayed_draws(SequentialRule(SIGMA, targets, n0=0, n=n, alpha=ALPHA, label_aware=True), run)
+    keep(
+        "speedup_label_aware", name, round(faster * (n + 100) / aware, 1), args, **facts, label_aware_mean_draws=aware,
+        fewer_draws=round((n + 100) / aware, 2), faster_per_draw=round(faster, 2),
+    )  # fmt: skip
     if not args.quick and not args.no_art:
         before = statistics.median(next(rounds) for _ in range(5))
         art = art_seconds(path, few)
@@ -163,11 +168,17 @@ def speedups(args: argparse.Namespace) -> None:
 
 
 def replayed_draws(rule: SequentialRule, run: Any) -> float:
-    """Mean draws per image that a rule would have made: the counts at the looks of a longer run decide where it stops."""
+    """Mean draws per image that a rule would have made: the counts at the looks of a longer run decide where it stops.
+
+    A rule without a selection is replayed on the estimation draws, which come after the run's own. Where it would have gone on after the
+    run had stopped, all `n` draws are counted.
+    """
     total = 0
     for row in run.rows.values():
         whole = [np.array([look.get(str(k), 0) for k in range(10)]) for look in row["counts_by_look"]]
-        votes = Votes(row["index"])
+        if not rule.n0:
+            whole = whole[1:]
+        votes = Votes(row["index"], label=row["label"])
         while rule.wanted(votes) > votes.drawn:
             if len(votes.counts_by_look) == len(whole):  # the rule would have gone on where the run stopped
                 votes.drawn = rule.stage_ends[-1]
