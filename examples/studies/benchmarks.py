@@ -112,7 +112,7 @@ def _loop(d: Details) -> str:
 def _art(d: Details) -> str:
     seconds, ratios = d["baseline_seconds_per_image"], d["speedup_by_image"]
     return (
-        f"ART at its best batch size, {d['baseline_batch_size']}: {np.mean(seconds):.1f} s an image; {min(ratios):g}x to {max(ratios):g}x "
+        f"ART at its best batch size, {d['baseline_batch_size']}: {np.mean(seconds):.1f} s per image; {min(ratios):g}x to {max(ratios):g}x "
         f"for the {d['baseline_images_timed']} images timed; {d['threads']} threads"
     )
 
