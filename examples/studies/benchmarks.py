@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.studies.guarantee import fuzzed
+from examples.studies.guarantee import fuzzed, random_bits
 from examples.studies.pages import markdown_table
 from hf_smoothing.cards import fill_one
 from hf_smoothing.records import read_json
@@ -29,6 +29,7 @@ def rebuild(docs: Path) -> None:
         ("interval", "losses steps", steps, "linf_frontier"),
         ("how_to/verify", "verified claims", verified, "verified_claims"),
         ("explanation/how_it_is_tested", "fuzzed parsers", fuzzed, "guarantee"),
+        ("explanation/how_it_is_tested", "random bits", random_bits, "guarantee"),
     ):
         page = docs / f"{subject}.md"
         body = made(read_json(docs / "results" / f"{results}.json") or {})
