@@ -116,6 +116,9 @@ class Arguments:
         },
     )
     held_out: int = field(default=1_000, metadata={"help": "Training images by which the checkpoint is chosen."})
+    held_out_at: int | None = field(
+        default=None, metadata={"help": "With --at, the first so many of the held-out images; all by default."}
+    )
     published: str | None = field(default=None, metadata={"help": "Draw the published points: 'cifar10'."})
     compare_at: list[float] = field(
         default_factory=list,
@@ -157,7 +160,9 @@ def main() -> None:
         results.append(name.to_dict(own) | certified(args, choice, model, folder, test, indices, "test"))
         if args.at is not None:
             held_out, _ = split_of(dataset, labels, args, choice, name.seed)
-            results[-1] |= certified(args, choice, model, folder, held_out, None, "held_out")
+            results[-1] |= certified(
+                args, choice, model, folder, held_out, range(min(args.held_out_at or len(held_out), len(held_out))), "held_out"
+            )  # fmt: skip
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
     print(
         table(results),
@@ -214,7 +219,17 @@ OWN = {"attack_steps": "steps", "attack_step_size": "step_size", "attack_scale":
 SEVERAL = ("loss", "kappas", "strengths", "seeds", "kinds")
 """Arguments of one pass, which the name of each network says."""
 
-REPORTED = ("output_dir", "docs", "thresholds", "backward", "at", "published", "compare_at", "train_split")
+REPORTED = (
+    "output_dir",
+    "docs",
+    "thresholds",
+    "backward",
+    "at",
+    "held_out_at",
+    "published",
+    "compare_at",
+    "train_split",
+)
 """Arguments that do not change what a network learns."""
 
 

@@ -115,7 +115,8 @@ def probe_batch_size(
                     ) from error
                 break
             speeds[size] = count * size / (time.perf_counter() - began)
-            if speeds[size] < 0.8 * max(speeds.values()):
+            slow = size / speeds[size] > 10 * seconds  # so much work per pass that a larger batch gains nothing
+            if slow or speeds[size] < 0.8 * max(speeds.values()):
                 break
     # The smallest of those that are practically as fast as the fastest: it wastes least at the end.
     best = min(size for size, speed in speeds.items() if speed > 0.97 * max(speeds.values()))

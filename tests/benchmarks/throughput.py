@@ -2,6 +2,7 @@
 
     python tests/benchmarks/throughput.py --output runs/throughput.json           # the GPU if there is one
     python tests/benchmarks/throughput.py --output runs/throughput.json --dry     # seconds on a CPU: small networks, no figures to keep
+    python tests/benchmarks/throughput.py --record --networks resnet-50 vit-b16   # into docs/results/hardware.json, of a CPU
 
 For each network: the batch size found, copies per second of certification and of the bare forward pass in one run (their ratio is the
 figure to compare), the share of the noise, peak memory, and what follows: images per hour at n = 100,000, and seconds per image by the
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from networks import LARGE, NETWORKS
-from results import machine
+from results import machine, record
 
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.certification import Draws, Execution, FixedRule, Pending, Votes, make_stream, vote_in_rounds
@@ -30,6 +31,8 @@ SIGMA = 0.5
 FIXED_DRAWS = 100_100
 SEQUENTIAL_DRAWS = 9_850
 """Mean draws per image for seven target radii up to 1.5 at n = 100,000 (docs/results/certification.json, 500 CIFAR-10 images)."""
+
+RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def synchronize(device: torch.device) -> None:
@@ -84,11 +87,28 @@ def noise_speed(model: SmoothedClassifier, size: int, shape: tuple[int, ...], se
     return count * size / (time.perf_counter() - began)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """From here on; on Linux the kernel does it for the process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif RESET.exists():
+        RESET.write_text("5", encoding="utf-8")
+
+
+def peak_memory_mib(device: torch.device) -> int | None:
+    """Of the device, or of the process on a CPU, libraries included; None where the system does not say it."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    if not STATUS.exists():
+        return None
+    line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024)
+
+
 def measure(model: SmoothedClassifier, name: str, seconds: float) -> dict[str, Any]:
     """All figures of one network."""
     shape = (3, *model.config.size)
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak_memory(model.device)
     wanted = Execution("bfloat16", channels_last="resnet" in name)
     execution, tried = probe_batch_size(model, shape, wanted, seconds=seconds / 10)
     certifying, forward, ratios = [], [], []
@@ -103,10 +123,10 @@ def measure(model: SmoothedClassifier, name: str, seconds: float) -> dict[str, A
         "resolution": list(shape),
         "batch_size": size,
         "images_per_second_by_batch_size": tried,
-        "copies_per_second": round(speed),
+        "copies_per_second": round(speed, 2),
         "certify_over_forward": round(statistics.median(ratios), 3),
         "noise_share": round(speed / noise_speed(model, size, shape, seconds / 10), 4),
-        "peak_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20) if model.device.type == "cuda" else None,
+        "peak_memory_mib": peak_memory_mib(model.device),
         "images_per_hour_at_n_100000": round(3600 * speed / FIXED_DRAWS, 1),
         "seconds_per_image_sequential": round(SEQUENTIAL_DRAWS / speed, 3),
     }
@@ -114,16 +134,30 @@ def measure(model: SmoothedClassifier, name: str, seconds: float) -> dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--output", type=Path)
+    place.add_argument("--record", action="store_true", help="the figures of a CPU, into docs/results/hardware.json")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS | LARGE, help="all by default")
     parser.add_argument("--seconds", type=float, default=6.0, help="for each network (%(default)s)")
     parser.add_argument("--dry", action="store_true")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() and not args.dry else "cpu")
     networks = {"resnet-small": NETWORKS["resnet-small"]} if args.dry else NETWORKS | LARGE
+    if args.networks:
+        networks = {name: (NETWORKS | LARGE)[name] for name in args.networks}
     found = {}
     for name, build in networks.items():
         found[name] = measure(build().to(device).eval(), name, 0.5 if args.dry else args.seconds)
         print(name, found[name], flush=True)
+    if args.record:
+        if device.type != "cpu":
+            parser.error("`--record` keeps the figures of a CPU; write those of a GPU with --output.")
+        names = " ".join(networks)
+        record(
+            "hardware", "cpu", found, seed=0, sigma=SIGMA, dtype="bfloat16", threads=torch.get_num_threads(),
+            command=f"python tests/benchmarks/throughput.py --record --networks {names} --seconds {args.seconds:g}",
+        )  # fmt: skip
+        return
     args.output.parent.mkdir(parents=True, exist_ok=True)
     where = machine() if device.type == "cpu" else torch.cuda.get_device_name()
     write_json(

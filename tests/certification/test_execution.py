@@ -279,6 +279,13 @@ def test_the_trial_stops_where_it_gets_slower(clock):
     assert sorted(map(int, tried)) == [16, 32, 64] and max(costly.sizes) == 64
 
 
+def test_the_trial_of_a_slow_network_is_short(clock):
+    """ViT-B/16 on a CPU: 4 images per second, and every size as fast as the others."""
+    costly = Costly(clock, lambda size: 1 / 4)
+    how, tried = probe_batch_size(costly, SHAPE, Execution(), seconds=0.2)
+    assert (how.copies_per_batch, list(tried), clock.now) == (16, ["16"], 12.0)
+
+
 @pytest.mark.parametrize(("limit", "tried"), [(20, [16]), (100, [16, 32, 64]), (255, [16, 32, 64, 128])])
 def test_the_trial_stops_where_memory_ends(clock, limit, tried):
     costly = Costly(clock, lambda size: 1e-3 / size, limit)
