@@ -1,4 +1,4 @@
-"""Certify on two ranks that their parent kills at random moments, one first and then the other, until a run comes through."""
+"""Certify on two ranks that their parent kills at random moments, one first and then the other, again and again until runs come through."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from hf_smoothing.certification import certify_dataset
+from hf_smoothing.records import RUN_FILE, read_run
 from tests.certification.killed_anywhere import Slow
 from tests.support.classifiers import KINDS, random_dataset
 
@@ -66,34 +67,50 @@ def ended(child: int, seconds: float) -> int | None:
         time.sleep(0.005)
 
 
-def main(folder: Path, kind: str, count: int, seed: int, enough: int) -> int:
-    """The number of kills; after so many the next attempt is left alone."""
-    moments, kills, attempts = random.Random(seed), 0, 0
-    while attempts < 20 * enough + 20:
-        attempts += 1
-        first, second = start(folder, kind, count)
-        if kills >= enough:
-            statuses = [ended(child, LONGEST) for child in (first, second)]
-            assert statuses == [0, 0], f"a resumption must come through, got {statuses}"
-            return kills
-        victim, other = moments.sample([first, second], 2)
-        # Most of the time goes by before the first draw, so that most kills are later.
-        status = ended(victim, moments.choice((0.1, 0.5, 1.0)) * moments.uniform(0.2, 3.0))
-        if status is None:
-            os.kill(victim, signal.SIGKILL)
-            os.waitpid(victim, 0)
-            kills += 1
-        # As a launcher does, a moment later: until then the other one writes what it knows, and finds out that it is alone.
-        if ended(other, moments.uniform(0.0, 0.5)) is None:
-            os.kill(other, signal.SIGKILL)
-            os.waitpid(other, 0)
-            kills += 1
+def attempt(folder: Path, kind: str, count: int, moments: random.Random, length: float) -> int:
+    """The number of ranks that were killed, of two; none where the run came to its end first."""
+    first, second = start(folder, kind, count)
+    victim, other = moments.sample([first, second], 2)
+    status = ended(victim, moments.uniform(0.0, length))
+    if status is not None:
+        rest = ended(other, LONGEST)
+        assert (status, rest) == (0, 0), f"a resumption must come through, got {status} and {rest}"
+        return 0
+    os.kill(victim, signal.SIGKILL)
+    os.waitpid(victim, 0)
+    # As a launcher does, a moment later: until then the other one writes what it knows, and finds out that it is alone.
+    if ended(other, moments.uniform(0.0, 0.5)) is not None:
+        return 1
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
+    return 2
+
+
+def main(home: Path, kind: str, count: int, seed: int, enough: int) -> None:
+    """Print the kills, those of them that left a run begun and unfinished, and the runs."""
+    moments, kills, begun, runs = random.Random(seed), 0, 0, 0
+    before = time.monotonic()
+    for child in start(home / "alone", kind, count):
+        assert ended(child, LONGEST) == 0
+    length = 1.2 * (time.monotonic() - before)
+    for _ in range(20 * enough + 20):
+        folder = home / f"run-{runs}"
+        killed = attempt(folder, kind, count, moments, length)
+        kills += killed
+        if killed == 0:
+            runs += 1
+            if kills >= enough:
+                print(kills, begun, runs)
+                return
+            continue
         for file in folder.glob("certificates-*.jsonl"):
             torn = moments.choice([0, 1, moments.randrange(0, 60), moments.randrange(0, 400)])
             with contextlib.suppress(FileNotFoundError):
                 os.truncate(file, max(0, file.stat().st_size - torn))
-    raise RuntimeError("the run never came to its end")
+        left = read_run(folder) if (folder / RUN_FILE).exists() else None
+        begun += left is not None and bool(left.rows or left.partials) and len(left.rows) < count
+    raise RuntimeError("the runs never came to their end")
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])))
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
