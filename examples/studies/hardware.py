@@ -28,7 +28,7 @@ def trainings(gpu: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def jobs(root: Path, gpu: dict[str, Any]) -> list[list[str]]:
+def jobs(root: Path, gpu: dict[str, Any], throughput: dict[str, Any]) -> list[list[str]]:
     """Rows of the table of usual jobs."""
     cpu = read_json(root / "docs" / "results" / "certification.json")["speedup_over_published_loop"]
     small = cpu["details"]["resnet-small, CIFAR-10"]["cpu"]
@@ -48,15 +48,54 @@ def jobs(root: Path, gpu: dict[str, Any]) -> list[list[str]]:
             f"{draws / large / 3600:.1f} hours by the measured {large:,} copies/s",
             f"{max(seconds.values()) / 60:.1f} minutes ({round(draws / max(seconds.values()), -3):,.0f} copies/s in all)",
         ],
-        ["ImageNet, 500 images, n = 100,000, ResNet-50 or ViT-B/16 at 224 px", "not measured", "not measured"],
+        *(
+            [
+                f"ImageNet, 500 images, n = 100,000, {name} at {one['resolution'][-1]} px, at the mean number of draws of the CIFAR-10 classifier",
+                f"{500 * one['seconds_per_image_sequential'] / 3600:.0f} hours by the measured {one['copies_per_second']:.1f} copies/s",
+                "not measured",
+            ]
+            for name, one in throughput.items()
+            if one["resolution"][-1] == 224
+        ),
+    ]
+
+
+def speeds(throughput: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table of certification on a CPU."""
+    return [
+        [
+            f"{name}, {one['parameters'] / 1e6:.0f}M parameters, {one['resolution'][-1]} px",
+            f"{one['batch_size']}",
+            f"{one['copies_per_second']:.1f}",
+            f"{one['certify_over_forward']:.3f}",
+            f"{100 * one['noise_share']:.2g}%",
+            f"{one['peak_memory_mib'] / 1024:.1f} GiB",
+        ]
+        for name, one in throughput.items()
+    ]
+
+
+def exchanges(measured: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table of the exchange of ranks."""
+    return [
+        [ranks, f"{one['milliseconds']:g} ms", f"{one['milliseconds_95_percent']:g} ms"]
+        for ranks, one in measured["value"].items()
     ]
 
 
 def write(root: Path = ROOT) -> None:
     """Fill the page."""
-    gpu = read_json(root / "docs" / "results" / "hardware.json")["gpu"]
+    measured = read_json(root / "docs" / "results" / "hardware.json")
+    gpu, throughput = measured["gpu"], measured["cpu"]["value"]
     tables = {
-        "hardware jobs": markdown_table(["job", "2 CPU cores (AMD EPYC)", "one H100"], jobs(root, gpu)),
+        "hardware jobs": markdown_table(["job", "2 CPU cores (AMD EPYC)", "one H100"], jobs(root, gpu, throughput)),
+        "hardware speeds": markdown_table(
+            ["network", "batch size found", "copies/s", "certify / bare forward", "noise", "peak memory"],
+            speeds(throughput),
+        ),
+        "hardware exchange": markdown_table(
+            ["ranks", "median", "95% of the exchanges within"], exchanges(measured["exchange"])
+        ),
         "hardware trainings": markdown_table(
             ["training", "batch size", "copies of each", "steps/s", "copies/s", "minutes"], trainings(gpu)
         ),

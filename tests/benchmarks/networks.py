@@ -15,7 +15,7 @@ def _smoothed(network: torch.nn.Module, model_size: int | None, size: int = 32) 
 
 
 def small_resnet() -> SmoothedClassifier:
-    """That of the embedded backbones: 1.3M parameters, widths 32-256, one basic block per stage, 32 px resized to 64."""
+    """That of the embedded backbones: 1.2M parameters, widths 32-256, one basic block per stage, 32 px resized to 64."""
     torch.manual_seed(0)
     config = ResNetConfig(
         embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1] * 4, layer_type="basic", num_labels=10
