@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
+import functools
+import gc
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -77,8 +81,39 @@ def process_state(cpu: bool = False) -> PartialState:
     """
     # Without cpu=True, accelerate takes each process that torchrun starts on a machine without a GPU for a run of its own.
     forced = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+    leave_ranks_at_exit()
     # Ranks wait for each other while one of them reads what is recorded: hours are no sign of a fault.
     return PartialState(cpu=forced or not torch.accelerator.is_available(), timeout=datetime.timedelta(days=7))
+
+
+_RELEASES: list[weakref.WeakMethod[Callable[[], None]]] = []
+
+
+def leave_ranks_at_exit(release: Callable[[], None] | None = None) -> None:
+    """Part from the other ranks when the interpreter ends: else a thread of gloo now and then aborts a process that has done its work.
+
+    Args:
+        release: A method that drops what holds on to the process group, called before if its object is still there.
+    """
+    if release is not None:
+        _RELEASES.append(weakref.WeakMethod(release))
+    _register_once()
+
+
+@functools.cache
+def _register_once() -> None:
+    atexit.register(_leave_ranks)
+
+
+def _leave_ranks() -> None:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    for reference in _RELEASES:
+        release = reference()
+        if release is not None:
+            release()
+    gc.collect()
+    torch.distributed.destroy_process_group()
 
 
 def from_first_rank(state: PartialState, made: T | None) -> T:

@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _rare_collections():
             status: int = args.run(args)
-        _leave_ranks()
         return status
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "Interrupted.", file=sys.stderr)
@@ -58,13 +57,6 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _leave_ranks() -> None:
-    """Part from the other ranks: else a thread of the transport may abort the process when the interpreter ends."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from hf_smoothing.certification.ranks import leave_ranks_at_exit
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
@@ -73,6 +74,7 @@ class ImageMeans(WholeCheckpoints):
         self._evaluated, self._sums = 0, EvaluationSums()
         self._cost_said = False
         super().__init__(**kwargs)
+        leave_ranks_at_exit(self._release_ranks)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the parent, with the averaged weights where there are any.
@@ -127,6 +129,11 @@ class ImageMeans(WholeCheckpoints):
         if self.args.world_size > 1:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+
+    def _release_ranks(self) -> None:
+        """Drop the wrapper that adds up gradients over the ranks."""
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
 
     @property
     def _copies(self) -> int:

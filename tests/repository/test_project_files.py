@@ -110,4 +110,4 @@ def test_every_other_licence_is_explained():
     cards = {path.parent.name: path.read_text() for path in (ROOT / "model_cards").glob("*/README.md")}
     free = {name for name, text in cards.items() if "\nlicense: apache-2.0\n" in text}
     named = re.search(r"model_cards, all folders but (.+)\n", notice)
-    assert named is not None and free == set(named[1].split(" and "))
+    assert named is not None and free == set(re.split(", | and ", named[1]))
