@@ -27,6 +27,7 @@ def rebuild(docs: Path) -> None:
         ("certification", "certification figures", certification, "certification"),
         ("interval", "interval covering", covering, "interval"),
         ("interval", "losses steps", steps, "linf_frontier"),
+        ("interval", "interval dataset", whole_dataset, "guarantee"),
         ("how_to/verify", "verified claims", verified, "verified_claims"),
         ("explanation/how_it_is_tested", "fuzzed parsers", fuzzed, "guarantee"),
         ("explanation/how_it_is_tested", "random bits", random_bits, "guarantee"),
@@ -45,6 +46,32 @@ def steps(measured: dict[str, Any]) -> str:
     ]
     return markdown_table(
         ["loss", "step over that of the fixed radius", f"of {len(about['ratios']['fixed radius'])} rounds"], rows
+    )
+
+
+def tightness(measured: dict[str, Any]) -> str:
+    """How far each kind of bounds certifies, and what it costs."""
+    rows = [
+        [
+            network, bounds, f"{one['median_radius']:.4f}", f"{one['at_largest_percent']:g}%",
+            "" if bounds == "none" else f"{one['enlarged_percent']:g}%", f"{one['seconds_per_image']:.2f} s",
+        ]
+        for network, every in measured["tightness"]["value"].items()
+        for bounds, one in every.items()
+    ]  # fmt: skip
+    head = ["network", "`backward`", "median radius", "at the largest radius", "enlarged by these bounds", "time per image"]  # fmt: skip
+    return markdown_table(head, rows)
+
+
+def whole_dataset(measured: dict[str, Any]) -> str:
+    """What certifying a whole test set takes."""
+    about = measured["interval_dataset"]
+    return markdown_table(
+        ["images", "time", "peak memory"],
+        [
+            [f"{one['images']:,}", f"{one['seconds']:g} s", f"{one['peak_memory_mb']:,} MiB"]
+            for one in about["value"].values()
+        ],
     )
 
 

@@ -55,7 +55,9 @@ def source(docs: Path, page: str, name: str) -> tuple[str, str]:
         return f"`results/{page}-{scale}.jsonl`", f"`python -m examples.studies.{page} run --config {config}`"
     own = {
         "adaptive": ("`results/interval.json`", "`examples/adaptive_certified_training.py`, as the page calls it"),
-        "interval": ("`results/interval.json`", "`tests/benchmarks/interval_covering.py`"),
+        "interval covering": ("`results/interval.json`", "`tests/benchmarks/interval_covering.py`"),
+        "interval dataset": ("`results/guarantee.json`", "`tests/benchmarks/interval_dataset.py`"),
+        "bounds": ("`results/linf_frontier.json`", "`tests/benchmarks/interval_tightness.py`"),
         "losses": ("`results/linf_frontier.json`", "`tests/benchmarks/interval_losses.py`"),
         "certification": ("`results/certification.json`", "`make bench-certification`"),
         "hardware": (
@@ -64,8 +66,8 @@ def source(docs: Path, page: str, name: str) -> tuple[str, str]:
         ),
     }
     kind = re.split(r"[-\s.]", name.rpartition("/")[2])[0]
-    if kind in own:
-        return own[kind]
+    if name in own or kind in own:
+        return own.get(name) or own[kind]
     if page == "architectures":
         return "the table itself", "`python -m tests.support.walk`"
     raise SystemExit(f"The record of {name!r} in {page}.md is not known. Add it to `source` in {Path(__file__).name}.")
