@@ -24,6 +24,7 @@ from hf_smoothing.reports.card import eval_results
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import table as report_table
 from hf_smoothing.statistics import exact_text, paired_difference, round_down
+from model_cards.linf import LINF, linf_attack, linf_figures, linf_table
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,11 +66,6 @@ ROWS = {
 
 BACKBONES = ("resnet-mixture", "resnet-mixture-small", "resnet-clean-small", "vit-mixture")
 """Certified as they are, on Tiny-ImageNet."""
-LINF = {
-    "cnn7-linf-cifar10": [0.0, 0.0086274, 0.0172549, 0.0258823, 0.0345098],
-    "cnn7-linf-mnist": [0.0, 0.1, 0.2, 0.3, 0.4],
-}
-"""The networks with l-infinity certificates, with the radii of their tables; those on CIFAR-10 are quarters of 8.8/255."""
 
 
 def backbone_table(root: Path, name: str) -> str:
@@ -78,18 +74,6 @@ def backbone_table(root: Path, name: str) -> str:
         read_run(root / "model_cards" / name / "records" / f"tiny-imagenet-sigma-{sigma}") for sigma in ("0.25", "0.5")
     ]
     return report_table([measure(run, [0.0, 0.125, 0.25, 0.5], name) for run in runs])
-
-
-def linf_table(root: Path, name: str) -> str:
-    """Certified accuracy under l-infinity perturbations."""
-    return report_table([measure(read_run(root / "model_cards" / name / "records" / "linf"), LINF[name], name)])
-
-
-def linf_attack(root: Path, name: str) -> str:
-    """What an attack inside the radii came to."""
-    found = read_json(root / "model_cards" / name / "records" / "linf" / "attack.json")
-    broke = "none" if found["broken"] == 0 else str(found["broken"])
-    return f"PGD of {found['steps']} steps with {found['restarts']} restarts inside {found['certificates']:,} of these radii broke {broke}:"
 
 
 def targets(measured: Measured) -> list[float]:
@@ -228,12 +212,13 @@ def write(root: Path = ROOT) -> None:
     places += [(name, "tiny-imagenet", backbone_table(root, name)) for name in BACKBONES]
     places += [(name, "linf", linf_table(root, name)) for name in LINF]
     places += [(name, "attack", linf_attack(root, name)) for name in LINF]
+    everything |= {name: linf_figures(root, name) for name in LINF}
     for name in dict.fromkeys(name for name, _, _ in places):
         page = root / "model_cards" / name / "README.md"
         card = ModelCard.load(page)
         for _, mark, body in (place for place in places if place[0] == name):
             card.text = fill_one(card.text, mark, f"\n{body}\n", page)
-        if name in everything:  # the classifier itself, not one made of it
+        if name in ROWS and name in everything:  # the classifier itself, not one made of it
             card.data.model_name = name
             card.data.eval_results = hub_results(root, ROWS[name][0])
         card.save(page)

@@ -13,7 +13,8 @@ from examples.studies import hardware
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.certification.identity import weights_sha256
 from hf_smoothing.records import read_run
-from model_cards.records import BACKBONES, LINF, ROWS, SIGMAS, verdicts, write
+from model_cards.linf import LINF
+from model_cards.records import BACKBONES, ROWS, SIGMAS, verdicts, write
 from tests.support.processes import ROOT
 
 
