@@ -12,6 +12,10 @@ from torch import Tensor
 FORMS = "objects with the attributes prediction and radius, one per image, or a tuple (predictions, radii)"
 
 
+MOST = 2.0**31
+"""Beyond it a number is no class: as a whole number of 64 bits it would turn negative, and pass for an abstention."""
+
+
 class Answers(NamedTuple):
     """The certificates of a call.
 
@@ -40,12 +44,13 @@ def read_answers(returned: Any, images: int) -> Answers:
             radii = np.array([float(one.radius) for one in returned])
         except (TypeError, AttributeError, ValueError) as error:
             raise TypeError(f"A certifier must return {FORMS}, got {type(returned).__name__} ({error}).") from error
-    for name, values in (("predictions", predictions), ("radii", radii)):
+    for one, name, values in (("prediction", "predictions", predictions), ("radius", "radii", radii)):
         if values.shape != (images,):
             raise ValueError(
-                f"A certifier must return one of its {name} per image, ({images},), got shape {values.shape}."
+                f"A certifier must return one {one} per image, shape ({images},), got {name} of shape {values.shape}."
             )
-    if not np.array_equal(predictions, np.floor(predictions)):
+    whole = np.isfinite(predictions) & (np.abs(predictions) < MOST) & (predictions == np.floor(predictions))
+    if not bool(whole.all()):
         raise ValueError(f"Predictions must be numbers of classes, -1 for an abstention, got {predictions[:5]}.")
     if not bool((radii >= 0.0).all()):
         raise ValueError(f"Radii must be at least 0 and not nan, 0 for an abstention, got {radii.min()}.")

@@ -56,6 +56,8 @@ def make_cases(sigma: float, radii: Sequence[float] | None = None) -> tuple[Case
         ValueError: If sigma or a radius is out of its range, or a radius below 1/255, where no half-space lies inside.
     """
     sigma = check_sigma(sigma)
+    if isinstance(radii, (int, float)):
+        raise ValueError(f"`radii` must be a list of radii, got {radii!r}. Pass [{radii!r}].")
     claimed = [factor * sigma for factor in USUAL] if radii is None else list(radii)
     distances = dict.fromkeys([0.5 / 255, *(_just_inside(radius) for radius in claimed)])
     found = [_case("half-space", [-255 * distance], sigma) for distance in distances]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,10 @@ Certifier = Callable[..., Any]
 
 ROUNDING = 1e-9
 """A radius that exceeds the exact one by this share is not called false."""
+
+
+TOLD = 1_000
+"""Certificates of the verdict between two calls of `progress`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def audit_certifier(
         false_alarm: Largest probability of a wrong accusation.
         images_per_call: Images per call; 1 for a certifier that uses one noise for all images of a call.
         seed: Seed from which that of each call follows.
-        progress: Called with the tally of each case when it is searched.
+        progress: Called with the tally of each case when it is searched, and with that of the verdict every `TOLD` certificates.
 
     Raises:
         ValueError: On arguments out of their range, answers of the wrong shape, or if the certifier raises anything.
@@ -130,26 +137,26 @@ def audit_certifier(
     cases = make_cases(sigma, radii)
     critical = critical_count(confirm, alpha, level)
     if critical > confirm:
+        least = math.ceil(math.log(level) / math.log(alpha))
         raise ValueError(
-            f"`confirm` must be enough for a verdict at alpha = {alpha} and false_alarm = {level}, got {confirm}."
+            f"`confirm` must be at least {least} for a verdict at alpha = {alpha} and false_alarm = {level}, got {confirm}. 4000 is usual."
         )
-    seeds = _seeds(check_whole(seed, "seed"))
+    if check_whole(seed, "seed") < 0:
+        raise ValueError(f"`seed` must be at least 0, got {seed}.")
+    seeds = _seeds(seed)
 
-    def tally(case: Case, trials: int) -> Tally:
+    def tally(case: Case, trials: int, every: int) -> Tally:
         found = Tally(case.name, case.radius)
         while found.trials < trials:
-            found = _called(
-                certifier, case, min(images_per_call, trials - found.trials), sigma, alpha, next(seeds), found
-            )
+            count = min(images_per_call, trials - found.trials)
+            found = _called(certifier, case, count, sigma, alpha, next(seeds), found)
+            if progress is not None and (found.trials % every < count or found.trials == trials):
+                progress(found)
         return found
 
-    searched = []
-    for case in cases:
-        searched.append(tally(case, explore))
-        if progress is not None:
-            progress(searched[-1])
+    searched = [tally(case, explore, explore) for case in cases]
     worst = int(np.argmax([one.false for one in searched]))
-    confirmed = tally(cases[worst], confirm)
+    confirmed = tally(cases[worst], confirm, TOLD)
     return Audit(
         sigma=sigma, alpha=alpha, searched=tuple(searched), confirmed=confirmed, critical=critical, false_alarm=level,
         p_value=p_value(confirmed.false, confirm, alpha),
@@ -165,11 +172,8 @@ def _called(
     pixels = case.image.repeat(images, 1, 1, 1)
     try:
         returned = certifier(case.classifier, pixels, sigma=sigma, alpha=alpha, seed=seed)
-    except Exception as error:
-        raise ValueError(
-            f"A certifier must take a classifier, images, and by name sigma, alpha and seed. Called with {images} images of shape "
-            f"{tuple(case.image.shape)}, this one raised {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:  # an exit with status 0 would pass for an acquittal
+        raise ValueError(_trouble(error, images, tuple(case.image.shape))) from error
     predictions, radii = read_answers(returned, images)
     answered = predictions >= 0
     false = answered & ((predictions != case.label) | (radii > case.radius * (1 + ROUNDING)))
@@ -178,9 +182,22 @@ def _called(
     )  # fmt: skip
 
 
+def _trouble(error: BaseException, images: int, shape: tuple[int, ...]) -> str:
+    """What a certifier raised and where, or how it must be called if it was not even entered."""
+    frames = traceback.extract_tb(error.__traceback__)
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, TypeError) and len(frames) == 1:
+        return (
+            f"A certifier must take a classifier, images, and by name sigma, alpha and seed. Called with {images} images of shape {shape}, "
+            f"this one raised {said}"
+        )
+    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
+    return f"A certifier must give certificates for every classifier of the audit; on {images} images of shape {shape} this one raised in {where} {said}"
+
+
 def _seeds(seed: int) -> Iterator[int]:
     """Different seeds of 31 bits, which every generator takes, each call its own."""
-    source, seen = np.random.default_rng(abs(seed)), set()
+    source, seen = np.random.default_rng(seed), set()
     while True:
         one = int(source.integers(1 << 31))
         if one not in seen:

@@ -7,6 +7,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from hf_smoothing.json_text import parse_json
@@ -62,6 +63,10 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing audit`; 1 if the certifier is false too often."""
+    if taken := sorted({"sigma", "alpha", "seed"} & args.arguments.keys()):
+        raise ValueError(
+            f"--arguments must not hold what the audit passes itself, got {', '.join(taken)}. Use {', '.join('--' + name for name in taken)}."
+        )
     certifier = functools.partial(named_function(args.certifier), **args.arguments)
     from hf_smoothing.audit import audit_certifier
 
@@ -85,11 +90,16 @@ def named_function(name: str) -> Callable[..., Any]:
         raise ValueError(
             f"The certifier must be written module:function, got {name!r}. For example hf_smoothing:certify."
         )
+    if module.endswith(".py") or "/" in module:
+        there = PurePath(module)
+        raise ValueError(
+            f"The certifier must be written module:function, got {name!r}. Write {there.stem}:{attribute}, from the folder of {there.stem}.py."
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         home = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"The module {module!r} of the certifier cannot be imported: {type(error).__name__}: {error}"
         ) from error

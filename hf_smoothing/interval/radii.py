@@ -98,10 +98,10 @@ def check_largest(largest: float) -> None:
     Raises:
         ValueError: If it is not in (0, 1].
     """
-    if not 0.0 < largest <= 1.0:
-        raise ValueError(
-            f"The largest radius must be in (0, 1] pixel units, got {largest}. Divide figures in 0..255 units by 255."
-        )
+    number = float(largest)
+    if not 0.0 < number <= 1.0:
+        cure = f" Divide steps of 0..255 by 255 ({number / 255:.3g})." if number > 1.0 else ""
+        raise ValueError(f"`largest` must be above 0 and at most 1, in [0, 1] pixel units, got {largest}.{cure}")
 
 
 def _next_step(a: Tensor, b: Tensor, c: Tensor, fa: Tensor, fb: Tensor, fc: Tensor) -> Tensor:

@@ -86,6 +86,10 @@ def run_selftest(
     >>> run_selftest(checks=["binomial bounds"]).passed
     True
     """
+    if isinstance(checks, str) or (checks is not None and not checks):
+        raise ValueError(
+            f"`checks` must be a list of names of checks, got {checks!r}. Pass for example ['binomial bounds']."
+        )
     chosen = list(CHECKS) if checks is None else list(checks)
     if unknown := [name for name in chosen if name not in CHECKS]:
         near = nearest(unknown[0], list(CHECKS))

@@ -62,7 +62,7 @@ def linear_classifier(device: str) -> str:
             targets=[0.0, DISTANCE + 1e-4] if mode == "targets" else None,
         )  # fmt: skip
         found.append(_check_certificates(certificates, mode, label, exact))
-    return f"radius {exact:.3f}; of {IMAGES} certificates each " + ", ".join(found)
+    return f"radius {exact:.3f}; alpha {ALPHA:g}, of {IMAGES} certificates each " + ", ".join(found)
 
 
 def _check_certificates(certificates: list[Certificate], mode: str, label: int, exact: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 import numpy as np
@@ -177,7 +178,7 @@ def test_every_call_has_a_seed_of_its_own_and_the_images_asked_for():
     )
     assert [count for count, _ in seen] == [20, 10] * 4 + [20, 20, 20, 10]
     assert len({seed for _, seed in seen}) == len(seen)
-    assert found.vacuous and not found.violated and tuple(tallies) == found.searched
+    assert found.vacuous and not found.violated and tuple(tallies) == (*found.searched, found.confirmed)
     again = [seed for _, seed in seen]
     seen.clear()
     audit_certifier(certifier, sigma=0.25, alpha=0.1, radii=[0.2], explore=30, confirm=70, images_per_call=20)
@@ -188,8 +189,10 @@ RETURNED = {
     "nothing": (None, TypeError, "got NoneType"),
     "numbers": ([0.5, 0.5], TypeError, "must return objects with the attributes prediction and radius, one per image, or a tuple"),
     "text": (("a", "b"), TypeError, "a tuple that holds str"),
-    "too few": (([0], [0.5]), ValueError, r"one of its predictions per image, \(2,\), got shape \(1,\)"),
-    "a column": (([[0], [0]], [0.5, 0.5]), ValueError, r"got shape \(2, 1\)"),
+    "too few": (([0], [0.5]), ValueError, r"one prediction per image, shape \(2,\), got predictions of shape \(1,\)"),
+    "a column": (([[0], [0]], [0.5, 0.5]), ValueError, r"got predictions of shape \(2, 1\)"),
+    "endless": (([0, math.inf], [0.5, 0.5]), ValueError, "must be numbers of classes"),
+    "no class": (([0, 1e300], [0.5, 0.5]), ValueError, "must be numbers of classes"),
     "shares": (([0.3, 1.0], [0.5, 0.5]), ValueError, r"numbers of classes, -1 for an abstention, got \[0.3 1. \]"),
     "nan": (([0, 1], [0.5, math.nan]), ValueError, "at least 0 and not nan"),
     "negative": (([0, 1], [0.5, -1.0]), ValueError, "at least 0 and not nan, 0 for an abstention, got -1.0"),
@@ -215,6 +218,10 @@ def test_what_a_certifier_raises_is_explained_with_the_call():
         match=r"and by name sigma, alpha and seed. Called with 50 images of shape \(1, 2, 2\), this one raised TypeError",
     ):
         audit_certifier(lambda images: images)
+    with pytest.raises(ValueError, match=r"this one raised in test_audit.py, line \d+ KeyError: 'p'"):
+        audit_certifier(lambda classifier, images, **asked: asked["p"])
+    with pytest.raises(ValueError, match="SystemExit: 0"):  # an exit with status 0 would pass for an acquittal
+        audit_certifier(lambda classifier, images, **asked: sys.exit(0))
     with pytest.raises(TypeError, match="`certifier` must be callable as .*, got str"):
         audit_certifier("certify")
 
@@ -224,7 +231,9 @@ def test_what_a_certifier_raises_is_explained_with_the_call():
     [
         ({"alpha": 0.95}, "looks like the confidence"),
         ({"sigma": 0.0}, "`sigma` must be a positive"),
-        ({"confirm": 2}, "`confirm` must be enough for a verdict at alpha = 0.05 and false_alarm = 0.001, got 2"),
+        ({"confirm": 2}, "`confirm` must be at least 3 for a verdict at alpha = 0.05 and false_alarm = 0.001, got 2"),
+        ({"seed": -1}, "`seed` must be at least 0, got -1"),
+        ({"radii": 0.5}, r"`radii` must be a list of radii, got 0.5. Pass \[0.5\]"),
         ({"explore": 0}, "`explore` must be at least 1, got 0"),
         ({"confirm": 1e3}, "Write 100_000, not 1e5"),
         ({"false_alarm": 1.5}, "`false_alarm` must be a probability"),

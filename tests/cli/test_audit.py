@@ -15,11 +15,12 @@ QUICK = ["--explore", "60", "--confirm", "1000", "--radii", "0.25"]
 def test_our_certifier_is_acquitted(capsys):
     given = '{"mode": "fixed", "n0": 10, "n": 100, "copies_per_batch": 2048}'
     assert main(["audit", *QUICK, "--arguments", given]) == 0
-    first, *cases, again, verdict, alarm, power = capsys.readouterr().out.splitlines()
+    first, *cases, confirmed, again, verdict, alarm, power = capsys.readouterr().out.splitlines()
     assert first == "hf_smoothing:certify: false certificates at sigma 0.5, alpha 0.05"
     assert len(cases) == 4 and all(
         re.fullmatch(r"  .* exact radius \d\.\d{4}: \d+ of 60 false, \d+ answered", case) for case in cases
     )
+    assert " of 1000 false" in confirmed
     assert re.fullmatch(
         r"Again with fresh noise, half-space with radius .*: \d+ of 1000 false \(p-value .*; 74 are a violation\)\.",
         again,
@@ -45,16 +46,18 @@ def test_a_certifier_of_the_current_folder_that_abstains(tmp_path, monkeypatch, 
 
 
 BAD = {
+    "own alpha": (["--arguments", '{"alpha": 0.1, "seed": 1}'], "must not hold what the audit passes itself, got alpha, seed. Use --alpha, --seed"),
+    "a file": (["place/mine.py:certify"], "Write mine:certify, from the folder of mine.py"),
     "no function": (["certify"], r"must be written module:function, got 'certify'\. For example hf_smoothing:certify"),
     "no module": (["no_such:certify"], r"The module 'no_such' of the certifier cannot be imported: ModuleNotFoundError"),
     "another name": (["hf_smoothing:certifi"], r"has no 'certifi'\. Did you mean hf_smoothing:certify\?"),
     "no callable": (["hf_smoothing:ABSTAIN"], r"must be callable, but hf_smoothing:ABSTAIN is int"),
     "no certifier": (["math:sqrt"], r"by name sigma, alpha and seed\. Called with 50 images .*, this one raised TypeError: math.sqrt"),
     "another answer": (["builtins:dict"], r"raised (TypeError|ValueError)"),
-    "unknown argument": (["--arguments", '{"m": 5}'], r"raised TypeError: .*'m'"),
+    "unknown argument": (["--arguments", '{"m": 5}'], r"raised in options.py, line \d+ TypeError: .*'m'"),
     "alpha": (["--alpha", "0.95"], r"--?`?alpha`? must be a failure probability .* looks like the confidence"),
     "radius": (["--radii", "40"], r"--radii` is|--radii is in"),
-    "confirm": (["--confirm", "1"], r"--confirm must be enough for a verdict"),
+    "confirm": (["--confirm", "1"], r"--confirm must be at least 3 for a verdict"),
 }  # fmt: skip
 
 

@@ -153,8 +153,8 @@ def test_gradients_reach_every_parameter_and_running_statistics_move_once():
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"largest": 0.0}, r"largest radius must be in \(0, 1\]"),
-        ({"largest": 8.0}, "Divide figures in 0..255 units by 255"),
+        ({"largest": 0.0}, "`largest` must be above 0 and at most 1"),
+        ({"largest": 8.0}, "Divide steps of 0..255 by 255"),
         ({"largest": 0.1, "kappa": 1.5}, "`kappa` must be in"),
         ({"largest": 0.1, "ramp_share": 1.2}, "shares of the training"),
     ],

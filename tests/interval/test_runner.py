@@ -97,7 +97,7 @@ def test_selection_and_refusals(tmp_path):
     assert sorted(run.rows) == [1, 5]
     with pytest.raises(ValueError, match="train mode"):
         certify_dataset_linf(smoothed("resnet").train(), images, tmp_path / "none", largest=0.04)
-    with pytest.raises(ValueError, match=r"largest radius must be in \(0, 1\].*got 8"):
+    with pytest.raises(ValueError, match="`largest` must be above 0 and at most 1.*got 8"):
         certify_dataset_linf(model, images, tmp_path / "none", largest=8)
     with pytest.raises(ValueError, match="got a stream"):
         certify_dataset_linf(
@@ -136,7 +136,10 @@ def test_the_command(tmp_path, capsys):
         main([*command, "--largest", "0.04", "--n", "17", "--alpha", "0.5", "--noise-kind", "grid", "--seed", "3"])
         == 1
     )
-    assert "makes no draws and has no noise: leave --n, --alpha, --noise-kind, --seed out" in capsys.readouterr().err
+    assert (
+        "makes no draws and runs the network in its own dtype: leave --n, --alpha, --noise-kind, --seed out"
+        in capsys.readouterr().err
+    )
     assert (
         main(
             [
@@ -154,6 +157,10 @@ def test_the_command(tmp_path, capsys):
         == 1
     )
     assert "draws noise: leave --largest, --backward out" in capsys.readouterr().err
+    assert main([*command, "--largest", "0.04", "--steps", "5"]) == 1
+    assert "--steps is for --backward optimised, got --backward none" in capsys.readouterr().err
+    assert main([*command, "--largest", "0.04", "--label-aware"]) == 1
+    assert "leave --label-aware out. Certified accuracy in less time: --only-right" in capsys.readouterr().err
     assert main([*command, "--largest", "0.04"]) == 0
     out = capsys.readouterr().out
     assert "deterministic" in out

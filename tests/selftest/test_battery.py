@@ -167,6 +167,11 @@ def test_unknown_checks_are_refused():
         run_selftest("cpu", checks=["kill and resum"])
     with pytest.raises(ValueError, match="got 'x'. There are golden grid draws, "):
         run_selftest("cpu", checks=["x"])
+    for given in ([], "binomial bounds"):
+        with pytest.raises(
+            ValueError, match=f"`checks` must be a list of names of checks, got {re.escape(repr(given))}"
+        ):
+            run_selftest("cpu", checks=given)
 
 
 def test_a_process_of_several_is_refused(monkeypatch):
