@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 PAGE = "explanation/how_it_is_tested"
-PLACE = re.compile(r"<!-- tests: (\w+) -->")
+PLACE = re.compile(r"<!-- tests: (\w+) -->\n\(The list is in the built documentation: `make docs`\.\)")
 
 
 def functions(file: Path) -> list[ast.FunctionDef]:

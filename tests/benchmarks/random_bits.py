@@ -135,7 +135,7 @@ def main() -> None:
                     found[name] = run(program, battery, order, halves, words)
                     record(
                         "guarantee", "random_bits", found, seed=args.seed,
-                        command="python tests/benchmarks/random_bits.py --batteries SmallCrush Rabbit Alphabit Crush dieharder",
+                        command="python tests/benchmarks/random_bits.py --batteries " + " ".join(dict.fromkeys(one.split(",")[0] for one in found)),
                     )  # fmt: skip
 
 

@@ -104,3 +104,12 @@ def test_the_tables_of_the_hardware_page_follow_from_the_records(copy):
 def test_every_card_has_a_page_in_the_documentation():
     cards = {path.parent.name for path in (ROOT / "model_cards").glob("*/README.md")}
     assert {path.stem for path in (ROOT / "docs" / "models").glob("*.md")} == cards | {"index"}
+
+
+@pytest.mark.parametrize("name", sorted({*ROWS, *BACKBONES, *LINF}))
+def test_the_code_of_a_card_runs(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "model_cards" / name / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, f"{name}/README.md", "exec"), {})
