@@ -31,20 +31,20 @@ ORDERS = {
 
 def random_bits(measured: dict[str, Any]) -> str:
     """What published batteries say of the random bits: a row for each battery and order, both orders of the bits of a word in it."""
-    groups: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]] = {}
     for name, one in measured.get("random_bits", {"value": {}})["value"].items():
-        battery, order, halves, _ = name.split(", ")
-        groups.setdefault((battery, order), []).append((halves, one))
+        battery, order, halves, seed = name.split(", ")
+        groups.setdefault((battery, order, seed), []).append((halves, one))
     rows: list[list[Any]] = [
         [
             battery,
-            ORDERS[order],
+            ORDERS[order] + ("" if seed == "seed 0" else f", {seed}"),
             " and ".join(halves for halves, _ in some),
             sum(one["p_values"] for _, one in some),
             ", ".join(f"{test} {p}" for _, one in some for test, p in one["named"].items()) or "none",
             sum(one["failed"] for _, one in some),
         ]
-        for (battery, order), some in groups.items()
+        for (battery, order, seed), some in groups.items()
     ]
     return markdown_table(
         ["battery", "order of the words", "bits of a word", "p-values", "p-values it names", "failures"], rows

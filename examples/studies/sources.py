@@ -58,10 +58,11 @@ def source(docs: Path, page: str, name: str) -> tuple[str, str]:
         "interval covering": ("`results/interval.json`", "`tests/benchmarks/interval_covering.py`"),
         "interval dataset": ("`results/guarantee.json`", "`tests/benchmarks/interval_dataset.py`"),
         "bounds": ("`results/linf_frontier.json`", "`tests/benchmarks/interval_tightness.py`"),
+        "fronts": ("`results/interval.json`", "`examples/adaptive_certified_training.py`, as the page calls it"),
         "losses": ("`results/linf_frontier.json`", "`tests/benchmarks/interval_losses.py`"),
         "certification": ("`results/certification.json`", "`make bench-certification`"),
         "hardware": (
-            "`results/hardware.json` (noted by hand from the logs of `make gpu` stages), `results/certification.json`, the rows of `resnet-mixture-cifar10`",
+            "`results/hardware.json` (its part `gpu` noted by hand from the logs of `make gpu` stages), `results/certification.json`, the rows of `resnet-mixture-cifar10`",
             "`make gpu`, `make bench-certification`",
         ),
     }

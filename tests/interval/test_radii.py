@@ -78,7 +78,8 @@ def test_few_iterations_still_give_certified_radii():
 
 @pytest.mark.parametrize("largest", [0.0, -0.1, 1.5])
 def test_a_largest_radius_out_of_range_is_refused(largest):
-    with pytest.raises(ValueError, match=r"must be in \(0, 1\] pixel units, got .*Divide figures in 0\.\.255 units"):
+    cure = r" Divide steps of 0\.\.255 by 255" if largest > 1 else "$"
+    with pytest.raises(ValueError, match=rf"`largest` must be above 0 and at most 1, .* got {largest}\.{cure}"):
         certified_radii(lambda which, radii: radii, 2, largest)
 
 
