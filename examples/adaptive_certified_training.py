@@ -161,7 +161,7 @@ def main() -> None:
         if args.at is not None:
             held_out, _ = split_of(dataset, labels, args, choice, name.seed)
             results[-1] |= certified(
-                args, choice, model, folder, held_out, range(min(args.held_out_at or len(held_out), len(held_out))), "held_out"
+                args, choice, model, folder, held_out, range(len(held_out))[: args.held_out_at], "held_out"
             )  # fmt: skip
     compared = {f"{accuracy:g}": ratio_at(results, accuracy) for accuracy in args.compare_at}
     print(

@@ -52,6 +52,11 @@ def test_twenty_networks_are_written_as_they_are_or_refused():
     assert found["written"] >= 5
 
 
+@pytest.mark.parametrize("seed", [73, 89, 157, 176])
+def test_divisions_of_shapes_and_inputs_detached_in_place_are_written_or_refused(seed):
+    assert fate(draw_program(seed), seed) in {"written", "refused", "batch"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(0, 2000, 200))
 def test_two_thousand_networks_are_written_as_they_are_or_refused(start):

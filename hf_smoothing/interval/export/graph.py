@@ -123,7 +123,9 @@ def _inner(model: ModelProto, node: NodeProto) -> bool:
 
 
 def _powers_of_two(values: NDArray[Any]) -> bool:
-    """Whether a division by these is a product with their reciprocals, exactly; numbers near the ends of float32 are left alone."""
+    """Whether a division by these is a product with their reciprocals, exactly; numbers near the ends of float32 and those of shapes are left alone."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return False
     mantissa, exponent = np.frexp(np.abs(values))
     return bool(((mantissa == 0.5) & (np.abs(exponent) < 64)).all())
 

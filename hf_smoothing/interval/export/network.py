@@ -124,7 +124,7 @@ def _check_same(model: ModelProto, classifier: nn.Module, shape: tuple[int, ...]
     """Run both on random pixels and on a random corner: exporters have lost arguments and folded constants wrongly, without a word."""
     pixels = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     pixels[1].round_()
-    for image in pixels.split(1):
+    for image in map(torch.clone, pixels.split(1)):  # no views: a network may detach its input in place
         found = run_graph(model, image)
         with torch.no_grad():
             wanted = logits_of(classify_function(classifier), image.to(device)).double().cpu()
