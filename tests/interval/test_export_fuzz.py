@@ -52,8 +52,8 @@ def test_twenty_networks_are_written_as_they_are_or_refused():
     assert found["written"] >= 5
 
 
-@pytest.mark.parametrize("seed", [73, 89, 157, 176])
-def test_divisions_of_shapes_and_inputs_detached_in_place_are_written_or_refused(seed):
+@pytest.mark.parametrize("seed", [73, 89, 157, 176, 191, 294])
+def test_divisions_of_shapes_inputs_detached_in_place_and_negative_paddings_are_written_or_refused(seed):
     assert fate(draw_program(seed), seed) in {"written", "refused", "batch"}
 
 
