@@ -30,7 +30,7 @@ from hf_smoothing.cli.places import trouble_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 on an error that is explained, 130 after Ctrl-C."""
+    """Run a command; returns the exit status: 0, 1 if what was tested failed, 2 on an error that is explained, 130 after Ctrl-C."""
     parser = build_parser()
     args = parse_verb(parser, verbs_of(parser), argv)
     try:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"hf-smoothing {args.command}: {in_flags(trouble_of(error))}", file=sys.stderr)
-        return 1
+        return 2
 
 
 @contextmanager

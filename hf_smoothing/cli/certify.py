@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     c.add_argument("--sigma", type=float, help="noise standard deviation, [0, 1] pixel units; needed for smoothing")
     c.add_argument(
-        "--largest", type=float, help="with --method interval: radius at which to stop looking, e.g. 0.0345 (8.8/255)"
+        "--largest", type=float, help="with --method interval: radius at which to stop looking, such as 8.8/255"
     )
     add_options(c, RunOptions)
     c.add_argument(

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hf_smoothing.cli.values import cure
+from hf_smoothing.cli.values import cure, number
 from hf_smoothing.json_text import DEEPEST, parse_json
 from hf_smoothing.spelling import nearest
 
@@ -139,7 +139,7 @@ def _converted(action: argparse.Action, value: Any) -> Any:
 
 
 def _one(action: argparse.Action, value: Any) -> Any:
-    kind: Any = action.type or str
+    kind: Any = number if action.type is float else action.type or str
     if value is None:
         raise ValueError(f"{_wanted(action)}, got nothing. Leave the line out for the default.")
     if isinstance(value, bool):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from hf_smoothing.cli.config_file import take_values
-from hf_smoothing.cli.values import cure
+from hf_smoothing.cli.values import cure, number
 from hf_smoothing.spelling import nearest
 
 
@@ -117,6 +117,7 @@ def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
 def _prepared(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> list[str]:
     """The words without `--config FILE`, whose values are now the parser's defaults."""
     words = list(sys.argv[1:] if words is None else words)
+    parser.register("type", float, number)
     if parser.format_usage().count("\n") > USAGE_LINES:
         needed = (f"{action.option_strings[-1]} ..." for action in parser._actions if action.required)
         parser.usage = f"%(prog)s [--help] {' '.join(needed)} [options]"

@@ -1,4 +1,4 @@
-"""What may have been meant by a value that an option cannot have."""
+"""Numbers as the field writes them, and what may have been meant by a value that an option cannot have."""
 
 from __future__ import annotations
 
@@ -10,6 +10,26 @@ from hf_smoothing.spelling import nearest
 
 RECORDED = {"sequential": "targets", "fixed-n": "fixed"}
 """Words of records -> the values of options that lead to them."""
+
+
+def number(text: str) -> float:
+    """The number that a word of a command line says; pixel values may be written as fractions, as in papers.
+
+    Args:
+        text: A decimal number, or two with a slash between them.
+
+    Raises:
+        ValueError: If it is neither.
+
+    >>> number("0.25"), number("51/255")
+    (0.25, 0.2)
+    """
+    over, slash, under = text.partition("/")
+    if not slash:
+        return float(text)
+    if float(under) == 0:
+        raise ValueError(f"A number must not be divided by 0, got {text!r}.")
+    return float(over) / float(under)
 
 
 def cure(action: argparse.Action, given: str) -> str:
@@ -31,6 +51,8 @@ def cure(action: argparse.Action, given: str) -> str:
             return f"Did you mean {meant}? Records call it {given}."
         near = nearest(given, known)
         return f"Did you mean {near}?" if near else ""
+    if action.type is float:
+        return "Write a number, such as 0.25 or 8/255."
     return _whole(given) if action.type is int else ""
 
 

@@ -68,14 +68,14 @@ def test_what_the_run_does_not_name_is_asked_for(place, capsys):
         unnamed = json.loads(json.dumps(settings))
         known = unnamed[key].pop("id")
         file.write_text(json.dumps(unnamed))
-        assert attack(place) == 1
+        assert attack(place) == 2
         assert f"run does not name its {key}. Pass --{key}." in capsys.readouterr().err
         assert attack(place, f"--{key}", known) == 0
         capsys.readouterr()
 
 
 def test_mistakes_are_explained(place, capsys):
-    assert command("attack", place / "nowhere") == 1
+    assert command("attack", place / "nowhere") == 2
     assert "nowhere does not exist" in capsys.readouterr().err
     assert certify(place) == 0
     capsys.readouterr()
@@ -86,21 +86,21 @@ def test_mistakes_are_explained(place, capsys):
         (("--max-images", "0"), "--max-images must be at least 1"),
         (("--model", place / "nowhere"), "nowhere"),
     ):
-        assert attack(place, *options) == 1
+        assert attack(place, *options) == 2
         error = capsys.readouterr().err
         assert words in error and "Traceback" not in error
     smoothed("vit", seed=1).save_pretrained(place / "other")
-    assert attack(place, "--model", place / "other") == 1
+    assert attack(place, "--model", place / "other") == 2
     assert "another network: weights_sha256 differ" in capsys.readouterr().err
     parquet_folder(place / "others", count=6, seed=1)
-    assert attack(place, "--dataset", place / "others") == 1
+    assert attack(place, "--dataset", place / "others") == 2
     assert "does not hold the images" in capsys.readouterr().err
 
 
 def test_a_label_aware_run_is_refused_on_the_command_line(place, capsys):
     aware = commands.certify(place / "model", place / "images", place / "run", "--label-aware", n0=None)
     assert aware == 0
-    assert attack(place) == 1
+    assert attack(place) == 2
     assert "was measured label-aware" in capsys.readouterr().err
 
 
@@ -108,7 +108,7 @@ def test_a_smaller_data_set_is_explained(place, capsys):
     assert certify(place) == 0
     parquet_folder(place / "few", count=2)
     try:
-        assert attack(place, "--dataset", place / "few") == 1
+        assert attack(place, "--dataset", place / "few") == 2
     except IndexError:
         pytest.fail("a traceback")
 

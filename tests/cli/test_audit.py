@@ -63,7 +63,7 @@ BAD = {
 
 @pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
 def test_bad_input_is_explained(capsys, words, message):
-    assert main(["audit", *words]) == 1
+    assert main(["audit", *words]) == 2
     said = capsys.readouterr().err
     assert said.startswith("hf-smoothing audit: ") and re.search(message, said), said
 

@@ -128,7 +128,7 @@ def test_a_run_is_not_continued_with_other_settings(change, words, model, images
     before = (tmp_path / "run" / "certificates-0.jsonl").read_text()
     capsys.readouterr()
     options = change.pop("options", [])
-    assert certify(model, images, tmp_path / "run", *options, **change) == 1
+    assert certify(model, images, tmp_path / "run", *options, **change) == 2
     error = capsys.readouterr().err
     assert words in error and "Use the same settings, or another output folder" in error
     assert "Traceback" not in error
@@ -138,11 +138,11 @@ def test_a_run_is_not_continued_with_other_settings(change, words, model, images
 def test_other_weights_or_images_are_other_settings(model, images, tmp_path, capsys):
     certify(model, images, tmp_path / "run")
     smoothed("vit", seed=1).save_pretrained(model)
-    assert certify(model, images, tmp_path / "run") == 1
+    assert certify(model, images, tmp_path / "run") == 2
     assert "model.weights_sha256 was" in capsys.readouterr().err
     smoothed("vit").save_pretrained(model)
     parquet_folder(images, count=6, seed=1)
-    assert certify(model, images, tmp_path / "run") == 1
+    assert certify(model, images, tmp_path / "run") == 2
     assert "dataset.sha256 was" in capsys.readouterr().err
 
 
@@ -179,7 +179,7 @@ def test_unlabelled_images_are_certified_without_a_table(model, tmp_path, capsys
     out = capsys.readouterr().out
     assert "3 images in " in out and "|" not in out
     assert {row["label"] for row in results(read_run(tmp_path / "run")).values()} == {None}
-    assert main(["report", str(tmp_path / "run"), "--output-dir", str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path / "run"), "--output-dir", str(tmp_path)]) == 2
     assert "has no label" in capsys.readouterr().err
 
 
@@ -215,7 +215,7 @@ def test_the_certified_resolution_is_said_before_the_first_draw(images, tmp_path
         raise ValueError("this is where draws would begin")
 
     monkeypatch.setattr("hf_smoothing.certification.certify_dataset", no_draws)
-    assert certify(tmp_path / "plain", images, tmp_path / "run") == 1
+    assert certify(tmp_path / "plain", images, tmp_path / "run") == 2
     said = capsys.readouterr().out
     assert (
         "Certified resolution: 3 x 32 x 32 " in said and "the shortest edge is 40, then the centre is cut out" in said

@@ -105,7 +105,7 @@ def test_spending_counts_what_is_certified_exactly_at_a_target(place, tmp_path, 
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_options_that_do_not_belong_together(options, words, place, tmp_path, capsys):
-    assert certify(place, tmp_path / "run", *options) == 1
+    assert certify(place, tmp_path / "run", *options) == 2
     error = capsys.readouterr().err
     assert all(word in error for word in words) and "Traceback" not in error, error
     assert not (tmp_path / "run").exists()
@@ -114,7 +114,7 @@ def test_options_that_do_not_belong_together(options, words, place, tmp_path, ca
 @pytest.mark.parametrize("radius", ["0.5", "0.6"])
 @pytest.mark.parametrize("spending", [[], ["--spending"]])
 def test_a_radius_above_the_ceiling_names_an_n_that_is_enough(place, tmp_path, capsys, radius, spending):
-    assert certify(place, tmp_path / "run", "--targets", "0", radius, *spending, "--max-images", "1") == 1
+    assert certify(place, tmp_path / "run", "--targets", "0", radius, *spending, "--max-images", "1") == 2
     error = capsys.readouterr().err
     assert f"Target radius {radius} is out of reach: 60 draws" in error
     named = int(re.search(r"Use n = ([\d,]+) or more", error).group(1).replace(",", ""))
@@ -221,7 +221,7 @@ def test_a_run_is_not_continued_otherwise(place, tmp_path, capsys, first, second
     assert certify(place, tmp_path / "run", *first) == 0
     before = (tmp_path / "run" / "certificates-0.jsonl").read_bytes()
     capsys.readouterr()
-    assert certify(place, tmp_path / "run", *second) == 1
+    assert certify(place, tmp_path / "run", *second) == 2
     error = capsys.readouterr().err
     assert words in error and "Use the same settings, or another output folder" in error, error
     assert (tmp_path / "run" / "certificates-0.jsonl").read_bytes() == before
@@ -263,7 +263,7 @@ def test_label_aware_without_labels_is_explained(place, tmp_path, capsys):
     source = datasets.load_dataset(str(place / "images"), split="test").remove_columns("label")
     source.to_parquet(folder / "test.parquet")
     words = ["certify", place / "model", folder, "--sigma", "0.25", "--n", "60", "--label-aware", "--device", "cpu"]
-    assert main([str(word) for word in [*words, "--output-dir", tmp_path / "run"]]) == 1
+    assert main([str(word) for word in [*words, "--output-dir", tmp_path / "run"]]) == 2
     error = capsys.readouterr().err
     assert "Label-aware evaluation needs the true class of every image" in error and "Use a labelled split" in error
 

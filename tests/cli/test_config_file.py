@@ -47,6 +47,17 @@ def test_json_gives_the_same_as_yaml(tmp_path):
     assert (args.alpha, args.targets, str(args.output_dir)) == (1e-4, [0.25], "out")
 
 
+def test_pixel_values_may_be_fractions_everywhere(tmp_path):
+    file = written(tmp_path, BASE + "method: interval\nlargest: 8.8/255\ntargets: [1/4, 0.5]\n")
+    of_file = parsed("certify", "--config", file)
+    of_words = parsed("certify", "m", "d", "--sigma", "1/4", "--largest", "8.8/255", "--targets", "1/4", "1/2", "--output-dir", "o")  # fmt: skip
+    for args in (of_file, of_words):
+        assert (args.sigma, args.largest, args.targets) == (0.25, 8.8 / 255, [0.25, 0.5])
+    assert parsed("export", "run", "--radius", "2/255").radius == 2 / 255
+    *_, args = example("--backbone", "b", "--dataset", "d", "--output-dir", tmp_path, "--use_cpu", "true", "--learning_rate", "1/8")  # fmt: skip
+    assert args.learning_rate == 0.125
+
+
 def test_flags_win(tmp_path):
     file = written(tmp_path, BASE + "targets: [0.25, 0.5]\nstreaming: true\nlabel-aware: true\n")
     for words in (["--sigma", "0.5", "--config", file], ["--config", file, "--sigma", "0.5"]):
@@ -98,6 +109,7 @@ def test_every_option_of_every_verb_can_stand_in_a_file():
         ("n:", "`n` must be a whole number, got nothing. Leave the line out"),
         ("n: true", "`n` must be a whole number, got true"),
         ("alpha: low", '`alpha` must be a number, got "low"'),
+        ("largest: 8/x", '`largest` must be a number, got "8/x". Write a number, such as 0.25 or 8/255.'),
         ("targets: [0.25, far]", '`targets` must be a number, got "far"'),
         ("targets: []", "`targets` must be a list with at least one entry"),
         ("mode: quick", '`mode` must be one of targets, curve, fixed, got "quick"'),

@@ -57,11 +57,11 @@ def test_the_class_map_is_said_and_recorded(tmp_path, capsys):
 def test_a_label_map_by_hand(tmp_path, capsys):
     images = class_folders(tmp_path / "images", {"kranich": 1, "tench": 2})
     made = model(tmp_path / "model", ["crane", "crane", "tench"])
-    assert certify(made, images, tmp_path / "run") == 1
+    assert certify(made, images, tmp_path / "run") == 2
     assert "['kranich'] are not among" in (error := capsys.readouterr().err)
     assert "Pass --label-map FILE" in error and "--labels by-number" in error and "label_map" not in error
     (tmp_path / "map.json").write_text(json.dumps({"tench": 2}))
-    assert certify(made, images, tmp_path / "run", "--label-map", tmp_path / "map.json") == 1
+    assert certify(made, images, tmp_path / "run", "--label-map", tmp_path / "map.json") == 2
     assert "--label-map does not map ['kranich']" in capsys.readouterr().err
     (tmp_path / "map.json").write_text(json.dumps({"kranich": 1}))
     assert certify(made, images, tmp_path / "run", "--label-map", tmp_path / "map.json") == 0
@@ -85,7 +85,7 @@ def test_a_label_map_that_is_none(content, message, tmp_path, capsys):
     images = class_folders(tmp_path / "images", {"cat": 1})
     if content is not None:
         (tmp_path / "map.json").write_text(content)
-    assert certify(model(tmp_path / "model"), images, tmp_path / "run", "--label-map", tmp_path / "map.json") == 1
+    assert certify(model(tmp_path / "model"), images, tmp_path / "run", "--label-map", tmp_path / "map.json") == 2
     assert f"The label map {tmp_path / 'map.json'} {message}" in capsys.readouterr().err
 
 
@@ -94,7 +94,7 @@ def test_folders_of_numbers_in_text_order(tmp_path, capsys, monkeypatch):
     made = model(tmp_path / "model", [f"LABEL_{k}" for k in range(12)])
     with monkeypatch.context() as patched:
         draws_nothing(patched)
-        assert certify(made, images, tmp_path / "run") == 1
+        assert certify(made, images, tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert (
         "class 2 of the data set is called '10'" in error
@@ -122,7 +122,7 @@ def test_images_are_spread_over_sorted_classes(tmp_path, capsys):
     assert certify(made, images, tmp_path / "stream", "--max-images", "3", "--streaming") == 0
     assert sorted(read_run(tmp_path / "stream").rows) == [0, 1, 2]
     assert f"Data: the first 3 images of {images} test, a stream" in capsys.readouterr().out
-    assert certify(made, images, tmp_path / "none", "--streaming", "--stride", "2") == 1
+    assert certify(made, images, tmp_path / "none", "--streaming", "--stride", "2") == 2
     assert "--stride needs --max-images" in capsys.readouterr().err
 
 
@@ -153,7 +153,7 @@ def test_an_unlabelled_split_is_certified_and_said(tmp_path, capsys):
     made = model(tmp_path / "model")
     assert certify(made, tmp_path / "images", tmp_path / "run") == 0
     assert "'label' is -1 for all, which marks unlabelled splits" in capsys.readouterr().out
-    assert certify(made, tmp_path / "images", tmp_path / "aware", "--label-aware", "--spending") == 1
+    assert certify(made, tmp_path / "images", tmp_path / "aware", "--label-aware", "--spending") == 2
     assert not (tmp_path / "aware").exists()
 
 
@@ -165,7 +165,7 @@ def test_a_wrong_label_is_found_before_an_image_is_read(tmp_path, capsys, monkey
     )
     rows.to_parquet(folder / "test-00000-of-00001.parquet")
     monkeypatch.setattr("hf_smoothing.data.image_reading.ImageReader.image", None)
-    assert certify(model(tmp_path / "model"), folder, tmp_path / "run") == 1
+    assert certify(model(tmp_path / "model"), folder, tmp_path / "run") == 2
     assert "Label of image 4 must be a class in [0, 3), got 9" in capsys.readouterr().err
 
 
@@ -185,20 +185,20 @@ def test_configurations(tmp_path, capsys):
         parquet_folder(folder / name, count=3, seed=seed)
     (folder / "README.md").write_text(CARD)
     made = model(tmp_path / "model")
-    assert certify(made, folder, tmp_path / "run") == 1
+    assert certify(made, folder, tmp_path / "run") == 2
     assert (
         f"{folder} has several configurations; choose one of ['first', 'second']: --dataset-config first."
         in capsys.readouterr().err
     )
-    assert certify(made, folder, tmp_path / "run", "--dataset-config", "third") == 1
+    assert certify(made, folder, tmp_path / "run", "--dataset-config", "third") == 2
     assert "has no configuration 'third'; choose one of ['first', 'second']" in capsys.readouterr().err
     assert certify(made, folder, tmp_path / "run", "--dataset-config", "second") == 0
     assert f"3 images of {folder} (second) test" in capsys.readouterr().out
     run = read_run(tmp_path / "run")
     assert run.settings["dataset"]["config"] == "second"
-    assert certify(made, folder, tmp_path / "run", "--dataset-config", "first") == 1
+    assert certify(made, folder, tmp_path / "run", "--dataset-config", "first") == 2
     assert "dataset.config was 'second', is 'first'" in capsys.readouterr().err
-    assert certify(made, folder, tmp_path / "split", "--dataset-config", "first", "--split", "train") == 1
+    assert certify(made, folder, tmp_path / "split", "--dataset-config", "first", "--split", "train") == 2
     assert "has no split 'train'; it has ['test']. Pass --split" in capsys.readouterr().err
     main(["attack", str(tmp_path / "run"), "--steps", "1", "--n", "30", "--device", "cpu"])  # knows the configuration
     assert "configurations" not in capsys.readouterr().err
@@ -209,7 +209,7 @@ def test_unreadable_images(streaming, tmp_path, capsys):
     images = class_folders(tmp_path / "images", dict.fromkeys(NAMES, 2))
     (images / "test" / "dog" / "000.png").write_text("<html>")
     made, options = model(tmp_path / "model"), ["--streaming"] * streaming
-    assert certify(made, images, tmp_path / "run", *options) == 1
+    assert certify(made, images, tmp_path / "run", *options) == 2
     error = capsys.readouterr().err
     assert (
         "Image 2 (" in error
@@ -226,7 +226,7 @@ def test_unreadable_images(streaming, tmp_path, capsys):
 def test_a_run_inside_the_data_is_refused(tmp_path, capsys):
     images = class_folders(tmp_path / "images", {"cat": 1})
     for place in (images / "run", images, tmp_path / "x" / ".." / "images" / "run"):
-        assert certify(model(tmp_path / "model"), images, place) == 1
+        assert certify(model(tmp_path / "model"), images, place) == 2
         assert "lies in the folder of the data set" in capsys.readouterr().err
     assert not (images / "run").exists()
 
@@ -234,7 +234,7 @@ def test_a_run_inside_the_data_is_refused(tmp_path, capsys):
 def test_an_output_folder_without_a_way_is_found_before_anything_is_loaded(tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr("hf_smoothing.models.loading.load_classifier", None)
-    assert certify(tmp_path / "model", tmp_path / "images", tmp_path / "file" / "run") == 1
+    assert certify(tmp_path / "model", tmp_path / "images", tmp_path / "file" / "run") == 2
     assert "cannot be written" in capsys.readouterr().err
 
 
@@ -272,7 +272,7 @@ def test_robustness_transfer_takes_the_same_options(tmp_path, capsys):
         tmp_path / "out",
     ]
     words = [str(word) for word in words]
-    assert main(words) == 1
+    assert main(words) == 2
     assert "Image 12 (" in capsys.readouterr().err
     assert main([*words, "--skip-unreadable"]) == 0
     assert "1 'dogs' -> 1 'dog', by hand" in capsys.readouterr().out

@@ -47,7 +47,7 @@ def test_what_the_demo_keeps_quiet_speaks_afterwards(tmp_path):
 
 
 def test_no_epochs_are_refused(tmp_path, capsys):
-    assert main(["demo", "--epochs", "-1", "--output-dir", str(tmp_path / "demo")]) == 1
+    assert main(["demo", "--epochs", "-1", "--output-dir", str(tmp_path / "demo")]) == 2
     assert "--epochs must be above 0, got -1." in capsys.readouterr().err
 
 

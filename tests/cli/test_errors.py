@@ -1,4 +1,4 @@
-"""Whatever a person mistypes: exit status 1, an explanation on stderr, no traceback, nothing half-written."""
+"""Whatever a person mistypes: exit status 2, an explanation on stderr, no traceback, nothing half-written."""
 
 import pytest
 import torch
@@ -89,7 +89,7 @@ def certify(place, tmp_path, model="model", images="images", output=None, **opti
     ids=lambda value: "-".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
 def test_mistakes_are_explained(wrong, words, place, tmp_path, capsys):
-    assert certify(place, tmp_path, **wrong) == 1
+    assert certify(place, tmp_path, **wrong) == 2
     error = capsys.readouterr().err
     message = error[error.index("hf-smoothing certify: ") :]
     assert all(word in message for word in words), message
@@ -99,13 +99,13 @@ def test_mistakes_are_explained(wrong, words, place, tmp_path, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_explained(place, tmp_path, capsys):
-    assert certify(place, tmp_path, device="cuda") == 1
+    assert certify(place, tmp_path, device="cuda") == 2
     assert "hf-smoothing certify: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("output", ["file", "file/below", "file/far/below"])
 def test_an_output_folder_that_cannot_be_written_is_explained(output, place, tmp_path, capsys):
-    assert certify(place, tmp_path, output=place / output) == 1
+    assert certify(place, tmp_path, output=place / output) == 2
     error = capsys.readouterr().err
     assert f"The output folder {place / output} cannot be written" in error and "Choose another one" in error
     assert "Traceback" not in error
@@ -115,14 +115,14 @@ def test_an_output_folder_that_cannot_be_written_is_explained(output, place, tmp
 def test_a_folder_with_rows_but_no_run_is_not_used(place, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "certificates-0.jsonl").write_text('{"index": 0}\n')
-    assert certify(place, tmp_path) == 1
+    assert certify(place, tmp_path) == 2
     assert "it is not a run folder" in capsys.readouterr().err
 
 
 def test_a_corrupt_run_is_not_continued(place, tmp_path, capsys):
     assert certify(place, tmp_path) == 0
     (tmp_path / "run" / "run.json").write_text("{")
-    assert certify(place, tmp_path) == 1
+    assert certify(place, tmp_path) == 2
     assert "run.json is corrupt" in capsys.readouterr().err
 
 
@@ -188,7 +188,7 @@ def test_ctrl_c_in_the_middle_keeps_what_is_done(place, tmp_path, capsys, monkey
 
 def test_label_aware_evaluation_selects_no_class(place, tmp_path, capsys):
     words = ["certify", place / "model", place / "images", "--sigma", "0.25", "--output-dir", tmp_path / "run"]
-    assert main([*map(str, words), "--device", "cpu", "--n", "20", "--n0", "5", "--label-aware"]) == 1
+    assert main([*map(str, words), "--device", "cpu", "--n", "20", "--n0", "5", "--label-aware"]) == 2
     assert "has no selection draws, got n0 = 5. Leave n0 out" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -206,7 +206,7 @@ def test_label_aware_evaluation_selects_no_class(place, tmp_path, capsys):
     ],
 )
 def test_report_of_something_else_is_explained(words, message, place, tmp_path, capsys):
-    assert main(["report", *(str(place / word) for word in words), "--output-dir", str(tmp_path)]) == 1
+    assert main(["report", *(str(place / word) for word in words), "--output-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("hf-smoothing report: ") and message in error
     assert not (tmp_path / "report.md").exists()
@@ -215,7 +215,7 @@ def test_report_of_something_else_is_explained(words, message, place, tmp_path, 
 def test_report_into_a_folder_that_cannot_be_written_is_explained(place, tmp_path, capsys):
     assert certify(place, tmp_path) == 0
     capsys.readouterr()
-    assert main(["report", str(tmp_path / "run"), "--output-dir", str(place / "file" / "below")]) == 1
+    assert main(["report", str(tmp_path / "run"), "--output-dir", str(place / "file" / "below")]) == 2
     assert "hf-smoothing report: " in capsys.readouterr().err
 
 
@@ -227,6 +227,6 @@ def test_what_is_neither_here_nor_on_the_hub_is_named(kind, tmp_path, capsys):
     )
     status = main(["certify", model, dataset, "--sigma", "0.25", "--output-dir", str(tmp_path / "run")])
     message = capsys.readouterr().err
-    assert status == 1
+    assert status == 2
     assert f"No {kind} could be read from" in message
     assert "there is no folder" in message

@@ -35,7 +35,7 @@ def test_export_from_the_command_line(place, capsys):
     ]
     assert command("report", place / "run", "--output-dir", place / "out") == 0  # the folder is still a run
     capsys.readouterr()
-    assert command("export", place / "run") == 1
+    assert command("export", place / "run") == 2
     assert "export with files in it. Choose another one." in capsys.readouterr().err
 
 
@@ -51,7 +51,7 @@ def test_claims_are_chosen(place, tmp_path, capsys):
 
 def test_mistakes_are_explained(place, tmp_path, capsys, monkeypatch):
     def fails(*words):
-        assert command("export", *words) == 1
+        assert command("export", *words) == 2
         return capsys.readouterr().err
 
     assert "nowhere does not exist" in fails(place / "nowhere")

@@ -32,7 +32,7 @@ def words_of(verb, made, output):
 @pytest.mark.parametrize("verb", ["report", "certify", "robustness-transfer", "demo"])
 def test_without_permission_to_write(verb, made, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("hf_smoothing.records.writing.os.access", lambda *place: False)
-    assert command(*words_of(verb, made, tmp_path / "out")) == 1
+    assert command(*words_of(verb, made, tmp_path / "out")) == 2
     error = capsys.readouterr().err
     said = (
         f"The output folder {tmp_path / 'out'} cannot be written (Permission denied: {tmp_path}). Choose another one."
@@ -43,21 +43,21 @@ def test_without_permission_to_write(verb, made, tmp_path, monkeypatch, capsys):
 
 def test_attack_asks_before_it_works(made, monkeypatch, capsys):
     monkeypatch.setattr("hf_smoothing.records.writing.os.access", lambda *place: False)
-    assert command("attack", made / "run") == 1
+    assert command("attack", made / "run") == 2
     assert f"The output folder {made / 'run'} cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["report", "certify", "robustness-transfer", "demo"])
 def test_an_output_that_is_a_file(verb, made, tmp_path, capsys):
     (tmp_path / "file").write_text("kept")
-    assert command(*words_of(verb, made, tmp_path / "file")) == 1
+    assert command(*words_of(verb, made, tmp_path / "file")) == 2
     assert "cannot be written (Not a directory" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("verb", ["certify", "robustness-transfer", "demo"])
 def test_an_output_inside_the_data(verb, made, capsys):
-    assert command(*words_of(verb, made, made / "images" / "out")) == 1
+    assert command(*words_of(verb, made, made / "images" / "out")) == 2
     error = capsys.readouterr().err
     assert (
         "lies in the folder of the data set" in error
@@ -69,7 +69,7 @@ def test_an_output_inside_the_data(verb, made, capsys):
 @pytest.mark.parametrize("verb", ["certify", "robustness-transfer"])
 def test_an_output_among_the_weights(verb, made, capsys):
     before = sorted((made / "model").iterdir())
-    assert command(*words_of(verb, made, made / "model")) == 1
+    assert command(*words_of(verb, made, made / "model")) == 2
     assert f"is that of the model {made / 'model'}: files would lie among its weights" in capsys.readouterr().err
     assert sorted((made / "model").iterdir()) == before
     check_places(made / "model" / "run", None, str(made / "model"), None, "some/hub-id")  # beside the weights
@@ -81,7 +81,7 @@ def test_a_full_disk_is_said(made, tmp_path, monkeypatch, capsys):
 
     with monkeypatch.context() as patched:
         patched.setattr("hf_smoothing.records.RunWriter.append", full)
-        assert certify(made / "model", made / "images", tmp_path / "run") == 1
+        assert certify(made / "model", made / "images", tmp_path / "run") == 2
     assert (
         "hf-smoothing certify: No space is left on the disk. Free some, then give the same command again."
         in capsys.readouterr().err
@@ -150,7 +150,12 @@ def test_the_options_are_listed_where_none_is_near(capsys):
         (["certify", "m", "d", "--mode", "curv"], "Did you mean curve?"),
         (["certify", "m", "d", "--n", "1e3"], "argument --n: invalid int value: '1e3'. Write 1000 or 1_000."),
         (["certify", "m", "d", "--n", "2.5"], "invalid int value: '2.5'. Write a whole number."),
-        (["certify", "m", "d", "--sigma", "wide"], "invalid float value: 'wide'.\n"),
+        (
+            ["certify", "m", "d", "--sigma", "wide"],
+            "invalid float value: 'wide'. Write a number, such as 0.25 or 8/255.",
+        ),
+        (["certify", "m", "d", "--largest", "8/0"], "invalid float value: '8/0'. Write a number,"),
+        (["export", "r", "--radius", "1/2/3"], "invalid float value: '1/2/3'. Write a number,"),
     ],
 )
 def test_a_mistyped_value_is_answered_with_what_was_meant(words, said, capsys):

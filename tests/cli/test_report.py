@@ -123,14 +123,14 @@ def test_unfinished_runs_say_so(tmp_path):
 def test_a_run_without_rows_is_explained(tmp_path, capsys):
     folder = run(tmp_path / "a")
     (folder / "certificates-0.jsonl").write_text("")
-    assert main(["report", str(folder), "--output-dir", str(tmp_path / "out")]) == 1
+    assert main(["report", str(folder), "--output-dir", str(tmp_path / "out")]) == 2
     assert "has no finished image yet" in capsys.readouterr().err
 
 
 def test_rows_that_lack_something_are_explained(tmp_path, capsys):
     folder = run(tmp_path / "a")
     (folder / "certificates-0.jsonl").write_text('{"index": 3, "label": 1, "prediction": 1}\n')
-    assert main(["report", str(folder), "--output-dir", str(tmp_path / "out")]) == 1
+    assert main(["report", str(folder), "--output-dir", str(tmp_path / "out")]) == 2
     assert "row of image 3 lacks radius" in capsys.readouterr().err
 
 
@@ -139,13 +139,13 @@ def test_names(tmp_path, capsys):
     assert main(["report", *folders, "--names", "first", "second", "--output-dir", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert [cells(text, line)["model"] for line in (0, 1)] == ["first", "second"]
-    assert main(["report", *folders, "--names", "only", "--output-dir", str(tmp_path)]) == 1
+    assert main(["report", *folders, "--names", "only", "--output-dir", str(tmp_path)]) == 2
     assert "one entry per run, got 1 for 2 runs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("radii", [["-0.5"], ["nan"]])
 def test_bad_radii_are_explained(radii, tmp_path, capsys):
-    assert main(["report", str(run(tmp_path / "a")), f"--thresholds={radii[0]}", "--output-dir", str(tmp_path)]) == 1
+    assert main(["report", str(run(tmp_path / "a")), f"--thresholds={radii[0]}", "--output-dir", str(tmp_path)]) == 2
     assert "--thresholds must be finite and >= 0" in capsys.readouterr().err
 
 
@@ -238,16 +238,16 @@ def test_the_table_of_a_curve_shows_every_fifth_radius(tmp_path):
 )
 def test_radii_of_a_table_in_grey_levels_are_refused(changes, radius, message, tmp_path, capsys):
     folder = run(tmp_path / "a", **changes)
-    assert main(["report", str(folder), "--thresholds", radius, "--output-dir", str(tmp_path)]) == 1
+    assert main(["report", str(folder), "--thresholds", radius, "--output-dir", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_an_impossible_row_never_becomes_a_figure(tmp_path, capsys):
     folder = run(tmp_path / "a", [(0, 0, 5.0)] * 4)
-    assert main(["report", str(folder), "--output-dir", str(tmp_path)]) == 1
+    assert main(["report", str(folder), "--output-dir", str(tmp_path)]) == 2
     assert "line 1: the row of image 0 is not one of this run: radius 5.0 is above 1.23" in capsys.readouterr().err
     more = run(tmp_path / "b", [(0, 0, 0.5)] * 32, num_images=12)
-    assert main(["report", str(more), "--output-dir", str(tmp_path)]) == 1
+    assert main(["report", str(more), "--output-dir", str(tmp_path)]) == 2
     assert "has 32 finished images, but its run.json says 12" in capsys.readouterr().err
 
 

@@ -66,36 +66,36 @@ def test_three_checkpoints_to_one_page_and_on_again(folder, capsys):
     again = {file: file.stat().st_mtime_ns for file in (folder / "out" / "records").iterdir()}
     assert again.keys() == times.keys()
     assert sum(again[file] != times[file] for file in times) == 1
-    assert transfer(folder, "--max-images", "20") == 1
+    assert transfer(folder, "--max-images", "20") == 2
     assert "holds the records of another analysis: images, data_sha256 differ" in capsys.readouterr().err
 
 
 def test_what_is_refused(folder, capsys, tmp_path):
     smoothed("resnet", 1, base=label_maps(("cat", "eel", "dog"))).save_pretrained(tmp_path / "other")
-    assert transfer(folder, standard=tmp_path / "other") == 1
+    assert transfer(folder, standard=tmp_path / "other") == 2
     told = capsys.readouterr().err
     assert "must have the same classes in the same order, got 3 and 3 classes; class 1 is" in told
     assert "set id2label where only the names differ" in told
     smoothed("resnet", 1, size=20).save_pretrained(tmp_path / "large")
-    assert transfer(folder, pretrained=tmp_path / "large") == 1
+    assert transfer(folder, pretrained=tmp_path / "large") == 2
     assert "must take images of one size, got {'pretrained': (20, 20)" in capsys.readouterr().err
-    assert transfer(folder, "--epsilons", "0", "2", "8") == 1
+    assert transfer(folder, "--epsilons", "0", "2", "8") == 2
     assert "look like steps of 0..255. Divide them by 255" in capsys.readouterr().err
-    assert transfer(folder, "--max-images", "7") == 1
+    assert transfer(folder, "--max-images", "7") == 2
     assert "--max-images must be at least 8" in capsys.readouterr().err
-    assert transfer(folder, "--attacks", "cw") == 1
+    assert transfer(folder, "--attacks", "cw") == 2
     assert "--attacks knows fgsm, bim" in capsys.readouterr().err
-    assert transfer(folder, "--layers", "nowhere") == 1
+    assert transfer(folder, "--layers", "nowhere") == 2
     assert "There is no module 'nowhere'" in capsys.readouterr().err
-    assert transfer(folder, "--layers", "") == 1
+    assert transfer(folder, "--layers", "") == 2
     assert "There is no module ''" in capsys.readouterr().err
-    assert transfer(folder, "--max-images", "12", "--layers", "base_network") == 1
+    assert transfer(folder, "--max-images", "12", "--layers", "base_network") == 2
     assert "A layer to compare must give a tensor" in capsys.readouterr().err
     spoilt = smoothed("resnet", 1)
     next(spoilt.parameters()).data.fill_(torch.nan)
     spoilt.save_pretrained(tmp_path / "nan")
-    assert transfer(folder, standard=tmp_path / "nan") == 1
+    assert transfer(folder, standard=tmp_path / "nan") == 2
     assert f"The weights of {tmp_path / 'nan'} must be finite" in capsys.readouterr().err
     (tmp_path / "nan" / "model.safetensors").write_bytes(b"no weights")
-    assert transfer(folder, standard=tmp_path / "nan") == 1
+    assert transfer(folder, standard=tmp_path / "nan") == 2
     assert f"The weights of {tmp_path / 'nan'} are damaged" in capsys.readouterr().err

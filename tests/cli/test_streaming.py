@@ -30,16 +30,16 @@ def test_streaming_from_the_command_line(place, capsys):
     assert results(run) == results(read_run(place / "list"))
     capsys.readouterr()
     assert certify(place, "stream", "--streaming", *choice) == 0
-    assert certify(place, "stream", "--streaming", "--max-images", "5", "--stride", "1") == 1
+    assert certify(place, "stream", "--streaming", "--max-images", "5", "--stride", "1") == 2
     assert "dataset.stride was 2, is 1" in capsys.readouterr().err
 
 
 def test_all_of_a_stream_from_the_command_line(place, capsys):
     assert certify(place, "run", "--streaming") == 0
     assert "12 images in " in capsys.readouterr().out
-    assert certify(place, "other", "--streaming", "--stride", "2") == 1
+    assert certify(place, "other", "--streaming", "--stride", "2") == 2
     assert "--stride needs --max-images" in capsys.readouterr().err
-    assert certify(place, "other", "--streaming", "--split", "train") == 1
+    assert certify(place, "other", "--streaming", "--split", "train") == 2
     assert "has no split 'train'; it has ['test']" in capsys.readouterr().err
-    assert certify(place, "other", "--streaming", "--max-images", "13") == 1
+    assert certify(place, "other", "--streaming", "--max-images", "13") == 2
     assert "The stream ended after 12 images, but image 12 was asked for" in capsys.readouterr().err

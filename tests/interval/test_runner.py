@@ -128,9 +128,9 @@ def test_the_command(tmp_path, capsys):
         "--output-dir",
         str(tmp_path / "run"),
     ]
-    assert main(command) == 1
+    assert main(command) == 2
     assert "--method interval needs --largest" in capsys.readouterr().err
-    assert main([*command, "--largest", "0.04", "--sigma", "0.5"]) == 1
+    assert main([*command, "--largest", "0.04", "--sigma", "0.5"]) == 2
     assert "leave --sigma out" in capsys.readouterr().err
     assert (
         main([*command, "--largest", "0.04", "--n", "17", "--alpha", "0.5", "--noise-kind", "grid", "--seed", "3"])
@@ -157,9 +157,9 @@ def test_the_command(tmp_path, capsys):
         == 1
     )
     assert "draws noise: leave --largest, --backward out" in capsys.readouterr().err
-    assert main([*command, "--largest", "0.04", "--steps", "5"]) == 1
+    assert main([*command, "--largest", "0.04", "--steps", "5"]) == 2
     assert "--steps is for --backward optimised, got --backward none" in capsys.readouterr().err
-    assert main([*command, "--largest", "0.04", "--label-aware"]) == 1
+    assert main([*command, "--largest", "0.04", "--label-aware"]) == 2
     assert "leave --label-aware out. Certified accuracy in less time: --only-right" in capsys.readouterr().err
     assert main([*command, "--largest", "0.04"]) == 0
     out = capsys.readouterr().out
@@ -167,5 +167,5 @@ def test_the_command(tmp_path, capsys):
     run = read_run(tmp_path / "run")
     assert run.rows
     assert json.loads((tmp_path / "run" / "run.json").read_text())["dataset"]["split"] == "test"
-    assert main([*command[:3], "--output-dir", str(tmp_path / "other")]) == 1
+    assert main([*command[:3], "--output-dir", str(tmp_path / "other")]) == 2
     assert "--method smoothing needs --sigma" in capsys.readouterr().err

@@ -154,7 +154,7 @@ def test_what_a_check_raises_is_its_outcome():
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta", ""])
 def test_an_unknown_device_is_refused(capsys, device):
-    assert main(["selftest", "--device", device]) == 1
+    assert main(["selftest", "--device", device]) == 2
     said = capsys.readouterr()
     assert not said.out
     assert re.match(
