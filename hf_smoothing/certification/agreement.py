@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hf_smoothing.certification.behaviour import answer_for_record
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
-from hf_smoothing.certification.identity import identity_differences
+from hf_smoothing.certification.identity import differences_from
 from hf_smoothing.certification.images import checked_items, left_out_facts
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
 from hf_smoothing.certification.rules import FixedRule, SequentialRule, rule_on
 from hf_smoothing.certification.settings import run_settings
 from hf_smoothing.certification.survey import Survey, survey
-from hf_smoothing.types import Classifier, Images
+from hf_smoothing.types import Images
 
 
 PROBE_DRAWS = 200_000
@@ -38,6 +39,7 @@ class Asked:
         seed: Seed of the noise generator.
         description: Further facts for `run.json`.
         ahead: How many images to read before the first draw, as in `survey`.
+        recorded_answer: What the classifier of a run that is there answered to the probe; None without one.
     """
 
     rule: FixedRule | SequentialRule
@@ -49,6 +51,7 @@ class Asked:
     seed: int
     description: Mapping[str, Any] | None
     ahead: int | None
+    recorded_answer: Sequence[float] | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
     """Read the first images, choose their noise and the batch size, and state the run; nothing is written.
 
     Raises:
-        ValueError, TypeError: As `survey` and `choose_noise`; on images without labels in a label-aware run.
+        ValueError, TypeError: As `survey`, `choose_noise` and `answer_for_record`; on images without labels in a label-aware run.
     """
     if asked.label_aware:  # found on the first image where it is there, before all are read
         _, first = next(checked_items(dataset, asked.chosen), (None, {"labels": 0}))
@@ -93,18 +96,21 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
     kind = choose_noise(asked.noise_kind, seen.off_grid)
     stream = _stream(kind, asked.seed, seen, classifier, asked.rule.sigma)
     rule = rule_on(asked.rule, stream, chosen=asked.own_targets)
+    answer = answer_for_record(classifier, seen.resolution, asked.recorded_answer, asked.execution)
     execution, speeds = _with_batch_size(classifier, seen, asked)
     logger.info("Certifying at %s (channels, height, width), %s noise, sigma %s.", seen.resolution, kind, rule.sigma)
     chosen = asked.chosen if seen.indices is None else seen.indices
     informative = {"images_per_second_by_batch_size": speeds} if speeds else {}
     settings = run_settings(
-        classifier, seen, chosen, rule, stream, execution, description=asked.description,
+        classifier, seen, chosen, rule, stream, execution, answer=answer, description=asked.description,
         informative=informative | left_out_facts(dataset, asked.chosen),
     )  # fmt: skip
     return Agreement(settings, seen, chosen, rule, kind, asked.seed, execution)
 
 
-def check_same(classifier: Classifier, stream: NoiseStream, settings: Mapping[str, Any]) -> None:
+def check_same(
+    classifier: ResolvedClassifier, stream: NoiseStream, settings: Mapping[str, Any], execution: Execution
+) -> None:
     """Refuse a rank with another network than the run names, or other noise; batch-norm statistics differ after distributed training.
 
     Raises:
@@ -115,7 +121,7 @@ def check_same(classifier: Classifier, stream: NoiseStream, settings: Mapping[st
         raise ValueError(
             f"All ranks of a run must draw their noise alike, but rank 0 is on {settings['noise_drawn_by']} and this one on {mine['noise_drawn_by']}."
         )
-    if differing := identity_differences(classifier, settings["model"]):
+    if differing := differences_from(classifier, settings["model"], stream.shape, execution):
         raise ValueError(
             f"The classifier of this rank is not that of rank 0: {differing} differ. After distributed training save the model "
             "on one rank and load it on all."

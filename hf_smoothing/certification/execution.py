@@ -100,7 +100,7 @@ def probe_batch_size(
     speeds: dict[int, float] = {}
     with execution.prepare(resolved) as classify:
         for size in (16, 32, 64, 128, 256) if device.type == "cpu" else (16, 64, 256, 512, 1024, 2048, 4096, 8192):
-            batch = torch.full((size, *shape), 0.5, device=device)
+            batch = torch.full((size, *shape), 0.5, dtype=torch.float32, device=device)
             try:
                 _forward(classify, batch, execution)  # a first pass sets up kernels and caches
                 count, began = 0, time.perf_counter()

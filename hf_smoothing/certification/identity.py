@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from hf_smoothing.certification.classifiers import module_of
+from hf_smoothing.certification.behaviour import answer_to_probe, same_answer
+from hf_smoothing.certification.classifiers import ResolvedClassifier, module_of, resolve_classifier
+from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.images import raw_bytes
-from hf_smoothing.records import Run, RunError
+from hf_smoothing.records import RUN_FILE, Run, RunError, read_settings
 from hf_smoothing.types import Classifier
 
 
@@ -31,10 +36,27 @@ def classifier_identity(classifier: Classifier) -> dict[str, Any]:
     return identity
 
 
-def identity_differences(classifier: Classifier, known: Mapping[str, Any]) -> str:
-    """In what a classifier is another than the one whose identity is known, such as "weights_sha256"; "" if in nothing."""
+def differences_from(
+    classifier: ResolvedClassifier,
+    known: Mapping[str, Any],
+    shape: tuple[int, ...],
+    execution: Execution,
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """In what a classifier is another than the one whose record is known, such as "weights_sha256"; "" if in nothing.
+
+    Args:
+        classifier: The classifier.
+        known: The part "model" of a run's settings.
+        shape, execution, dtype: As in `answer_to_probe`.
+    """
     identity = classifier_identity(classifier)
-    return ", ".join(key for key, value in identity.items() if known.get(key) != value)
+    differing = [key for key, value in identity.items() if known.get(key) != value]
+    answer = known.get("probe_logits")
+    if answer is not None and not differing:
+        now = answer_to_probe(classifier, shape, execution, dtype)
+        differing += [] if same_answer(classifier, execution, answer, now) else ["probe_logits"]
+    return ", ".join(differing)
 
 
 def check_network_of_run(classifier: Classifier, run: Run) -> None:
@@ -43,8 +65,26 @@ def check_network_of_run(classifier: Classifier, run: Run) -> None:
     Raises:
         RunError: The message names what differs.
     """
-    if differing := identity_differences(classifier, run.settings["model"]):
+    resolved, settings = resolve_classifier(classifier), run.settings
+    dtype, execution = torch.float32, Execution()
+    if settings.get("deterministic"):
+        dtype = next((weight.dtype for weight in resolved.module.parameters()), dtype) if resolved.module else dtype
+    else:
+        execution = Execution(settings["dtype"], settings["channels_last"])
+    if differing := differences_from(resolved, settings["model"], tuple(settings["resolution"]), execution, dtype):
         raise RunError(f"{run.path} holds the certificates of another network: {differing} differ from this one's.")
+
+
+def recorded_answer(output_dir: str | os.PathLike[str]) -> list[float] | None:
+    """What the classifier of a run folder answered to the probe; None where there is no run, or none that says so.
+
+    Raises:
+        RunError: If its run.json is corrupt or of another format.
+    """
+    if not (Path(output_dir) / RUN_FILE).exists():
+        return None
+    answer: list[float] | None = read_settings(Path(output_dir)).get("model", {}).get("probe_logits")
+    return answer
 
 
 def _lasting(config: Any) -> Any:
@@ -64,9 +104,22 @@ _LATER = ("lora",)
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """SHA-256 of a module's parameters and buffers: names, dtypes, shapes, values."""
+    """SHA-256 of a module's `state_dict`: names, dtypes, shapes, values. What is not in it shows in the answer to the probe."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(raw_bytes(tensor))
+    for name, value in sorted(module.state_dict().items()):
+        for part in _parts(value):
+            if isinstance(part, Tensor):
+                digest.update(f"{name} {part.dtype} {tuple(part.shape)}\n".encode())
+                digest.update(raw_bytes(part.dequantize() if part.is_quantized else part))
+            else:
+                digest.update(f"{name} {part!r}\n".encode())
     return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """A tensor, or those in the tuples that quantised modules keep."""
+    if isinstance(value, (tuple, list)):
+        for one in value:
+            yield from _parts(one)
+    else:
+        yield value

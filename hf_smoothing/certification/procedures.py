@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from hf_smoothing import statistics
+from hf_smoothing.certification.behaviour import answer_to_probe
 from hf_smoothing.certification.certificates import Certificate, Pending, Votes
 from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
 from hf_smoothing.certification.execution import Execution
@@ -149,6 +150,7 @@ def _question(
     resolved = resolve_classifier(classifier)
     pixels = to_unit_pixels(images)
     numbers = _check_indices(indices, len(pixels))
+    answer_to_probe(resolved, tuple(pixels.shape[1:]), execution)  # or refuse what is no function of one image
     pixels = pixels.to(resolved.device)
     kind = choose_noise(asked["noise_kind"], off_grid(pixels))
     stream = make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)

@@ -11,6 +11,7 @@ from hf_smoothing.certification.agreement import Agreement, Asked, agree, check_
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.completion import amend_informative, state_images
 from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.identity import recorded_answer
 from hf_smoothing.certification.images import check_selection, is_stream, left_out_facts
 from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.missing import MissingImages
@@ -91,12 +92,12 @@ def certify_dataset(
     state = process_state(cpu=resolved.device.type == "cpu")
     question = Asked(
         rule, asked["targets"] is not None, asked["label_aware"], asked["noise_kind"], execution, chosen, seed, description,
-        images_ahead(output_dir),
+        images_ahead(output_dir), recorded_answer(output_dir),
     )  # fmt: skip
     agreed = from_first_rank(state, agree(resolved, dataset, question) if state.is_main_process else None)
     stream = agreed.stream_of(resolved)
     if not state.is_main_process:
-        check_same(resolved, stream, agreed.settings)
+        check_same(resolved, stream, agreed.settings, execution)
     with open_writer(state, output_dir, agreed.settings, agreed.seen, dataset) as writer:
         before = read_run(output_dir)
         # Of images that are not all read yet, those that are recorded must be the same before any draw is made.

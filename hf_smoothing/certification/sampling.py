@@ -33,7 +33,9 @@ def noisy_batches(
         The tuple (float32 (b, channels, height, width), [(request number, first row, last row + 1), ...]).
     """
     total = sum(request.stop - request.start for request in requests)
-    buffer = torch.empty((min(copies_per_batch, max(total, 1)), *images.shape[1:]), device=images.device)
+    buffer = torch.empty(
+        (min(copies_per_batch, max(total, 1)), *images.shape[1:]), dtype=torch.float32, device=images.device
+    )
     filled, draws, pieces = 0, [], []
     for number, request in enumerate(requests):
         position = request.start
@@ -92,7 +94,7 @@ def count_votes(
         if execution.channels_last:
             batch = batch.contiguous(memory_format=torch.channels_last)
         with execution.autocast(images.device):
-            logits = _check_logits(classify(batch), len(batch), None if counts is None else counts.shape[1])[:rows]
+            logits = check_logits(classify(batch), len(batch), None if counts is None else counts.shape[1])[:rows]
         if counts is None or broken is None:
             counts = torch.zeros((len(requests), logits.shape[1]), dtype=torch.int64, device=logits.device)
             broken = torch.zeros(len(requests), dtype=torch.bool, device=logits.device)
@@ -113,7 +115,12 @@ def count_votes(
     return result
 
 
-def _check_logits(logits: object, batch: int, classes: int | None) -> Tensor:
+def check_logits(logits: object, batch: int, classes: int | None = None) -> Tensor:
+    """The answer to a batch of that many images, if it is logits of at least two classes, as many as before where that is known.
+
+    Raises:
+        TypeError, ValueError: The message says what came instead.
+    """
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"The classifier must return a tensor of logits (batch, num_labels), got {type(logits).__name__}. "

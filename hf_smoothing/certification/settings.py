@@ -26,6 +26,7 @@ def run_settings(
     stream: NoiseStream,
     execution: Execution,
     *,
+    answer: Sequence[float],
     description: Mapping[str, Any] | None = None,
     informative: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def run_settings(
         "resolution": list(seen.resolution),
         "seed": stream.seed,
         "num_images": None if chosen is None else len(chosen),
-        "model": classifier_identity(classifier),
+        "model": classifier_identity(classifier) | {"probe_logits": list(answer)},
         "dataset": seen.to_dict(),
         "versions": versions_of("hf_smoothing", "torch"),
         "informative": {

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.classifiers import classifier_device
-from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.behaviour import answer_for_record, answer_to_probe
+from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
+from hf_smoothing.certification.identity import classifier_identity, recorded_answer
 from hf_smoothing.certification.images import (
     check_selection,
     checked_items,
@@ -22,7 +23,7 @@ from hf_smoothing.certification.images import (
     left_out_facts,
 )
 from hf_smoothing.certification.labels import warn_other_classes
-from hf_smoothing.certification.ranks import open_writer, process_state
+from hf_smoothing.certification.ranks import from_first_rank, open_writer, process_state
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
 from hf_smoothing.certification.survey import Survey, survey
 from hf_smoothing.interval.certificates import (
@@ -107,7 +108,11 @@ def certify_dataset_linf(
         raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
     left_out = left_out_facts(dataset, chosen)
     chosen = seen.indices or chosen
-    settings = _settings(classifier, seen, chosen, rule, description, left_out)
+    resolved, dtype = resolve_classifier(classifier), run_dtype(classifier)
+    first = state.is_main_process
+    known = recorded_answer(output_dir) or answer_to_probe(resolved, seen.resolution, dtype=dtype) if first else None
+    answer = answer_for_record(resolved, seen.resolution, from_first_rank(state, known), dtype=dtype)
+    settings = _settings(classifier, seen, chosen, rule, description, left_out, answer)
     with open_writer(state, output_dir, settings, seen, dataset) as writer:
         done = read_run(output_dir).rows
         mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
@@ -155,6 +160,7 @@ def _settings(
     rule: dict[str, Any],
     description: Mapping[str, Any] | None,
     left_out: dict[str, Any],
+    answer: list[float],
 ) -> dict[str, Any]:
     settings = {
         "method": "interval-bounds",
@@ -165,7 +171,7 @@ def _settings(
         "device_kind": classifier_device(classifier).type,
         "resolution": list(seen.resolution),
         "num_images": len(chosen),
-        "model": classifier_identity(classifier),
+        "model": classifier_identity(classifier) | {"probe_logits": answer},
         "dataset": seen.to_dict(),
         "versions": versions_of("hf_smoothing", "torch"),
         "informative": {

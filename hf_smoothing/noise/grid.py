@@ -141,7 +141,7 @@ class GridStream:
         self._table = torch.from_numpy(table).to(self.device)
         self._thresholds = torch.from_numpy(thresholds).to(self.device)
         self._values = torch.from_numpy(values.astype(np.float32)).to(self.device)
-        self._steps = torch.tensor(float(STEPS), device=self.device)  # see grid_to_unit
+        self._steps = torch.tensor(float(STEPS), dtype=torch.float32, device=self.device)  # see grid_to_unit
         self._words = torch.arange(-(-self.pixels // 4), device=self.device)
 
     def draw(self, out: Tensor, image: int, start: int) -> None:

@@ -86,8 +86,8 @@ class NoiseMixture:
         """One sigma per image, 0 for clean ones: float32 (count,) on the generator's device."""
         device = generator.device
         # Both draws are always made, so that the stream does not depend on the values.
-        u = torch.rand(count, generator=generator, device=device)
-        keep = torch.rand(count, generator=generator, device=device) >= self.clean
+        u = torch.rand(count, generator=generator, device=device, dtype=torch.float32)
+        keep = torch.rand(count, generator=generator, device=device, dtype=torch.float32) >= self.clean
         if self.distribution == "list":
             levels = _levels(self.sigmas, device)
             sigma = levels[(u * len(self.sigmas)).long().clamp_(max=len(self.sigmas) - 1)]
@@ -176,4 +176,4 @@ def _number(value: Any) -> float:
 @functools.lru_cache(maxsize=32)
 def _levels(sigmas: tuple[float, ...], device: torch.device) -> Tensor:
     """Kept on the device: a copy at each step would make the host wait for it."""
-    return torch.tensor(sigmas, device=device)
+    return torch.tensor(sigmas, dtype=torch.float32, device=device)

@@ -21,8 +21,10 @@ FOLLOWS = {
     "dataset.selection_sha256": (*_CHOICE, "num_images"),
     "dataset.beginning_sha256": (*_CHOICE, "num_images", "resolution", "dataset.selection_sha256"),
     "rule.looks": ("rule.n", "rule.name"),
+    "model.probe_logits": ("model.weights_sha256", "model.config_sha256", "resolution", "dtype", "device_kind"),
 }
 """Settings -> those of which one that differs explains them."""
+ANSWER = "model.probe_logits"
 LONGEST = 60
 """Characters of a value that are shown."""
 
@@ -41,6 +43,8 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         # One is a stream, the other is not, which the choice of images does not say.
         for key in ("sha256", "stream_sha256", "selection_sha256"):
             del follows[f"dataset.{key}"]
+    if ANSWER in found:
+        found[ANSWER] = f"the network's answer to a fixed image ({ANSWER}){found[ANSWER].removeprefix(ANSWER)}"
     deciding = [key for key in found if not any(cause in found for cause in follows.get(key, ()))]
     return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from hf_smoothing.certification import certify_dataset
-from tests.support.classifiers import KINDS, random_dataset
+from tests.support.classifiers import KINDS, is_probe, random_dataset
 
 
 class Deadly:
@@ -19,6 +19,8 @@ class Deadly:
         self.left, self.classifier = batches, classifier
 
     def __call__(self, pixels):
+        if is_probe(pixels):
+            return self.classifier(pixels)
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         self.left -= 1

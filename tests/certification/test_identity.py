@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from hf_smoothing.certification import Draws, Execution, agreement, certify_dataset, count_votes, predict
+from hf_smoothing.certification.behaviour import answer_to_probe
+from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.noise_kinds import noise_facts
 from hf_smoothing.noise import GaussianStream, GridStream
@@ -47,26 +49,35 @@ def test_half_precision_weights_are_recorded(tmp_path):
     certify_dataset(
         lambda pixels: pixels.flatten(1)[:, :3], random_dataset(1), tmp_path / "callable", **RUN
     )  # has no weights
-    assert json.loads((tmp_path / "callable" / "run.json").read_text())["model"] == {"weights_sha256": None}
+    model = json.loads((tmp_path / "callable" / "run.json").read_text())["model"]
+    assert model["weights_sha256"] is None and len(model["probe_logits"]) == 3
     assert classifier_identity(Configured().to(torch.bfloat16))["weights_dtype"] == "bfloat16"
 
 
 def test_ranks_with_different_networks_are_refused():
+    def check(network, noise, known):
+        agreement.check_same(resolve_classifier(network.eval()), noise, known, Execution())
+
     stream = GaussianStream(0, (1, 4, 4), sigma=0.5)
-    rank_0 = {"model": classifier_identity(Configured()), **noise_facts(stream)}
-    agreement.check_same(Configured(), stream, rank_0)
+    answer = answer_to_probe(resolve_classifier(Configured().eval()), stream.shape)
+    rank_0 = {"model": classifier_identity(Configured()) | {"probe_logits": answer}, **noise_facts(stream)}
+    check(Configured(), stream, rank_0)
     other = Configured()
     with torch.no_grad():
         other.layers[1].bias += 1e-6
     with pytest.raises(ValueError, match="not that of rank 0: weights_sha256 differ"):
-        agreement.check_same(other, stream, rank_0)
+        check(other, stream, rank_0)
+    hooked = Configured()
+    hooked.layers.register_forward_pre_hook(lambda module, args: (2 * args[0],))
+    with pytest.raises(ValueError, match="not that of rank 0: probe_logits differ"):
+        check(hooked, stream, rank_0)
     elsewhere = {**rank_0, "noise_drawn_by": "a GPU"}
     with pytest.raises(ValueError, match="must draw their noise alike, but rank 0 is on a GPU and this one on CPU"):
-        agreement.check_same(Configured(), stream, elsewhere)
+        check(Configured(), stream, elsewhere)
     grid = GridStream(0, (1, 4, 4), sigma=0.5)  # one device draws it as another does
-    agreement.check_same(Configured(), grid, {**rank_0, **noise_facts(grid)})
+    check(Configured(), grid, {**rank_0, **noise_facts(grid)})
     with pytest.raises(ValueError, match="must draw their noise alike"):
-        agreement.check_same(Configured(), grid, rank_0)
+        check(Configured(), grid, rank_0)
 
 
 def test_uint8_images_are_not_counted_as_they_are():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_smoothing.certification.behaviour import probe_images
 from hf_smoothing.records import Run
 
 
@@ -83,15 +84,22 @@ def coin(pixels: Tensor) -> Tensor:
     return torch.stack([heads, 1 - heads], dim=1)
 
 
+def is_probe(pixels: Tensor) -> bool:
+    """Whether a batch holds the fixed image to which every classifier is asked for its answer before the first draw."""
+    image = probe_images(tuple(pixels.shape[1:]))[0].to(pixels)
+    return bool((pixels == image).flatten(1).all(1).any())
+
+
 class Watched:
-    """Passes pixels on, keeping copies of the batches it saw."""
+    """Passes pixels on, keeping copies of the batches it saw but for those of the probe."""
 
     def __init__(self, classifier: Classify) -> None:
         self.classifier = classifier
         self.batches: list[Tensor] = []
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        self.batches.append(pixels.clone())
+        if not is_probe(pixels):
+            self.batches.append(pixels.clone())
         return self.classifier(pixels)
 
     @property
@@ -100,12 +108,14 @@ class Watched:
 
 
 class Failing:
-    """Works for a number of batches, then raises."""
+    """Works for the probe and a number of batches, then raises."""
 
     def __init__(self, classifier: Classify, batches: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.classifier, self.left, self.error = classifier, batches, error
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        if is_probe(pixels):
+            return self.classifier(pixels)
         if self.left == 0:
             raise self.error
         self.left -= 1

@@ -1,0 +1,136 @@
+"""What a classifier answers to one fixed image: the same each time and whatever else is in the batch, or there is nothing to certify.
+
+A certificate is about a function of one image. Batch norm without running statistics, dropout behind a plain function and the like make
+the votes depend on what shares a batch; no look at modules finds them all, one forward pass does. The answer also tells two classifiers
+apart that have the same weights: other buffers, hooks, activations, adapters that are switched off, or no weights that could be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hf_smoothing.certification.classifiers import ResolvedClassifier
+from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.sampling import check_logits
+
+
+KEPT = 16
+"""Logits that are recorded."""
+
+SINGLE, HALF = (5e-3, 1e-5), (5e-2, 2e-2)
+"""How far two answers may lie apart, in shares of the range of the logits and of the largest: kernels round otherwise for another batch."""
+
+
+@torch.inference_mode()
+def answer_to_probe(
+    classifier: ResolvedClassifier,
+    shape: tuple[int, ...],
+    execution: Execution | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[float]:
+    """The first logits of a fixed image, for the record; checked to be a function of that image alone.
+
+    Args:
+        classifier: The classifier, on its device.
+        shape: Shape of an image, (channels, height, width).
+        execution: How the network is run.
+        dtype: Dtype of the pixels.
+
+    Raises:
+        ValueError: If they change from one pass to the next, or with the other images of the batch.
+        TypeError: If they are no logits.
+    """
+    execution = execution or Execution()
+    image, dark, bright = probe_images(shape).to(classifier.device, dtype)
+
+    def logits(*images: Tensor) -> Tensor:
+        with execution.autocast(classifier.device):
+            found = check_logits(classifier(torch.stack(images)), len(images))
+        # Minus infinity stands for a class that is ruled out; nan is refused where votes are counted.
+        return torch.nan_to_num(found.double(), nan=0.0, posinf=0.0, neginf=0.0)
+
+    beside_dark, again = logits(dark, image)[1], logits(dark, image)[1]
+    beside_bright = logits(image, bright)[0]
+    try:
+        alone = logits(image)[0]
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"The classifier must judge each image by itself, but one image alone gives {type(error).__name__}: {error} {_CURE}"
+        ) from error
+    half = _half(classifier, execution)
+    if answers_apart(beside_dark.tolist(), again.tolist(), half=half) > 1:
+        raise ValueError(
+            f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {_most(beside_dark - again):.3g} between two passes. "
+            "Call eval() on the network in it, and let it draw no random numbers."
+        )
+    for other in (beside_bright, alone):
+        if answers_apart(beside_dark.tolist(), other.tolist(), half=half) > 1:
+            raise ValueError(
+                "The classifier must judge each image by itself, but its logits for an image change by "
+                f"{_most(beside_dark - other):.3g} with the other images of the batch. {_CURE}"
+            )
+    return [float(f"{value:.6g}") for value in alone[:KEPT].tolist()]
+
+
+def same_answer(
+    classifier: ResolvedClassifier, execution: Execution, known: Sequence[float], now: Sequence[float]
+) -> bool:
+    """Whether two records of `answer_to_probe` are those of one classifier, up to rounding."""
+    return answers_apart(known, now, half=_half(classifier, execution)) <= 1
+
+
+def answer_for_record(
+    classifier: ResolvedClassifier,
+    shape: tuple[int, ...],
+    recorded: Sequence[float] | None,
+    execution: Execution | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[float]:
+    """As `answer_to_probe`; what is recorded already where that is the same up to rounding, so that records can be compared as they stand."""
+    now = answer_to_probe(classifier, shape, execution, dtype)
+    if recorded is not None and same_answer(classifier, execution or Execution(), recorded, now):
+        return list(recorded)
+    return now
+
+
+def answers_apart(first: Sequence[float], second: Sequence[float], *, half: bool) -> float:
+    """How far two answers lie apart, in units of what rounding may do: above 1 they are those of two functions.
+
+    >>> answers_apart([0.0, 1.0], [0.0, 1.001], half=False) < 1 < answers_apart([0.0, 1.0], [0.0, 1.1], half=False)
+    True
+    """
+    if len(first) != len(second):
+        return float("inf")
+    both = torch.tensor([first, second], dtype=torch.float64)
+    of_range, of_largest = HALF if half else SINGLE
+    allowed = of_range * float(both.max() - both.min()) + of_largest * float(both.abs().max())
+    apart = _most(both[0] - both[1])
+    return apart / allowed if apart else 0.0
+
+
+def probe_images(shape: tuple[int, ...]) -> Tensor:
+    """A noisy image, a dark and a bright one; the same on every machine."""
+    image, dark, bright = torch.rand((3, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    return torch.stack([image, 0.2 * dark, 0.8 + 0.2 * bright])
+
+
+def _half(classifier: ResolvedClassifier, execution: Execution) -> bool:
+    weights = () if classifier.module is None else classifier.module.parameters()
+    return execution.dtype != "float32" or any(
+        weight.dtype.is_floating_point and weight.dtype.itemsize < 4 for weight in weights
+    )
+
+
+def _most(difference: Tensor) -> float:
+    return float(difference.abs().max())
+
+
+_CURE = (
+    "Call eval() on the network in it; batch norm needs running statistics (track_running_stats=True), quantisation a scale that is "
+    "not taken from the batch."
+)

@@ -1,0 +1,214 @@
+"""What is certified is a function of one image, and a run belongs to one such function, whatever its modules look like."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hf_smoothing import SmoothedClassifier
+from hf_smoothing.attack_run import attack_run
+from hf_smoothing.certification import certify, certify_dataset, predict
+from hf_smoothing.certification.behaviour import answer_to_probe, answers_apart
+from hf_smoothing.certification.classifiers import resolve_classifier
+from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.interval import certify_dataset_linf
+from hf_smoothing.records import RunError, read_run
+from tests.support.classifiers import RUN, bytes_of, random_dataset, random_images, results
+from tests.support.tiny import plain
+
+
+SHAPE = (1, 4, 4)
+
+
+def network(*middle: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), *middle, nn.Linear(8, 3))
+
+
+class Own:
+    """A classifier of one's own around a network."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        self.inner = inner
+
+    def classify(self, pixels: Tensor) -> Tensor:
+        found: Tensor = self.inner(pixels)
+        return found
+
+
+class CallableOwn(Own):
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.classify(pixels)
+
+
+WRAPPED: dict[str, Callable[[nn.Module], Any]] = {
+    "a lambda": lambda inner: lambda pixels: inner(pixels),
+    "functools.partial": functools.partial,
+    "an object with classify": Own,
+    "the method of an object": lambda inner: Own(inner).classify,
+    "a callable object": CallableOwn,
+}
+IN_TRAIN_MODE = {"batch norm": nn.BatchNorm1d(8), "dropout": nn.Dropout(0.2)}
+NEIGHBOURS: dict[str, Any] = {
+    "batch norm without statistics": network(nn.BatchNorm1d(8, track_running_stats=False)).eval(),
+    "batch norm of images without statistics": nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(16, 3)
+    ).eval(),
+    "a mean over the batch": lambda pixels: (pixels - pixels.mean(0)).flatten(1)[:, :3],
+    "a scale of the batch": lambda pixels: pixels.flatten(1)[:, :3] / pixels.max(),
+    "the place in the batch": lambda pixels: pixels.flatten(1)[:, :3] * torch.arange(1.0, len(pixels) + 1)[:, None],
+    "random numbers": lambda pixels: pixels.flatten(1)[:, :3] + 0.1 * torch.randn(len(pixels), 3),
+}
+
+
+def refused(classifier: Any, said: str, folder: Any) -> None:
+    images = bytes_of(random_images(1, SHAPE))
+    for call in (certify, predict):
+        with pytest.raises(ValueError, match=said):
+            call(classifier, images, sigma=0.5, n=100)
+    with pytest.raises(ValueError, match=said):
+        certify_dataset(classifier, random_dataset(2), folder / "run", **RUN)
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("layer", IN_TRAIN_MODE.values(), ids=IN_TRAIN_MODE)
+def test_a_network_in_train_mode_is_refused_wherever_it_hides(layer, wrap, tmp_path):
+    inner = network(layer).train()
+    refused(
+        wrap(inner),
+        r"The classifier must (judge each image by itself|answer to an image alike).*Call eval\(\)",
+        tmp_path,
+    )
+    certify(wrap(inner.eval()), bytes_of(random_images(1, SHAPE)), sigma=0.5, n=100)
+
+
+@pytest.mark.parametrize("classifier", NEIGHBOURS.values(), ids=NEIGHBOURS)
+def test_what_depends_on_the_batch_or_the_moment_is_refused(classifier, tmp_path):
+    refused(classifier, "The classifier must (judge each image by itself|answer to an image alike)", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch asks to move to torchao
+def test_quantised_weights_have_an_identity():
+    known = set()
+    for shift in (0.0, 0.0, 0.5):
+        one = network(nn.ReLU()).eval()
+        one[1].weight.data[0, 0] += shift
+        quantised = torch.ao.quantization.quantize_dynamic(one, {nn.Linear}, dtype=torch.qint8)
+        known.add(classifier_identity(quantised)["weights_sha256"])
+    assert len(known) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_rounding_is_no_fault(dtype, weights):
+    model = SmoothedClassifier.from_base_pretrained(
+        plain().to(weights), sigma=0.5, size=16, image_mean=[0.5] * 3, image_std=[0.1] * 3
+    ).eval()
+    found = [
+        answer_to_probe(resolve_classifier(model), (3, 16, 16), Execution(dtype=dtype, channels_last=last))
+        for last in (False, True)
+    ]
+    assert answers_apart(*found, half=dtype == "bfloat16" or weights == torch.bfloat16) <= 1
+
+
+def test_a_class_that_is_ruled_out_is_no_fault():
+    def two_of_three(pixels):
+        ruled_out = pixels.new_full((len(pixels), 1), -torch.inf)
+        return torch.cat([pixels.flatten(1)[:, :2], ruled_out], 1)
+
+    assert answer_to_probe(resolve_classifier(two_of_three), SHAPE)[2] == 0
+    assert certify(two_of_three, bytes_of(random_images(1, SHAPE)), sigma=0.5, n=100)[0].prediction in (-1, 0, 1)
+
+
+# --- One run, one network ----------------------------------------------------------------------------------------------
+
+
+class Shifted(nn.Module):
+    """A network whose normalisation is in no parameter and in no buffer that is saved."""
+
+    def __init__(self, mean: float = 0.5, attribute: float = 0.0) -> None:
+        super().__init__()
+        self.inner, self.attribute = network(nn.ReLU()), attribute
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        found: Tensor = self.inner(pixels - self.mean - self.attribute)
+        return found
+
+
+def hooked() -> nn.Module:
+    one = Shifted()
+    one.inner.register_forward_pre_hook(lambda module, args: (args[0] + 0.5,))
+    return one
+
+
+def activated() -> nn.Module:
+    one = Shifted()
+    one.inner[2] = nn.Tanh()
+    return one
+
+
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "a buffer that is not saved": lambda: Shifted(mean=0.25),
+    "an attribute": lambda: Shifted(attribute=0.25),
+    "a hook": hooked,
+    "an activation": activated,
+}
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["module", "lambda"])
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_a_run_goes_on_with_its_own_network_alone(other, hidden, tmp_path):
+    first, second = (WRAPPED["a lambda"](one) if hidden else one for one in (Shifted().eval(), other().eval()))
+    before = certify_dataset(first, random_dataset(3), tmp_path, **RUN)
+    if not hidden:
+        with pytest.raises(RunError, match="another network: probe_logits differ"):
+            attack_run(second, random_dataset(3), before, steps=1)
+    with pytest.raises(RunError, match=r"the network's answer to a fixed image \(model.probe_logits\) was \["):
+        certify_dataset(second, random_dataset(3), tmp_path, **RUN)
+    assert results(certify_dataset(first, random_dataset(3), tmp_path, **RUN)) == results(before)
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_so_does_a_deterministic_run(other, tmp_path):
+    dataset = random_dataset(3)
+    certify_dataset_linf(Shifted().eval(), dataset, tmp_path, largest=0.1, progress=False)
+    with pytest.raises(RunError, match=r"\(model.probe_logits\) was \["):
+        certify_dataset_linf(other().eval(), dataset, tmp_path, largest=0.1, progress=False)
+    certify_dataset_linf(Shifted().eval(), dataset, tmp_path, largest=0.1, progress=False)
+
+
+def test_another_rounding_of_the_answer_is_the_same_network(tmp_path):
+    certify_dataset(Shifted().eval(), random_dataset(2), tmp_path, **RUN)
+    settings = json.loads((tmp_path / "run.json").read_text())
+    settings["model"]["probe_logits"] = [1.0001 * value for value in settings["model"]["probe_logits"]]
+    (tmp_path / "run.json").write_text(json.dumps(settings))
+    certify_dataset(Shifted().eval(), random_dataset(2), tmp_path, **RUN)
+    assert read_run(tmp_path).settings["model"] == settings["model"]
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("noise", ["grid", "gaussian"])
+def test_rows_do_not_depend_on_the_default_dtype(default, noise, tmp_path):
+    seen = set()
+
+    def classifier(pixels):
+        seen.add(pixels.dtype)
+        return pixels.flatten(1)[:, :3]
+
+    images = random_dataset(2)
+    expected = certify_dataset(classifier, images, tmp_path / "a", **RUN, noise_kind=noise)
+    torch.set_default_dtype(default)
+    try:
+        found = certify_dataset(classifier, images, tmp_path / "b", **RUN, noise_kind=noise)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert results(found) == results(expected) and seen == {torch.float32}
