@@ -16,6 +16,7 @@ from transformers.utils import is_torchvision_available
 
 from hf_smoothing.data.eight_bit import eight_bit_image
 from hf_smoothing.data.framing import Framing, framing_of_settings
+from hf_smoothing.data.image_source import image_of_source
 from hf_smoothing.noise import NoiseMixture, process_generator
 from hf_smoothing.pixels import RANGE_TOLERANCE
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -64,6 +65,12 @@ class _NoiseMixin:
         """How an image becomes the pixels to which noise is added."""
         return framing_of_settings(self)
 
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """As the backend, but a path, URL or base64 in the mode of its file, for `process_image` to convert."""
+        if isinstance(image_url_or_urls, str):
+            return image_of_source(image_url_or_urls)
+        return super().fetch_images(image_url_or_urls)  # type: ignore[misc]  # the other base is an image backend
+
     def process_image(self, image: Any, *args: Any, num_channels: int | None = None, **kwargs: Any) -> Any:
         """As the backend, but turned as its EXIF orientation says, in grey where that is asked for, and with 8 bits per channel."""
         if isinstance(image, Image):
@@ -84,6 +91,10 @@ class _NoiseMixin:
         num_channels: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
+        # Without rescaling, normalisation and noise, pixels are only resized, in whatever unit they have.
+        if do_rescale or do_normalize:
+            for image in images:
+                _check_unit(image, kwargs["rescale_factor"] if do_rescale else None)
         plain = super()._preprocess(  # type: ignore[misc]  # the other base is an image backend
             images, do_rescale=do_rescale, do_normalize=False, image_mean=image_mean, image_std=image_std,
             return_tensors=None, **kwargs,
@@ -126,6 +137,44 @@ class _NoiseMixin:
         return pixels
 
 
+def _check_unit(image: Any, factor: float | None) -> None:
+    """Refuse an array that is not in the unit which the settings say: 0..255 where it is rescaled by a factor of 1/255, [0, 1] where it is not.
+
+    Raises:
+        ValueError: If it lies outside, or is boolean, or holds floats that are plainly in [0, 1] already but would be rescaled, to black.
+    """
+    if 0 in image.shape or (factor is not None and image.dtype in (np.uint8, torch.uint8)):
+        return
+    values = image.to(torch.float32) if isinstance(image, Tensor) else image
+    low, high = float(values.min()), float(values.max())
+    top = 1.0 if factor is None else 1.0 / factor
+    shown = f"got {image.dtype} from {low:.3g} to {high:.3g}".replace("torch.", "")
+    if factor is None:
+        if not (low >= -RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE):  # written so that nan fails
+            raise ValueError(
+                f"With do_rescale=False images must be floats in [0, 1] pixel units, {shown}. Pass 0..255 images with do_rescale=True, and images "
+                "that are normalised already to the model itself."
+            )
+        return
+    if image.dtype in (np.bool_, torch.bool):
+        raise ValueError(
+            f"With do_rescale=True images must hold levels 0..{top:.6g}, got bool, which would be black. Pass (255 * image).astype('uint8')."
+        )
+    if not (low >= -RANGE_TOLERANCE * top and high <= (1.0 + RANGE_TOLERANCE) * top):
+        raise ValueError(
+            f"With do_rescale=True images must hold levels 0..{top:.6g}, {shown}. Pass uint8 images. Normalisation is done here, or inside the model, "
+            "and images of 16 bits are to be scaled to 0..255 first."
+        )
+    # Floats of 0..255 below 2 would be a picture of the darkest two levels, which comes as uint8 if at all; as [0, 1] it is any picture.
+    # All zero is black in either unit.
+    floating = image.is_floating_point() if isinstance(image, Tensor) else image.dtype.kind == "f"
+    if floating and 0.0 < high < 2.0 < top:
+        raise ValueError(
+            f"With do_rescale=True images must hold levels 0..{top:.6g}, {shown}. It looks like [0, 1] (ToTensor makes such), which would be divided "
+            f"by {top:.6g} once more, to black: pass do_rescale=False. If these are levels, pass them as uint8."
+        )
+
+
 class NoisyImageProcessorPil(_NoiseMixin, PilBackend):
     """Images to `pixel_values`, with noise when asked for; PIL backend, no torchvision needed.
 
@@ -144,8 +193,16 @@ class NoisyImageProcessorPil(_NoiseMixin, PilBackend):
         kwargs: Everything else that image processors of `transformers` take.
 
     Raises:
-        ValueError: On an invalid mixture, noise on images that are not in [0, 1] after rescaling, or mixed shapes.
+        ValueError: On an invalid mixture, mixed shapes, arrays outside 0..255 where they are rescaled or outside [0, 1] where they are not but are
+            to get noise or be normalised, and floats in [0, 1] that would be rescaled.
     """
+
+    def resize(self, image: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the backend, which takes floats that are all 0 or 1 for the levels 0 and 1 of 255, between which it has no shades."""
+        if image.dtype.kind == "f" and image.any() and np.isin(image, (0.0, 1.0)).all():
+            levels = super().resize((255 * image).astype(np.uint8), *args, **kwargs)
+            return (levels / 255.0).astype(image.dtype)
+        return super().resize(image, *args, **kwargs)
 
     def _as_backend(self, pixels: Tensor) -> np.ndarray[Any, Any]:
         return pixels.numpy()

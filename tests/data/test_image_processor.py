@@ -222,3 +222,89 @@ def test_each_backend_adds_noise_and_comes_back_from_disk(kind, tmp_path):
 def test_tensors_are_taken_as_well():
     values = tensor(NoisyImageProcessor(size=16, do_normalize=False), list(data(4).pixels))
     torch.testing.assert_close(values, data(4).pixels / 255)
+
+
+KINDS = pytest.mark.parametrize("kind", [NoisyImageProcessor, NoisyImageProcessorPil])
+NO_LEVELS = {
+    "unit": (pixels(1)[0] / 255, r"got float(32|64) from 0\S* to 1\. It looks like \[0, 1\].* do_rescale=False"),
+    "zeros and ones": ((pixels(1)[0] > 99).float(), r"It looks like \[0, 1\]"),
+    "dark": (pixels(1)[0] / 255 * 0.4, r"It looks like \[0, 1\]"),
+    "white": (torch.full((3, 16, 16), 1.0), r"It looks like \[0, 1\]"),
+    "to -1": (pixels(1)[0] / 127.5 - 1, r"got float(32|64) from -1\S* to 1\S* Pass uint8"),
+    "normalised": ((pixels(1)[0] / 255 - 0.45) / 0.22, r"from -2\S* to 2\.5\. Pass uint8"),
+    "16 bits": (pixels(1)[0].float() * 257, r"from \S+ to 6.*16 bits"),
+    "nan": (torch.full((3, 16, 16), torch.nan), "from nan to nan"),
+}
+
+
+@KINDS
+@pytest.mark.parametrize("image", NO_LEVELS)
+@pytest.mark.parametrize(
+    "form",
+    [lambda image: image, lambda image: image.numpy(), lambda image: image.double(), lambda image: image.permute(1, 2, 0)],
+    ids=["tensor", "array", "double", "channels last"],
+)  # fmt: skip
+def test_floats_that_are_no_levels_are_not_rescaled(kind, image, form):
+    given, message = NO_LEVELS[image]
+    with pytest.raises(ValueError, match=f"With do_rescale=True images must hold levels 0..255, .*{message}"):
+        tensor(kind(size=16), form(given))
+
+
+@KINDS
+@pytest.mark.parametrize("noise", [{}, {"do_noise": True, "noise": 0.25}], ids=["clean", "noisy"])
+@pytest.mark.parametrize("settings", [{}, {"do_normalize": False}, {"do_resize": False}, {"model_size": 8}], ids=str)
+def test_no_setting_rescales_floats_of_the_unit(kind, noise, settings):
+    with pytest.raises(ValueError, match=r"It looks like \[0, 1\]"):
+        tensor(kind(**({"size": 16} | settings)), [pixels(1)[0], pixels(1)[0] / 255], **noise)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (pixels(1)[0] > 99, "got bool, which would be black"),
+        (pixels(1)[0].int() * 257, "got int32 from .*16 bits"),
+        (pixels(1)[0].numpy().astype(np.uint16) * 257, "got uint16 from .*16 bits"),
+        (pixels(1)[0].long() - 128, "got int64 from -"),
+    ],
+    ids=["bool", "int32", "uint16", "below 0"],
+)
+def test_whole_numbers_that_are_no_levels_are_not_rescaled(kind, image, message):
+    with pytest.raises(ValueError, match=f"must hold levels 0..255, {message}"):
+        tensor(kind(size=16), image)
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize("level", [0, 2, 255, None])  # floats that are all 1 could be white in [0, 1]
+def test_levels_of_any_dtype_are_rescaled(kind, dtype, level):
+    image = pixels(1)[0] if level is None else torch.full((3, 16, 16), level)
+    values = tensor(kind(size=16, do_normalize=False), image.to(dtype))[0]
+    torch.testing.assert_close(values, image / 255, rtol=0, atol=1e-6)
+
+
+@KINDS
+def test_floats_of_another_range_have_a_factor_of_their_own(kind):
+    processor = kind(size=16, do_resize=False, do_normalize=False, rescale_factor=1 / 65535)
+    deep = (pixels(1)[0].numpy() * 257.0).astype(np.float32)
+    torch.testing.assert_close(tensor(processor, deep)[0], pixels(1)[0] / 255, rtol=0, atol=1e-6)
+    unit = kind(size=16, do_resize=False, do_normalize=False, rescale_factor=1.0)
+    torch.testing.assert_close(tensor(unit, pixels(1)[0] / 255)[0], pixels(1)[0] / 255, rtol=0, atol=1e-6)
+
+
+@KINDS
+def test_only_floats_of_the_unit_are_normalised_without_rescaling(kind):
+    processor = kind(size=16, do_rescale=False, image_mean=MEAN, image_std=STD)
+    expected = tensor(kind(size=16, image_mean=MEAN, image_std=STD), pixels(1)[0])
+    torch.testing.assert_close(tensor(processor, pixels(1)[0] / 255), expected, rtol=0, atol=1e-5)
+    for image in (pil_images(1)[0], pixels(1)[0], pixels(1)[0].float()):
+        with pytest.raises(ValueError, match=r"With do_rescale=False images must be floats in \[0, 1\].* to 25\d"):
+            tensor(processor, image)
+
+
+def test_float_images_of_two_values_are_resized_with_shades():
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.5
+    unit = tensor(NoisyImageProcessorPil(size=16, do_rescale=False, do_normalize=False), image.float())
+    levels = tensor(NoisyImageProcessorPil(size=16, do_normalize=False), image.to(torch.uint8) * 255)
+    torch.testing.assert_close(unit, levels)
+    assert len(unit.unique()) > 2
