@@ -133,11 +133,24 @@ def column_values(dataset: Images, column: str | None) -> list[Any] | None:
 
 
 def transformed(dataset: object) -> bool:
-    """Whether rows are not what the columns hold: `with_transform`, `set_format` and the like."""
+    """Whether rows are not what the columns hold, but what a function of the user makes of them: `with_transform`, `set_transform`."""
+    return _format_of(dataset) == "custom"
+
+
+def unformatted(dataset: Any) -> Any:
+    """The data set without a format such as "torch", "numpy" or "pandas"; one with a transform as it is.
+
+    A format turns images into arrays of whatever their files hold. Of those nobody can tell the indices of a palette from grey levels, or inks
+    from transparency, while the columns still say that they are images.
+    """
+    return dataset if _format_of(dataset) in (None, "custom") else dataset.with_format(None)
+
+
+def _format_of(dataset: object) -> str | None:
     kind = getattr(dataset, "format", None)
-    return (isinstance(kind, dict) and kind.get("type") is not None) or getattr(
-        dataset, "_formatting", None
-    ) is not None
+    if isinstance(kind, dict):  # of a `datasets.Dataset`
+        return kind.get("type")
+    return getattr(getattr(dataset, "_formatting", None), "format_type", None)  # of a `datasets.IterableDataset`
 
 
 def holds_text(dataset: Images, column: str) -> bool:

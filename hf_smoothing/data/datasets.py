@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from hf_smoothing.data.columns import find_column
+from hf_smoothing.data.columns import find_column, unformatted
 from hf_smoothing.data.eight_bit import image_of_array
 from hf_smoothing.data.framing import Framing, enlargement
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
@@ -165,7 +165,8 @@ def _read_one(index: int) -> Any:
 class PixelStream(IterableDataset[dict[str, Any]]):
     """As `PixelDataset`, for a stream: read in order and once, such as a `datasets.IterableDataset`.
 
-    Arguments and errors as `PixelDataset`.
+    Arguments and errors as `PixelDataset`. Workers of a `torch.utils.data.DataLoader` share the rows out, each decoding every k-th of k workers.
+    A `torch.utils.data.IterableDataset` does that itself, as torch has it: one that does not ask `get_worker_info` gives all its rows to each worker.
     """
 
     def __init__(
@@ -193,7 +194,10 @@ class PixelStream(IterableDataset[dict[str, Any]]):
 
     def numbered(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(index, item) of the images in order. One that is left out as unreadable keeps its number."""
+        worker, workers = self._worker()
         for index, row in enumerate(self._reader.images.rows()):
+            if index % workers != worker:
+                continue
             try:
                 item = self._reader.item(row, index)
             except UnreadableImageError as error:
@@ -202,6 +206,12 @@ class PixelStream(IterableDataset[dict[str, Any]]):
                     raise
                 continue
             yield index, item
+
+    def _worker(self) -> tuple[int, int]:
+        """Which worker of a DataLoader this is, of how many among which the rows are still to be shared out."""
+        info = get_worker_info()
+        # What is shared out already, as `datasets` does it, would lose rows if it were shared out once more.
+        return (0, 1) if info is None or isinstance(self.dataset, IterableDataset) else (info.id, info.num_workers)
 
     def facts(self) -> dict[str, Any]:
         """What a record says about the labels, as plain JSON values; empty without labels."""
@@ -247,6 +257,7 @@ class _Reader:
         self, dataset: Images, size: PixelSource, image_column: str | None, label_column: str | None,
         id2label: Mapping[int, str] | Literal["model"] | None, labels: Labels | None, label_map: Mapping[Any, Any] | None,
     ) -> None:  # fmt: skip
+        dataset = unformatted(dataset)
         known = named_classes(size) if isinstance(id2label, str) else id2label
         self.labels = LabelReader(dataset, label_column, known, labels, label_map)
         self.label_column = self.labels.column
@@ -295,7 +306,7 @@ class _Reader:
 
     def _pixels(self, image: object, index: int) -> Tensor:
         try:
-            image = _as_image(image)
+            image = self.images.in_mode(_as_image(image))
             values = self._processor(image)["pixel_values"][0]
         except (ValueError, TypeError) as error:
             raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error

@@ -9,6 +9,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 
+TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
+"""Modes with an alpha channel. LAB has a band called A, which is a colour."""
+
+
 def eight_bit_image(image: Image.Image, grey: bool = False) -> Image.Image:
     """The image upright, as its EXIF orientation says, and opaque: transparency is laid over white, as `transformers` does.
 
@@ -17,7 +21,8 @@ def eight_bit_image(image: Image.Image, grey: bool = False) -> Image.Image:
         grey: Convert it to grey (ITU-R 601 luma).
 
     Raises:
-        ValueError: If it has more than 8 bits per channel, which conversion to RGB would clip to white.
+        ValueError: If it has one channel of more than 8 bits, which conversion to RGB would clip to white. Of files with several channels of 16
+            bits Pillow gives the upper 8.
     """
     if image.mode[:1] in "IF":
         raise ValueError(
@@ -26,12 +31,12 @@ def eight_bit_image(image: Image.Image, grey: bool = False) -> Image.Image:
         )
     # As `datasets` and the pipelines do, so that one file gives the same pixels whichever way it comes.
     upright = ImageOps.exif_transpose(image)
-    if "A" in upright.getbands() or upright.info.get("transparency") is not None:
+    if upright.mode in TRANSPARENT or upright.info.get("transparency") is not None:
         over = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
-    if not grey or upright.mode == "L":
-        return upright
-    return upright.convert("RGB").convert("L")
+    if upright.mode not in ("L", "RGB"):
+        upright = upright.convert("RGB")  # an array of any other mode holds no colours: indices, bits, inks
+    return upright.convert("L") if grey else upright
 
 
 def image_of_array(values: Any) -> Image.Image:

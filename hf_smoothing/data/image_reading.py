@@ -12,6 +12,7 @@ import datasets
 import PIL.Image
 
 from hf_smoothing.data.columns import transformed
+from hf_smoothing.data.eight_bit import eight_bit_image
 from hf_smoothing.pixels import UnreadableImageError
 from hf_smoothing.types import Images
 
@@ -28,11 +29,12 @@ class ImageReader:
         self.column = column
         rows: Any = dataset
         self._feature = datasets.Image()
+        self._mode: str | None = None
         feature = (getattr(dataset, "features", None) or {}).get(column)
         if isinstance(feature, datasets.Image) and not transformed(dataset):
-            self._feature = datasets.Image(mode=feature.mode)
+            self._mode = feature.mode
             if feature.decode:
-                rows = rows.cast_column(column, datasets.Image(mode=feature.mode, decode=False))
+                rows = rows.cast_column(column, datasets.Image(decode=False))
         self._rows = rows
         # Images of private repositories are fetched when they are decoded.
         self._tokens = getattr(dataset, "_token_per_repo_id", None)
@@ -90,6 +92,16 @@ class ImageReader:
                 raise
             raise named from error
         return value
+
+    def in_mode(self, image: PIL.Image.Image) -> PIL.Image.Image:
+        """The image in the mode that the column asks for, `datasets.Image(mode=...)`, where it does.
+
+        Raises:
+            ValueError: As `eight_bit_image`, which goes first: `datasets` would make 16-bit grey white and drop transparency.
+        """
+        if self._mode is None:
+            return image
+        return eight_bit_image(image, grey=self._mode == "L").convert(self._mode)
 
 
 def _named(error: Exception, index: int, file: str | None, column: str) -> UnreadableImageError | None:

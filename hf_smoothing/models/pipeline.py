@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers import Pipeline
-from transformers.image_utils import load_image
 
 from hf_smoothing.certification import Certificate
 from hf_smoothing.certification.options import CertifyOptions, options_of
+from hf_smoothing.data.image_source import image_of_source
 from hf_smoothing.data.processors import framing_of
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.units import implied_linf
@@ -26,7 +25,7 @@ _OPTIONS = {"sigma", "seed"} | options_of(CertifyOptions).keys()
 class CertifiedImageClassificationPipeline(Pipeline):
     """The smoothed classifier's answer for each image, and the l2 radius within which it cannot change.
 
-    Takes what the image-classification pipeline takes: PIL images, paths, URLs, lists of them, or a data set of images. Options, when
+    Takes what the image-classification pipeline takes: PIL images, paths, URLs, base64, lists of them, or a data set of images. Options, when
     it is made or called: all of `hf_smoothing.certify`, e.g. sigma, targets, n, alpha, channels_last.
     The noise is fresh at every call unless a `seed` is given.
 
@@ -69,12 +68,13 @@ class CertifiedImageClassificationPipeline(Pipeline):
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, torch.Tensor]:
         """One image to pixels. They stay in float32 whatever the model's dtype: half precision would leave the 8-bit grid."""
-        # As `PixelDataset` reads it: `load_image` would cut deep images off at 255 and drop transparency.
-        if isinstance(image, str) and os.path.isfile(image):
-            with Image.open(image) as opened:
-                return self.preprocess(opened)
+        if isinstance(image, str):
+            image = image_of_source(image, timeout)
         if not isinstance(image, Image.Image):
-            image = load_image(image, timeout=timeout)
+            raise TypeError(
+                f"The task {TASK!r} takes PIL images, paths, URLs and base64, got {type(image).__name__}. Of a uint8 array make an image with "
+                "PIL.Image.fromarray(array), or pass model.certify() a batch of pixels."
+            )
         return {"pixel_values": self.image_processor(images=image, return_tensors="pt")["pixel_values"]}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor], **options: Any) -> dict[str, list[Certificate]]:
