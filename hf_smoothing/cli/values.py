@@ -24,9 +24,9 @@ def number(text: str) -> float:
     >>> number("0.25"), number("51/255")
     (0.25, 0.2)
     """
-    over, slash, under = text.partition("/")
+    over, slash, under = str(text).partition("/")
     if not slash:
-        return float(text)
+        return float(over)
     if float(under) == 0:
         raise ValueError(f"A number must not be divided by 0, got {text!r}.")
     return float(over) / float(under)

@@ -134,7 +134,7 @@ def test_the_command(tmp_path, capsys):
     assert "leave --sigma out" in capsys.readouterr().err
     assert (
         main([*command, "--largest", "0.04", "--n", "17", "--alpha", "0.5", "--noise-kind", "grid", "--seed", "3"])
-        == 1
+        == 2
     )
     assert (
         "makes no draws and runs the network in its own dtype: leave --n, --alpha, --noise-kind, --seed out"
@@ -154,7 +154,7 @@ def test_the_command(tmp_path, capsys):
                 str(tmp_path / "other"),
             ]
         )
-        == 1
+        == 2
     )
     assert "draws noise: leave --largest, --backward out" in capsys.readouterr().err
     assert main([*command, "--largest", "0.04", "--steps", "5"]) == 2
