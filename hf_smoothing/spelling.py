@@ -15,15 +15,21 @@ LONGEST_NUMBER = 18
 """Digits of a class number; a longer one is a name."""
 
 
+SEPARATOR = re.compile(r"(?P<minus>(?<![^\W_])[\-\u2010-\u2015\u2212](?=\.?\d))|[_\-\u2010-\u2015]")
+"""An underscore or hyphen; one right before a number, with no letter or digit before it, is a minus sign."""
+
+
 @functools.lru_cache(maxsize=1 << 16)  # comparing all names of two data sets asks for each of them again and again
 def plain(name: str) -> str:
-    """A name without what spelling adds: Unicode form, case, underscores, hyphens and repeated spaces.
+    """A name without what spelling adds: Unicode form, case, underscores, hyphens and repeated spaces; a minus sign is no hyphen.
 
     >>> plain(" Polar_Bear") == plain("polar-bear")
     True
+    >>> plain("covid-19"), plain("-1")
+    ('covid 19', '-1')
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return " ".join(re.sub(r"[_\-\u2010-\u2015]", " ", folded).split())
+    return " ".join(SEPARATOR.sub(lambda found: "-" if found["minus"] else " ", folded).split())
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -46,7 +52,7 @@ def number_of(name: str) -> int | None:
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:
-    """The numbers at the end of names that differ in nothing else, or None.
+    """The numbers at the end of names that differ in nothing else, or None; negative ones are none.
 
     >>> numbers_of(["class 0", "class 10", "class 2"])
     [0, 10, 2]
@@ -55,7 +61,10 @@ def numbers_of(names: Sequence[str]) -> list[int] | None:
     stems = {name.rstrip(DIGITS) for name in stripped}
     if len(stems) != 1:
         return None
-    start = len(stems.pop())
+    stem = stems.pop()
+    if plain(stem + "0").endswith("-0"):
+        return None
+    start = len(stem)
     found = [number_of(name[start:]) for name in stripped]
     return None if None in found else [number for number in found if number is not None]
 
@@ -63,18 +72,23 @@ def numbers_of(names: Sequence[str]) -> list[int] | None:
 def aliases(name: str) -> list[str]:
     """What a class is called, plainly: the name, its synonyms, and what stands behind a number or WordNet id; the main ones first.
 
+    The number of LABEL_3 is that of the class in a model, from 0, and the number before a name whatever its author counts, often from 1.
+    A name that is a number alone may be either; a name with words is never LABEL_3.
+
     >>> aliases("n01440764 tench, Tinca tinca")
     ['n01440764 tench, tinca tinca', 'tench', 'n01440764', 'tinca tinca']
-    >>> aliases("LABEL_3"), aliases("001.Black_footed_Albatross")
-    (['label 3', '3'], ['001.black footed albatross', 'black footed albatross', '1'])
+    >>> aliases("LABEL_3"), aliases("3"), aliases("001.Black_footed_Albatross")
+    (['label 3', 'label_3'], ['3', 'label_3'], ['001.black footed albatross', 'black footed albatross', '1'])
     """
     whole = plain(name)
     first, *others = [part.strip() for part in whole.split(",")]
     main = [whole, first]
     if coded := re.fullmatch(r"(n[0-9]{8}|[0-9]+)[ .:]+(.*\D.*)", first):
         main = [whole, coded[2].strip(), _code(coded[1])]
-    elif labelled := re.fullmatch(r"label ([0-9]+)", first):
-        main = [whole, _code(labelled[1])]
+    elif labelled := re.fullmatch(r"label ([0-9]+)", whole):
+        main = [whole, _place(labelled[1])]
+    elif number_of(whole) is not None:
+        main = [whole, _code(whole), _place(whole)]
     elif number_of(first) is not None:
         main = [whole, _code(first)]
     return list(dict.fromkeys(alias for alias in [*main, *others] if alias))
@@ -85,11 +99,20 @@ def _code(text: str) -> str:
     return text if number is None else str(number)
 
 
+def _place(text: str) -> str:
+    return f"label_{_code(text)}"  # the underscore keeps it from any name as it is written: `plain` leaves none
+
+
 def _without_number(name: str) -> str:
     """A name without the number at its end, in parentheses or not."""
     bare = name.removesuffix(")")
     stem = bare.rstrip(DIGITS)
     return name if stem == bare else stem.rstrip(" (")
+
+
+def has_names(model_names: Sequence[str]) -> bool:
+    """Whether the classes of a model are called otherwise than LABEL_0, LABEL_1, ... in order."""
+    return any(name != f"LABEL_{index}" for index, name in enumerate(model_names))
 
 
 def match_names(
@@ -144,7 +167,7 @@ def _synonyms(names: Sequence[str], model_names: Sequence[str]) -> Fitting:
 
 def _main(called: Sequence[str]) -> Sequence[str]:
     # The whole name and the first synonym; of "001.name" or "n01440764 name" the code as well. Never a lesser synonym of both.
-    return [alias for place, alias in enumerate(called) if place < 2 or re.fullmatch(r"n?[0-9]+", alias)]
+    return [alias for place, alias in enumerate(called) if place < 2 or re.fullmatch(r"(n|label_)?[0-9]+", alias)]
 
 
 def _places(called: Sequence[Sequence[str]]) -> dict[str, set[int]]:

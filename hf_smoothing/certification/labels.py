@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.images import checked_items, image_hash
 from hf_smoothing.certification.survey import Survey
 from hf_smoothing.records import (
@@ -22,7 +23,7 @@ from hf_smoothing.records import (
     read_run,
     replace_file,
 )
-from hf_smoothing.spelling import plain
+from hf_smoothing.spelling import has_names, match_names, plain
 from hf_smoothing.types import Images
 
 
@@ -33,18 +34,27 @@ LABEL_FACTS = ("sha256", "beginning_sha256", "labels")
 def warn_other_classes(classifier: object, dataset: object) -> None:
     """Warn if a class of the data set has the number of another class of the classifier, where both have names.
 
+    Names are matched as `PixelDataset` matches them: in any spelling, by synonyms.
+
     Args:
         classifier: A `SmoothedClassifier`, or anything.
         dataset: A `PixelDataset`, or anything; one that was given `id2label` has its labels in the order of the model.
     """
-    names, known = getattr(dataset, "names", None), getattr(getattr(classifier, "config", None), "id2label", None)
-    numbers: dict[str, set[int]] = {}
-    for number, name in (known or {}).items():
-        numbers.setdefault(plain(str(name)), set()).add(int(number))
-    for label, name in enumerate(names or ()):
-        if label not in numbers.get(plain(str(name)), {label}):
+    names = [str(name) for name in getattr(dataset, "names", None) or ()]
+    id2label = getattr(getattr(classifier, "config", None), "id2label", None) or {}
+    theirs = {int(number): str(name) for number, name in id2label.items()}
+    places = sorted(theirs)
+    model_names = [theirs[place] for place in places]
+    matched = match_names(names, model_names, range(len(names)), ()) if has_names(model_names) else {}
+    numbers: dict[str, list[int]] = {}
+    for place, name in zip(places, model_names, strict=True):
+        numbers.setdefault(plain(name), []).append(place)
+    for label, name in enumerate(names):
+        # Names that the model has twice are not matched; they are other classes where none of both has the number.
+        targets = [places[matched[label][0]]] if label in matched else numbers.get(plain(name), [label])
+        if label not in targets:
             warnings.warn(
-                f"Label {label} of the data set is {name!r}, which is class {min(numbers[plain(str(name))])} of the classifier, so accuracies would be "
+                f"Label {label} of the data set is {name!r}, which is class {targets[0]} of the classifier, {theirs[targets[0]]!r}, so accuracies would be "
                 "wrong. To match classes by name pass PixelDataset the model in place of a size, or id2label=model.config.id2label.",
                 stacklevel=3,
             )
@@ -69,6 +79,7 @@ def adopt_labels(
 
     Raises:
         RunError: If the folder is in use by another process, or is damaged.
+        ValueError: If a label is no class of the classifier.
     """
     folder = Path(output_dir)
     if not (folder / RUN_FILE).exists() or settings.get("label_aware"):
@@ -85,7 +96,7 @@ def adopt_labels(
         if known is not None and known not in (seen.read_sha256, seen.pixels_sha256):
             return 0
         gains = _first_gains(run, dataset) if known is None else known != seen.read_sha256
-        changed = _relabel(run, dataset, by_row="sha256" not in old) if gains else 0
+        changed = _relabel(run, dataset, by_row="sha256" not in old, classes=seen.classes) if gains else 0
         if changed is None:
             return 0
         facts = {key: now["dataset"][key] for key in LABEL_FACTS if key in now["dataset"]}
@@ -110,11 +121,12 @@ def _first_gains(run: Run, dataset: Images) -> bool:
     return run.rows[first].get("label") is None and item.get("labels") is not None
 
 
-def _relabel(run: Run, dataset: Images, by_row: bool) -> int | None:
+def _relabel(run: Run, dataset: Images, by_row: bool, classes: int | None) -> int | None:
     """Rewrite the rows with their labels; None, and nothing is written, if they have others or are of other images."""
     recorded = sorted(run.rows.keys() | run.partials.keys())
     new: dict[int, tuple[int | None, str]] = {}
     for index, item in checked_items(dataset, recorded) if recorded else ():
+        check_class(item.get("labels"), index, classes)
         label, row = item.get("labels"), run.rows.get(index, run.partials.get(index, {}))
         if row.get("label") not in (None, label):
             return None

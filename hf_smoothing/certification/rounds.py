@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.certification.certificates import Counts, Pending, Votes
+from hf_smoothing.certification.classes import check_class, num_classes
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.noise_kinds import NoiseStream
@@ -48,13 +49,16 @@ def vote_in_rounds(
         window: Smallest number of images in work, while there are any; at most eight times as many.
         round_seconds: The time aimed at for one round.
 
+    Raises:
+        ValueError: Before any draw for an image of another size, or with a label beyond the classes that the classifier states.
+
     Yields:
         After each round, the votes that it changed; complete when `rule.wanted(votes)` is `votes.drawn`.
     """
     resolved = resolve_classifier(classifier)
     execution, ranks = execution or Execution(), ranks or Ranks()
     full = execution.size_on(resolved.device) * ranks.count
-    work = _Window(iter(pending), rule, stream.shape, resolved.device, window)
+    work = _Window(iter(pending), rule, stream.shape, resolved.device, window, num_classes(classifier))
     batches = 1
     with execution.prepare(resolved) as prepared:
         while True:
@@ -101,6 +105,7 @@ class _Window:
     shape: tuple[int, ...]
     device: torch.device
     smallest: int
+    classes: int | None
     images: list[Undecided] = field(default_factory=list)
 
     def wanted(self) -> int:
@@ -114,6 +119,7 @@ class _Window:
             if item is None:
                 return
             votes, image = item
+            check_class(votes.label, votes.index, self.classes)
             if tuple(image.shape) != self.shape:
                 raise ValueError(
                     f"All images must have one size and channel count, got {self.shape} and, for image {votes.index}, "

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 
+from hf_smoothing.certification.classes import check_class, known_labels
 from hf_smoothing.certification.images import Fingerprint, checked_items, image_hash, is_stream
 from hf_smoothing.certification.noise_kinds import off_grid
 from hf_smoothing.pixels import to_unit_pixels
@@ -43,6 +44,7 @@ class Survey:
         indices: Indices of the images that could be read; None where not all were tried.
         streamed: Whether it is a stream, of which the first image is read.
         facts: What the data set says of its labels, for the record.
+        classes: Number of classes of the classifier, None where that is not known.
     """
 
     resolution: tuple[int, ...]
@@ -54,6 +56,7 @@ class Survey:
     indices: list[int] | None
     streamed: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
+    classes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What a record says of the data set."""
@@ -64,15 +67,19 @@ class Survey:
         return {**self.facts, **dict(zip(BEGINNING, (self.selection_sha256, self.read_sha256), strict=True))}
 
 
-def survey(dataset: Images, chosen: Sequence[int] | None, ahead: int | None = None) -> Survey:
+def survey(
+    dataset: Images, chosen: Sequence[int] | None, ahead: int | None = None, classes: int | None = None
+) -> Survey:
     """Read the images of a data set, or the first of a stream.
 
     Args:
         dataset, chosen: The images of the run.
         ahead: How many uint8 images to read at most; None for all. Float images are all read, since whether they are 8-bit decides the noise.
+        classes: Number of classes of the classifier. Labels are compared with it: those of the images that are read, and of all chosen ones where
+            that needs no image.
 
     Raises:
-        ValueError, TypeError: As `checked_items`: a folder must not be left by a call that cannot succeed.
+        ValueError, TypeError: As `checked_items` and `check_class`: a folder must not be left by a call that cannot succeed.
     """
     streamed = is_stream(dataset)
     resolution, odd, labelled, whole = None, None, True, not streamed
@@ -83,6 +90,7 @@ def survey(dataset: Images, chosen: Sequence[int] | None, ahead: int | None = No
             whole = False
             break
         resolution = tuple(pixels.shape)
+        check_class(item.get("labels"), index, classes)
         odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None
         found.add(index, item)
         alone.add(index, item, labelled=False)
@@ -90,11 +98,13 @@ def survey(dataset: Images, chosen: Sequence[int] | None, ahead: int | None = No
             break
     if resolution is None:
         raise ValueError(f"There is no image to certify: none of those chosen can be read. {_first_reason(dataset)}")
+    for index, label in known_labels(dataset, [] if streamed else chosen or []):
+        check_class(label, index, classes)
     facts = dataset.facts() if hasattr(dataset, "facts") else {}
     selection = "all" if chosen is None else ",".join(map(str, chosen))
     return Survey(
         resolution, odd, labelled, hashlib.sha256(selection.encode()).hexdigest(), found.hexdigest(), alone.hexdigest(),
-        list(found.indices) if whole else None, streamed, facts,
+        list(found.indices) if whole else None, streamed, facts, classes,
     )  # fmt: skip
 
 

@@ -93,6 +93,14 @@ class PixelDataset(Dataset[dict[str, Any]]):
         """
         self._reader.labels.check()
 
+    def known_labels(self, indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """(index, label) of these images, where that needs no image; nothing otherwise.
+
+        Raises:
+            ValueError: The message names the first image whose label is no class of the model.
+        """
+        return self._reader.labels.known(indices)
+
     def original_size(self) -> tuple[int, int] | None:
         """(height, width) of the first image as it comes, None if it cannot be read. Who has asked is not warned if images are enlarged."""
         return self._reader.original_size(lambda: self._reader.images.row(0))
@@ -184,6 +192,7 @@ class PixelStream(IterableDataset[dict[str, Any]]):
         self.image_column, self.label_column = reader.image_column, reader.label_column
         self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
         self.skip_unreadable, self.unreadable = skip_unreadable, reader.unreadable
+        self.names = reader.labels.names
 
     def original_size(self) -> tuple[int, int] | None:
         """As that of `PixelDataset`; reads the first image of the stream."""
@@ -248,6 +257,10 @@ class DecodedPixels(Dataset[dict[str, Any]]):
         if self.labels is not None:
             item["labels"] = int(self.labels[index])
         return item
+
+    def known_labels(self, indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """(index, label) of these images; nothing without labels."""
+        return iter(()) if self.labels is None else ((index, int(self.labels[index])) for index in indices)
 
 
 class _Reader:

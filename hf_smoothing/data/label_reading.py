@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hf_smoothing.data.columns import column_values, find_column, holds_text
-from hf_smoothing.data.labels import ClassMap, Labels, class_map, class_names
-from hf_smoothing.spelling import number_of, plain
+from hf_smoothing.data.labels import (
+    ClassMap,
+    Labels,
+    called,
+    check_targets,
+    class_map,
+    class_names,
+    two_on_one,
+)
+from hf_smoothing.spelling import number_of
 from hf_smoothing.types import Images
 
 
@@ -49,6 +57,7 @@ class LabelReader:
         text = self.column is not None and holds_text(dataset, self.column)
         self._how = (id2label, labels, label_map) if text else None
         self._texts: dict[str, int] = {}
+        self._named: dict[int, str] = {}
         if text and labels == "by-number":
             self._check_numerals()
         if text and labels != "by-number" and id2label is not None:
@@ -70,6 +79,15 @@ class LabelReader:
         """
         for index, value in enumerate(self._values or ()):
             self.label(value, index)
+
+    def known(self, indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """(index, label) of these images, where that needs no image; nothing otherwise.
+
+        Raises:
+            ValueError: As `label`.
+        """
+        values = self._values
+        return iter(()) if values is None else ((index, self.label(values[index], index)) for index in indices)
 
     def label(self, value: Any, index: int) -> int:
         """The class in the model.
@@ -102,15 +120,21 @@ class LabelReader:
 
     def _check_numerals(self) -> None:
         for value in self._values or ():
-            if number_of(str(value)) is None:
-                raise ValueError(
-                    f"Labels of column {self.column!r} are text such as {value!r}, which has no number. Leave labels='by-number' out, or pass "
-                    "label_map={...}."
-                )
+            self._number(value)
+
+    def _number(self, value: Any) -> int:
+        number = number_of(str(value))
+        if number is None:
+            raise ValueError(
+                f"Labels of column {self.column!r} are text such as {value!r}, which has no number. Leave labels='by-number' out, or pass "
+                "label_map={...}."
+            )
+        return number
 
     def _match_texts(self, id2label: Mapping[int, str], label_map: Mapping[Any, Any] | None) -> ClassMap:
         """The map of all texts where they are known; otherwise each is matched when it comes."""
         if self._values is None:
+            check_targets(label_map or {}, id2label)
             return ClassMap(None, class_map([], id2label).model_names, None, ("by name",))
         texts = sorted({value for value in self._values if isinstance(value, str)})
         made = class_map(texts, id2label, labels="by-name", label_map=label_map, ordered=False)
@@ -122,17 +146,23 @@ class LabelReader:
         id2label, labels, label_map = self._how
         if value in self._texts:
             return self._texts[value]
-        if labels == "by-number" and (number := number_of(value)) is not None:
-            return self.label(number, index)
+        if labels == "by-number":
+            return self.label(self._number(value), index)
         if id2label is None:
             raise ValueError(
                 f"Label of image {index} must be an integer class, got {value!r}. Pass id2label, the classes of a model, or map names to numbers "
                 "with a ClassLabel feature (dataset.class_encode_column)."
             )
-        hand = {key: target for key, target in (label_map or {}).items() if plain(str(key)) == plain(value)}
+        keys = list(label_map or {})
+        hand = {keys[place]: (label_map or {})[keys[place]] for place in called(value, list(map(str, keys)))}
         try:
             made = class_map([value], id2label, labels="by-name", label_map=hand, ordered=False)
         except ValueError as error:
             raise ValueError(f"Label of image {index} is no class of the model. {error}") from error
-        self._texts[value] = target = operator.index((made.to_model or (0,))[0])  # type: ignore[arg-type]
+        target = operator.index((made.to_model or (0,))[0])  # type: ignore[arg-type]
+        # By hand several texts may be one class.
+        other = value if hand else self._named.setdefault(target, value)
+        if other != value:
+            raise ValueError(f"Label of image {index}: {two_on_one(other, value, (made.model_names or ())[target])}")
+        self._texts[value] = target
         return target

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_smoothing.spelling import match_names, number_of, numbers_of, plain
+from hf_smoothing.spelling import has_names, match_names, number_of, numbers_of, plain
 from hf_smoothing.types import Images
 
 
@@ -121,7 +121,8 @@ def class_map(
         label_map: By hand: class name or number in the data set -> class name or number in the model. Classes that it does not
             name are matched as `labels` says.
         present: Numbers of the classes that images have, where that is known. Other classes may be missing in the model.
-        ordered: Whether the order of `names` means anything; without, nothing is matched by position or number.
+        ordered: Whether the order of `names` means anything; without, nothing is matched by position or number, and numbers in `label_map` are
+            names of the data set.
 
     Raises:
         ValueError: If a class has no place in the model or several, or it is not clear which numbers are meant.
@@ -136,7 +137,7 @@ def class_map(
             )
         return ClassMap(None if names is None else tuple(names), None)
     model_names = _model_names(id2label)
-    hand = _by_hand(label_map or {}, names, model_names)
+    hand = _by_hand(label_map or {}, names, model_names, ordered)
     if names is None:
         return _numbers_alone(model_names, hand, present)
     rest = [number for number in range(len(names)) if number not in hand]
@@ -147,14 +148,11 @@ def class_map(
     else:
         found |= match_names(names, model_names, rest, hand.values() if ordered else None)
     lost = [n for n in rest if n not in found and (present is None or n in present)]
+    if way == "by-name" and not ordered:
+        _check_single(names, model_names, lost, found)
     _check_all(names, model_names, lost, way, mapped=bool(hand))
     pairs = [found.get(number, (None, "by name")) for number in range(len(names))]
     return ClassMap(tuple(names), model_names, tuple(target for target, _ in pairs), tuple(how for _, how in pairs))
-
-
-def has_names(model_names: Sequence[str]) -> bool:
-    """Whether the classes of a model are called otherwise than LABEL_0, LABEL_1, ... in order."""
-    return any(name != f"LABEL_{index}" for index, name in enumerate(model_names))
 
 
 def _model_names(id2label: Mapping[int, str]) -> tuple[str, ...]:
@@ -188,10 +186,13 @@ def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) 
     bare = numbers is not None and all(number_of(name) is not None for name in names)
     if numbers is not None and (numbers != sorted(numbers) or (bare and numbers != list(range(len(names))))):
         example = next(index for index, number in enumerate(numbers) if number != index)
+        other = (
+            f"labels='by-name' to take {names[example]!r} for LABEL_{numbers[example]}" if bare else "label_map={...}"
+        )
         raise ValueError(
             f"It is not clear which class of the model a class of the data set is: class {example} of the data set is called {names[example]!r} "
-            f"(its classes are {_few(names)}), and the model's classes have no names ({_few(model_names)}). Pass labels='by-name' to take "
-            f"{names[example]!r} for LABEL_{numbers[example]}, or labels='by-number' to take it for LABEL_{example}."
+            f"(its classes are {_few(names)}), and the model's classes have no names ({_few(model_names)}). Pass {other}, or "
+            f"labels='by-number' to take it for LABEL_{example}."
         )
     if not bare and len(names) != len(model_names):
         raise ValueError(
@@ -201,7 +202,9 @@ def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) 
     return "by-number"
 
 
-def _by_hand(label_map: Mapping[Any, Any], names: Sequence[str] | None, model_names: Sequence[str]) -> dict[int, int]:
+def _by_hand(
+    label_map: Mapping[Any, Any], names: Sequence[str] | None, model_names: Sequence[str], ordered: bool
+) -> dict[int, int]:
     """Numbers of the data set -> numbers of the model.
 
     Raises:
@@ -213,17 +216,42 @@ def _by_hand(label_map: Mapping[Any, Any], names: Sequence[str] | None, model_na
         )
     found: dict[int, int] = {}
     for key, value in label_map.items():
-        number = _class_number(key, names, "data set")
+        number = _class_number(key, names, "data set") if ordered else _name_number(key, names or ())
         if number in found:
             raise ValueError(f"`label_map` names class {number} of the data set twice, the second time as {key!r}.")
         found[number] = _class_number(value, model_names, "model")
     return found
 
 
+def _name_number(value: Any, names: Sequence[str]) -> int:
+    """The number of a name in a list whose order means nothing."""
+    same = called(str(value), names)
+    if len(same) != 1:
+        several = f"{[names[index] for index in same]} are all written so, but for spelling. Write it as one of them"
+        missing = f"the data set has no such label; its labels are {_few(names)}"
+        raise ValueError(f"`label_map` says {value!r}, but {several if same else missing}.")
+    return same[0]
+
+
+def called(value: str, names: Sequence[str]) -> list[int]:
+    """Where a name stands in a list: as it is written, or else in any spelling."""
+    same = [index for index, name in enumerate(names) if name == value]
+    return same or [index for index, name in enumerate(names) if plain(name) == plain(value)]
+
+
+def check_targets(label_map: Mapping[Any, Any], id2label: Mapping[int, str]) -> None:
+    """Check a map by hand where the classes of the data set are not known yet.
+
+    Raises:
+        ValueError: If it is no map, or the model has no class that it names.
+    """
+    keys = list(map(str, label_map)) if isinstance(label_map, Mapping) else None
+    _by_hand(label_map, keys, _model_names(id2label), ordered=False)
+
+
 def _class_number(value: Any, names: Sequence[str] | None, whose: str) -> int:
     if isinstance(value, str) and names is not None:
-        same = [index for index, name in enumerate(names) if name == value]
-        same = same or [index for index, name in enumerate(names) if plain(name) == plain(value)]
+        same = called(value, names)
         if len(same) == 1:
             return same[0]
         if len(same) > 1:
@@ -237,6 +265,29 @@ def _class_number(value: Any, names: Sequence[str] | None, whose: str) -> int:
         )
         raise ValueError(f"`label_map` says {value!r}, but the {whose} has no such class; {known}.")
     return number
+
+
+def _check_single(
+    names: Sequence[str], model_names: Sequence[str], lost: Sequence[int], found: Mapping[int, tuple[int, str]]
+) -> None:
+    """Refuse two texts of which each alone would be one class: they may be two classes, of which the model has one.
+
+    Raises:
+        ValueError: The message names both.
+    """
+    first = {target: number for number, (target, how) in found.items() if how != "by hand"}
+    for number in lost:
+        for target, _ in match_names([names[number]], model_names, [0], None).values():
+            if (other := first.setdefault(target, number)) != number:
+                raise ValueError(two_on_one(names[other], names[number], model_names[target]))
+
+
+def two_on_one(first: str, second: str, model_name: str) -> str:
+    """What to say of two texts that both mean one class."""
+    return (
+        f"Two labels of the data set fit one class of the model: {first!r} and {second!r} are both {model_name!r}. If they are one class, pass "
+        f"label_map={{{second!r}: {model_name!r}}}; otherwise use the data set that the model was trained on."
+    )
 
 
 def _check_all(

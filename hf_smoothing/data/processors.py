@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hf_smoothing.data.framing import Framing, framing_of_settings, parse_filter, parse_framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
-from hf_smoothing.data.labels import has_names
 from hf_smoothing.preprocessing import Preprocessing
+from hf_smoothing.spelling import has_names
 
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_smoothing.certification.behaviour import answer_for_record, answer_to_probe
+from hf_smoothing.certification.classes import check_class, num_classes
 from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
 from hf_smoothing.certification.identity import classifier_identity, recorded_answer
 from hf_smoothing.certification.images import (
@@ -38,7 +39,7 @@ from hf_smoothing.interval.certificates import (
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
-from hf_smoothing.types import ImageDataset
+from hf_smoothing.types import ImageDataset, classify_of
 
 
 def certify_dataset_linf(
@@ -77,7 +78,7 @@ def certify_dataset_linf(
 
     Raises:
         UnsupportedOperationError: The message names an operation of the network without a bound.
-        ValueError: On an empty selection, bad pixels, no labels where they are needed, train mode, weights that are not finite, or a folder that holds another run.
+        ValueError: On an empty selection, bad pixels, labels that are no class, no labels where they are needed, train mode, weights that are not finite, or a folder that holds another run.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
@@ -103,7 +104,8 @@ def certify_dataset_linf(
     if only_right:
         rule["only_right"] = True
     check_writable(output_dir)
-    seen = survey(dataset, chosen)
+    classes = num_classes(classifier)
+    seen = survey(dataset, chosen, classes=classes)
     if only_right and not seen.labelled:
         raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
     left_out = left_out_facts(dataset, chosen)
@@ -122,6 +124,10 @@ def certify_dataset_linf(
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 labels = [item.get("labels") for _, item in items]
                 pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
+                if classes is None and labels[0] is not None:
+                    classes = _num_logits(classifier, pixels[:1].to(device))
+                for (index, _), label in zip(items, labels, strict=True):
+                    check_class(label, index, classes)
                 began = time.perf_counter()
                 classes, radii, bounds = certificates_of(
                     classifier, pixels.to(device),
@@ -151,6 +157,12 @@ def _exact_pixels(image: Tensor) -> Tensor:
     """Checked, float64, and without the tolerance above 1 and below 0 that images may have elsewhere."""
     to_unit_pixels(image)
     return exact_pixels(image).clamp(0.0, 1.0)
+
+
+def _num_logits(classifier: nn.Module, image: Tensor) -> int:
+    """The number of classes of a network that does not state it."""
+    with torch.no_grad():
+        return classify_of(classifier)(image.to(run_dtype(classifier))).shape[-1]
 
 
 def _settings(

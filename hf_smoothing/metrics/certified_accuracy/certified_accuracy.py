@@ -1,9 +1,11 @@
 """Certified accuracy for `evaluate`: a thin script over `hf_smoothing.statistics`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
 import evaluate
+import numpy as np
 
 from hf_smoothing.statistics import (
     DEFAULT_RADII,
@@ -46,6 +48,27 @@ Returns:
 """
 
 
+_KINDS = {
+    "predictions": ("iu", "integer class indices"),
+    "references": ("iu", "integer class indices"),
+    "radii": ("iuf", "numbers"),
+}
+
+
+def _check_kinds(columns: Mapping[str, Any]) -> None:
+    for name, (kinds, meaning) in _KINDS.items():
+        column = columns.get(name)
+        if column is None or not len(column):
+            continue  # evaluate says what is missing
+        values = np.asarray(column)
+        if values.dtype.kind not in kinds:
+            odd = next((value for value in column if np.asarray(value).dtype.kind not in kinds), column[0])
+            raise ValueError(
+                f"`{name}` must be {meaning}, got {odd!r}. Pass predictions=classes, -1 for abstention, references=true classes and radii=certified radii; "
+                "make class indices of floats or text first, such as column.astype(int) once all are whole numbers."
+            )
+
+
 class CertifiedAccuracyMetric(evaluate.Metric):
     """`evaluate.load(certified_accuracy_path())`, or imported directly: `CertifiedAccuracyMetric().compute(...)`."""
 
@@ -63,6 +86,25 @@ class CertifiedAccuracyMetric(evaluate.Metric):
             ),
             reference_urls=["https://arxiv.org/abs/1902.02918"],
         )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """As that of `evaluate.Metric`; `compute` adds its columns by it.
+
+        Raises:
+            ValueError: On columns that are not of the kind of the metric's: `evaluate` would make them so, and cut fractions off.
+        """
+        _check_kinds({"predictions": predictions, "references": references, **kwargs})
+        super().add_batch(predictions=predictions, references=references, **kwargs)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """As that of `evaluate.Metric`, for one image.
+
+        Raises:
+            ValueError: As `add_batch`.
+        """
+        example = {"predictions": prediction, "references": reference, **kwargs}
+        _check_kinds({name: [value] for name, value in example.items()})
+        super().add(prediction=prediction, reference=reference, **kwargs)
 
     def _compute(
         self,

@@ -1,0 +1,45 @@
+"""Whether the labels of a data set are classes of the classifier: with others every answer would count as wrong."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hf_smoothing.certification.classifiers import module_of
+from hf_smoothing.types import Classifier, Images
+
+
+def num_classes(classifier: Classifier) -> int | None:
+    """The number of classes that a classifier, or the module behind it, states in its configuration; None if it states none."""
+    for owner in (classifier, module_of(classifier)):
+        config: Any = getattr(owner, "config", None)
+        stated = getattr(config, "num_labels", None) or len(getattr(config, "id2label", None) or ())
+        if isinstance(stated, int) and stated > 0:
+            return stated
+    return None
+
+
+def check_class(label: int | None, index: int, classes: int | None) -> None:
+    """Refuse a label that is no class of the classifier.
+
+    Args:
+        label: The label of an image, None without one.
+        index: Index of the image.
+        classes: Number of classes of the classifier, None where that is not known.
+
+    Raises:
+        ValueError: If it is beyond the classes.
+    """
+    if label is not None and classes is not None and operator.index(label) >= classes:
+        raise ValueError(
+            f"Labels must be classes of the classifier, in [0, {classes}), got {operator.index(label)} for image {index}. Is this the model's data set? Pass PixelDataset "
+            "the model in place of a size, to match classes by name; for labels that begin at 1 pass it id2label=model.config.id2label and "
+            "label_map={1: 0, 2: 1, ...}."
+        )
+
+
+def known_labels(dataset: Images, chosen: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """(index, label) of the chosen images of a data set that knows its labels without reading images; nothing of others."""
+    known: Any = getattr(dataset, "known_labels", None)
+    return known(chosen) if callable(known) else ()
