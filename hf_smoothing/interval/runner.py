@@ -104,8 +104,8 @@ def certify_dataset_linf(
     if only_right:
         rule["only_right"] = True
     check_writable(output_dir)
-    classes = num_classes(classifier)
-    seen = survey(dataset, chosen, classes=classes)
+    num_labels = num_classes(classifier)
+    seen = survey(dataset, chosen, classes=num_labels)
     if only_right and not seen.labelled:
         raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
     left_out = left_out_facts(dataset, chosen)
@@ -124,10 +124,10 @@ def certify_dataset_linf(
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 labels = [item.get("labels") for _, item in items]
                 pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
-                if classes is None and labels[0] is not None:
-                    classes = _num_logits(classifier, pixels[:1].to(device))
+                if num_labels is None and labels[0] is not None:
+                    num_labels = _num_logits(classifier, pixels[:1].to(device))
                 for (index, _), label in zip(items, labels, strict=True):
-                    check_class(label, index, classes)
+                    check_class(label, index, num_labels)
                 began = time.perf_counter()
                 classes, radii, bounds = certificates_of(
                     classifier, pixels.to(device),
@@ -162,7 +162,7 @@ def _exact_pixels(image: Tensor) -> Tensor:
 def _num_logits(classifier: nn.Module, image: Tensor) -> int:
     """The number of classes of a network that does not state it."""
     with torch.no_grad():
-        return classify_of(classifier)(image.to(run_dtype(classifier))).shape[-1]
+        return int(classify_of(classifier)(image.to(run_dtype(classifier))).shape[-1])
 
 
 def _settings(

@@ -9,6 +9,7 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
+import torch
 
 from hf_smoothing import certified_accuracy_path
 from hf_smoothing.metrics.certified_accuracy.certified_accuracy import CertifiedAccuracyMetric
@@ -116,6 +117,85 @@ def test_unequal_lengths_are_refused(metric):
 def test_bad_input_is_refused(change, message, metric):
     with pytest.raises(ValueError, match=message):
         metric.compute(**(COLUMNS | change))
+
+
+def compute(metric, columns):
+    return metric.compute(**columns)
+
+
+def add_batch(metric, columns):
+    metric.add_batch(**columns)
+    return metric.compute()
+
+
+def add(metric, columns):
+    for prediction, reference, radius in zip(*(columns[name] for name in COLUMNS), strict=True):
+        metric.add(prediction=prediction, reference=reference, radii=radius)
+    return metric.compute()
+
+
+def add_by_plural_names(metric, columns):
+    for row in zip(*(columns[name] for name in COLUMNS), strict=True):
+        metric.add(**dict(zip(COLUMNS, row, strict=True)))
+    return metric.compute()
+
+
+CALLS = [compute, add_batch, add, add_by_plural_names]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("made", [list, np.asarray, torch.tensor], ids=["list", "numpy", "torch"])
+@pytest.mark.parametrize(
+    ("column", "values", "got"),
+    [
+        ("predictions", [0.93, 1.7], "0.93"),  # shares in the place of classes
+        ("predictions", [0.0, 1.0], "0.0"),
+        ("references", [0.0, 1.5], "0.0"),
+        ("references", [math.nan, 1.0], "nan"),
+        ("predictions", [True, False], "True"),
+        ("radii", [True, False], "True"),
+    ],
+)
+def test_columns_of_another_kind_are_refused_and_never_cut(call, made, column, values, got, metric):
+    columns = {"predictions": [0, 1], "references": [0, 1], "radii": [0.25, 0.5], column: made(values)}
+    with pytest.raises(
+        ValueError, match=rf"`{column}` must be (integer class indices|numbers), got .*{got}.* Pass pred"
+    ):
+        call(metric, columns)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("predictions", ["0", "1"]),
+        ("references", [0, None]),
+        ("references", [0, 1.5]),
+        ("radii", ["0.25", "0.5"]),
+        ("radii", [0.25, None]),
+        ("predictions", [torch.tensor(0.5), torch.tensor(1.0)]),
+    ],
+)
+def test_columns_of_text_and_gaps_are_refused(call, column, values, metric):
+    columns = {"predictions": [0, 1], "references": [0, 1], "radii": [0.25, 0.5], column: values}
+    with pytest.raises(ValueError, match=rf"`{column}` must be (integer class indices|numbers), got .* Pass pred"):
+        call(metric, columns)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    "made",
+    [
+        tuple,
+        lambda values: np.asarray(values).astype(np.int16 if isinstance(values[0], int) else np.float32),
+        lambda values: torch.tensor(values, dtype=None if isinstance(values[0], int) else torch.bfloat16),
+        lambda values: [torch.tensor(value) for value in values],
+    ],
+    ids=["tuple", "numpy", "torch", "list of tensors"],
+)
+def test_columns_of_any_integer_type_are_taken(call, made, metric):
+    columns = {"predictions": [0, -1, 2], "references": [0, 1, 1], "radii": [0.25, 0.0, 0.5]}
+    assert call(metric, {name: made(values) for name, values in columns.items()})["certified_accuracy"][0] == 1 / 3
 
 
 def test_the_mathematics_needs_no_torch():

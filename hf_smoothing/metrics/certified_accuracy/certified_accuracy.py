@@ -57,16 +57,22 @@ _KINDS = {
 
 def _check_kinds(columns: Mapping[str, Any]) -> None:
     for name, (kinds, meaning) in _KINDS.items():
-        column = columns.get(name)
+        column = _on_host(columns.get(name))
         if column is None or not len(column):
             continue  # evaluate says what is missing
-        values = np.asarray(column)
-        if values.dtype.kind not in kinds:
-            odd = next((value for value in column if np.asarray(value).dtype.kind not in kinds), column[0])
+        if np.asarray(column).dtype.kind not in kinds:
+            odd = next((value for value in column if np.asarray(value).dtype.kind not in kinds), column)
             raise ValueError(
-                f"`{name}` must be {meaning}, got {odd!r}. Pass predictions=classes, -1 for abstention, references=true classes and radii=certified radii; "
-                "make class indices of floats or text first, such as column.astype(int) once all are whole numbers."
+                f"`{name}` must be {meaning}, got {odd!r}. Pass predictions=classes (-1 for abstention), references=true classes and radii=certified "
+                "radii. Class indices that are floats or text, but whole numbers, are converted by numpy.asarray(column).astype(int)."
             )
+
+
+def _on_host(column: Any) -> Any:
+    """A column without tensors, which may be on any device and of any dtype."""
+    if hasattr(column, "detach"):
+        return column.detach().tolist()
+    return [_on_host(value) for value in column] if isinstance(column, list | tuple) else column
 
 
 class CertifiedAccuracyMetric(evaluate.Metric):
