@@ -22,7 +22,7 @@ def measured(tmp_path, classifier, dataset, **options):
 
 
 def test_label_aware_is_recorded_and_never_returns_another_class(tmp_path):
-    dataset = random_dataset(9)  # labels 0, 1, 2 in turn
+    dataset = random_dataset(9, num_labels=3)  # labels 0, 1, 2 in turn
     run = measured(tmp_path, Constant(1), dataset)
     assert run.settings["label_aware"] is True
     assert run.settings["rule"]["n0"] == 0

@@ -131,9 +131,11 @@ def bytes_of(images: Tensor) -> Tensor:
     return (images * 255).to(torch.uint8)
 
 
-def random_dataset(count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0) -> list[dict[str, Any]]:
+def random_dataset(
+    count: int, shape: tuple[int, ...] = (1, 4, 4), seed: int = 0, num_labels: int = 2
+) -> list[dict[str, Any]]:
     pixels = (random_images(count, shape, seed) * 255).to(torch.uint8)
-    return [{"pixel_values": image, "labels": index % 2} for index, image in enumerate(pixels)]
+    return [{"pixel_values": image, "labels": index % num_labels} for index, image in enumerate(pixels)]
 
 
 def results(run: Run) -> dict[int, dict[str, Any]]:
