@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_smoothing.certification.behaviour import answer_for_record
+from hf_smoothing.certification.classes import num_classes
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import differences_from
@@ -90,7 +91,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
     if asked.label_aware:  # found on the first image where it is there, before all are read
         _, first = next(checked_items(dataset, asked.chosen), (None, {"labels": 0}))
         _check_labelled(first.get("labels") is not None)
-    seen = survey(dataset, asked.chosen, asked.ahead)
+    seen = survey(dataset, asked.chosen, asked.ahead, num_classes(classifier))
     if asked.label_aware:
         _check_labelled(seen.labelled)
     kind = choose_noise(asked.noise_kind, seen.off_grid)
