@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_smoothing.certification.behaviour import answer_for_record
-from hf_smoothing.certification.classes import num_classes
+from hf_smoothing.certification.behaviour import Answer, answer_for_record
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import differences_from
@@ -91,19 +90,24 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
     if asked.label_aware:  # found on the first image where it is there, before all are read
         _, first = next(checked_items(dataset, asked.chosen), (None, {"labels": 0}))
         _check_labelled(first.get("labels") is not None)
-    seen = survey(dataset, asked.chosen, asked.ahead, num_classes(classifier))
+    answers: list[Answer] = []
+
+    def classes_of(shape: tuple[int, ...]) -> int:
+        answers.append(answer_for_record(classifier, shape, asked.recorded_answer, asked.execution))
+        return answers[0].classes
+
+    seen = survey(dataset, asked.chosen, asked.ahead, classes_of)
     if asked.label_aware:
         _check_labelled(seen.labelled)
     kind = choose_noise(asked.noise_kind, seen.off_grid)
     stream = _stream(kind, asked.seed, seen, classifier, asked.rule.sigma)
     rule = rule_on(asked.rule, stream, chosen=asked.own_targets)
-    answer = answer_for_record(classifier, seen.resolution, asked.recorded_answer, asked.execution)
     execution, speeds = _with_batch_size(classifier, seen, asked)
     logger.info("Certifying at %s (channels, height, width), %s noise, sigma %s.", seen.resolution, kind, rule.sigma)
     chosen = asked.chosen if seen.indices is None else seen.indices
     informative = {"images_per_second_by_batch_size": speeds} if speeds else {}
     settings = run_settings(
-        classifier, seen, chosen, rule, stream, execution, answer=answer, description=asked.description,
+        classifier, seen, chosen, rule, stream, execution, answer=answers[0], description=asked.description,
         informative=informative | left_out_facts(dataset, asked.chosen),
     )  # fmt: skip
     return Agreement(settings, seen, chosen, rule, kind, asked.seed, execution)

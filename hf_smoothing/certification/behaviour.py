@@ -1,6 +1,6 @@
-"""What a classifier answers to one fixed image: the same each time and whatever else is in the batch, or there is nothing to certify.
+"""What a classifier answers to one fixed image: the same each time and whatever else is in the batch, or it is not certified.
 
-A certificate is about a function of one image. Batch norm without running statistics, dropout behind a plain function and the like make
+A certificate is about a function of one image, and a run that goes on must ask the same function. Batch norm without running statistics, dropout behind a plain function and the like make
 the votes depend on what shares a batch; no look at modules finds them all, one forward pass does. The answer also tells two classifiers
 apart that have the same weights: other buffers, hooks, activations, adapters that are switched off, or no weights that could be seen.
 """
@@ -8,6 +8,7 @@ apart that have the same weights: other buffers, hooks, activations, adapters th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,20 +19,33 @@ from hf_smoothing.certification.sampling import check_logits
 
 
 KEPT = 16
-"""Logits that are recorded."""
+"""Logits that are recorded as they are, and mixtures of all of them that are recorded where there are more."""
 
 SINGLE, HALF = (5e-3, 1e-5), (5e-2, 2e-2)
-"""How far two answers may lie apart, in shares of the range of the logits and of the largest: kernels round otherwise for another batch."""
+"""How far a logit may move, in shares of the range of the logits and of itself: kernels round otherwise for another batch."""
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Answer:
+    """What a classifier answered to the probe.
+
+    Attributes:
+        logits: The first `KEPT` logits, and if there are more as many mixtures of all: what a record keeps.
+        classes: Number of classes.
+    """
+
+    logits: list[float]
+    classes: int
+
+
+@torch.no_grad()  # not inference mode: what a network makes once and keeps must serve gradients later
 def answer_to_probe(
     classifier: ResolvedClassifier,
     shape: tuple[int, ...],
     execution: Execution | None = None,
     dtype: torch.dtype = torch.float32,
-) -> list[float]:
-    """The first logits of a fixed image, for the record; checked to be a function of that image alone.
+) -> Answer:
+    """The answer to a fixed image, checked to be a function of that image alone.
 
     Args:
         classifier: The classifier, on its device.
@@ -40,29 +54,34 @@ def answer_to_probe(
         dtype: Dtype of the pixels.
 
     Raises:
-        ValueError: If they change from one pass to the next, or with the other images of the batch.
-        TypeError: If they are no logits.
+        ValueError: If it changes from one pass to the next, or with the other images of the batch.
+        TypeError: If it is no logits.
     """
     execution = execution or Execution()
     image, dark, bright = probe_images(shape).to(classifier.device, dtype)
+    half = _half(classifier, execution)
 
     def logits(*images: Tensor) -> Tensor:
         with execution.autocast(classifier.device):
             found = check_logits(classifier(torch.stack(images)), len(images))
         # Minus infinity stands for a class that is ruled out; nan is refused where votes are counted.
-        return torch.nan_to_num(found.double(), nan=0.0, posinf=0.0, neginf=0.0)
+        return torch.nan_to_num(found.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
 
-    beside_dark, again = logits(dark, image)[1], logits(dark, image)[1]
-    beside_bright = logits(image, bright)[0]
+    try:
+        beside_dark, again, beside_bright = logits(dark, image)[1], logits(dark, image)[1], logits(image, bright)[0]
+    except Exception as error:
+        error.add_note(
+            "This came for two images, before any draw: a classifier must take batches of any size. See certification.md."
+        )
+        raise
     try:
         alone = logits(image)[0]
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(
             f"The classifier must judge each image by itself, but one image alone gives {type(error).__name__}: {error} {_CURE}"
         ) from error
-    half = _half(classifier, execution)
     if answers_apart(beside_dark.tolist(), again.tolist(), half=half) > 1:
         raise ValueError(
             f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {_most(beside_dark - again):.3g} between two passes. "
@@ -74,13 +93,13 @@ def answer_to_probe(
                 "The classifier must judge each image by itself, but its logits for an image change by "
                 f"{_most(beside_dark - other):.3g} with the other images of the batch. {_CURE}"
             )
-    return [float(f"{value:.6g}") for value in alone[:KEPT].tolist()]
+    return Answer(_kept(alone), len(alone))
 
 
 def same_answer(
     classifier: ResolvedClassifier, execution: Execution, known: Sequence[float], now: Sequence[float]
 ) -> bool:
-    """Whether two records of `answer_to_probe` are those of one classifier, up to rounding."""
+    """Whether two records of an answer are those of one classifier, up to rounding."""
     return answers_apart(known, now, half=_half(classifier, execution)) <= 1
 
 
@@ -90,11 +109,11 @@ def answer_for_record(
     recorded: Sequence[float] | None,
     execution: Execution | None = None,
     dtype: torch.dtype = torch.float32,
-) -> list[float]:
+) -> Answer:
     """As `answer_to_probe`; what is recorded already where that is the same up to rounding, so that records can be compared as they stand."""
     now = answer_to_probe(classifier, shape, execution, dtype)
-    if recorded is not None and same_answer(classifier, execution or Execution(), recorded, now):
-        return list(recorded)
+    if recorded is not None and same_answer(classifier, execution or Execution(), recorded, now.logits):
+        return replace(now, logits=list(recorded))
     return now
 
 
@@ -107,19 +126,33 @@ def answers_apart(first: Sequence[float], second: Sequence[float], *, half: bool
     if len(first) != len(second):
         return float("inf")
     both = torch.tensor([first, second], dtype=torch.float64)
-    of_range, of_largest = HALF if half else SINGLE
-    allowed = of_range * float(both.max() - both.min()) + of_largest * float(both.abs().max())
-    apart = _most(both[0] - both[1])
-    return apart / allowed if apart else 0.0
+    of_range, of_itself = HALF if half else SINGLE
+    size = both.abs().amax(0)
+    # A class that is masked by a huge negative logit is not part of the range.
+    leading = both[:, size <= 100 * max(float(size[both.amax(0).argmax()]), float(size.median()))]
+    allowed = of_range * float(leading.max() - leading.min()) + of_itself * size
+    apart = (both[0] - both[1]).abs()
+    return _most(torch.where(apart > 0, apart / allowed, apart))
 
 
 def probe_images(shape: tuple[int, ...]) -> Tensor:
-    """A noisy image, a dark and a bright one; the same on every machine."""
+    """A noisy image, a dark and a bright one; the same on every machine. The others reach beyond the image, as noisy copies do."""
     image, dark, bright = torch.rand((3, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    return torch.stack([image, 0.2 * dark, 0.8 + 0.2 * bright])
+    return torch.stack([image, dark - 2, bright + 2])
+
+
+def _kept(logits: Tensor) -> list[float]:
+    found = logits[:KEPT]
+    if len(logits) > KEPT:
+        generator = torch.Generator().manual_seed(0)
+        signs = 2.0 * torch.randint(0, 2, (KEPT, len(logits)), generator=generator) - 1
+        found = torch.cat([found, signs.double() @ logits / len(logits) ** 0.5])
+    return [float(f"{value:.6g}") for value in found.tolist()]
 
 
 def _half(classifier: ResolvedClassifier, execution: Execution) -> bool:
+    if classifier.module is None and classifier.device.type != "cpu":
+        return True  # its weights cannot be seen, and kernels of an accelerator differ more
     weights = () if classifier.module is None else classifier.module.parameters()
     return execution.dtype != "float32" or any(
         weight.dtype.is_floating_point and weight.dtype.itemsize < 4 for weight in weights

@@ -6,18 +6,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hf_smoothing.certification.classifiers import module_of
-from hf_smoothing.types import Classifier, Images
-
-
-def num_classes(classifier: Classifier) -> int | None:
-    """The number of classes that a classifier, or the module behind it, states in its configuration; None if it states none."""
-    for owner in (classifier, module_of(classifier)):
-        config: Any = getattr(owner, "config", None)
-        stated = getattr(config, "num_labels", None) or len(getattr(config, "id2label", None) or ())
-        if isinstance(stated, int) and stated > 0:
-            return stated
-    return None
+from hf_smoothing.types import Images
 
 
 def check_class(label: int | None, index: int, classes: int | None) -> None:

@@ -55,7 +55,7 @@ def differences_from(
     answer = known.get("probe_logits")
     if answer is not None and not differing:
         now = answer_to_probe(classifier, shape, execution, dtype)
-        differing += [] if same_answer(classifier, execution, answer, now) else ["probe_logits"]
+        differing += [] if same_answer(classifier, execution, answer, now.logits) else ["probe_logits"]
     return ", ".join(differing)
 
 
@@ -111,7 +111,7 @@ def weights_sha256(module: nn.Module) -> str:
             if isinstance(part, Tensor):
                 digest.update(f"{name} {part.dtype} {tuple(part.shape)}\n".encode())
                 digest.update(raw_bytes(part.dequantize() if part.is_quantized else part))
-            else:
+            elif isinstance(part, (str, int, float, torch.dtype)):  # others may show an address
                 digest.update(f"{name} {part!r}\n".encode())
     return digest.hexdigest()
 

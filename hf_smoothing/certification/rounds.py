@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.certification.certificates import Counts, Pending, Votes
-from hf_smoothing.certification.classes import check_class, num_classes
+from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.noise_kinds import NoiseStream
@@ -32,6 +32,7 @@ def vote_in_rounds(
     *,
     execution: Execution | None = None,
     ranks: Ranks | None = None,
+    classes: int | None = None,
     window: int = 64,
     round_seconds: float = 1.0,
 ) -> Generator[list[Votes], None, None]:
@@ -45,12 +46,13 @@ def vote_in_rounds(
         pending: The images; read only as far as needed.
         rule: Rule of the run.
         stream: Stream of the noise, on the classifier's device.
+        classes: Number of classes of the classifier, with which labels are compared; None where it is not known.
         ranks: The processes that share the work; each must be given the same images.
         window: Smallest number of images in work, while there are any; at most eight times as many.
         round_seconds: The time aimed at for one round.
 
     Raises:
-        ValueError: Before any draw for an image of another size, or with a label beyond the classes that the classifier states.
+        ValueError: Before any draw for an image of another size, or with a label beyond the classes.
 
     Yields:
         After each round, the votes that it changed; complete when `rule.wanted(votes)` is `votes.drawn`.
@@ -58,7 +60,7 @@ def vote_in_rounds(
     resolved = resolve_classifier(classifier)
     execution, ranks = execution or Execution(), ranks or Ranks()
     full = execution.size_on(resolved.device) * ranks.count
-    work = _Window(iter(pending), rule, stream.shape, resolved.device, window, num_classes(classifier))
+    work = _Window(iter(pending), rule, stream.shape, resolved.device, window, classes)
     batches = 1
     with execution.prepare(resolved) as prepared:
         while True:

@@ -111,8 +111,9 @@ def certify_dataset(
         tally = Tally(before, images, agreed.rule.stage_ends[-1], asked["label_aware"])
         title, shown = f"Certifying at sigma {exact_text(agreed.rule.sigma)}", progress and state.is_main_process
         rounds = vote_in_rounds(
-            resolved, keeper.in_turn(missing), agreed.rule, stream, execution=agreed.execution, ranks=Ranks.of(state)
-        )
+            resolved, keeper.in_turn(missing), agreed.rule, stream,
+            execution=agreed.execution, ranks=Ranks.of(state), classes=agreed.seen.classes,
+        )  # fmt: skip
         with (
             _telling_what_is_kept(output_dir, agreed),
             progress_of(title, tally.total, "draw", initial=tally.draws, shown=shown) as bar,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from hf_smoothing.certification.behaviour import Answer
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.noise_kinds import NoiseStream, device_name, noise_facts
@@ -26,7 +27,7 @@ def run_settings(
     stream: NoiseStream,
     execution: Execution,
     *,
-    answer: Sequence[float],
+    answer: Answer,
     description: Mapping[str, Any] | None = None,
     informative: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def run_settings(
         "resolution": list(seen.resolution),
         "seed": stream.seed,
         "num_images": None if chosen is None else len(chosen),
-        "model": classifier_identity(classifier) | {"probe_logits": list(answer)},
+        "model": classifier_identity(classifier) | {"probe_logits": answer.logits},
         "dataset": seen.to_dict(),
         "versions": versions_of("hf_smoothing", "torch"),
         "informative": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -68,20 +68,23 @@ class Survey:
 
 
 def survey(
-    dataset: Images, chosen: Sequence[int] | None, ahead: int | None = None, classes: int | None = None
+    dataset: Images,
+    chosen: Sequence[int] | None,
+    ahead: int | None = None,
+    classes_of: Callable[[tuple[int, ...]], int] | None = None,
 ) -> Survey:
     """Read the images of a data set, or the first of a stream.
 
     Args:
         dataset, chosen: The images of the run.
         ahead: How many uint8 images to read at most; None for all. Float images are all read, since whether they are 8-bit decides the noise.
-        classes: Number of classes of the classifier. Labels are compared with it: those of the images that are read, and of all chosen ones where
+        classes_of: Shape of an image to the number of classes of the classifier. Labels are compared with it: those of the images that are read, and of all chosen ones where
             that needs no image.
 
     Raises:
         ValueError, TypeError: As `checked_items` and `check_class`: a folder must not be left by a call that cannot succeed.
     """
-    streamed = is_stream(dataset)
+    streamed, classes = is_stream(dataset), None
     resolution, odd, labelled, whole = None, None, True, not streamed
     found, alone = Fingerprint(), Fingerprint()
     for index, item in checked_items(dataset, chosen):
@@ -89,6 +92,8 @@ def survey(
         if len(found.indices) == ahead and pixels.dtype == torch.uint8:
             whole = False
             break
+        if resolution is None and classes_of is not None:
+            classes = classes_of(tuple(pixels.shape))
         resolution = tuple(pixels.shape)
         check_class(item.get("labels"), index, classes)
         odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None

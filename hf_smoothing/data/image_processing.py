@@ -146,6 +146,8 @@ def _check_unit(image: Any, factor: float | None) -> None:
     if 0 in image.shape or (factor is not None and image.dtype in (np.uint8, torch.uint8)):
         return
     values = image.to(torch.float32) if isinstance(image, Tensor) else image
+    if factor is not None and factor <= 0:
+        raise ValueError(f"`rescale_factor` must be positive, such as 1/255, got {factor}.")
     low, high = float(values.min()), float(values.max())
     top = 1.0 if factor is None else 1.0 / factor
     shown = f"got {image.dtype} from {low:.3g} to {high:.3g}".replace("torch.", "")
@@ -162,8 +164,8 @@ def _check_unit(image: Any, factor: float | None) -> None:
         )
     if not (low >= -RANGE_TOLERANCE * top and high <= (1.0 + RANGE_TOLERANCE) * top):
         raise ValueError(
-            f"With do_rescale=True images must hold levels 0..{top:.6g}, {shown}. Pass uint8 images. Normalisation is done here, or inside the model, "
-            "and images of 16 bits are to be scaled to 0..255 first."
+            f"With do_rescale=True images must hold levels 0..{top:.6g}, {shown}. Pass uint8 images: clip what a resize brought beyond, "
+            "scale 16 bits down, and leave normalisation to the processor or the model."
         )
     # Floats of 0..255 below 2 would be a picture of the darkest two levels, which comes as uint8 if at all; as [0, 1] it is any picture.
     # All zero is black in either unit.

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.behaviour import answer_for_record, answer_to_probe
-from hf_smoothing.certification.classes import check_class, num_classes
+from hf_smoothing.certification.behaviour import Answer, answer_for_record
+from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
 from hf_smoothing.certification.identity import classifier_identity, recorded_answer
 from hf_smoothing.certification.images import (
@@ -39,7 +39,7 @@ from hf_smoothing.interval.certificates import (
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
-from hf_smoothing.types import ImageDataset, classify_of
+from hf_smoothing.types import ImageDataset
 
 
 def certify_dataset_linf(
@@ -104,17 +104,22 @@ def certify_dataset_linf(
     if only_right:
         rule["only_right"] = True
     check_writable(output_dir)
-    num_labels = num_classes(classifier)
-    seen = survey(dataset, chosen, classes=num_labels)
+    resolved, dtype = resolve_classifier(classifier), run_dtype(classifier)
+    answers: list[Answer] = []
+
+    def classes_of(shape: tuple[int, ...]) -> int:
+        known = recorded_answer(output_dir) if state.is_main_process else None
+        mine = answer_for_record(resolved, shape, known, dtype=dtype)
+        theirs = from_first_rank(state, mine.logits)
+        answers.append(answer_for_record(resolved, shape, theirs, dtype=dtype))
+        return mine.classes
+
+    seen = survey(dataset, chosen, classes_of=classes_of)
     if only_right and not seen.labelled:
         raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
     left_out = left_out_facts(dataset, chosen)
     chosen = seen.indices or chosen
-    resolved, dtype = resolve_classifier(classifier), run_dtype(classifier)
-    first = state.is_main_process
-    known = recorded_answer(output_dir) or answer_to_probe(resolved, seen.resolution, dtype=dtype) if first else None
-    answer = answer_for_record(resolved, seen.resolution, from_first_rank(state, known), dtype=dtype)
-    settings = _settings(classifier, seen, chosen, rule, description, left_out, answer)
+    settings = _settings(classifier, seen, chosen, rule, description, left_out, answers[0].logits)
     with open_writer(state, output_dir, settings, seen, dataset) as writer:
         done = read_run(output_dir).rows
         mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
@@ -124,10 +129,8 @@ def certify_dataset_linf(
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 labels = [item.get("labels") for _, item in items]
                 pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
-                if num_labels is None and labels[0] is not None:
-                    num_labels = _num_logits(classifier, pixels[:1].to(device))
                 for (index, _), label in zip(items, labels, strict=True):
-                    check_class(label, index, num_labels)
+                    check_class(label, index, seen.classes)
                 began = time.perf_counter()
                 classes, radii, bounds = certificates_of(
                     classifier, pixels.to(device),
@@ -157,12 +160,6 @@ def _exact_pixels(image: Tensor) -> Tensor:
     """Checked, float64, and without the tolerance above 1 and below 0 that images may have elsewhere."""
     to_unit_pixels(image)
     return exact_pixels(image).clamp(0.0, 1.0)
-
-
-def _num_logits(classifier: nn.Module, image: Tensor) -> int:
-    """The number of classes of a network that does not state it."""
-    with torch.no_grad():
-        return int(classify_of(classifier)(image.to(run_dtype(classifier))).shape[-1])
 
 
 def _settings(

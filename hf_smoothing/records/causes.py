@@ -44,7 +44,9 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in ("sha256", "stream_sha256", "selection_sha256"):
             del follows[f"dataset.{key}"]
     if ANSWER in found:
-        found[ANSWER] = f"the network's answer to a fixed image ({ANSWER}){found[ANSWER].removeprefix(ANSWER)}"
+        text = found[ANSWER].removeprefix(ANSWER)
+        unknown = " was not recorded when the run was made" if text.startswith(" was None") else text
+        found[ANSWER] = f"the network's answer to a fixed image ({ANSWER}){unknown}"
     deciding = [key for key in found if not any(cause in found for cause in follows.get(key, ()))]
     return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
 

@@ -63,6 +63,12 @@ NEIGHBOURS: dict[str, Any] = {
     ).eval(),
     "a mean over the batch": lambda pixels: (pixels - pixels.mean(0)).flatten(1)[:, :3],
     "a scale of the batch": lambda pixels: pixels.flatten(1)[:, :3] / pixels.max(),
+    "the smallest and largest of the batch": lambda pixels: (
+        (pixels.flatten(1)[:, :3] - pixels.min()) / (pixels.max() - pixels.min())
+    ),
+    "random numbers beside a masked class": lambda pixels: torch.cat(
+        [pixels.flatten(1)[:, :3] + 0.1 * torch.randn(len(pixels), 3), torch.full((len(pixels), 1), -1e4)], 1
+    ),
     "the place in the batch": lambda pixels: pixels.flatten(1)[:, :3] * torch.arange(1.0, len(pixels) + 1)[:, None],
     "random numbers": lambda pixels: pixels.flatten(1)[:, :3] + 0.1 * torch.randn(len(pixels), 3),
 }
@@ -96,7 +102,7 @@ def test_what_depends_on_the_batch_or_the_moment_is_refused(classifier, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore")  # torch asks to move to torchao
-def test_quantised_weights_have_an_identity():
+def test_quantised_weights_have_an_identity_and_scales_of_the_batch_are_refused(tmp_path):
     known = set()
     for shift in (0.0, 0.0, 0.5):
         one = network(nn.ReLU()).eval()
@@ -104,6 +110,48 @@ def test_quantised_weights_have_an_identity():
         quantised = torch.ao.quantization.quantize_dynamic(one, {nn.Linear}, dtype=torch.qint8)
         known.add(classifier_identity(quantised)["weights_sha256"])
     assert len(known) == 2
+    refused(quantised.eval(), "quantisation a scale that is not taken from the batch", tmp_path)
+
+
+class Cached(nn.Module):
+    """Makes a table at the first pass, as networks do with positions or the features of texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.table = network(nn.ReLU()), None
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.table = pixels.new_ones(3) if self.table is None else self.table
+        found: Tensor = self.inner(pixels) * self.table
+        return found
+
+    def get_extra_state(self) -> object:
+        return object()  # of which nothing can be said but where it lies
+
+
+def test_what_a_network_keeps_from_the_probe_serves_an_attack_and_a_resumption(tmp_path):
+    run = certify_dataset(Cached().eval(), random_dataset(2), tmp_path, **RUN)
+    attack_run(Cached().eval(), random_dataset(2), run, steps=1, n=100)
+    certify_dataset(Cached().eval(), random_dataset(2), tmp_path, **RUN)
+
+
+def test_a_batch_that_cannot_be_any_size_is_said_to_be_the_cause():
+    def in_fours(pixels):
+        assert len(pixels) % 4 == 0
+        return pixels.flatten(1)[:, :3]
+
+    with pytest.raises(AssertionError) as caught:
+        certify(in_fours, bytes_of(random_images(1, SHAPE)), sigma=0.5, n=100)
+    assert any("a classifier must take batches of any size" in note for note in caught.value.__notes__)
+
+
+def test_every_class_counts_for_the_identity(tmp_path):
+    def wide(last):
+        return lambda pixels: torch.cat([pixels.flatten(1)] * 2, 1) * torch.tensor([1.0] * 20 + [last] * 12)
+
+    certify_dataset(wide(1.0), random_dataset(2), tmp_path, **RUN)
+    with pytest.raises(RunError, match="answer to a fixed image"):
+        certify_dataset(wide(-1.0), random_dataset(2), tmp_path, **RUN)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -113,7 +161,7 @@ def test_rounding_is_no_fault(dtype, weights):
         plain().to(weights), sigma=0.5, size=16, image_mean=[0.5] * 3, image_std=[0.1] * 3
     ).eval()
     found = [
-        answer_to_probe(resolve_classifier(model), (3, 16, 16), Execution(dtype=dtype, channels_last=last))
+        answer_to_probe(resolve_classifier(model), (3, 16, 16), Execution(dtype=dtype, channels_last=last)).logits
         for last in (False, True)
     ]
     assert answers_apart(*found, half=dtype == "bfloat16" or weights == torch.bfloat16) <= 1
@@ -124,7 +172,7 @@ def test_a_class_that_is_ruled_out_is_no_fault():
         ruled_out = pixels.new_full((len(pixels), 1), -torch.inf)
         return torch.cat([pixels.flatten(1)[:, :2], ruled_out], 1)
 
-    assert answer_to_probe(resolve_classifier(two_of_three), SHAPE)[2] == 0
+    assert answer_to_probe(resolve_classifier(two_of_three), SHAPE).logits[2] == 0
     assert certify(two_of_three, bytes_of(random_images(1, SHAPE)), sigma=0.5, n=100)[0].prediction in (-1, 0, 1)
 
 

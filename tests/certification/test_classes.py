@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from hf_smoothing import PixelDataset, PixelStream, certify_dataset
-from hf_smoothing.certification.classes import check_class, num_classes
-from hf_smoothing.certification.classifiers import resolve_classifier
+from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.labels import adopt_labels, warn_other_classes
 from hf_smoothing.certification.survey import AHEAD, survey
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.records import read_run
 from tests.support.classifiers import RUN, SEQUENTIAL, Linear, random_dataset
-from tests.support.tiny import SIZE, image_dataset, label_maps, pil_images, plain, smoothed
+from tests.support.tiny import SIZE, image_dataset, label_maps, pil_images, smoothed
 
 
 MESSAGE = r"must be classes of the classifier, in \[0, 3\), got 3 for image 2\. .* Pass PixelDataset the model in place of a size"
@@ -74,12 +73,11 @@ def test_a_label_beyond_the_classes_is_refused_before_any_draw_is_recorded(way, 
 
 
 @pytest.mark.parametrize("arguments", [RUN, SEQUENTIAL], ids=["fixed", "targets"])
-def test_a_label_beyond_the_votes_makes_no_row(arguments, tmp_path):
-    """Of a plain callable the number of classes is known from its first answer."""
+def test_a_label_beyond_the_answer_of_a_function_leaves_no_folder(arguments, tmp_path):
     images = [{**item, "labels": 2} if index == 3 else item for index, item in enumerate(random_dataset(5))]
     with pytest.raises(ValueError, match=r"in \[0, 2\), got 2 for image 3"):
-        certify_dataset(Linear(), images, tmp_path, **arguments)
-    assert 3 not in read_run(tmp_path).rows
+        certify_dataset(Linear(), images, tmp_path / "run", **arguments)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.parametrize("way", ["size", "decoded", "list", "lazy"])
@@ -90,30 +88,30 @@ def test_interval_bounds_refuse_it_too(way, stated, tmp_path):
         certify_dataset_linf(
             network if stated else Draws(network).eval(), WAYS[way](), tmp_path / "run", largest=0.01, progress=False
         )
-    assert not stated or not (tmp_path / "run" / "run.json").exists()
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.parametrize("way", ["size", "decoded", "list", "lazy", "numpy labels"])
 def test_the_images_ahead_are_compared_with_the_classes(way):
     with pytest.raises(ValueError, match=MESSAGE):
-        survey(WAYS[way](), [0, 1, 2], AHEAD, classes=3)
+        survey(WAYS[way](), [0, 1, 2], AHEAD, classes_of=lambda shape: 3)
     # Only the chosen images count.
-    assert survey(WAYS[way](), [0, 1], AHEAD, classes=3).classes == 3
-    assert survey(WAYS[way](), [0, 1, 2], AHEAD, classes=4).labelled
+    assert survey(WAYS[way](), [0, 1], AHEAD, classes_of=lambda shape: 3).classes == 3
+    assert survey(WAYS[way](), [0, 1, 2], AHEAD, classes_of=lambda shape: 4).labelled
 
 
 @pytest.mark.parametrize("way", ["size", "decoded"])
 def test_labels_that_need_no_image_are_compared_beyond_the_images_ahead(way):
     with pytest.raises(ValueError, match=MESSAGE):
-        survey(WAYS[way](), [0, 1, 2], 1, classes=3)
-    assert survey(WAYS["lazy"](), [0, 1, 2], 1, classes=3).indices is None
+        survey(WAYS[way](), [0, 1, 2], 1, classes_of=lambda shape: 3)
+    assert survey(WAYS["lazy"](), [0, 1, 2], 1, classes_of=lambda shape: 3).indices is None
 
 
 def test_a_run_gains_no_label_beyond_the_classes(tmp_path):
     items = list(PixelDataset(rows(), SIZE))
     run = certify_dataset(smoothed(), [{"pixel_values": item["pixel_values"]} for item in items], tmp_path, **BRIEF)
     # The images ahead are fewer than all, so that the last label is met where rows are rewritten.
-    seen = survey(Lazy(items), [0, 1, 2], None, classes=None)
+    seen = survey(Lazy(items), [0, 1, 2])
     limited = type(seen)(**{**vars(seen), "classes": 3})
     settings = {**run.settings, "dataset": {**run.settings["dataset"], "sha256": seen.pixels_sha256}}
     with pytest.raises(ValueError, match=MESSAGE):
@@ -121,13 +119,12 @@ def test_a_run_gains_no_label_beyond_the_classes(tmp_path):
     assert [row["label"] for row in read_run(tmp_path).rows.values()] == [None] * 3
 
 
-def test_classes_that_a_classifier_states():
+def test_the_classes_are_those_of_the_answer_whatever_a_configuration_says(tmp_path):
+    """A head of one's own on a backbone whose configuration keeps the default of two labels."""
     model = smoothed()
-    for classifier in (model, model.classify, resolve_classifier(model), resolve_classifier(model.classify), plain()):
-        assert num_classes(classifier) == 3
-    assert num_classes(SimpleNamespace(config=SimpleNamespace(id2label={0: "cat", 1: "dog"}))) == 2
-    for classifier in (Linear(), Draws(model), torch.nn.Flatten(), SimpleNamespace(config={"num_labels": 3})):
-        assert num_classes(classifier) is None
+    wider = SimpleNamespace(classify=model.classify, config=SimpleNamespace(num_labels=2, id2label={}))
+    images = list(PixelDataset(rows([0, 1, 2]), SIZE))
+    assert len(certify_dataset(wider, images, tmp_path / "run", **BRIEF).rows) == 3
     check_class(None, 0, 3), check_class(7, 0, None), check_class(2, 0, 3)
 
 

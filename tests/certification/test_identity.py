@@ -60,7 +60,7 @@ def test_ranks_with_different_networks_are_refused():
 
     stream = GaussianStream(0, (1, 4, 4), sigma=0.5)
     answer = answer_to_probe(resolve_classifier(Configured().eval()), stream.shape)
-    rank_0 = {"model": classifier_identity(Configured()) | {"probe_logits": answer}, **noise_facts(stream)}
+    rank_0 = {"model": classifier_identity(Configured()) | {"probe_logits": answer.logits}, **noise_facts(stream)}
     check(Configured(), stream, rank_0)
     other = Configured()
     with torch.no_grad():
