@@ -21,7 +21,7 @@ from hf_smoothing.certification.sampling import check_logits
 KEPT = 16
 """Logits that are recorded as they are, and mixtures of all of them that are recorded where there are more."""
 
-SINGLE, HALF = (5e-3, 1e-5), (5e-2, 2e-2)
+FINE, COARSE = (5e-3, 1e-5), (5e-2, 2e-2)
 """How far a logit may move, in shares of the range of the logits and of itself: kernels round otherwise for another batch."""
 
 
@@ -59,7 +59,7 @@ def answer_to_probe(
     """
     execution = execution or Execution()
     image, dark, bright = probe_images(shape).to(classifier.device, dtype)
-    half = _half(classifier, execution)
+    coarse = _coarse(classifier, execution)
 
     def logits(*images: Tensor) -> Tensor:
         with execution.autocast(classifier.device):
@@ -82,13 +82,13 @@ def answer_to_probe(
         raise ValueError(
             f"The classifier must judge each image by itself, but one image alone gives {type(error).__name__}: {error} {_CURE}"
         ) from error
-    if answers_apart(beside_dark.tolist(), again.tolist(), half=half) > 1:
+    if answers_apart(beside_dark.tolist(), again.tolist(), coarse=coarse) > 1:
         raise ValueError(
             f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {_most(beside_dark - again):.3g} between two passes. "
             "Call eval() on the network in it, and let it draw no random numbers."
         )
     for other in (beside_bright, alone):
-        if answers_apart(beside_dark.tolist(), other.tolist(), half=half) > 1:
+        if answers_apart(beside_dark.tolist(), other.tolist(), coarse=coarse) > 1:
             raise ValueError(
                 "The classifier must judge each image by itself, but its logits for an image change by "
                 f"{_most(beside_dark - other):.3g} with the other images of the batch. {_CURE}"
@@ -97,10 +97,14 @@ def answer_to_probe(
 
 
 def same_answer(
-    classifier: ResolvedClassifier, execution: Execution, known: Sequence[float], now: Sequence[float]
+    classifier: ResolvedClassifier,
+    execution: Execution,
+    known: Sequence[float],
+    now: Sequence[float],
+    elsewhere: bool = False,
 ) -> bool:
-    """Whether two records of an answer are those of one classifier, up to rounding."""
-    return answers_apart(known, now, half=_half(classifier, execution)) <= 1
+    """Whether two records of an answer are those of one classifier, up to rounding; `elsewhere` if one was made on another kind of device."""
+    return answers_apart(known, now, coarse=elsewhere or _coarse(classifier, execution)) <= 1
 
 
 def answer_for_record(
@@ -117,16 +121,16 @@ def answer_for_record(
     return now
 
 
-def answers_apart(first: Sequence[float], second: Sequence[float], *, half: bool) -> float:
+def answers_apart(first: Sequence[float], second: Sequence[float], *, coarse: bool) -> float:
     """How far two answers lie apart, in units of what rounding may do: above 1 they are those of two functions.
 
-    >>> answers_apart([0.0, 1.0], [0.0, 1.001], half=False) < 1 < answers_apart([0.0, 1.0], [0.0, 1.1], half=False)
+    >>> answers_apart([0.0, 1.0], [0.0, 1.001], coarse=False) < 1 < answers_apart([0.0, 1.0], [0.0, 1.1], coarse=False)
     True
     """
     if len(first) != len(second):
         return float("inf")
     both = torch.tensor([first, second], dtype=torch.float64)
-    of_range, of_itself = HALF if half else SINGLE
+    of_range, of_itself = COARSE if coarse else FINE
     size = both.abs().amax(0)
     # A class that is masked by a huge negative logit is not part of the range.
     leading = both[:, size <= 100 * max(float(size[both.amax(0).argmax()]), float(size.median()))]
@@ -150,9 +154,10 @@ def _kept(logits: Tensor) -> list[float]:
     return [float(f"{value:.6g}") for value in found.tolist()]
 
 
-def _half(classifier: ResolvedClassifier, execution: Execution) -> bool:
-    if classifier.module is None and classifier.device.type != "cpu":
-        return True  # its weights cannot be seen, and kernels of an accelerator differ more
+def _coarse(classifier: ResolvedClassifier, execution: Execution) -> bool:
+    """Whether it may round as half precision does. An accelerator may choose another kernel for another batch, and TF32 for float32."""
+    if classifier.device.type != "cpu":
+        return True
     weights = () if classifier.module is None else classifier.module.parameters()
     return execution.dtype != "float32" or any(
         weight.dtype.is_floating_point and weight.dtype.itemsize < 4 for weight in weights

@@ -42,6 +42,7 @@ def differences_from(
     shape: tuple[int, ...],
     execution: Execution,
     dtype: torch.dtype = torch.float32,
+    elsewhere: bool = False,
 ) -> str:
     """In what a classifier is another than the one whose record is known, such as "weights_sha256"; "" if in nothing.
 
@@ -49,13 +50,15 @@ def differences_from(
         classifier: The classifier.
         known: The part "model" of a run's settings.
         shape, execution, dtype: As in `answer_to_probe`.
+        elsewhere: Whether the record was made on another kind of device.
     """
     identity = classifier_identity(classifier)
     differing = [key for key, value in identity.items() if known.get(key) != value]
     answer = known.get("probe_logits")
     if answer is not None and not differing:
         now = answer_to_probe(classifier, shape, execution, dtype)
-        differing += [] if same_answer(classifier, execution, answer, now.logits) else ["probe_logits"]
+        same = same_answer(classifier, execution, answer, now.logits, elsewhere)
+        differing += [] if same else ["probe_logits"]
     return ", ".join(differing)
 
 
@@ -71,7 +74,8 @@ def check_network_of_run(classifier: Classifier, run: Run) -> None:
         dtype = next((weight.dtype for weight in resolved.module.parameters()), dtype) if resolved.module else dtype
     else:
         execution = Execution(settings["dtype"], settings["channels_last"])
-    if differing := differences_from(resolved, settings["model"], tuple(settings["resolution"]), execution, dtype):
+    shape, elsewhere = tuple(settings["resolution"]), settings.get("device_kind") != resolved.device.type
+    if differing := differences_from(resolved, settings["model"], shape, execution, dtype, elsewhere):
         raise RunError(f"{run.path} holds the certificates of another network: {differing} differ from this one's.")
 
 

@@ -164,7 +164,7 @@ def test_rounding_is_no_fault(dtype, weights):
         answer_to_probe(resolve_classifier(model), (3, 16, 16), Execution(dtype=dtype, channels_last=last)).logits
         for last in (False, True)
     ]
-    assert answers_apart(*found, half=dtype == "bfloat16" or weights == torch.bfloat16) <= 1
+    assert answers_apart(*found, coarse=dtype == "bfloat16" or weights == torch.bfloat16) <= 1
 
 
 def test_a_class_that_is_ruled_out_is_no_fault():
