@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_smoothing.certification.behaviour import Answer, answer_for_record
+from hf_smoothing.certification.behaviour import Answer, answer_to_probe, as_recorded
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import differences_from
@@ -85,18 +85,17 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
     """Read the first images, choose their noise and the batch size, and state the run; nothing is written.
 
     Raises:
-        ValueError, TypeError: As `survey`, `choose_noise` and `answer_for_record`; on images without labels in a label-aware run.
+        ValueError, TypeError: As `survey`, `choose_noise` and `answer_to_probe`; on images without labels in a label-aware run.
     """
     if asked.label_aware:  # found on the first image where it is there, before all are read
         _, first = next(checked_items(dataset, asked.chosen), (None, {"labels": 0}))
         _check_labelled(first.get("labels") is not None)
-    answers: list[Answer] = []
 
-    def classes_of(shape: tuple[int, ...]) -> int:
-        answers.append(answer_for_record(classifier, shape, asked.recorded_answer, asked.execution))
-        return answers[0].classes
+    def answer_of(shape: tuple[int, ...]) -> Answer:
+        answer = answer_to_probe(classifier, shape, asked.execution)
+        return as_recorded(answer, asked.recorded_answer, classifier, asked.execution)
 
-    seen = survey(dataset, asked.chosen, asked.ahead, classes_of)
+    seen = survey(dataset, asked.chosen, asked.ahead, answer_of)
     if asked.label_aware:
         _check_labelled(seen.labelled)
     kind = choose_noise(asked.noise_kind, seen.off_grid)
@@ -107,7 +106,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
     chosen = asked.chosen if seen.indices is None else seen.indices
     informative = {"images_per_second_by_batch_size": speeds} if speeds else {}
     settings = run_settings(
-        classifier, seen, chosen, rule, stream, execution, answer=answers[0], description=asked.description,
+        classifier, seen, chosen, rule, stream, execution, description=asked.description,
         informative=informative | left_out_facts(dataset, asked.chosen),
     )  # fmt: skip
     return Agreement(settings, seen, chosen, rule, kind, asked.seed, execution)

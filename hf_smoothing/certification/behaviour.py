@@ -1,8 +1,9 @@
 """What a classifier answers to one fixed image: the same each time and whatever else is in the batch, or it is not certified.
 
-A certificate is about a function of one image, and a run that goes on must ask the same function. Batch norm without running statistics, dropout behind a plain function and the like make
-the votes depend on what shares a batch; no look at modules finds them all, one forward pass does. The answer also tells two classifiers
-apart that have the same weights: other buffers, hooks, activations, adapters that are switched off, or no weights that could be seen.
+A certificate is about a function of one image, and a run that goes on must ask the same function. Batch norm without running statistics,
+dropout behind a plain function and the like make the votes depend on what shares a batch; no look at modules finds them all, a few forward
+passes do. The answer also tells two classifiers apart that have the same weights: other buffers, hooks, activations, adapters that are
+switched off, or no weights that could be seen.
 """
 
 from __future__ import annotations
@@ -107,18 +108,13 @@ def same_answer(
     return answers_apart(known, now, coarse=elsewhere or _coarse(classifier, execution)) <= 1
 
 
-def answer_for_record(
-    classifier: ResolvedClassifier,
-    shape: tuple[int, ...],
-    recorded: Sequence[float] | None,
-    execution: Execution | None = None,
-    dtype: torch.dtype = torch.float32,
+def as_recorded(
+    answer: Answer, recorded: Sequence[float] | None, classifier: ResolvedClassifier, execution: Execution
 ) -> Answer:
-    """As `answer_to_probe`; what is recorded already where that is the same up to rounding, so that records can be compared as they stand."""
-    now = answer_to_probe(classifier, shape, execution, dtype)
-    if recorded is not None and same_answer(classifier, execution or Execution(), recorded, now.logits):
-        return replace(now, logits=list(recorded))
-    return now
+    """The answer, with the logits of a record where they are the same up to rounding, so that records can be compared as they stand."""
+    if recorded is not None and same_answer(classifier, execution, recorded, answer.logits):
+        return replace(answer, logits=list(recorded))
+    return answer
 
 
 def answers_apart(first: Sequence[float], second: Sequence[float], *, coarse: bool) -> float:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from hf_smoothing.certification.behaviour import Answer
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.noise_kinds import NoiseStream, device_name, noise_facts
@@ -27,7 +26,6 @@ def run_settings(
     stream: NoiseStream,
     execution: Execution,
     *,
-    answer: Answer,
     description: Mapping[str, Any] | None = None,
     informative: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def run_settings(
         "resolution": list(seen.resolution),
         "seed": stream.seed,
         "num_images": None if chosen is None else len(chosen),
-        "model": classifier_identity(classifier) | {"probe_logits": answer.logits},
+        "model": classifier_identity(classifier) | seen.probe_facts(),
         "dataset": seen.to_dict(),
         "versions": versions_of("hf_smoothing", "torch"),
         "informative": {

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 
+from hf_smoothing.certification.behaviour import Answer
 from hf_smoothing.certification.classes import check_class, known_labels
 from hf_smoothing.certification.images import Fingerprint, checked_items, image_hash, is_stream
 from hf_smoothing.certification.noise_kinds import off_grid
@@ -44,7 +45,7 @@ class Survey:
         indices: Indices of the images that could be read; None where not all were tried.
         streamed: Whether it is a stream, of which the first image is read.
         facts: What the data set says of its labels, for the record.
-        classes: Number of classes of the classifier, None where that is not known.
+        answer: What the classifier answered to the probe; None where it was not asked.
     """
 
     resolution: tuple[int, ...]
@@ -56,7 +57,16 @@ class Survey:
     indices: list[int] | None
     streamed: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
-    classes: int | None = None
+    answer: Answer | None = None
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of the classifier, None where that is not known."""
+        return None if self.answer is None else self.answer.classes
+
+    def probe_facts(self) -> dict[str, Any]:
+        """What a record says of the classifier's answer to the probe."""
+        return {} if self.answer is None else {"probe_logits": self.answer.logits}
 
     def to_dict(self) -> dict[str, Any]:
         """What a record says of the data set."""
@@ -71,20 +81,20 @@ def survey(
     dataset: Images,
     chosen: Sequence[int] | None,
     ahead: int | None = None,
-    classes_of: Callable[[tuple[int, ...]], int] | None = None,
+    answer_of: Callable[[tuple[int, ...]], Answer] | None = None,
 ) -> Survey:
     """Read the images of a data set, or the first of a stream.
 
     Args:
         dataset, chosen: The images of the run.
         ahead: How many uint8 images to read at most; None for all. Float images are all read, since whether they are 8-bit decides the noise.
-        classes_of: Shape of an image to the number of classes of the classifier. Labels are compared with it: those of the images that are read, and of all chosen ones where
+        answer_of: Shape of an image to what the classifier answers to the probe. Labels are compared with its classes: those of the images that are read, and of all chosen ones where
             that needs no image.
 
     Raises:
         ValueError, TypeError: As `checked_items` and `check_class`: a folder must not be left by a call that cannot succeed.
     """
-    streamed, classes = is_stream(dataset), None
+    streamed, answer, classes = is_stream(dataset), None, None
     resolution, odd, labelled, whole = None, None, True, not streamed
     found, alone = Fingerprint(), Fingerprint()
     for index, item in checked_items(dataset, chosen):
@@ -92,8 +102,9 @@ def survey(
         if len(found.indices) == ahead and pixels.dtype == torch.uint8:
             whole = False
             break
-        if resolution is None and classes_of is not None:
-            classes = classes_of(tuple(pixels.shape))
+        if resolution is None and answer_of is not None:
+            answer = answer_of(tuple(pixels.shape))
+            classes = answer.classes
         resolution = tuple(pixels.shape)
         check_class(item.get("labels"), index, classes)
         odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None
@@ -109,7 +120,7 @@ def survey(
     selection = "all" if chosen is None else ",".join(map(str, chosen))
     return Survey(
         resolution, odd, labelled, hashlib.sha256(selection.encode()).hexdigest(), found.hexdigest(), alone.hexdigest(),
-        list(found.indices) if whole else None, streamed, facts, classes,
+        list(found.indices) if whole else None, streamed, facts, answer,
     )  # fmt: skip
 
 

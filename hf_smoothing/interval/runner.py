@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.behaviour import Answer, answer_for_record
+from hf_smoothing.certification.behaviour import Answer, answer_to_probe, as_recorded
 from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
+from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import classifier_identity, recorded_answer
 from hf_smoothing.certification.images import (
     check_selection,
@@ -105,21 +106,19 @@ def certify_dataset_linf(
         rule["only_right"] = True
     check_writable(output_dir)
     resolved, dtype = resolve_classifier(classifier), run_dtype(classifier)
-    answers: list[Answer] = []
 
-    def classes_of(shape: tuple[int, ...]) -> int:
+    def answer_of(shape: tuple[int, ...]) -> Answer:
+        answer, execution = answer_to_probe(resolved, shape, dtype=dtype), Execution()
         known = recorded_answer(output_dir) if state.is_main_process else None
-        mine = answer_for_record(resolved, shape, known, dtype=dtype)
-        theirs = from_first_rank(state, mine.logits)
-        answers.append(answer_for_record(resolved, shape, theirs, dtype=dtype))
-        return mine.classes
+        first = from_first_rank(state, as_recorded(answer, known, resolved, execution).logits)
+        return as_recorded(answer, first, resolved, execution)
 
-    seen = survey(dataset, chosen, classes_of=classes_of)
+    seen = survey(dataset, chosen, answer_of=answer_of)
     if only_right and not seen.labelled:
         raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
     left_out = left_out_facts(dataset, chosen)
     chosen = seen.indices or chosen
-    settings = _settings(classifier, seen, chosen, rule, description, left_out, answers[0].logits)
+    settings = _settings(classifier, seen, chosen, rule, description, left_out)
     with open_writer(state, output_dir, settings, seen, dataset) as writer:
         done = read_run(output_dir).rows
         mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
@@ -169,7 +168,6 @@ def _settings(
     rule: dict[str, Any],
     description: Mapping[str, Any] | None,
     left_out: dict[str, Any],
-    answer: list[float],
 ) -> dict[str, Any]:
     settings = {
         "method": "interval-bounds",
@@ -180,7 +178,7 @@ def _settings(
         "device_kind": classifier_device(classifier).type,
         "resolution": list(seen.resolution),
         "num_images": len(chosen),
-        "model": classifier_identity(classifier) | {"probe_logits": answer},
+        "model": classifier_identity(classifier) | seen.probe_facts(),
         "dataset": seen.to_dict(),
         "versions": versions_of("hf_smoothing", "torch"),
         "informative": {
