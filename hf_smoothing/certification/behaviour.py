@@ -2,7 +2,7 @@
 
 A certificate is about a function of one image, and a run that goes on must ask the same function. Batch norm without running statistics,
 dropout behind a plain function and the like make the votes depend on what shares a batch; no look at modules finds them all, a few forward
-passes do. The answer also tells two classifiers apart that have the same weights: other buffers, hooks, activations, adapters that are
+passes do. The answer also tells classifiers with the same weights from one another: other buffers, hooks, activations, adapters that are
 switched off, or no weights that could be seen.
 """
 
