@@ -92,6 +92,7 @@ class Arguments:
         default=0, metadata={"help": "Random crop after padding by this number of pixels per side."}
     )
     horizontal_flip: bool = field(default=False, metadata={"help": "Random left-right flip."})
+    channels_last: bool = field(default=False, metadata={"help": "Train in that memory format: faster on CPUs."})
     max_train_images: int | None = field(default=None, metadata={"help": "Maximum number of training images."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     kinds: list[str] = field(
@@ -229,6 +230,7 @@ REPORTED = (
     "published",
     "compare_at",
     "train_split",
+    "channels_last",
 )
 """Arguments that do not change what a network learns."""
 
@@ -287,7 +289,7 @@ def train_one(
             "clean_share": args.clean_share, "ramp_share": args.ramp_share,
         } | name.settings | own_settings(args),
         num_train_epochs=args.epochs, per_device_train_batch_size=args.batch_size, per_device_eval_batch_size=250,
-        max_grad_norm=10.0, crop_padding=args.crop_padding, horizontal_flip=args.horizontal_flip, data_on_device=True, seed=name.seed,
+        max_grad_norm=10.0, crop_padding=args.crop_padding, horizontal_flip=args.horizontal_flip, channels_last=args.channels_last, data_on_device=True, seed=name.seed,
         eval_strategy="epoch", save_strategy="epoch", save_total_limit=1, load_best_model_at_end=name.loss == "interval", metric_for_best_model="tradeoff",
         logging_steps=100, report_to="none",
     )  # fmt: skip

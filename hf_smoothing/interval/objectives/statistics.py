@@ -38,8 +38,9 @@ class NotedStatistics(TorchFunctionMode):
         if call is not None:
             x = call["input"]
             axes = [axis for axis in range(x.ndim) if axis != 1]
-            variance, mean = torch.var_mean(x, axes, correction=0)
-            self.statistics.append((mean, variance))
+            mean = x.mean(axes, keepdim=True)
+            variance = (x - mean).square().mean(axes)  # on a CPU twice as fast as torch.var_mean
+            self.statistics.append((mean.flatten(), variance))
         return function(*args, **(kwargs or {}))
 
 
