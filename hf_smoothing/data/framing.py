@@ -50,6 +50,11 @@ class Framing:
         """Whether the image is just resized to `size`, without a crop."""
         return self.resize == self.size
 
+    def words(self) -> str:
+        """The same in words, such as "resized to 256 (bilinear), centre (224, 224)"."""
+        resized = "not resized" if self.resize is False else f"resized to {self.resize} ({self.resample})"
+        return resized if self.plain else f"{resized}, centre {self.size}"
+
     def scaled(self, size: Any) -> Framing:
         """The same part of the image at another resolution.
 

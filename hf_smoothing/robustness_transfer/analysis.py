@@ -19,12 +19,19 @@ from hf_smoothing.attacks import Norm, pgd, universal_perturbation
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.network import Network, layers_of, recorded
+from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import RunError, write_json
 from hf_smoothing.robustness_transfer.frequency import frequency_curve
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_record
 from hf_smoothing.robustness_transfer.robustness import attack_curve, check_epsilons
-from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings, check_models, same_classes
+from hf_smoothing.robustness_transfer.settings import (
+    ROLES,
+    AnalysisSettings,
+    check_models,
+    other_framings,
+    same_classes,
+)
 from hf_smoothing.robustness_transfer.similarity import MinibatchCKA, pooled, svcca
 
 
@@ -64,7 +71,7 @@ class Analysis:
         device = models["finetuned"].device
         # In random order: a data set sorted by class would have perturbations crafted on some classes and judged on the others.
         order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.settings.seed))
-        self.pixels = pixels[order].to(device).float() / (255 if pixels.dtype == torch.uint8 else 1)
+        self.pixels = to_unit_pixels(pixels[order].to(device), "pixels")
         self.labels = labels[order].to(device)
         self.networks = {role: Network(models[role].eval(), models[role].classify) for role in ROLES}
         self.facts = {
@@ -85,7 +92,7 @@ class Analysis:
             check_epsilons(radii, norm, pixels[0].numel())
         for role in ROLES:
             self._layers(role)  # refuse before hours of attacks
-        self._open(about or {})
+        self._open({"other_framings": other_framings(models), **(about or {})})
 
     def _open(self, about: Mapping[str, Any]) -> None:
         records, file = self.output / "records", self.output / SETTINGS

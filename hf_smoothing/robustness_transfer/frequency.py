@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.attacks.losses import check_answers, logits_of_batch
-from hf_smoothing.pixels import check_image_batch
+from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.robustness_transfer.records import bits
 
 
@@ -17,20 +17,20 @@ def radial_filter(pixels: Tensor, radius: float, keep: Literal["low", "high"]) -
     """Images with only the frequencies up to a radius, or with only those above it and the mean.
 
     Args:
-        pixels: Pixels, float (batch, channels, height, width) in [0, 1].
+        pixels: Pixels (batch, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
         radius: Radius in cycles per image side (the shorter one).
         keep: The keep, "low" or "high". Before they are clamped, which changes images with much black or white, low
             and high part add up to the image plus its mean.
 
     Returns:
-        The same shape, clamped to [0, 1].
+        Float32, the same shape, clamped to [0, 1].
 
     Raises:
-        ValueError: On a negative radius, or something else to keep.
+        ValueError: On a negative radius, pixels outside [0, 1], or something else to keep.
 
     Source: the radial mask of the discrete Fourier transform in arXiv 2106.10989 (radius 16 at 80 px).
     """
-    check_image_batch(pixels, "pixels")
+    pixels = to_unit_pixels(pixels, "pixels")
     if keep not in ("low", "high"):
         raise ValueError(f"`keep` must be 'low' or 'high', got {keep!r}.")
     if not radius >= 0.0:
@@ -59,7 +59,7 @@ def frequency_curve(
 
     Args:
         classify: Pixels -> logits.
-        pixels, labels: Pixels (count, channels, height, width) in [0, 1], and (count,).
+        pixels, labels: Pixels (count, channels, height, width), as for `radial_filter`, and (count,).
         cutoffs: Radii of the masks, cycles per image side.
         batch_size: Number of images per forward pass.
 

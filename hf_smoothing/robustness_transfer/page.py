@@ -77,6 +77,7 @@ def _head(about: dict[str, Any], records: Records) -> str:
         + (f"<p class='summary'>{html.escape(said)}</p>" if said else "")
         + (table(["question", "evidence, 95% interval", "verdict"], asked) if asked else "")
         + table(["role", "model", "parameters"], rows)
+        + paragraph(facts.get("other_framings") or None)
         + paragraph(
             f"{settings['images']} images of {short(str(data.get('id', 'the data set')))}, {data.get('split', '')} split. Attacks of {settings['steps']} steps in [0, 1] "
             f"pixels; an attack counts only inside its ball and the pixel range; seed {settings['seed']}. Intervals are 95%. Attacks are lower bounds of what "

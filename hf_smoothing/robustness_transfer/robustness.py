@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_smoothing.attacks import ATTACKS, Norm, distance
 from hf_smoothing.attacks.ascent import check_positive
 from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
+from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.types import Classifier
 
 
@@ -40,7 +41,7 @@ def attack_curve(
 
     Args:
         classify: Pixels -> logits, differentiable; its modules in eval mode.
-        pixels: Pixels, float (count, channels, height, width) in [0, 1].
+        pixels: Pixels (count, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
         labels: Labels, int64 (count,).
         attack: A name in `ATTACKS`.
         norm: The norm, "linf" or "l2".
@@ -54,7 +55,7 @@ def attack_curve(
         A bool tensor (len(epsilons), count).
 
     Raises:
-        ValueError: On an unknown attack, radii that do not grow, or labels out of range.
+        ValueError: On an unknown attack, radii that do not grow, pixels outside [0, 1], or labels out of range.
     """
     if attack not in ATTACKS:
         raise ValueError(f"`attack` must be one of {', '.join(ATTACKS)}, got {attack!r}.")
@@ -62,6 +63,9 @@ def attack_curve(
     check_positive(batch_size, "batch_size")
     if not len(pixels):
         raise ValueError("A curve needs at least one image, got none.")
+    pixels = to_unit_pixels(
+        pixels, "pixels"
+    )  # what the attack moves: other roundings of it would lie outside small balls
     labels = check_labels(labels, pixels)
     generator = torch.Generator(pixels.device).manual_seed(seed)
     right = np.zeros((len(epsilons), len(pixels)), dtype=bool)

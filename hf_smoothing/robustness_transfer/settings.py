@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -64,8 +65,10 @@ class AnalysisSettings:
 def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
     """Refuse models that cannot be compared.
 
+    All see the pixels that the finetuned one is for; a model that is for another part of each image, or another filter, is warned of.
+
     Raises:
-        ValueError: On missing roles, different resolutions, or a standard model with other classes than the finetuned one.
+        ValueError: On missing roles, different resolutions or channels, or a standard model with other classes than the finetuned one.
     """
     missing = [role for role in ROLES if role not in models]
     if missing:
@@ -76,6 +79,13 @@ def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
             f"The models must take images of one size, got {sizes}. Wrap each with "
             "SmoothedClassifier.from_base_pretrained(..., size=, model_size=), which resizes inside."
         )
+    channels = {role: models[role].config.framing().channels for role in ROLES}
+    if len(set(channels.values())) > 1:
+        raise ValueError(
+            f"The models must take images of the same channels, got {channels}. Take a pretrained and a standard model for the finetuned one's images."
+        )
+    if said := other_framings(models):
+        warnings.warn(said, stacklevel=2)
     classes = [dict(models[role].config.id2label) for role in ("finetuned", "standard")]
     if classes[0] != classes[1]:
         first = next(
@@ -86,6 +96,19 @@ def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
             f"class {first} is {classes[0].get(first)!r} and {classes[1].get(first)!r}. Train the standard one on the finetuning data, or set "
             "id2label where only the names differ."
         )
+
+
+def other_framings(models: Mapping[str, SmoothedClassifier]) -> str:
+    """A sentence on the models that are for other pixels of an image than those of the finetuned one, which all see; empty without any."""
+    framings = {role: models[role].config.framing() for role in ROLES}
+    seen = framings["finetuned"]
+    others = [f"the {role} one for {framing.words()}" for role, framing in framings.items() if framing != seen]
+    if not others:
+        return ""
+    return (
+        f"All models see the pixels of the finetuned one, {seen.words()}, but {' and '.join(others)}: differences may come of that. Finetune and "
+        "train on pixels that are made alike."
+    )
 
 
 def same_classes(first: SmoothedClassifier, second: SmoothedClassifier) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
+from hf_smoothing.data.framing import Framing
 from hf_smoothing.records import RunError
 from hf_smoothing.robustness_transfer.analysis import Analysis
+from hf_smoothing.robustness_transfer.page import write_page
 from hf_smoothing.robustness_transfer.records import Key, read_analysis
 from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings
 from tests.support.tiny import SIZE, smoothed
@@ -76,3 +80,26 @@ def test_l2_radii_in_other_units_are_refused(networks, tmp_path):
             tmp_path,
             AnalysisSettings(epsilons={"l2": (0.0, 128.0)}),
         )
+
+
+def test_networks_of_other_channels_are_refused_before_anything_is_measured(networks, tmp_path):
+    grey = smoothed("resnet", base={"num_channels": 1}, image_mean=[0.5], image_std=[0.5])
+    with pytest.raises(ValueError, match=r"same channels, got \{'pretrained': 1"):
+        analysis(networks | {"pretrained": grey}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("framing", "words"),
+    [
+        (Framing(SIZE, 2 * SIZE), f"resized to {2 * SIZE} (bilinear), centre ({SIZE}, {SIZE})"),
+        (Framing(SIZE, resample="bicubic"), f"resized to ({SIZE}, {SIZE}) (bicubic)"),
+        (Framing(SIZE, False), f"not resized, centre ({SIZE}, {SIZE})"),
+    ],
+)
+def test_networks_for_other_parts_of_the_image_are_warned_of_and_named_in_the_report(
+    networks, tmp_path, framing, words
+):
+    others = networks | {"standard": smoothed("resnet", 2, size=framing)}
+    with pytest.warns(UserWarning, match=re.escape(f"the standard one for {words}")):
+        analysis(others, tmp_path).run(progress=False)
+    assert words in write_page(tmp_path).read_text("utf-8")

@@ -128,3 +128,51 @@ def test_frequency_curve_counts():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+KINDS = {
+    torch.uint8: pictures(side=8).mul(255).byte(),
+    torch.float64: pictures(side=8).mul(255).byte().double() / 255,
+    torch.float16: (pictures(side=8).mul(255).byte().float() / 255).half(),
+    torch.bfloat16: (pictures(side=8).mul(255).byte().float() / 255).bfloat16(),
+}
+"""The same 8-bit images in each dtype that holds them."""
+
+
+@pytest.mark.parametrize("dtype", KINDS, ids=str)
+@pytest.mark.parametrize(("attack", "norm"), [("pgd", "linf"), ("fgsm", "linf"), ("pgd", "l2")])
+def test_curves_do_not_depend_on_the_dtype_of_the_pixels(attack, norm, dtype):
+    weight = torch.randn(192, 2, generator=torch.Generator().manual_seed(0))
+
+    def classify(x):
+        return x.flatten(1) @ weight
+
+    exact = KINDS[torch.uint8].float() / 255
+    labels = classify(exact).argmax(1)
+    options = {"attack": attack, "norm": norm, "epsilons": (0.0, 0.001, 0.003, 0.01, 0.03)}
+    expected = attack_curve(classify, exact, labels, **options)
+    assert 0 < expected.sum() < expected.size
+    assert np.array_equal(attack_curve(classify, KINDS[dtype], labels, **options), expected)
+
+
+@pytest.mark.parametrize("dtype", KINDS, ids=str)
+def test_frequencies_do_not_depend_on_the_dtype_of_the_pixels(dtype):
+    exact = KINDS[torch.uint8].float() / 255
+    assert torch.equal(radial_filter(KINDS[dtype], 2.0, "low"), radial_filter(exact, 2.0, "low"))
+    labels = torch.zeros(len(exact), dtype=torch.int64)
+
+    def classify(x):
+        return torch.stack([x.mean((1, 2, 3)), torch.full((len(x),), 0.5)], 1)
+
+    assert frequency_curve(classify, KINDS[dtype], labels, [2.0]) == frequency_curve(classify, exact, labels, [2.0])
+
+
+def test_pixels_out_of_range_are_refused_by_every_measure():
+    wrong, labels = pictures() * 255, torch.zeros(40, dtype=torch.int64)
+    for measure in (
+        lambda: attack_curve(linear, wrong, labels, epsilons=[0.0, 0.1]),
+        lambda: radial_filter(wrong, 1.0, "low"),
+        lambda: frequency_curve(linear, wrong, labels, [1.0]),
+    ):
+        with pytest.raises(ValueError, match=r"`pixels` must hold pixels in \[0, 1\]"):
+            measure()
