@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import reprlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,9 @@ from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_pro
 from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.configuration import input_channels
 from hf_smoothing.models.weights import load_whole
+
+
+PROCESSOR = "preprocessor_config.json"
 
 
 def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -108,6 +113,31 @@ def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any]
         return _settings(found)
     check_same_pixels(noted, found, f"{source}: `hf_smoothing` in config.json", "preprocessor_config.json", given)
     return _settings(noted)
+
+
+def origin_of(model: PreTrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Which files of its checkpoint a model that is there already came from, as far as it says.
+
+    Args:
+        model: The model.
+        given: What the caller says of its pixels.
+
+    Raises:
+        ValueError: If its folder has several image processors that differ, any of which may be the model's.
+    """
+    folder = Path(model.config._name_or_path)
+    if not folder.is_dir():
+        commit = getattr(model.config, "_commit_hash", None)
+        return {} if commit is None else {"revision": commit}
+    known = {"size", "image_mean", "image_std"} <= given.keys() or noted_pixels(model.config) is not None
+    for other in [] if known else sorted(folder.glob(f"*/{PROCESSOR}")):
+        own = folder / PROCESSOR
+        if own.exists() and json.loads(own.read_bytes()) != json.loads(other.read_bytes()):
+            raise ValueError(
+                f"{own} and {other} differ, and the model does not say which of the folders it was loaded from. Pass the path in place of the model, with "
+                "subfolder=... where it is in one; or size, image_mean and image_std."
+            )
+    return {}
 
 
 def check_same_pixels(

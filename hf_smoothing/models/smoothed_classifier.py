@@ -17,12 +17,12 @@ from hf_smoothing.certification.options import CertifyOptions, PredictOptions, d
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
 from hf_smoothing.models.adapters import freeze_all_but_adapters, inject_lora
-from hf_smoothing.models.checkpoints import find_network, in_float32, pixel_settings
+from hf_smoothing.models.checkpoints import find_network, in_float32, origin_of, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import as_it_is, build_network, check_reloadable, why_not_reloadable
-from hf_smoothing.models.weights import load_whole
+from hf_smoothing.models.weights import HUB, load_whole
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.preprocessing import parse_size
@@ -121,16 +121,19 @@ class SmoothedClassifier(PreTrainedModel):
             TypeError: On `model_kwargs` for a model that is there already.
         """
         model = find_network(base, model_kwargs)
-        source = model.config._name_or_path if isinstance(base, PreTrainedModel) else os.fspath(base)
+        loaded = isinstance(
+            base, PreTrainedModel
+        )  # then by somebody else, who need not have said from which part of a checkpoint
+        source = model.config._name_or_path if loaded else os.fspath(base)
         if isinstance(model, SmoothedClassifier):
             raise ValueError(
                 "`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_network."
             )
         check_head(model.config)
-        hub = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
         values = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
         given = {key: value for key, value in values.items() if value is not None}
-        known = pixel_settings(model, source, given, **{key: model_kwargs[key] for key in hub if key in model_kwargs})
+        which = origin_of(model, given) if loaded else {key: model_kwargs[key] for key in HUB if key in model_kwargs}
+        known = pixel_settings(model, source, given, **which)
         if "size" in given and "size" in known and not isinstance(size, Framing | FramedSize):
             given["size"] = known["size"].scaled(size)
         settings = known | given

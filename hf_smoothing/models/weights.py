@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.data.not_found import not_found, swapped
 from hf_smoothing.models.network import head_tensors
+from hf_smoothing.spelling import has_names
+
+
+HUB = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
+"""Arguments of `from_pretrained` that say which files of a checkpoint are meant."""
 
 
 def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *args: Any) -> Any:
     """Call a `from_pretrained`, from safetensors only, and refuse a network that did not get all its tensors, or not all of the file's.
 
-    A new head is made where it is asked for: with ignore_mismatched_sizes=True and num_labels or id2label. What belongs to no part of the
+    A new head is made where it is asked for, with ignore_mismatched_sizes=True and num_labels or id2label, if it has another shape; the old
+    one stays, with a warning, where there are as many classes of other names. What belongs to no part of the
     network, such as a text tower or a pretraining head, may then be left over as well.
 
     Args:
@@ -56,7 +63,24 @@ def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *
             "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
         ) from error
     check_complete(path, model, info, new_head=_new_head_asked(kwargs))
+    if _new_head_asked(kwargs) and not info["mismatched_keys"] and not info["missing_keys"]:
+        _warn_kept_head(path, model, kwargs)
     return (model, info) if kwargs.get("output_loading_info") else model
+
+
+def _warn_kept_head(path: Any, model: PreTrainedModel, kwargs: Mapping[str, Any]) -> None:
+    """Warn where a new head was asked for, and the old one answers under other names because it has as many classes."""
+    found, _ = PreTrainedConfig.get_config_dict(path, **{key: kwargs[key] for key in HUB if key in kwargs})
+    before, now = (
+        [str(names[key]) for key in sorted(names, key=int)]
+        for names in (found.get("id2label") or {}, model.config.id2label or {})
+    )
+    if before != now and has_names(before) and has_names(now):
+        warnings.warn(
+            f"The head of {path} is for {before[:3]}... and stays under the names {now[:3]}...: there are as many, {len(now)}, so no new one was made. Finetune it "
+            "before it answers; to start from a new head, draw its weights again: model.classifier.reset_parameters().",
+            stacklevel=4,
+        )
 
 
 def _new_head_asked(kwargs: Mapping[str, Any]) -> bool:

@@ -309,3 +309,39 @@ def test_the_saved_configuration_is_plain_json(tmp_path):
     assert saved["noise"] == {"sigmas": [0.0, 1.0], "clean": 0.0, "distribution": "uniform"}
     assert saved["noise_owner"] == "model"
     assert saved["base_config"]["model_type"] == "resnet"
+
+
+def in_two_folders(folder, other_mean):
+    """A network in a folder, and one in a subfolder whose processor has another mean."""
+    for where, mean in ((folder, MEAN), (folder / "part", other_mean)):
+        plain("vit").save_pretrained(where)
+        ViTImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=mean, image_std=STD).save_pretrained(where)
+    return folder
+
+
+def test_the_processor_of_another_folder_is_not_taken_for_that_of_a_loaded_model(tmp_path):
+    folder = in_two_folders(tmp_path, [0.1, 0.2, 0.3])
+    loaded = AutoModelForImageClassification.from_pretrained(folder, subfolder="part")
+    with pytest.raises(
+        ValueError, match=r"differ, and the model does not say which of the folders it was loaded from"
+    ):
+        SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25)
+    assert SmoothedClassifier.from_base_pretrained(folder, subfolder="part", sigma=0.25).config.image_mean == [0.1, 0.2, 0.3]  # fmt: skip
+    said = {"size": SIZE, "image_mean": 0.5, "image_std": 0.5}
+    assert SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25, **said).config.image_mean == [0.5] * 3
+
+
+def test_the_same_processor_in_a_subfolder_as_in_checkpoints_of_a_training_is_no_question(tmp_path):
+    loaded = AutoModelForImageClassification.from_pretrained(in_two_folders(tmp_path, MEAN))
+    assert SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25).config.image_mean == MEAN
+
+
+def test_an_old_head_that_stays_under_new_names_is_warned_of(tmp_path):
+    plain("vit").save_pretrained(tmp_path)
+    new = {"sigma": 0.25, "size": SIZE, **NORMALISATION, "ignore_mismatched_sizes": True}
+    with pytest.warns(
+        UserWarning, match=r"is for \['cat', 'dog', 'eel'\]... and stays under the names \['a', 'b', 'c'\]"
+    ):
+        SmoothedClassifier.from_base_pretrained(tmp_path, **new, id2label=dict(enumerate("abc")))
+    SmoothedClassifier.from_base_pretrained(tmp_path, **new, id2label=dict(enumerate("abcd")))  # a new head
+    SmoothedClassifier.from_base_pretrained(tmp_path, **new, num_labels=3)
