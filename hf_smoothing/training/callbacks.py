@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,8 +41,8 @@ class CertifiedAccuracyCallback(TrainerCallback):
         seed: Seed of the noise generator: the same at every evaluation.
 
     Raises:
-        ValueError: If the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label, or the
-            data set names the classes otherwise than the model does.
+        ValueError: If the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label, the
+            data set names the classes otherwise than the model does, or [0, 1] pixels cannot be classified by it.
     """
 
     def __init__(
@@ -67,19 +68,19 @@ class CertifiedAccuracyCallback(TrainerCallback):
         self.pixels, self.labels = labelled_images(dataset, spread(100, len(dataset)) if indices is None else indices)
         for radius in self.thresholds:
             check_radius(radius, "l2", "thresholds", self.pixels.shape[1:])
+        with evaluated(trainer) as classifier, torch.no_grad():
+            classifier.classify(self.pixels[:1].to(trainer.args.device))  # refuse now, not after the first hours
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         """Measure, and add the figures to `metrics`."""
-        model = self.trainer.model
-        was_training = model.training
-        classifier = _BaseClassifier(self.trainer).eval()
         figures: dict[str, float] = {}
         for sigma in self.sigmas:
-            certificates = certify(
-                classifier, self.pixels.to(args.device), sigma=sigma, **self.draws  # type: ignore[arg-type]
-            )  # fmt: skip
+            with evaluated(self.trainer) as classifier:
+                certificates = certify(
+                    classifier, self.pixels.to(args.device), sigma=sigma, **self.draws  # type: ignore[arg-type]
+                )  # fmt: skip
             columns = ([c.prediction for c in certificates], self.labels, [c.radius for c in certificates])
             measured = statistics.certified_accuracy(*columns, thresholds=self.thresholds)
             for radius, accuracy in zip(self.thresholds, measured.accuracy, strict=True):
@@ -87,7 +88,6 @@ class CertifiedAccuracyCallback(TrainerCallback):
             figures[f"eval_average_certified_radius_sigma{exact_text(sigma)}"] = statistics.average_certified_radius(
                 *columns
             )
-        model.train(was_training)
         if metrics is not None:
             metrics.update(figures)
         self.trainer.log(figures)
@@ -100,6 +100,16 @@ class _BaseClassifier(nn.Module):
         super().__init__()
         self.model = trainer.model
         self.classify = trainer.classify
+
+
+@contextmanager
+def evaluated(trainer: RobustTrainer) -> Iterator[_BaseClassifier]:
+    """The base classifier of a trainer, in eval mode meanwhile."""
+    was_training = trainer.model.training
+    try:
+        yield _BaseClassifier(trainer).eval()
+    finally:
+        trainer.model.train(was_training)
 
 
 def labelled_images(dataset: ImageDataset, indices: Sequence[int]) -> tuple[torch.Tensor, list[int]]:

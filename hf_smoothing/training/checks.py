@@ -19,6 +19,7 @@ from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
+from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.objectives.signature import Objective
@@ -91,7 +92,7 @@ def check_classes(model: PreTrainedModel, dataset: object) -> None:
         for part in dataset.values():
             check_classes(model, part)
         return
-    names, known = getattr(dataset, "names", None), dict(model.config.id2label or {})
+    names, known = getattr(dataset, "names", None) or _label_names(dataset), dict(model.config.id2label or {})
     own = [str(known[k]) for k in sorted(known)]
     if names is None or all(name.startswith("LABEL_") for name in own) or list(names) == own:
         return
@@ -100,6 +101,12 @@ def check_classes(model: PreTrainedModel, dataset: object) -> None:
         "id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)} and ignore_mismatched_sizes=True; to keep the head pass "
         "id2label=model.config.id2label to PixelDataset, which orders the labels as the model does."
     )
+
+
+def _label_names(dataset: object) -> list[str] | None:
+    """Names of the classes of a data set of `datasets`, whose labels are read as they are; None without."""
+    column = (getattr(dataset, "features", None) or {}).get("labels")
+    return getattr(column, "names", None)
 
 
 def check_optimizer(trainer: Trainer, rates_by_depth: bool) -> None:
@@ -201,6 +208,30 @@ def find_preprocessing(
             "image_std (and model_size, if images are resized for it) in RobustTrainingArguments."
         )
     return asked
+
+
+def processor_preprocessing(processor: Any, model: PreTrainedModel) -> Preprocessing:
+    """Resize and normalisation by which an image processor makes what a plain backbone takes of [0, 1] pixels.
+
+    Raises:
+        ValueError: If there is no processor, or what it does cannot be expressed.
+    """
+    if processor is None:
+        raise ValueError(
+            "With noise_owner='processor' only the image processor knows how a plain network's pixels are made, and there is none. Pass it to the "
+            "trainer as processing_class, to classify [0, 1] pixels."
+        )
+    known = read_processor(processor, input_channels(model.config))
+    return replace(known.preprocessing, model_size=known.preprocessing.model_size or known.framing.size)
+
+
+def noise_note(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> dict[str, Any] | str | None:
+    """What to note of the training noise: the mixture, whoever adds it, None for clean images, or a word where nobody says it."""
+    if args.noise_owner != "processor":
+        mixture = args.mixture()
+        return getattr(model.config, "noise", None) if mixture is None else mixture.to_dict()
+    mixture = NoiseMixture.parse(getattr(processor, "noise", None))
+    return "added by the image processor, which does not say" if mixture is None else mixture.to_dict()
 
 
 def _check_backbone(model: PreTrainedModel, preprocessing: Preprocessing, framing: Framing) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels, warn_other_framing
+from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
 from hf_smoothing.training.checks import (
@@ -26,7 +28,9 @@ from hf_smoothing.training.checks import (
     check_optimizer,
     check_request,
     find_preprocessing,
+    noise_note,
     pixels_note,
+    processor_preprocessing,
 )
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.device_data import DevicePixels
@@ -96,9 +100,7 @@ class RobustTrainer(ImageMeans):
         asked = objective or args.objective
         self.objective = find_objective(asked, OBJECTIVES, args.objective_args)  # type: ignore[arg-type]
         name = asked if isinstance(asked, str) else getattr(asked, "__name__", type(asked).__name__)
-        mixture = args.mixture()
-        noise = getattr(model.config, "noise", None) if mixture is None else mixture.to_dict()
-        note = {"noise": noise, "objective": objective_note(self.objective, name)}
+        note = {"noise": noise_note(model, args, processing_class), "objective": objective_note(self.objective, name)}
         self._unlabelled = asked in UNLABELLED
         preprocessing = find_preprocessing(model, args, processing_class)
         if args.trainable is not None:
@@ -168,8 +170,22 @@ class RobustTrainer(ImageMeans):
             split_by_depth(optimizer, self.model, self.args)
         return optimizer
 
-    def classify(self, pixels: Tensor, model: nn.Module | None = None, **inputs: Any) -> Tensor:
-        """Logits of the model in training for [0, 1] pixels (noise allowed): the base classifier of the theory. `inputs` are for the model."""
+    def classify(self, pixels: Tensor) -> Tensor:
+        """Logits of the model in training for [0, 1] pixels (noise allowed): the base classifier of the theory.
+
+        Raises:
+            ValueError: If the processor of noise_owner="processor" does not say how its network's pixels are made.
+        """
+        if self.args.noise_owner == "processor" and not isinstance(self.model, SmoothedClassifier):
+            pixels = self._processor_preprocessing(pixels).to(self.model.dtype)
+        return self._logits(pixels)
+
+    @cached_property
+    def _processor_preprocessing(self) -> Preprocessing:
+        return processor_preprocessing(self.processing_class, self.model)
+
+    def _logits(self, pixels: Tensor, model: nn.Module | None = None, **inputs: Any) -> Tensor:
+        """Of training pixels, which with noise_owner="processor" are ready; `inputs` are for the model."""
         target = self.model if model is None else model
         if isinstance(self.model, SmoothedClassifier) and not self.model.training:
             # Not through DDP, which would run the voting forward; so not through the `forward` that mixed precision wraps either.
@@ -203,13 +219,14 @@ class RobustTrainer(ImageMeans):
         pixels = self._training_pixels(values, self._generator, augment=model.training)
         state = ObjectiveState(
             noise=self.args.mixture(),
+            noise_owner=self.args.noise_owner,
             generator=self._generator,
             progress=self.state.global_step / max(self.state.max_steps, 1),
             label_smoothing=self.args.label_smoothing_factor,
         )
         network = Network(
             self.model,
-            lambda x, **inputs: self.classify(x, model, **inputs),
+            lambda x, **inputs: self._logits(x, model, **inputs),
             self._model_pixels,
             self.accelerator.autocast,
         )

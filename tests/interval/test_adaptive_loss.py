@@ -169,6 +169,8 @@ def test_noise_is_refused():
     model, x = network("mlp"), images(2)
     with pytest.raises(ValueError, match="trained on clean images, but there is training noise"):
         adaptive_interval(model, Batch(x, torch.arange(2)), state(0.5, noise=NoiseMixture((0.5,))), largest=0.1)
+    with pytest.raises(ValueError, match="trained on clean images, but the model owns the noise and may add it"):
+        adaptive_interval(model, Batch(x, torch.arange(2)), state(0.5, noise_owner="model"), largest=0.1)
 
 
 @pytest.mark.parametrize("adaptive", [True, False])

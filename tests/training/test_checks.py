@@ -88,6 +88,14 @@ def test_one_owner_is_right(model, args, processor, tmp_path):
     RobustTrainer(classifier, arguments(tmp_path, **args), processing_class=processing, train_dataset=data())
 
 
+def test_a_data_set_of_datasets_with_other_classes_is_refused(tmp_path):
+    turned = image_dataset(names=("dog", "cat", "eel"), columns=("pixel_values", "labels"))
+    with pytest.raises(
+        ValueError, match=r"has the classes \['dog', 'cat', 'eel'\].* the head is for \['cat', 'dog', 'eel'\]"
+    ):
+        RobustTrainer(plain(), arguments(tmp_path, image_mean=MEAN, image_std=STD), train_dataset=turned)
+
+
 def preprocessing(folder, model=None, processor=None, **kwargs):
     return RobustTrainer(
         model or plain(), arguments(folder, **kwargs), processing_class=processor, train_dataset=data()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import ViTImageProcessor
 
-from hf_smoothing import CertifiedAccuracyCallback, certify
+from hf_smoothing import CertifiedAccuracyCallback, NoisyImageProcessor, SmoothedClassifier, certify
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 from hf_smoothing.training.evaluation import real_images
@@ -187,6 +188,43 @@ def test_evaluation_does_not_change_training(tmp_path):
         loop.train()
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+OTHERS = {
+    "ours": NoisyImageProcessor(size=SIZE, noise=0.25, image_mean=MEAN, image_std=STD),
+    "ours, resizing": NoisyImageProcessor(size=SIZE // 2, model_size=SIZE, noise=0.25, image_mean=MEAN, image_std=STD),
+    "transformers": ViTImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD),
+}
+
+
+@pytest.mark.parametrize("processor", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_pixels_are_classified_as_a_processor_that_owns_the_noise_makes_them(kind, processor, tmp_path):
+    model, images = plain(kind), data(6, size=processor.size["height"], seed=2)
+    loop = trainer(
+        model, tmp_path, noise=None, noise_owner="processor", image_mean=None, image_std=None, processing_class=processor,
+        eval_dataset=data(4),
+    )  # fmt: skip
+    loop.add_callback(CertifiedAccuracyCallback(loop, images, n0=4, n=60, seed=1, indices=range(6)))
+    wrapped = SmoothedClassifier.from_base_pretrained(
+        model, sigma=0.25, size=processor.size["height"], model_size=SIZE, image_mean=MEAN, image_std=STD
+    )
+    unit = images.pixels / 255
+    torch.testing.assert_close(loop.classify(unit), wrapped.classify(unit))
+    found = certify(wrapped, unit, sigma=0.25, n0=4, n=60, seed=1, mode="fixed")
+    right = np.mean([c.prediction == label for c, label in zip(found, images.labels.tolist(), strict=True)])
+    callback = loop.callback_handler.callbacks[-1]
+    measured = {}
+    callback.on_evaluate(loop.args, loop.state, loop.control, metrics=measured)
+    assert measured["eval_certified_accuracy_sigma0.25_r0"] == pytest.approx(right)
+
+
+def test_what_a_processor_that_owns_the_noise_does_must_be_known_to_classify_pixels(tmp_path):
+    loop = trainer(plain(), tmp_path, noise=None, noise_owner="processor", image_mean=None, image_std=None)
+    with pytest.raises(
+        ValueError, match="only the image processor knows .* Pass it to the trainer as processing_class"
+    ):
+        CertifiedAccuracyCallback(loop, data(4))
 
 
 @pytest.mark.parametrize("kind", ["vit", "smoothed-resnet", "resnet"])

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier
+from hf_smoothing.data import DecodedPixels
 from hf_smoothing.training.model_card import objective_note
 from hf_smoothing.training.objectives import OBJECTIVES, find_objective
 from tests.support.tiny import MEAN, SIZE, STD, any_model, arguments, data, pixels, plain, smoothed, tensors, trainer
@@ -182,3 +183,21 @@ def test_lists_of_settings_are_noted_whole():
         for weights in ([2.0, 5.0], [2.0, 6.0])
     ]
     assert [note["weight"] for note in notes] == [[2.0, 5.0], [2.0, 6.0]]
+
+
+@pytest.mark.parametrize(
+    ("processor", "noise"),
+    [
+        (NoisyImageProcessor(size=SIZE, noise=0.25), {"sigmas": [0.25], "clean": 0.0, "distribution": "list"}),
+        (None, "added by the image processor, which does not say"),
+    ],
+)
+def test_noise_of_a_processor_is_noted_as_training_noise(processor, noise, tmp_path):
+    more = {} if processor is None else {"processing_class": processor}
+    ready = DecodedPixels(data().pixels / 255, data().labels)
+    own = {"noise": None, "noise_owner": "processor", "image_mean": None, "image_std": None, "train_dataset": ready}
+    loop = trainer(plain(), tmp_path, **own, **more)
+    assert loop.note["noise"] == noise
+    loop.train()
+    loop.create_model_card()
+    assert f"- noise, sigma in [0, 1] pixel units: `{json.dumps(noise)}`" in (tmp_path / "README.md").read_text()

@@ -26,8 +26,8 @@ def network():
 BATCH = Batch(torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 0, 1]))
 
 
-def state(seed=0, noise=None):
-    return ObjectiveState(noise, torch.Generator().manual_seed(seed))
+def state(seed=0, noise=None, **more):
+    return ObjectiveState(noise, torch.Generator().manual_seed(seed), **more)
 
 
 def start(deviation):
@@ -141,6 +141,9 @@ def test_bad_input(objective, network):
     more = {"teacher": smoothed()} if objective is feature_distillation else {}
     with pytest.raises(ValueError, match=r"clean images, but there is training noise\. Set noise='clean'"):
         objective(Network(network, network), BATCH, state(noise=NoiseMixture((0.5,))), **more)
+    for owner in ("model", "processor"):
+        with pytest.raises(ValueError, match=rf"clean images, but the {owner} owns the noise and may add it"):
+            objective(Network(network, network), BATCH, state(noise_owner=owner), **more)
     with pytest.raises(TypeError, match=r"needs a Network\(module, classify\)"):
         objective(lambda x: x.flatten(1), BATCH, state(), **more)
     if not more:

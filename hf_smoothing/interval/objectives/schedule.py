@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.training.objectives import ObjectiveState
+from hf_smoothing.training.objectives.base import clean_pixels
 
 
 SMALLEST = 1e-6
@@ -49,10 +50,7 @@ class Plan:
             raise ValueError(
                 f"`largest` must be at least {SMALLEST:g} for training, got {self.largest}: plain cross-entropy would be left."
             )
-        if state.noise is not None:
-            raise ValueError(
-                "Interval bounds are trained on clean images, but there is training noise. Set noise='clean'."
-            )
+        clean_pixels(state, "Interval bounds are trained on clean images")
 
     def cap(self, progress: float) -> float:
         """The cap at this share of the training; 0 below `SMALLEST`."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hf_smoothing.attacks import Norm, ascend, pgd
 from hf_smoothing.attacks.losses import kl_divergence
 from hf_smoothing.models.network import Network
-from hf_smoothing.training.objectives.base import network_of
+from hf_smoothing.training.objectives.base import clean_pixels, network_of
 from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 from hf_smoothing.units import check_radius
 
@@ -84,7 +84,6 @@ def network_to_attack(model: PixelsToLogits, state: ObjectiveState, name: str, e
         ValueError: The message names what is refused.
     """
     network = network_of(model, name)
-    if state.noise is not None:
-        raise ValueError(f"{name} attacks clean images, but there is training noise. Set noise='clean'.")
+    clean_pixels(state, f"{name} attacks clean images")
     check_radius(epsilon, norm, "epsilon")  # in l2 the attack itself compares with the size of the images
     return network

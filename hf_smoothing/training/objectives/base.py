@@ -34,6 +34,25 @@ def network_of(model: Callable[[Tensor], Tensor], why: str) -> Network:
     return model
 
 
+def clean_pixels(state: ObjectiveState, what: str) -> None:
+    """Refuse noise, whoever adds it, beside which an attack, a bound or a distance within [0, 1] pixels means nothing.
+
+    Args:
+        state: State of the objective.
+        what: What it does with clean images, for the message, such as "TRADES attacks clean images".
+
+    Raises:
+        ValueError: With training noise, or with pixels that are not clean ones.
+    """
+    if state.noise is not None:
+        raise ValueError(f"{what}, but there is training noise. Set noise='clean'.")
+    if state.noise_owner != "trainer":
+        raise ValueError(
+            f"{what}, but the {state.noise_owner} owns the noise and may add it. Leave it to the trainer: noise='clean' and noise_owner='trainer'"
+            + (", and noise=None in the model." if state.noise_owner == "model" else ", with pixels in [0, 1].")
+        )
+
+
 def noisy_copies(batch: Batch, state: ObjectiveState, copies: int, name: str) -> tuple[Tensor, Tensor]:
     """Noise for several copies of each image, those of an image with one sigma, so that their mean is the smoothed classifier at it.
 

@@ -12,7 +12,7 @@ from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.loading import load_classifier
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.adversarial import network_to_attack
-from hf_smoothing.training.objectives.base import network_of
+from hf_smoothing.training.objectives.base import clean_pixels, network_of
 from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
 
@@ -72,10 +72,7 @@ def feature_distillation(
     Source: Shafahi et al. (2020), arXiv 1905.08232, section 4.
     """
     network = network_of(model, "Feature distillation")
-    if state.noise is not None:
-        raise ValueError(
-            "Feature distillation trains on clean images, but there is training noise. Set noise='clean'."
-        )
+    clean_pixels(state, "Feature distillation trains on clean images")
     frozen = (_teacher(teacher) if isinstance(teacher, str) else teacher).to(batch.pixels.device)
     watched = Network(frozen, frozen.classify)
     with watched.evaluating(), torch.no_grad():

@@ -40,6 +40,7 @@ class ObjectiveState:
 
     Attributes:
         noise: The mixture to draw from; None trains on the pixels as they are.
+        noise_owner: Who adds noise: "trainer", by this mixture; "model", within every pass; "processor", to pixels that come normalised.
         generator: The only source of randomness; its own for every forward pass and rank.
         progress: Share of the training done, in [0, 1].
         label_smoothing: Label smoothing of the cross-entropy.
@@ -49,6 +50,7 @@ class ObjectiveState:
     generator: torch.Generator
     progress: float = 0.0
     label_smoothing: float = 0.0
+    noise_owner: str = "trainer"
 
 
 class Objective(Protocol):
