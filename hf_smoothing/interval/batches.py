@@ -55,7 +55,7 @@ def after_broadcast(name: str, parts: Sequence[Any], shape: torch.Size) -> int |
         refuse_neighbours(name, "Two tensors have the images in different dimensions")
     place = places.pop()  # counted from the right, as dimensions are matched
     for part in parts:
-        if isinstance(part, Tensor) and part.ndim >= place:
+        if isinstance(part, Tensor) and not isinstance(part, Box) and part.ndim >= place:
             same_for_all(name, part, part.ndim - place)
     return len(shape) - place
 

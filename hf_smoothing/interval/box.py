@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -17,8 +15,11 @@ from hf_smoothing.interval.refusals import REASONS, UnsupportedAttributeError, U
 from hf_smoothing.interval.trace import Linear, Origin, Trace
 
 
-class Box:
+class Box(torch.Tensor):
     """An axis-parallel box of tensors, which torch functions and modules take like a tensor.
+
+    It is a tensor to whoever asks (isinstance, torch.is_tensor), so that a network goes the way of tensors with it; but it has no entries: what
+    is not done to it by a rule is refused, above autograd (`__torch_function__`) and below it (`__torch_dispatch__`).
 
     A box stands for one Python object of the network. An operation in place gives the object another content, and all other boxes
     that share its memory are refused from then on (see `memory`); no tensor of a box is ever written to.
@@ -33,8 +34,14 @@ class Box:
     Raises (when an operation is applied): UnsupportedOperationError, naming it.
     """
 
-    __iter__ = None  # a box is no sequence, although it can be indexed
     __array_ufunc__ = None  # numpy leaves the operation to the box
+
+    trace: Trace  # tensors have a method of this name, which `Trace.__call__` refuses
+
+    def __new__(cls, lower: Tensor, *args: Any, **kwargs: Any) -> Box:
+        """A tensor without memory, of the shape and device of the ends."""
+        box: Box = torch.Tensor._make_wrapper_subclass(cls, lower.shape, dtype=lower.dtype, device=lower.device)
+        return box
 
     def __init__(
         self, lower: Tensor, upper: Tensor, value: Tensor | None = None, trace: Trace | None = None, *,
@@ -44,7 +51,7 @@ class Box:
         self._middle: tuple[Tensor, Tensor] | None = None
         self.value = value
         self.trace = trace or Trace()
-        self.dtype = dtype or lower.dtype
+        self._dtype = dtype or lower.dtype
         self.batch = batch
         self.error: Tensor | None = None  # what the rounding of the run adds in the last step, at most
         self.origin: Origin | None = None
@@ -64,7 +71,13 @@ class Box:
 
     def frozen(self) -> Box:
         """The same content in another object, which no operation in place reaches."""
-        return copy.copy(self)
+        twin = Box.__new__(Box, self.like)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __copy__(self) -> Box:
+        """Torch copies a tensor object, not its memory."""
+        return self.frozen()
 
     def __deepcopy__(self, memo: Any) -> Box:
         """A copy with memory of its own on the same journey."""
@@ -117,7 +130,16 @@ class Box:
         return torch.maximum(self.lower.abs(), self.upper.abs())
 
     @property
-    def shape(self) -> torch.Size:
+    def dtype(self) -> torch.dtype:
+        """Precision that the network computes in."""
+        return self._dtype
+
+    @dtype.setter
+    def dtype(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
         """Of each end."""
         return self.like.shape
 
@@ -125,12 +147,12 @@ class Box:
         return len(self.like)
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]
         """Of each end."""
         return self.like.device
 
     @property
-    def ndim(self) -> int:
+    def ndim(self) -> int:  # type: ignore[override]
         """Number of dimensions."""
         return self.like.ndim
 
@@ -169,15 +191,34 @@ class Box:
             return dispatch(cls, function, args, kwargs or {})
         except UnsupportedOperationError as refusal:
             for box in boxes_in([args, kwargs or {}], cls):
-                box.trace.refusal = box.trace.refusal or refusal
+                box._note(refusal)
             raise
 
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> NoReturn:
+        """What went past the rules: a script, a transform, an operation of a library in C++."""
+        name = function.__name__.partition(".")[0]
+        boxes = boxes_in([args, kwargs or {}], cls)
+        boxes[0]._refuse(
+            name, "It is called out of sight of the rules, as scripts, transforms and overloads of torch.ops are."
+        )
+
     def __getattr__(self, name: str) -> Any:
-        method = getattr(torch.Tensor, name, None)
-        if name.startswith("__") or not callable(method):  # a property of tensors may mean nothing for a box
-            why = f" {REASONS[name]}" if name in REASONS else ""
-            raise UnsupportedAttributeError(f"A box has no attribute {name!r}, which tensors have.{why}")
-        return functools.partial(_apply, method, self)
+        if not hasattr(torch.Tensor, name):  # nor has a tensor
+            raise AttributeError(f"A box has no attribute {name!r}.")
+        why = f" {REASONS[name]}" if name in REASONS else ""
+        refusal = UnsupportedAttributeError(f"A box has no attribute {name!r}, which tensors have.{why}")
+        self._note(refusal)
+        raise refusal
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        """Shape and dtype: a network may print what passes."""
+        return f"Box(shape={tuple(self.shape)}, dtype={self.dtype})"
+
+    def __format__(self, specification: str) -> str:
+        return format(repr(self), specification)
 
     def __getitem__(self, index: Any) -> Any:
         return _apply(torch.Tensor.__getitem__, self, index)
@@ -185,12 +226,16 @@ class Box:
     def __setitem__(self, index: Any, value: Any) -> None:
         self._refuse("__setitem__")
 
-    def _refuse(self, name: str) -> NoReturn:
+    def _refuse(self, name: str, why: str | None = None) -> NoReturn:
         try:
-            refuse(name)
+            refuse(name, why)
         except UnsupportedOperationError as refusal:
-            self.trace.refusal = self.trace.refusal or refusal
+            self._note(refusal)
             raise
+
+    def _note(self, refusal: UnsupportedOperationError) -> None:
+        """The network may catch it, and go another way than with a tensor."""
+        self.trace.refusal = self.trace.refusal or refusal
 
     data = property(lambda self: self.__getattr__("data"), lambda self, value: self._refuse("data"))
     T = property(lambda self: _apply(torch.permute, self, tuple(reversed(range(self.ndim)))))
@@ -223,6 +268,7 @@ for _name in ("neg", "abs"):
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Box, f"__{_name}__", _refused(_name))
 for _name in (
+    "iter",
     "bool",
     "float",
     "int",

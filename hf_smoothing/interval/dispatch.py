@@ -15,7 +15,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from hf_smoothing.interval.refusals import UnsupportedOperationError, refuse, refuse_neighbours
+from hf_smoothing.interval.refusals import (
+    UnsupportedAttributeError,
+    UnsupportedOperationError,
+    refuse,
+    refuse_neighbours,
+)
 from hf_smoothing.interval.registry import RULES, Operation
 from hf_smoothing.interval.trace import BoxLike
 
@@ -35,6 +40,8 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
         UnsupportedOperationError: The message names the operation, if it has no sound bound with these arguments.
     """
     name = getattr(function, "__name__", str(function))
+    if name in ("__get__", "__set__", "__delete__"):  # a property of tensors; `__getattr__` of a box says which
+        raise UnsupportedAttributeError(f"A box has no attribute {function.__self__.__name__!r}, which tensors have.")
     if function not in RULES:
         refuse(name)
     operation, in_place = RULES[function]

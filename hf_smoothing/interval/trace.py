@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from hf_smoothing.interval.memory import Memory
-from hf_smoothing.interval.refusals import refuse
+from hf_smoothing.interval.refusals import UnsupportedOperationError, refuse
 
 
 @dataclass
@@ -55,6 +55,11 @@ class Trace:
     tighten: bool = False
     steps: int = 0
     refusal: Exception | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse the sum of a diagonal, which tensors have under this name; the network may catch it."""
+        self.refusal = self.refusal or UnsupportedOperationError("There is no sound bound for 'trace'.")
+        raise self.refusal
 
     def give_up(self, where: Tensor, batch: int | None, name: str, why: str) -> None:
         """Note the images that have an entry without a bound, or refuse the operation.

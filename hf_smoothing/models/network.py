@@ -17,6 +17,7 @@ class Network:
         classify: Pixels (and further inputs of the module, by name) -> logits.
         prepare: Pixels -> what the module takes.
         precision: A function that makes the context of mixed precision in which a part of the module is called by itself, as `classify` calls the whole.
+        alone: Pixels -> logits by the module itself, where `classify` goes through what distributes it over ranks; `classify` by default.
     """
 
     def __init__(
@@ -25,7 +26,9 @@ class Network:
         classify: Callable[..., Tensor],
         prepare: Callable[[Tensor], Tensor] = lambda x: x,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        alone: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self.alone = alone or classify
         self.module, self._classify, self.prepare, self.precision = module, classify, prepare, precision
 
     def __call__(self, pixels: Tensor, **inputs: Any) -> Tensor:

@@ -229,6 +229,7 @@ class RobustTrainer(ImageMeans):
             lambda x, **inputs: self._logits(x, model, **inputs),
             self._model_pixels,
             self.accelerator.autocast,
+            self._logits,
         )
         with self._first_look(len(pixels)) if model.training else nullcontext():
             loss, logs = self.objective(network, Batch(pixels, labels), state)

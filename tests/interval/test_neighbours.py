@@ -92,7 +92,7 @@ def squeezed(self, h):
 @pytest.mark.parametrize(("model", "message"), [
     (Hidden(lambda self, h: h * len(h)), "outside their own bounds"),
     (Hidden(lambda self, h: h + torch.randn(16)), "outside their own bounds"),
-    (Hidden(lambda self, h: h if isinstance(h, torch.Tensor) else -h), "outside their own bounds"),
+    (Hidden(lambda self, h: h if type(h) is torch.Tensor else -h), "outside their own bounds"),
     (Counting(), "outside their own bounds"),
     (Hidden(squeezed), "logits of shape .* squeeze\\(\\) without a dimension"),
     (Hidden(lambda self, h: h.view(7, 16).relu()), "takes a box of 7 images, but .* fail"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,12 @@ def _kept(self, h):
     before = self.__dict__.get("kept")
     self.kept = h
     return h + before if before is not None and len(before) == len(h) else h
+
+
+def _copied(h):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would rather have another spelling
+        return torch.tensor(h)
 
 
 def _caught(self, h):
@@ -77,10 +84,11 @@ REFUSED = {
     "array": (lambda self, h: torch.from_numpy(np.asarray(h)), "'__array__'. A box has"),
     "data": (lambda self, h: h.data, "no attribute 'data', which tensors have. A box has"),
     "tensor": (
-        lambda self, h: torch.tensor(h),
-        "could not be followed with boxes: ValueError: could not determine the shape",
+        lambda self, h: _copied(h),
+        "'detach'. It is called out of sight of the rules, as scripts",
     ),
-    "iteration": (lambda self, h: torch.stack(list(h)), "could not be followed with boxes: TypeError: .*not iterable"),
+    "iteration": (lambda self, h: torch.stack(list(h)), "'__iter__'. Interval bounds are for"),
+    "trace": (lambda self, h: h.mT.trace(), "'trace'"),
     "clamp": (lambda self, h: h.clamp(min=h), "'clamp'. A box may not stand for its 'min'"),
     "clamp of a tensor": (lambda self, h: torch.zeros(16).clamp(min=h), "'clamp'. A box may not stand for its 'min'"),
     "index": (lambda self, h: torch.ones(16)[h], "'__getitem__'|'__index__'"),

@@ -8,7 +8,7 @@ import torch
 
 from tests.support.processes import printed, run_ranks
 from tests.support.tiny import any_model, assert_same_tensors, data, tensors, trainer
-from tests.training.two_ranks import RAGGED
+from tests.training.two_ranks import ATTACKING, CERTIFYING, RAGGED
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def test_ranks_end_with_the_same_weights(kind, ranks):
     assert not all(torch.equal(first[name], value) for name, value in tensors(any_model(kind)).items())
 
 
-@pytest.mark.parametrize("objective", ["smoothadv", "cat-rs", "adversarial"])
-def test_objectives_that_attack_train_the_ranks_alike(objective, ranks):
+@pytest.mark.parametrize("objective", [*ATTACKING, *CERTIFYING])
+def test_objectives_of_several_passes_train_the_ranks_alike(objective, ranks):
     first, second = (rank[objective]["weights"] for rank in ranks)
     assert_same_tensors(first, second)
     assert not all(torch.equal(first[name], value) for name, value in tensors(any_model("smoothed-resnet")).items())

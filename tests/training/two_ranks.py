@@ -13,6 +13,15 @@ from tests.support.tiny import any_model, assert_same_tensors, data, tensors, tr
 ATTACKING = ("smoothadv", "cat-rs", "adversarial")
 """Objectives that run the network in eval mode as well."""
 
+CERTIFYING = {
+    "adaptive-interval": {},
+    "sabr": {"steps": 2},
+    "mtl-ibp": {"adaptive": True},
+    "cc-ibp": {},
+    "exp-ibp": {},
+}
+"""Objectives whose bounds go past what distributes the network."""
+
 DENOISING = {"denoising": {}, "stability": {"mse": 0.0, "stability": 1.0}}
 """Settings of the objective that trains a part of the model."""
 
@@ -53,6 +62,15 @@ def main(folder: Path) -> None:
         loop, model, _, hook = watched(
             "smoothed-resnet", folder / name, noise="clean" if name == "adversarial" else "0.5", objective=name,
             objective_args={"steps": 2}, max_steps=2,
+        )  # fmt: skip
+        loop.train()
+        record[name] = {"weights": tensors(model)}
+        hook.remove()
+
+    for name, settings in CERTIFYING.items():
+        loop, model, _, hook = watched(
+            "smoothed-resnet", folder / name, noise="clean", objective=name, max_steps=2,
+            objective_args={"largest": 0.01, "clean_share": 0.0, "ramp_share": 0.5, "l1": 1e-5, **settings},
         )  # fmt: skip
         loop.train()
         record[name] = {"weights": tensors(model)}

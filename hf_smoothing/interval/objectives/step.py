@@ -58,7 +58,7 @@ class Balls:
         self.trace = Trace(statistics=self.statistics)
         box = box_around(centre, radii, self.trace)
         self.first = box.frozen()  # the network may change its pixels in place
-        return margin_bounds(self.model, box, self.labels).lower
+        return margin_bounds(_alone(self.model), box, self.labels).lower
 
     def margins(self, points: Tensor) -> Tensor:
         """f_y - f_t at images, (batch, num_labels); inf at t = y."""
@@ -147,6 +147,12 @@ def cross_entropies(margins: Tensor) -> Tensor:
     return F.softplus(torch.logsumexp(-margins.to(_at_least_float32(margins)), dim=1))
 
 
+def _alone(model: Any) -> Callable[[Any], Any]:
+    """The network past DistributedDataParallel, which looks in the logits of its last pass for the gradients to come: a box hides them."""
+    classify: Callable[[Any], Any] = getattr(model, "alone", model)
+    return classify
+
+
 def _at_least_float32(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
@@ -167,7 +173,9 @@ def own_radii(model: Any, batch: Batch, cap: float, logits: Tensor, statistics: 
 
     def violation(which: Tensor, epsilon: Tensor) -> Tensor:
         trace = Trace(statistics=statistics)
-        worst = margin_bounds(model, box_around(batch.pixels[which], epsilon, trace), batch.labels[which]).worst
+        worst = margin_bounds(
+            _alone(model), box_around(batch.pixels[which], epsilon, trace), batch.labels[which]
+        ).worst
         trace.forget()
         return -worst.float()
 

@@ -80,7 +80,7 @@ def _sum(name: str, input: Any, other: Any, alpha: float, sign: int) -> Box:
         sizes = _size(parts[0]) + _size(parts[1])  # the product is rounded too, and may be larger than the sum
     result = _result(name, parts, box, dtype, _ends(parts, torch.add))
     result = widened(result, terms=2 if alpha == 1 else 4, name=name, sizes=sizes)
-    constants = [part for part in parts if isinstance(part, Tensor)]
+    constants = [part for part in parts if not isinstance(part, Box)]
     spread = [_spread(part, result) for part in parts if isinstance(part, Box)]
     return result.came_from(*spread, shift=constants[0] if constants else 0.0)
 
@@ -118,7 +118,7 @@ def mul(input: Any, other: Any) -> Box:
     values = [_value(part) for part in parts]
     value = None if values[0] is None or values[1] is None else values[0] * values[1]
     result = widened(_result("mul", parts, box, dtype, [lower, upper, value]), terms=2, name="mul")
-    factors = [part for part in parts if isinstance(part, Tensor)]
+    factors = [part for part in parts if not isinstance(part, Box)]
     if not factors:
         return result
     return result.came_from(_scaling(box, factors[0], result))

@@ -46,7 +46,7 @@ def _batch(name: str, boxes: list[Box], parts: Sequence[Any], dim: int, added: i
     if not added and dim == batch:
         refuse_neighbours(name, "It joins along the images")
     for part in parts:
-        if isinstance(part, Tensor):
+        if not isinstance(part, Box):
             same_for_all(name, part, batch)
     return batch + 1 if added and dim <= batch else batch
 
