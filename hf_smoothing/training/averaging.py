@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback
@@ -15,11 +17,15 @@ from transformers import TrainerCallback
 OWN_WEIGHTS = "training_weights.safetensors"
 """In a checkpoint of a run with `ema_decay`: the weights that training goes on from; the model file holds their average."""
 
+AVERAGE = "average_weights.safetensors"
+"""Beside it where the weights are of less than float32: their average, which the model file holds rounded."""
+
 
 class WeightAverage:
     """A running average of everything in a model's state dict, batch-norm statistics included.
 
     Early on the decay is (1 + step) / (10 + step), if that is less, so that the first weights do not linger.
+    It is kept in float32 at the least: in bfloat16 a step of (1 - decay) times a difference rounds to nothing.
 
     Args:
         model: The average starts at its weights.
@@ -28,7 +34,9 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.values = {
+            name: value.detach().to(_kept_in(value.dtype), copy=True) for name, value in model.state_dict().items()
+        }
 
     def update(self, model: nn.Module, step: int) -> None:
         """Take the weights after optimizer step number `step` (1 for the first) into the average."""
@@ -36,15 +44,28 @@ class WeightAverage:
         for name, value in model.state_dict().items():
             if value.is_floating_point():
                 average.append(self.values[name])
-                now.append(value.detach())
+                now.append(value.detach().to(self.values[name].dtype))
             else:
                 self.values[name].copy_(value)  # counters
         decay = min(self.decay, (1 + step) / (10 + step))
         get_ema_multi_avg_fn(decay)(average, now, torch.tensor(step))
 
     def copy_to(self, model: nn.Module) -> None:
-        """Give the model the averaged weights."""
+        """Give the model the averaged weights, rounded to the dtype of its own."""
         _copy(self.values, model)
+
+    def save(self, folder: str, model: nn.Module) -> None:
+        """Write the average into a checkpoint whose model file holds it rounded; nothing where it holds it as it is."""
+        kept = model.state_dict()
+        if any(value.dtype != kept[name].dtype for name, value in self.values.items()):
+            save_weights(self.values, os.path.join(folder, AVERAGE))
+
+    def restore(self, folder: str) -> None:
+        """Go on from the average of a checkpoint, if it is written there."""
+        file = os.path.join(folder, AVERAGE)
+        if os.path.isfile(file):
+            for name, value in load_file(file).items():
+                self.values[name].copy_(value)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -55,6 +76,15 @@ class WeightAverage:
             yield own
         finally:
             _copy(own, model)
+
+
+def save_weights(values: dict[str, Tensor], file: str) -> None:
+    """Write tensors, whatever their memory format."""
+    save_file({name: value.contiguous() for name, value in values.items()}, file)
+
+
+def _kept_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
 
 
 @torch.no_grad()

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.models.weights import load_whole
-from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage
+from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage, save_weights
 from hf_smoothing.training.finite import FiniteWatch
 from hf_smoothing.training.model_card import differences
 
@@ -77,11 +77,10 @@ class WholeCheckpoints(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         with self._averaged() as own:
             super()._save(output_dir, state_dict)
-            if own is not None and self.args.should_save:
-                save_file(
-                    {name: value.contiguous() for name, value in own.items()},
-                    os.path.join(output_dir or self.args.output_dir, OWN_WEIGHTS),
-                )
+            if self.average is not None and own is not None and self.args.should_save:
+                folder = output_dir or self.args.output_dir
+                save_weights(own, os.path.join(folder, OWN_WEIGHTS))
+                self.average.save(folder, self.model)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model, self._last_checkpoint = model or self.model, resume_from_checkpoint
@@ -94,6 +93,7 @@ class WholeCheckpoints(Trainer):
                     f"{resume_from_checkpoint} was saved with ema_decay, so it must be resumed with it. Pass the same ema_decay."
                 )
             self.average = WeightAverage(model, self.args.ema_decay)
+            self.average.restore(resume_from_checkpoint)
             model.load_state_dict(load_file(own))
 
     def _load_best_model(self) -> None:

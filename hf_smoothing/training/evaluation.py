@@ -170,7 +170,9 @@ class ImageMeans(WholeCheckpoints):
             inputs["num_samples"] = self._copies
             self._evaluated += 1
         elif self.preprocessing is not None:
-            inputs["pixel_values"] = self.preprocessing(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
+            inputs["pixel_values"] = self._model_pixels(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
+        else:  # the processor's, ready but for the dtype
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         loss, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
         if loss is not None and labels is not None and real:
             self._sums.add("loss", real * float(loss), real)

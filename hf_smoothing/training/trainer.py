@@ -262,7 +262,8 @@ class RobustTrainer(ImageMeans):
         if self.args.noise_owner == "processor":
             pixels = check_image_batch(values, "pixel_values")
             self._leave_note(tuple(pixels.shape[-2:]))
-            return pixels
+            # A wrapper normalises them still, so it casts them itself, later.
+            return pixels if isinstance(self.model, SmoothedClassifier) else pixels.to(self.model.dtype)
         # Looking at the values makes the host wait for the device, so only the first batch is looked at.
         looked_at, self._pixels_checked = self._pixels_checked, True
         pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")

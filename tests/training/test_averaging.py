@@ -95,6 +95,24 @@ def test_it_equals_its_slow_twin(decay):
     assert_same_tensors(tensors(model), average.values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_an_average_moves_by_less_than_the_weights_can_say(dtype):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(dtype)
+    average, snapshots = WeightAverage(model, 0.999), [tensors(model)]
+    for step in range(1, 400):
+        with torch.no_grad():
+            model[0].weight.add_(2.0**-6)
+            model[1].running_mean.add_(2.0**-6)
+        snapshots.append(tensors(model))
+        average.update(model, step)
+    assert_average(average.values, snapshots, 0.999)
+    average.copy_to(model)
+    assert_same_tensors(
+        tensors(model),
+        {name: value.to(dtype) if "num" not in name else value for name, value in average.values.items()},
+    )
+
+
 def test_the_warm_up_matters_and_ends():
     snapshots = [{"weight": torch.zeros(1)}, *[{"weight": torch.ones(1)}] * 100]
     slow = slow_average(snapshots, 0.999)["weight"].item()
@@ -195,6 +213,7 @@ def test_checkpoints_hold_the_average_and_the_weights_of_training(kind, tmp_path
         saved = type(any_model(kind)).from_pretrained(folder)  # from model.safetensors
         assert_average(tensors(saved), record.after[: step + 1], 0.8)
         assert_same_tensors(load_file(folder / "training_weights.safetensors"), record.after[step])
+        assert not (folder / "average_weights.safetensors").exists()  # the model file holds it as it is
 
 
 def test_the_saved_model_is_the_final_average_alone(tmp_path):
@@ -210,6 +229,7 @@ def test_without_it_there_is_no_second_file(tmp_path):
     trainer(plain("vit"), tmp_path, **EVERY_TWO).train()
     assert list(tmp_path.glob("**/model.safetensors"))
     assert not list(tmp_path.glob("**/training_weights.safetensors"))
+    assert not list(tmp_path.glob("**/average_weights.safetensors"))
 
 
 train = functools.partial(trained, train_dataset=data(12), ema_decay=0.9, **EVERY_TWO)
@@ -223,6 +243,27 @@ def test_a_resumed_run_is_bit_exact(kind, tmp_path):
     for name in ("model", "training_weights"):
         files = [tmp_path / run / "checkpoint-6" / f"{name}.safetensors" for run in ("whole", "part")]
         assert_same_tensors(*map(load_file, files))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_of_bfloat16_weights_is_bit_exact(kind, tmp_path):
+    """The model file holds the average rounded, so that it alone would not do."""
+
+    def go(folder, seed=0, resume=None):
+        model, record = any_model(kind, seed).to(torch.bfloat16), Weights()
+        every = EVERY_TWO | {"max_steps": 12, "save_steps": 6}
+        loop = trainer(model, tmp_path / folder, **every, ema_decay=0.99, train_dataset=data(12), callbacks=[record])
+        loop.train(resume_from_checkpoint=resume)
+        return model, record
+
+    (model, record), (resumed, _) = go("whole"), go("part", 1, str(tmp_path / "whole" / "checkpoint-6"))
+    assert_same_tensors(tensors(model), tensors(resumed))
+    averages = [
+        load_file(tmp_path / run / "checkpoint-12" / "average_weights.safetensors") for run in ("whole", "part")
+    ]
+    assert_same_tensors(*averages)
+    assert_average(averages[0], record.after, 0.99)
+    assert {value.dtype for value in tensors(model).values()} <= {torch.bfloat16, torch.int64}
 
 
 def test_a_run_that_is_complete_can_be_resumed(tmp_path):

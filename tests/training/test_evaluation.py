@@ -171,6 +171,27 @@ def test_half_precision_evaluation_works_with_the_callback(tmp_path):
     assert 0 <= loop.evaluate()["eval_certified_accuracy_sigma0.25_r0"] <= 1
 
 
+@pytest.mark.parametrize("owner", ["trainer", "processor"])
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_bfloat16_weights_are_trained_and_evaluated(kind, owner, tmp_path):
+    def loop_of(model, items, **kwargs):
+        given = {"eval_dataset": items, "train_dataset": items, "noise_owner": owner}
+        return trainer(model, tmp_path, **(given | kwargs))
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    items = [
+        {"pixel_values": (image / 255 - mean) / std if owner == "processor" else image, "labels": int(label)}
+        for image, label in zip(data(8).pixels, data(8).labels, strict=True)
+    ]
+    expected = loop_of(plain(kind), items).predict(items).predictions
+    loop = loop_of(plain(kind).to(torch.bfloat16), items)
+    np.testing.assert_allclose(loop.predict(items).predictions, expected, atol=0.05)
+    loop.train()
+    assert 0 <= loop.evaluate()["eval_accuracy"] <= 1
+    asked = loop_of(plain(kind), items, bf16_full_eval=True)
+    np.testing.assert_allclose(asked.predict(items).predictions, expected, atol=0.05)
+
+
 def test_images_that_are_already_normalised_are_refused(tmp_path):
     wrong = DecodedPixels(torch.randn(4, 3, SIZE, SIZE), torch.zeros(4, dtype=torch.int64))
     for kind in ("vit", "smoothed-vit"):
