@@ -16,7 +16,7 @@ from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import parse_size
 from hf_smoothing.statistics import check_whole
 from hf_smoothing.training.objectives import OBJECTIVES
-from hf_smoothing.training.protocols import PROTOCOLS
+from hf_smoothing.training.protocols import PROTOCOLS, Finetuning, settle
 
 
 @dataclass
@@ -55,7 +55,7 @@ class RobustTrainingArguments(TrainingArguments):
     protocol: str | None = field(
         default=None,
         metadata={
-            "help": "A way of finetuning, which sets train_last, freeze_batch_norm and body_learning_rate where they are not given: "
+            "help": "A way of finetuning, which stands for train_last, freeze_batch_norm and body_learning_rate where they are not given: "
             f"{', '.join(PROTOCOLS)}. See docs/finetuning.md."
         },
     )
@@ -130,7 +130,7 @@ class RobustTrainingArguments(TrainingArguments):
         self.noise = "clean" if mixture is None else json.dumps(mixture.to_dict())
         if isinstance(self.objective_args, str):
             self.objective_args = read_settings(self.objective_args)
-        self._settle_protocol()
+        self.finetuning()
         if not 0.0 <= self.label_smoothing_factor < 1.0:
             raise ValueError(
                 f"`label_smoothing_factor` must be in [0, 1), e.g. 0.1, got {self.label_smoothing_factor}."
@@ -168,29 +168,18 @@ class RobustTrainingArguments(TrainingArguments):
         if self.data_on_device or not torch.accelerator.is_available():
             self.dataloader_pin_memory = False
 
-    def _settle_protocol(self) -> None:
-        if self.protocol is not None:
-            if self.protocol not in PROTOCOLS:
-                raise ValueError(f"`protocol` must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}.")
-            for name, value in PROTOCOLS[self.protocol].items():
-                if getattr(self, name) is None and not (name == "train_last" and self.trainable is not None):
-                    setattr(self, name, value)
-            if self.protocol == "light" and (self.body_learning_rate or 0.0) > self.learning_rate:
-                raise ValueError(
-                    f"protocol='light' is for a backbone that learns more slowly than the head, but its learning rate is "
-                    f"{self.body_learning_rate} and the head's {self.learning_rate}. Set learning_rate to e.g. 0.1 with SGD, or lower "
-                    "body_learning_rate."
-                )
-        self.freeze_batch_norm = bool(self.freeze_batch_norm)
-        if self.train_last is not None and self.trainable is not None:
-            raise ValueError(
-                f"Give `trainable` (names) or `train_last` (a number of blocks), not both: got {self.trainable} and {self.train_last}."
-            )
-
     def mixture(self) -> NoiseMixture | None:
         """The training noise, or None."""
         value: Any = self.noise
         return NoiseMixture.parse(value)
+
+    def finetuning(self) -> Finetuning:
+        """What is trained and how fast, by these arguments and the protocol.
+
+        The fields stay as they were given, so that `dataclasses.replace` and saved arguments know what was not.
+        """
+        given = ("learning_rate", "trainable", "train_last", "freeze_batch_norm", "body_learning_rate")
+        return settle(self.protocol, **{name: getattr(self, name) for name in given})
 
 
 def read_settings(text: str) -> dict[str, Any]:

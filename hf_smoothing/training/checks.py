@@ -58,10 +58,11 @@ def check_request(
         raise ValueError(
             f"There are two objectives: one of your own and objective={args.objective!r} in the arguments. Leave one out."
         )
-    if getattr(model.config, "lora", None) is not None and (args.trainable is not None or args.train_last is not None):
+    last = args.finetuning().train_last
+    if getattr(model.config, "lora", None) is not None and (args.trainable is not None or last is not None):
         raise ValueError(
             "add_lora has settled what is trained: its updates and the head. Leave `trainable`, `train_last` and a `protocol` that sets it out, "
-            f"got {args.trainable} and {args.train_last}."
+            f"got {args.trainable} and {last}."
         )
     if isinstance(model, SmoothedClassifier) and getattr(args.save_strategy, "value", args.save_strategy) != "no":
         check_reloadable(model)  # not after the first hours

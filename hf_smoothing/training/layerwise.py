@@ -105,9 +105,9 @@ def split_by_depth(optimizer: Optimizer, model: nn.Module, args: RobustTrainingA
     Args:
         optimizer: Optimizer of the model; its groups are replaced.
         model: Model whose parameters it has.
-        args: Arguments learning_rate, body_learning_rate and layer_decay, as in `learning_rates`.
+        args: Arguments; learning_rate, body_learning_rate (or that of the protocol) and layer_decay are used, as in `learning_rates`.
     """
-    rates = learning_rates(model, args.learning_rate, args.body_learning_rate, args.layer_decay)
+    rates = learning_rates(model, args.learning_rate, args.finetuning().body_learning_rate, args.layer_decay)
     by_parameter = {parameter: rates[name] for name, parameter in model.named_parameters()}
     optimizer.param_groups = [
         {**group, "params": [p for p in group["params"] if by_parameter[p] == rate], "lr": rate}

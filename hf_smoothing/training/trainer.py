@@ -103,14 +103,15 @@ class RobustTrainer(ImageMeans):
         note = {"noise": noise_note(model, args, processing_class), "objective": objective_note(self.objective, name)}
         self._unlabelled = asked in UNLABELLED
         preprocessing = find_preprocessing(model, args, processing_class)
+        finetuning = args.finetuning()
         if args.trainable is not None:
             freeze_all_but(model, args.trainable)
-        elif args.train_last is not None:
-            freeze_all_but(model, last_blocks(model, args.train_last))
+        elif finetuning.train_last is not None:
+            freeze_all_but(model, last_blocks(model, finetuning.train_last))
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self._frozen_norms = norms if args.freeze_batch_norm else []
+        self._frozen_norms = norms if finetuning.freeze_batch_norm else []
         self._forward_pass = (-1, 0)  # (global step, micro-step)
         self._pixels_checked = self._looked = False
         self._noted_size: tuple[int, ...] | None = None
@@ -135,7 +136,7 @@ class RobustTrainer(ImageMeans):
             processing_class=processing_class, **kwargs,
         )  # fmt: skip
         say_progress_in_logs(self)
-        self._rates_by_depth = args.body_learning_rate is not None or args.layer_decay < 1.0
+        self._rates_by_depth = finetuning.body_learning_rate is not None or args.layer_decay < 1.0
         check_optimizer(self, self._rates_by_depth)
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a
         # ResNet, whose forward takes **kwargs and so seems to scale its loss itself.

@@ -101,7 +101,7 @@ def train_lightly(model: SmoothedClassifier, architecture: Architecture, protoco
     expected = {name for name, depth in depths.of.items() if name in head or depth >= deep}
     assert head and rates.keys() == expected
     if protocol == "light":
-        assert rates == learning_rates(model, run.args.learning_rate, run.args.body_learning_rate, 0.5)
+        assert rates == learning_rates(model, run.args.learning_rate, run.args.finetuning().body_learning_rate, 0.5)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed <= expected and changed & head
     model.requires_grad_(True)
