@@ -20,7 +20,9 @@ HUB = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust
 """Arguments of `from_pretrained` that say which files of a checkpoint are meant."""
 
 
-def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *args: Any) -> Any:
+def load_whole(
+    load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *args: Any, cure: str | None = None
+) -> Any:
     """Call a `from_pretrained`, from safetensors only, and refuse a network that did not get all its tensors, or not all of the file's.
 
     A new head is made where it is asked for, with ignore_mismatched_sizes=True and num_labels or id2label, if it has another shape; the old
@@ -31,6 +33,7 @@ def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *
         load: A function such as `AutoModelForImageClassification.from_pretrained`.
         path: Folder or Hub id.
         kwargs, args: Its other arguments.
+        cure: What to do about tensors that do not fit, where it is something else than loading.
 
     Returns:
         The model, or with output_loading_info=True the pair that `from_pretrained` returns.
@@ -62,7 +65,7 @@ def load_whole(load: Callable[..., Any], path: Any, kwargs: Mapping[str, Any], *
             f"{path} has weights of other shapes than were asked for, most likely a head for other classes. To finetune it pass "
             "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
         ) from error
-    check_complete(path, model, info, new_head=_new_head_asked(kwargs))
+    check_complete(path, model, info, new_head=_new_head_asked(kwargs), cure=cure)
     if _new_head_asked(kwargs) and not info["mismatched_keys"] and not info["missing_keys"]:
         _warn_kept_head(path, model, kwargs)
     return (model, info) if kwargs.get("output_loading_info") else model
@@ -88,7 +91,9 @@ def _new_head_asked(kwargs: Mapping[str, Any]) -> bool:
     return bool(kwargs.get("ignore_mismatched_sizes")) and classes
 
 
-def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool = False) -> None:
+def check_complete(
+    path: Any, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool = False, cure: str | None = None
+) -> None:
     """Refuse a network of which some tensors are random, or that is another than the one that was saved.
 
     Args:
@@ -97,6 +102,7 @@ def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], n
         info: Loading report of `from_pretrained`: missing_keys, unexpected_keys and mismatched_keys, without those that the class of
             the model ignores.
         new_head: Whether the head (and a pooler before it) may be new.
+        cure: As in `load_whole`.
 
     Raises:
         ValueError: The message names the tensors.
@@ -120,7 +126,7 @@ def check_complete(path: Any, model: PreTrainedModel, info: Mapping[str, Any], n
     if any(wrong.values()):
         said = "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names)
         headless = not new_head and head and head <= made and made >= missing | mismatched and left_over >= unexpected
-        cure = (
+        cure = cure or (
             "It has no head for these classes: finetune it first, with ignore_mismatched_sizes=True and id2label={0: ..., 1: ...} for a new head."
             if headless
             else "Download or save the whole checkpoint again, or load it with the library and the class that it was saved with."

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
-from hf_smoothing.models.weights import load_whole
+from hf_smoothing.models.restoring import load_as
 from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage, save_weights
 from hf_smoothing.training.finite import FiniteWatch
 from hf_smoothing.training.model_card import differences
@@ -106,7 +106,7 @@ class WholeCheckpoints(Trainer):
             return False
         if not os.path.isfile(os.path.join(checkpoint, "config.json")):
             return False
-        saved = load_whole(type(model).from_pretrained, checkpoint, {"dtype": model.dtype})
+        saved = load_as(model, checkpoint)
         if other := differences(getattr(saved.config, "hf_smoothing", None), self.note):
             warnings.warn(f"{checkpoint} was trained otherwise: {other}.", stacklevel=2)
         model.load_state_dict(saved.state_dict())  # strict: every tensor, or an error

@@ -4,9 +4,24 @@ import functools
 
 import pytest
 import torch
+from torch import nn
+from transformers import TrainerCallback, ViTForImageClassification
 
 from hf_smoothing.data import DecodedPixels
-from tests.support.tiny import KINDS, SIZE, any_model, assert_same_tensors, data, smoothed, tensors, trained, trainer
+from hf_smoothing.models.restoring import load_as
+from tests.support.tiny import (
+    KINDS,
+    SIZE,
+    any_model,
+    assert_same_tensors,
+    data,
+    plain,
+    smoothed,
+    tensors,
+    trained,
+    trainer,
+    vit_config,
+)
 
 
 ALL = {"noise": "[0.25, 0.5]", "crop_padding": 2, "horizontal_flip": True}
@@ -110,6 +125,92 @@ def test_frozen_parameters_stay_frozen_after_a_resume(tmp_path):
     assert torch.equal(
         tensors(model)["vit.embeddings.cls_token"], tensors(any_model("vit"))["vit.embeddings.cls_token"]
     )
+
+
+class WiderForImageClassification(ViTForImageClassification):
+    """Made of more than a configuration."""
+
+    def __init__(self, config, width):
+        super().__init__(config)
+        self.classifier = nn.Sequential(nn.Linear(config.hidden_size, width), nn.GELU(), nn.Linear(width, 3))
+        self.post_init()
+
+
+def with_head(model, head):
+    model.classifier = head
+    return model
+
+
+UNUSUAL = {
+    "a head of two layers": lambda: with_head(plain("vit"), nn.Sequential(nn.Dropout(0.1), nn.Linear(16, 3))),
+    "a head of a resnet": lambda: with_head(plain(), nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Linear(5, 3))),
+    "a class of two arguments": lambda: WiderForImageClassification(vit_config(), 5),
+    "a parametrised head": lambda: with_head(plain("vit"), nn.utils.parametrizations.weight_norm(nn.Linear(16, 3))),
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"ema_decay": 0.9}])
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_a_network_with_parts_that_its_configuration_does_not_know_is_restored(name, more, tmp_path):
+    def go(folder, seed, resume=None):
+        torch.manual_seed(seed)
+        model = UNUSUAL[name]()
+        loop = trainer(
+            model, tmp_path / folder, noise="0.25", max_steps=4, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2,
+            load_best_model_at_end=True, eval_dataset=data(4), metric_for_best_model="score", callbacks=[Kept(kept)],
+            compute_metrics=lambda _: {"score": float(loop.state.global_step == best)}, **more,
+        )  # fmt: skip
+        loop.train(resume_from_checkpoint=resume)
+        return tensors(model)
+
+    best, kept = 4, {}
+    whole = go("whole", 0)
+    assert_same_tensors(whole, go("part", 1, str(tmp_path / "whole" / "checkpoint-2")))
+    best, kept = 2, {}
+    found = go("best", 0)
+    if not more:
+        assert_same_tensors(found, kept[2])
+    assert [key for key in found if not torch.equal(found[key], whole[key])]
+
+
+class Kept(TrainerCallback):
+    """The weights at each step."""
+
+    def __init__(self, kept):
+        self.kept = kept
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.kept[state.global_step] = tensors(model)
+
+
+def test_weights_of_several_dtypes_are_restored_as_they_are(tmp_path):
+    model = plain("resnet")
+    model.resnet.embedder.to(torch.bfloat16)  # the first parameters, after which a network is said to be bfloat16
+    model.save_pretrained(tmp_path)
+    before = tensors(model)
+    for name, value in load_as(model, str(tmp_path)).state_dict().items():
+        assert torch.equal(value.to(before[name].dtype), before[name]), name
+    assert_same_tensors(tensors(model), before)
+    assert not any(value.is_meta for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("change", ["other classes", "one tensor less", "one tensor more", "another shape inside"])
+def test_what_does_not_fit_the_network_is_refused(change, tmp_path):
+    model = UNUSUAL["a head of two layers"]()
+    if change == "other classes":
+        model.classifier[1] = nn.Linear(16, 4)
+    if change == "one tensor less":
+        model.classifier[1] = nn.Linear(16, 3, bias=False)
+    if change == "one tensor more":
+        model.classifier.append(nn.Linear(3, 3))
+    if change == "another shape inside":
+        model.vit.layernorm = nn.LayerNorm(8)
+    model.save_pretrained(tmp_path)
+    message = (
+        "The weights of .* are not those of ViTForImageClassification.*the same class, classes and parts, replaced"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_as(UNUSUAL["a head of two layers"](), str(tmp_path))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
