@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -75,6 +77,26 @@ class ImageMeans(WholeCheckpoints):
         self._cost_said = False
         super().__init__(**kwargs)
         leave_ranks_at_exit(self._release_ranks)
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """As the parent, of all images: `dataloader_drop_last` is for training."""
+        with self._all_images():
+            loader: DataLoader[Any] = super().get_eval_dataloader(*args, **kwargs)
+        return loader
+
+    def get_test_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """As `get_eval_dataloader`."""
+        with self._all_images():
+            loader: DataLoader[Any] = super().get_test_dataloader(*args, **kwargs)
+        return loader
+
+    @contextmanager
+    def _all_images(self) -> Iterator[None]:
+        given, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = given
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the parent, with the averaged weights where there are any.

@@ -103,6 +103,33 @@ def test_the_loss_of_a_plain_network_is_a_mean_over_images(kind, tmp_path):
     assert "eval_smoothed_accuracy" not in losses[0]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-vit"])
+def test_only_training_drops_the_last_batch(kind, workers, tmp_path):
+    more = {"dataloader_num_workers": workers, "dataloader_persistent_workers": bool(workers)}
+    for size in (4, 16):  # a short last batch, and nothing else
+        figures = []
+        for drop in (False, True):
+            loop = trainer(
+                any_model(kind), tmp_path, dataloader_drop_last=drop, eval_dataset=data(11, seed=1), train_dataset=data(11, seed=1),
+                per_device_eval_batch_size=size, compute_metrics=lambda output: {"images": len(output.label_ids)}, **more,
+            )  # fmt: skip
+            output = loop.predict(data(11, seed=1))
+            assert len(output.predictions) == output.metrics["test_images"] == 11
+            again = (loop.evaluate(), loop.evaluate(data(11, seed=1)), loop.evaluate({"a": data(11, seed=1)}))
+            figures.append(
+                [
+                    found[key]
+                    for found in again
+                    for key in sorted(found)
+                    if key.split("_")[-1] in ("loss", "accuracy", "images")
+                ]
+            )
+            assert loop.args.dataloader_drop_last is drop
+            assert len(loop.get_train_dataloader()) == (2 if drop else 3)
+        assert figures[0] == figures[1] and 11 in figures[0]
+
+
 def test_figures_of_compute_metrics_stay_as_they_are(tmp_path):
     def mine(output):
         return {"accuracy": -1.0, "mine": output.predictions.shape[1]}
