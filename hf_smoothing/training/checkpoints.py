@@ -34,7 +34,9 @@ class WholeCheckpoints(Trainer):
         self._forget()
         super().__init__(**kwargs)
         if self.args.ema_decay is not None:
-            self.add_callback(AveragingCallback(self._running_average, lambda: self.model))
+            # The first one, so that others that measure after a step find it in the average.
+            averaging = AveragingCallback(self._running_average, lambda: self.model)
+            self.callback_handler.callbacks.insert(0, averaging)
 
     def _forget(self) -> None:
         """Begin anew, whatever an earlier training, perhaps broken off, has left."""

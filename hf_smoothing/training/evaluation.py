@@ -110,6 +110,11 @@ class ImageMeans(WholeCheckpoints):
             metrics: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
         return metrics
 
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent, with the averaged weights where there are any, as `evaluate`."""
+        with self._averaged():
+            return super().predict(*args, **kwargs)
+
     def evaluation_loop(
         self,
         dataloader: DataLoader[Any],
@@ -120,8 +125,8 @@ class ImageMeans(WholeCheckpoints):
     ) -> Any:
         """As the parent, but figures are means over the images, and a classifier's accuracy is among them.
 
-        Of a `SmoothedClassifier`, `accuracy` is that of the base classifier on clean images; `smoothed_accuracy` and `loss` (the
-        cross-entropy) are of its vote shares. `predictions`, also those that compute_metrics gets, are the logarithms of the vote
+        Of a `SmoothedClassifier`, `accuracy` is that of the base classifier on clean images; `smoothed_accuracy` and `loss` are of its
+        vote shares. `loss` is the cross-entropy, with `label_smoothing_factor` where it is set, as the parent has it. `predictions`, also those that compute_metrics gets, are the logarithms of the vote
         shares. A figure of compute_metrics wins over one of the same name here, but not over the loss.
         """
         self._evaluated, self._sums = (

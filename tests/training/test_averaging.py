@@ -293,6 +293,30 @@ def test_evaluation_uses_the_average(kind, tmp_path):
     assert_same_tensors(seen[-1], seen[-2])  # and after training too
 
 
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-vit"])
+def test_whatever_measures_in_the_middle_of_a_training_uses_the_average(kind, tmp_path):
+    class Measured(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            before = tensors(model)
+            evaluated, predicted = loop.evaluate(), loop.predict(data(4))
+            figures.append((evaluated["eval_loss"], predicted.metrics["test_loss"]))
+            assert_same_tensors(tensors(model), before)
+
+    def remember(_):
+        seen.append(tensors(model))
+        return {}
+
+    model, record, figures, seen = any_model(kind), Weights(), [], []
+    loop = trainer(
+        model, tmp_path, ema_decay=0.7, max_steps=3, eval_dataset=data(4), compute_metrics=remember, callbacks=[record, Measured()],
+    )  # fmt: skip
+    loop.train()
+    assert len(seen) == 6 and all(first == second for first, second in figures)
+    for step in (1, 2, 3):
+        for weights in seen[2 * step - 2 : 2 * step]:
+            assert_average(weights, record.after[: step + 1], 0.7)
+
+
 def test_callbacks_of_evaluation_see_the_average(tmp_path):
     """`CertifiedAccuracyCallback` certifies what would be saved."""
 

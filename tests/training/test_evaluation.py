@@ -130,6 +130,15 @@ def test_only_training_drops_the_last_batch(kind, workers, tmp_path):
         assert figures[0] == figures[1] and 11 in figures[0]
 
 
+@pytest.mark.parametrize("kind", ["resnet", "vit", "smoothed-vit"])
+def test_label_smoothing_is_part_of_the_loss(kind, tmp_path):
+    model = undecided() if kind == "smoothed-vit" else plain(kind)
+    output = trainer(model, tmp_path, label_smoothing_factor=0.3, per_device_eval_batch_size=4).predict(data(11))
+    given = torch.tensor(output.predictions).double(), torch.tensor(output.label_ids)
+    assert output.metrics["test_loss"] == pytest.approx(float(F.cross_entropy(*given, label_smoothing=0.3)), rel=1e-5)
+    assert output.metrics["test_loss"] != pytest.approx(float(F.cross_entropy(*given)), rel=1e-3)
+
+
 def test_figures_of_compute_metrics_stay_as_they_are(tmp_path):
     def mine(output):
         return {"accuracy": -1.0, "mine": output.predictions.shape[1]}
