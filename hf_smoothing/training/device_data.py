@@ -13,6 +13,13 @@ from hf_smoothing.data import DecodedPixels
 from hf_smoothing.training.collator import check_labels
 
 
+def can_be_on_device(dataset: object) -> bool:
+    """Whether a data set gives its pixels as they are: a `DecodedPixels`, and not one that reads its items in another way, say to augment them."""
+    if not isinstance(dataset, DecodedPixels) or hasattr(dataset, "__getitems__"):
+        return False
+    return all(getattr(type(dataset), name) is getattr(DecodedPixels, name) for name in ("__getitem__", "__len__"))
+
+
 class DevicePixels(Dataset[dict[str, Any]]):
     """Decoded pixels of which a `DataLoader` takes a whole batch by one indexing, on the device.
 

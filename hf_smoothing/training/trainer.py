@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
 from hf_smoothing.cards import how_to_use
-from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import training_generator
@@ -33,7 +32,7 @@ from hf_smoothing.training.checks import (
     processor_preprocessing,
 )
 from hf_smoothing.training.collator import PixelCollator
-from hf_smoothing.training.device_data import DevicePixels
+from hf_smoothing.training.device_data import DevicePixels, can_be_on_device
 from hf_smoothing.training.evaluation import ImageMeans
 from hf_smoothing.training.freezing import freeze_all_but
 from hf_smoothing.training.layerwise import last_blocks, split_by_depth
@@ -122,13 +121,13 @@ class RobustTrainer(ImageMeans):
         if num_labels is not None:
             check_classes(model, train_dataset)
             check_classes(model, kwargs.get("eval_dataset"))
-        if isinstance(train_dataset, DecodedPixels) and data_collator is None and not args.remove_unused_columns:
+        if can_be_on_device(train_dataset) and data_collator is None and not args.remove_unused_columns:
             where = args.device if args.data_on_device else torch.device("cpu")
             train_dataset = DevicePixels(train_dataset, where, num_labels)
         elif args.data_on_device:
             raise ValueError(
-                "`data_on_device` needs decoded pixels, no data_collator of your own and remove_unused_columns=False, got "
-                f"{type(train_dataset).__name__}. Pass PixelDataset(...).decode() as train_dataset."
+                "`data_on_device` needs decoded pixels, no data_collator of your own, no subclass that reads items in its own way and "
+                f"remove_unused_columns=False, got {type(train_dataset).__name__}. Pass PixelDataset(...).decode() as train_dataset."
             )
         super().__init__(
             note=note, num_labels=num_labels, preprocessing=preprocessing, model=model, args=args, train_dataset=train_dataset,

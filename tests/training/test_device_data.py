@@ -49,6 +49,46 @@ def test_the_same_weights_as_from_a_plain_data_set(batch, accumulate, on_device,
     assert_same_tensors(found, expected)
 
 
+class Inverted(DecodedPixels):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return item | {"pixel_values": 255 - item["pixel_values"]}
+
+
+class Halved(DecodedPixels):
+    def __len__(self):
+        return len(self.pixels) // 2
+
+
+class InvertedAtOnce(DecodedPixels):
+    def __getitems__(self, indices):
+        return [Inverted(self.pixels, self.labels)[index] for index in indices]
+
+
+class Named(DecodedPixels):
+    """One that reads as its parent does."""
+
+    title = "fourteen images"
+
+
+@pytest.mark.parametrize("kind", [Inverted, Halved, InvertedAtOnce, Named])
+def test_a_subclass_is_read_in_its_own_way(kind, tmp_path):
+    given = data(14)
+    dataset = kind(given.pixels, given.labels)
+    shown = {
+        Inverted: DecodedPixels(255 - given.pixels, given.labels),
+        Halved: DecodedPixels(given.pixels[:7], given.labels[:7]),
+        InvertedAtOnce: DecodedPixels(255 - given.pixels, given.labels),
+        Named: given,
+    }[kind]
+    assert_same_tensors(train("vit", tmp_path, dataset), train("vit", tmp_path, as_list(shown)))
+    if kind is Named:
+        assert_same_tensors(train("vit", tmp_path, dataset, data_on_device=True), train("vit", tmp_path, given))
+    else:
+        with pytest.raises(ValueError, match=f"no subclass that reads items in its own way .*got {kind.__name__}"):
+            trainer(plain("vit"), tmp_path, train_dataset=dataset, data_on_device=True)
+
+
 def test_other_images_give_other_weights(tmp_path):
     # Otherwise the test above would say little.
     found, other = (train("vit", tmp_path, data(14, seed=seed), data_on_device=True) for seed in (0, 1))
