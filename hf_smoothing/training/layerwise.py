@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -102,15 +103,28 @@ _CURE = (
 def split_by_depth(optimizer: Optimizer, model: nn.Module, args: RobustTrainingArguments) -> None:
     """Give each depth a parameter group of its own, with its learning rate; the largest first, since the first is the one that is logged.
 
+    The rate of the head is that with which the optimizer was made: `learning_rate`, but for one of optimizer_cls_and_kwargs that says otherwise.
+
     Args:
         optimizer: Optimizer of the model; its groups are replaced.
         model: Model whose parameters it has.
-        args: Arguments; learning_rate, body_learning_rate (or that of the protocol) and layer_decay are used, as in `learning_rates`.
+        args: Arguments; body_learning_rate (or that of the protocol) and layer_decay are used, as in `learning_rates`.
+
+    Raises:
+        ValueError: If the optimizer has no learning rate.
     """
-    rates = learning_rates(model, args.learning_rate, args.finetuning().body_learning_rate, args.layer_decay)
-    by_parameter = {parameter: rates[name] for name, parameter in model.named_parameters()}
-    optimizer.param_groups = [
-        {**group, "params": [p for p in group["params"] if by_parameter[p] == rate], "lr": rate}
-        for group in optimizer.param_groups
-        for rate in sorted({by_parameter[p] for p in group["params"]}, reverse=True)
+    optimizer.param_groups = [part for group in optimizer.param_groups for part in _parts(group, model, args)]
+
+
+def _parts(group: dict[str, Any], model: nn.Module, args: RobustTrainingArguments) -> list[dict[str, Any]]:
+    if group.get("lr") is None:
+        raise ValueError(
+            "`body_learning_rate` and `layer_decay` need an optimizer with a learning rate, got one without. Give it one: lr in "
+            "optimizer_cls_and_kwargs; or leave them out."
+        )
+    rates = learning_rates(model, float(group["lr"]), args.finetuning().body_learning_rate, args.layer_decay)
+    of = {parameter: rates[name] for name, parameter in model.named_parameters()}
+    return [
+        {**group, "params": [p for p in group["params"] if of[p] == rate], "lr": rate}
+        for rate in sorted({of[p] for p in group["params"]}, reverse=True)
     ]

@@ -6,14 +6,16 @@ import pytest
 import torch
 import transformers
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Adafactor, Trainer, TrainerCallback, TrainingArguments
 
-from hf_smoothing import denoised_classifier, smoothed_ensemble
+from hf_smoothing import RobustTrainer, denoised_classifier, smoothed_ensemble
 from hf_smoothing.training.layerwise import last_blocks, learning_rates, parameter_depths
 from tests.support.deep import BLOCKS, RESNET, deep
 from tests.support.tiny import (
     KINDS,
+    MEAN,
     SIZE,
+    STD,
     any_model,
     arguments,
     assert_same_tensors,
@@ -259,6 +261,29 @@ def test_an_optimizer_of_ones_own_is_left_alone(tmp_path):
     loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.3)
     loop.create_optimizer()
     assert [group["lr"] for group in loop.optimizer.param_groups] == [0.3]
+
+
+@pytest.mark.parametrize("settings", [*RATES, {"protocol": "light"}])
+@pytest.mark.parametrize(
+    ("kind", "given"), [("SGD", {"lr": 0.5, "momentum": 0.9}), ("AdamW", {"lr": 0.003}), ("SGD", {})]
+)
+def test_an_optimizer_class_of_ones_own_keeps_its_learning_rate_for_the_head(kind, given, settings, tmp_path):
+    model, optimizer = deep("vit"), getattr(torch.optim, kind)
+    args = arguments(tmp_path, **settings, image_mean=MEAN, image_std=STD)
+    loop = RobustTrainer(model, args, train_dataset=data(), optimizer_cls_and_kwargs=(optimizer, dict(given)))
+    made = loop.create_optimizer()
+    rate = given.get("lr", made.defaults["lr"])
+    expected = learning_rates(model, rate, args.finetuning().body_learning_rate, args.layer_decay)
+    assert isinstance(made, optimizer) and rates_and_decays(loop)[0] == pytest.approx(expected)
+    assert all(group.get("momentum", 0) == given.get("momentum", 0) for group in made.param_groups)
+
+
+def test_an_optimizer_without_a_learning_rate_is_refused(tmp_path):
+    args = arguments(tmp_path, layer_decay=0.5, image_mean=MEAN, image_std=STD)
+    given = (Adafactor, {"lr": None, "relative_step": True})
+    loop = RobustTrainer(deep("vit"), args, train_dataset=data(), optimizer_cls_and_kwargs=given)
+    with pytest.raises(ValueError, match="need an optimizer with a learning rate, got one without. Give it one"):
+        loop.create_optimizer()
 
 
 class Rates(TrainerCallback):
