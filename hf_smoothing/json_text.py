@@ -1,4 +1,4 @@
-"""JSON from files and options that people write: a value, or a `ValueError` that says what is wrong, whatever the text is.
+"""JSON from files and options that people write: a value, or a `ValueError` that says what is wrong, whatever the text is. And values for JSON.
 
 No dependencies, so that every room can ask here.
 """
@@ -37,6 +37,19 @@ def parse_json(text: str | bytes) -> Any:
     if "\\u" in text:  # an escape may stand for half of a character, which no file can hold
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON has it: what it has no word for, such as a network, is named by its class.
+
+    >>> as_json({"weight": (1, 2.5), "teacher": object()})
+    {'weight': [1, 2.5], 'teacher': 'object'}
+    """
+    if isinstance(value, dict):
+        return {str(key): as_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(entry) for entry in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
 def _deeper(value: Any, levels: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from hf_smoothing.json_text import parse_json
+from hf_smoothing.json_text import as_json, parse_json
 from hf_smoothing.models.configuration import check_noise_owner
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import parse_size
@@ -167,6 +167,11 @@ class RobustTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.data_on_device or not torch.accelerator.is_available():
             self.dataloader_pin_memory = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the parent, for JSON: a network among the settings of the objective, such as a teacher, is named by its class."""
+        values: dict[str, Any] = super().to_dict()
+        return values | {"objective_args": as_json(self.objective_args)}
 
     def mixture(self) -> NoiseMixture | None:
         """The training noise, or None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
+from hf_smoothing.json_text import as_json
 from hf_smoothing.models.restoring import load_as
 from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage, save_weights
 from hf_smoothing.training.finite import FiniteWatch
@@ -77,12 +79,22 @@ class WholeCheckpoints(Trainer):
         self._last_checkpoint = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        with self._averaged() as own:
+        with self._averaged() as own, self._arguments_without_networks():
             super()._save(output_dir, state_dict)
             if self.average is not None and own is not None and self.args.should_save:
                 folder = output_dir or self.args.output_dir
                 save_weights(own, os.path.join(folder, OWN_WEIGHTS))
                 self.average.save(folder, self.model)
+
+    @contextmanager
+    def _arguments_without_networks(self) -> Iterator[None]:
+        """A teacher would be pickled into each checkpoint, weights and all."""
+        given, self.args = self.args, copy.copy(self.args)
+        self.args.objective_args = as_json(given.objective_args)
+        try:
+            yield
+        finally:
+            self.args = given
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model, self._last_checkpoint = model or self.model, resume_from_checkpoint

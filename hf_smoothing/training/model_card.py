@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from hf_smoothing.cards import add_use, describe
+from hf_smoothing.json_text import as_json
 from hf_smoothing.training.objectives import Objective
 
 
@@ -28,13 +29,7 @@ def objective_note(objective: Objective, name: str) -> dict[str, Any]:
         for key, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    return {"name": name} | {key: _plain(value) for key, value in settings.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    return {"name": name, **as_json(settings)}
 
 
 def add_to_card(page: Path, note: dict[str, Any], how: str, *, wrapped: bool) -> None:

@@ -1,5 +1,6 @@
 """Training arguments state what differs from their parent, and read noise from the command line and from files."""
 
+import copy
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import HfArgumentParser
 from hf_smoothing import NoiseMixture, RobustTrainingArguments
 from hf_smoothing.training.objectives import OBJECTIVES
 from hf_smoothing.training.protocols import PROTOCOLS
-from tests.support.tiny import arguments, data, plain, trainer
+from tests.support.tiny import arguments, data, plain, smoothed, trainer
 
 
 MIXTURE = {"sigmas": [0.0, 1.0], "clean": 0.25, "distribution": "uniform"}
@@ -98,6 +99,35 @@ def test_noise_can_be_written_in_several_ways_and_saved(value, tmp_path):
     loop.train()
     saved = torch.load(tmp_path / "checkpoint-1" / "training_args.bin", weights_only=False)
     assert saved.mixture().to_dict() == MIXTURE
+
+
+@pytest.mark.parametrize(
+    "settings", [None, {"weight": 0.2}, {"weight": [0.1, 0.2]}, {"weight": {"a": (1, 2)}}, "network"]
+)
+def test_arguments_can_be_written_whatever_the_objective_is_given(settings, tmp_path):
+    teacher = smoothed()
+    teacher.hook = lambda: None  # as some networks have; no pickle holds it
+    given = {"teacher": teacher, "weight": 0.2} if settings == "network" else settings
+    shown = (
+        {"teacher": "SmoothedClassifier", "weight": 0.2} if settings == "network" else json.loads(json.dumps(settings))
+    )
+    args = arguments(tmp_path, objective_args=given)
+    assert json.loads(args.to_json_string())["objective_args"] == args.to_dict()["objective_args"] == shown
+    assert args.to_sanitized_dict()["objective_args"] == str(shown)
+    assert copy.copy(args).objective_args is args.objective_args is given
+
+
+def test_a_teacher_is_not_written_into_checkpoints(tmp_path):
+    teacher = smoothed()
+    teacher.hook = lambda: None
+    loop = trainer(
+        smoothed(), tmp_path, objective="feature-distillation", objective_args={"teacher": teacher}, save_strategy="steps", save_steps=1,
+    )  # fmt: skip
+    loop.train()
+    assert loop.args.objective_args["teacher"] is teacher
+    saved = torch.load(tmp_path / "checkpoint-2" / "training_args.bin", weights_only=False)
+    assert saved.objective_args == {"teacher": "SmoothedClassifier"}
+    assert saved.max_steps == 2
 
 
 def test_an_unknown_objective_is_refused(tmp_path):
