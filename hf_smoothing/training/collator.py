@@ -49,7 +49,7 @@ class PixelCollator:
         key = next((name for name in ("labels", "label") if name in items[0]), None)
         if key is not None and self.num_labels is not None:
             if any(item.get(key) is None for item in items):
-                raise ValueError(f"Some items of the batch have {key!r} and others none: drop the unlabelled images.")
+                raise ValueError(f"Each image of a batch with {key!r} needs one, got None for some. {_UNLABELLED}")
             labels = torch.as_tensor([check_whole(item[key], key) for item in items])
             check_labels(labels, self.num_labels)
             batch["labels"] = labels
@@ -66,7 +66,11 @@ def check_labels(labels: Tensor, num_labels: int | None) -> None:
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_labels:
-        raise ValueError(
-            f"Labels must be classes in [0, {num_labels}), got {low if low < 0 else high}. "
-            "Unlabelled images cannot be trained on; a data set with other classes needs num_labels set to theirs."
-        )
+        cure = _UNLABELLED if low < 0 else "A data set with other classes needs a model with num_labels set to theirs."
+        raise ValueError(f"Labels must be classes in [0, {num_labels}), got {low if low < 0 else high}. {cure}")
+
+
+_UNLABELLED = (
+    "Unlabelled images cannot be trained on or measured: leave them out. To predict them leave their labels out, of all images together: "
+    "dataset.remove_columns of that column, or DecodedPixels(pixels)."
+)

@@ -6,7 +6,7 @@ import torch
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.training.collator import PixelCollator
-from tests.support.tiny import SIZE, data, plain, trainer
+from tests.support.tiny import SIZE, any_model, data, plain, trainer
 
 
 def item(label=0, size=SIZE, **kwargs):
@@ -53,6 +53,20 @@ def test_mixed_shapes_are_refused():
 def test_labels_outside_the_classes_are_refused(label):
     with pytest.raises(ValueError, match=rf"classes in \[0, 3\), got {label}"):
         PixelCollator(3)([item(0), item(label)])
+
+
+@pytest.mark.parametrize("label", [-1, None])
+@pytest.mark.parametrize("kind", ["vit", "smoothed-vit"])
+def test_predicting_unlabelled_images_names_the_cure(kind, label, tmp_path):
+    rows = [{"pixel_values": image, "labels": label} for image in data(4).pixels]
+    loop = trainer(any_model(kind), tmp_path)
+    for ask in (loop.predict, loop.evaluate):
+        with pytest.raises(ValueError, match="To predict them leave their labels out.*remove_columns"):
+            ask(rows)
+    cured = [{"pixel_values": row["pixel_values"]} for row in rows]
+    assert loop.predict(cured).predictions.shape == (4, 3)
+    with pytest.raises(ValueError, match="leave them out"):
+        trainer(any_model(kind), tmp_path, train_dataset=rows).train()
 
 
 def test_an_item_without_the_label_of_the_others_is_refused():
