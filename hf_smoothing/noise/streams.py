@@ -179,7 +179,9 @@ def process_generator(device: torch.device | str) -> torch.Generator:
     """A generator for training noise outside `RobustTrainer`: reproducible under `transformers.set_seed`, yet different in
     every rank (which are all seeded alike), data-loading worker, epoch of workers, and child process.
 
-    Its seed is drawn from torch's global generator, which a resumed run restores, so that a resumption does not repeat noise.
+    Its seed is drawn from torch's global generator, so that a run resumed by `RobustTrainer` does not repeat noise, but may draw other
+    noise than one that was not interrupted. The stock `Trainer` restores that generator only after it has read the first batches, and
+    after workers have started: resumed in the middle of an epoch, noise added by a processor is again that of its beginning, on other images.
 
     Args:
         device: Where the noise is drawn.

@@ -18,6 +18,7 @@ from hf_smoothing.models.restoring import load_as
 from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage, save_weights
 from hf_smoothing.training.finite import FiniteWatch
 from hf_smoothing.training.model_card import differences
+from hf_smoothing.training.resuming import FreshDraws
 
 
 class WholeCheckpoints(Trainer):
@@ -35,6 +36,7 @@ class WholeCheckpoints(Trainer):
         self.note = note
         self._forget()
         super().__init__(**kwargs)
+        self.add_callback(FreshDraws())
         if self.args.ema_decay is not None:
             # The first one, so that others that measure after a step find it in the average.
             averaging = AveragingCallback(self._running_average, lambda: self.model)

@@ -62,7 +62,7 @@ class RobustTrainer(ImageMeans):
     them, the objective adds noise and takes the loss, and resizing and normalisation follow: inside a `SmoothedClassifier`, or
     here for a plain backbone. With noise_owner="processor" the pixels are ready as they come.
 
-    What it adds to the stock Trainer: noise of its own for every rank and forward pass, so that a resumed run is bit-exact;
+    What it adds to the stock Trainer: noise of its own for every rank and forward pass, so that a resumed run is bit-exact (that of a model or processor is not repeated);
     checkpoints restored whole (the stock Trainer restores 8 of 40 tensors of a ViT); gradient accumulation that averages;
     frozen parts; a note in the checkpoint (`config.hf_smoothing`) of the pixels that the network knows.
 

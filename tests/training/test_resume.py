@@ -1,7 +1,9 @@
 """A resumed run is bit-exact, noise included."""
 
 import functools
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from transformers import TrainerCallback, ViTForImageClassification
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models.restoring import load_as
+from hf_smoothing.noise import process_generator
 from tests.support.tiny import (
     KINDS,
     SIZE,
@@ -110,6 +113,51 @@ def test_a_resumed_run_does_not_repeat_the_noise_that_the_model_drew(tmp_path):
     assert (len(whole), len(resumed)) == (4, 2)
     before = torch.cat(whole[:2]).flatten(1)
     assert float(torch.cdist(torch.cat(resumed).flatten(1), before).min()) > 5.0
+
+
+class Drawing(torch.utils.data.Dataset):
+    """Items that hold random numbers: of a processor's generator, and of each global one, as transforms use them."""
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        drawn = [
+            float(torch.rand((), generator=process_generator("cpu"))),
+            float(torch.rand(())),
+            np.random.rand(),
+            random.random(),
+        ]
+        pixels = torch.zeros(3, SIZE, SIZE)
+        pixels[0, 0, :5] = torch.tensor([*drawn, index])
+        return {"pixel_values": pixels, "labels": index % 3}
+
+
+@pytest.mark.parametrize("more", [{}, {"ignore_data_skip": True}, {"gradient_accumulation_steps": 2}])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("step", [2, 4, 6])  # in the middle of an epoch, at its end, in the middle of the second
+def test_a_resumed_run_does_not_repeat_what_items_drew(step, workers, more, tmp_path):
+    def go(folder, resume=None):
+        model, seen = plain("resnet"), []
+        model.register_forward_pre_hook(
+            lambda _m, _a, kwargs: seen.append(kwargs["pixel_values"][:, 0, 0, :5].clone()), with_kwargs=True
+        )
+        loop = trainer(
+            model, tmp_path / folder, noise_owner="processor", train_dataset=Drawing(), max_steps=8, save_strategy="steps", save_steps=2,
+            per_device_train_batch_size=4 // more.get("gradient_accumulation_steps", 1), dataloader_num_workers=workers, **more,
+        )  # fmt: skip
+        loop.train(resume_from_checkpoint=resume)
+        return torch.cat(seen)
+
+    whole, resumed = go("whole"), go("part", str(tmp_path / "whole" / f"checkpoint-{step}"))
+    before = whole[: 4 * step]
+    assert (len(whole), len(resumed)) == (32, 32 - 4 * step)
+    assert "ignore_data_skip" in more or torch.equal(resumed[:, 4], whole[4 * step :, 4]), (
+        "the images are those that were left"
+    )
+    for kind in range(4):
+        drawn = torch.cat([before[:, kind], resumed[:, kind]])
+        assert len(drawn.unique()) == len(drawn)
 
 
 def test_frozen_parameters_stay_frozen_after_a_resume(tmp_path):
