@@ -43,7 +43,7 @@ from hf_smoothing import (
 )
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
-from hf_smoothing.data import DataChoice
+from hf_smoothing.data import DataChoice, DecodedPixels
 from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
 from hf_smoothing.records import write_json
@@ -101,6 +101,12 @@ class Arguments:
     l1: float | None = field(default=None, metadata={"help": "Weight of the l1 norm of all weights; 0 by default."})
     thresholds: list[float] = field(
         default_factory=list, metadata={"help": "Further radii at which to report accuracy."}
+    )
+    start_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of a network of this command, with the same --seeds, to go on from: to move it along the tradeoff in a few epochs."
+        },
     )
     clean_share: float = field(default=0.01, metadata={"help": "Share of the training before the cap grows."})
     ramp_share: float = field(default=0.4, metadata={"help": "Share of the training in which it grows to e_max."})
@@ -255,6 +261,30 @@ def split_of(
     return [PixelDataset(data.select(some), args.size, **options) for some in (held_out, rest)]
 
 
+def start_of(args: Arguments, names: list[str], train: DecodedPixels) -> SmoothedClassifier:
+    """The network as it is before the first step.
+
+    Raises:
+        ValueError: If the one to go on from is another than the arguments ask for.
+    """
+    config = CnnSevenConfig(width=args.width, image_size=args.size, **label_maps(names))
+    if args.start_from is not None:
+        started: SmoothedClassifier = SmoothedClassifier.from_pretrained(args.start_from)
+        there, asked = (
+            [c.width, c.image_size, list(c.id2label.values())] for c in (started.config.base_config, config)
+        )
+        if there != asked:
+            raise ValueError(
+                f"--start-from must be a network of this width, size and classes, {asked}, got {there} in {args.start_from}."
+            )
+        return started
+    network = CnnSevenForImageClassification(config)
+    initialise_for_intervals(network)
+    mean, std = pixel_statistics(train)
+    pixels: dict[str, Any] = {"size": args.size, "image_mean": mean, "image_std": std}
+    return SmoothedClassifier.from_base_pretrained(network, sigma=0.25, num_samples=1, **pixels)
+
+
 def train_one(
     args: Arguments,
     choice: DataChoice,
@@ -269,14 +299,7 @@ def train_one(
     """
     set_seed(name.seed)
     validation, train = (part.decode() for part in split_of(data, labels, args, choice, name.seed))
-    network = CnnSevenForImageClassification(
-        CnnSevenConfig(width=args.width, image_size=args.size, **label_maps(list(labels.values())))
-    )
-    initialise_for_intervals(network)
-    mean, std = pixel_statistics(train)
-    pixels: dict[str, Any] = {"size": args.size, "image_mean": mean, "image_std": std}
-    model = SmoothedClassifier.from_base_pretrained(network, sigma=0.25, num_samples=1, **pixels)
-
+    model = start_of(args, list(labels.values()), train)
     steps = args.epochs * -(-len(train) // args.batch_size)
     optimizer = torch.optim.Adam(model.parameters(), args.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

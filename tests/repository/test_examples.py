@@ -174,6 +174,24 @@ def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     other[-1] = "3"
     out = run(*arguments, "--output-dir", "linf", *other, cwd=tmp_path, fails=True)
     assert "was trained otherwise: loss.steps was 2, is 3" in out
+    on = [
+        "--kinds",
+        "adaptive",
+        "--start_from",
+        "linf/adaptive-kappa0.5-seed0/model",
+        "--clean_share",
+        "0",
+        "--ramp_share",
+        "0",
+    ]
+    run(*arguments, "--output-dir", "on", *on, "--learning_rate", "1e-9", cwd=tmp_path)
+    ends = [
+        load_file(tmp_path / where / "adaptive-kappa0.5-seed0" / "model" / "model.safetensors")
+        for where in ("linf", "on")
+    ]
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-6) for name in ends[0] if name.endswith("weight"))
+    out = run(*arguments, "--output-dir", "wide", *on, "--width", "3", cwd=tmp_path, fails=True)
+    assert "--start-from must be a network of this width, size and classes, [3, 16, " in out
     out = run(*arguments, "--output-dir", "new", "--attack_steps", "2", cwd=tmp_path, fails=True)
     assert "`objective_args` names 'steps'; this objective has" in out
     assert not (tmp_path / "new").exists()
