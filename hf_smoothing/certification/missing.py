@@ -29,6 +29,7 @@ class MissingImages:
 
     Attributes:
         unreadable: The error of the image that ended them, or None.
+        total: How many images the data set or stream gave, finished ones among them; None before its end was reached.
 
     Raises:
         RunError: On reading them, if a stream is not the one that was recorded.
@@ -46,6 +47,7 @@ class MissingImages:
         self.dataset, self.chosen, self.before, self.noise_kind = dataset, chosen, before, noise_kind
         self.read = read
         self.unreadable: UnreadableImageError | None = None
+        self.total: int | None = None
 
     def __iter__(self) -> Iterator[Pending]:
         try:
@@ -59,7 +61,9 @@ class MissingImages:
         # A stream is read from its start, to see that it is the same.
         todo = self.chosen if streamed else [index for index in self.chosen or () if index not in rows]
         unseen = rows.keys() | partials.keys() if streamed else set()
+        given = 0
         for index, item in checked_items(self.dataset, todo):
+            given += 1
             if self.read is not None:
                 self.read.add(index, item)
             recorded = rows.get(index, partials.get(index))
@@ -77,3 +81,4 @@ class MissingImages:
             yield Pending(votes, pixels)
         if unseen:
             raise RunError(f"The stream ended before image {max(unseen)}, which this run has recorded. {_SAME_STREAM}")
+        self.total = given

@@ -125,13 +125,22 @@ def certify_dataset(
     if missing.unreadable is not None:
         found = missing.unreadable
         raise UnreadableImageError(found.index, found.file, f"{found} {_kept(output_dir, agreed)}")
-    left_out = left_out_facts(dataset, agreed.chosen) if state.is_main_process else {}
-    if read is not None:
-        state_images(output_dir, read, **left_out)
-    elif left_out and is_stream(dataset):
-        amend_informative(output_dir, **left_out)
+    if state.is_main_process:
+        _state_what_was_read(output_dir, dataset, agreed, missing)
     state.wait_for_everyone()
     return read_run(output_dir)
+
+
+def _state_what_was_read(
+    output_dir: str | os.PathLike[str], dataset: Images, agreed: Agreement, missing: MissingImages
+) -> None:
+    """Add to `run.json` what only the last image tells: the hash of all, which were left out, how many a stream held."""
+    facts = left_out_facts(dataset, agreed.chosen)
+    if missing.read is not None:
+        state_images(output_dir, missing.read, **facts)
+    elif is_stream(dataset):
+        counted = {} if agreed.chosen is not None else {"num_images": missing.total}
+        amend_informative(output_dir, **facts, **counted)
 
 
 @contextlib.contextmanager

@@ -28,11 +28,8 @@ def keep_run(
         RunError: If the run is not finished, or the target exists.
     """
     run, folder = read_run(path), Path(target)
-    total = run.settings.get("num_images")
-    if len(run.rows) != total:
-        raise RunError(
-            f"A run must be finished to be kept, got {len(run.rows)} of {total} images in {path}. Resume it."
-        )
+    if not run.finished:
+        raise RunError(f"A run must be finished to be kept, got {run.progress} images in {path}. Resume it.")
     if folder.exists():
         raise RunError(f"{folder} exists: a copy must go to a new folder.")
     settings = dict(run.settings)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.json_text import parse_json
+from hf_smoothing.records.finished import images_asked
 from hf_smoothing.records.shape import is_whole, settings_fault, shown
 
 
@@ -46,6 +47,21 @@ class Run:
     settings: dict[str, Any]
     rows: dict[int, Row] = field(default_factory=dict)
     partials: dict[int, Row] = field(default_factory=dict)
+
+    @property
+    def images_asked(self) -> int | None:
+        """Number of images that it is to certify; None where that is not known, see `records.finished`."""
+        return images_asked(self.settings, len(self.rows))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every image that it was asked for is certified; not while it is unknown how many those are."""
+        return not self.partials and len(self.rows) == self.images_asked
+
+    @property
+    def progress(self) -> str:
+        """How far it is, such as "4 of 10"; "4 of ?" where it is not known how many a stream holds."""
+        return f"{len(self.rows)} of {'?' if self.images_asked is None else self.images_asked}"
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
@@ -107,8 +123,8 @@ def _check_rows(run: Run, places: Mapping[tuple[int, bool], str]) -> None:
             f"{place}: the row of image {index} is not one of this run: {fault}. Take the file as the run wrote it, or remove this line "
             "to have the image done again."
         )
-    total = run.settings.get("num_images")
-    if isinstance(total, int) and len(run.rows) > total:
+    total = run.images_asked
+    if total is not None and len(run.rows) > total:
         raise RunError(
             f"{run.path} has {len(run.rows)} finished images, but its {RUN_FILE} says {total}. Were files of another run copied into it?"
         )

@@ -100,6 +100,7 @@ CHECKS: dict[str, Check] = {
     "dataset.labels_sha256": TEXT,
     "informative": OBJECT,
     "informative.indices": (_is_selection, 'null, indices, or {"range": [start, stop, step]}'),
+    "informative.num_images": (lambda value: is_whole(value) and value >= 1, "a whole number of at least 1"),
     "informative.unreadable": (lambda value: isinstance(value, list), "a list"),
 }  # fmt: skip
 """Key -> (whether a value may stand there, what it must be). Of a key that is not there nothing is asked, unless it is required."""

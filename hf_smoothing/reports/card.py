@@ -14,7 +14,7 @@ from hf_smoothing.json_text import parse_json
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.records.recount import ceiling
 from hf_smoothing.reports.browser import guarantee
-from hf_smoothing.reports.grouping import Conditions, comparable, default_thresholds, images_asked
+from hf_smoothing.reports.grouping import Conditions, comparable, default_thresholds
 from hf_smoothing.reports.measured import Measured, measure
 from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
 from hf_smoothing.reports.tables import decided
@@ -32,10 +32,9 @@ def check_finished(run: Run) -> None:
     Raises:
         RunError: If it has.
     """
-    asked = images_asked(run)
-    if run.partials or len(run.rows) < asked:
+    if not run.finished:
         raise RunError(
-            f"A run must be finished to stand in a card, got {len(run.rows)} of {asked} images in {run.path}. Give its command again to finish it."
+            f"A run must be finished to stand in a card, got {run.progress} images in {run.path}. Give its command again to finish it."
         )
 
 

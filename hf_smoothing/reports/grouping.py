@@ -23,7 +23,7 @@ class Conditions:
         rule, draws: Name of the rule, and its whole numbers as (name, value).
         alpha: Failure probability of one certificate; None if it is not stated, "deterministic" if there is none.
         data, content: Name of the data set with its split, and a hash of what was certified.
-        num_images, left_out: Images asked for, and those left out since they cannot be read.
+        num_images, left_out: Images asked for, None where that is not known yet, and those left out since they cannot be read.
         noise_kind, resolution: Noise kind and resolution of the noise; None and () without noise.
         label_aware: Whether the true label was tested only.
     """
@@ -36,7 +36,7 @@ class Conditions:
     alpha: float | str | None
     data: str
     content: str
-    num_images: int
+    num_images: int | None
     left_out: int
     noise_kind: str | None
     resolution: tuple[int, ...]
@@ -57,7 +57,7 @@ class Conditions:
             alpha="deterministic" if s.get("deterministic") else s.get("alpha"),
             data=data,
             content=content,
-            num_images=images_asked(run),
+            num_images=run.images_asked,
             left_out=_left_out(run),
             noise_kind=s.get("noise_kind"),
             resolution=tuple(s.get("resolution", ())) if "noise_kind" in s else (),
@@ -71,12 +71,14 @@ class Conditions:
             alpha = self.alpha
         else:
             alpha = "alpha not stated" if self.alpha is None else f"alpha = {self.alpha}"
-        missing = f", {self.left_out} of {self.num_images + self.left_out} left out since they cannot be read"
+        images = "images" if self.num_images is None else f"{self.num_images} images"
+        of = "" if self.num_images is None else f" of {self.num_images + self.left_out}"
+        missing = f", {self.left_out}{of} left out since they cannot be read" if self.left_out else ""
         parts = [
             " ".join(filter(None, (self.norm, self.bound, "radii"))) + (f", {self.rounding}" if self.rounding else ""),
             f"{self.rule} ({draws})" if draws else self.rule,
             alpha,
-            f"{self.num_images} images of {self.data} ({self.content[:8]}){missing if self.left_out else ''}",
+            f"{images} of {self.data} ({self.content[:8]}){missing}",
         ]
         if self.noise_kind is not None:
             parts.append(f"noise {self.noise_kind} at {'x'.join(map(str, self.resolution))}")
@@ -156,13 +158,6 @@ def _begins_as(run: Run, other: Run) -> bool:
 
 def _left_out(run: Run) -> int:
     return len(run.settings.get("informative", {}).get("unreadable", ()))
-
-
-def images_asked(run: Run) -> int:
-    """Images that a run is to certify: before all are read it does not know which cannot be."""
-    asked = run.settings.get("num_images") or len(run.rows)
-    unread = not {"stream_sha256", "selection_sha256"}.isdisjoint(run.settings.get("dataset", {}))
-    return asked - _left_out(run) if unread and asked > len(run.rows) else int(asked)
 
 
 def default_thresholds(runs: Iterable[Run]) -> list[float]:

@@ -18,6 +18,13 @@ from hf_smoothing.reports.tables import table
 from hf_smoothing.units import check_radius
 
 
+UNFINISHED = (
+    "Unfinished: the images that are done are no random sample of those asked for (a sequential rule finishes the clearest first), so the figures "
+    "and intervals of such a run hold for these images alone. Give its command again to finish it."
+)
+"""What a table must say of runs that were cut off."""
+
+
 def check_thresholds(runs: Iterable[Run], thresholds: Sequence[float]) -> None:
     """Refuse radii of a table that are no distances between images of the runs.
 
@@ -31,8 +38,9 @@ def check_thresholds(runs: Iterable[Run], thresholds: Sequence[float]) -> None:
 
 def notes_of(runs: Iterable[Run], thresholds: Sequence[float]) -> list[str]:
     """What a table of these radii must say about the runs in it, each remark once."""
-    remarks = (text for run in runs for text in (note(run.settings), beyond(run.settings, thresholds)))
-    return list(dict.fromkeys(filter(None, remarks)))
+    runs = list(runs)
+    remarks = [text for run in runs for text in (note(run.settings), beyond(run.settings, thresholds))]
+    return list(dict.fromkeys(filter(None, [*remarks, *([] if all(run.finished for run in runs) else [UNFINISHED])])))
 
 
 def captioned(measured: Sequence[Measured], common: Conditions, notes: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run
-from hf_smoothing.reports.grouping import images_asked, tested_up_to
+from hf_smoothing.reports.grouping import tested_up_to
 from hf_smoothing.reports.measured import Measured, sigma_text
 from hf_smoothing.statistics import exact_text
 
@@ -40,10 +40,7 @@ def cells(measured: Sequence[Measured]) -> list[list[str]]:
             "-" if r > tested else f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if decided(m.run, r) else '†'}"
             for r, a, lo, hi in zip(radii, m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
         ]
-        total = images_asked(m.run)
-        images = (
-            str(m.curve.num_images) if m.curve.num_images == total else f"{m.curve.num_images} of {total} (unfinished)"
-        )
+        images = str(len(m.run.rows)) if m.run.finished else f"{m.run.progress} (unfinished)"
         targets = "targets" in m.settings.get("rule", {})
         digits = 3 if m.settings.get("norm", "l2") == "l2" else 5  # l-infinity radii are small
         acr = statistics.round_down(m.average_radius, digits) + ("†" if targets else "")

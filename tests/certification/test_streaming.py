@@ -10,8 +10,9 @@ import torch
 
 from hf_smoothing import PixelDataset, PixelStream
 from hf_smoothing.certification import certify_dataset
-from hf_smoothing.records import RunError, read_run
+from hf_smoothing.records import RunError, keep_run, read_run
 from hf_smoothing.reports import report
+from hf_smoothing.reports.card import check_finished
 from tests.support.classifiers import RUN, SEQUENTIAL, Failing, Linear, Ranges, random_dataset, random_images, results
 from tests.support.tiny import NAMES, SIZE, data, image_dataset, pil_images, pixels, smoothed
 
@@ -172,7 +173,38 @@ def test_the_report_copes_with_an_unknown_number_of_images(tmp_path, whole):
     text = report([run.path], output_dir=tmp_path / "out")
     assert "toys test" in text and "unfinished" not in text
     assert text.splitlines()[4].rstrip(" |").endswith("| 6")
-    assert json.loads((run.path / "run.json").read_text())["num_images"] is None
+    settings = json.loads((run.path / "run.json").read_text())
+    assert settings["num_images"] is None and settings["informative"]["num_images"] == 6
+
+
+def test_a_stream_whose_end_was_not_reached_is_unfinished_everywhere(tmp_path, whole):
+    """Also where no partial row tells: how many images a stream holds is known at its end alone."""
+    folder, done = tmp_path / "run", 3
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(Ranges(), 0), Stream(DATASET), folder, **RUN)
+    certify_dataset(Ranges(), Stream(DATASET), tmp_path / "whole", **RUN)
+    rows = (tmp_path / "whole" / "certificates-0.jsonl").read_text().splitlines(keepends=True)
+    (folder / "certificates-0.jsonl").write_text("".join([row for row in rows if '"partial"' not in row][:done]))
+    run = read_run(folder)
+    assert not run.finished and run.images_asked is None
+    text = report([run.path], output_dir=tmp_path / "out", html=True)
+    page = (tmp_path / "out" / "report.html").read_text()
+    for shown in (text, page):
+        assert f"{done} of ? (unfinished)" in shown and "no random sample" in shown and "None images" not in shown
+    with pytest.raises(RunError, match=rf"must be finished to be kept, got {done} of \? images"):
+        keep_run(run.path, tmp_path / "kept")
+    with pytest.raises(RunError, match=rf"must be finished to stand in a card, got {done} of \? images"):
+        check_finished(run)
+    # The same command again reaches the end; after that all is as with a list.
+    again = certify_dataset(Ranges(), Stream(DATASET), run.path, **RUN)
+    assert again.finished and results(again) == results(whole)
+    check_finished(again)
+    keep_run(run.path, tmp_path / "kept")
+    assert read_run(tmp_path / "kept").finished
+    assert "unfinished" not in report([run.path])
+    file = run.path / "certificates-0.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    assert read_run(run.path).progress == "5 of 6", "a row that was lost is missed"
 
 
 # --- Found broken ----------------------------------------------------------------------------------------------------

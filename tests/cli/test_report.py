@@ -117,7 +117,9 @@ def test_label_aware_runs_say_so(tmp_path):
 
 
 def test_unfinished_runs_say_so(tmp_path):
-    assert cells(report([run(tmp_path / "a", num_images=10)]))["images"] == "4 of 10 (unfinished)"
+    text = report([run(tmp_path / "a", num_images=10)])
+    assert cells(text)["images"] == "4 of 10 (unfinished)" and "no random sample" in text
+    assert "no random sample" not in report([run(tmp_path / "b")])
 
 
 def test_a_run_without_rows_is_explained(tmp_path, capsys):

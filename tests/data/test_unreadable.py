@@ -11,6 +11,7 @@ import pytest
 from hf_smoothing import PixelDataset, PixelStream, certify_dataset, read_run
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.pixels import UnreadableImageError
+from hf_smoothing.records import keep_run
 from hf_smoothing.reports import report
 from tests.support.classifiers import RUN, Ranges, results
 from tests.support.tiny import SIZE, pil_images, smoothed
@@ -119,6 +120,7 @@ def test_the_last_image_of_a_selection_from_a_stream_may_be_unreadable(broken, t
     assert sorted(run.rows) == [0, 1]
     assert run.settings["informative"]["unreadable"] == [2]
     assert "unfinished" not in report([tmp_path / "run"])
+    keep_run(tmp_path / "run", tmp_path / "kept")
     made = PixelStream(images(DAMAGED["text"], at=5), SIZE, skip_unreadable=True)
     assert sorted(certify_dataset(Ranges(), made, tmp_path / "last", indices=[4, 5], **RUN).rows) == [4]
 

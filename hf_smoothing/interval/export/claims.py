@@ -87,7 +87,7 @@ def claims_of(
             left_out[why] = left_out.get(why, 0) + 1
         else:
             claims.append(Claim(index, row.get("label"), row["prediction"], own if radius is None else radius))
-    if indices is None and (missing := run.settings.get("num_images", len(chosen)) - len(chosen)) > 0:
+    if indices is None and (missing := (run.images_asked or 0) - len(chosen)) > 0:
         left_out["not certified yet"] = missing
     if not claims:
         reasons = ", ".join(f"{count} {why}" for why, count in left_out.items()) or "it has no finished image"
