@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,6 +12,7 @@ from hf_smoothing import statistics
 from hf_smoothing.records import Run
 from hf_smoothing.records.recount import ceiling
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
+from hf_smoothing.units import diameter
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,16 @@ def _shown(settings: dict[str, Any]) -> list[float]:
 
 
 def _is_curve(settings: dict[str, Any]) -> bool:
-    """Whether the targets are those of mode "curve"."""
-    targets, sigma = settings.get("rule", {}).get("targets", ()), settings.get("sigma")
-    curve = [] if sigma is None else statistics.target_grid(sigma, curve=True)
-    return len(targets) > 1 and list(targets) == curve[: len(targets)]
+    """Whether the targets are those of mode "curve": all of its grid that the rule can certify, and no beginning of it that somebody chose."""
+    rule = settings.get("rule", {})
+    sigma, alpha, n = settings.get("sigma"), settings.get("alpha"), rule.get("n")
+    if "targets" not in rule or sigma is None or alpha is None or n is None:
+        return False
+    level = statistics.sequential_level(alpha, rule.get("n0", 0), settings.get("label_aware", False))
+    shape = settings.get("resolution")
+    farthest = diameter(shape) if shape else math.inf
+    curve = statistics.default_targets(sigma, n, level, curve=True)
+    return list(rule["targets"]) == [radius for radius in curve if radius <= farthest]
 
 
 def chosen_targets(settings: dict[str, Any]) -> list[float] | None:

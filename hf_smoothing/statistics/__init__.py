@@ -20,6 +20,7 @@ from hf_smoothing.statistics.binomial import (
 from hf_smoothing.statistics.claims import (
     MOST_TARGETS,
     Claims,
+    default_targets,
     fixed_claims,
     sequential_ceiling,
     sequential_claims,
@@ -68,6 +69,7 @@ __all__ = [
     "check_sigma",
     "check_whole",
     "crossing_probabilities",
+    "default_targets",
     "error_shares",
     "exact_text",
     "fixed_claims",

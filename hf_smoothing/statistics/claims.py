@@ -167,3 +167,23 @@ def target_grid(sigma: float, *, curve: bool = False) -> list[float]:
         step *= 2
     # Rounded so that they are the numbers that people write: 0.15, not 0.15000000000000002.
     return [round(step * k, 12) for k in range(int(3 * sigma / step * (1 + 1e-9)) + 1)]
+
+
+MOST_SLACK = 1e-5
+"""More than the noise of ten megapixels has, which takes a hair off the largest radius that n draws certify."""
+
+
+def default_targets(sigma: float, n: int, level: float, *, curve: bool = False) -> list[float]:
+    """Those of `target_grid` that a sequential rule can certify, whatever the size of the images.
+
+    Args:
+        sigma: Noise level.
+        n: Number of estimation draws at most.
+        level: Failure probability of the test of one class, see `sequential_level`.
+        curve: As in `target_grid`.
+
+    >>> default_targets(0.5, 1000, 0.001)
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    reach = sequential_ceiling(n, level, sigma, MOST_SLACK)
+    return [radius for radius in target_grid(sigma, curve=curve) if radius < reach]

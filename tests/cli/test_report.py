@@ -6,9 +6,11 @@ from decimal import Decimal
 import matplotlib.image
 import pytest
 
+from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.cli import main
 from hf_smoothing.reports import report, table
 from hf_smoothing.statistics import interval
+from hf_smoothing.units import diameter
 from tests.support.written_runs import CURVE, LINF, SEQUENTIAL, SETTINGS
 from tests.support.written_runs import written_run as run
 
@@ -206,7 +208,7 @@ def test_a_picture_of_a_dozen_logs_leaves_room_for_the_curves(tmp_path, monkeypa
         ({}, [], ["†", "mode curve", "looked for"]),
         ({"bound": "runner-up"}, [], ["†", "mode curve"]),
         ({"rule": SEQUENTIAL}, ["targets of a run were decided", "use mode curve or fixed"], ["largest certified target"]),
-        ({"rule": CURVE}, ["each sigma/10 = 0.05 up to 1, was decided", "slightly more", "by mode fixed"], ["mode curve", "targets of this run"]),
+        ({"rule": CURVE}, ["each sigma/10 = 0.05 up to 1.2, was decided", "slightly more", "by mode fixed"], ["mode curve", "targets of this run"]),
         (
             {"rule": SEQUENTIAL | {"name": "sequential, error spending"}},
             ["largest certified target", "use mode curve or fixed"],
@@ -233,6 +235,35 @@ def test_the_note_fits_the_run(changes, has, lacks, tmp_path):
 def test_the_table_of_a_curve_shows_every_fifth_radius(tmp_path):
     heads = [head for head in cells(report([run(tmp_path / "a", rule=CURVE)])) if head.startswith("r = ")]
     assert heads == ["r = 0", "r = 0.25", "r = 0.5", "r = 0.75", "r = 1"]
+
+
+@pytest.mark.parametrize(
+    ("sigma", "targets"),
+    [
+        (1.0, [0.0, 0.1, 0.2, 0.3]),
+        (0.25, [0.0, 0.025]),
+        (2.5, [0.0, 0.25, 0.5, 0.75, 1.0]),
+        (0.5, CURVE["targets"][:-1]),
+    ],
+)
+def test_own_targets_that_begin_like_a_curve_are_targets(sigma, targets, tmp_path):
+    """Between them and beyond them nothing was decided; and the whole curve, as mode curve makes it, is one."""
+    rows = [(0, 0, targets[-1]), (1, 1, 0.0), (2, -1, 0.0), (3, 3, targets[1])]
+    beyond = round(targets[-1] + 0.2 * sigma, 6)
+    folder = run(tmp_path / "a", rows, sigma=sigma, rule=SEQUENTIAL | {"targets": targets})
+    text = report([folder], thresholds=[*targets, beyond])
+    assert cells(text)[f"r = {beyond:g}"] == "-" and "Not tested" in text
+    assert "when the targets of a run were decided" in text and "of the curve" not in text
+    assert [head for head in cells(report([folder])) if head.startswith("r = ")] == [f"r = {r:g}" for r in targets]
+    for aware in (False, True):
+        for shape in ((3, 16, 16), (1, 1, 2)):  # the second ends at the diameter of its images
+            options = {"n": 1000, "label_aware": aware}
+            whole = [r for r in make_rule(sigma, mode="curve", **options).targets if r <= diameter(shape)]
+            folder = run(
+                tmp_path / f"{aware} {shape[0]}", [(0, 0, 0.0)] * 4, sigma=sigma, label_aware=aware, resolution=list(shape),
+                rule=SEQUENTIAL | {"n0": 0 if aware else 100, "targets": whole},
+            )  # fmt: skip
+            assert "every radius of the curve" in report([folder])
 
 
 @pytest.mark.parametrize(

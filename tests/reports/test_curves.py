@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from hf_smoothing.reports import report
-from hf_smoothing.statistics import interval, target_grid
-from tests.support.written_runs import ROWS, SEQUENTIAL, written_run
+from hf_smoothing.statistics import interval
+from tests.support.written_runs import CURVE, ROWS, SEQUENTIAL, written_run
 
 
 @pytest.fixture
@@ -44,9 +44,7 @@ def test_a_run_with_targets_is_drawn_at_them_and_nowhere_else(tmp_path, drawn):
     assert "markers: targets" in panel.get_xlabel()
 
 
-@pytest.mark.parametrize(
-    "rule", [None, SEQUENTIAL | {"targets": target_grid(0.5, curve=True)}], ids=["fixed", "curve"]
-)
+@pytest.mark.parametrize("rule", [None, CURVE], ids=["fixed", "curve"])
 def test_a_run_that_decided_every_radius_keeps_its_curve_and_band(rule, tmp_path, drawn):
     report([written_run(tmp_path / "a", **({"rule": rule} if rule else {}))], output_dir=tmp_path)
     (panel,) = drawn

@@ -64,10 +64,8 @@ def _rule(
         SequentialRule, sigma, n0=stages, n=n, alpha=alpha, spending=spending, label_aware=label_aware
     )
     if targets is None:
-        grid = statistics.target_grid(sigma, curve=mode == "curve")
-        # With more slack than the noise of ten megapixels has, which takes a hair off the ceiling.
-        probe = made(targets=(0.0,), slack=1e-5)
-        targets = [radius for radius in grid if radius < probe.ceiling]
+        checked = made(targets=(0.0,))
+        targets = statistics.default_targets(sigma, n, checked.level, curve=mode == "curve")
     # The rule itself checks the targets and makes a tuple of them.
     return made(targets=targets)  # type: ignore[arg-type]
 
