@@ -18,7 +18,7 @@ class Paired:
 
     Attributes:
         value: The difference or ratio.
-        low, high: Its confidence interval.
+        low, high: Its confidence interval; an infinite end is one that the images do not bound.
         p_value: Two-sided p-value of "no difference"; nan for a ratio.
         num_images: Number of pairs.
     """
@@ -28,6 +28,10 @@ class Paired:
     high: float
     p_value: float
     num_images: int
+
+
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+"""Share of the largest number by which differences that are equal may be apart: rounding of a few operations."""
 
 
 def _pairs(first: ArrayLike, second: ArrayLike, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -43,7 +47,7 @@ def _pairs(first: ArrayLike, second: ArrayLike, confidence: float) -> tuple[NDAr
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Paired:
-    """Mean of first - second over images, with Student's paired t interval and test.
+    """Mean of first - second over images, with Student's paired t interval and test; those of the signs where all differences are equal.
 
     Args:
         first, second: A number per image, such as its certified radius (0 where wrong), (N,). With several training seeds
@@ -60,8 +64,12 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
     a, b = _pairs(first, second, confidence)
     d = a - b
     difference, error = float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))
-    if error == 0.0:  # no spread, so no t: the exact test of the signs instead
-        return Paired(difference, difference, difference, 1.0 if difference == 0.0 else 2.0 ** (1 - len(d)), len(d))
+    rounding = ROUNDING * float(np.abs([a, b]).max())
+    if np.ptp(d) <= rounding:  # no spread, so no t: the exact test of the signs instead, and what it does not reject
+        extreme = 2.0 ** (1 - len(d))
+        reach = 0.0 if extreme <= 1.0 - confidence else math.inf
+        p_value = 1.0 if abs(difference) <= rounding else extreme
+        return Paired(difference, difference - reach, difference + reach, p_value, len(d))
     half = float(scipy.stats.t.ppf((1.0 + confidence) / 2.0, len(d) - 1)) * error
     p_value = float(2.0 * scipy.stats.t.sf(abs(difference) / error, len(d) - 1))
     return Paired(difference, difference - half, difference + half, p_value, len(d))
@@ -71,6 +79,9 @@ def paired_ratio(
     first: ArrayLike, second: ArrayLike, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
 ) -> Paired:
     """mean(first) / mean(second) over images, with a bootstrap interval (percentiles) over images.
+
+    A resample in which the mean of `second` is 0 does not bound the ratio, and widens the interval at both ends: with few images that are not 0
+    there it has no end.
 
     Arguments and errors as `paired_difference`; the mean of `second` must not be 0.
 
@@ -86,10 +97,13 @@ def paired_ratio(
         chosen = generator.integers(0, len(a), len(a))
         means[:, row] = a[chosen].mean(), b[chosen].mean()
     above, below = means
+    unknown = below == 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where(below == 0.0, np.inf, above / below)
+        ratios = above / below
+    least = 0.0 if min(a.min(), b.min()) >= 0.0 else -np.inf
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")
+    low = np.quantile(np.where(unknown, least, ratios), tail, method="inverted_cdf")
+    high = np.quantile(np.where(unknown, np.inf, ratios), 1.0 - tail, method="inverted_cdf")
     return Paired(float(a.mean() / b.mean()), float(low), float(high), float("nan"), len(a))
 
 
@@ -101,17 +115,24 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
 
     Raises:
         ValueError: On unequal lengths.
+        TypeError: On other than truth values.
 
     Source: McNemar (1947), Psychometrika 12(2).
 
     >>> mcnemar([True, True, True, True, False], [False, False, False, True, False])
     0.25
     """
-    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    a, b = np.asarray(first), np.asarray(second)
+    for column in (a, b):
+        if column.size and column.dtype != bool:  # classes or radii would all count as right
+            raise TypeError(
+                f"A paired test of who is right needs truth values (bool), got {column.dtype}. Compare first, such as predictions == labels."
+            )
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(
             f"A paired test needs one entry for each of the same images, got shapes {a.shape} and {b.shape}."
         )
+    a, b = a.astype(bool), b.astype(bool)  # columns without any entry are of no dtype
     only_first, only_second = int((a & ~b).sum()), int((~a & b).sum())
     if only_first + only_second == 0:
         return 1.0

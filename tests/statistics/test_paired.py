@@ -34,8 +34,43 @@ def test_the_difference_is_that_of_scipys_paired_test(pairs, confidence):
 def test_without_spread_the_p_value_is_that_of_the_signs():
     assert paired_difference([1.0, 1.0], [1.0, 1.0]).p_value == 1.0
     same = paired_difference([0.5] * 5, [0.25] * 5)
-    assert (same.value, same.low, same.high) == (0.25, 0.25, 0.25)
+    assert same.value == 0.25
     assert same.p_value == 2.0**-4  # two of the 2^5 ways to put signs are as extreme
+
+
+@pytest.mark.parametrize("number", [2, 3, 5, 6, 40])
+@pytest.mark.parametrize(
+    ("first", "second"), [(0.1, 0.0), (1.0, 0.0), (0.3, 0.1), (1e-9, 0.0), (-7.7, 0.1), (0.1, 0.1)]
+)
+def test_an_interval_without_spread_claims_no_more_than_the_test_of_the_signs(first, second, number):
+    """Whether or not the mean of equal numbers is rounded: a spread of 1e-17 is none."""
+    generator = np.random.default_rng(number)
+    shift = generator.uniform(0, 1, number)
+    for moved in (np.zeros(number), shift):  # differences that are equal but for rounding
+        found = paired_difference(first + moved, second + moved)
+        assert found.p_value == (1.0 if first == second else 2.0 ** (1 - number))
+        assert found.low <= found.value <= found.high
+        if found.p_value > 0.05 and first != second:
+            assert found.low <= 0.0 <= found.high
+        assert math.isinf(found.low) == math.isinf(found.high) == (number < 6)
+
+
+def test_the_ends_of_a_ratio_do_not_rest_on_one_image():
+    found = paired_ratio([0.5, 0.2, 0.1, 0.4, 0.3], [0.0, 0.0, 0.0, 0.0, 0.3])
+    assert found.value == pytest.approx(5.0) and (found.low, found.high) == (0.0, math.inf)
+    # Also where most resamples are 0 / 0, and where a ratio may be negative.
+    assert paired_ratio([0.0, 0.0, 0.0, 0.3], [0.0, 0.0, 0.0, 0.3]).low == 0.0
+    assert paired_ratio([0.0, 0.0, -0.1, 0.3], [0.0, 0.0, 0.0, 0.3]).low == -math.inf
+
+
+@pytest.mark.parametrize(
+    "column", [[0, 7, 3], [math.nan, 1.0, 0.0], ["cat", "dog", "eel"], [None, True, False], [0, 1, 1]]
+)
+def test_the_test_of_who_is_right_takes_truth_values_alone(column):
+    right = [True, False, True]
+    for pair in ((column, right), (right, column)):
+        with pytest.raises(TypeError, match=r"needs truth values \(bool\), got .*predictions == labels"):
+            mcnemar(*pair)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
