@@ -80,6 +80,7 @@ CHECKS: dict[str, Check] = {
     "bound": _one_of("one-sided", "runner-up"),
     "label_aware": FLAG,
     "noise_kind": _one_of("grid", "gaussian"),
+    "threat_model": TEXT,
     "total_variation": (lambda value: is_number(value) and 0 <= value < 0.5, "a number in [0, 1/2)"),
     "resolution": (_is_shape, "channels, height and width"),
     "num_images": (lambda value: value is None or (is_whole(value) and value >= 1), "a whole number of at least 1, or null"),

@@ -44,7 +44,7 @@ def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]], pixels
 
 
 def guarantee(settings: dict[str, Any]) -> str:
-    """What the certificates of a run say, in one sentence or two."""
+    """What the certificates of a run say, and of which perturbed images and which runs of the network, in a few sentences."""
     shape = settings.get("resolution")
     at = f" at {' x '.join(map(str, shape))} (channels x height x width)" if shape else ""
     if settings.get("label_aware"):
@@ -52,14 +52,24 @@ def guarantee(settings: dict[str, Any]) -> str:
     norm = settings.get("norm", "l2")
     said = f"No change of {norm} length up to an image's radius{at} alters the answer of the "
     if settings.get("deterministic"):
-        return f"{said}classifier."
+        return f"{said}classifier.{_scope(settings)}"
     alpha = settings.get("alpha")
     wrong = f"; each certificate is wrong with probability at most {alpha}" if isinstance(alpha, float) else ""
     units = ""
     if shape and norm == "l2":
         root = math.ceil(100 * math.sqrt(math.prod(shape))) / 100
         units = f" A radius r is 255 r grey levels, and implies an l-infinity radius of r / {root}."
-    return f"{said}smoothed classifier{wrong}.{units}"
+    return f"{said}smoothed classifier{wrong}.{_scope(settings)}{units}"
+
+
+def _scope(settings: dict[str, Any]) -> str:
+    """To what a run itself says that its certificates are limited; empty where it names no limit."""
+    covers, threat = settings.get("rule", {}).get("covers"), settings.get("threat_model")
+    if covers == "real arithmetic":
+        return " This holds in real arithmetic: the rounding of a float32 run is not covered."
+    if covers is not None:
+        return f" This holds for {covers} of the network, whatever the order of summation."
+    return "" if threat is None else f" This holds for {threat}."
 
 
 def _accuracies(measured: Sequence[Measured]) -> str:

@@ -14,11 +14,12 @@ from datasets import load_dataset
 from PIL import Image
 
 from hf_smoothing import PixelDataset, certify_dataset
+from hf_smoothing.certification.noise_kinds import THREAT_MODELS
 from hf_smoothing.cli import main
 from hf_smoothing.html_page import thumbnail
 from hf_smoothing.reports import report
 from hf_smoothing.reports.browser import guarantee
-from tests.support.written_runs import SEQUENTIAL, SETTINGS, written_run
+from tests.support.written_runs import LINF, SEQUENTIAL, SETTINGS, written_run
 
 
 def test_the_page_holds_what_the_report_says(tmp_path, capsys):
@@ -50,6 +51,11 @@ def test_groups_that_must_not_be_compared_have_sections_of_their_own(tmp_path):
     assert "with probability at most 0.001." in page and "with probability at most 0.01." in page
 
 
+def noise_facts(kind):
+    """What a run says of its noise."""
+    return {"noise_kind": kind, "threat_model": THREAT_MODELS[kind]}
+
+
 @pytest.mark.parametrize(
     ("changes", "says", "not_says"),
     [
@@ -57,6 +63,19 @@ def test_groups_that_must_not_be_compared_have_sections_of_their_own(tmp_path):
         ({"label_aware": True}, "they are no certificates", "alters the answer"),
         ({"deterministic": True, "norm": "linf"}, "No change of linf length", "probability"),
         ({"alpha": None}, "of the smoothed classifier.", "probability"),
+        (
+            noise_facts("grid"),
+            "0.001. This holds for perturbed images that are 8-bit at the certified resolution.",
+            "neglected",
+        ),
+        (
+            noise_facts("gaussian"),
+            "This holds for any perturbed image, if floating-point rounding is neglected. A",
+            "8-bit",
+        ),
+        ({**LINF, "rule": {"covers": "float32 runs"}}, "This holds for float32 runs of the network, whatever", "real"),
+        ({**LINF, "rule": {"covers": "float64 runs"}}, "This holds for float64 runs of the network, whatever", "real"),
+        ({**LINF, "rule": {"covers": "real arithmetic"}}, "the rounding of a float32 run is not covered.", "runs of"),
     ],
 )
 def test_the_guarantee_is_that_of_the_run(changes, says, not_says):
