@@ -68,7 +68,11 @@ def how_to_use(name: str, *, wrapped: bool, sigma: float = 0.25, largest: float 
         sigma: Noise level of the certificates, in [0, 1] pixel units.
         largest: Largest l-infinity radius, for certificates by interval bounds; by default those are by smoothing.
     """
-    load = f'from_pretrained("{name}")' if wrapped else f'from_base_pretrained("{name}", sigma={sigma:g})'
+    quoted = repr(name)
+    quoted = (
+        f'"{name}"' if quoted == f"'{name}'" and '"' not in name else quoted
+    )  # as people write it, where that is Python
+    load = f"from_pretrained({quoted})" if wrapped else f"from_base_pretrained({quoted}, sigma={sigma:g})"
     smooth = largest is None
     one = [
         "from hf_smoothing import SmoothedClassifier",

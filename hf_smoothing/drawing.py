@@ -59,6 +59,16 @@ def save(figure: Any, path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def plain(name: str) -> str:
+    """A name as every figure must pass it to matplotlib to be shown as it is: "$" sets formulas there, and "_" at the start hides an entry of a legend.
+
+    >>> plain("a$b$"), plain("_new").endswith("_new"), plain("resnet")
+    ('a\\\\$b\\\\$', True, 'resnet')
+    """
+    shown = name.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
+    return f"\u200b{shown}" if shown.startswith("_") else shown  # a space without width
+
+
 def series(number: int) -> dict[str, Any]:
     """Colour, line and marker of the k-th series, as keywords of matplotlib.
 
@@ -97,7 +107,7 @@ def points(
     bars = np.maximum(0.0, [middle - np.asarray(lower), np.asarray(upper) - middle])
     axes.errorbar(
         np.asarray(x, dtype=np.float64) + shift, middle, bars,
-        label=label, linewidth=0.8, elinewidth=1.2, capsize=2.0, markersize=5, **style,
+        label=plain(label), linewidth=0.8, elinewidth=1.2, capsize=2.0, markersize=5, **style,
     )  # fmt: skip
 
 

@@ -8,7 +8,18 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from hf_smoothing.drawing import FLOOR, floor, legend_above, legend_entries, new_figure, points, save, series, shifts
+from hf_smoothing.drawing import (
+    FLOOR,
+    floor,
+    legend_above,
+    legend_entries,
+    new_figure,
+    plain,
+    points,
+    save,
+    series,
+    shifts,
+)
 
 
 def test_a_figure_is_twice_the_width_at_which_it_is_read(tmp_path):
@@ -16,6 +27,23 @@ def test_a_figure_is_twice_the_width_at_which_it_is_read(tmp_path):
     assert panels.shape == (1, 3)
     file = save(figure, tmp_path / "deep" / "one.png")
     assert matplotlib.image.imread(file).shape[:2] == (400, 1700)
+
+
+@pytest.mark.parametrize(
+    "name", ["_hidden", "__", "$x$", r"a$\frac$b", r"$\nosuch{", "one $", r"\$", "a_b", "100 %", "\udcff"]
+)
+def test_a_name_is_shown_as_it_is(name, tmp_path):
+    """In legends, titles, axes and ticks alike: no formula, and no entry that is left out."""
+    figure, panels = new_figure(2.0)
+    points(panels[0, 0], [0.0], [1], [0], [2], label=name, style=series(0))
+    panels[0, 0].set(title=plain(name), xlabel=plain(name), xticks=[0], xticklabels=[plain(name)])
+    legend_above(figure, panels[0, 0], 1)
+    save(figure, tmp_path / "one.png")
+    (text,) = figure.legends[0].get_texts()
+    shown = [text, panels[0, 0].title, panels[0, 0].xaxis.label, panels[0, 0].get_xticklabels()[0]]
+    for one in shown:
+        drawn, math = one._preprocess_math(one.get_text())
+        assert not math and drawn.removeprefix("\u200b") == name.replace("\udcff", "?")
 
 
 def test_series_differ_in_line_and_marker_and_not_in_colour_alone():

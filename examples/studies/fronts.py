@@ -20,7 +20,7 @@ from examples.studies.certified_networks import LOSSES
 from examples.studies.pages import markdown_table
 from examples.studies.verdicts import interval as interval_text
 from examples.studies.verdicts import word
-from hf_smoothing.drawing import legend_above, new_figure, save, series
+from hf_smoothing.drawing import legend_above, new_figure, plain, save, series
 from hf_smoothing.records import Run
 from hf_smoothing.reports import columns
 from hf_smoothing.statistics import Paired
@@ -185,11 +185,11 @@ def plot(networks: Sequence[dict[str, Any]], path: Path, radius: float, known: s
             members = [n for n in front["chosen"] if n["seed"] == seed]
             test = np.array(sorted((100 * unpacked(n["test"]).mean(1) for n in members), key=lambda one: one[1]))
             first = seed == front["chosen"][0]["seed"]
-            label = f"{method} ({100 * front['hypervolume']:.1f}%)" if first else f"_{method} {seed}"
+            label = f"{plain(method)} ({100 * front['hypervolume']:.1f}%)" if first else f"_{method} {seed}"
             panel.step(test[:, 1], test[:, 0], where="pre", label=label, linewidth=1.0, markersize=7, **style)
     for number, (name, some) in enumerate(PUBLISHED.get(known or "", {}).items()):
         clean, certified = zip(*some, strict=True)
-        label = f"{name}, published (width 64)"
+        label = f"{plain(name)}, published (width 64)"
         panel.plot(certified, clean, label=label, markersize=5, linewidth=0.8, **series(number) | {"color": "#777777"})
     panel.set(xlabel=f"certified at {radius:.4g}, %", ylabel="accuracy, %")
     panel.grid(alpha=0.3)

@@ -57,7 +57,7 @@ def draw(docs: Path) -> None:
     found: dict[str, Any] = read_json(docs / "results" / "one_certificate.json") or {}
     figure, ((*panels, votes),) = drawing.new_figure(2.6, columns=4, width_ratios=(1, 1, 1, 1.25))
     titles = (
-        f"image: {found['label']}",
+        f"image: {drawing.plain(found['label'])}",
         f"a noisy copy, sigma = {found['sigma']:g}",
         f"worst change found, r = {found['distance']:.2f}",
     )
@@ -68,7 +68,9 @@ def draw(docs: Path) -> None:
     most = [item for item in sorted(found["votes"].items(), key=lambda item: -item[1])[:4] if item[1]]
     total = sum(found["votes"].values())
     bars = votes.barh(
-        [name for name, _ in most][::-1], [100 * count / total for _, count in most][::-1], color=drawing.COLOURS[0]
+        [drawing.plain(name) for name, _ in most][::-1],
+        [100 * count / total for _, count in most][::-1],
+        color=drawing.COLOURS[0],
     )
     votes.bar_label(bars, fmt="%.1f%%", fontsize=8, padding=2)
     votes.set_xlim(0, 130)
@@ -77,7 +79,7 @@ def draw(docs: Path) -> None:
     votes.set_title(f"votes of {found['draws']:,} noisy copies", fontsize=9)
     radius = np.floor(1000 * found["radius"]) / 1000
     figure.supxlabel(
-        f"Certificate: every image within l2 radius {radius:.3f} of the first gets “{found['prediction']}”; wrong with probability at most {found['alpha']:g}.",
+        f"Certificate: every image within l2 radius {radius:.3f} of the first gets “{drawing.plain(found['prediction'])}”; wrong with probability at most {found['alpha']:g}.",
         fontsize=9,
     )
     drawing.save(figure, docs / "figures" / "explanation" / "certificate.png")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hf_smoothing.drawing import legend_above, new_figure
+from hf_smoothing.drawing import legend_above, new_figure, plain
 from hf_smoothing.html_page import document, paragraph, picture, table
 from hf_smoothing.reports.curves import figure_of
 from hf_smoothing.reports.grouping import chosen_targets
@@ -89,7 +89,7 @@ def _histograms(measured: Sequence[Measured]) -> str:
     names = short_names([m.name for m in measured])
     for panel, (about, values) in zip(axes[0], shown.items(), strict=True):
         for m, name, look, numbers in zip(measured, names, looks, values, strict=True):
-            line = {"color": look["color"], "linestyle": look["linestyle"], "label": m.label(name)}
+            line = {"color": look["color"], "linestyle": look["linestyle"], "label": plain(m.label(name))}
             panel.hist(numbers, bins=20, histtype="step", **line)
         panel.set(xlabel=about, ylabel="images")
     legend_above(figure, axes[0, 0], columns=2)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_smoothing import statistics
-from hf_smoothing.drawing import floor, legend_entries, new_figure, points, save, shifts
+from hf_smoothing.drawing import floor, legend_entries, new_figure, plain, points, save, shifts
 from hf_smoothing.reports.grouping import chosen_targets
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
@@ -65,7 +65,7 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
     margin = max(abs(moved), default=0.0) + 0.02 * furthest
     axes.set_xlim(-margin if shared else 0.0, furthest + margin)
     if title:
-        axes.set_title(title, fontsize="medium")
+        axes.set_title(plain(title), fontsize="medium")
     axes.grid(alpha=0.3)
     entries = legend_entries(axes)
     axes.legend(
@@ -79,6 +79,6 @@ def _curve(
 ) -> None:
     """A curve with its band."""
     curve = statistics.certified_accuracy(*columns(m.run), thresholds=grid)
-    axes.plot(grid, 100 * curve.accuracy, label=label, markevery=places, markersize=5, linewidth=1.3, **look)
+    axes.plot(grid, 100 * curve.accuracy, label=plain(label), markevery=places, markersize=5, linewidth=1.3, **look)
     band = {"color": look["color"], "alpha": 0.05 if faint else 0.12, "linewidth": 0}
     axes.fill_between(grid, 100 * curve.lower, 100 * curve.upper, **band)

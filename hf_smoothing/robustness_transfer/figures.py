@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_smoothing.drawing import legend_above, new_figure, points, series, shifts
+from hf_smoothing.drawing import legend_above, new_figure, plain, points, series, shifts
 from hf_smoothing.robustness_transfer.findings import Robustness
 from hf_smoothing.robustness_transfer.records import Key, Records, pair_of
 from hf_smoothing.robustness_transfer.settings import ROLES
@@ -54,7 +54,7 @@ def similarity(records: Records) -> Any:
                     ax.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
             first, second = pair_of(pair)
             ticks = {"xticks": range(values.shape[1]), "yticks": range(values.shape[0])}
-            ax.set(title=KINDS[kind], xlabel=second, ylabel=first, **ticks)
+            ax.set(title=KINDS[kind], xlabel=plain(second), ylabel=plain(first), **ticks)
             if values.shape[1] <= 8:
                 ax.set_xticklabels([_short(n) for n in record["columns"]], fontsize=7)
                 ax.set_yticklabels([_short(n) for n in record["rows"]], fontsize=7)
@@ -91,4 +91,4 @@ def _points(panel: Any, x: Any, shares: Any, role: str, shift: float) -> None:
 
 def _short(name: str) -> str:
     last = name.rsplit(".", 1)[-1]
-    return f"block {last}" if last.isdigit() else last
+    return f"block {last}" if last.isdigit() else plain(last)

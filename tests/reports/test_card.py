@@ -1,6 +1,8 @@
 """Model cards from runs written by hand, so that every figure is known."""
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,17 @@ def test_what_a_card_says_of_loading_runs(wrapped, largest, tmp_path, monkeypatc
     said = capsys.readouterr().out
     assert f"within {'l2' if largest is None else 'l-infinity'} radius" in said
     assert "| 3      |" in said  # images in the table
+
+
+@pytest.mark.parametrize(
+    "name", ["it's", 'it"s', "both \"'", "back\\slash", "C:\\new", "line\nbreak", "a/b", "日本 {x}"]
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_the_code_of_a_card_names_any_folder(name, wrapped):
+    (code, *_) = re.findall("```python\n(.*?)```", how_to_use(name, wrapped=wrapped), re.DOTALL)
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    named = [one.args[0].value for one in calls if ast.unparse(one.func).endswith("_pretrained")]
+    assert named == [name]
 
 
 def test_results_are_what_the_hub_library_calls_results(tmp_path):

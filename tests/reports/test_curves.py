@@ -44,6 +44,25 @@ def test_a_run_with_targets_is_drawn_at_them_and_nowhere_else(tmp_path, drawn):
     assert "markers: targets" in panel.get_xlabel()
 
 
+def test_every_run_is_in_every_legend_whatever_its_name(tmp_path, drawn):
+    """Markers, curves and histograms; a name that is no formula of matplotlib's stops no report."""
+    names = ["_under", "$\\nosuch{$", "$a$"]
+    folders = [
+        written_run(tmp_path / "a", rule=SEQUENTIAL),
+        written_run(tmp_path / "b", rule=CURVE),
+        written_run(tmp_path / "c"),
+    ]
+    for folder, name in zip(folders, names, strict=True):
+        panels = len(drawn)
+        report([folder], names=[name], output_dir=tmp_path / "out", html=True)
+        legends = [
+            legend for panel in drawn[panels:] for legend in (panel.get_legend(), *panel.figure.legends) if legend
+        ]
+        assert legends and all(
+            any(name in text.get_text().replace("\\$", "$") for text in legend.get_texts()) for legend in legends
+        )
+
+
 @pytest.mark.parametrize("rule", [None, CURVE], ids=["fixed", "curve"])
 def test_a_run_that_decided_every_radius_keeps_its_curve_and_band(rule, tmp_path, drawn):
     report([written_run(tmp_path / "a", **({"rule": rule} if rule else {}))], output_dir=tmp_path)

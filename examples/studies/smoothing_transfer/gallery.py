@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hf_smoothing.drawing import COLOURS, new_figure, save
+from hf_smoothing.drawing import COLOURS, new_figure, plain, save
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.records import read_json, write_json
 
@@ -76,13 +76,13 @@ def draw(record: dict[str, Any], file: Path) -> None:
             panel.imshow(image, interpolation="nearest")
             panel.set(xticks=[], yticks=[])
             if i == 0:
-                panel.set_title(labels[j], fontsize=10, fontweight="bold")
+                panel.set_title(plain(labels[j]), fontsize=10, fontweight="bold")
             for k, (name, seen) in enumerate(predictions.items()):
                 mark, colour = RIGHT if seen[i][j] == labels[j] else WRONG
                 place = {"y": -0.06 - 0.17 * k, "transform": panel.transAxes, "va": "top", "fontsize": 9}
-                panel.text(0.5, s=f"{mark} {seen[i][j]}", color=colour, ha="center", **place)
+                panel.text(0.5, s=f"{mark} {plain(seen[i][j])}", color=colour, ha="center", **place)
                 if j == 0:
-                    panel.text(-0.1, s=f"{name}:", ha="right", **place)
+                    panel.text(-0.1, s=f"{plain(name)}:", ha="right", **place)
             if j == 0:
                 panel.set_ylabel(f"sigma {sigma:g}", fontsize=10)
     save(figure, file)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from examples.studies.figures import mean_interval
 from examples.studies.training_methods.plan import targets
-from hf_smoothing.drawing import floor, legend_above, new_figure, points, save, series, shifts
+from hf_smoothing.drawing import floor, legend_above, new_figure, plain, points, save, series, shifts
 
 
 COLUMNS = 2
@@ -47,7 +47,7 @@ def curves(
             points(panel, radii, *shown[name], label=label, style=series(number), shift=shift)
         if floor_percent is not None:
             floor(panel, floor_percent)
-        panel.set_title(_named(method, found[method]), fontsize=10)
+        panel.set_title(plain(_named(method, found[method])), fontsize=10)
         panel.set(ylim=(0, None))
         panel.grid(alpha=0.3)
         panel.tick_params(labelbottom=True)
