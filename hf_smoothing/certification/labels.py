@@ -14,11 +14,11 @@ from hf_smoothing.certification.images import checked_items, image_hash
 from hf_smoothing.certification.survey import Survey
 from hf_smoothing.records import (
     FORMAT,
-    INFORMATIVE,
     ROW_PATTERN,
     RUN_FILE,
     Row,
     Run,
+    deciding,
     lock_folder,
     read_run,
     replace_file,
@@ -87,7 +87,8 @@ def adopt_labels(
     with lock_folder(folder):
         run = read_run(folder)
         now = json.loads(json.dumps({"format": FORMAT} | dict(settings)))
-        if _without_labels(run.settings) != _without_labels(now):
+        first, second = map(_without_labels, deciding(run.settings, now))
+        if first != second:
             return 0
         old = run.settings["dataset"]
         # The hash of images without labels is that of their pixels alone. A stream has none, so its rows are compared; so are those of a run whose
@@ -107,9 +108,12 @@ def adopt_labels(
 
 
 def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
-    others = {key: value for key, value in settings.items() if key not in INFORMATIVE}
-    dataset = {key: value for key, value in settings.get("dataset", {}).items() if key not in LABEL_FACTS}
-    return {**others, "dataset": dataset}
+    # What the data set holds is compared by hashes without labels, or row by row; its name decides nothing.
+    facts = (*LABEL_FACTS, "id")
+    return {
+        **settings,
+        "dataset": {key: value for key, value in settings.get("dataset", {}).items() if key not in facts},
+    }
 
 
 def _first_gains(run: Run, dataset: Images) -> bool:

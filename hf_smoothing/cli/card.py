@@ -86,9 +86,11 @@ def _with_dataset(runs: list[Any], called: str | None) -> list[Any]:
     """The runs with the data set called otherwise."""
     from dataclasses import replace
 
+    from hf_smoothing.records import plain_name
+
     if called is None:
         return runs
-    known = sorted({str(one.settings.get("dataset", {}).get("id")) for one in runs})
+    known = sorted({plain_name(one.settings.get("dataset", {}).get("id")) for one in runs})
     if len(known) > 1:
         raise ValueError(
             f"--dataset names the one data set of all runs, got runs of {', '.join(known)}. Leave it out, or give one run after another a name by "

@@ -2,14 +2,14 @@
 
 from hf_smoothing.records.json_files import differences, read_json, replace_file, write_json
 from hf_smoothing.records.keeping import keep_run
+from hf_smoothing.records.names import deciding, plain_name
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, Row, Run, RunError, read_run, read_settings
 from hf_smoothing.records.shape import METHODS
-from hf_smoothing.records.writing import INFORMATIVE, RunWriter, check_writable, lock_folder
+from hf_smoothing.records.writing import RunWriter, check_writable, lock_folder
 
 
 __all__ = [
     "FORMAT",
-    "INFORMATIVE",
     "METHODS",
     "ROW_PATTERN",
     "RUN_FILE",
@@ -18,9 +18,11 @@ __all__ = [
     "RunError",
     "RunWriter",
     "check_writable",
+    "deciding",
     "differences",
     "keep_run",
     "lock_folder",
+    "plain_name",
     "read_json",
     "read_run",
     "read_settings",

@@ -16,12 +16,9 @@ from filelock import FileLock, Timeout
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.records.causes import causes
 from hf_smoothing.records.json_files import cure_of, replace_file
+from hf_smoothing.records.names import deciding
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, RunError, read_settings
 from hf_smoothing.records.shape import settings_fault
-
-
-# Facts about a run that do not decide its result, so that a resumption may differ in them.
-INFORMATIVE = frozenset({"created", "informative"})
 
 
 class RunWriter:
@@ -32,7 +29,7 @@ class RunWriter:
     Args:
         path: The folder.
         settings: Everything that decides the result. They must equal those of an existing run, except the keys
-            in `INFORMATIVE`.
+            in `INFORMATIVE` and names of what is known by its content (see `deciding`).
         rank: Rank of this process.
 
     Raises:
@@ -67,7 +64,7 @@ class RunWriter:
     def _settle(self, settings: dict[str, Any]) -> None:
         file = self.path / RUN_FILE
         if file.exists():
-            if differing := causes(_deciding(read_settings(self.path)), _deciding(settings)):
+            if differing := causes(*deciding(read_settings(self.path), settings)):
                 raise RunError(
                     f"{self.path} holds a run with other settings, so it cannot be resumed with these: "
                     f"{'; '.join(differing)}. Use the same settings, or another output folder."
@@ -197,7 +194,3 @@ def _drop_torn_line(file: Path) -> None:
         if whole < len(content):
             with open(file, "r+b") as stream:
                 stream.truncate(whole)
-
-
-def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in INFORMATIVE}

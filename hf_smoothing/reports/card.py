@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_
 
 from hf_smoothing.cards import add_use, describe, fill_or_append, how_to_use
 from hf_smoothing.json_text import parse_json
-from hf_smoothing.records import Run, RunError
+from hf_smoothing.records import Run, RunError, plain_name
 from hf_smoothing.records.recount import ceiling
 from hf_smoothing.reports.browser import guarantee
 from hf_smoothing.reports.grouping import Conditions, comparable, default_thresholds
@@ -99,7 +99,7 @@ def eval_results(measured: Measured, dataset_name: str | None = None) -> list[Ev
     """
     settings = measured.settings
     dataset = settings.get("dataset", {})
-    identifier = str(dataset.get("id") or "unknown")
+    identifier = plain_name(dataset.get("id") or "unknown")
     sigma = "" if settings.get("sigma") is None else f", sigma = {exact_text(settings['sigma'])}"
     aware = ", label-aware" if settings.get("label_aware") else ""
     return [

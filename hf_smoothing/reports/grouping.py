@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hf_smoothing import statistics
-from hf_smoothing.records import Run
+from hf_smoothing.records import Run, plain_name
 from hf_smoothing.records.recount import ceiling
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 from hf_smoothing.units import diameter
@@ -24,7 +24,8 @@ class Conditions:
             it.
         rule, draws: Name of the rule, and its whole numbers as (name, value).
         alpha: Failure probability of one certificate; None if it is not stated, "deterministic" if there is none.
-        data, content: Name of the data set with its split, and a hash of what was certified.
+        data: Name of the data set with its split, which need not be the same.
+        content: A hash of what was certified, with the split, or the whole name where there is no hash of all images.
         num_images, left_out: Images asked for, None where that is not known yet, and those left out since they cannot be read.
         noise_kind, resolution: Noise kind and resolution of the noise; None and () without noise.
         label_aware: Whether the true label was tested only.
@@ -36,7 +37,7 @@ class Conditions:
     rule: str
     draws: tuple[tuple[str, int], ...]
     alpha: float | str | None
-    data: str
+    data: str = field(compare=False)
     content: str
     num_images: int | None
     left_out: int
@@ -66,6 +67,11 @@ class Conditions:
             label_aware=bool(s.get("label_aware")),
         )
 
+    @property
+    def short_hash(self) -> str:
+        """The beginning of the hash of what was certified."""
+        return self.content.split(" ")[0][:8]
+
     def __str__(self) -> str:
         """The line under a table."""
         draws = ", ".join(f"{key} = {value:,}" for key, value in self.draws)
@@ -80,7 +86,7 @@ class Conditions:
             " ".join(filter(None, (self.norm, self.bound, "radii"))) + (f", {self.rounding}" if self.rounding else ""),
             f"{self.rule} ({draws})" if draws else self.rule,
             alpha,
-            f"{images} of {self.data} ({self.content[:8]}){missing}",
+            f"{images} of {self.data} ({self.short_hash}){missing}",
         ]
         if self.noise_kind is not None:
             parts.append(f"noise {self.noise_kind} at {'x'.join(map(str, self.resolution))}")
@@ -108,7 +114,8 @@ def differing(groups: Mapping[Conditions, Sequence[Run]]) -> str:
     parts = []
     for key in keys:
         values = list(dict.fromkeys(_shown_fact(one.get(key)) for one in facts))
-        if len(values) > 1:
+        # Equal images under two names are one data set.
+        if len(values) > 1 and (key != _WORDS["data"] or len({common.content for common in groups}) > 1):
             parts.append(f"{key}: {' / '.join(values[:4])}{' / ...' if len(values) > 4 else ''}")
     return "; ".join(filter(None, [*parts, _other_labels([runs[0] for runs in groups.values()])]))
 
@@ -116,7 +123,7 @@ def differing(groups: Mapping[Conditions, Sequence[Run]]) -> str:
 def _facts(common: Conditions) -> dict[str, Any]:
     named = {one.name: getattr(common, one.name) for one in fields(common) if one.name not in ("draws", "content")}
     words = {_WORDS.get(key, key.replace("_", " ")): value for key, value in named.items()}
-    return words | dict(common.draws) | {"images": common.content[:8]}
+    return words | dict(common.draws) | {"images": common.short_hash}
 
 
 def _shown_fact(value: Any) -> str:
@@ -139,13 +146,15 @@ def _data(run: Run, others: Iterable[Run]) -> tuple[str, str]:
     if "labels_sha256" in data:  # a log, which names no data set
         return "an unknown data set with labels", data["labels_sha256"]
     split = f" {data['split']}" if data.get("split") else ""
+    called = plain_name(data["id"]) if data.get("id") else ""
     if "stream_sha256" not in data:
         alike = (other.settings["dataset"]["sha256"] for other in others if _begins_as(run, other))
-        known = data.get("sha256") or next(alike, data.get("beginning_sha256"))
-        return f"{data.get('id') or 'data set'}{split}", str(known)
+        known = data.get("sha256") or next(alike, None)
+        name = f"{called or 'data set'}{split}"
+        return name, f"{known}{split}" if known else f"{data.get('beginning_sha256') or 'unknown'} {name}"
     # A stream has no hash of its own before it ends; what its rows keep distinguishes it from others.
     rows = ",".join(f"{index} {run.rows[index].get('image_sha256')}" for index in sorted(run.rows))
-    return f"{data.get('id') or 'a stream'}{split}", hashlib.sha256(rows.encode()).hexdigest()
+    return f"{called or 'a stream'}{split}", hashlib.sha256(rows.encode()).hexdigest()
 
 
 def _begins_as(run: Run, other: Run) -> bool:

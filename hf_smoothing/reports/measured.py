@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_smoothing import statistics
-from hf_smoothing.records import METHODS, Run, RunError
+from hf_smoothing.records import METHODS, Run, RunError, plain_name
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 
 
@@ -55,7 +55,7 @@ def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | N
     curve = statistics.certified_accuracy(predictions, references, certified, thresholds)
     return Measured(
         run=run,
-        name=name or str(run.settings.get("model", {}).get("id") or run.path.name),
+        name=plain_name(name or run.settings.get("model", {}).get("id") or run.path.name),
         curve=curve,
         average_radius=statistics.average_certified_radius(predictions, references, certified),
         abstention=statistics.abstention_rate(predictions),

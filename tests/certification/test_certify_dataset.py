@@ -12,6 +12,7 @@ from torch import nn
 from hf_smoothing.certification import certify, certify_dataset
 from hf_smoothing.noise import MAX_IMAGES, GridStream
 from hf_smoothing.records import RunError, read_run
+from hf_smoothing.reports import report
 from tests.support.classifiers import (
     RUN,
     SEQUENTIAL,
@@ -233,6 +234,29 @@ def test_resuming_with_other_settings_is_refused(tmp_path, change, message):
         certify_dataset(Failing(Ranges(), 1), DATASET, tmp_path, **RUN)
     with pytest.raises(RunError, match=f"cannot be resumed with these: .*{message}"):
         certify_dataset(**{"classifier": Ranges(), "dataset": DATASET, "output_dir": tmp_path, **RUN, **change})
+
+
+def _named(model, dataset):
+    return {"description": {"model": {"id": model}, "dataset": {"id": dataset, "split": "test"}}}
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["labels", "labels come later"])
+@pytest.mark.parametrize(
+    ("model", "dataset"), [("nets/a/", "data/b/"), ("../nets/a", "/else/data/b"), ("copy", "copy")]
+)
+def test_a_run_goes_on_wherever_its_network_and_images_lie(tmp_path, model, dataset, labelled):
+    """A hash of the content decides, and the report makes one table."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    images = DATASET if labelled else [{"pixel_values": item["pixel_values"]} for item in DATASET]
+    certify_dataset(network, images, tmp_path / "run", **RUN, **_named("nets/a", "data/b"))
+    file = tmp_path / "run" / "certificates-0.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    run = certify_dataset(network, DATASET, tmp_path / "run", **RUN, **_named(model, dataset))
+    assert (run.settings["model"]["id"], run.settings["dataset"]["id"]) == ("nets/a", "data/b")
+    certify_dataset(network, DATASET, tmp_path / "other", **RUN, **_named(model, dataset))
+    assert report([tmp_path / "run", tmp_path / "other"]).count("| model") == 1
+    with pytest.raises(RunError, match="dataset.id was 'data/b', is 'data/c'"):  # the cause of other images
+        certify_dataset(network, random_dataset(6, seed=1), tmp_path / "run", **RUN, **_named("nets/a", "data/c"))
 
 
 @pytest.mark.parametrize(

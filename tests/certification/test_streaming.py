@@ -144,6 +144,22 @@ def test_what_the_first_image_of_a_stream_tells_leaves_no_folder(tmp_path, items
     assert not (tmp_path / "run").exists()
 
 
+def test_where_no_hash_is_known_a_path_is_the_same_however_it_is_written(tmp_path):
+    """A function and a stream have no hash of what they are."""
+    for name in ("a", "./a/", "a//"):
+        certify_dataset(
+            Ranges(), Stream(DATASET), tmp_path, **RUN, description={"model": {"id": name}, "dataset": {"id": name}}
+        )
+    with pytest.raises(RunError, match="model.id was 'a', is 'b'"):
+        certify_dataset(
+            Ranges(), Stream(DATASET), tmp_path, **RUN, description={"model": {"id": "b"}, "dataset": {"id": "a"}}
+        )
+    with pytest.raises(RunError, match="dataset.id was 'a', is 'b'"):
+        certify_dataset(
+            Ranges(), Stream(DATASET), tmp_path, **RUN, description={"model": {"id": "a"}, "dataset": {"id": "b"}}
+        )
+
+
 def test_a_stream_that_ends_before_the_last_image_asked_for(tmp_path):
     with pytest.raises(ValueError, match="The stream ended after 6 images, but image 8 was asked for"):
         certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN, indices=range(9))
