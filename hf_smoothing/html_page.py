@@ -20,7 +20,8 @@ def document(title: str, parts: Sequence[str]) -> str:
         title: Of the browser's tab.
         parts: Pieces of HTML, one after another.
     """
-    return _PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(parts))
+    page = _PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(parts))
+    return page.encode("utf-8", "replace").decode("utf-8")  # a path may hold bytes that are none
 
 
 def paragraph(text: str | None, kind: str = "p") -> str:

@@ -27,20 +27,32 @@ from hf_smoothing.cli import (
 from hf_smoothing.cli.options import in_flags
 from hf_smoothing.cli.parsing import add_config_option, parse_verb
 from hf_smoothing.cli.places import trouble_of
+from hf_smoothing.cli.streams import READER_GONE, ReaderGoneError, flushed, print_anything
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 if what was tested failed, 2 on an error that is explained, 130 after Ctrl-C."""
+    """Run a command; returns the exit status: 0, 1 if what was tested failed, 2 on an error that is explained, 130 after Ctrl-C, 141 where nobody reads on."""
+    print_anything()
+    try:
+        with flushed():
+            return _run(argv)
+    except ReaderGoneError:
+        return READER_GONE
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = parse_verb(parser, verbs_of(parser), argv)
     try:
-        with _rare_collections():
+        with _rare_collections(), flushed():
             status: int = args.run(args)
         return status
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "Interrupted.", file=sys.stderr)
         return 130
     except (ValueError, TypeError, OSError, ImportError) as error:
+        if isinstance(error, ReaderGoneError):
+            raise
         print(f"hf-smoothing {args.command}: {in_flags(trouble_of(error))}", file=sys.stderr)
         return 2
 

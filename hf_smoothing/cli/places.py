@@ -41,6 +41,8 @@ def _check_apart(dataset: Path, output_dir: Path) -> None:
 
 def trouble_of(error: BaseException) -> str:
     """What an error says, without the number that the system gives to it."""
+    if isinstance(error, UnicodeEncodeError):  # of a library that takes paths of characters alone
+        return f"Names of files and folders must be UTF-8, got {error.object[:80]!a}. Rename what has this name."
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     if error.errno == errno.ENOSPC:

@@ -48,7 +48,8 @@ class RunWriter:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _take_lock(self.path, rank)
-            self._settle(parse_json(json.dumps(dict(settings) | {"format": FORMAT}, allow_nan=False)))
+            text = json.dumps(dict(settings) | {"format": FORMAT}, allow_nan=False, ensure_ascii=False)
+            self._settle(parse_json(text.encode("utf-8", "replace")))  # paths may hold bytes that are no characters
             self.file = self.path / ROW_PATTERN.replace("*", str(rank))
             _drop_torn_line(self.file)
             # Unbuffered, so that a row which did not fit is not kept in memory and tried again by close().

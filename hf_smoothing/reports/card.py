@@ -163,7 +163,7 @@ def write_card(
     check_thresholds(runs, thresholds or ())
     page = folder / "README.md"
     card = _open(page)
-    called = name or card.data.get("model_name") or folder.resolve().name
+    called = plain_name(name or card.data.get("model_name") or folder.resolve().name)
     wrapped = is_wrapped(folder)
     measured = [measure(run, default_thresholds([run]) if thresholds is None else thresholds) for run in runs]
     card.data.model_name = called

@@ -121,7 +121,7 @@ def report(
         parts.append(text)
     markdown = "\n\n".join(parts) + "\n"
     if folder is not None:
-        (folder / "report.md").write_text(markdown, encoding="utf-8")
+        (folder / "report.md").write_bytes(markdown.encode("utf-8", "replace"))
     if folder is not None and html:
         (folder / "report.html").write_text(browser.page(for_page, pixels_of), encoding="utf-8")
     return markdown

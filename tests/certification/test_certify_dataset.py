@@ -240,6 +240,16 @@ def _named(model, dataset):
     return {"description": {"model": {"id": model}, "dataset": {"id": dataset, "split": "test"}}}
 
 
+def test_a_path_with_bytes_that_are_no_characters_is_recorded_and_reported(tmp_path):
+    folder = tmp_path / "run\udcff"
+    for _ in range(2):  # and resumed
+        run = certify_dataset(Ranges(), DATASET, folder, **RUN, **_named("m\udce9", "d\udce9/"))
+    assert (run.settings["model"]["id"], run.settings["dataset"]["id"]) == ("m?", "d?/")
+    report([folder], output_dir=tmp_path / "out\udcff", html=True)
+    report([folder], output_dir=tmp_path / "out\udcff", html=True, names=["n\udcff"])
+    assert "| n? " in (tmp_path / "out\udcff" / "report.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("labelled", [True, False], ids=["labels", "labels come later"])
 @pytest.mark.parametrize(
     ("model", "dataset"), [("nets/a/", "data/b/"), ("../nets/a", "/else/data/b"), ("copy", "copy")]

@@ -1,11 +1,59 @@
 """Whatever a person mistypes: exit status 2, an explanation on stderr, no traceback, nothing half-written."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from hf_smoothing.cli import main
 from hf_smoothing.models import NoisyImageProcessor
+from tests.support.processes import ROOT
 from tests.support.tiny import parquet_folder, plain, smoothed
+from tests.support.written_runs import SEQUENTIAL, written_run
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """A run whose table has daggers, of a model whose name few encodings have."""
+    return written_run(tmp_path / "run", rule=SEQUENTIAL, model={"id": "net†ł"})
+
+
+def start(*words, cwd, **options):
+    """The command line in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **options.pop("variables", {})}
+    command = [sys.executable, "-m", "hf_smoothing.cli", *words]
+    return subprocess.run(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, check=False, **options)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk", "cp1252", "utf-8"])
+def test_a_table_is_printed_in_any_encoding(encoding, shown, tmp_path):
+    """Whatever a terminal cannot show: an hour's work is no error because of a dagger."""
+    words = ["report", str(shown), "--html", "--output-dir", str(tmp_path / "out\udcff")]
+    done = start(*words, cwd=tmp_path, stdout=subprocess.PIPE, variables={"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "50.0 (6.8-93.2)" in done.stdout.decode(encoding)
+    assert "net†ł" in (tmp_path / "out\udcff" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("words", [["report", "RUN"], ["--help"], ["report", "--help"]])
+def test_a_reader_that_leaves_is_no_error(words, unbuffered, shown, tmp_path):
+    """As in `hf-smoothing report RUN | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    words = [str(shown) if word == "RUN" else word for word in words]
+    with os.fdopen(write, "wb") as gone:
+        done = start(*words, cwd=tmp_path, stdout=gone, variables={"PYTHONUNBUFFERED": unbuffered})
+    assert done.stderr == b"" and done.returncode in ((0, 141) if "--help" in words else (141,))
+
+
+def test_a_full_disk_behind_a_redirection_is_said(shown, tmp_path):
+    with open("/dev/full", "wb") as full:
+        done = start("report", str(shown), cwd=tmp_path, stdout=full)
+    assert done.returncode == 2 and b"No space is left" in done.stderr and b"Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +94,13 @@ def certify(place, tmp_path, model="model", images="images", output=None, **opti
     } | options
     words = [str(word) for name, value in values.items() for word in (f"--{name}", value)]
     return main(["certify", str(place / model), str(place / images), *words])
+
+
+def test_a_folder_whose_name_is_no_text_is_named(place, tmp_path, capsys):
+    shutil.copytree(place / "images", place / "caf\udce9")
+    assert certify(place, tmp_path, images="caf\udce9") == 2
+    said = capsys.readouterr().err
+    assert "must be UTF-8" in said and "udce9" in said and "Rename" in said
 
 
 @pytest.mark.parametrize(
