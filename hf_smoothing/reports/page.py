@@ -78,7 +78,7 @@ def report(
     Args:
         paths: Run folders, and files in the log format of randomized-smoothing papers (see `read_published_log`). A log
             does not say with which alpha or on which data it was made, so it never shares a table with a run folder.
-        thresholds: Radii of the tables; by default the targets of the runs.
+        thresholds: Radii of the tables; by default the targets of the runs of each.
         output_dir: Folder to write to; nothing is written by default.
         names: Names of the models, one per path; their ids by default, the path for a log.
         html: Write report.html as well, one page with curves, histograms, settings and a table of the images; needs `output_dir`.
@@ -99,8 +99,7 @@ def report(
     if html and output_dir is None:
         raise ValueError("`html` needs `output_dir`, the folder of the page, got None.")
     called = dict(zip(map(id, runs), names, strict=True)) if names else {}
-    thresholds = default_thresholds(runs) if thresholds is None else thresholds
-    check_thresholds(runs, thresholds)
+    check_thresholds(runs, thresholds or ())
     groups = comparable(runs)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
@@ -111,8 +110,9 @@ def report(
             f"These runs differ, so they are shown in {len(groups)} tables that must not be compared: {differing(groups)}."
         )
     for number, (common, members) in enumerate(groups.items(), start=1):
-        measured = [measure(run, thresholds, called.get(id(run))) for run in members]
-        notes = notes_of(members, thresholds)
+        radii = default_thresholds(members) if thresholds is None else thresholds
+        measured = [measure(run, radii, called.get(id(run))) for run in members]
+        notes = notes_of(members, radii)
         text = captioned(measured, common, notes)
         for_page.append((str(common), measured, notes))
         if folder is not None:

@@ -159,6 +159,21 @@ def test_everything_abstained(tmp_path):
     png_size(tmp_path / "out" / "certified_accuracy.png")
 
 
+@pytest.mark.parametrize(
+    "other", [LINF, LINF | {"rule": {"name": "interval bounds", "largest": 0.0078431}}, {"resolution": [1, 1, 1]}]
+)
+def test_each_table_has_the_radii_of_its_own_runs(other, tmp_path):
+    """Radii of one group are none that somebody gave for another, where they may not even be possible."""
+    first = run(tmp_path / "a", rule=SEQUENTIAL | {"targets": [0.0, 0.25, 1.1]}, num_images=4)
+    second = run(tmp_path / "b", [(0, 0, 0.005), (1, 1, 0.0), (2, -1, 0.0), (3, 1, 0.0)], **other)
+    text = report([first, second])
+    alone = [report([folder]) for folder in (first, second)]
+    tables = [[line for line in one.splitlines() if line.startswith("| model")] for one in (text, *alone)]
+    assert tables[0] == tables[1] + tables[2] and len(tables[0]) == 2
+    with pytest.raises(ValueError, match="`thresholds`"):
+        report([first, second], thresholds=[0.0, 2.0])
+
+
 def test_a_table_needs_the_same_radii(tmp_path):
     from hf_smoothing.records import read_run
     from hf_smoothing.reports import measure
