@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def demo(
                 channels_last=True, description={"model": {"id": title}, "dataset": {"id": Path(images).name, "split": "test"}},
             )  # fmt: skip
         model.save_pretrained(output / name)
-    return report(runs, output_dir=output if find_spec("matplotlib") else None, names=titles)
+    return report(runs, output_dir=output, names=titles)
 
 
 def finetuned(

@@ -30,6 +30,10 @@ FILLS = ("full", "none", "left", "bottom", "right", "top")
 FLOOR = "one class for all"
 
 
+class NoFiguresError(ModuleNotFoundError):
+    """There is no matplotlib to draw with; tables need none."""
+
+
 def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, NDArray[Any]]:
     """A figure 850 px wide, and its panels (rows, columns).
 
@@ -39,13 +43,13 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -
         options: More arguments of matplotlib's `Figure.subplots`.
 
     Raises:
-        ModuleNotFoundError: Without matplotlib, with the cure.
+        NoFiguresError: Without matplotlib, with the cure.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Figures need matplotlib: pip install 'hf_smoothing[plots]'.") from error
+        raise NoFiguresError("Figures need matplotlib: pip install 'hf_smoothing[plots]'.") from error
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)

@@ -8,7 +8,7 @@ from hf_smoothing.interval.certificates import BACKWARD
 from hf_smoothing.records import read_json, read_run
 from hf_smoothing.reports import measure
 from hf_smoothing.reports.tables import table as report_table
-from hf_smoothing.statistics import exact_text, round_down
+from hf_smoothing.statistics import exact_text, radius_text
 
 
 LINF = {
@@ -64,7 +64,7 @@ def linf_figures(root: Path, name: str) -> dict[str, Any]:
         "bounds": measured.settings["rule"].get("backward", "none"),
         "radii": LINF[name],
         **{key: [round(100 * float(share), 1) for share in some] for key, some in shares.items()},
-        "acr": float(round_down(measured.average_radius, 5)),
+        "acr": float(radius_text(measured.average_radius, "linf")),
     }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from examples.space.pictures import Chosen, data_uri
 from examples.space.voting import Standing
 from hf_smoothing.certification import Certificate
-from hf_smoothing.statistics import exact_text, round_down
+from hf_smoothing.statistics import exact_text, radius_text, round_down
 from hf_smoothing.units import implied_linf
 
 
@@ -239,7 +239,7 @@ def certificate_rows(certificate: Certificate, shape: Sequence[int]) -> list[tup
     return [
         ("l2 radius (pixels in [0, 1])", round_down(certificate.radius)),
         ("in 8-bit grey levels", round_down(_grey_levels(certificate.radius), 1)),
-        ("l-infinity radius that it implies", round_down(linf, 5)),
+        ("l-infinity radius that it implies", radius_text(linf, "linf")),
         ("in 8-bit grey levels", round_down(_grey_levels(linf), 2)),
         ("probability of being wrong (alpha)", f"≤ {exact_text(certificate.alpha)}"),
         ("noisy copies used", f"{certificate.draws:,}"),

@@ -61,6 +61,6 @@ def run(args: argparse.Namespace) -> int:
         "of l2 norm up to r; each certificate is wrong with probability at most alpha. No network saw noise while it was finetuned."
     )
     picture = output / "certified_accuracy.png"
-    curves = f"Curves: {picture}." if picture.exists() else "For curves: pip install 'hf_smoothing[plots]'."
-    print(f"{curves} Records of every image: {output}/*/certificates-0.jsonl.")
+    curves = f"Curves: {picture}. " if picture.exists() else ""
+    print(f"{curves}Records of every image: {output}/*/certificates-0.jsonl.")
     return 0

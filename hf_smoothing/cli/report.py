@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
     if args.dataset is not None and not args.html:
         raise ValueError("--dataset shows the images of the page that --html writes. Add --html.")
     where = args.output_dir
-    print(
-        report(
-            args.runs, thresholds=args.thresholds, output_dir=where, names=args.names, html=args.html,
-            pixels_of=None if args.dataset is None else _pixels_of(args),
-        )
+    text = report(
+        args.runs, thresholds=args.thresholds, output_dir=where, names=args.names, html=args.html,
+        pixels_of=None if args.dataset is None else _pixels_of(args),
     )  # fmt: skip
-    print(f"Written to {where / ('report.html' if args.html else 'report.md')}, with the curves beside it.")
+    print(text)
+    curves = ", with the curves beside it" if "\n![" in text else ""
+    print(f"Written to {where / ('report.html' if args.html else 'report.md')}{curves}.")
     return 0
 
 

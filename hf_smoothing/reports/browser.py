@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hf_smoothing.drawing import legend_above, new_figure, plain
+from hf_smoothing.drawing import NoFiguresError, legend_above, new_figure, plain
 from hf_smoothing.html_page import document, paragraph, picture, table
 from hf_smoothing.reports.curves import figure_of
-from hf_smoothing.reports.grouping import chosen_targets
+from hf_smoothing.reports.grouping import chosen_targets, norm_of
 from hf_smoothing.reports.images import SORT, PixelsOf, image_table
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
@@ -24,8 +24,7 @@ def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]], pixels
         groups: For each group of comparable runs: what they have in common, the measured runs, and notes.
         pixels_of: What an image of a run looks like; without it images have their number only.
 
-    Raises:
-        ModuleNotFoundError: Without matplotlib, with the cure.
+    Without matplotlib the page has a line in place of each picture.
     """
     parts = ["<h1>Certified accuracy</h1>"]
     for common, measured, notes in groups:
@@ -35,8 +34,8 @@ def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]], pixels
             _accuracies(measured),
             paragraph(f"{common}."),
             *(paragraph(note) for note in notes),
-            picture(figure_of(measured), "Certified accuracy against the radius, with 95% intervals"),
-            _histograms(measured),
+            _drawn(_curves, measured),
+            _drawn(_histograms, measured),
             *(_settings(m) for m in measured),
             *(image_table(m, pixels_of) for m in measured),
         ]
@@ -49,7 +48,7 @@ def guarantee(settings: dict[str, Any]) -> str:
     at = f" at {' x '.join(map(str, shape))} (channels x height x width)" if shape else ""
     if settings.get("label_aware"):
         return f"These figures measure certified accuracy{at} with the true labels known; they are no certificates."
-    norm = settings.get("norm", "l2")
+    norm = norm_of(settings)
     said = f"No change of {norm} length up to an image's radius{at} alters the answer of the "
     if settings.get("deterministic"):
         return f"{said}classifier.{_scope(settings)}"
@@ -70,6 +69,18 @@ def _scope(settings: dict[str, Any]) -> str:
     if covers is not None:
         return f" This holds for {covers} of the network, whatever the order of summation."
     return "" if threat is None else f" This holds for {threat}."
+
+
+def _drawn(draw: Callable[[Sequence[Measured]], str], measured: Sequence[Measured]) -> str:
+    """A picture, or why there is none."""
+    try:
+        return draw(measured)
+    except NoFiguresError as error:
+        return paragraph(str(error))
+
+
+def _curves(measured: Sequence[Measured]) -> str:
+    return picture(figure_of(measured), "Certified accuracy against the radius, with 95% intervals")
 
 
 def _accuracies(measured: Sequence[Measured]) -> str:

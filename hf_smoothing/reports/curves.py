@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.drawing import floor, legend_entries, new_figure, plain, points, save, shifts
-from hf_smoothing.reports.grouping import chosen_targets
+from hf_smoothing.reports.grouping import chosen_targets, norm_of
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
 
@@ -32,7 +32,7 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
         title: Title of the figure.
 
     Raises:
-        ModuleNotFoundError: Without matplotlib, with the cure.
+        NoFiguresError: Without matplotlib, with the cure.
     """
     # The legend takes a third of the width. Many curves make the figure taller, not narrower.
     figure, panels = new_figure(max(4.0, 1.0 + 0.19 * len(measured)))
@@ -57,7 +57,7 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
             points(axes, some, *heights, label=label, style=look, shift=next(beside))
     labels = columns(measured[0].run)[1]
     floor(axes, 100 * np.bincount(labels).max() / len(labels))
-    kind = f"{measured[0].settings.get('norm', 'l2')} radius ([0, 1] pixel units)"
+    kind = f"{norm_of(measured[0].settings)} radius ([0, 1] pixel units)"
     at_targets = (
         "\nmarkers: targets with 95% intervals" + (", side by side" if len(moved) > 1 else "") if shared else ""
     )

@@ -167,6 +167,11 @@ def _begins_as(run: Run, other: Run) -> bool:
     return all(mine is not None and mine == theirs for mine, theirs in hashes)
 
 
+def norm_of(settings: Mapping[str, Any]) -> str:
+    """The norm of a run's radii; l2 where it does not say, as a published log."""
+    return str(settings.get("norm", "l2"))
+
+
 def _left_out(run: Run) -> int:
     return len(run.settings.get("informative", {}).get("unreadable", ()))
 
@@ -253,5 +258,7 @@ def beyond(settings: dict[str, Any], thresholds: Iterable[float]) -> str:
     if any(tested < radius <= reach for radius in radii):
         why.append(f"{exact_text(tested)} is the largest target{sigma}")
     if max(radii) > reach:
-        why.append(f"the largest radius that this run can certify{sigma} is {statistics.round_down(reach)}")
+        why.append(
+            f"the largest radius that this run can certify{sigma} is {statistics.radius_text(reach, norm_of(settings))}"
+        )
     return f"- Not tested: {'; '.join(why)}." if why else ""

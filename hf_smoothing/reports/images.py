@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hf_smoothing import statistics
 from hf_smoothing.html_page import thumbnail
 from hf_smoothing.records import Row, Run
+from hf_smoothing.reports.grouping import norm_of
 from hf_smoothing.reports.measured import Measured
 
 
@@ -80,6 +81,12 @@ def _line(run: Run, row: Row, kind: str, pixels_of: PixelsOf | None) -> str:
     if pixels_of is not None and "image_sha256" in row:  # a published log does not say which image it was
         picture = f"{thumbnail(pixels_of(run, row['index']))} "
     answer = "-" if kind == "abstained" else row["prediction"]
-    cells = [row.get("label", "-"), answer, statistics.round_down(row["radius"]), kind, row.get("draws", "-")]
+    cells = [
+        row.get("label", "-"),
+        answer,
+        statistics.radius_text(row["radius"], norm_of(run.settings)),
+        kind,
+        row.get("draws", "-"),
+    ]
     rest = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
     return f"<tr data-outcome='{kind}'><td>{picture}{row['index']}</td>{rest}</tr>"

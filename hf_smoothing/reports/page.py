@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hf_smoothing.drawing import NoFiguresError
 from hf_smoothing.records import RUN_FILE, Run, RunError, check_writable, read_run
 from hf_smoothing.records.reading import MOST_NAMED
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
-from hf_smoothing.reports.grouping import Conditions, beyond, comparable, default_thresholds, differing, note
+from hf_smoothing.reports.grouping import Conditions, beyond, comparable, default_thresholds, differing, norm_of, note
 from hf_smoothing.reports.images import PixelsOf
 from hf_smoothing.reports.measured import Measured, check_method, measure
 from hf_smoothing.reports.published import logs_in, read_published_log
@@ -33,7 +34,7 @@ def check_thresholds(runs: Iterable[Run], thresholds: Sequence[float]) -> None:
     """
     for run in runs:
         for radius in thresholds:
-            check_radius(radius, run.settings.get("norm", "l2"), "thresholds", run.settings.get("resolution"))
+            check_radius(radius, norm_of(run.settings), "thresholds", run.settings.get("resolution"))
 
 
 def notes_of(runs: Iterable[Run], thresholds: Sequence[float]) -> list[str]:
@@ -75,6 +76,8 @@ def report(
 ) -> str:
     """One table for each group of comparable runs, as Markdown; with `output_dir` also report.md and a curve for each group.
 
+    Without matplotlib there are no curves, and a line at the end names the extra that brings them.
+
     Args:
         paths: Run folders, and files in the log format of randomized-smoothing papers (see `read_published_log`). A log
             does not say with which alpha or on which data it was made, so it never shares a table with a run folder.
@@ -104,7 +107,7 @@ def report(
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    parts, for_page = [], []
+    parts, for_page, undrawn = [], [], ""
     if len(groups) > 1:
         parts.append(
             f"These runs differ, so they are shown in {len(groups)} tables that must not be compared: {differing(groups)}."
@@ -116,9 +119,14 @@ def report(
         text = captioned(measured, common, notes)
         for_page.append((str(common), measured, notes))
         if folder is not None:
-            picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")
-            text += f"\n\n![Certified accuracy]({picture.name})"
+            try:
+                picture = plot(measured, folder / f"certified_accuracy{'' if len(groups) == 1 else f'_{number}'}.png")
+                text += f"\n\n![Certified accuracy]({picture.name})"
+            except NoFiguresError as error:
+                undrawn = str(error)
         parts.append(text)
+    if undrawn:
+        parts.append(f"No curves beside the tables. {undrawn}")
     markdown = "\n\n".join(parts) + "\n"
     if folder is not None:
         (folder / "report.md").write_bytes(markdown.encode("utf-8", "replace"))

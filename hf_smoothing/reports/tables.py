@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run
-from hf_smoothing.reports.grouping import tested_up_to
+from hf_smoothing.reports.grouping import norm_of, tested_up_to
 from hf_smoothing.reports.measured import Measured, sigma_text
 from hf_smoothing.statistics import exact_text
 
@@ -42,8 +42,7 @@ def cells(measured: Sequence[Measured]) -> list[list[str]]:
         ]
         images = str(len(m.run.rows)) if m.run.finished else f"{m.run.progress} (unfinished)"
         targets = "targets" in m.settings.get("rule", {})
-        digits = 3 if m.settings.get("norm", "l2") == "l2" else 5  # l-infinity radii are small
-        acr = statistics.round_down(m.average_radius, digits) + ("†" if targets else "")
+        acr = statistics.radius_text(m.average_radius, norm_of(m.settings)) + ("†" if targets else "")
         abstained = "-" if m.settings.get("label_aware") else f"{100 * m.abstention:.1f}"
         rows.append([m.name, sigma_text(m.settings), *at_radii, acr, abstained, images])
     return rows

@@ -36,6 +36,7 @@ from hf_smoothing.statistics.radius import (
     max_radius,
     min_draws,
     probability_for_radius,
+    radius_text,
     round_down,
     runner_up_radius,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "paired_difference",
     "paired_ratio",
     "probability_for_radius",
+    "radius_text",
     "round_down",
     "runner_up_radius",
     "sequential_ceiling",

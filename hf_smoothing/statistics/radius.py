@@ -152,6 +152,19 @@ def exact_text(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+DIGITS = {"l2": 3, "linf": 5}
+"""Decimals of a radius that is printed, by its norm; l-infinity radii are small."""
+
+
+def radius_text(radius: float, norm: str) -> str:
+    """A radius as it is printed: rounded down, with as many decimals as its norm needs.
+
+    >>> radius_text(0.98897, "l2"), radius_text(0.0078431, "linf")
+    ('0.988', '0.00784')
+    """
+    return round_down(radius, DIGITS[norm])
+
+
 def round_down(radius: float, digits: int = 3) -> str:
     """A radius as decimal text, rounded towards zero, so that what is printed is never more than what is certified.
 

@@ -1,6 +1,7 @@
 """`hf-smoothing report` on run folders written by hand, so that every figure is known."""
 
 import re
+import sys
 from decimal import Decimal
 
 import matplotlib.image
@@ -172,6 +173,34 @@ def test_each_table_has_the_radii_of_its_own_runs(other, tmp_path):
     assert tables[0] == tables[1] + tables[2] and len(tables[0]) == 2
     with pytest.raises(ValueError, match="`thresholds`"):
         report([first, second], thresholds=[0.0, 2.0])
+
+
+@pytest.mark.parametrize("html", [[], ["--html"]])
+def test_without_matplotlib_there_is_all_but_the_picture(html, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    folders = [str(run(tmp_path / "a")), str(run(tmp_path / "b", alpha=0.01))]
+    assert main(["report", *folders, *html, "--output-dir", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("| model") == 2 and "curves beside it" not in out
+    assert out.count("pip install 'hf_smoothing[plots]'") == 1
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.md", *(["report.html"] if html else [])}
+    for file in (tmp_path / "out").iterdir():
+        text = file.read_text(encoding="utf-8")
+        assert "50.0 (6.8-93.2)" in text and "[plots]" in text and ".png" not in text
+
+
+def test_small_radii_are_printed_with_the_digits_that_they_need(tmp_path):
+    """In the table, its notes and the list of images alike; rounded down."""
+    rule = {"name": "interval bounds", "largest": 0.0078439}
+    rows = [(0, 0, 0.0078439), (1, 1, 0.0039218), (2, 2, 0.0), (3, 1, 0.0)]
+    text = report(
+        [run(tmp_path / "a", rows, **LINF | {"rule": rule})], thresholds=[0.0, 0.01], output_dir=tmp_path, html=True
+    )
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for shown in (text, page):
+        assert "the largest radius that this run can certify is 0.00784." in shown
+    assert cells(text)["ACR"] == "0.00294"
+    assert "<td>0.00784</td>" in page and "<td>0.00392</td>" in page
 
 
 def test_a_table_needs_the_same_radii(tmp_path):
