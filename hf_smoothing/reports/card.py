@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
@@ -14,7 +15,7 @@ from hf_smoothing.json_text import parse_json
 from hf_smoothing.records import Run, RunError, plain_name
 from hf_smoothing.records.recount import ceiling
 from hf_smoothing.reports.browser import guarantee
-from hf_smoothing.reports.grouping import Conditions, comparable, default_thresholds
+from hf_smoothing.reports.grouping import Conditions, comparable, default_thresholds, norm_of
 from hf_smoothing.reports.measured import Measured, measure
 from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
 from hf_smoothing.reports.tables import decided
@@ -106,26 +107,39 @@ def eval_results(measured: Measured, dataset_name: str | None = None) -> list[Ev
         EvalResult(
             task_type="image-classification", dataset_type=identifier, dataset_name=dataset_name or identifier,
             dataset_config=dataset.get("config"), dataset_split=dataset.get("split"), metric_type=METRIC,
-            metric_name=f"certified accuracy ({settings.get('norm', 'l2')}{aware}) at r = {exact_text(radius)}{sigma}, %",
-            metric_value=share,
+            metric_name=f"certified accuracy ({norm_of(settings)}{aware}) at r = {exact_text(radius)}{sigma}, %",
+            metric_value=share, metric_args=_terms(measured, radius),
         )
         for radius, share in certified_shares(measured)
     ]  # fmt: skip
 
 
+def _terms(measured: Measured, radius: float) -> dict[str, Any]:
+    """All that a figure depends on besides the model, so that those of two runs are not taken for one result."""
+    common, settings = Conditions.of(measured.run), measured.settings
+    terms = {
+        "norm": common.norm, "radius": radius, "sigma": settings.get("sigma"), "bound": common.bound, "rule": common.rule, **dict(common.draws),
+        "targets": " ".join(map(exact_text, settings.get("rule", {}).get("targets", ()))), "alpha": common.alpha, "label_aware": common.label_aware, "noise": common.noise_kind,
+        "resolution": "x".join(map(str, common.resolution)), "images": common.num_images, "images_sha256": common.short_hash, "seed": settings.get("seed"),
+    }  # fmt: skip
+    return {key: value for key, value in terms.items() if value not in (None, "") and value is not False}
+
+
 def benchmark_entries(measured: Measured, benchmark: str) -> list[EvalResultEntry]:
-    """The same figures as entries of `.eval_results/*.yaml`, one task per norm and radius, such as "certified_accuracy_l2_r0.25".
+    """The same figures as entries of `.eval_results/*.yaml`, one task per norm, sigma and radius, such as
+    "certified_accuracy_l2_sigma0.5_r0.25".
 
     Args:
         measured: Figures of a run.
         benchmark: Hub id of the benchmark, a data set whose `eval.yaml` lists these tasks.
     """
     settings = measured.settings
-    sigma = "" if settings.get("sigma") is None else f"sigma {exact_text(settings['sigma'])}; "
+    sigma = None if settings.get("sigma") is None else exact_text(settings["sigma"])
+    kind = f"{norm_of(settings)}{'_label_aware' if settings.get('label_aware') else ''}{'' if sigma is None else f'_sigma{sigma}'}"
     return [
         EvalResultEntry(
-            dataset_id=benchmark, task_id=f"{METRIC}_{settings.get('norm', 'l2')}_r{exact_text(radius)}", value=share,
-            date=settings.get("created"), notes=f"{sigma}{Conditions.of(measured.run)}",
+            dataset_id=benchmark, task_id=f"{METRIC}_{kind}_r{exact_text(radius)}", value=share,
+            date=settings.get("created"), notes=f"{'' if sigma is None else f'sigma {sigma}; '}{Conditions.of(measured.run)}",
         )
         for radius, share in certified_shares(measured)
     ]  # fmt: skip
@@ -155,7 +169,7 @@ def write_card(
         The files that were written.
 
     Raises:
-        ValueError: If the card has metadata that cannot be read, or places without an end.
+        ValueError: If the card has metadata that cannot be read, or places without an end; on two runs for one task of a benchmark.
         RunError: If a run is not finished, or has no labels.
     """
     for run in runs:
@@ -178,12 +192,22 @@ def write_card(
     written = [page]
     if benchmark is not None:
         entries = [entry for one in measured for entry in benchmark_entries(one, benchmark)]
+        _check_distinct(entries)
         written.append(folder / ENTRIES)
         written[-1].parent.mkdir(exist_ok=True)
         listed = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
         written[-1].write_text(listed, encoding="utf-8")
     card.save(page)
     return written
+
+
+def _check_distinct(entries: Sequence[EvalResultEntry]) -> None:
+    """Refuse two figures for one task of a benchmark, which ranks a model by one."""
+    tasks = [entry.task_id for entry in entries]
+    if twice := [task for task in dict.fromkeys(tasks) if tasks.count(task) > 1]:
+        raise ValueError(
+            f"Results for a benchmark must have one run for each norm and sigma, got several for {twice[0]}. Name one of them, or leave the benchmark out."
+        )
 
 
 def results_in(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Model cards from runs written by hand, so that every figure is known."""
 
 import ast
+import itertools
 import json
 import re
 from pathlib import Path
@@ -213,5 +214,44 @@ def test_results_are_what_the_hub_library_calls_results(tmp_path):
         EvalResult(
             task_type="image-classification", dataset_type="toys", dataset_name="Toys", dataset_split="test", metric_type="certified_accuracy",
             metric_value=50.0, metric_name="certified accuracy (l2) at r = 0.25, sigma = 0.5, %",
+            metric_args={
+                "norm": "l2", "radius": 0.25, "sigma": 0.5, "bound": "one-sided", "rule": "fixed-n", "n0": 100, "n": 1000, "alpha": 0.001,
+                "noise": "gaussian", "resolution": "3x16x16", "images": 4, "images_sha256": "01234567", "seed": 0,
+            },
         )
     ]  # fmt: skip
+
+
+OTHERWISE = [
+    {"sigma": 0.25}, {"alpha": 0.01}, {"rule": {"name": "fixed-n", "n0": 100, "n": 2000}}, {"rule": SEQUENTIAL}, {"bound": "runner-up"}, {"seed": 1},
+    {"rule": SEQUENTIAL | {"n0": 0}, "label_aware": True}, {"noise_kind": "grid"}, {"resolution": [3, 32, 32]},
+    {"dataset": {"id": "toys", "split": "test", "sha256": "f" * 64}}, LINF,
+]  # fmt: skip
+
+
+def test_results_of_two_runs_are_two_results(model, tmp_path):
+    """Whatever they differ in, also in what their names do not say: a card that is merged with another keeps both."""
+    rows = [(0, 0, 0.25), (1, 1, 0.25), (2, -1, 0.0), (3, 1, 0.0)]
+    runs = [run(tmp_path / str(number), rows, **changes) for number, changes in enumerate([{}, *OTHERWISE])]
+    runs.append(run(tmp_path / "fewer", rows[:3], num_images=3))
+    write_card(model, runs, thresholds=[0.25])
+    found = ModelCard(shown(model)).data.eval_results
+    assert len(found) == len(runs)
+    for one, other in itertools.combinations(found, 2):
+        assert not one.is_equal_except_value(other)
+
+
+def test_a_benchmark_has_one_result_for_each_task(model, tmp_path):
+    one, sigma, linf, other = (
+        run(tmp_path / str(number), **changes)
+        for number, changes in enumerate([{}, {"sigma": 1.0}, LINF, {"alpha": 0.01}])
+    )
+    write_card(model, [one, sigma, linf], thresholds=[0.25], benchmark="ada/toys")
+    tasks = re.findall(r"task_id: (\S+)", (model / ".eval_results" / "certified_accuracy.yaml").read_text())
+    assert tasks == [f"certified_accuracy_{kind}_r0.25" for kind in ("l2_sigma0.5", "l2_sigma1", "linf")]
+    before = shown(model)
+    with pytest.raises(
+        ValueError, match="one run for each norm and sigma, got several for certified_accuracy_l2_sigma0.5_r0.25"
+    ):
+        write_card(model, [one, other], thresholds=[0.25], benchmark="ada/toys")
+    assert shown(model) == before
