@@ -76,7 +76,8 @@ def count_votes(
         An int64 tensor (requests, num_labels); row r sums to requests[r].stop - requests[r].start.
 
     Raises:
-        ValueError: On a module in train mode, logits of the wrong shape, a single class, or nan logits.
+        ValueError: On a module in train mode, logits of the wrong shape, a single class, nan logits, or infinite ones of which none is the
+            largest. Equal finite logits are a vote for the lowest of their classes.
         TypeError: If the images are not float32, or the classifier does not return a tensor.
     """
     classify = resolve_classifier(classifier)
@@ -97,22 +98,48 @@ def count_votes(
             logits = check_logits(classify(batch), len(batch), None if counts is None else counts.shape[1])[:rows]
         if counts is None or broken is None:
             counts = torch.zeros((len(requests), logits.shape[1]), dtype=torch.int64, device=logits.device)
-            broken = torch.zeros(len(requests), dtype=torch.bool, device=logits.device)
-        winners = torch.nn.functional.one_hot(logits.argmax(dim=1), counts.shape[1])
-        nan_rows = torch.isnan(logits).any(dim=1)
+            broken = torch.zeros(len(requests), dtype=torch.uint8, device=logits.device)
+        top = logits.argmax(dim=1, keepdim=True)
+        winners = torch.nn.functional.one_hot(top[:, 0], counts.shape[1])
+        faults = _faults(logits, logits.gather(1, top)[:, 0])
         for number, first, last in pieces:
             counts[number] += winners[first:last].sum(dim=0)
-            broken[number] |= nan_rows[first:last].any()
+            broken[number] = torch.maximum(broken[number], faults[first:last].max())
     if counts is None or broken is None:
         raise ValueError("`requests` must ask for at least one draw, got none.")
     if bool(broken.any()):
-        image = requests[int(broken.nonzero()[0])].image
+        number = int(broken.nonzero()[0])
+        what = (
+            "nan logits for noisy copies of image {}; votes on nan mean nothing"
+            if broken[number] >= NAN
+            else "infinite logits for noisy copies of image {}, of which none is the largest: several are inf, or all -inf"
+        )
         raise ValueError(
-            f"The classifier returned nan logits for noisy copies of image {image}; votes on nan mean nothing. "
-            "Check the weights, and try dtype='float32' if the network ran in half precision."
+            f"The classifier returned {what.format(requests[number].image)}. Check the weights, and try dtype='float32' if the network ran in half precision."
         )
     result: NDArray[np.int64] = counts.cpu().numpy()
     return result
+
+
+NAN = 2
+"""Added to the fault of logits that are nan."""
+
+
+def _faults(logits: Tensor, largest: Tensor) -> Tensor:
+    """Which rows have no winner: uint8 (batch,), 0 if it has one, 1 if several are inf or all -inf, and `NAN` more where one is nan.
+
+    Args:
+        logits: (batch, classes).
+        largest: That of each row, (batch,), as argmax finds it.
+    """
+    several = torch.isposinf(largest)
+    # A CPU can be asked without a wait, and counts slowly; an accelerator the other way round.
+    if logits.device.type != "cpu" or bool(several.any()):
+        several = several & (torch.isposinf(logits).sum(dim=1) > 1)
+    endless = several | torch.isneginf(largest)
+    exact = logits.device.type in ("cpu", "cuda")  # where argmax is known to find nan
+    nan = torch.isnan(largest) if exact else torch.isnan(logits).any(dim=1)
+    return torch.add(endless.to(torch.uint8), nan, alpha=NAN)
 
 
 def check_logits(logits: object, batch: int, classes: int | None = None) -> Tensor:

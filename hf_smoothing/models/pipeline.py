@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import Pipeline
 from hf_smoothing.certification import Certificate
 from hf_smoothing.certification.options import CertifyOptions, options_of
 from hf_smoothing.data.image_source import image_of_source
+from hf_smoothing.data.pictures import Pictures, pictures_of
 from hf_smoothing.data.processors import framing_of
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.units import implied_linf
@@ -25,7 +27,8 @@ _OPTIONS = {"sigma", "seed"} | options_of(CertifyOptions).keys()
 class CertifiedImageClassificationPipeline(Pipeline):
     """The smoothed classifier's answer for each image, and the l2 radius within which it cannot change.
 
-    Takes what the image-classification pipeline takes: PIL images, paths, URLs, base64, lists of them, or a data set of images. Options, when
+    Takes what the image-classification pipeline takes: PIL images, paths, URLs, base64, lists of them, or a data set with a column
+    of images, or that column. Options, when
     it is made or called: all of `hf_smoothing.certify`, e.g. sigma, targets, n, alpha, channels_last.
     The noise is fresh at every call unless a `seed` is given.
 
@@ -58,6 +61,12 @@ class CertifiedImageClassificationPipeline(Pipeline):
                 "saves its processor, or pass image_processor=model.image_processor()."
             )
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """As that of `transformers.Pipeline`; of a data set or one of its columns the answers for all its images, as a list."""
+        found = pictures_of(inputs)
+        answers = super().__call__(found, *args, **kwargs)
+        return list(answers) if isinstance(found, Pictures) else answers
+
     def _sanitize_parameters(self, timeout: float | None = None, **options: Any) -> tuple[dict[str, Any], ...]:
         unknown = sorted(options.keys() - _OPTIONS)
         if unknown:
@@ -68,8 +77,8 @@ class CertifiedImageClassificationPipeline(Pipeline):
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, torch.Tensor]:
         """One image to pixels. They stay in float32 whatever the model's dtype: half precision would leave the 8-bit grid."""
-        if isinstance(image, str):
-            image = image_of_source(image, timeout)
+        if isinstance(image, str | os.PathLike):
+            image = image_of_source(os.fspath(image), timeout)
         if not isinstance(image, Image.Image):
             raise TypeError(
                 f"The task {TASK!r} takes PIL images, paths, URLs and base64, got {type(image).__name__}. Of a uint8 array make an image with "

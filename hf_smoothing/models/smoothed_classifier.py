@@ -26,6 +26,7 @@ from hf_smoothing.models.weights import HUB, load_whole
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.preprocessing import parse_size
+from hf_smoothing.units import check_sigma
 
 
 class SmoothedClassifier(PreTrainedModel):
@@ -315,8 +316,12 @@ class SmoothedClassifier(PreTrainedModel):
         return certify(self, images, sigma=self.noise_level(sigma), seed=seed, indices=indices, **options)
 
     def noise_level(self, sigma: float | None = None) -> float:
-        """`sigma`, or that of the configuration; with a warning if the base classifier is for another one."""
-        level = float(self.config.sigma if sigma is None else sigma)  # type: ignore[arg-type]  # the config requires it
+        """`sigma`, or that of the configuration; with a warning if the base classifier is for another one.
+
+        Raises:
+            ValueError: If it is no noise level: one number above 0.
+        """
+        level = check_sigma(self.config.sigma if sigma is None else sigma)  # type: ignore[arg-type]  # the config requires it
         expected = getattr(self.config.base_config, "only_sigma", None)
         if expected not in (None, level):
             warnings.warn(

@@ -56,7 +56,7 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
             heights = (100 * at.accuracy, 100 * at.lower, 100 * at.upper)
             points(axes, some, *heights, label=label, style=look, shift=next(beside))
     labels = columns(measured[0].run)[1]
-    floor(axes, 100 * np.bincount(labels).max() / len(labels))
+    floor(axes, 100 * np.unique(labels, return_counts=True)[1].max() / len(labels))
     kind = f"{norm_of(measured[0].settings)} radius ([0, 1] pixel units)"
     at_targets = (
         "\nmarkers: targets with 95% intervals" + (", side by side" if len(moved) > 1 else "") if shared else ""

@@ -218,6 +218,10 @@ def _header(names: list[str], file: Path, number: int) -> list[str]:
     return found
 
 
+TRUTHS = {"true": "1", "false": "0"}
+"""Some logs write truth values."""
+
+
 def _parse(fields: Mapping[str, str], where: str) -> Row:
     index = _integer(fields["idx"], "idx", 0, where)
     label = _integer(fields["label"], "label", 0, where)
@@ -229,7 +233,8 @@ def _parse(fields: Mapping[str, str], where: str) -> Row:
             "Correct whichever of the two is wrong."
         )
     expected = str(int(prediction == label))  # an abstention is never equal to a label
-    if fields.get("correct", expected) != expected:
+    said = fields.get("correct", expected)
+    if TRUTHS.get(said.lower(), said) != expected:
         raise RunError(
             f"{where}: correct must be {expected} for label {label} and predict {prediction}, got {fields['correct']!r}. "
             "The log was edited, or its columns are not what the header says: take it from its source again."

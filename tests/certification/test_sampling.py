@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -177,6 +179,33 @@ def test_nan_logits_are_refused_naming_the_image(where):
     requests = [Draws(slot, 100 + slot, 0, 30) for slot in range(3)]
     with pytest.raises(
         ValueError, match=f"nan logits for noisy copies of image {100 + where}; votes on nan mean nothing"
+    ):
+        votes(classifier, requests)
+
+
+ENDLESS = [[math.inf, math.inf, 0.0], [0.0, math.inf, math.inf], [math.inf] * 3, [-math.inf] * 3]
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+@pytest.mark.parametrize("logits", ENDLESS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_infinite_logits_without_a_largest_are_refused_naming_the_image(where, logits, dtype):
+    """They would be votes for the lowest class, whatever the image."""
+    noise = torch.empty(1, *SHAPE)
+    gaussian().draw(noise, 100 + where, 17)
+    broken = (IMAGES[where] + 0.5 * noise)[0]
+
+    def classifier(pixels):
+        found = Linear()(pixels).to(dtype)
+        found = torch.cat([found, found.new_full((len(found), 1), -math.inf)], dim=1)[
+            :, :3
+        ]  # one without a chance is no fault
+        found[(pixels == broken).flatten(1).all(1)] = torch.tensor(logits[: found.shape[1]], dtype=dtype)
+        return found
+
+    requests = [Draws(slot, 100 + slot, 0, 30) for slot in range(3)]
+    with pytest.raises(
+        ValueError, match=f"infinite logits for noisy copies of image {100 + where}, of which none is the largest"
     ):
         votes(classifier, requests)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import evaluate
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -196,6 +197,28 @@ def test_columns_of_text_and_gaps_are_refused(call, column, values, metric):
 def test_columns_of_any_integer_type_are_taken(call, made, metric):
     columns = {"predictions": [0, -1, 2], "references": [0, 1, 1], "radii": [0.25, 0.0, 0.5]}
     assert call(metric, {name: made(values) for name, values in columns.items()})["certified_accuracy"][0] == 1 / 3
+
+
+@pytest.mark.parametrize("call", CALLS[:2])
+def test_filtered_columns_of_a_table_are_taken(call, metric):
+    """Their numbers of rows begin anywhere."""
+    table = pandas.DataFrame(
+        {"predictions": [9, 0, -1, 2], "references": [9, 0, 1, 1], "radii": [0.9, 0.25, 0.0, 0.5]}
+    )[1:]
+    columns = {name: table[name] for name in COLUMNS}
+    assert call(metric, columns)["certified_accuracy"][0] == 1 / 3
+
+
+@pytest.mark.parametrize("call", CALLS[:2])
+@pytest.mark.parametrize("column", ["predictions", "references", "radii"])
+@pytest.mark.parametrize("made", [np.asarray, torch.tensor, list, lambda values: [np.asarray(one) for one in values]])
+def test_columns_of_columns_are_refused_with_the_cure(call, column, made, metric):
+    columns = {"predictions": [0, 1], "references": [0, 1], "radii": [0.25, 0.5], column: made([[0], [1]])}
+    with pytest.raises(
+        ValueError,
+        match=rf"`{column}` must have one entry for each image, got some of shape \(2, 1\). Pass one column",
+    ):
+        call(metric, columns)
 
 
 def test_the_mathematics_needs_no_torch():

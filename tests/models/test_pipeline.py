@@ -12,7 +12,7 @@ from transformers import pipeline
 from hf_smoothing import certify
 from hf_smoothing.models import TASK, CertifiedImageClassificationPipeline, NoisyImageProcessor
 from tests.support.classifiers import Constant, Ranges, Watched
-from tests.support.tiny import NAMES, SIZE, pil_images, pixels, plain, smoothed
+from tests.support.tiny import NAMES, SIZE, image_dataset, pil_images, pixels, plain, smoothed
 
 
 OPTIONS = {"n0": 5, "n": 60, "targets": [0.0, 0.05, 0.1]}
@@ -64,6 +64,21 @@ def test_a_file_and_a_data_set(folder, tmp_path):
         yield from pil_images(2)
 
     assert len(list(classify(endless(), seed=7, **OPTIONS))) == 2
+
+
+def test_a_column_a_data_set_and_paths(shared, tmp_path):
+    """What `datasets` gives is a data set of images as well, and a path need not be text."""
+    images = pil_images(3)
+    answers = [expected(image, seed=7, **OPTIONS) for image in images]
+    dataset = image_dataset(3)
+    for inputs in (dataset, dataset["image"], dataset.remove_columns("label"), tuple(images)):
+        assert shared(inputs, seed=7, **OPTIONS) == answers
+    assert list(shared(dataset.to_iterable_dataset(), seed=7, **OPTIONS)) == answers
+    images[0].save(tmp_path / "image.png")
+    assert shared(tmp_path / "image.png", seed=7, **OPTIONS) == answers[0]
+    assert shared([tmp_path / "image.png"], seed=7, **OPTIONS) == answers[:1]
+    with pytest.raises(ValueError, match="image column is not clear"):
+        shared(dataset.remove_columns("image"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])

@@ -204,8 +204,8 @@ def test_certify_and_predict_take_other_values():
     assert (other.sigma, other.alpha, len(other.counts_by_look)) == (0.5, 0.01, len(direct.counts_by_look))
 
 
-@pytest.mark.parametrize("wrong", [0.0, -1.0])
-def test_a_sigma_of_zero_is_not_replaced_by_the_default(wrong):
+@pytest.mark.parametrize("wrong", [0.0, -1.0, [0.25, 0.5], True, ".25", math.nan, (0.25,)])
+def test_a_sigma_that_is_none_is_refused_and_not_replaced_by_the_default(wrong):
     for method in (smoothed("resnet").certify, smoothed("resnet").predict):
         with pytest.raises(ValueError, match="sigma"):
             method(pixels(1), sigma=wrong)

@@ -44,6 +44,11 @@ def test_a_run_with_targets_is_drawn_at_them_and_nowhere_else(tmp_path, drawn):
     assert "markers: targets" in panel.get_xlabel()
 
 
+def test_the_floor_of_large_class_numbers_takes_no_memory(tmp_path, drawn):
+    report([written_run(tmp_path / "a", [(9 * 10**11, 0, 0.3)] * 3 + [(1, 1, 0.2)])], output_dir=tmp_path)
+    assert drawn[0].get_lines()[-1].get_ydata() == [75.0, 75.0]
+
+
 def test_every_run_is_in_every_legend_whatever_its_name(tmp_path, drawn):
     """Markers, curves and histograms; a name that is no formula of matplotlib's stops no report."""
     names = ["_under", "$\\nosuch{$", "$a$"]

@@ -55,6 +55,31 @@ _KINDS = {
 }
 
 
+def _plain_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns as arrays and lists, which are indexed by place: a filtered column of pandas is not.
+
+    Raises:
+        ValueError: On a column with several numbers for an image.
+    """
+    found = {
+        name: np.asarray(column) if hasattr(column, "index") and hasattr(column, "iloc") else column
+        for name, column in columns.items()
+    }
+    for name, column in found.items():
+        shape = getattr(column, "shape", None)
+        if shape is None and isinstance(column, list | tuple) and column:
+            first = column[0]
+            shape = (
+                len(column),
+                *(getattr(first, "shape", None) or ((len(first),) if isinstance(first, list | tuple) else ())),
+            )
+        if name in _KINDS and len(shape or ()) > 1:
+            raise ValueError(
+                f"`{name}` must have one entry for each image, got some of shape {tuple(shape or ())}. Pass one column, such as array[:, 0]."
+            )
+    return found
+
+
 def _check_kinds(columns: Mapping[str, Any]) -> None:
     for name, (kinds, meaning) in _KINDS.items():
         column = _on_host(columns.get(name))
@@ -99,8 +124,9 @@ class CertifiedAccuracyMetric(evaluate.Metric):
         Raises:
             ValueError: On columns that are not of the kind of the metric's: `evaluate` would make them so, and cut fractions off.
         """
-        _check_kinds({"predictions": predictions, "references": references, **kwargs})
-        super().add_batch(predictions=predictions, references=references, **kwargs)
+        columns = _plain_columns({"predictions": predictions, "references": references, **kwargs})
+        _check_kinds(columns)
+        super().add_batch(**columns)
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """As that of `evaluate.Metric`, for one image.
