@@ -163,7 +163,7 @@ def check_logits(logits: object, batch: int, classes: int | None = None) -> Tens
         )
     if logits.shape[1] < 2:
         raise ValueError(
-            "The classifier has a single output, as for regression; randomized smoothing needs at least two classes. "
+            "The classifier has a single output, as for regression; certification needs logits of at least two classes. "
             "For a binary problem use two logits."
         )
     return logits

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.interval.box import Box
-from hf_smoothing.interval.followed import check_followed
+from hf_smoothing.interval.followed import check_followed, check_inside
+from hf_smoothing.interval.inside import points_inside
 from hf_smoothing.interval.margins import box_around, logits_of, margins_of
 from hf_smoothing.interval.radii import certified_radii, check_largest
 from hf_smoothing.interval.refusals import UnsupportedOperationError
@@ -125,7 +126,8 @@ def certificates_of(
     coverable = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
     trace = Trace(outward=True, cover_run=coverable, tolerant=True, real=not cover_run)
     covered = _bounds(classify, company, 0.0, dtype, trace, value=True)
-    check_followed(classify, company, covered, torch.half if trace.autocast else dtype)
+    half = trace.autocast or not coverable
+    check_followed(classify, company, covered, dtype, half=half)
     assert covered.value is not None
     classes = covered.value[:count].argmax(dim=1)
     trace.forget()
@@ -135,19 +137,31 @@ def certificates_of(
         asked = asked[classes == labels]
     radii = torch.zeros(count, device=images.device, dtype=images.dtype)
     bounds = torch.zeros(count, device=images.device, dtype=torch.int64)
+    proved, reached = torch.zeros_like(covered.lower[:count]), torch.zeros_like(radii)
     for number, bound in enumerate(BACKWARD[: BACKWARD.index(backward) + 1]):
 
         def violation(places: Tensor, radii: Tensor, bound: str = bound) -> Tensor:
             which, trace = asked[places], trace_for(bound, steps, cover_run)
-            worst = margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which]).worst
+            margins = margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which])
             trace.forget()
-            return -worst
+            further = (margins.worst >= 0.0) & (radii >= reached[which])
+            proved[which[further]], reached[which[further]] = margins.lower[further], radii[further]
+            return -margins.worst
 
         known = radii[asked]
         found = certified_radii(
             violation, len(asked), largest, device=images.device, dtype=images.dtype, tolerance=tolerance, iterations=iterations, known=known
         )  # fmt: skip
         bounds[asked[found > known]], radii[asked] = number, found
+    sure = (radii > 0.0).nonzero()[:, 0]
+    if len(sure):
+        trace = Trace(outward=True, cover_run=coverable, tolerant=True, real=not cover_run)
+        points = points_inside(classify, images[sure], reached[sure], classes[sure], proved[sure], dtype)
+        check_inside(
+            classify, points, lambda points: _bounds(classify, points, 0.0, dtype, trace), classes[sure], proved[sure], dtype,
+            covered=cover_run, half=half,
+        )  # fmt: skip
+        trace.forget()
     return classes, radii, bounds
 
 

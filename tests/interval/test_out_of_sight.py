@@ -1,8 +1,10 @@
-"""Networks that are right at the image and wrong elsewhere in the ball: overflow on the way, ties, neighbours that rounding chooses, copies."""
+"""Networks that are right at the image and wrong elsewhere in the ball: overflow on the way, ties, neighbours that rounding chooses, copies, other functions."""
 
 from __future__ import annotations
 
 import copy
+import functools
+import random
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hf_smoothing.interval import UnsupportedOperationError, linf_certificates
+from hf_smoothing.interval import UnsupportedOperationError, certify_dataset_linf, linf_certificates
+from hf_smoothing.interval.certificates import BACKWARD
+from hf_smoothing.interval.inside import points_inside
+from hf_smoothing.records import read_run
 
 
 IMAGE = torch.full((1, 3, 4, 4), 0.5)  # its own negative, so that no other image is looked at
@@ -178,3 +183,120 @@ def test_random_numbers_that_do_not_show_at_the_image_are_refused():
 
     with pytest.raises(ValueError, match="The network draws random numbers"):
         linf_certificates(Function(hidden).eval(), IMAGE, largest=0.2)
+
+
+def bent(m, steep=10.0):
+    """The number itself up to 0.55, and far less beyond: nothing of it shows at the image."""
+    return m - steep * torch.relu(m - 0.55)
+
+
+def by_kind(x):
+    return bent(mean(x)) if type(x) is torch.Tensor else mean(x)
+
+
+def by_chance(draw):
+    """Steep enough to come near the other logit, -1, and never below it."""
+    return lambda x: bent(mean(x), 3.0 + 3.0 * draw())
+
+
+OTHERWISE = {  # numbers that are another function for tensors, or at each call, and only beyond 0.55
+    "kind": lambda: by_kind,
+    "torch": lambda: by_chance(functools.partial(torch.rand, 1, generator=torch.Generator().manual_seed(0))),
+    "numpy": lambda: by_chance(np.random.default_rng(0).random),
+    "python": lambda: by_chance(random.Random(0).random),
+}
+
+
+@pytest.mark.parametrize("backward", BACKWARD)
+@pytest.mark.parametrize(("name", "dtype"), [
+    *((name, dtype) for name in OTHERWISE for dtype in (torch.float32, torch.float64)), ("kind", torch.bfloat16),
+])  # fmt: skip
+def test_a_network_that_is_another_one_within_the_ball(name, backward, dtype):
+    own, cover_run = OTHERWISE[name](), dtype != torch.bfloat16
+    model = Function(lambda x: against(own(x), -1.0), dtype).eval()
+    with pytest.raises(ValueError, match=r"certified ball of image 0 .* these bounds are for another function"):
+        linf_certificates(model, IMAGE.to(dtype), largest=0.35, backward=backward, cover_run=cover_run)
+
+
+@pytest.mark.parametrize("change", [
+    lambda x: x.detach(), lambda x: x.data, lambda x: torch.from_numpy(x.detach().numpy()), lambda x: x.add_(0.0),
+], ids=["detach", "data", "numpy", "in place"])  # fmt: skip
+def test_networks_without_gradients_are_looked_at_as_well(change):
+    def function(x):
+        return against(bent(mean(change(x))) if type(x) is torch.Tensor else mean(x), -1.0)
+
+    with pytest.raises(ValueError, match=r"certified ball of image 0 .* these bounds are for another function"):
+        linf_certificates(Function(function).eval(), IMAGE, largest=0.35)
+
+
+def test_a_data_set_with_such_a_network_gets_no_row(tmp_path):
+    model = Function(lambda x: against(by_kind(x), 0.05)).eval()
+    images = [{"pixel_values": IMAGE[0]}]
+    with pytest.raises(ValueError, match="certified ball of image 0 "):
+        certify_dataset_linf(model, images, tmp_path / "run", largest=0.3, progress=False)
+    assert not read_run(tmp_path / "run").rows
+
+
+def test_points_are_in_the_ball_and_do_not_depend_on_neighbours():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    images, radii = torch.rand(40, 3, 4, 4, dtype=torch.float64), torch.rand(40, dtype=torch.float64) * 0.2
+    classes, lower = torch.arange(40) % 3, torch.rand(40, 3, dtype=torch.float64)
+    lower.scatter_(1, classes[:, None], torch.inf)
+    found = list(points_inside(model, images, radii, classes, lower, torch.float32))
+    alone = points_inside(model, *(part[35:36] for part in (images, radii, classes, lower)), torch.float32)
+    assert len(found) == 5
+    for points, one in zip(found, alone, strict=True):
+        assert torch.equal(points[35:36], one)
+        assert ((points - images).abs() <= radii.view(-1, 1, 1, 1) + 1e-7).all()
+        assert ((points >= 0) & (points <= 1)).all()
+    with torch.no_grad():
+        margins = [
+            logits.gather(1, classes[:, None]) - logits for logits in (model(images.float()), model(found[4].float()))
+        ]
+    chosen = lower.argmin(1)[:, None]
+    assert (margins[1].gather(1, chosen) <= margins[0].gather(1, chosen)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: torch.randn(1), lambda: float(np.random.normal()), lambda: random.random(),
+], ids=["torch", "numpy", "python"])  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_global_generator_is_watched(draw, dtype):
+    def hidden(x):
+        return against(mean(x), 0.4) + 0.0 * draw()
+
+    with pytest.raises(ValueError, match="The network draws random numbers"):
+        linf_certificates(
+            Function(hidden, dtype).eval(), IMAGE.to(dtype), largest=0.2, cover_run=dtype == torch.float32
+        )
+
+
+def test_half_precision_in_real_arithmetic():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3)
+    ).eval()
+    images = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    for dtype in (torch.bfloat16, torch.float16):
+        _, radii = linf_certificates(model.to(dtype), images.to(dtype), largest=0.05, cover_run=False)
+        assert (radii > 0).any()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("function", "message"), [
+    (lambda y: y * len(y), "outside their own bounds"),
+    (lambda y: -y if type(y) is torch.Tensor else y, "outside their own bounds"),
+    (lambda y: y.squeeze(), "in a batch of any size"),
+    (lambda y: y.view(2, 2) + 0.0, "2 images, but 1 images themselves fail"),
+], ids=["number of images", "kind", "squeeze", "fixed batch"])  # fmt: skip
+def test_half_precision_skips_no_check(function, message, autocast):
+    weight, bias = torch.tensor([[1.0], [-1.0]]).repeat(1, 48), torch.tensor([1.0, 0.0])
+
+    def network(x):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            return function(F.linear(x.flatten(1), weight.to(x.dtype), bias.to(x.dtype)))
+
+    dtype = torch.float32 if autocast else torch.bfloat16
+    with pytest.raises(ValueError, match=message):
+        linf_certificates(Function(network, dtype).eval(), IMAGE.to(dtype), largest=0.01, cover_run=False)

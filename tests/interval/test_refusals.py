@@ -14,7 +14,7 @@ from torch import nn
 from transformers import RegNetConfig, RegNetForImageClassification
 
 from hf_smoothing import SmoothedClassifier
-from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
+from hf_smoothing.interval import UnsupportedOperationError, box_around, certify_dataset_linf, linf_certificates
 from hf_smoothing.interval.registry import OPERATIONS
 from tests.support.bounded_networks import Hidden, attacked, broken, every, images, pixels
 
@@ -240,3 +240,17 @@ def test_the_page_lists_every_rule():
     page = (Path(__file__).parents[2] / "docs" / "interval.md").read_text()
     listed = page.split("<!-- operations -->")[1].split("<!-- end -->")[0]
     assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(name.strip("_") for name in OPERATIONS)
+
+
+def test_a_single_output_is_no_classifier(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 1)).eval()
+    images = torch.rand(2, 3, 4, 4)
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(ValueError, match=r"at least two classes, got 1, as for regression"):
+            linf_certificates(model.to(dtype), images.to(dtype), largest=0.1, cover_run=dtype == torch.float32)
+    with pytest.raises(ValueError, match="at least two classes"):
+        certify_dataset_linf(
+            model.float(), [{"pixel_values": image} for image in images], tmp_path / "run", largest=0.1
+        )
+    assert not (tmp_path / "run").exists()
