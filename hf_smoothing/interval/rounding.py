@@ -9,6 +9,10 @@ from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.refusals import refuse
 
 
+FLUSHED = torch.finfo(torch.float32).tiny
+"""A run may take any number below this for 0, where it reads it and where it writes it; also in float64, which may be given float32 numbers."""
+
+
 def widened(box: Box, *, terms: int, name: str, sizes: Tensor | None = None) -> Box:
     """The box with both ends moved outward by bounds on the rounding error of the operation that made it.
 
@@ -17,7 +21,8 @@ def widened(box: Box, *, terms: int, name: str, sizes: Tensor | None = None) -> 
     Algorithms*, section 3.1). For the bounds themselves twice that is taken, for the rounding of the ends and of this bound itself.
     Where the trace covers the run as well, gamma_n of the network's dtype comes on top: boxes then hold every number that a run
     computes from an image in the first box, by induction from layer to layer. Numbers too small for a normal float may be flushed
-    to 0, each; numbers too large for the dtype leave an image without bounds.
+    to 0, each: terms and results here, factors where `sizes` say so (`flushed`). Numbers too large for the dtype leave an image
+    without bounds.
 
     Args:
         box: Result of an operation; unchanged unless its trace rounds outward.
@@ -38,7 +43,7 @@ def widened(box: Box, *, terms: int, name: str, sizes: Tensor | None = None) -> 
         raise ValueError(
             f"Sums of {terms:,} numbers have no useful bound on their rounding in {sizes.dtype}. Bound in float64."
         )
-    slack = 2 * _gamma(terms, own.eps / 2) * sizes + 2 * own.tiny
+    error = slack = 2 * _gamma(terms, own.eps / 2) * sizes + (terms + 2) * FLUSHED
     limit = own.max / 4
     if trace.cover_run:
         if run.eps > torch.finfo(torch.float32).eps:
@@ -46,13 +51,21 @@ def widened(box: Box, *, terms: int, name: str, sizes: Tensor | None = None) -> 
         if terms * run.eps > 1:
             refuse(name, f"A run in {box.dtype} that sums {terms:,} numbers is not covered: call .double() first.")
         # A little more than gamma, for the rounding of this product.
-        error = (1.0 + 1e-6) * _gamma(terms, run.eps / 2) * sizes + (terms + 2) * run.tiny
+        error = (1.0 + 1e-6) * _gamma(terms, run.eps / 2) * sizes + (terms + 2) * FLUSHED
         slack, limit = slack + error, min(limit, run.max / 4)
     result = box.make(box.lower - slack, box.upper + slack, box.value)
-    if trace.cover_run:
-        result.error = error
+    result.error = error  # without a run as well: a weight that was read as 0 here is another one on the way back
     trace.give_up(~(sizes < limit), box.batch, name, f"Numbers of this size overflow {box.dtype}.")
     return result
+
+
+def flushed(box: Box) -> float:
+    """What to add to the absolute value of a factor, so that the rounding of a product covers that a run may take it for 0.
+
+    Weights that decayed may be subnormal, and times a large number no small one. n products with it are given n / 2 times more rounding
+    than one of them can lose, for any other number less than can be written down.
+    """
+    return FLUSHED / torch.finfo(box.dtype if box.trace.cover_run else box.like.dtype).eps
 
 
 def give_up_overflow(box: Box, sizes: Tensor, name: str) -> None:

@@ -77,6 +77,96 @@ def test_softplus_with_a_very_negative_threshold(backward):
     check(lambda x: against(F.softplus(2000 * mean(x) - 2001, threshold=-900.0), -750.0), 0.4, backward)
 
 
+TINY, HUGE = torch.tensor(2e-39), 4e37  # the one subnormal, the product 0.08
+
+
+def huge(x):
+    return mean(x) * HUGE
+
+
+def least(x):
+    """TINY, which an exact operation puts out."""
+    return torch.maximum(mean(x) * 0.0, TINY)
+
+
+FLUSHING = {  # positive, or 0 where a run takes subnormal numbers for 0
+    "linear": lambda x: F.linear(huge(x), TINY.view(1, 1)),
+    "linear of many": lambda x: F.linear(x.flatten(1) * HUGE, TINY.expand(1, 48)),
+    "matmul": lambda x: huge(x) @ TINY.view(1, 1),
+    "matrix first": lambda x: (TINY.view(1, 1) @ huge(x)[:, :, None])[:, :, 0],
+    "conv1d": lambda x: F.conv1d(huge(x)[:, :, None], TINY.view(1, 1, 1))[:, :, 0],
+    "conv2d": lambda x: F.conv2d(huge(x)[:, :, None, None], TINY.view(1, 1, 1, 1))[:, :, 0, 0],
+    "conv_transpose2d": lambda x: F.conv_transpose2d(huge(x)[:, :, None, None], TINY.view(1, 1, 1, 1))[:, :, 0, 0],
+    "mul": lambda x: huge(x) * TINY.view(1, 1),
+    "number": lambda x: float(TINY) * huge(x),
+    "two boxes": lambda x: huge(x) * least(x),
+    "add": lambda x: torch.add(mean(x) * 0.0, huge(x), alpha=float(TINY)),
+    "sub": lambda x: (
+        torch.sub(TINY.view(1, 1), -mean(x), alpha=2.0) * 0.0 - torch.sub(mean(x) * 0.0, huge(x), alpha=float(TINY))
+    ),
+    "prelu": lambda x: -F.prelu(-huge(x), TINY.view(1)),
+    "leaky_relu": lambda x: -F.leaky_relu(-huge(x), float(TINY)),
+    "batch_norm": lambda x: F.batch_norm(huge(x), torch.zeros(1), torch.ones(1), TINY.view(1), torch.zeros(1)),
+    "pixels of linear": lambda x: F.linear(least(x), torch.full((1, 1), 1e38)),
+    "pixels of mul": lambda x: least(x) * 1e38,
+    "pixels of div": lambda x: least(x) / 1.2e-38,
+    "pixels of sqrt": lambda x: torch.sqrt(least(x)) * 1e19,
+    "pixels of prelu": lambda x: -F.prelu(-least(x), torch.full((1,), 1e38)),
+    "pixels of leaky_relu": lambda x: -F.leaky_relu(-least(x), 1e38),
+    "pixels of batch_norm": lambda x: F.batch_norm(
+        least(x), torch.zeros(1), torch.ones(1), torch.full((1,), 1e38), torch.zeros(1)
+    ),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["subnormal", "flushed"])
+def flushing(request):
+    if not torch.set_flush_denormal(request.param):
+        pytest.skip("this processor flushes nothing")
+    yield request.param
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("cover_run", [True, False])
+@pytest.mark.parametrize("backward", ["none", "optimised"])
+@pytest.mark.parametrize("name", FLUSHING)
+def test_subnormal_numbers_may_be_taken_for_0(name, backward, cover_run, flushing):
+    model = Function(lambda x: against(FLUSHING[name](x), 0.005)).eval()
+    classes, radii = linf_certificates(model, IMAGE, largest=0.3, backward=backward, cover_run=cover_run)
+    found = set()
+    for flush in (False, True):  # to real arithmetic the subnormal numbers are what they are
+        torch.set_flush_denormal(flush)
+        with torch.no_grad():
+            answers = {int(logits.argmax(1)) for logits in moved_all_the_way(model, float(radii))}
+        assert not float(radii) or answers == {int(classes)} or (flush and not cover_run)
+        found |= answers
+    assert found == {0, 1}  # else this shows nothing
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: x.flatten(1) / 1e-39, lambda x: F.celu(x.flatten(1), alpha=1e-39), lambda x: F.softplus(x.flatten(1), beta=1e-39),
+    lambda x: F.batch_norm(x, torch.zeros(3), torch.full((3,), 1e-39), eps=0.0).flatten(1),
+], ids=["div", "celu", "softplus", "batch_norm"])  # fmt: skip
+def test_what_may_be_a_division_by_0_is_refused(function, flushing):
+    with pytest.raises(UnsupportedOperationError, match="subnormal|take it for 0|take for 0"):
+        check(function, 0.1, "none")
+
+
+@pytest.mark.parametrize("backward", ["none", "optimised"])
+def test_subnormal_weights_cost_nothing_elsewhere(backward):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.PReLU(), nn.Linear(8, 3)).eval()
+    image = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    _, plain = linf_certificates(model, image, largest=0.3, backward=backward)
+    with torch.no_grad():
+        model[1].weight[:, ::2] = 0.0
+        _, zeros = linf_certificates(model, image, largest=0.3, backward=backward)
+        model[1].weight[:, ::2] = 1e-40
+    _, radii = linf_certificates(model, image, largest=0.3, backward=backward)
+    assert 0.0 < float(plain) < 0.3
+    assert float(radii) == pytest.approx(float(zeros), abs=1e-7)
+
+
 def test_the_scale_of_a_batch_norm_may_be_subnormal():
     def function(x):
         ones, zeros = torch.ones(3), torch.zeros(3)

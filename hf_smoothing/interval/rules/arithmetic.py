@@ -14,7 +14,7 @@ from hf_smoothing.interval.constants import constant, number
 from hf_smoothing.interval.hinges import hinge
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
-from hf_smoothing.interval.rounding import widened
+from hf_smoothing.interval.rounding import flushed, widened
 from hf_smoothing.interval.rules.turning import reciprocal
 from hf_smoothing.interval.trace import Linear, same
 
@@ -76,8 +76,9 @@ def _sum(name: str, input: Any, other: Any, alpha: float, sign: int) -> Box:
     sizes = None
     if alpha != 1:
         factor, second = number(alpha, box, name), parts[1]
+        lost = flushed(box) * (_size(second) + abs(factor))
         parts[1] = mul(second, factor) if isinstance(second, Box) else second * factor
-        sizes = _size(parts[0]) + _size(parts[1])  # the product is rounded too, and may be larger than the sum
+        sizes = _size(parts[0]) + _size(parts[1]) + lost  # the product is rounded too, and may be larger than the sum
     result = _result(name, parts, box, dtype, _ends(parts, torch.add))
     result = widened(result, terms=2 if alpha == 1 else 4, name=name, sizes=sizes)
     constants = [part for part in parts if not isinstance(part, Box)]
@@ -117,7 +118,10 @@ def mul(input: Any, other: Any) -> Box:
     lower, upper = _extremes(corners)
     values = [_value(part) for part in parts]
     value = None if values[0] is None or values[1] is None else values[0] * values[1]
-    result = widened(_result("mul", parts, box, dtype, [lower, upper, value]), terms=2, name="mul")
+    result = _result("mul", parts, box, dtype, [lower, upper, value])
+    if box.trace.outward:
+        sizes = result.largest + flushed(result) * (_size(parts[0]) + _size(parts[1]))
+        result = widened(result, terms=2, name="mul", sizes=sizes)
     factors = [part for part in parts if not isinstance(part, Box)]
     if not factors:
         return result
@@ -147,11 +151,15 @@ def div(input: Any, other: Any) -> Box:
     parts, box, dtype = _operands("div", input, other)
     divisor = parts[1]
     assert isinstance(divisor, Tensor)
-    if bool((divisor == 0).any()):
-        refuse("div", "It divides by a constant that is 0.")
+    given = other.dtype if isinstance(other, Tensor) and other.is_floating_point() else dtype
+    if bool((divisor.abs() < torch.finfo(given).tiny).any()):
+        refuse("div", "It divides by a constant that is 0, or so small that a run may take it for 0.")
     lower, upper = _extremes([box.lower / divisor, box.upper / divisor])
     value = None if box.value is None else box.value / divisor
-    result = widened(_result("div", parts, box, dtype, [lower, upper, value]), terms=4, name="div")
+    result = _result("div", parts, box, dtype, [lower, upper, value])
+    if box.trace.outward:
+        sizes = result.largest + flushed(result) * (box.largest + 1.0 / divisor.abs())
+        result = widened(result, terms=4, name="div", sizes=sizes)
     return result.came_from(_scaling(box, 1.0 / divisor, result))
 
 

@@ -20,7 +20,7 @@ from hf_smoothing.interval.constants import number
 from hf_smoothing.interval.hinges import bent, clamped, hinge
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
-from hf_smoothing.interval.rounding import give_up_overflow, widened
+from hf_smoothing.interval.rounding import FLUSHED, flushed, give_up_overflow, widened
 
 
 def rounded(name: str, after: Box, parts: Tensor | float = 0.0) -> Box:
@@ -30,7 +30,7 @@ def rounded(name: str, after: Box, parts: Tensor | float = 0.0) -> Box:
     return widened(after, terms=16, sizes=after.largest + parts, name=name)
 
 
-def _increasing(name: str, box: Box, function: Callable[[Tensor], Tensor], parts: float = 1.0) -> Box:
+def _increasing(name: str, box: Box, function: Callable[[Tensor], Tensor], parts: Tensor | float = 1.0) -> Box:
     return rounded(name, box.map(function), parts)
 
 
@@ -93,7 +93,8 @@ def leaky_relu(box: Box, negative_slope: float = 0.01, inplace: bool = False) ->
     slope = number(negative_slope, box, "leaky_relu")
     if not slope >= 0.0:
         refuse("leaky_relu", f"With a negative slope it is not monotone: {negative_slope}.")
-    after = _increasing("leaky_relu", noted_for_training(box), partial(F.leaky_relu, negative_slope=slope), parts=0.0)
+    lost = flushed(box) * (box.largest + slope) if box.trace.outward else 0.0
+    after = _increasing("leaky_relu", noted_for_training(box), partial(F.leaky_relu, negative_slope=slope), lost)
     return bent(after, box, slope, 1.0)
 
 
@@ -137,7 +138,8 @@ def exp(box: Box) -> Box:
 def sqrt(box: Box) -> Box:
     """The square root of what is not negative."""
     box.trace.give_up(~(box.lower >= 0.0), box.batch, "sqrt", "The interval reaches below 0.")
-    safe = box.map(lambda x: x.clamp(min=0.0))
+    safe = box.map(lambda x: torch.where(x < FLUSHED, 0.0, x))  # what a run takes for 0 has another root
+    safe = box.make(safe.lower, box.upper.clamp(min=0.0), safe.value)
     return rounded("sqrt", safe.map(torch.sqrt))
 
 
@@ -154,8 +156,8 @@ def elu(box: Box, alpha: float = 1.0, inplace: bool = False) -> Box:
 def celu(box: Box, alpha: float = 1.0, inplace: bool = False) -> Box:
     """x, and alpha (exp(x / alpha) - 1) below 0, for alpha > 0."""
     scale = number(alpha, box, "celu")
-    if not scale > 0.0:
-        refuse("celu", f"Its alpha must be > 0, got {alpha}.")
+    if not scale >= FLUSHED:
+        refuse("celu", f"Its alpha must be > 0 and not subnormal, got {alpha}.")
     return _increasing("celu", noted_for_training(box), partial(F.celu, alpha=scale), parts=1.0 + scale)
 
 
@@ -169,8 +171,8 @@ def selu(box: Box, inplace: bool = False) -> Box:
 def softplus(box: Box, beta: float = 1.0, threshold: float = 20.0) -> Box:
     """log(1 + exp(beta x)) / beta; it jumps down at the threshold, where torch takes x itself, by log(1 + exp(-threshold)) / beta."""
     slope, edge = number(beta, box, "softplus"), number(threshold, box, "softplus")
-    if not slope > 0.0:
-        refuse("softplus", f"Its beta must be > 0, got {beta}.")
+    if not slope >= FLUSHED:
+        refuse("softplus", f"Its beta must be > 0 and not subnormal, got {beta}.")
     after = _increasing(
         "softplus", noted_for_training(box), partial(F.softplus, beta=slope, threshold=edge), 1.0 + 1.0 / slope
     )

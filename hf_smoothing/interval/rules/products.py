@@ -14,7 +14,7 @@ from hf_smoothing.interval.batches import images_first
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.refusals import refuse, refuse_neighbours
 from hf_smoothing.interval.registry import rule
-from hf_smoothing.interval.rounding import widened
+from hf_smoothing.interval.rounding import FLUSHED, flushed, widened
 from hf_smoothing.interval.trace import Linear, LinearLayer
 
 
@@ -41,7 +41,8 @@ def _weighted(
     before = box.make(centre, centre, None, batch)
     result = before.around(centre, radius, value)
     if box.trace.outward:
-        sizes = apply(box.largest, absolute, None if shift is None else shift.abs())
+        least = flushed(box)
+        sizes = apply(box.largest + least, absolute + least, None if shift is None else shift.abs())
         result = widened(result, terms=terms + 8, sizes=sizes, name=name)
     part = Linear(box, lambda x: apply(x, exact, None), lambda x: apply(x, absolute, None), terms + 8)
     box.trace.weights.append(weight)
@@ -144,19 +145,23 @@ def batch_norm(
         if running_mean is None or running_var is None:
             refuse("batch_norm", "In eval mode it needs running statistics.")
         mean, variance = constants.weight(running_mean, box), constants.weight(running_var, box)
-    scale = (variance + eps).rsqrt()
+    spread = variance + eps
+    if trace.outward and bool((spread < FLUSHED).any()):
+        refuse("batch_norm", "It divides by the root of a variance that a run may take for 0; use a larger eps.")
+    inverse = scale = spread.rsqrt()
     if weight is not None:
         scale = scale * constants.weight(weight, box)
     shift = -mean * scale if bias is None else constants.weight(bias, box) - mean * scale
     shape = (1, -1) + (1,) * (box.ndim - 2)
-    scale, shift = scale.view(shape), shift.view(shape)
+    inverse, scale, shift = inverse.view(shape), scale.view(shape), shift.view(shape)
     if box.value is not None and value is None and not training:
         value = torch.addcmul(shift, box.value, scale)
     result = box.around(torch.addcmul(shift, box.centre, scale), box.radius * scale.abs(), value)
     shift_sizes = (mean.view(shape) * scale).abs() + shift.abs()
     if trace.outward:
-        run = torch.finfo(box.dtype)  # whose scale may be subnormal, and so less precise
-        sizes = box.largest * (scale.abs() + run.tiny / run.eps) + shift_sizes
+        # Pixels, mean, weight and scale may be subnormal.
+        lost = flushed(box) * ((1.0 + inverse) * (box.largest + mean.view(shape).abs()) + scale.abs())
+        sizes = box.largest * scale.abs() + shift_sizes + lost
         result = widened(result, terms=16, sizes=sizes, name="batch_norm")
     linear = Linear(box, lambda x: x * scale, lambda x: x * scale.abs(), 8)
     return result.came_from(linear, shift=shift, shift_sizes=shift_sizes)

@@ -13,7 +13,7 @@ from hf_smoothing.interval.constants import constant
 from hf_smoothing.interval.hinges import bent
 from hf_smoothing.interval.refusals import refuse
 from hf_smoothing.interval.registry import rule
-from hf_smoothing.interval.rounding import widened
+from hf_smoothing.interval.rounding import FLUSHED, flushed, widened
 from hf_smoothing.interval.rules.elementwise import noted_for_training, rounded
 
 
@@ -66,7 +66,10 @@ def prelu(box: Box, weight: Tensor) -> Box:
             )
         slopes = slopes.view(-1, *(1,) * (box.ndim - 2))
     after = _turning_at_zero(noted_for_training(box), lambda x: torch.where(x > 0, x, slopes * x))
-    return bent(widened(after, terms=2, name="prelu"), box, slopes, 1.0)
+    if box.trace.outward:
+        sizes = after.largest + flushed(box) * (box.largest + slopes.abs())
+        after = widened(after, terms=2, name="prelu", sizes=sizes)
+    return bent(after, box, slopes, 1.0)
 
 
 # Where the minimum is, and a number just below it.
@@ -102,8 +105,10 @@ def silu(box: Box, inplace: bool = False) -> Box:
 @rule("reciprocal")
 def reciprocal(box: Box) -> Box:
     """1 / x, decreasing on either side of 0; no bound for an interval that holds 0."""
-    holds = ~((box.lower > 0) | (box.upper < 0))
-    box.trace.give_up(holds, box.batch, "reciprocal", "It divides by an interval that holds 0.")
+    holds = ~((box.lower >= FLUSHED) | (box.upper <= -FLUSHED))
+    box.trace.give_up(
+        holds, box.batch, "reciprocal", "It divides by an interval that holds 0, or what a run may take for 0."
+    )
     lower = torch.where(holds, 1.0, box.upper).reciprocal()
     upper = torch.where(holds, 1.0, box.lower).reciprocal()
     value = None if box.value is None else box.value.reciprocal()
