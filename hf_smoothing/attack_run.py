@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hf_smoothing.attacks import Norm, distance, pgd, round_to_grid, smoothed_logits
 from hf_smoothing.certification import predict
-from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
+from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier, run_dtype
 from hf_smoothing.certification.identity import check_network_of_run
 from hf_smoothing.certification.images import is_stream
 from hf_smoothing.certification.rows import recorded_pixels
@@ -110,7 +110,11 @@ def attack_run(
         raise RunError(
             f"{run.path} was measured label-aware, so it holds no certificates to attack. Certify without label_aware."
         )
-    check_network_of_run(classifier, run)
+    if settings.get("deterministic"):
+        from hf_smoothing.interval.classifier import interval_classifier
+
+        resolved = interval_classifier(cast(nn.Module, classifier))  # interval bounds certify modules alone
+    check_network_of_run(resolved, run)
     if is_stream(dataset):
         raise ValueError(
             "Attacking needs a data set with indices, dataset[i], got a stream. Load it without streaming."
@@ -139,7 +143,6 @@ def attack_run(
     generator = torch.Generator(resolved.device).manual_seed(key % (1 << 63))
     if settings.get("deterministic"):
         runs = settings["rule"].get("covers", "real arithmetic") != "real arithmetic"
-        # Interval bounds certify modules alone.
         attack = _network_attack(cast(nn.Module, classifier), steps, restarts, generator, runs)
     else:
         attack = _smoothed_attack(resolved, settings, steps, copies, n, alpha, key, generator)
@@ -197,9 +200,13 @@ def _network_attack(
     classifier: nn.Module, steps: int, restarts: int, generator: torch.Generator, runs: bool
 ) -> _Attack:
     """The answer in float64; where that is as claimed and the certificates are for `runs` in the network's dtype, that of a run."""
-    from hf_smoothing.interval import classify_function
+    from hf_smoothing.interval.classifier import interval_classifier
 
-    climbed, exact = classify_function(classifier), classify_function(copy.deepcopy(classifier).double())
+    run, dtype = interval_classifier(classifier), run_dtype(classifier)
+    exact = interval_classifier(copy.deepcopy(classifier).double())
+
+    def climbed(points: Tensor) -> Tensor:
+        return run(points.to(dtype))
 
     def attack(clean: Tensor, radii: Tensor, rows: Sequence[dict[str, Any]]) -> tuple[Tensor, list[tuple[int, int]]]:
         claimed = _classes(rows, clean)

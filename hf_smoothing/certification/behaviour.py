@@ -22,8 +22,9 @@ from hf_smoothing.certification.sampling import check_logits
 KEPT = 16
 """Logits that are recorded as they are, and mixtures of all of them that are recorded where there are more."""
 
-FINE, COARSE = (5e-3, 1e-5), (5e-2, 2e-2)
-"""How far a logit may move, in shares of the range of the logits and of itself: kernels round otherwise for another batch."""
+EXACT, FINE, COARSE = (5e-5, 1e-5), (5e-3, 1e-5), (5e-2, 2e-2)
+"""How far a logit may move, in shares of the range of the logits and of itself: kernels round otherwise for another batch. The first of deterministic
+certificates, which a vote over noise does not blur: another processor, number of threads or memory format stays far within it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def answer_to_probe(
     """
     execution = execution or Execution()
     image, dark, bright = probe_images(shape).to(classifier.device, dtype)
-    coarse = _coarse(classifier, execution)
+    tolerance = COARSE if _coarse(classifier, execution) else FINE
 
     def logits(*images: Tensor) -> Tensor:
         with execution.autocast(classifier.device):
@@ -83,13 +84,13 @@ def answer_to_probe(
         raise ValueError(
             f"The classifier must judge each image by itself, but one image alone gives {type(error).__name__}: {error} {_CURE}"
         ) from error
-    if answers_apart(beside_dark.tolist(), again.tolist(), coarse=coarse) > 1:
+    if answers_apart(beside_dark.tolist(), again.tolist(), tolerance) > 1:
         raise ValueError(
             f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {_most(beside_dark - again):.3g} between two passes. "
             "Call eval() on the network in it, and let it draw no random numbers."
         )
     for other in (beside_bright, alone):
-        if answers_apart(beside_dark.tolist(), other.tolist(), coarse=coarse) > 1:
+        if answers_apart(beside_dark.tolist(), other.tolist(), tolerance) > 1:
             raise ValueError(
                 "The classifier must judge each image by itself, but its logits for an image change by "
                 f"{_most(beside_dark - other):.3g} with the other images of the batch. {_CURE}"
@@ -102,31 +103,51 @@ def same_answer(
     execution: Execution,
     known: Sequence[float],
     now: Sequence[float],
+    *,
     elsewhere: bool = False,
+    deterministic: bool = False,
 ) -> bool:
-    """Whether two records of an answer are those of one classifier, up to rounding; `elsewhere` if one was made on another kind of device."""
-    return answers_apart(known, now, coarse=elsewhere or _coarse(classifier, execution)) <= 1
+    """Whether two records of an answer are those of one classifier, up to rounding.
+
+    Args:
+        classifier, execution: As in `answer_to_probe`.
+        known, now: The logits of both.
+        elsewhere: Whether one was made on another kind of device.
+        deterministic: Whether both are the answers of exact certificates, made in the network's own dtype and without TF32.
+    """
+    if deterministic:
+        tolerance = COARSE if elsewhere or _in_half(classifier, execution) else EXACT
+    else:
+        tolerance = COARSE if elsewhere or _coarse(classifier, execution) else FINE
+    return answers_apart(known, now, tolerance) <= 1
 
 
 def as_recorded(
-    answer: Answer, recorded: Sequence[float] | None, classifier: ResolvedClassifier, execution: Execution
+    answer: Answer,
+    recorded: Sequence[float] | None,
+    classifier: ResolvedClassifier,
+    execution: Execution,
+    *,
+    deterministic: bool = False,
 ) -> Answer:
     """The answer, with the logits of a record where they are the same up to rounding, so that records can be compared as they stand."""
-    if recorded is not None and same_answer(classifier, execution, recorded, answer.logits):
+    if recorded is not None and same_answer(
+        classifier, execution, recorded, answer.logits, deterministic=deterministic
+    ):
         return replace(answer, logits=list(recorded))
     return answer
 
 
-def answers_apart(first: Sequence[float], second: Sequence[float], *, coarse: bool) -> float:
-    """How far two answers lie apart, in units of what rounding may do: above 1 they are those of two functions.
+def answers_apart(first: Sequence[float], second: Sequence[float], tolerance: tuple[float, float]) -> float:
+    """How far two answers lie apart, in units of what rounding may do (`EXACT`, `FINE` or `COARSE`): above 1 they are those of two functions.
 
-    >>> answers_apart([0.0, 1.0], [0.0, 1.001], coarse=False) < 1 < answers_apart([0.0, 1.0], [0.0, 1.1], coarse=False)
+    >>> answers_apart([0.0, 1.0], [0.0, 1.001], FINE) < 1 < answers_apart([0.0, 1.0], [0.0, 1.1], FINE)
     True
     """
     if len(first) != len(second):
         return float("inf")
     both = torch.tensor([first, second], dtype=torch.float64)
-    of_range, of_itself = COARSE if coarse else FINE
+    of_range, of_itself = tolerance
     size = both.abs().amax(0)
     # A class that is masked by a huge negative logit is not part of the range.
     leading = both[:, size <= 100 * max(float(size[both.amax(0).argmax()]), float(size.median()))]
@@ -152,8 +173,11 @@ def _kept(logits: Tensor) -> list[float]:
 
 def _coarse(classifier: ResolvedClassifier, execution: Execution) -> bool:
     """Whether it may round as half precision does. An accelerator may choose another kernel for another batch, and TF32 for float32."""
-    if classifier.device.type != "cpu":
-        return True
+    return classifier.device.type != "cpu" or _in_half(classifier, execution)
+
+
+def _in_half(classifier: ResolvedClassifier, execution: Execution) -> bool:
+    """Whether half precision is asked for, or in the weights."""
     weights = () if classifier.module is None else classifier.module.parameters()
     return execution.dtype != "float32" or any(
         weight.dtype.is_floating_point and weight.dtype.itemsize < 4 for weight in weights

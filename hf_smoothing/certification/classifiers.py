@@ -70,6 +70,17 @@ def classifier_device(classifier: Classifier) -> torch.device:
     return torch.device("cpu")
 
 
+def run_dtype(module: nn.Module | None) -> torch.dtype:
+    """The dtype that a network is run in, and of the pixels that it is given: that of its first matrix of weights, or else of what it has.
+
+    Vectors, and numbers without dimensions even more so, may be of another one, such as a temperature that numpy made; parameters come before
+    buffers. float32 without any.
+    """
+    tensors = () if module is None else (*module.parameters(), *module.buffers())
+    known = sorted((t for t in tensors if t.is_floating_point()), key=lambda tensor: -min(tensor.ndim, 2))
+    return known[0].dtype if known else torch.float32
+
+
 def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
     """Refuse weights and statistics that are nan or infinite.
 

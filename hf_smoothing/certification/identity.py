@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_smoothing.certification.behaviour import answer_to_probe, same_answer
-from hf_smoothing.certification.classifiers import ResolvedClassifier, module_of, resolve_classifier
+from hf_smoothing.certification.classifiers import ResolvedClassifier, module_of, resolve_classifier, run_dtype
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.images import raw_bytes
 from hf_smoothing.records import RUN_FILE, Run, RunError, read_settings
@@ -42,7 +42,9 @@ def differences_from(
     shape: tuple[int, ...],
     execution: Execution,
     dtype: torch.dtype = torch.float32,
+    *,
     elsewhere: bool = False,
+    deterministic: bool = False,
 ) -> str:
     """In what a classifier is another than the one whose record is known, such as "weights_sha256"; "" if in nothing.
 
@@ -50,14 +52,14 @@ def differences_from(
         classifier: The classifier.
         known: The part "model" of a run's settings.
         shape, execution, dtype: As in `answer_to_probe`.
-        elsewhere: Whether the record was made on another kind of device.
+        elsewhere, deterministic: As in `same_answer`.
     """
     identity = classifier_identity(classifier)
     differing = [key for key, value in identity.items() if known.get(key) != value]
     answer = known.get("probe_logits")
     if answer is not None and not differing:
         now = answer_to_probe(classifier, shape, execution, dtype)
-        same = same_answer(classifier, execution, answer, now.logits, elsewhere)
+        same = same_answer(classifier, execution, answer, now.logits, elsewhere=elsewhere, deterministic=deterministic)
         differing += [] if same else ["probe_logits"]
     return ", ".join(differing)
 
@@ -69,13 +71,15 @@ def check_network_of_run(classifier: Classifier, run: Run) -> None:
         RunError: The message names what differs.
     """
     resolved, settings = resolve_classifier(classifier), run.settings
-    dtype, execution = torch.float32, Execution()
-    if settings.get("deterministic"):
-        dtype = next((weight.dtype for weight in resolved.module.parameters()), dtype) if resolved.module else dtype
+    dtype, execution, deterministic = torch.float32, Execution(), bool(settings.get("deterministic"))
+    if deterministic:
+        dtype = run_dtype(resolved.module)
     else:
         execution = Execution(settings["dtype"], settings["channels_last"])
     shape, elsewhere = tuple(settings["resolution"]), settings.get("device_kind") != resolved.device.type
-    if differing := differences_from(resolved, settings["model"], shape, execution, dtype, elsewhere):
+    if differing := differences_from(
+        resolved, settings["model"], shape, execution, dtype, elsewhere=elsewhere, deterministic=deterministic
+    ):
         raise RunError(f"{run.path} holds the certificates of another network: {differing} differ from this one's.")
 
 

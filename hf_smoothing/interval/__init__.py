@@ -3,7 +3,8 @@
 from hf_smoothing.interval import rules  # noqa: F401  # so that all rules are registered, whichever module is imported
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.callback import IntervalRadiusCallback
-from hf_smoothing.interval.certificates import classify_function, linf_certificates
+from hf_smoothing.interval.certificates import linf_certificates
+from hf_smoothing.interval.classifier import classify_function
 from hf_smoothing.interval.initialisation import initialise_for_intervals
 from hf_smoothing.interval.margins import Margins, box_around, margin_bounds
 from hf_smoothing.interval.radii import certified_radii

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.classifiers import check_finite
+from hf_smoothing.certification.classifiers import check_finite, run_dtype
 from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.classifier import classify_function
 from hf_smoothing.interval.followed import check_followed, check_inside
 from hf_smoothing.interval.inside import points_inside
-from hf_smoothing.interval.margins import box_around, logits_of, margins_of
+from hf_smoothing.interval.margins import Margins, box_around, logits_of, margins_of
 from hf_smoothing.interval.radii import certified_radii, check_largest
 from hf_smoothing.interval.refusals import UnsupportedOperationError
 from hf_smoothing.interval.trace import Trace
 from hf_smoothing.pixels import grid_to_unit
-from hf_smoothing.preprocessing import Preprocessing
 
 
 NAMES = {
@@ -30,34 +30,6 @@ NAMES = {
 (CROWN-IBP); also of what enters each ReLU (CROWN); and with optimised lines below the ReLUs (alpha-CROWN)."""
 
 BACKWARD = tuple(NAMES)
-
-
-def classify_function(classifier: nn.Module) -> Callable[[Any], Any]:
-    """What turns [0, 1] pixels, or a box of them, into logits.
-
-    Args:
-        classifier: A `SmoothedClassifier` (its base classifier), a plain model whose configuration notes its pixels
-            (`config.hf_smoothing`), or any module of [0, 1] pixels.
-
-    Raises:
-        TypeError: If it is no module.
-        ValueError: If a plain model of `transformers` does not say how its pixels are normalised.
-    """
-    if not isinstance(classifier, nn.Module):
-        raise TypeError(f"Certification needs a module, whose weights it can read, got {type(classifier).__name__}.")
-    if hasattr(classifier, "base_network"):
-        return classifier.classify  # type: ignore[return-value]
-    if not hasattr(classifier, "config"):
-        return classifier
-    noted = getattr(classifier.config, "hf_smoothing", None)
-    if not isinstance(noted, dict):
-        raise ValueError(
-            f"How {type(classifier).__name__} normalises its pixels is not known. Wrap it: SmoothedClassifier.from_base_pretrained(model, sigma=0.25, "
-            "size=..., image_mean=..., image_std=...)."
-        )
-    size = noted.get("model_size")
-    preprocessing = Preprocessing(tuple(noted["image_mean"]), tuple(noted["image_std"]), tuple(size) if size else None)
-    return lambda pixels: classifier(pixel_values=preprocessing(pixels)).logits
 
 
 def linf_certificates(
@@ -125,7 +97,7 @@ def certificates_of(
     company = torch.cat([images, 1.0 - images[:1]])
     coverable = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
     trace = Trace(outward=True, cover_run=coverable, tolerant=True, real=not cover_run)
-    covered = _bounds(classify, company, 0.0, dtype, trace, value=True)
+    covered = followed(classify, ball(company, 0.0, dtype, trace, value=True))
     half = trace.autocast or not coverable
     check_followed(classify, company, covered, dtype, half=half)
     assert covered.value is not None
@@ -141,9 +113,10 @@ def certificates_of(
     for number, bound in enumerate(BACKWARD[: BACKWARD.index(backward) + 1]):
 
         def violation(places: Tensor, radii: Tensor, bound: str = bound) -> Tensor:
-            which, trace = asked[places], trace_for(bound, steps, cover_run)
-            margins = margins_of(_bounds(classify, images[which], radii, dtype, trace), classes[which])
-            trace.forget()
+            which = asked[places]
+            margins = bounded(
+                classify, ball(images[which], radii, dtype, trace_for(bound, steps, cover_run)), classes[which]
+            )
             further = (margins.worst >= 0.0) & (radii >= reached[which])
             proved[which[further]], reached[which[further]] = margins.lower[further], radii[further]
             return -margins.worst
@@ -158,7 +131,7 @@ def certificates_of(
         trace = Trace(outward=True, cover_run=coverable, tolerant=True, real=not cover_run)
         points = points_inside(classify, images[sure], reached[sure], classes[sure], proved[sure], dtype)
         check_inside(
-            classify, points, lambda points: _bounds(classify, points, 0.0, dtype, trace), classes[sure], proved[sure], dtype,
+            classify, points, lambda points: followed(classify, ball(points, 0.0, dtype, trace)), classes[sure], proved[sure], dtype,
             covered=cover_run, half=half,
         )  # fmt: skip
         trace.forget()
@@ -173,18 +146,23 @@ def trace_for(bound: str, steps: int, cover_run: bool) -> Trace:
     )  # fmt: skip
 
 
-def _bounds(
-    classify: Callable[[Any], Any],
-    images: Tensor,
-    radii: Tensor | float,
-    dtype: torch.dtype,
-    trace: Trace,
-    value: bool = False,
-) -> Box:
-    pixels = box_around(images, radii, trace, value, dtype=dtype, followed=True)
-    with torch.compiler.set_stance("force_eager"):  # a compiler would rearrange the formulas of the bounds
+def ball(images: Tensor, radii: Tensor | float, dtype: torch.dtype, trace: Trace, value: bool = False) -> Box:
+    """The balls of certificates: `box_around` images of a network that computes in `dtype`, none of which may depend on another."""
+    return box_around(images, radii, trace, value, dtype=dtype, followed=True)
+
+
+def followed(classify: Callable[[Any], Any], pixels: Box) -> Box:
+    """The logits of a box of pixels; no compiler rearranges the formulas of bounds."""
+    with torch.compiler.set_stance("force_eager"):
         box: Box = logits_of(classify, pixels)
     return box
+
+
+def bounded(classify: Callable[[Any], Any], pixels: Box, classes: Tensor) -> Margins:
+    """Bounds of the margins of these classes over a box of pixels, whose trace says which, and is then done with."""
+    margins = margins_of(followed(classify, pixels), classes)
+    pixels.trace.forget()
+    return margins
 
 
 def exact_pixels(pixels: Tensor) -> Tensor:
@@ -192,14 +170,6 @@ def exact_pixels(pixels: Tensor) -> Tensor:
     if not pixels.is_floating_point() and pixels.dtype != torch.uint8:
         raise TypeError(f"`pixels` must be uint8 in 0..255 or floating point in [0, 1], got {pixels.dtype}.")
     return grid_to_unit(pixels.double()) if pixels.dtype == torch.uint8 else pixels.double()
-
-
-def run_dtype(classifier: nn.Module) -> torch.dtype:
-    """The dtype that the network is run in: that of its first weights; float32 if it has none."""
-    for tensor in (*classifier.parameters(), *classifier.buffers()):
-        if tensor.is_floating_point():
-            return tensor.dtype
-    return torch.float32
 
 
 def check_backward(backward: str, steps: int) -> None:

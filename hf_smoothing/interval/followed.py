@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.classifier import run_as_covered
 from hf_smoothing.interval.margins import logits_of
 
 
@@ -173,7 +174,7 @@ def logits_of_run(classify: Callable[[Any], Any], images: Tensor, others: int) -
         ValueError: If it fails, which it did not with a box.
     """
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.compiler.set_stance("force_eager"):
+        with run_as_covered():
             logits = logits_of(classify, images)
     except (RuntimeError, IndexError) as error:
         if isinstance(error, torch.OutOfMemoryError):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_smoothing.interval.classifier import run_as_covered
 from hf_smoothing.interval.margins import logits_of
 
 
@@ -59,7 +60,7 @@ def _downhill(classify: Callable[[Any], Any], images: Tensor, classes: Tensor, o
     """The signs of the steepest descent of f_y - f_t, of the shape of the images; None where the network has no gradients."""
     pixels = images.clone().requires_grad_()
     try:
-        with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        with torch.enable_grad(), run_as_covered():
             logits = logits_of(classify, pixels.clone())  # a network may change its pixels in place
             margins = logits.gather(1, classes[:, None]) - logits.gather(1, others[:, None])
             (gradient,) = torch.autograd.grad(margins.sum(), pixels)

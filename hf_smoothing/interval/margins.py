@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,13 +63,19 @@ def box_around(
         raise ValueError(f"A radius must be >= 0, got {float(radius.min())}.")
     if radius.ndim:
         radius = radius.view(-1, *(1,) * (pixels.ndim - 1))
-    box = Box(
-        (pixels - radius).clamp(min=0.0), (pixels + radius).clamp(max=1.0), pixels if value else None, trace, dtype=dtype,
-        batch=0 if followed or (trace is not None and trace.origins) else None,
-    )  # fmt: skip
-    return widened(
-        box, terms=2, name="pixels"
-    )  # a run rounds the pixels of an image in the ball, which need not fit its dtype
+    lower, upper = (pixels - radius).clamp(min=0.0), (pixels + radius).clamp(max=1.0)
+    return box_between(lower, upper, trace, pixels if value else None, dtype=dtype, followed=followed)
+
+
+def box_between(
+    lower: Tensor, upper: Tensor, trace: Trace | None = None, value: Tensor | None = None, *,
+    dtype: torch.dtype | None = None, followed: bool = False,
+) -> Box:  # fmt: skip
+    """A box of pixels by its ends, within [0, 1]; the rest as in `box_around`."""
+    batch = 0 if followed or (trace is not None and trace.origins) else None
+    box = Box(lower, upper, value, trace, dtype=dtype, batch=batch)
+    # A run rounds the pixels of an image in the box, which need not fit its dtype.
+    return widened(box, terms=2, name="pixels")
 
 
 def margin_bounds(classify: Callable[[Any], Any], box: Box, labels: Tensor) -> Margins:
@@ -95,11 +101,9 @@ def logits_of(classify: Callable[[Any], Any], given: Any) -> Any:
         TypeError: If a box does not come out as one.
     """
     if not isinstance(given, Box):
-        output = classify(given)
-        return getattr(output, "logits", output)
+        return _logits_in(classify(given))
     try:
-        output = classify(given)
-        logits = getattr(output, "logits", output)
+        logits = _logits_in(classify(given))
     except UnsupportedOperationError as error:
         raise located(error) from error
     except (RuntimeError, TypeError, AttributeError, IndexError, ValueError) as error:
@@ -115,6 +119,13 @@ def logits_of(classify: Callable[[Any], Any], given: Any) -> Any:
         )
     logits.memory.check(logits.version, "the logits")
     return logits
+
+
+def _logits_in(output: Any) -> Any:
+    """The logits of an output that has them, as an attribute or by this key; else the output itself."""
+    if isinstance(output, Mapping):
+        return output.get("logits", output)
+    return getattr(output, "logits", output)
 
 
 def margins_of(logits: Box, labels: Tensor) -> Margins:

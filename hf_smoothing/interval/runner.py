@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hf_smoothing.certification.behaviour import Answer, answer_to_probe, as_recorded
 from hf_smoothing.certification.classes import check_class
-from hf_smoothing.certification.classifiers import classifier_device, resolve_classifier
+from hf_smoothing.certification.classifiers import classifier_device, run_dtype
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import classifier_identity, recorded_answer
 from hf_smoothing.certification.images import (
@@ -35,8 +35,8 @@ from hf_smoothing.interval.certificates import (
     check_backward,
     check_certifiable,
     exact_pixels,
-    run_dtype,
 )
+from hf_smoothing.interval.classifier import interval_classifier
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
@@ -105,13 +105,13 @@ def certify_dataset_linf(
     if only_right:
         rule["only_right"] = True
     check_writable(output_dir)
-    resolved, dtype = resolve_classifier(classifier), run_dtype(classifier)
+    resolved, dtype = interval_classifier(classifier), run_dtype(classifier)
 
     def answer_of(shape: tuple[int, ...]) -> Answer:
         answer, execution = answer_to_probe(resolved, shape, dtype=dtype), Execution()
         known = recorded_answer(output_dir) if state.is_main_process else None
-        first = from_first_rank(state, as_recorded(answer, known, resolved, execution).logits)
-        return as_recorded(answer, first, resolved, execution)
+        first = from_first_rank(state, as_recorded(answer, known, resolved, execution, deterministic=True).logits)
+        return as_recorded(answer, first, resolved, execution, deterministic=True)
 
     seen = survey(dataset, chosen, answer_of=answer_of)
     if only_right and not seen.labelled:

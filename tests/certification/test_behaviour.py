@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.attack_run import attack_run
 from hf_smoothing.certification import certify, certify_dataset, predict
-from hf_smoothing.certification.behaviour import answer_to_probe, answers_apart
+from hf_smoothing.certification.behaviour import COARSE, FINE, answer_to_probe, answers_apart
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import classifier_identity
@@ -164,7 +164,7 @@ def test_rounding_is_no_fault(dtype, weights):
         answer_to_probe(resolve_classifier(model), (3, 16, 16), Execution(dtype=dtype, channels_last=last)).logits
         for last in (False, True)
     ]
-    assert answers_apart(*found, coarse=dtype == "bfloat16" or weights == torch.bfloat16) <= 1
+    assert answers_apart(*found, COARSE if dtype == "bfloat16" or weights == torch.bfloat16 else FINE) <= 1
 
 
 def test_a_class_that_is_ruled_out_is_no_fault():

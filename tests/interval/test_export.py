@@ -18,7 +18,9 @@ from torch import nn
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.interval import UnsupportedOperationError, certify_dataset_linf, classify_function
+from hf_smoothing.interval.certificates import BACKWARD
 from hf_smoothing.interval.export import box_inside, claims_of, export_run, to_onnx, vnnlib_text
+from hf_smoothing.interval.export.proof import prove_claims
 from hf_smoothing.interval.export.properties import STEPS
 from hf_smoothing.interval.margins import logits_of
 from hf_smoothing.records import RunError, read_run
@@ -248,6 +250,62 @@ def test_a_file_that_is_another_function_is_noticed(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="gives other logits for image 0 than the network"):
         export_run(model, some, run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+class Normalised(nn.Module):
+    """By numbers that no state dict holds."""
+
+    def __init__(self, mean=0.4914, steep=0.0) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.mean, self.steep, self.last = mean, steep, nn.Linear(192, 4)
+
+    def forward(self, x):
+        bright = (x.mean((1, 2, 3)) - 0.55).relu().view(-1, 1)
+        return self.last(((x - self.mean) / 0.25).flatten(1)) + bright * self.steep * torch.tensor(
+            [1.0, 0.0, 0.0, 0.0]
+        )
+
+
+@pytest.mark.parametrize("cover_run", [True, False])
+@pytest.mark.parametrize("backward", BACKWARD)
+def test_every_claim_is_proved_for_the_network_that_is_exported(backward, cover_run, tmp_path):
+    """The answer to the probe, whose mean is 0.5, does not show what another network does to brighter images."""
+    model, other = Normalised().eval(), Normalised(steep=2000.0).eval()
+    model, some, run = certified(tmp_path / "run", model, count=6, backward=backward, steps=3, cover_run=cover_run)
+    assert len(export_run(model, some, run, tmp_path / "out").claims) == 6
+    bright = DecodedPixels((some.pixels // 4) + 160, some.labels)
+    its = certify_dataset_linf(
+        model,
+        bright,
+        tmp_path / "bright",
+        largest=0.5,
+        progress=False,
+        backward=backward,
+        steps=3,
+        cover_run=cover_run,
+    )
+    wrong = next(k for k in range(6) if its.rows[k]["prediction"] != 0 and its.rows[k]["radius"] > 1e-4)
+    kind = its.rows[wrong]["bound"]
+    with pytest.raises(
+        RunError, match=rf"claim of image {wrong} must hold for the network .* certified it \({kind}\)"
+    ):
+        export_run(other, bright, its, tmp_path / "other", indices=[wrong])
+    rows = {k: {name: value for name, value in row.items() if name != "bound"} for k, row in its.rows.items()}
+    rule = {name: value for name, value in its.settings["rule"].items() if name != "backward"}
+    old = replace(its, rows=rows, settings=its.settings | {"rule": rule})
+    prove_claims(model, bright, old, claims_of(old)[0])
+    with pytest.raises(RunError, match=rf"certified it \({backward}\)"):
+        prove_claims(other, bright, old, claims_of(old, indices=[wrong])[0])
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_claim_at_the_very_edge_is_proved_in_any_company(tmp_path):
+    """The search ends where a bound is 0 up to rounding, which another batch may round otherwise."""
+    model, some, run = certified(tmp_path / "run", Normalised().eval(), count=40, backward="crown-ibp", batch_size=40)
+    claims = claims_of(run)[0]
+    for chosen in (claims, claims[::-1], claims[3::7]):
+        prove_claims(model, some, run, chosen)
 
 
 def test_places_and_times_are_checked_first(tmp_path, monkeypatch):

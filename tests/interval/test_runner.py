@@ -1,11 +1,18 @@
 """Deterministic certificates in run folders: resumed, reported, and never in one table with others."""
 
 import json
+from collections import OrderedDict
+from types import SimpleNamespace
 
 import datasets
 import pytest
+import torch
+from torch import nn
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_smoothing import certify_dataset, read_run
+from hf_smoothing.attack_run import attack_run
+from hf_smoothing.certification.behaviour import probe_images
 from hf_smoothing.cli import build_parser, main, verbs_of
 from hf_smoothing.interval import certify_dataset_linf, linf_certificates
 from hf_smoothing.interval.certificates import BACKWARD
@@ -169,3 +176,121 @@ def test_the_command(tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["dataset"]["split"] == "test"
     assert main([*command[:3], "--output-dir", str(tmp_path / "other")]) == 2
     assert "--method smoothing needs --sigma" in capsys.readouterr().err
+
+
+class Flat(nn.Module):
+    """Linear in the pixels, with numbers of its own that no state dict holds."""
+
+    def __init__(self, mean=0.4914, eps=1e-5):
+        super().__init__()
+        torch.manual_seed(1)
+        self.mean, self.norm, self.last = mean, nn.BatchNorm2d(3, eps=eps), nn.Linear(192, 3)
+        self.norm.running_var.fill_(0.05)
+
+    def forward(self, x):
+        return self.last(self.norm((x - self.mean) / 0.25).flatten(1))
+
+
+@pytest.mark.parametrize("other", [{"mean": 0.491}, {"mean": 0.4915}, {"eps": 3e-4}, {"eps": 5e-5}], ids=str)
+def test_a_run_is_no_other_network_s_however_near(other, tmp_path):
+    """A vote over noise hardly notices; every exact radius is another."""
+    images = data(4, size=8)
+    run = certify_dataset_linf(Flat().eval(), images, tmp_path, largest=0.1, progress=False)
+    with pytest.raises(RunError, match="answer to a fixed image"):
+        certify_dataset_linf(Flat(**other).eval(), images, tmp_path, largest=0.1, progress=False)
+    with pytest.raises(RunError, match="another network: probe_logits"):
+        attack_run(Flat(**other).eval(), images, run, steps=1, progress=False)
+
+
+@pytest.mark.parametrize("model", [lambda: smoothed("resnet"), lambda: network("max pool").float()])
+def test_a_run_is_its_network_s_in_any_memory_format_and_number_of_threads(model, tmp_path):
+    images = data(3, size=16 if "resnet" in type(model()).__name__.lower() or hasattr(model(), "config") else 8)
+    whole = certify_dataset_linf(model(), images, tmp_path, largest=0.01, progress=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        other = model().to(memory_format=torch.channels_last)
+        again = certify_dataset_linf(other, images, tmp_path, largest=0.01, progress=False)
+        assert again.rows == whole.rows
+        assert not any(found.broken for found in attack_run(other, images, again, steps=1, progress=False))
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Scaled(nn.Module):
+    """Matrices of one dtype beside numbers and vectors of another, as numpy makes them; parameters or buffers."""
+
+    def __init__(self, own, scale, buffers=False):
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.Linear(192, 3).to(own)
+        tensors = {
+            "scale": torch.tensor(2.0, dtype=scale),
+            "offset": torch.zeros(3, dtype=scale),
+            **layer.state_dict(),
+        }
+        for name, value in tensors.items():
+            if buffers:
+                self.register_buffer(name, value)
+            else:
+                self.register_parameter(name, nn.Parameter(value))
+
+    def forward(self, x):
+        return nn.functional.linear(x.flatten(1), self.weight, self.bias) * self.scale + self.offset.to(x.dtype)
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+@pytest.mark.parametrize(("own", "scale"), [
+    (torch.float32, torch.float64), (torch.float64, torch.float32), (torch.float64, torch.float64), (torch.float32, torch.float32),
+])  # fmt: skip
+def test_one_dtype_from_certificate_to_attack(own, scale, buffers, tmp_path):
+    model, images = Scaled(own, scale, buffers).eval(), data(3, size=8)
+    run = certify_dataset_linf(model, images, tmp_path, largest=0.1, progress=False)
+    assert run.settings["rule"]["covers"] == f"{str(own).removeprefix('torch.')} runs"
+    assert certify_dataset_linf(model, images, tmp_path, largest=0.1, progress=False).rows == run.rows
+    found = attack_run(model, images, run, steps=5, progress=False, seed=0)
+    assert len(found) == 3 and not any(item.broken for item in found)
+
+
+class Own(nn.Module):
+    """A network with attributes and an output of its own."""
+
+    def __init__(self, output=lambda logits: logits, **attributes):
+        super().__init__()
+        torch.manual_seed(0)
+        self.last, self.output = nn.Linear(192, 3), output
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return self.output(self.last(x.flatten(1)))
+
+
+class Classifying(Own):
+    def classify(self, x):
+        return -super().forward(x)
+
+
+@pytest.mark.parametrize(("model", "sign"), [
+    (Own(), 1), (Classifying(), -1), (Classifying(base_network=nn.Identity(), config={}), -1), (Own(base_network=nn.Identity()), 1),
+    (Own(config={"hf_smoothing": None}), 1), (Own(config=SimpleNamespace(hf_smoothing={})), 1), (Own(lambda y: {"logits": y}), 1),
+    (Own(lambda y: OrderedDict(loss=None, logits=y)), 1), (Own(lambda y: ImageClassifierOutput(logits=y)), 1),
+    (Own(lambda y: SimpleNamespace(logits=y)), 1),
+], ids=["plain", "classify", "all", "base_network", "config", "config object", "dict", "ordered", "output", "object"])  # fmt: skip
+def test_one_function_everywhere(model, sign, tmp_path):
+    model, images = model.eval(), data(5, size=8)
+    pixels = images.pixels.float() / 255
+    wanted = (sign * model.last(pixels.flatten(1))).argmax(1).tolist()
+    classes, radii = linf_certificates(model, images.pixels, largest=0.5)
+    assert classes.tolist() == wanted
+    run = certify_dataset_linf(model, images, tmp_path / "run", largest=0.5, progress=False)
+    assert [run.rows[k]["prediction"] for k in range(5)] == wanted
+    assert [run.rows[k]["radius"] for k in range(5)] == pytest.approx(radii.tolist(), abs=2e-8)
+    assert not any(item.broken for item in attack_run(model, images, run, steps=5, progress=False, seed=0))
+    image = probe_images((3, 8, 8))[0]
+    assert run.settings["model"]["probe_logits"] == pytest.approx(
+        (sign * model.last(image.flatten())).tolist(), abs=1e-4
+    )
+    if isinstance(model.output(pixels), torch.Tensor):  # smoothing takes nothing else
+        noisy = certify_dataset(model, images, tmp_path / "l2", sigma=0.02, n=200, n0=10, progress=False)
+        assert all(noisy.rows[k]["prediction"] in (wanted[k], -1) for k in range(5))

@@ -15,10 +15,11 @@ from torch import nn
 
 from hf_smoothing.certification.classifiers import classifier_device
 from hf_smoothing.certification.identity import check_network_of_run
-from hf_smoothing.interval.certificates import classify_function
+from hf_smoothing.interval.classifier import classify_function, interval_classifier
 from hf_smoothing.interval.export.claims import Claim, claimed_pixels, claims_of, covers_of
 from hf_smoothing.interval.export.graph import require_onnx
 from hf_smoothing.interval.export.network import run_graph, to_onnx
+from hf_smoothing.interval.export.proof import prove_claims
 from hf_smoothing.interval.export.properties import box_inside, vnnlib_text
 from hf_smoothing.interval.margins import box_around, logits_of
 from hf_smoothing.interval.trace import Trace
@@ -64,7 +65,8 @@ def export_run(
 ) -> Exported:
     """Write the network of a run as ONNX, each claim as VNN-LIB, and `instances.csv`, so that any verifier can check the certificates.
 
-    Guarantee: the box of a property lies within the ball of its claim, whether its decimals are read exactly, in float64 or in float32. The ONNX
+    Guarantee: every claim holds for this network by bounds that were computed again. The box of a property lies within the ball of its claim,
+    whether its decimals are read exactly, in float64 or in float32. The ONNX
     file was run on every exported image: its logits lie within the bounds on float32 runs of the network, and its class is that of the claim.
 
     Args:
@@ -77,7 +79,7 @@ def export_run(
     Raises:
         ModuleNotFoundError: Without onnx and onnxscript.
         OSError: If the folder cannot be written.
-        RunError: If the run holds no such claims, or those of another network.
+        RunError: If the run holds no such claims, or those of another network, for which they do not hold.
         UnsupportedOperationError: If the network cannot be written as verifiers read it; the message says why.
         ValueError: On arguments out of range, a folder with files in it, or if the run's images are not those of the data set.
 
@@ -85,12 +87,13 @@ def export_run(
     """
     require_onnx()
     covers = covers_of(run)
-    check_network_of_run(classifier, run)
+    check_network_of_run(interval_classifier(classifier), run)
     claims, left_out = claims_of(run, indices=indices, max_claims=max_claims, radius=radius)
     if not (math.isfinite(timeout) and timeout > 0.0):
         raise ValueError(f"`timeout` must be a positive number of seconds, got {timeout}.")
     folder = Path(output_dir)
     check_empty(folder)
+    prove_claims(classifier, dataset, run, claims)
     model = to_onnx(classifier, run.settings["resolution"])
     for claim in claims:
         _check_file(model, classifier, dataset, run, claim)

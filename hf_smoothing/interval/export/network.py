@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hf_smoothing.interval.certificates import check_certifiable, classify_function
+from hf_smoothing.interval.certificates import check_certifiable
+from hf_smoothing.interval.classifier import classify_function
 from hf_smoothing.interval.export.graph import check_operators, cleaned, require_onnx
 from hf_smoothing.interval.margins import logits_of
 from hf_smoothing.interval.refusals import UnsupportedOperationError
