@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hf_smoothing.certification.classifiers import check_finite, run_dtype
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.classifier import classify_function
+from hf_smoothing.interval.constants import DENSE, not_dense
 from hf_smoothing.interval.followed import check_followed, check_inside
 from hf_smoothing.interval.inside import points_inside
 from hf_smoothing.interval.margins import Margins, box_around, logits_of, margins_of
@@ -77,6 +78,7 @@ def linf_certificates(
     )[:2]  # fmt: skip
 
 
+@torch.inference_mode(False)  # some bounds are found by gradients
 @torch.no_grad()
 def certificates_of(
     classifier: nn.Module, pixels: Tensor, *, largest: float, backward: str, steps: int, cover_run: bool, tolerance: float, iterations: int = 100,
@@ -91,7 +93,7 @@ def certificates_of(
         Classes, radii, and which of `BACKWARD` certified each radius, int64 (batch,).
     """
     classify, dtype = classify_function(classifier), run_dtype(classifier)
-    images = exact_pixels(pixels)
+    images = exact_pixels(pixels).clone()  # also of pixels that were made in inference mode
     count = len(images)
     # With a neighbour, so that no batch of one hides what an operation does to the batch.
     company = torch.cat([images, 1.0 - images[:1]])
@@ -189,7 +191,7 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
 
     Raises:
         TypeError: If the classifier is no module.
-        UnsupportedOperationError: If a part of it is a compiled script, which boxes cannot enter.
+        UnsupportedOperationError: If a part of it is a compiled script, which boxes cannot enter, or a weight is not dense.
         ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, or a
             largest radius outside (0, 1].
     """
@@ -199,6 +201,11 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
         raise ValueError(
             "The network is in train mode, where its output is random or depends on the batch. Call eval() first."
         )
+    for name, tensor in (*classifier.named_parameters(), *classifier.named_buffers()):
+        if not_dense(tensor):
+            raise UnsupportedOperationError(
+                f"There is no sound bound for {not_dense(tensor)} weights, got {name!r}. {DENSE}"
+            )
     check_finite(classifier)
     for name, module in classifier.named_modules():
         if isinstance(module, torch.jit.ScriptModule):

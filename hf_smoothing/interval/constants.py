@@ -35,8 +35,24 @@ def constant(value: Any, box: Box) -> tuple[Tensor, torch.dtype]:
 
 
 def weight(value: Tensor, box: Box) -> Tensor:
-    """A tensor of weights in the dtype of the bounds; a copy where the network could change it in place before it is looked at again."""
+    """A tensor of weights in the dtype of the bounds; a copy where the network could change it in place before it is looked at again.
+
+    Raises:
+        UnsupportedOperationError: If it is sparse, quantised or of another layout that is not dense.
+    """
+    if not_dense(value):
+        raise UnsupportedOperationError(f"There is no sound bound for {not_dense(value)} tensors. {DENSE}")
     return value.to(torch.promote_types(value.dtype, box.like.dtype), copy=box.trace.origins or box.trace.outward)
+
+
+DENSE = "Call to_dense() on it, or dequantize()."
+
+
+def not_dense(value: Tensor) -> str:
+    """What a tensor is that has not one number of floating point for each entry, such as "sparse_coo"; "" for all others."""
+    if value.layout is not torch.strided:
+        return str(value.layout).removeprefix("torch.")
+    return "quantised" if value.is_quantized else ""
 
 
 def number(value: Any, box: Box, name: str) -> float:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from hf_smoothing.interval.refusals import (
+    OVERLOADS,
     UnsupportedAttributeError,
     UnsupportedOperationError,
     refuse,
@@ -26,6 +27,7 @@ from hf_smoothing.interval.trace import BoxLike
 
 
 _Box = TypeVar("_Box", bound=BoxLike)
+_OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 
 
 def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -43,7 +45,7 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
     if name in ("__get__", "__set__", "__delete__"):  # a property of tensors; `__getattr__` of a box says which
         raise UnsupportedAttributeError(f"A box has no attribute {function.__self__.__name__!r}, which tensors have.")
     if function not in RULES:
-        refuse(name)
+        refuse(name, OVERLOADS if isinstance(function, _OPERATORS) else None)
     operation, in_place = RULES[function]
     given = _bound(operation, name, args, kwargs)
     _check_boxes(operation, name, given, kind)
@@ -90,6 +92,11 @@ def boxes_in(value: Any, kind: type[_Box]) -> list[_Box]:
 def _bound(operation: Operation, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
     if not args and "input" in kwargs:  # the name that torch's own functions have for their first argument
         args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+    if len(args) == 1 and operation.variadic in kwargs:  # sizes or dimensions that torch takes one by one, or by name
+        args, kwargs = (
+            (*args, kwargs[operation.variadic]),
+            {k: v for k, v in kwargs.items() if k != operation.variadic},
+        )
     try:
         return operation.signature.bind(*args, **kwargs)
     except TypeError as error:

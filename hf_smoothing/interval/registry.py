@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +29,12 @@ class Operation:
     signature: inspect.Signature
     boxes: tuple[str, ...]
     views: bool
+
+    @cached_property
+    def variadic(self) -> str | None:
+        """The parameter that takes any number of arguments, which torch takes as one sequence by this name too."""
+        kinds = ((name, parameter.kind) for name, parameter in self.signature.parameters.items())
+        return next((name for name, kind in kinds if kind is inspect.Parameter.VAR_POSITIONAL), None)
 
 
 OPERATIONS: dict[str, Operation] = {}

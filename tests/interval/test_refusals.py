@@ -15,6 +15,7 @@ from transformers import RegNetConfig, RegNetForImageClassification
 
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.interval import UnsupportedOperationError, box_around, certify_dataset_linf, linf_certificates
+from hf_smoothing.interval.certificates import BACKWARD
 from hf_smoothing.interval.registry import OPERATIONS
 from tests.support.bounded_networks import Hidden, attacked, broken, every, images, pixels
 
@@ -254,3 +255,99 @@ def test_a_single_output_is_no_classifier(tmp_path):
             model.float(), [{"pixel_values": image} for image in images], tmp_path / "run", largest=0.1
         )
     assert not (tmp_path / "run").exists()
+
+
+SIZES = {  # what torch takes one by one, as one sequence, or by name; a new operation with any number of arguments must be entered
+    "reshape": (6, 2, 6), "view": (6, 2, 6), "permute": (0, 2, 3, 1), "expand": (6, 3, 2, 2), "repeat": (1, 2, 1, 1), "flip": (1, 2), "squeeze": (1,),
+}  # fmt: skip
+
+
+def test_sizes_and_dimensions_go_by_torch_s_own_names():
+    assert {name: operation.variadic for name, operation in OPERATIONS.items() if operation.variadic and name != "to"} == {
+        "reshape": "shape", "view": "size", "permute": "dims", "expand": "size", "repeat": "repeats", "flip": "dims", "squeeze": "dim",
+    }  # fmt: skip
+    for name, sizes in SIZES.items():
+        key = OPERATIONS[name].variadic
+        value = sizes[0] if name == "squeeze" else sizes
+        tensor = getattr(pixels(), name)(**{key: value})
+        for box in (
+            getattr(box_around(pixels(), 0.1), name)(**{key: value}), getattr(box_around(pixels(), 0.1), name)(*sizes),
+        ):  # fmt: skip
+            assert box.shape == tensor.shape
+            assert torch.equal(box.lower, getattr((pixels() - 0.1).clamp(min=0.0), name)(*sizes))
+    assert torch.permute(box_around(pixels(), 0.1), dims=(0, 2, 3, 1)).shape == (6, 2, 2, 3)
+
+
+@pytest.mark.parametrize("operator", [torch.ops.aten.relu, torch.ops.aten.relu.default], ids=str)
+def test_operators_of_exported_modules_are_refused_with_the_cure(operator):
+    with pytest.raises(
+        UnsupportedOperationError, match=r"an operator of torch\.ops.* certify the module that was exported"
+    ):
+        linf_certificates(Hidden(lambda self, h: operator(h)).eval(), pixels(), largest=0.1)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (1, 1), (1,), ()], ids=str)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_bias_of_any_shape_that_linear_layers_take(shape, last):
+    bias = torch.tensor([0.3, -0.2, 0.1])[: max(1, torch.Size(shape).numel())].reshape(shape)
+
+    def function(self, h):
+        return F.linear(h, self.head.weight, bias)
+
+    model = Hidden(lambda self, h: h.relu())
+    if last:
+        model.forward = lambda x: function(model, model.second(model.first(x.flatten(1)).relu()))
+    else:
+        model.forward = lambda x: (
+            function(model, model.first(x.flatten(1)).relu()).relu() * torch.tensor([1.0, 2.0, 3.0])
+        )
+    for backward in BACKWARD:
+        classes, radii = linf_certificates(model.eval(), pixels(), largest=0.9, backward=backward)
+        assert (radii > 0).any()
+        assert not broken(model, pixels(), classes, radii, 50)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (3, 1), (1, 6, 3)], ids=str)
+def test_a_bias_of_each_row_is_refused(shape):
+    with pytest.raises(UnsupportedOperationError, match=r"one for each of 3 outputs, got shape"):
+        linf_certificates(
+            Hidden(lambda self, h: F.linear(h, torch.ones(3, 16), torch.ones(shape))).eval(), pixels(), largest=0.1
+        )
+
+
+@pytest.mark.parametrize("made_inside", [True, False])
+@pytest.mark.parametrize("backward", BACKWARD)
+def test_inference_mode_changes_nothing(backward, made_inside):
+    wanted = linf_certificates(Hidden(lambda self, h: h.relu()).eval(), pixels(), largest=0.9, backward=backward)
+    with torch.inference_mode(made_inside):
+        model = Hidden(lambda self, h: h.relu()).eval()
+    with torch.inference_mode():
+        for x in (pixels(), pixels().double()):
+            found = linf_certificates(model, x, largest=0.9, backward=backward)
+            assert torch.equal(found[0], wanted[0])
+            assert torch.allclose(found[1], wanted[1], atol=1e-7)
+
+
+@pytest.mark.parametrize("made", [
+    torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+], ids=["coo", "csr", "quantised"])  # fmt: skip
+@pytest.mark.parametrize("place", ["parameter", "buffer", "constant", "matmul"])
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:torch.quantize")
+def test_weights_that_are_not_dense_are_refused_by_name(made, place):
+    weight = made(torch.eye(16)[:3])
+    if place == "parameter" and weight.is_quantized:
+        pytest.skip("no gradients")
+    model = Hidden(lambda self, h: torch.matmul(h, weight.t()) if place == "matmul" else F.linear(h, weight))
+    if place == "parameter":
+        model.own = nn.Parameter(weight)
+    elif place == "buffer":
+        model.register_buffer("own", weight)
+    where = (
+        r"weights, got 'own'\. Call to_dense\(\)"
+        if place in ("parameter", "buffer")
+        else r"tensors\. Call to_dense\(\)"
+    )
+    with pytest.raises(
+        UnsupportedOperationError, match=rf"no sound bound for (sparse_coo|sparse_csr|sparse_csc|quantised) {where}"
+    ):
+        linf_certificates(model.eval(), pixels(), largest=0.1)

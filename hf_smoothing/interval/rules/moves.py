@@ -106,9 +106,9 @@ def unsqueeze(box: Box, dim: int) -> Box:
 
 
 @rule("expand", views=True)
-def expand(box: Box, *sizes: Any) -> Box:
+def expand(box: Box, *size: Any) -> Box:
     """Entries are repeated along dimensions of one."""
-    shape = whole("expand", *sizes)
+    shape = whole("expand", *size)
     return moved("expand", box, lambda x: x.expand(shape), 2)
 
 

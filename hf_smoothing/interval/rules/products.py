@@ -59,6 +59,14 @@ def linear(box: Box, weight: Tensor, bias: Tensor | None = None) -> Box:
     """x W^T + b over the last dimension, which may not be that of the images."""
     if box.batch is not None and box.batch == box.ndim - 1:
         refuse_neighbours("linear", "It sums over the images")
+    if bias is not None and weight.ndim == 2:
+        last = bias.shape[-1] if bias.ndim else 1
+        if bias.numel() != last or last not in (1, len(weight)):
+            refuse(
+                "linear",
+                f"Its bias must be one number, or one for each of {len(weight)} outputs, got shape {tuple(bias.shape)}.",
+            )
+        bias = bias.reshape(-1).expand(len(weight))
     return _weighted("linear", box, weight, bias, F.linear, weight.shape[-1] + 1, box.batch)
 
 
