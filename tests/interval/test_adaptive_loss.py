@@ -11,10 +11,20 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import weight_norm as old_weight_norm
+from torch.nn.utils.parametrizations import weight_norm
 
 from hf_smoothing import NoiseMixture, RobustTrainer
 from hf_smoothing.interval import Box, box_around, linf_certificates, margin_bounds
-from hf_smoothing.interval.objectives import adaptive_interval, cap_schedule, warm_up_regularisers
+from hf_smoothing.interval.objectives import (
+    adaptive_interval,
+    cap_schedule,
+    cc_ibp,
+    exp_ibp,
+    mtl_ibp,
+    sabr,
+    warm_up_regularisers,
+)
 from hf_smoothing.training import Batch, ObjectiveState
 from tests.support.bounded_networks import images, network
 from tests.support.tiny import arguments, data, smoothed
@@ -139,6 +149,64 @@ def test_warm_up_adds_regularisers_that_fade_and_l1_adds_weights():
     heavy, _ = adaptive_interval(model, Batch(x, labels), state(1.0), largest=LARGEST, l1=0.01)
     weights = sum(float(m.weight.detach().abs().sum()) for m in model.modules() if isinstance(m, nn.Linear))
     assert float((heavy - plain).detach()) == pytest.approx(0.01 * weights, rel=1e-4)
+
+
+class Twice(nn.Module):
+    """Calls one layer three times, transposed as well, beside a frozen layer and constants."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.again, self.last = nn.Linear(192, 8), wrap(nn.Linear(8, 8)), nn.Linear(8, 4)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.register_buffer("mixing", torch.randn(8, 8))
+
+    def forward(self, x):
+        h = torch.relu(self.first(x.flatten(1)))
+        for _ in range(2):
+            h = torch.relu(self.again(h))
+        h = h @ self.again.weight + self.frozen(h) @ self.mixing
+        return self.last(h)
+
+    def weights(self):
+        return [self.first.weight, self.again.weight, self.last.weight]
+
+
+class Halves(nn.Module):
+    """Two layers out of one parameter."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.both, self.first = nn.Parameter(torch.randn(8, 8)), nn.Linear(192, 4)
+
+    def forward(self, x):
+        upper, lower = self.both.chunk(2)
+        return F.linear(F.linear(self.first(x.flatten(1)), upper[:, :4]), lower[:, 4:])
+
+    def weights(self):
+        return [self.first.weight, self.both[:4, :4], self.both[4:, 4:]]
+
+
+@pytest.mark.parametrize("objective", [adaptive_interval, sabr, mtl_ibp, cc_ibp, exp_ibp])
+@pytest.mark.parametrize("model", [
+    lambda: Twice(lambda layer: layer), lambda: Twice(weight_norm), lambda: Twice(old_weight_norm), Halves,
+], ids=["shared", "weight norm", "older weight norm", "halves"])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+def test_l1_counts_each_trained_weight_once(model, objective):
+    model, batch = model().double(), Batch(images(4), torch.arange(4) % 4)
+    without, _ = objective(model, batch, state(1.0), largest=LARGEST)
+    heavy, _ = objective(model, batch, state(1.0), largest=LARGEST, l1=0.01)
+    wanted = 0.01 * sum(float(weight.detach().abs().sum()) for weight in model.weights())
+    assert float((heavy - without).detach()) == pytest.approx(wanted, rel=1e-4)
+    heavy.backward()
+
+
+def test_l1_without_a_trained_weight():
+    model = Twice(lambda layer: layer).double().requires_grad_(False)
+    batch = Batch(images(4), torch.arange(4) % 4)
+    losses = [adaptive_interval(model, batch, state(1.0), largest=LARGEST, l1=l1)[0] for l1 in (0.0, 1.0)]
+    assert losses[0] == losses[1]
 
 
 def test_gradients_reach_every_parameter_and_running_statistics_move_once():

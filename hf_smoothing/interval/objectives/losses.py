@@ -37,7 +37,7 @@ def adaptive_interval(
         clean_share, ramp_share: Clean share and ramp share of the training: first the cap is 0, then it grows to
             e_max.
         regularisation: Weight w of the two regularisers, from when the cap begins to grow until it is e_max.
-        l1: Weight lambda of the l1 norm of the weights.
+        l1: Weight lambda of the l1 norm of the weights that are trained, each counted once.
 
     Raises:
         ValueError: On arguments out of range, or with training noise, which these bounds do not know.

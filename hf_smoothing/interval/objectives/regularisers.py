@@ -1,4 +1,4 @@
-"""Regularisers of the warm-up, in which the radii grow."""
+"""Regularisers: of the warm-up, in which the radii grow, and of the weights."""
 
 from __future__ import annotations
 
@@ -44,3 +44,44 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
     """min(a / b, b / a) for two sums of one sign; 1 where both are 0, so that nothing is asked of them."""
     low, high = torch.minimum(a, b), torch.maximum(a, b)
     return torch.where(high > 0, low / high.clamp(min=TINY), torch.ones_like(low))
+
+
+def l1_norm(weights: Sequence[Tensor]) -> Tensor | float:
+    """The sum of the absolute values of all weights that are trained, each once.
+
+    Args:
+        weights: The weights that a box has met, in the order of the calls: a layer that is called twice comes twice, as may a constant.
+    """
+    once: list[Tensor] = []
+    for weight in weights:
+        if weight.requires_grad and not any(_same(weight, known) for known in once):
+            once.append(weight)
+    return sum((weight.abs().sum() for weight in once), 0.0)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two weights are one: a tensor or its transpose, or made in the same way of the same parameters (weight norm), at each call anew."""
+    if _place(a) == _place(b):
+        return True
+    return a.shape == b.shape and _parameters(a) == _parameters(b) and torch.equal(a, b)
+
+
+def _place(weight: Tensor) -> tuple[int, list[tuple[int, int]]]:
+    """Where its entries are in memory."""
+    return weight.data_ptr(), sorted(zip(weight.shape, weight.stride(), strict=True))
+
+
+def _parameters(weight: Tensor) -> set[int]:
+    """What a weight was computed from: the identities of the leaves of its graph."""
+    if weight.grad_fn is None:
+        return {id(weight)}
+    found, seen, todo = set(), set(), [weight.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(id(variable))
+        todo += [following for following, _ in node.next_functions if following is not None]
+    return found

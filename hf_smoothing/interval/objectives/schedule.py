@@ -23,7 +23,7 @@ class Plan:
         adaptive: Whether each image is trained at its own certified radius.
         clean_share, ramp_share: Shares of the training without a cap, and in which it grows.
         regularisation: Weight of the warm-up regularisers.
-        l1: Weight of the l1 norm of the weights.
+        l1: Weight of the l1 norm of the weights that are trained, each counted once.
     """
 
     largest: float

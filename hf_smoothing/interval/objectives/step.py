@@ -13,7 +13,7 @@ from torch import Tensor
 from hf_smoothing.attacks import pgd
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.margins import box_around, logits_of, margin_bounds
-from hf_smoothing.interval.objectives.regularisers import warm_up_regularisers
+from hf_smoothing.interval.objectives.regularisers import l1_norm, warm_up_regularisers
 from hf_smoothing.interval.objectives.schedule import SMALLEST, Plan
 from hf_smoothing.interval.objectives.statistics import (
     GivenStatistics,
@@ -132,7 +132,7 @@ def certified_training(
         loss = loss + (1.0 - cap / plan.largest) * plan.regularisation * (tight + balance)
         logs |= {"tight": tight, "balance": balance}
     if plan.l1:
-        loss = loss + plan.l1 * sum(weight.abs().sum() for weight in balls.trace.weights)
+        loss = loss + plan.l1 * l1_norm(balls.trace.weights)
     balls.trace.forget()
     return loss, logs
 
