@@ -69,7 +69,8 @@ def linf_certificates(
         UnsupportedOperationError: The message names an operation of the network without a bound, such as one that
             mixes the images of a batch.
         ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, a `largest`
-            outside (0, 1], pixels outside [0, 1], or bounds of another name.
+            outside (0, 1], pixels outside [0, 1], or bounds of another name; if there is a single class, random numbers are drawn, or
+            runs at the images and at points of certified balls (`check_followed`, `check_inside`) are not what the bounds say.
     """
     check_certifiable(classifier, largest, cover_run)
     check_backward(backward, steps)
