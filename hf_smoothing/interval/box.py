@@ -38,9 +38,11 @@ class Box(torch.Tensor):
 
     trace: Trace  # tensors have a method of this name, which `Trace.__call__` refuses
 
-    def __new__(cls, lower: Tensor, *args: Any, **kwargs: Any) -> Box:
-        """A tensor without memory, of the shape and device of the ends."""
-        box: Box = torch.Tensor._make_wrapper_subclass(cls, lower.shape, dtype=lower.dtype, device=lower.device)
+    def __new__(cls, lower: Tensor, *args: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Box:
+        """A tensor without memory, of the shape and device of the ends and of the dtype of the network."""
+        box: Box = torch.Tensor._make_wrapper_subclass(
+            cls, lower.shape, dtype=dtype or lower.dtype, device=lower.device
+        )
         return box
 
     def __init__(
@@ -58,10 +60,19 @@ class Box(torch.Tensor):
         self.number = next(_NUMBERS)
         self.memory, self.version = Memory(), 0
 
-    def make(self, lower: Tensor, upper: Tensor, value: Tensor | None, batch: int | None = -1) -> Box:
-        """A box that comes of this one. `batch`: where the images are now; as before if the shape is."""
+    def make(
+        self,
+        lower: Tensor,
+        upper: Tensor,
+        value: Tensor | None,
+        batch: int | None = -1,
+        dtype: torch.dtype | None = None,
+    ) -> Box:
+        """A box that comes of this one. `batch`: where the images are now; as before if the shape is. `dtype`: of the network; as before."""
         assert batch != -1 or self.batch is None or lower.shape == self.shape, "a rule must say where the batch is"
-        return Box(lower, upper, value, self.trace, dtype=self.dtype, batch=self.batch if batch == -1 else batch)
+        return Box(
+            lower, upper, value, self.trace, dtype=dtype or self.dtype, batch=self.batch if batch == -1 else batch
+        )
 
     def around(self, centre: Tensor, radius: Tensor, value: Tensor | None) -> Box:
         """The box centre - radius <= x <= centre + radius that comes of this one; its ends are computed when somebody asks for them."""
@@ -71,7 +82,7 @@ class Box(torch.Tensor):
 
     def frozen(self) -> Box:
         """The same content in another object, which no operation in place reaches."""
-        twin = Box.__new__(Box, self.like)
+        twin = Box.__new__(Box, self.like, dtype=self.dtype)
         twin.__dict__.update(self.__dict__)
         return twin
 
@@ -130,13 +141,18 @@ class Box(torch.Tensor):
         return torch.maximum(self.lower.abs(), self.upper.abs())
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
         """Precision that the network computes in."""
         return self._dtype
 
-    @dtype.setter
-    def dtype(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
+    @property
+    def requires_grad(self) -> bool:
+        """False: gradients flow through the ends. Hooks and checkpoints ask, and leave alone what has none."""
+        return False
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self._refuse("requires_grad")
 
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]
@@ -172,10 +188,12 @@ class Box(torch.Tensor):
         """As `Tensor.is_floating_point`."""
         return self.dtype.is_floating_point
 
-    def map(self, function: Callable[[Tensor], Tensor], batch: int | None = -1) -> Box:
-        """The box of an elementwise non-decreasing function, or of one that moves entries about. `batch` as in `make`."""
+    def map(
+        self, function: Callable[[Tensor], Tensor], batch: int | None = -1, dtype: torch.dtype | None = None
+    ) -> Box:
+        """The box of an elementwise non-decreasing function, or of one that moves entries about. `batch` and `dtype` as in `make`."""
         value = None if self.value is None else function(self.value)
-        return self.make(function(self.lower), function(self.upper), value, batch)
+        return self.make(function(self.lower), function(self.upper), value, batch, dtype)
 
     def came_from(self, *parts: Linear, shift: Tensor | float = 0.0, shift_sizes: Tensor | float = 0.0) -> Box:
         """Remember, if the trace asks for it, that this box is the sum of linear maps of others and a constant."""
@@ -221,7 +239,7 @@ class Box(torch.Tensor):
         return format(repr(self), specification)
 
     def __getitem__(self, index: Any) -> Any:
-        return _apply(torch.Tensor.__getitem__, self, index)
+        return torch.Tensor.__getitem__(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._refuse("__setitem__")
@@ -238,16 +256,22 @@ class Box(torch.Tensor):
         self.trace.refusal = self.trace.refusal or refusal
 
     data = property(lambda self: self.__getattr__("data"), lambda self, value: self._refuse("data"))
-    T = property(lambda self: _apply(torch.permute, self, tuple(reversed(range(self.ndim)))))
-    mT = property(lambda self: _apply(torch.transpose, self, -2, -1))  # noqa: N815
-
-
-def _apply(function: Any, *args: Any, **kwargs: Any) -> Any:
-    return Box.__torch_function__(function, (Box,), args, kwargs)
+    T = property(lambda self: torch.permute(self, tuple(reversed(range(self.ndim)))))
+    mT = property(lambda self: torch.transpose(self, -2, -1))  # noqa: N815
 
 
 def _operator(function: Any, reverse: bool = False) -> Any:
-    return lambda self, *other: _apply(function, *other, self) if reverse else _apply(function, self, *other)
+    def method(self: Box, *other: Any) -> Any:
+        try:  # called as a network would call it, so that a mode of torch which the network has entered sees it too
+            return function(*other, self) if reverse else function(self, *other)
+        except TypeError:  # torch's own, before it asks the box
+            kinds = ", ".join(type(part).__name__ for part in other)
+            self._refuse(
+                function.__name__,
+                f"A box is combined with boxes, tensors and numbers, got {kinds}. Convert it with torch.as_tensor.",
+            )
+
+    return method
 
 
 def _refused(name: str) -> Any:

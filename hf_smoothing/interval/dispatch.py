@@ -10,7 +10,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -23,7 +25,7 @@ from hf_smoothing.interval.refusals import (
     refuse_neighbours,
 )
 from hf_smoothing.interval.registry import RULES, Operation
-from hf_smoothing.interval.trace import BoxLike
+from hf_smoothing.interval.trace import BoxLike, modes_entered
 
 
 _Box = TypeVar("_Box", bound=BoxLike)
@@ -51,6 +53,8 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
     _check_boxes(operation, name, given, kind)
     others = boxes_in(list(given.arguments.values()), kind)
     _check_pass(name, others)
+    _check_constants(name, list(given.arguments.values()), kind)
+    _check_gradients(name, others)
     target = next(iter(given.arguments.values()))
     wanted = given.arguments.get("inplace", False)
     if not isinstance(wanted, int):
@@ -117,10 +121,59 @@ def _check_pass(name: str, boxes: Sequence[BoxLike]) -> None:
     """Boxes of one journey only, and no autocast within it where it covers a run."""
     if any(box.trace is not boxes[0].trace for box in boxes):
         refuse(name, "It combines a tensor with one of an earlier call, which the network has kept.")
+    if boxes and boxes[0].trace.modes != modes_entered():
+        refuse(
+            name,
+            "The network has entered a mode of torch below its functions, which would change bounds in other ways than tensors.",
+        )
     if boxes and boxes[0].trace.cover_run and any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
         boxes[0].trace.autocast = True
         if not boxes[0].trace.real:
             refuse(name, "A run under autocast is not covered: leave it, or certify with cover_run=False.")
+
+
+def _check_constants(name: str, values: Sequence[Any], kind: type[Any]) -> None:
+    """No constant with rules of its own: they would be asked about the two sides of a bound, not about the tensor that these stand for."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            _check_constants(name, value, kind)
+        elif isinstance(value, torch.Tensor) and not isinstance(value, kind) and _has_own_rules(type(value)):
+            refuse(
+                name,
+                f"It takes a {type(value).__name__}, a tensor with rules of its own, which bounds cannot follow. Make it a plain tensor first.",
+            )
+
+
+def _has_own_rules(kind: type[torch.Tensor]) -> bool:
+    function: Any = kind.__torch_function__
+    plain = getattr(torch.Tensor.__torch_function__, "__func__", None), torch._C._disabled_torch_function_impl
+    return (
+        getattr(function, "__func__", function) not in plain
+        or kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    )
+
+
+def _check_gradients(name: str, boxes: Sequence[BoxLike]) -> None:
+    """No gradient of training is lost in an `autograd.Function` of the network, which torch runs without gradients and a box passes unseen."""
+    if torch.is_grad_enabled() and name != "view_as":  # by which torch passes on what such a function returns as it is
+        return
+    if any(box.like.requires_grad for box in boxes) and _in_custom_function():
+        refuse(
+            name,
+            "Its gradient is that of an autograd.Function, or of a reentrant checkpoint, which bounds cannot follow in training.",
+        )
+
+
+def _in_custom_function() -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
 def _frozen(value: Any, kind: type[_Box]) -> Any:

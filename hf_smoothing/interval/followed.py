@@ -19,6 +19,8 @@ from hf_smoothing.interval.margins import logits_of
 HALF = (0.1, 0.05)
 """How far a run in half precision, which no bound covers, may be from its bounds: in shares of the widest range of an image's logits, and of the logit."""
 
+_IN_HALF = " In half precision its own rounding can be the cause, as where large numbers cancel: compute in float32."
+
 _ANOTHER = (
     "so these bounds are for another function. Does the network depend on the other images of the batch, on how often it was called, on random "
     "numbers, or on whether it is given a tensor?"
@@ -63,7 +65,9 @@ def check_followed(
                     "must have its own logits in a batch of any size; squeeze() without a dimension is a usual cause."
                 )
             if bool(outside(logits, bounds, which, half=half).any()):
-                raise ValueError(f"The logits of the images are outside their own bounds, {_ANOTHER}")
+                raise ValueError(
+                    f"The logits of the images are outside their own bounds, {_ANOTHER}{_IN_HALF if half else ''}"
+                )
 
 
 def check_inside(
@@ -108,7 +112,7 @@ def check_inside(
     bounds = bounds_at(where)
     if bool((beyond := outside(found, bounds, everyone, half=half).any(1)).any()):
         raise ValueError(
-            f"At a point of the certified ball of image {int(beyond.nonzero()[0])} of the batch the network's logits are outside their own bounds, {_ANOTHER}"
+            f"At a point of the certified ball of image {int(beyond.nonzero()[0])} of the batch the network's logits are outside their own bounds, {_ANOTHER}{_IN_HALF if half else ''}"
         )
     if not covered:
         width = bounds.upper - bounds.lower + allowed_in_half(bounds, half)
@@ -116,7 +120,7 @@ def check_inside(
     if bool((nearest < 0.0).any()):
         worst = int(nearest.argmin())
         raise ValueError(
-            f"At a point of the certified ball of image {worst} of the batch a margin of the network is {float(-nearest[worst]):.3g} below its bound, {_ANOTHER}"
+            f"At a point of the certified ball of image {worst} of the batch a margin of the network is {float(-nearest[worst]):.3g} below its bound, {_ANOTHER}{_IN_HALF if half else ''}"
         )
 
 

@@ -26,8 +26,8 @@ KNOWN = (
 )
 
 OVERLOADS = (
-    "It is an operator of torch.ops, as the code of exported modules calls it, whose overloads boxes do not follow: take the function of torch, or certify "
-    "the module that was exported."
+    "It is an operator of torch.ops, as a library registers it or an exported module calls it, and boxes do not follow those: take the functions of torch, or "
+    "certify the module that was exported."
 )
 _ATTENTION = "Attention is vacuous in intervals: one layer of a ViT turns epsilon 1/2550 into a gap of more than 100,000 logits."
 _ANSWER = "A box has no single value to read or compare, so a network that asks for one cannot be followed."

@@ -9,9 +9,15 @@ from typing import Any, NoReturn, Protocol, Self
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from hf_smoothing.interval.memory import Memory
 from hf_smoothing.interval.refusals import UnsupportedOperationError, refuse
+
+
+def modes_entered() -> int:
+    """How many modes of torch below its functions are entered."""
+    return len(_get_current_dispatch_mode_stack())
 
 
 @dataclass
@@ -36,6 +42,7 @@ class Trace:
         origins: Whether each box remembers where it came from, for backward bounds.
         tighten: Whether what enters a ReLU is bounded backward as well (CROWN), not by intervals alone (CROWN-IBP); needs `origins`.
         steps: Steps by which the slopes of the lines below the ReLUs are optimised at the end (alpha-CROWN); needs `origins`.
+        modes: How many modes of torch below its functions (`TorchDispatchMode`) were entered when the journey began.
         refusal: The first refusal of an operation, which the network may have caught to go another way than with tensors.
     """
 
@@ -54,6 +61,7 @@ class Trace:
     origins: bool = False
     tighten: bool = False
     steps: int = 0
+    modes: int = field(default_factory=modes_entered)
     refusal: Exception | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -148,12 +156,15 @@ class BoxLike(Protocol):
     """What a trace, `dispatch` and `crown` use of a box: the class itself (`box.Box`) is built upon them."""
 
     trace: Trace
-    dtype: torch.dtype
     batch: int | None
     origin: Origin | None
     number: int
     memory: Memory
     version: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the network computes in."""
 
     @property
     def lower(self) -> Tensor:

@@ -204,8 +204,8 @@ def bends_at_the_wrong_side(monkeypatch):
 ], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
 def test_planted_errors_are_found(plant, names, monkeypatch):
     plant(monkeypatch)
-    for check in ("check_followed", "check_inside"):  # which find some of them too
-        monkeypatch.setattr(certificates, check, lambda *args, **named: None)
+    for net in ("check_followed", "check_inside"):  # which find some of them too
+        monkeypatch.setattr(certificates, net, lambda *args, **named: None)
     found = next((seed for seed in range(600) if tally([seed], names=names).broken), None)
     assert found is not None, "600 networks did not show the planted error"
     monkeypatch.undo()

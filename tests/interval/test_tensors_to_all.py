@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Sized
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
-from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
+from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates, margin_bounds
 from tests.support.bounded_networks import Hidden, images, pixels
 
 
@@ -35,6 +40,8 @@ ASKING = {
     "sized": lambda h: cut(h) if isinstance(h, Sized) else h,
     "an attribute that tensors have not": lambda h: h if hasattr(h, "last_hidden_state") else cut(h),
     "printed": lambda h: cut(h) if f"{h}{h!r}" else h,
+    "dtype": lambda h: cut(h) if isinstance(h, torch.FloatTensor) else h,
+    "requires_grad": lambda h: h if h.requires_grad else cut(h),
     "parameter": lambda h: h if isinstance(h, torch.nn.Parameter) else cut(h),
 }
 
@@ -59,6 +66,149 @@ def test_a_hook_that_asks_is_followed():
     assert torch.equal(found, expected)
 
 
+class Cut(torch.overrides.TorchFunctionMode):
+    """What a network may do to all functions of torch within itself."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        return out.clamp(max=0.05) if getattr(func, "__name__", "") in ("add", "__add__", "relu") else out
+
+
+class CutBelow(TorchDispatchMode):
+    """The same below them, where a bound is several tensors."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        return out.clamp(max=0.05) if "relu" in str(func) or "clamp_min" in str(func) else out
+
+
+class Saturating(torch.Tensor):
+    """Weights that bring rules of their own."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        out = super().__torch_function__(func, types, args, kwargs)
+        return out.clamp(-1, 1) if func is F.linear else out
+
+
+def in_mode(mode):
+    def function(self, h):
+        with mode():
+            return (h + 0.0).relu()
+
+    return Hidden(function).eval()
+
+
+@pytest.mark.parametrize("backward", ["none", "optimised"])
+def test_operators_are_seen_by_a_mode_of_the_network(backward):
+    found = linf_certificates(in_mode(Cut), pixels(), largest=0.9, backward=backward)[1]
+    expected = linf_certificates(
+        Hidden(lambda self, h: cut(cut(h + 0.0).relu())).eval(), pixels(), largest=0.9, backward=backward
+    )[1]
+    assert torch.equal(found, expected)
+
+
+def test_a_mode_below_the_functions_is_refused():
+    with pytest.raises(UnsupportedOperationError, match="has entered a mode of torch below its functions"):
+        linf_certificates(in_mode(CutBelow), pixels(), largest=0.5)
+    with CutBelow():  # around everything, such as a counter of operations, it is not the network's
+        linf_certificates(Hidden(lambda self, h: h * 2.0).eval(), pixels(), largest=0.5)
+
+
+@pytest.mark.parametrize("under", [contextlib.nullcontext, torch.no_grad])
+def test_constants_with_rules_of_their_own_are_refused(under):
+    weight = torch.eye(16).as_subclass(Saturating)
+
+    def function(self, h):
+        with under():
+            return F.linear(h, weight)
+
+    with pytest.raises(
+        UnsupportedOperationError, match="'linear'. It takes a Saturating, a tensor with rules of its own"
+    ):
+        linf_certificates(Hidden(function).eval(), pixels(), largest=0.5)
+
+
+class Reversed(torch.autograd.Function):
+    """Passes on, and turns the gradient round."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2.0
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+PASSED = {
+    "a function that returns its input": Reversed.apply,
+    "a function": Doubled.apply,
+    "a reentrant checkpoint": lambda h: checkpoint(torch.relu, h, use_reentrant=True),
+    "a checkpoint": lambda h: checkpoint(torch.relu, h, use_reentrant=False),
+}
+PLAIN = {"a function that returns its input": lambda h: h, "a function": lambda h: h * 2.0}
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("name", PASSED)
+def test_functions_of_autograd_are_followed_in_certificates_and_refused_where_they_lose_gradients(name):
+    network = Hidden(lambda self, h: PASSED[name](h)).eval()
+    plain = Hidden(lambda self, h: PLAIN.get(name, torch.relu)(h)).eval()
+    found, expected = (linf_certificates(model, pixels(), largest=0.9)[1] for model in (network, plain))
+    assert torch.equal(found, expected)
+    gradients = []
+    for model in (network, plain):
+        box = box_around(pixels().double(), 0.05)
+        if model is network and name != "a checkpoint":
+            with pytest.raises(UnsupportedOperationError, match="Its gradient is that of an autograd.Function"):
+                margin_bounds(model.double(), box, torch.zeros(len(pixels()), dtype=torch.int64))
+            return
+        margin_bounds(model.double(), box, torch.zeros(len(pixels()), dtype=torch.int64)).lower[:, 1:].sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    assert gradients[0]
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_hooks_on_gradients_are_no_hindrance(training):
+    network, plain = (Hidden(lambda self, h: h.relu()).eval() for _ in range(2))
+    network.second.register_full_backward_hook(lambda module, into, out: None)
+    network.first.register_full_backward_pre_hook(lambda module, out: None)
+    if not training:
+        found, expected = (linf_certificates(model, pixels(), largest=0.9)[1] for model in (network, plain))
+        assert torch.equal(found, expected)
+        return
+    for model in (network, plain):
+        box = box_around(pixels().double(), 0.05)
+        margin_bounds(model.double(), box, torch.zeros(len(pixels()), dtype=torch.int64)).lower[:, 1:].sum().backward()
+    gradients = ([p.grad for p in model.parameters() if p.grad is not None] for model in (network, plain))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("change", [
+    lambda x: x.to("cpu"), lambda x: x.float(), lambda x: x.to(x.dtype), lambda x: x.to(torch.device("cpu"), non_blocking=True), lambda x: x.type_as(x),
+])  # fmt: skip
+def test_what_torch_returns_as_it_is_costs_no_tightness(change):
+    class Ending(Hidden):
+        def forward(self, x):
+            return change(super().forward(x))
+
+    ending, plain = (kind(lambda self, h: h.relu()).eval() for kind in (Ending, Hidden))
+    found, expected = (linf_certificates(model, pixels(), largest=0.9)[1] for model in (ending, plain))
+    assert torch.equal(found, expected)
+
+
 def caught(attempt):
     """A network that goes another way where something fails, as it does with a box and not with a tensor."""
 
@@ -76,7 +226,6 @@ def caught(attempt):
 @pytest.mark.parametrize(
     "attempt",
     [
-        lambda h: h.requires_grad,
         lambda h: h.data,
         lambda h: h.grad_fn,
         lambda h: h.is_cuda,
@@ -92,6 +241,9 @@ def caught(attempt):
         lambda h: h.numpy(),
         lambda h: h.trace(),
         lambda h: h.softmax(1),
+        lambda h: h * np.ones(16, dtype=np.float32),
+        lambda h: np.ones(16, dtype=np.float32) + h,
+        lambda h: h - "a",
         lambda h: h.__setitem__(0, 0.0),
         lambda h: setattr(h, "data", h),
         lambda h: setattr(h, "requires_grad", True),

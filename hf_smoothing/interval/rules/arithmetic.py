@@ -39,9 +39,7 @@ def _operands(name: str, *given: Any) -> tuple[list[Box | Tensor], Box, torch.dt
 def _result(name: str, parts: list[Box | Tensor], box: Box, dtype: torch.dtype, ends: list[Tensor | None]) -> Box:
     lower, upper, value = ends
     assert lower is not None and upper is not None
-    result = box.make(lower, upper, value, after_broadcast(name, parts, lower.shape))
-    result.dtype = dtype
-    return result
+    return box.make(lower, upper, value, after_broadcast(name, parts, lower.shape), dtype)
 
 
 def _value(part: Box | Tensor) -> Tensor | None:

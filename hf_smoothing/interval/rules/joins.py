@@ -31,8 +31,7 @@ def _joined(name: str, parts: Sequence[Any], dim: int, join: Callable[[list[Tens
     lower, upper = (join([end(part) for part in known], dim) for end in (_lower, _upper))
     values = [part.value for part in known]
     value = None if any(v is None for v in values) else join([v for v in values if v is not None], dim)
-    result = first.make(lower, upper, value, batch)
-    result.dtype = dtype
+    result = first.make(lower, upper, value, batch, dtype)
     return result.came_from(*_parts(known, parts, dim, join), shift=_constants(known, parts, dim, join))
 
 

@@ -112,6 +112,18 @@ def expand(box: Box, *size: Any) -> Box:
     return moved("expand", box, lambda x: x.expand(shape), 2)
 
 
+@rule("view_as", boxes=("input", "other"), views=True)
+def view_as(input: Any, other: Any) -> Any:
+    """As another tensor is shaped."""
+    return view(input, *other.shape) if isinstance(input, Box) else input.view(other.shape)
+
+
+@rule("expand_as", boxes=("input", "other"), views=True)
+def expand_as(input: Any, other: Any) -> Any:
+    """Repeated to the shape of another tensor."""
+    return expand(input, *other.shape) if isinstance(input, Box) else input.expand(other.shape)
+
+
 @rule("repeat")
 def repeat(box: Box, *repeats: Any) -> Box:
     """Entries are repeated."""

@@ -44,17 +44,31 @@ def to(box: Box, *args: Any, non_blocking: bool = False, memory_format: Any = No
     given = torch.empty(0, dtype=box.dtype, device=box.device).to(*args, **named)
     if not given.dtype.is_floating_point:
         refuse("to", f"Boxes are of real numbers, got {given.dtype}.")
+    if (given.dtype, given.device) == (box.dtype, box.device) and not named.get("copy", False):
+        return box  # as torch does; a head's logits are still those of a linear layer
     ends = torch.promote_types(box.like.dtype, given.dtype)
-    result = box.map(lambda x: x.to(device=given.device, dtype=ends))
-    narrower = torch.finfo(given.dtype).eps > torch.finfo(box.dtype).eps
-    result.dtype = given.dtype
-    if narrower:
+    result = box.map(lambda x: x.to(device=given.device, dtype=ends), dtype=given.dtype)
+    if torch.finfo(given.dtype).eps > torch.finfo(box.dtype).eps:
         result = widened(result, terms=2, name="to")
 
     def linear(x: Tensor) -> Tensor:
         return x.to(device=given.device, dtype=ends)
 
     return result.came_from(Linear(box, linear, linear, 1))
+
+
+@rule("type_as", boxes=("input", "other"), views=True)
+def type_as(input: Any, other: Any) -> Any:
+    """To the dtype and device of another tensor."""
+    if isinstance(input, Box):
+        return to(input, device=other.device, dtype=other.dtype)
+    return input.to(device=other.device, dtype=other.dtype)
+
+
+@rule("positive", views=True)
+def positive(box: Box) -> Box:
+    """A plus sign."""
+    return _unchanged(box)
 
 
 @rule("float", views=True)
