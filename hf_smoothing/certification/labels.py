@@ -87,42 +87,38 @@ def adopt_labels(
     with lock_folder(folder):
         run = read_run(folder)
         now = json.loads(json.dumps({"format": FORMAT} | dict(settings)))
-        first, second = map(_without_labels, deciding(run.settings, now))
+        old = run.settings.get("dataset", {})
+        facts = {key: now["dataset"][key] for key in LABEL_FACTS if key in now["dataset"]}
+        adopted = {**run.settings, "dataset": {key: old[key] for key in old if key not in LABEL_FACTS} | facts}
+        # What the run would be with these labels must be what is asked for by the rule that decides so afterwards: nothing is written for a run that is refused.
+        first, second = deciding(adopted, now, run.hashed_rows)
         if first != second:
             return 0
-        old = run.settings["dataset"]
         # The hash of images without labels is that of their pixels alone. A stream has none, so its rows are compared; so are those of a run whose
         # hash is that of its first images.
         known = old.get("sha256", old.get("beginning_sha256"))
         if known is not None and known not in (seen.read_sha256, seen.pixels_sha256):
             return 0
-        gains = _first_gains(run, dataset) if known is None else known != seen.read_sha256
-        changed = _relabel(run, dataset, by_row="sha256" not in old, classes=seen.classes) if gains else 0
+        gains = _gains(run, dataset) if known is None else known != seen.read_sha256
+        if adopted["dataset"] == old and not gains:
+            return 0
+        changed = _relabel(run, dataset, by_row="sha256" not in old, classes=seen.classes)
         if changed is None:
             return 0
-        facts = {key: now["dataset"][key] for key in LABEL_FACTS if key in now["dataset"]}
-        dataset_now = {key: value for key, value in old.items() if key not in LABEL_FACTS} | facts
-        if dataset_now != old:
-            replace_file(folder / RUN_FILE, json.dumps({**run.settings, "dataset": dataset_now}, indent=2) + "\n")
+        if adopted["dataset"] != old:
+            replace_file(folder / RUN_FILE, json.dumps(adopted, indent=2) + "\n")
         return changed
 
 
-def _without_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
-    # What the data set holds is compared by hashes without labels, or row by row; its name decides nothing.
-    facts = (*LABEL_FACTS, "id")
-    return {
-        **settings,
-        "dataset": {key: value for key, value in settings.get("dataset", {}).items() if key not in facts},
-    }
-
-
-def _first_gains(run: Run, dataset: Images) -> bool:
-    """Whether the first image that a run has recorded has no label there and one now; only then are the others read once more."""
+def _gains(run: Run, dataset: Images) -> bool:
+    """Whether the first row without a label has one now; only then are the recorded images read once more."""
     if not run.rows:
         return bool(run.partials)
-    first = min(run.rows)
+    first = min((index for index, row in run.rows.items() if row.get("label") is None), default=None)
+    if first is None:
+        return False
     _, item = next(checked_items(dataset, [first]), (first, {}))
-    return run.rows[first].get("label") is None and item.get("labels") is not None
+    return item.get("labels") is not None
 
 
 def _relabel(run: Run, dataset: Images, by_row: bool, classes: int | None) -> int | None:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from hf_smoothing.certification.certificates import Pending
 from hf_smoothing.certification.images import Fingerprint, checked_items, is_stream
 from hf_smoothing.certification.noise_kinds import choose_noise, off_grid
-from hf_smoothing.certification.rows import restored_votes
+from hf_smoothing.certification.rows import other_image, restored_votes
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.types import Images
 
 
-_SAME_STREAM = "Resume with the same stream in the same order, or use another output folder."
+_SAME_STREAM = "Resume with the same stream in the same order, with the same labels, or use another output folder."
 
 
 class MissingImages:
@@ -70,9 +70,8 @@ class MissingImages:
             votes = restored_votes(index, item, None if index in rows else recorded)
             unseen.discard(index)
             if recorded is not None and recorded.get("image_sha256") != votes.image_sha256:
-                raise RunError(
-                    f"Image {index} of the {'stream' if streamed else 'data set'} is not the one that this run has certified. {_SAME_STREAM}"
-                )
+                kind = "stream" if streamed else "data set"
+                raise RunError(f"Image {index} of the {kind} {other_image(index, item, recorded)}. {_SAME_STREAM}")
             if index in rows:
                 continue
             pixels = to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]

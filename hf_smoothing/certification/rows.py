@@ -134,6 +134,18 @@ def recorded_pixels(dataset: ImageDataset, run: Run, index: int) -> Tensor:
     return pixels
 
 
+def other_image(index: int, item: Item, recorded: Row, run: str = "this run") -> str:
+    """How an image differs from its row, whose hash is another: where only the label does, that is said. Partial rows do not tell their label."""
+    if "label" not in recorded:
+        return f"is not the one that {run} has certified, or has another label"
+    if image_hash(index, {**item, "labels": recorded["label"]}) != recorded.get("image_sha256"):
+        return f"is not the one that {run} has certified"
+    here, there = (
+        "no label" if label is None else f"label {label}" for label in (item.get("labels"), recorded["label"])
+    )
+    return f"is the one that {run} has certified, but has {here} here and {there} there"
+
+
 def _sparse(counts: Counts) -> dict[str, int]:
     return {str(k): int(counts[k]) for k in np.flatnonzero(counts)}
 

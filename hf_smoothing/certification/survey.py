@@ -19,6 +19,7 @@ from hf_smoothing.certification.behaviour import Answer
 from hf_smoothing.certification.classes import check_class, known_labels
 from hf_smoothing.certification.images import Fingerprint, checked_items, image_hash, is_stream
 from hf_smoothing.certification.noise_kinds import off_grid
+from hf_smoothing.certification.rows import other_image
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.records import RUN_FILE, Run, RunError, read_settings
 from hf_smoothing.types import Images, Item
@@ -26,6 +27,8 @@ from hf_smoothing.types import Images, Item
 
 AHEAD = 64
 """Number of images that are read before the first draw: as many as the first round has in work in any case."""
+
+_SAME_DATASET = "Resume with the same data set and labels, or use another output folder."
 
 BEGINNING = ("selection_sha256", "beginning_sha256")
 """What `run.json` says of a data set until all images are read."""
@@ -147,17 +150,13 @@ def read_recorded(dataset: Images, chosen: Sequence[int], before: Run) -> Finger
     for index, item in checked_items(dataset, chosen[: places[-1] + 1] if places else []):
         found.add(index, item)
         if index in recorded and recorded[index].get("image_sha256") != image_hash(index, item):
-            raise RunError(_other_image(index, before))
+            difference = other_image(index, item, recorded[index], f"the run in {before.path}")
+            raise RunError(f"Image {index} of the data set {difference}. {_SAME_DATASET}")
     if left := recorded.keys() - found.indices.keys():
-        raise RunError(_other_image(min(left), before))
+        raise RunError(
+            f"Image {min(left)} of the data set cannot be read any more, but the run in {before.path} has recorded it. {_SAME_DATASET}"
+        )
     return found
-
-
-def _other_image(index: int, before: Run) -> str:
-    return (
-        f"Image {index} of the data set is not the one that the run in {before.path} has certified, or it cannot be read any more. Resume with the "
-        "same data set, or use another output folder."
-    )
 
 
 def _first_reason(dataset: object) -> str:

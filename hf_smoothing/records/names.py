@@ -13,6 +13,9 @@ INFORMATIVE = frozenset({"created", "informative"})
 CONTENT = {"model": ("weights_sha256",), "dataset": ("sha256", "beginning_sha256")}
 """Parts of the settings with a name -> the hashes of what it names."""
 
+STREAM = "stream_sha256"
+"""What stands in the settings of a data set that is a stream: which of its images are asked for, not what they are."""
+
 
 def plain_name(name: Any) -> str:
     """A name as it is compared and shown: without the slash that completion adds, and other detours of a path.
@@ -26,8 +29,14 @@ def plain_name(name: Any) -> str:
     return text if "://" in text or not text else os.path.normpath(text)
 
 
-def deciding(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def deciding(
+    before: Mapping[str, Any], now: Mapping[str, Any], hashed_rows: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What decides the result of two runs; the names of a model or data set only where neither hash nor path shows that they are one.
+
+    Args:
+        before, now: Settings of the runs.
+        hashed_rows: Whether the first has rows, and each holds the hash of its image: a stream is compared with them, so its name decides nothing.
 
     >>> one, other = {"model": {"id": "a", "weights_sha256": "0"}}, {"model": {"id": "/b/a", "weights_sha256": "0"}}
     >>> deciding(one, other)
@@ -40,6 +49,7 @@ def deciding(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[st
             continue
         contents = [tuple(one.get(key) for key in hashes) for one in (first, second)]
         same = contents[0] == contents[1] and any(value is not None for value in contents[0])
+        same = same or (hashed_rows and part == "dataset" and STREAM in first and STREAM in second)
         if same or ("id" in first and "id" in second and plain_name(first["id"]) == plain_name(second["id"])):
             for one in kept:
                 one[part] = {key: value for key, value in one[part].items() if key != "id"}

@@ -59,6 +59,12 @@ class Run:
         return not self.partials and len(self.rows) == self.images_asked
 
     @property
+    def hashed_rows(self) -> bool:
+        """Whether something is recorded, and all of it with the hash of its image, by which a resumption compares a stream."""
+        rows = [*self.rows.values(), *self.partials.values()]
+        return bool(rows) and all(row.get("image_sha256") is not None for row in rows)
+
+    @property
     def progress(self) -> str:
         """How far it is, such as "4 of 10"; "4 of ?" where it is not known how many a stream holds."""
         return f"{len(self.rows)} of {'?' if self.images_asked is None else self.images_asked}"

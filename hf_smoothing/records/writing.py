@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.records.causes import causes
 from hf_smoothing.records.json_files import cure_of, replace_file
-from hf_smoothing.records.names import deciding
-from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, RunError, read_settings
+from hf_smoothing.records.names import STREAM, deciding
+from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, RunError, read_run, read_settings
 from hf_smoothing.records.shape import settings_fault
 
 
@@ -65,7 +65,9 @@ class RunWriter:
     def _settle(self, settings: dict[str, Any]) -> None:
         file = self.path / RUN_FILE
         if file.exists():
-            if differing := causes(*deciding(read_settings(self.path), settings)):
+            before = read_settings(self.path)
+            hashed_rows = STREAM in before.get("dataset", {}) and read_run(self.path).hashed_rows
+            if differing := causes(*deciding(before, settings, hashed_rows)):
                 raise RunError(
                     f"{self.path} holds a run with other settings, so it cannot be resumed with these: "
                     f"{'; '.join(differing)}. Use the same settings, or another output folder."

@@ -101,6 +101,56 @@ def test_labels_that_a_run_has_are_never_replaced(tmp_path):
     assert [row["label"] for row in read_run(tmp_path).rows.values()] == [item["labels"] for item in DATASET]
 
 
+class Labelled(Stream):
+    """One that says where its labels come from."""
+
+    def facts(self):
+        return {"labels": {"column": "label"}}
+
+
+def files_of(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix in (".json", ".jsonl")}
+
+
+@pytest.mark.parametrize("cut", [30, 1000], ids=["cut off", "finished"])
+@pytest.mark.parametrize("made", [list, Stream, Labelled], ids=["list", "stream", "stream with facts"])
+def test_labels_come_from_a_data_set_that_lies_elsewhere(tmp_path, made, cut):
+    expected = certify_dataset(Ranges(), DATASET, tmp_path / "whole", **RUN)
+    first, second = ({"description": {"dataset": {"id": name}}} for name in ("bare", "labelled"))
+    try:
+        bare = UNLABELLED if made is list else Stream(UNLABELLED)
+        certify_dataset(Failing(Ranges(), cut), bare, tmp_path / "run", **RUN, **first, partial_seconds=0)
+    except KeyboardInterrupt:
+        assert read_run(tmp_path / "run").partials
+    run = certify_dataset(Ranges(), made(DATASET), tmp_path / "run", **RUN, **second)
+    assert results(run) == results(expected)
+    assert run.settings["dataset"].get("labels") == ({"column": "label"} if made is Labelled else None)
+
+
+@pytest.mark.parametrize("change", [{"split": "test"}, {"config": "other"}], ids=lambda change: next(iter(change)))
+@pytest.mark.parametrize("made", [list, Stream, Labelled], ids=["list", "stream", "stream with facts"])
+def test_nothing_is_written_for_labels_of_a_run_that_is_refused(tmp_path, made, change):
+    bare = UNLABELLED if made is list else Stream(UNLABELLED)
+    certify_dataset(Ranges(), bare, tmp_path, **RUN, description={"dataset": {"id": "a"}})
+    before = files_of(tmp_path)
+    with pytest.raises(RunError, match=next(iter(change))):
+        certify_dataset(Ranges(), made(DATASET), tmp_path, **RUN, description={"dataset": {"id": "b", **change}})
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", [0, 5])
+@pytest.mark.parametrize("change", [{"labels": 4}, {"pixel_values": random_dataset(1, seed=9)[0]["pixel_values"]}])
+@pytest.mark.parametrize("made", [Stream, Labelled])
+def test_other_labels_of_a_stream_leave_the_run_as_it_is(tmp_path, place, change, made):
+    """Also what `run.json` says of the labels, and wherever the images lie."""
+    certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN, description={"dataset": {"id": "a"}})
+    before = files_of(tmp_path)
+    others = made([{**item, **(change if index == place else {})} for index, item in enumerate(DATASET)])
+    with pytest.raises(RunError, match="dataset.labels" if made is Labelled else f"Image {place} of the stream is"):
+        certify_dataset(Ranges(), others, tmp_path, **RUN, description={"dataset": {"id": "b"}})
+    assert files_of(tmp_path) == before
+
+
 def test_a_kill_between_the_files_is_made_good(tmp_path, kind, monkeypatch):
     from hf_smoothing.certification import labels
 
