@@ -9,7 +9,8 @@ from typing import Any
 from hf_smoothing.records.json_files import differences
 
 
-_CHOICE = ("dataset.id", "dataset.config", "dataset.split", "dataset.stride", "dataset.max_images")
+_CHOICE = ("dataset.config", "dataset.split", "dataset.stride", "dataset.max_images")
+"""What is asked for of a data set; not its name, which decides nothing where there is a hash."""
 FOLLOWS = {
     "total_variation": ("sigma", "noise_kind", "resolution"),
     "noise_dtype": ("noise_kind",),

@@ -265,8 +265,15 @@ def test_a_run_goes_on_wherever_its_network_and_images_lie(tmp_path, model, data
     assert (run.settings["model"]["id"], run.settings["dataset"]["id"]) == ("nets/a", "data/b")
     certify_dataset(network, DATASET, tmp_path / "other", **RUN, **_named(model, dataset))
     assert report([tmp_path / "run", tmp_path / "other"]).count("| model") == 1
-    with pytest.raises(RunError, match="dataset.id was 'data/b', is 'data/c'"):  # the cause of other images
-        certify_dataset(network, random_dataset(6, seed=1), tmp_path / "run", **RUN, **_named("nets/a", "data/c"))
+    others = random_dataset(6, seed=1)
+    labels = [{**item, "labels": 0} for item in DATASET]
+    for changed, said in (
+        (others, "dataset.sha256 was"),
+        (labels, "dataset.sha256 was"),
+        (others[:5], "num_images was 6, is 5"),
+    ):
+        with pytest.raises(RunError, match=f"dataset.id was 'data/b', is 'data/c'; {said}"):
+            certify_dataset(network, changed, tmp_path / "run", **RUN, **_named("nets/a", "data/c"))
 
 
 @pytest.mark.parametrize(
