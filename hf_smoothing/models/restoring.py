@@ -23,7 +23,7 @@ def load_as(model: PreTrainedModel, path: str) -> PreTrainedModel:
         path: Folder of the checkpoint.
 
     Returns:
-        A model on the CPU for its `state_dict()` and `config`; what is not in a state dict has no values.
+        A model on the CPU, in eval mode, for its `state_dict()` and `config`; what is not in a state dict has no values.
 
     Raises:
         ValueError: As for `load_whole`; the message names the tensors that do not fit.
@@ -53,11 +53,15 @@ def _widest(model: PreTrainedModel) -> torch.dtype:
 
 
 def _bare(module: nn.Module, made: dict[nn.Module, Any]) -> Any:
-    """The modules again, of the same classes, with tensors that take no memory. Not by `copy`, which parametrised modules refuse."""
+    """The modules again, of the same classes, with tensors that take no memory. Not by `copy`, which parametrised modules refuse.
+
+    In eval mode: in train mode a module may change its buffers when it is looked at, as the spectral norm does.
+    """
     if module in made:
         return made[module]
     bare = made[module] = type(module).__new__(type(module))
     bare.__dict__ = {name: value.copy() if isinstance(value, dict) else value for name, value in vars(module).items()}
+    bare.training = False
     for name, parameter in module._parameters.items():
         bare._parameters[name] = None if parameter is None else nn.Parameter(_meta(parameter), parameter.requires_grad)
     for name, buffer in module._buffers.items():

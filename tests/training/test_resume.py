@@ -194,6 +194,9 @@ UNUSUAL = {
     "a head of a resnet": lambda: with_head(plain(), nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Linear(5, 3))),
     "a class of two arguments": lambda: WiderForImageClassification(vit_config(), 5),
     "a parametrised head": lambda: with_head(plain("vit"), nn.utils.parametrizations.weight_norm(nn.Linear(16, 3))),
+    "a head of spectral norm": lambda: with_head(
+        plain("vit"), nn.utils.parametrizations.spectral_norm(nn.Linear(16, 3))
+    ),
 }
 
 
@@ -240,6 +243,17 @@ def test_weights_of_several_dtypes_are_restored_as_they_are(tmp_path):
         assert torch.equal(value.to(before[name].dtype), before[name]), name
     assert_same_tensors(tensors(model), before)
     assert not any(value.is_meta for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_every_tensor_is_as_it_was_saved_and_every_module_keeps_its_mode(name, tmp_path):
+    model = UNUSUAL[name]().train()
+    model.base_model.eval()
+    saved = tensors(model)
+    model.save_pretrained(tmp_path)
+    modes = [module.training for module in model.modules()]
+    assert_same_tensors(dict(load_as(model, str(tmp_path)).state_dict()), saved)
+    assert [module.training for module in model.modules()] == modes
 
 
 @pytest.mark.parametrize("change", ["other classes", "one tensor less", "one tensor more", "another shape inside"])
