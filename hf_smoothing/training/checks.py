@@ -231,7 +231,8 @@ def noise_note(model: PreTrainedModel, args: RobustTrainingArguments, processor:
     if args.noise_owner != "processor":
         mixture = args.mixture()
         return getattr(model.config, "noise", None) if mixture is None else mixture.to_dict()
-    mixture = NoiseMixture.parse(getattr(processor, "noise", None))
+    # Without do_noise its noise is added only by the calls that ask for it, which nobody sees here.
+    mixture = NoiseMixture.parse(getattr(processor, "noise", None) if getattr(processor, "do_noise", False) else None)
     return "added by the image processor, which does not say" if mixture is None else mixture.to_dict()
 
 

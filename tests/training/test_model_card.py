@@ -188,7 +188,12 @@ def test_lists_of_settings_are_noted_whole():
 @pytest.mark.parametrize(
     ("processor", "noise"),
     [
-        (NoisyImageProcessor(size=SIZE, noise=0.25), {"sigmas": [0.25], "clean": 0.0, "distribution": "list"}),
+        (
+            NoisyImageProcessor(size=SIZE, noise=0.25, do_noise=True),
+            {"sigmas": [0.25], "clean": 0.0, "distribution": "list"},
+        ),
+        (NoisyImageProcessor(size=SIZE, noise=0.25), "added by the image processor, which does not say"),
+        (NoisyImageProcessor(size=SIZE), "added by the image processor, which does not say"),
         (None, "added by the image processor, which does not say"),
     ],
 )
