@@ -49,7 +49,7 @@ ARROWS = {
         "statistics",
         "types",
     },
-    "models": {"certification", "data", "noise", "preprocessing", "pixels", "statistics", "units"},
+    "models": {"certification", "data", "noise", "preprocessing", "pixels", "spelling", "statistics", "units"},
     "metrics": {"statistics"},
     "interval": {
         "attacks",

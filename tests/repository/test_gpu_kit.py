@@ -184,12 +184,12 @@ def test_data_that_is_missing_and_too_few_minutes_are_said(tmp_path, capsys, mon
 
 @pytest.mark.slow
 def test_all_of_it_in_miniature(tmp_path, capfd):
-    assert main(["run", "--dry", "--minutes", "10", "--output-dir", str(tmp_path)]) == 0, capfd.readouterr().out
+    assert main(["run", "--dry", "--minutes", "30", "--output-dir", str(tmp_path)]) == 0, capfd.readouterr().out
     out = capfd.readouterr().out
     names = [stage.name for group in plan(Choice(tmp_path, tmp_path)) for stage in group]
     for name in names:
         assert f"{name}: done in" in out
     assert json.loads((tmp_path / "benchmark" / "throughput.json").read_text())["dry"]
     assert (tmp_path / "certify-0.5" / "run" / "run.json").exists()
-    assert main(["run", "--dry", "--minutes", "10", "--output-dir", str(tmp_path)]) == 0
+    assert main(["run", "--dry", "--minutes", "30", "--output-dir", str(tmp_path)]) == 0
     assert capfd.readouterr().out.count("was done before") == len(names)
