@@ -189,7 +189,7 @@ def power(source: random.Random, x: torch.Tensor) -> Arguments:
 ARGUMENTS: dict[str, Draw] = {
     **dict.fromkeys(
         ("relu", "relu6", "sigmoid", "hardsigmoid", "logsigmoid", "tanh", "softsign", "exp", "sqrt", "selu", "silu", "abs", "square", "reciprocal",
-         "neg", "t", "contiguous", "detach", "clone", "double", "float"), nothing,
+         "neg", "positive", "t", "contiguous", "detach", "clone", "double", "float"), nothing,
     ),
     **dict.fromkeys(("mul", "maximum", "minimum"), operand),
     **dict.fromkeys(("add", "sub"), summand),
@@ -228,6 +228,8 @@ ARGUMENTS: dict[str, Draw] = {
     "squeeze": lambda s, x: ((dim(s, x),) if s.random() < 0.9 else (), {}),
     "unsqueeze": lambda s, x: ((s.choice([1, -1, 0]),), {}),
     "expand": lambda s, x: (tuple(s.choice([2, 3]) if d and size == 1 else -1 for d, size in enumerate(x.shape)), {}),
+    "expand_as": lambda s, x: ((torch.zeros([s.choice([2, 3]) if d and size == 1 else size for d, size in enumerate(x.shape)]),), {}),
+    "view_as": lambda s, x: ((torch.zeros(len(x), x[0].numel()),), {}),
     "repeat": lambda s, x: ((2 if s.random() < 0.1 else 1, *(s.choice([1, 2]) for _ in x.shape[1:])), {}),
     "flip": lambda s, x: ((dims(s, x),), {}),
     "roll": lambda s, x: ((1, dim(s, x)), {}),
@@ -243,6 +245,7 @@ ARGUMENTS: dict[str, Draw] = {
     "unbind": lambda s, x: ((dim(s, x),), {}),
     "pad": padding,
     "to": lambda s, x: ((s.choice([torch.float64, torch.float32, torch.float64, torch.float16]),), {}),
+    "type_as": lambda s, x: ((torch.zeros(1, dtype=s.choice([torch.float64, torch.float32])),), {}),
     "cat": lambda s, x: ((dim(s, x),), {}),
     "stack": lambda s, x: ((s.choice([1, -1, 0]),), {}),
 }  # fmt: skip
