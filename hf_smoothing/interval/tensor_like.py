@@ -56,9 +56,6 @@ class TensorLike(torch.Tensor):
     def __format__(self, specification: str) -> str:
         return format(repr(self), specification)
 
-    def __getitem__(self, index: Any) -> Any:
-        return torch.Tensor.__getitem__(self, index)
-
     def __setitem__(self, index: Any, value: Any) -> None:
         self._refuse("__setitem__")
 

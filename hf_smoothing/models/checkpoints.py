@@ -111,7 +111,7 @@ def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any]
         raise
     if noted is None:
         return _settings(found)
-    check_same_pixels(noted, found, f"{source}: `hf_smoothing` in config.json", "preprocessor_config.json", given)
+    check_same_pixels(noted, found, f"{source}: `hf_smoothing` in config.json", PROCESSOR, given)
     return _settings(noted)
 
 
