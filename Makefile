@@ -26,7 +26,8 @@ check: $(VENV)/installed
 docs: $(VENV)/installed
 	$(RUN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build
 
-test: check docs
+test: $(VENV)/installed
+	$(MAKE) --jobs 2 check docs
 	$(RUN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 # Minutes, not seconds: long statistical checks, kills at random moments, the examples end to end.

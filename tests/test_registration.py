@@ -1,6 +1,5 @@
 """Importing the package is enough for transformers to know its types, and imports nothing before it is asked for."""
 
-import subprocess
 import sys
 
 import pytest
@@ -8,6 +7,8 @@ from transformers import AutoConfig, AutoModelForImageClassification, ResNetForI
 
 import hf_smoothing
 from hf_smoothing import models, registration
+from tests.support.forks import fork_python
+from tests.support.processes import printed
 from tests.support.tiny import plain, smoothed
 
 
@@ -59,9 +60,8 @@ def test_importing_both_is_enough_in_either_order(use, first, folder):
     imports, expression = USES[use]
     lines = [imports, "import hf_smoothing"][:: 1 if first == "transformers" else -1]
     script = "\n".join([*lines, f"print({expression.replace('FOLDER', repr(str(folder)))})"])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert any(word in done.stdout for word in ("smoothed_classifier", "SmoothedClassifier", "hf_smoothing", "Noisy"))
+    said = printed(fork_python("-c", script))
+    assert any(word in said for word in ("smoothed_classifier", "SmoothedClassifier", "hf_smoothing", "Noisy"))
 
 
 @pytest.mark.parametrize("room", ["statistics", "records", "certification", "data"])
@@ -73,8 +73,7 @@ from transformers import AutoConfig
 print('hf_smoothing.models' in sys.modules, AutoConfig.from_pretrained({str(folder)!r}).model_type)
 print('hf_smoothing.models' in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "smoothed_classifier", "True"]
+    assert printed(fork_python("-c", script)).split() == ["False", "smoothed_classifier", "True"]
 
 
 def test_the_tables_name_every_model_and_processor():
@@ -94,8 +93,7 @@ import transformers.pipelines
 left = [finder for finder in sys.meta_path if "registration" in type(finder).__module__]
 print(len(waiting), len(left))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "0"]
+    assert printed(fork_python("-c", script)).split() == ["1", "0"]
 
 
 def test_a_module_that_cannot_be_imported_is_waited_for_again(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from hf_smoothing.interval import rules
 from hf_smoothing.interval.registry import OPERATIONS
 from hf_smoothing.interval.rules.turning import _VALLEYS
-from tests.support.processes import printed, run_python
+from tests.support.forks import fork_python
+from tests.support.processes import printed
 
 
 SCRIPT = """
@@ -29,7 +30,7 @@ def test_every_file_of_rules_is_imported():
 
 @pytest.mark.parametrize("entry", ["hf_smoothing.interval", "hf_smoothing.interval.box"])
 def test_a_fresh_process_knows_every_rule(entry):
-    assert printed(run_python("-c", SCRIPT.format(entry=entry))).split() == list(OPERATIONS)
+    assert printed(fork_python("-c", SCRIPT.format(entry=entry))).split() == list(OPERATIONS)
 
 
 @pytest.mark.parametrize("name", _VALLEYS)

@@ -9,7 +9,8 @@ from datasets import Dataset, Image, Value, load_dataset
 from safetensors.torch import load_file
 
 from examples.studies.tradeoff import ratio_at
-from tests.support.processes import ROOT, run_python
+from tests.support.forks import fork_python
+from tests.support.processes import ROOT
 
 
 BACKBONE = str(ROOT / "model_cards" / "resnet-mixture-small")
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
 
 def run(program: str, *arguments: str, cwd: Path, fails: bool = False) -> str:
     """What an example prints; what it complains of, where it should fail."""
-    done = run_python(ROOT / "examples" / program, *arguments, cwd=cwd)
+    done = fork_python(ROOT / "examples" / program, *arguments, cwd=cwd)
     assert (done.returncode != 0) == fails, done.stderr[-3000:]
     return done.stderr if fails else done.stdout
 

@@ -22,11 +22,13 @@ def run_python(
         timeout: Seconds after which it is killed and the test fails.
         variables: Further environment variables.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    command, given = [sys.executable, *map(str, words)], environment(**variables)
+    return subprocess.run(command, cwd=cwd, env=given, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """What such a process finds in its environment: this checkout, one thread, and these further variables."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
 
 
 def run_ranks(
