@@ -199,7 +199,10 @@ def _smoothed_attack(
 def _network_attack(
     classifier: nn.Module, steps: int, restarts: int, generator: torch.Generator, runs: bool
 ) -> _Attack:
-    """The answer in float64; where that is as claimed and the certificates are for `runs` in the network's dtype, that of a run."""
+    """The answer in float64; where that is as claimed and the certificates are for `runs` in the network's dtype, that of a run.
+
+    A network that asks for a dtype of its own on its way may only be run as it is.
+    """
     from hf_smoothing.interval.classifier import interval_classifier
 
     run, dtype = interval_classifier(classifier), run_dtype(classifier)
@@ -208,13 +211,23 @@ def _network_attack(
     def climbed(points: Tensor) -> Tensor:
         return run(points.to(dtype))
 
+    def exactly(points: Tensor) -> Tensor:
+        try:
+            return exact(points.double())
+        except RuntimeError as error:
+            if runs and not isinstance(error, torch.OutOfMemoryError):
+                return climbed(points)
+            raise ValueError(
+                f"These certificates are for real arithmetic, so the network must run in float64 to be attacked, and its copy there fails: {error}"
+            ) from error
+
     def attack(clean: Tensor, radii: Tensor, rows: Sequence[dict[str, Any]]) -> tuple[Tensor, list[tuple[int, int]]]:
         claimed = _classes(rows, clean)
         points = pgd(
             climbed, clean, claimed, epsilon=radii, norm="linf", steps=steps, restarts=restarts, generator=generator,
         )  # fmt: skip
         with torch.no_grad():
-            answers = exact(points.double()).argmax(dim=1)
+            answers = exactly(points).argmax(dim=1)
             if runs:
                 answers = torch.where(answers == claimed, climbed(points).argmax(dim=1), answers)
         return points, [(answer, 0) for answer in answers.tolist()]

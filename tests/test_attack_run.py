@@ -89,6 +89,29 @@ def test_no_deterministic_certificate_is_broken_and_false_ones_are(bounded):
     assert sum(item.broken for item in false) >= len(false) - 1
 
 
+class InFloat32(nn.Sequential):
+    """Some checkpoints ask for float32 on their way, whatever their weights are in."""
+
+    def forward(self, x):
+        return super().forward(x.float())
+
+
+@pytest.mark.parametrize("cover_run", [True, False])
+def test_a_network_that_asks_for_a_dtype(cover_run, bounded, tmp_path):
+    network, dataset, _ = bounded
+    asking = InFloat32(*network).eval()
+    run = certify_dataset_linf(asking, dataset, tmp_path, largest=0.1, cover_run=cover_run, progress=False)
+    options = {"steps": 30, "restarts": 2, "seed": 0, "progress": False}
+    if not cover_run:
+        with pytest.raises(ValueError, match="are for real arithmetic, so the network must run in float64"):
+            attack_run(asking, dataset, run, **options)
+        return
+    assert not any(item.broken for item in attack_run(asking, dataset, run, **options))
+    rows = {index: row | {"radius": min(8 * row["radius"], 0.9)} for index, row in run.rows.items()}
+    false = attack_run(asking, dataset, replace(run, rows=rows), **options)
+    assert sum(item.broken for item in false) >= len(false) - 1
+
+
 class Absorbed(nn.Module):
     """Logits (q - 1/4, 0) with q = (x + 2^24) - 2^24: x in float64, 0 in float32."""
 

@@ -110,10 +110,16 @@ class ImageMeans(WholeCheckpoints):
             metrics: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
         return metrics
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent, with the averaged weights where there are any, as `evaluate`."""
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the parent, with the averaged weights where there are any.
+
+        Raises:
+            ValueError: As `evaluate`.
+        """
+        if self._num_labels is not None:
+            check_classes(self.model, test_dataset)
         with self._averaged():
-            return super().predict(*args, **kwargs)
+            return super().predict(test_dataset, *args, **kwargs)
 
     def evaluation_loop(
         self,

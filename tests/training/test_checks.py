@@ -189,6 +189,8 @@ def test_classes_in_another_order_are_not_evaluated(tmp_path, several):
     with pytest.raises(ValueError, match=refused):
         made.evaluate(asked)
     with pytest.raises(ValueError, match=refused):
+        made.predict(other)
+    with pytest.raises(ValueError, match=refused):
         CertifiedAccuracyCallback(made, other)
     assert made.evaluate(aligned)["eval_accuracy"] == made.evaluate()["eval_first_accuracy"]
 
