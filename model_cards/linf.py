@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.studies.verdicts import listed
-from hf_smoothing.interval.certificates import BACKWARD
+from hf_smoothing.interval.search import BACKWARD
 from hf_smoothing.records import read_json, read_run
 from hf_smoothing.reports import measure
 from hf_smoothing.reports.tables import table as report_table

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from hf_smoothing.certification.classifiers import check_finite, run_dtype
-from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.classifier import classify_function
 from hf_smoothing.interval.constants import DENSE, not_dense
 from hf_smoothing.interval.followed import check_followed, check_inside
 from hf_smoothing.interval.inside import points_inside
-from hf_smoothing.interval.margins import Margins, box_around, logits_of, margins_of
-from hf_smoothing.interval.radii import certified_radii, check_largest
+from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.interval.refusals import UnsupportedOperationError
+from hf_smoothing.interval.search import ball, check_backward, exact_pixels, followed, found_radii
 from hf_smoothing.interval.trace import Trace
-from hf_smoothing.pixels import grid_to_unit
-
-
-NAMES = {
-    "none": "interval bounds",
-    "crown-ibp": "interval bounds and CROWN-IBP",
-    "crown": "interval bounds, CROWN-IBP and CROWN",
-    "optimised": "interval bounds, CROWN-IBP, CROWN and optimised linear bounds",
-}
-"""What runs say of bounds, from the cheapest to the tightest: intervals alone; backward linear bounds of the logits between intervals
-(CROWN-IBP); also of what enters each ReLU (CROWN); and with optimised lines below the ReLUs (alpha-CROWN)."""
-
-BACKWARD = tuple(NAMES)
 
 
 def linf_certificates(
@@ -104,87 +87,25 @@ def certificates_of(
     half = trace.autocast or not coverable
     check_followed(classify, company, covered, dtype, half=half)
     assert covered.value is not None
-    classes = covered.value[:count].argmax(dim=1)
+    logits = covered.value[:count]
+    classes = logits.argmax(dim=1)
     trace.forget()
 
-    asked = torch.arange(count, device=images.device)
-    if labels is not None:
-        asked = asked[classes == labels]
-    radii = torch.zeros(count, device=images.device, dtype=images.dtype)
-    bounds = torch.zeros(count, device=images.device, dtype=torch.int64)
-    proved, reached = torch.zeros_like(covered.lower[:count]), torch.zeros_like(radii)
-    for number, bound in enumerate(BACKWARD[: BACKWARD.index(backward) + 1]):
-
-        def violation(places: Tensor, radii: Tensor, bound: str = bound) -> Tensor:
-            which = asked[places]
-            margins = bounded(
-                classify, ball(images[which], radii, dtype, trace_for(bound, steps, cover_run)), classes[which]
-            )
-            further = (margins.worst >= 0.0) & (radii >= reached[which])
-            proved[which[further]], reached[which[further]] = margins.lower[further], radii[further]
-            return -margins.worst
-
-        known = radii[asked]
-        found = certified_radii(
-            violation, len(asked), largest, device=images.device, dtype=images.dtype, tolerance=tolerance, iterations=iterations, known=known
-        )  # fmt: skip
-        bounds[asked[found > known]], radii[asked] = number, found
-    sure = (radii > 0.0).nonzero()[:, 0]
+    found = found_radii(
+        classify, images, logits, dtype, largest=largest, backward=backward, steps=steps, cover_run=cover_run, tolerance=tolerance, iterations=iterations,
+        labels=labels,
+    )  # fmt: skip
+    sure = (found.radii > 0.0).nonzero()[:, 0]
     if len(sure):
         trace = Trace(outward=True, cover_run=coverable, tolerant=True, real=not cover_run)
-        points = points_inside(classify, images[sure], reached[sure], classes[sure], proved[sure], dtype)
+        proved = found.proved[sure]
+        points = points_inside(classify, images[sure], found.reached[sure], classes[sure], proved, dtype)
         check_inside(
-            classify, points, lambda points: followed(classify, ball(points, 0.0, dtype, trace)), classes[sure], proved[sure], dtype,
+            classify, points, lambda points: followed(classify, ball(points, 0.0, dtype, trace)), classes[sure], proved, dtype,
             covered=cover_run, half=half,
         )  # fmt: skip
         trace.forget()
-    return classes, radii, bounds
-
-
-def trace_for(bound: str, steps: int, cover_run: bool) -> Trace:
-    """Of a journey for these bounds (`BACKWARD`)."""
-    level = BACKWARD.index(bound)
-    return Trace(
-        outward=True, cover_run=cover_run, tolerant=True, origins=level >= 1, tighten=level >= 2, steps=steps if level >= 3 else 0
-    )  # fmt: skip
-
-
-def ball(images: Tensor, radii: Tensor | float, dtype: torch.dtype, trace: Trace, value: bool = False) -> Box:
-    """The balls of certificates: `box_around` images of a network that computes in `dtype`, none of which may depend on another."""
-    return box_around(images, radii, trace, value, dtype=dtype, followed=True)
-
-
-def followed(classify: Callable[[Any], Any], pixels: Box) -> Box:
-    """The logits of a box of pixels; no compiler rearranges the formulas of bounds."""
-    with torch.compiler.set_stance("force_eager"):
-        box: Box = logits_of(classify, pixels)
-    return box
-
-
-def bounded(classify: Callable[[Any], Any], pixels: Box, classes: Tensor) -> Margins:
-    """Bounds of the margins of these classes over a box of pixels, whose trace says which, and is then done with."""
-    margins = margins_of(followed(classify, pixels), classes)
-    pixels.trace.forget()
-    return margins
-
-
-def exact_pixels(pixels: Tensor) -> Tensor:
-    """float64; k / 255 for 8-bit images, which float32 would move."""
-    if not pixels.is_floating_point() and pixels.dtype != torch.uint8:
-        raise TypeError(f"`pixels` must be uint8 in 0..255 or floating point in [0, 1], got {pixels.dtype}.")
-    return grid_to_unit(pixels.double()) if pixels.dtype == torch.uint8 else pixels.double()
-
-
-def check_backward(backward: str, steps: int) -> None:
-    """Refuse bounds that do not exist.
-
-    Raises:
-        ValueError: If `backward` is none of `BACKWARD`, or steps are negative.
-    """
-    if backward not in BACKWARD:
-        raise ValueError(f"`backward` must be one of {', '.join(BACKWARD)}, got {backward!r}.")
-    if steps < 0:
-        raise ValueError(f"`steps` must be at least 0, got {steps}.")
+    return classes, found.radii, found.bounds
 
 
 def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = True) -> None:

@@ -28,15 +28,9 @@ from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.ranks import from_first_rank, open_writer, process_state
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
 from hf_smoothing.certification.survey import Survey, survey
-from hf_smoothing.interval.certificates import (
-    BACKWARD,
-    NAMES,
-    certificates_of,
-    check_backward,
-    check_certifiable,
-    exact_pixels,
-)
+from hf_smoothing.interval.certificates import certificates_of, check_certifiable
 from hf_smoothing.interval.classifier import interval_classifier
+from hf_smoothing.interval.search import BACKWARD, NAMES, check_backward, exact_pixels
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run

@@ -20,7 +20,8 @@ from interval import parser_of
 from results import record
 
 from hf_smoothing import PixelDataset, SmoothedClassifier
-from hf_smoothing.interval.certificates import BACKWARD, certificates_of, check_certifiable
+from hf_smoothing.interval.certificates import certificates_of, check_certifiable
+from hf_smoothing.interval.search import BACKWARD
 
 
 def measured(model: SmoothedClassifier, pixels: torch.Tensor, args: argparse.Namespace) -> dict[str, Any]:

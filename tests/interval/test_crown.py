@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_smoothing.interval import Trace, box_around, classify_function, linf_certificates, margin_bounds
-from hf_smoothing.interval.certificates import BACKWARD, trace_for
 from hf_smoothing.interval.crown import backward_margins
+from hf_smoothing.interval.search import BACKWARD, trace_for
 from tests.support.bounded_networks import BUILDERS, images, network
 
 

@@ -18,11 +18,11 @@ from torch import nn
 
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.interval import UnsupportedOperationError, certify_dataset_linf, classify_function
-from hf_smoothing.interval.certificates import BACKWARD
 from hf_smoothing.interval.export import box_inside, claims_of, export_run, to_onnx, vnnlib_text
 from hf_smoothing.interval.export.proof import prove_claims
 from hf_smoothing.interval.export.properties import STEPS
 from hf_smoothing.interval.margins import logits_of
+from hf_smoothing.interval.search import BACKWARD
 from hf_smoothing.records import RunError, read_run
 from tests.interval.test_run import Absorbed
 from tests.support.bounded_networks import BUILDERS, Hidden, images, network

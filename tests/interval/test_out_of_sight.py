@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from hf_smoothing.interval import UnsupportedOperationError, certify_dataset_linf, linf_certificates
-from hf_smoothing.interval.certificates import BACKWARD
 from hf_smoothing.interval.inside import points_inside
+from hf_smoothing.interval.search import BACKWARD
 from hf_smoothing.records import read_run
 
 

@@ -15,8 +15,8 @@ from transformers import RegNetConfig, RegNetForImageClassification
 
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.interval import UnsupportedOperationError, box_around, certify_dataset_linf, linf_certificates
-from hf_smoothing.interval.certificates import BACKWARD
 from hf_smoothing.interval.registry import OPERATIONS
+from hf_smoothing.interval.search import BACKWARD
 from tests.support.bounded_networks import Hidden, attacked, broken, every, images, pixels
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hf_smoothing.interval import Trace, UnsupportedOperationError, box_around, certify_dataset_linf, linf_certificates
-from hf_smoothing.interval.certificates import trace_for
+from hf_smoothing.interval.search import trace_for
 from hf_smoothing.records import RunError
 from tests.support.bounded_networks import BUILDERS, Hidden, broken, images, network, pixels
 from tests.support.tiny import data, smoothed

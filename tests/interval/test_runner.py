@@ -15,7 +15,7 @@ from hf_smoothing.attack_run import attack_run
 from hf_smoothing.certification.behaviour import probe_images
 from hf_smoothing.cli import build_parser, main, verbs_of
 from hf_smoothing.interval import certify_dataset_linf, linf_certificates
-from hf_smoothing.interval.certificates import BACKWARD
+from hf_smoothing.interval.search import BACKWARD
 from hf_smoothing.records import RunError
 from hf_smoothing.reports import report
 from tests.support.bounded_networks import network

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
-from hf_smoothing.interval.certificates import BACKWARD, trace_for
 from hf_smoothing.interval.margins import margins_of
 from hf_smoothing.interval.registry import RULES
+from hf_smoothing.interval.search import BACKWARD, trace_for
 from tests.support.fuzz_operations import ARGUMENTS, LISTS
 
 

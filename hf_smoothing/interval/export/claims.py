@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hf_smoothing.certification.rows import recorded_pixels
 from hf_smoothing.data.selection import spread
-from hf_smoothing.interval.certificates import exact_pixels
 from hf_smoothing.interval.export.properties import STEPS
+from hf_smoothing.interval.search import exact_pixels
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.types import ImageDataset
 from hf_smoothing.units import check_radius, check_whole

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from hf_smoothing.certification.classifiers import classifier_device, run_dtype
-from hf_smoothing.interval.certificates import NAMES, bounded, trace_for
 from hf_smoothing.interval.classifier import classify_function
 from hf_smoothing.interval.export.claims import Claim, claimed_pixels
 from hf_smoothing.interval.export.properties import box_inside
 from hf_smoothing.interval.margins import box_between
+from hf_smoothing.interval.search import NAMES, bounded, trace_for
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.types import ImageDataset
 
