@@ -16,6 +16,10 @@ MAX_SIGMA = 4.0
 can have. Papers go up to 2; in 0..255 grey levels 5 is about the smallest that is in use."""
 
 
+LEAST_ALPHA = 1e-20
+"""The smallest failure probability that is asked for: a machine fails more often, and shares of it are still far above what rounding does to a tail."""
+
+
 def diameter(shape: Sequence[int]) -> float:
     """The l2 distance between opposite corners of the pixel cube: no two images are farther apart.
 
@@ -100,13 +104,19 @@ def check_radius(radius: float, norm: str, name: str, shape: Sequence[int] | Non
     return length
 
 
-def check_alpha(alpha: float) -> float:
+def check_alpha(alpha: float, least: float = LEAST_ALPHA) -> float:
     """Return `alpha` as a float if it is a failure probability.
 
+    Args:
+        alpha: Value to check.
+        least: The smallest that what is proved of bounds holds for.
+
     Raises:
-        ValueError: If `alpha` is not above 0 and at most 1/2; above that it can only be a confidence level.
+        ValueError: If `alpha` is not at least `least`, or above 1/2, where it can only be a confidence level.
     """
     share = _number(alpha)
+    if 0.0 < share < least:
+        raise ValueError(f"`alpha` must be at least {least:g}, as bounds are tested down to there, got {alpha!r}.")
     if 0.0 < share <= 0.5:
         return share
     meant = {

@@ -19,6 +19,7 @@ from hf_smoothing.statistics import (
     l2_radius,
     lower_bound,
     max_radius,
+    min_draws,
     paired_difference,
     target_grid,
 )
@@ -94,6 +95,15 @@ def test_the_largest_sigma_is_taken():
 def test_alpha_that_is_a_confidence_is_refused_with_the_cure(alpha, cure):
     for call in (check_alpha, make_rule_at, lambda a: lower_bound(9, 10, a), lambda a: predict(Constant(), IMAGE, sigma=0.25, alpha=a)):  # fmt: skip
         with pytest.raises(ValueError, match=f"`alpha` must be a failure probability .*{re.escape(cure)}"):
+            call(alpha)
+
+
+@pytest.mark.parametrize("alpha", [9e-21, 1e-100, 1e-307, 5e-324])
+def test_levels_that_nobody_can_keep_are_refused(alpha):
+    for call in (check_alpha, make_rule_at, lambda a: predict(Constant(), IMAGE, sigma=0.25, alpha=a), min_draws):
+        with pytest.raises(
+            ValueError, match="`alpha` must be at least 1e-20, as bounds are tested down to there, got"
+        ):
             call(alpha)
 
 

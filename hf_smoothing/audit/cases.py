@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.audit.known import Bands
-from hf_smoothing.units import check_radius, check_sigma
+from hf_smoothing.units import check_radius, check_sigma, diameter
 
 
 GREY_STEPS = 128
@@ -50,7 +50,8 @@ def make_cases(sigma: float, radii: Sequence[float] | None = None) -> tuple[Case
 
     Args:
         sigma: Noise standard deviation in [0, 1] pixel units.
-        radii: Radii that the certifier may claim; a half-space just inside each makes the claim false. Multiples of sigma by default.
+        radii: Radii that the certifier may claim; a half-space just inside each makes the claim false. By default multiples of sigma, of those that
+            8-bit pixels of this shape can be apart.
 
     Raises:
         ValueError: If sigma or a radius is out of its range, or a radius below 1/255, where no half-space lies inside.
@@ -58,7 +59,8 @@ def make_cases(sigma: float, radii: Sequence[float] | None = None) -> tuple[Case
     sigma = check_sigma(sigma)
     if isinstance(radii, (int, float)):
         raise ValueError(f"`radii` must be a list of radii, got {radii!r}. Pass [{radii!r}].")
-    claimed = [factor * sigma for factor in USUAL] if radii is None else list(radii)
+    usual = [factor * sigma for factor in USUAL if 0.5 / 255 < factor * sigma <= diameter(SHAPE)]
+    claimed = usual if radii is None else list(radii)
     distances = dict.fromkeys([0.5 / 255, *(_just_inside(radius) for radius in claimed)])
     found = [_case("half-space", [-255 * distance], sigma) for distance in distances]
     # A class to the left and one to the right with many between: no rule that compares two classes has a smaller exact radius.

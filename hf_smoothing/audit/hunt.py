@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -107,7 +108,7 @@ def audit_certifier(
             one object per image with `prediction` and `radius`, or a tuple (predictions, radii); a negative class is an abstention.
         sigma: Noise standard deviation in [0, 1] pixel units.
         alpha: Failure probability that is asked for. Small ones need many certificates to be put to the test.
-        radii: Radii that the certifier may claim, such as its targets; 0.25 to 2 sigma by default.
+        radii: Radii that the certifier may claim, such as its targets; by default 0.25 to 2 sigma, as far as they are between half a step of 8-bit pixels and 2.
         explore: Certificates per case in the search.
         confirm: Fresh certificates of the case with most false ones.
         false_alarm: Largest probability of a wrong accusation.
@@ -171,7 +172,8 @@ def _called(
     """The tally after one more call."""
     pixels = case.image.repeat(images, 1, 1, 1)
     try:
-        returned = certifier(case.classifier, pixels, sigma=sigma, alpha=alpha, seed=seed)
+        # A certifier may move the module, train it, or change its weights: each call is lent its own.
+        returned = certifier(copy.deepcopy(case.classifier), pixels, sigma=sigma, alpha=alpha, seed=seed)
     except (Exception, SystemExit) as error:  # an exit with status 0 would pass for an acquittal
         raise ValueError(_trouble(error, images, tuple(case.image.shape))) from error
     predictions, radii = read_answers(returned, images)

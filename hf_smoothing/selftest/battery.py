@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +33,12 @@ CHECKS: dict[str, Callable[[str], str]] = {
     "two ranks": folders.two_ranks,
 }
 """Name of each line -> its check."""
+
+
+LAUNCHED = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|MASTER_(ADDR|PORT)|(TORCHELASTIC|PMI|OMPI|MV2)_.*"
+)
+"""Environment variables by which a launcher tells a process which one of how many it is."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +110,26 @@ def run_selftest(
         )
     began, lines = time.perf_counter(), []
     for check in chosen:
-        lines.append(line_of(check, CHECKS[check], name))
+        with _as_in_a_fresh_process():
+            lines.append(line_of(check, CHECKS[check], name))
         if progress is not None:
             progress(lines[-1])
     return SelfTest(name, tuple(lines), time.perf_counter() - began)
+
+
+@contextmanager
+def _as_in_a_fresh_process() -> Iterator[None]:
+    """Known answers are those of tensors as torch makes them by default, and of runs that no launcher has a say in."""
+    dtype, environment = torch.get_default_dtype(), dict(os.environ)
+    torch.set_default_dtype(torch.float32)
+    for name in filter(LAUNCHED.fullmatch, environment):
+        del os.environ[name]
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        os.environ.update(environment)
 
 
 def check_device(device: str) -> str:

@@ -18,7 +18,7 @@ import scipy  # `scipy.stats` is imported by its first use, which few runs need:
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from hf_smoothing.statistics.binomial import lower_bound
+from hf_smoothing.statistics.binomial import TESTED, lower_bound
 from hf_smoothing.units import check_alpha, check_whole
 
 
@@ -28,7 +28,8 @@ FUTILITY_QUANTILE = 0.97
 """How sure to be that a target will be missed before it is given up: less makes fewer draws, and loses a few of the images that hang
 in the balance."""
 
-# Each look's window leaves out this much of a binomial on either side; it is counted as crossing, never as safe.
+# Each look's window leaves out this much of a binomial on either side; it is counted as crossing, never as safe. Next to a level that is not
+# far above it, nothing is left to be spent, and no boundary can be reached.
 _TAIL = 1e-25
 
 
@@ -80,7 +81,7 @@ def sequential_lower_bound(successes: ArrayLike, looks: Sequence[int], alpha: fl
         A float64 array, the shape of `successes`.
     """
     counts = np.asarray(successes)
-    shares = check_alpha(alpha) * error_shares(len(looks))
+    shares = check_alpha(alpha, TESTED) * error_shares(len(looks))
     bounds = [lower_bound(counts[..., k], looks[k], shares[k]) for k in range(counts.shape[-1])]
     return np.stack(bounds, axis=-1) if bounds else np.zeros(counts.shape)
 
@@ -97,7 +98,7 @@ def union_boundaries(q: float, looks: tuple[int, ...], alpha: float) -> tuple[in
         alpha: Failure probability.
     """
     n = np.asarray(looks)
-    shares = check_alpha(alpha) * error_shares(len(looks))
+    shares = check_alpha(alpha, TESTED) * error_shares(len(looks))
     low, high = np.zeros_like(n), n + 1  # L(low) <= q < L(high), with L(n + 1) taken as 1
     while np.any(high - low > 1):
         middle = np.where(high - low > 1, (low + high) // 2, low)
@@ -121,16 +122,19 @@ def spending_boundaries(q: float, looks: tuple[int, ...], alpha: float) -> tuple
 
     Arguments as `union_boundaries`. Rounding is below 1e-10 of each share, and given away.
     """
-    allowed = check_alpha(alpha) * np.cumsum(error_shares(len(looks))) * (1.0 - 1e-10)
+    allowed = check_alpha(alpha, TESTED) * np.cumsum(error_shares(len(looks))) * (1.0 - 1e-10)
     spent, chosen = 0.0, []
 
     def choose(k: int, lowest: int, mass: NDArray[np.float64], neglected: float) -> int:
         nonlocal spent
+        spent += neglected
+        if spent > allowed[k]:  # what lies beyond the window may be more
+            chosen.append(looks[k] + 1)
+            return chosen[-1]
         # upper[i]: probability of arriving at lowest + i or more without having crossed.
-        upper = np.cumsum(mass[::-1])[::-1]
-        within = np.flatnonzero(upper <= allowed[k] - spent - neglected)
-        cut = int(within[0]) if len(within) else len(mass)
-        spent += float(upper[cut]) if cut < len(mass) else 0.0
+        upper = np.append(np.cumsum(mass[::-1])[::-1], 0.0)
+        cut = int(np.flatnonzero(upper <= allowed[k] - spent)[0])
+        spent += float(upper[cut])
         chosen.append(min(lowest + cut, looks[k] + 1))
         return chosen[-1]
 

@@ -100,6 +100,13 @@ def test_half_spaces_lie_just_inside_the_radii():
     assert np.allclose(np.array(distances) * 255, [0.5, 63.5, 62.5, 75.5], rtol=1e-4)
 
 
+@pytest.mark.parametrize("sigma", [1e-3, 0.004, 0.25, 1.0, 1.01, 1.5, 2.0, 4.0])
+def test_the_usual_radii_are_those_that_pixels_can_be_apart(sigma):
+    radii = [case.radius for case in make_cases(sigma) if case.name == "half-space"]
+    assert radii == sorted(radii) and radii[-1] <= 2.0
+    audit_certifier(lambda f, x, **_: ([-1] * len(x), [0.0] * len(x)), sigma=sigma, explore=1, confirm=20)
+
+
 @pytest.mark.parametrize(
     ("radii", "message"), [([0.001], "above 1/510"), ([-1.0], "finite and >= 0"), ([3.0], "apart in l2")]
 )
@@ -183,6 +190,27 @@ def test_every_call_has_a_seed_of_its_own_and_the_images_asked_for():
     seen.clear()
     audit_certifier(certifier, sigma=0.25, alpha=0.1, radii=[0.2], explore=30, confirm=70, images_per_call=20)
     assert [seed for _, seed in seen] == again
+
+
+def zero(module):
+    module.weights.zero_()
+
+
+CHANGES = {
+    "weights": zero, "mode": torch.nn.Module.train, "dtype": torch.nn.Module.half,
+    "hook": lambda module: module.register_forward_hook(lambda *_: 1 / 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_certifier_does_to_its_classifier_is_not_held_against_its_next_answer(change):
+    def certifier(classifier, images, **options):
+        answers = plain_certify(classifier, images, **options)
+        CHANGES[change](classifier)
+        return answers
+
+    options = {"sigma": 0.25, "radii": [0.2], "explore": 5, "confirm": 10, "alpha": 0.01}
+    assert audit_certifier(certifier, **options) == audit_certifier(plain_certify, **options)
 
 
 RETURNED = {

@@ -7,6 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 
 from hf_smoothing import statistics
 from hf_smoothing.cli import main
@@ -178,6 +179,26 @@ def test_a_process_of_several_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="starts its ranks itself"):
         run_selftest("cpu", checks=["stopping rules"])
+
+
+def test_a_launcher_of_one_process_is_no_fault_of_the_machine(monkeypatch):
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "23456", "PMI_SIZE": "1"}  # fmt: skip
+    for name, value in {**launched, "OMPI_COMM_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    found = run_selftest("cpu", checks=["kill and resume"])
+    assert found.passed, found.lines
+
+
+def test_known_answers_are_those_of_the_usual_defaults():
+    before, dtype = torch.get_default_dtype(), torch.float64
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            found = run_selftest("cpu", checks=list(CHECKS)[:-3])
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(before)
+    assert found.passed, found.lines
 
 
 def test_a_process_that_hangs_is_given_up(monkeypatch):

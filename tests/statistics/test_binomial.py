@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from hf_smoothing.statistics import check_alpha, interval, lower_bound, two_sided_pvalue, upper_bound
-from hf_smoothing.statistics.binomial import MARGIN
+from hf_smoothing.statistics.binomial import MARGIN, TESTED
 from tests.support.tails import exact_tail
 
 
@@ -134,7 +134,8 @@ def grid(count: int, seed: int):
         n = int(10 ** generator.uniform(0, 6))
         few = int(10 ** generator.uniform(0, np.log10(n + 1)))
         k = (n - few + 1, few, int(generator.integers(1, n + 1)))[number % 3]
-        yield int(np.clip(k, 1, n)), n, float(10 ** generator.uniform(-9, np.log10(0.5)))
+        lowest = -9 if number % 2 else np.log10(TESTED)
+        yield int(np.clip(k, 1, n)), n, float(10 ** generator.uniform(lowest, np.log10(0.5)))
 
 
 def check_tails(count: int, seed: int) -> None:
@@ -144,13 +145,20 @@ def check_tails(count: int, seed: int) -> None:
         tail = exact_tail(k, n, bound)
         assert tail <= alpha, (k, n, alpha)
         assert tail >= alpha * (1 - 1e-7), (k, n, alpha)  # and nothing is thrown away
-        assert abs(special.betainc(k, n - k + 1, bound) / tail - 1) < MARGIN / 5, (k, n, alpha)
+        assert abs(special.betainc(k, n - k + 1, bound) / tail - 1) < MARGIN / 3, (k, n, alpha)
         wrong += k < n and exact_tail(k, n, float(special.betaincinv(k, n - k + 1, alpha))) > alpha
     assert wrong > 0.2 * count  # bounds that were not put to the test would not pass it
 
 
 def test_no_bound_lies_above_the_exact_one():
     check_tails(150, 0)
+
+
+@pytest.mark.parametrize("bound", [lower_bound, upper_bound])
+@pytest.mark.parametrize("alpha", [9e-42, 1e-250, 1e-307, 5e-324])
+def test_levels_below_the_tested_ones_are_refused(alpha, bound):
+    with pytest.raises(ValueError, match=r"`alpha` must be at least 1e-40, as bounds are tested down to there, got"):
+        bound(1962, 2000, alpha)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from hf_smoothing.statistics import (
     union_boundaries,
 )
 from tests.support.lattices import ALPHAS, GRIDS, KINDS, Q, boundaries, crossing, levels
+from tests.support.tails import exact_tail
 
 
 # --- Looks and shares
@@ -52,6 +53,22 @@ def test_looks_golden():
     assert (len(looks), looks[0], looks[1], looks[-1]) == (22, 20, 30, 100_000)
     assert geometric_looks(1) == (1,) and geometric_looks(20) == (20,)
     assert geometric_looks(21) == (20, 21)
+
+
+@pytest.mark.parametrize("alpha", [1e-12, 1e-20, 1e-24, 1e-25, 1e-26, 1e-30, 1e-36])
+@pytest.mark.parametrize("boundaries", [spending_boundaries, union_boundaries])
+def test_no_look_at_a_minute_level_crosses_more_often(boundaries, alpha):
+    for q, n in ((0.5, 10_000), (0.9, 2_000), (0.999, 300)):
+        looks = geometric_looks(n)
+        reached = [(b, m) for b, m in zip(boundaries(q, looks, alpha), looks, strict=True) if b <= m]
+        assert all(exact_tail(b, m, q) <= alpha for b, m in reached)
+
+
+@pytest.mark.parametrize("boundaries", [spending_boundaries, union_boundaries])
+def test_levels_below_the_tested_ones_are_refused(boundaries):
+    for alpha in (1e-41, 1e-100, 1e-150):
+        with pytest.raises(ValueError, match="`alpha` must be at least 1e-40"):
+            boundaries(0.5, geometric_looks(10_000), alpha)
 
 
 @pytest.mark.parametrize("arguments", [(0,), (-5,), (100, 0), (100, 20, 1.0), (100, 20, 0.5), (100, 20, math.nan)])
