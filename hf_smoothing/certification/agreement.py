@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_smoothing.certification.behaviour import Answer, answer_to_probe, as_recorded
+from hf_smoothing.certification.behaviour import Answer, answer_to_probe
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import differences_from
@@ -39,7 +39,7 @@ class Asked:
         seed: Seed of the noise generator.
         description: Further facts for `run.json`.
         ahead: How many images to read before the first draw, as in `survey`.
-        recorded_answer: What the classifier of a run that is there answered to the probe; None without one.
+        recorded_answer: What the classifier of a run that is there answered to the probe; empty without one.
     """
 
     rule: FixedRule | SequentialRule
@@ -51,7 +51,7 @@ class Asked:
     seed: int
     description: Mapping[str, Any] | None
     ahead: int | None
-    recorded_answer: Sequence[float] | None
+    recorded_answer: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
         _check_labelled(first.get("labels") is not None)
 
     def answer_of(shape: tuple[int, ...]) -> Answer:
-        answer = answer_to_probe(classifier, shape, asked.execution)
-        return as_recorded(answer, asked.recorded_answer, classifier, asked.execution)
+        return answer_to_probe(classifier, shape, asked.execution, known=asked.recorded_answer)
 
     seen = survey(dataset, asked.chosen, asked.ahead, answer_of)
     if asked.label_aware:

@@ -1,22 +1,30 @@
-"""What a classifier answers to one fixed image: the same each time and whatever else is in the batch, or it is not certified.
+"""What a classifier answers to fixed images: the same each time and whatever else is in the batch, or it is not certified.
 
 A certificate is about a function of one image, and a run that goes on must ask the same function. Batch norm without running statistics,
 dropout behind a plain function and the like make the votes depend on what shares a batch; no look at modules finds them all, a few forward
 passes do. The answer also tells classifiers with the same weights from one another: other buffers, hooks, activations, adapters that are
 switched off, or no weights that could be seen.
+
+One answer says much where logits follow the image in small steps. Hard votes and saturated probabilities stay as they are until another class
+wins, so where near images have one answer, many further images are asked about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import itertools
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.probes import FURTHER, GOLDEN, further_images, probe_images
 from hf_smoothing.certification.sampling import check_logits
+from hf_smoothing.certification.structure import attributes_of, attributes_sha256
 
 
 KEPT = 16
@@ -27,17 +35,31 @@ EXACT, FINE, COARSE = (5e-5, 1e-5), (5e-3, 1e-5), (5e-2, 2e-2)
 certificates, which a vote over noise does not blur: another processor, number of threads or memory format stays far within it."""
 
 
+LOGITS, ANSWERS, ATTRIBUTES = "probe_logits", "probe_answers", "attributes_sha256"
+"""The names of an answer's parts in a record."""
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What a classifier answered to the probe.
+    """What a classifier answered to the fixed images: what a record keeps.
 
     Attributes:
-        logits: The first `KEPT` logits, and if there are more as many mixtures of all: what a record keeps.
+        logits: For the first image the first `KEPT` logits, and if there are more as many mixtures of all.
         classes: Number of classes.
+        further: For each of the further images one mixture of all logits; None where near images had answers of their own, so that `logits` tell
+            enough.
+        attributes: SHA-256 of what the module says of itself beside its tensors; None as `further`, and without a module.
     """
 
     logits: list[float]
     classes: int
+    further: list[float] | None = None
+    attributes: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record says of it."""
+        said = {LOGITS: self.logits, ANSWERS: self.further, ATTRIBUTES: self.attributes}
+        return {key: value for key, value in said.items() if value is not None}
 
 
 @torch.no_grad()  # not inference mode: what a network makes once and keeps must serve gradients later
@@ -46,22 +68,31 @@ def answer_to_probe(
     shape: tuple[int, ...],
     execution: Execution | None = None,
     dtype: torch.dtype = torch.float32,
+    *,
+    known: Mapping[str, Any] | None = None,
+    elsewhere: bool = False,
+    deterministic: bool = False,
 ) -> Answer:
-    """The answer to a fixed image, checked to be a function of that image alone.
+    """The answer to fixed images, checked to be a function of each image alone.
 
     Args:
         classifier: The classifier, on its device.
         shape: Shape of an image, (channels, height, width).
         execution: How the network is run.
         dtype: Dtype of the pixels.
+        known: What a record says of the answer: its numbers are given where they are the same up to rounding, so that records can be compared as
+            they stand, and nothing that it does not know.
+        elsewhere: Whether the record was made on another kind of device.
+        deterministic: Whether it is that of exact certificates, made in the network's own dtype and without TF32.
 
     Raises:
         ValueError: If it changes from one pass to the next, or with the other images of the batch.
         TypeError: If it is no logits.
     """
-    execution = execution or Execution()
-    image, dark, bright = probe_images(shape).to(classifier.device, dtype)
-    tolerance = COARSE if _coarse(classifier, execution) else FINE
+    execution, known = execution or Execution(), known or {}
+    image, *near, dark, bright = probe_images(shape).to(classifier.device, dtype)
+    coarse = _coarse(classifier, execution)
+    tolerance = COARSE if coarse else FINE
 
     def logits(*images: Tensor) -> Tensor:
         with execution.autocast(classifier.device):
@@ -70,72 +101,75 @@ def answer_to_probe(
         return torch.nan_to_num(found.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
 
     try:
-        beside_dark, again, beside_bright = logits(dark, image)[1], logits(dark, image)[1], logits(image, bright)[0]
+        first, again = logits(dark, bright, image, *near)[2:], logits(dark, bright, image, *near)[2:]
+        beside = logits(image, *near, bright)[:-1]
     except Exception as error:
         error.add_note(
-            "This came for two images, before any draw: a classifier must take batches of any size. See certification.md."
+            f"This came for {len(near) + 3} images, before any draw: a classifier must take batches of any size. See certification.md."
         )
         raise
     try:
-        alone = logits(image)[0]
+        alone = logits(image)
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ValueError(
             f"The classifier must judge each image by itself, but one image alone gives {type(error).__name__}: {error} {_CURE}"
         ) from error
-    if answers_apart(beside_dark.tolist(), again.tolist(), tolerance) > 1:
-        raise ValueError(
-            f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {_most(beside_dark - again):.3g} between two passes. "
-            "Call eval() on the network in it, and let it draw no random numbers."
-        )
-    for other in (beside_bright, alone):
-        if answers_apart(beside_dark.tolist(), other.tolist(), tolerance) > 1:
-            raise ValueError(
-                "The classifier must judge each image by itself, but its logits for an image change by "
-                f"{_most(beside_dark - other):.3g} with the other images of the batch. {_CURE}"
-            )
-    return Answer(_kept(alone), len(alone))
+    if _rows_apart(first, again, tolerance):
+        raise _other_each_time(first, again)
+    for other in (beside, alone):
+        if _rows_apart(first[: len(other)], other, tolerance):
+            raise _other_in_company(first[: len(other)], other)
 
+    def about_further(*others: Tensor, regrouped: bool = False) -> Tensor:
+        found = first.new_empty((FURTHER, first.shape[1]))
+        for numbers, images in further_images(shape, regrouped=regrouped):
+            found[numbers] = logits(*others, *images.to(classifier.device, dtype))[len(others) :]
+        return found
 
-def same_answer(
-    classifier: ResolvedClassifier,
-    execution: Execution,
-    known: Sequence[float],
-    now: Sequence[float],
-    *,
-    elsewhere: bool = False,
-    deterministic: bool = False,
-) -> bool:
-    """Whether two records of an answer are those of one classifier, up to rounding.
-
-    Args:
-        classifier, execution: As in `answer_to_probe`.
-        known, now: The logits of both.
-        elsewhere: Whether one was made on another kind of device.
-        deterministic: Whether both are the answers of exact certificates, made in the network's own dtype and without TF32.
-    """
+    further = attributes = None
+    said = attributes_of(classifier.module)
+    # By the finer tolerance: half precision rounds graded answers, but leaves hard ones alike.
+    if ANSWERS in known or any(not _rows_apart(a[None], b[None], FINE) for a, b in itertools.combinations(first, 2)):
+        here, again = about_further(image), about_further(image)
+        if _rows_apart(here, again, tolerance) > (_allowed(tolerance) if coarse else 0):
+            raise _other_each_time(here, again)
+        there = about_further(dark, image, regrouped=True)
+        if _rows_apart(here, there, tolerance) > _allowed(tolerance):
+            raise _other_in_company(here, there)
+        weights = torch.arange(1, here.shape[1] + 1, dtype=torch.float64, device="cpu") * GOLDEN % 1.0
+        further = _rounded(here @ weights)
+        # What counts the passes is no part of the network.
+        kept = said & attributes_of(classifier.module)
+        attributes = attributes_sha256(kept) if kept else None
+    answer = Answer(_kept(alone[0]), alone.shape[1], further, attributes)
+    if not known:
+        return answer
     if deterministic:
         tolerance = COARSE if elsewhere or _in_half(classifier, execution) else EXACT
     else:
-        tolerance = COARSE if elsewhere or _coarse(classifier, execution) else FINE
-    return answers_apart(known, now, tolerance) <= 1
+        tolerance = COARSE if elsewhere or coarse else FINE
+    return _as_recorded(answer, known, tolerance, classifier)
 
 
-def as_recorded(
-    answer: Answer,
-    recorded: Sequence[float] | None,
-    classifier: ResolvedClassifier,
-    execution: Execution,
-    *,
-    deterministic: bool = False,
+def _as_recorded(
+    answer: Answer, known: Mapping[str, Any], tolerance: tuple[float, float], classifier: ResolvedClassifier
 ) -> Answer:
-    """The answer, with the logits of a record where they are the same up to rounding, so that records can be compared as they stand."""
-    if recorded is not None and same_answer(
-        classifier, execution, recorded, answer.logits, deterministic=deterministic
-    ):
-        return replace(answer, logits=list(recorded))
-    return answer
+    logits, further = answer.logits, answer.further
+    if LOGITS in known and answers_apart(known[LOGITS], logits, tolerance) <= 1:
+        logits = known[LOGITS]
+    if further is None or ANSWERS not in known:
+        return Answer(logits, answer.classes)
+    if _values_apart(known[ANSWERS], further, tolerance) <= _allowed(tolerance):
+        further = known[ANSWERS]
+        if len(set(further)) == 1 and logits == known.get(LOGITS) and classifier.module is None:
+            warnings.warn(
+                f"The classifier is a function that gives one answer to all of {FURTHER} fixed images, so nothing shows whether it is the one that "
+                "was recorded. Make sure that it is, or use another output folder.",
+                stacklevel=4,
+            )
+    return Answer(logits, answer.classes, further, answer.attributes if ATTRIBUTES in known else None)
 
 
 def answers_apart(first: Sequence[float], second: Sequence[float], tolerance: tuple[float, float]) -> float:
@@ -146,7 +180,7 @@ def answers_apart(first: Sequence[float], second: Sequence[float], tolerance: tu
     """
     if len(first) != len(second):
         return float("inf")
-    both = torch.tensor([first, second], dtype=torch.float64)
+    both = torch.tensor([first, second], dtype=torch.float64, device="cpu")
     of_range, of_itself = tolerance
     size = both.abs().amax(0)
     # A class that is masked by a huge negative logit is not part of the range.
@@ -156,19 +190,51 @@ def answers_apart(first: Sequence[float], second: Sequence[float], tolerance: tu
     return _most(torch.where(apart > 0, apart / allowed, apart))
 
 
-def probe_images(shape: tuple[int, ...]) -> Tensor:
-    """A noisy image, a dark and a bright one; the same on every machine. The others reach beyond the image, as noisy copies do."""
-    image, dark, bright = torch.rand((3, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    return torch.stack([image, dark - 2, bright + 2])
+def _rows_apart(first: Tensor, second: Tensor, tolerance: tuple[float, float]) -> int:
+    """How many images have two answers, each given as a row."""
+    return sum(answers_apart(a, b, tolerance) > 1 for a, b in zip(first.tolist(), second.tolist(), strict=True))
+
+
+def _values_apart(first: Sequence[float], second: Sequence[float], tolerance: tuple[float, float]) -> int:
+    """How many images have two answers, each given as one number; all where they are not as many."""
+    if len(first) != len(second):
+        return max(len(first), len(second))
+    both = torch.tensor([first, second], dtype=torch.float64, device="cpu")
+    of_range, of_itself = tolerance
+    allowed = of_range * (both.max() - both.min()) + of_itself * both.abs().amax(0)
+    return int(((both[0] - both[1]).abs() > allowed).sum())
+
+
+def _allowed(tolerance: tuple[float, float]) -> int:
+    """How many of the further images may have two answers: one that lies on the border of two classes goes either way by rounding."""
+    return FURTHER // 16 if tolerance == COARSE else 1
+
+
+def _other_each_time(first: Tensor, again: Tensor) -> ValueError:
+    return ValueError(
+        f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {_most(first - again):.3g} between two passes. "
+        "Call eval() on the network in it, and let it draw no random numbers."
+    )
+
+
+def _other_in_company(first: Tensor, other: Tensor) -> ValueError:
+    return ValueError(
+        "The classifier must judge each image by itself, but its logits for an image change by "
+        f"{_most(first - other):.3g} with the other images of the batch. {_CURE}"
+    )
 
 
 def _kept(logits: Tensor) -> list[float]:
     found = logits[:KEPT]
     if len(logits) > KEPT:
-        generator = torch.Generator().manual_seed(0)
-        signs = 2.0 * torch.randint(0, 2, (KEPT, len(logits)), generator=generator) - 1
+        generator = torch.Generator("cpu").manual_seed(0)
+        signs = 2.0 * torch.randint(0, 2, (KEPT, len(logits)), generator=generator, device="cpu") - 1
         found = torch.cat([found, signs.double() @ logits / len(logits) ** 0.5])
-    return [float(f"{value:.6g}") for value in found.tolist()]
+    return _rounded(found)
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [float(f"{value:.6g}") for value in values.tolist()]
 
 
 def _coarse(classifier: ResolvedClassifier, execution: Execution) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hf_smoothing.certification.structure import unwrapped
 from hf_smoothing.types import Classifier, Classify, classify_of
 
 
@@ -54,11 +55,11 @@ def resolve_classifier(classifier: Classifier) -> ResolvedClassifier:
 
 
 def module_of(classifier: Classifier) -> nn.Module | None:
-    """The module behind a classifier: itself, or the owner of a bound method; None for a plain callable."""
+    """The module behind a classifier: itself, or the owner of a bound method, without what wraps it to run it; None for a plain callable."""
     if isinstance(classifier, ResolvedClassifier):
         return classifier.module
     owner = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None
+    return unwrapped(owner) if isinstance(owner, nn.Module) else None
 
 
 def classifier_device(classifier: Classifier) -> torch.device:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.behaviour import answer_to_probe, same_answer
+from hf_smoothing.certification.behaviour import ANSWERS, ATTRIBUTES, LOGITS, answer_to_probe
 from hf_smoothing.certification.classifiers import ResolvedClassifier, module_of, resolve_classifier, run_dtype
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.images import raw_bytes
+from hf_smoothing.certification.structure import plain_name, unwrapped
 from hf_smoothing.records import RUN_FILE, Run, RunError, read_settings
 from hf_smoothing.types import Classifier
 
@@ -52,15 +53,15 @@ def differences_from(
         classifier: The classifier.
         known: The part "model" of a run's settings.
         shape, execution, dtype: As in `answer_to_probe`.
-        elsewhere, deterministic: As in `same_answer`.
+        elsewhere, deterministic: As in `answer_to_probe`.
     """
     identity = classifier_identity(classifier)
     differing = [key for key, value in identity.items() if known.get(key) != value]
-    answer = known.get("probe_logits")
-    if answer is not None and not differing:
-        now = answer_to_probe(classifier, shape, execution, dtype)
-        same = same_answer(classifier, execution, answer, now.logits, elsewhere=elsewhere, deterministic=deterministic)
-        differing += [] if same else ["probe_logits"]
+    if LOGITS in known and not differing:
+        answer = answer_to_probe(
+            classifier, shape, execution, dtype, known=known, elsewhere=elsewhere, deterministic=deterministic
+        )
+        differing += [key for key, value in answer.to_dict().items() if known.get(key) != value]
     return ", ".join(differing)
 
 
@@ -83,16 +84,16 @@ def check_network_of_run(classifier: Classifier, run: Run) -> None:
         raise RunError(f"{run.path} holds the certificates of another network: {differing} differ from this one's.")
 
 
-def recorded_answer(output_dir: str | os.PathLike[str]) -> list[float] | None:
-    """What the classifier of a run folder answered to the probe; None where there is no run, or none that says so.
+def recorded_answer(output_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the record of a run folder says of its classifier's answer, as `Answer.to_dict`; empty where there is no run, or none that says so.
 
     Raises:
         RunError: If its run.json is corrupt or of another format.
     """
     if not (Path(output_dir) / RUN_FILE).exists():
-        return None
-    answer: list[float] | None = read_settings(Path(output_dir)).get("model", {}).get("probe_logits")
-    return answer
+        return {}
+    model = read_settings(Path(output_dir)).get("model", {})
+    return {key: model[key] for key in (LOGITS, ANSWERS, ATTRIBUTES) if key in model}
 
 
 def _lasting(config: Any) -> Any:
@@ -114,7 +115,8 @@ _LATER = ("lora",)
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 of a module's `state_dict`: names, dtypes, shapes, values. What is not in it shows in the answer to the probe."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    values = {plain_name(name): value for name, value in unwrapped(module).state_dict().items()}
+    for name, value in sorted(values.items()):
         for part in _parts(value):
             if isinstance(part, Tensor):
                 digest.update(f"{name} {part.dtype} {tuple(part.shape)}\n".encode())

@@ -69,7 +69,7 @@ class Survey:
 
     def probe_facts(self) -> dict[str, Any]:
         """What a record says of the classifier's answer to the probe."""
-        return {} if self.answer is None else {"probe_logits": self.answer.logits}
+        return {} if self.answer is None else self.answer.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
         """What a record says of the data set."""

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.behaviour import Answer, answer_to_probe, as_recorded
+from hf_smoothing.certification.behaviour import Answer, answer_to_probe
 from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import classifier_device, run_dtype
-from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import classifier_identity, recorded_answer
 from hf_smoothing.certification.images import (
     check_selection,
@@ -102,10 +101,12 @@ def certify_dataset_linf(
     resolved, dtype = interval_classifier(classifier), run_dtype(classifier)
 
     def answer_of(shape: tuple[int, ...]) -> Answer:
-        answer, execution = answer_to_probe(resolved, shape, dtype=dtype), Execution()
-        known = recorded_answer(output_dir) if state.is_main_process else None
-        first = from_first_rank(state, as_recorded(answer, known, resolved, execution, deterministic=True).logits)
-        return as_recorded(answer, first, resolved, execution, deterministic=True)
+        def asked(known: Mapping[str, Any]) -> Answer:
+            return answer_to_probe(resolved, shape, dtype=dtype, known=known, deterministic=True)
+
+        mine = asked(recorded_answer(output_dir)) if state.is_main_process else None
+        first = from_first_rank(state, mine)
+        return mine or asked(first.to_dict())
 
     seen = survey(dataset, chosen, answer_of=answer_of)
     if only_right and not seen.labelled:

@@ -11,6 +11,8 @@ from hf_smoothing.records.json_files import differences
 
 _CHOICE = ("dataset.config", "dataset.split", "dataset.stride", "dataset.max_images")
 """What is asked for of a data set; not its name, which decides nothing where there is a hash."""
+_ANSWERING = ("model.weights_sha256", "model.config_sha256", "resolution", "dtype", "device_kind")
+"""What another answer to fixed images may come from."""
 FOLLOWS = {
     "total_variation": ("sigma", "noise_kind", "resolution"),
     "noise_dtype": ("noise_kind",),
@@ -22,10 +24,16 @@ FOLLOWS = {
     "dataset.selection_sha256": (*_CHOICE, "num_images"),
     "dataset.beginning_sha256": (*_CHOICE, "num_images", "resolution", "dataset.selection_sha256"),
     "rule.looks": ("rule.n", "rule.name"),
-    "model.probe_logits": ("model.weights_sha256", "model.config_sha256", "resolution", "dtype", "device_kind"),
+    "model.probe_logits": _ANSWERING,
+    "model.probe_answers": (*_ANSWERING, "model.probe_logits"),
+    "model.attributes_sha256": (*_ANSWERING, "model.probe_logits"),
 }
 """Settings -> those of which one that differs explains them."""
-ANSWER = "model.probe_logits"
+ANSWERS = {
+    "model.probe_logits": "the network's answer to a fixed image",
+    "model.probe_answers": "the network's answers to further fixed images",
+}
+"""Settings that are long lists of numbers -> what they are."""
 LONGEST = 60
 """Characters of a value that are shown."""
 
@@ -44,10 +52,10 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         # One is a stream, the other is not, which the choice of images does not say.
         for key in ("sha256", "stream_sha256", "selection_sha256"):
             del follows[f"dataset.{key}"]
-    if ANSWER in found:
-        text = found[ANSWER].removeprefix(ANSWER)
+    for key in found.keys() & ANSWERS.keys():
+        text = found[key].removeprefix(key)
         unknown = " was not recorded when the run was made" if text.startswith(" was None") else text
-        found[ANSWER] = f"the network's answer to a fixed image ({ANSWER}){unknown}"
+        found[key] = f"{ANSWERS[key]} ({key}){unknown}"
     deciding = [key for key in found if not any(cause in found for cause in follows.get(key, ()))]
     return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
 

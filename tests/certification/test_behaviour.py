@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable
@@ -13,14 +14,15 @@ from torch import Tensor, nn
 
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.attack_run import attack_run
-from hf_smoothing.certification import certify, certify_dataset, predict
+from hf_smoothing.certification import certify, certify_dataset, predict, rounds
 from hf_smoothing.certification.behaviour import COARSE, FINE, answer_to_probe, answers_apart
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
-from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.identity import check_network_of_run, classifier_identity
+from hf_smoothing.certification.probes import FURTHER, further_images
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.records import RunError, read_run
-from tests.support.classifiers import RUN, bytes_of, random_dataset, random_images, results
+from tests.support.classifiers import RUN, Constant, bytes_of, random_dataset, random_images, results
 from tests.support.tiny import plain
 
 
@@ -74,6 +76,29 @@ NEIGHBOURS: dict[str, Any] = {
 }
 
 
+def votes(logits: Tensor) -> Tensor:
+    return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
+
+
+def saturated(logits: Tensor) -> Tensor:
+    return (200 * logits).softmax(1)
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    flat = pixels.flatten(1)
+    return (flat - flat.mean(0)) / (flat.std(0, unbiased=False) + 0.3) + 0.5 * flat
+
+
+HARD: dict[str, Callable[[Tensor], Tensor]] = {"votes": votes, "saturated": saturated}
+"""What leaves little of logits."""
+HIDDEN: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "statistics of the batch": lambda last, pixels: last(normalised(pixels)),
+    "dropout": lambda last, pixels: nn.functional.dropout(last(pixels.flatten(1)), 0.1, True),
+    "dropout of the inputs": lambda last, pixels: last(nn.functional.dropout(pixels.flatten(1), 0.05, True)),
+}
+"""What makes a vote depend on the batch or the moment, seen through such an end."""
+
+
 def refused(classifier: Any, said: str, folder: Any) -> None:
     images = bytes_of(random_images(1, SHAPE))
     for call in (certify, predict):
@@ -99,6 +124,34 @@ def test_a_network_in_train_mode_is_refused_wherever_it_hides(layer, wrap, tmp_p
 @pytest.mark.parametrize("classifier", NEIGHBOURS.values(), ids=NEIGHBOURS)
 def test_what_depends_on_the_batch_or_the_moment_is_refused(classifier, tmp_path):
     refused(classifier, "The classifier must (judge each image by itself|answer to an image alike)", tmp_path)
+
+
+@pytest.mark.parametrize("end", HARD.values(), ids=HARD)
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+def test_hard_votes_hide_neither_neighbours_nor_chance(hidden, end):
+    for seed in range(12):
+        torch.manual_seed(seed)
+        last = nn.Linear(16, 3)
+        with pytest.raises(
+            ValueError, match="The classifier must (judge each image by itself|answer to an image alike)"
+        ):
+            answer_to_probe(resolve_classifier(lambda pixels, last=last: end(hidden(last, pixels))), SHAPE)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 1, 7), (3, 224, 224)])
+def test_further_images_are_grouped_anew_and_the_same(shape):
+    first, second = (
+        [
+            (number, image)
+            for batch in further_images(shape, regrouped=again)
+            for number, image in zip(*batch, strict=True)
+        ]
+        for again in (False, True)
+    )
+    assert [number for number, _ in first] == list(range(FURTHER))
+    found = dict(second)
+    assert len(found) == FURTHER and all(torch.equal(image, found[number]) for number, image in first)
+    assert all(image.shape == shape and image.dtype == torch.float32 for image in found.values())
 
 
 @pytest.mark.filterwarnings("ignore")  # torch asks to move to torchao
@@ -241,6 +294,135 @@ def test_another_rounding_of_the_answer_is_the_same_network(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(settings))
     certify_dataset(Shifted().eval(), random_dataset(2), tmp_path, **RUN)
     assert read_run(tmp_path).settings["model"] == settings["model"]
+
+
+class Threshold(nn.Module):
+    """Votes of a linear classifier with a threshold that is no parameter; it counts its calls."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.last, self.threshold, self.calls = nn.Linear(16, 2), threshold, 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.calls += 1
+        above = self.last(pixels.flatten(1)).softmax(1)[:, 1] > self.threshold
+        return nn.functional.one_hot(above.long(), 2).float()
+
+
+def brighter_than(threshold: float) -> Callable[[Tensor], Tensor]:
+    return lambda pixels: nn.functional.one_hot((pixels.mean((1, 2, 3)) > threshold).long(), 2).float()
+
+
+def saturated_around(mean: float) -> Callable[[Tensor], Tensor]:
+    inner = network(nn.ReLU()).eval()
+    return lambda pixels: saturated(inner(pixels - mean))
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+LITTLE_TOLD: dict[str, tuple[Any, Any]] = {
+    "a threshold of a function": (brighter_than(0.6), brighter_than(0.52)),
+    "a threshold of a module": (Threshold(0.5).eval(), Threshold(0.7).eval()),
+    "a threshold of a hidden module": (CallableOwn(Threshold(0.5).eval()), CallableOwn(Threshold(0.7).eval())),
+    "another normalisation": (saturated_around(0.45), saturated_around(0.55)),
+}
+"""Pairs of classifiers of which one image tells one bit or little more."""
+
+
+@pytest.mark.parametrize("batches", [3, 10**6], ids=["stopped", "finished"])
+@pytest.mark.parametrize(("first", "second"), LITTLE_TOLD.values(), ids=LITTLE_TOLD)
+def test_classifiers_with_hard_votes_are_not_taken_for_one_another(first, second, batches, tmp_path, monkeypatch):
+    whole = certify_dataset(first, random_dataset(3), tmp_path / "whole", **RUN)
+    assert len(whole.settings["model"]["probe_answers"]) == FURTHER
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        left, drawn = iter(range(batches)), rounds.draw_round
+        patched.setattr(
+            rounds, "draw_round", lambda *asked: drawn(*asked) if next(left, None) is not None else interrupt()
+        )
+        certify_dataset(first, random_dataset(3), tmp_path / "run", **RUN, partial_seconds=0)
+    run = read_run(tmp_path / "run")
+    assert (len(run.rows) == 3) == (batches > 3)
+    with pytest.raises(RunError, match="another network: (probe_logits, )?probe_answers"):
+        check_network_of_run(second, run)
+    with pytest.raises(
+        RunError, match=r"the network's answers? to (a|further) fixed images? \(model.probe_\w+\) was \["
+    ):
+        certify_dataset(second, random_dataset(3), tmp_path / "run", **RUN)
+    check_network_of_run(first, run)
+    assert results(certify_dataset(first, random_dataset(3), tmp_path / "run", **RUN)) == results(whole)
+
+
+def test_an_attribute_tells_modules_with_the_same_hard_votes_apart(tmp_path):
+    run = certify_dataset(Threshold(0.5).eval(), random_dataset(3), tmp_path, **RUN)
+    used = Threshold(0.5).eval()
+    used(torch.zeros(1, *SHAPE))  # a count of passes is not the network
+    check_network_of_run(used, run)
+    with pytest.raises(RunError, match="another network: attributes_sha256"):
+        check_network_of_run(Threshold(0.50001).eval(), run)
+    with pytest.raises(RunError, match="model.attributes_sha256 was"):
+        certify_dataset(Threshold(0.50001).eval(), random_dataset(3), tmp_path, **RUN)
+
+
+def test_a_vote_on_the_border_is_rounding(tmp_path):
+    certify_dataset(Threshold(0.5).eval(), random_dataset(2), tmp_path, **RUN)
+    settings = json.loads((tmp_path / "run.json").read_text())
+    answers = settings["model"]["probe_answers"]
+    answers[0] = next(value for value in answers if value != answers[0])
+    (tmp_path / "run.json").write_text(json.dumps(settings))
+    certify_dataset(Threshold(0.5).eval(), random_dataset(2), tmp_path, **RUN)
+    assert read_run(tmp_path).settings["model"] == settings["model"]
+
+
+def test_a_record_without_further_answers_is_compared_as_before(tmp_path):
+    certify_dataset(Threshold(0.5).eval(), random_dataset(2), tmp_path, **RUN)
+    settings = json.loads((tmp_path / "run.json").read_text())
+    for key in ("probe_answers", "attributes_sha256"):
+        del settings["model"][key]
+    (tmp_path / "run.json").write_text(json.dumps(settings))
+    run = certify_dataset(Threshold(0.5).eval(), random_dataset(2), tmp_path, **RUN)
+    check_network_of_run(Threshold(0.5).eval(), run)
+    assert run.settings["model"] == settings["model"]
+
+
+def test_graded_logits_are_known_by_one_answer(tmp_path):
+    model = certify_dataset(Shifted().eval(), random_dataset(1), tmp_path, **RUN).settings["model"]
+    assert "probe_logits" in model and not model.keys() & {"probe_answers", "attributes_sha256"}
+
+
+def test_a_function_that_gives_one_answer_to_all_images_is_resumed_with_a_warning(tmp_path):
+    certify_dataset(Constant(), random_dataset(1), tmp_path, **RUN)
+    with pytest.warns(
+        UserWarning, match="gives one answer to all of 128 fixed images, so nothing shows whether it is"
+    ):
+        certify_dataset(Constant(), random_dataset(1), tmp_path, **RUN)
+    with pytest.raises(RunError, match="model.probe_logits"):
+        certify_dataset(Constant(label=2), random_dataset(1), tmp_path, **RUN)
+
+
+WRAPPERS: dict[str, Callable[[nn.Sequential], nn.Module]] = {
+    "compiled": lambda inner: torch.compile(inner, backend="eager"),  # type: ignore[return-value]
+    "on several devices": nn.DataParallel,
+    "both": lambda inner: nn.DataParallel(torch.compile(inner, backend="eager")),
+    "compiled in part": lambda inner: nn.Sequential(inner[0], torch.compile(inner[1], backend="eager"), *inner[2:]),
+}
+
+
+@pytest.mark.parametrize("end", [nn.Identity(), nn.Hardtanh(0.0, 1e-9)], ids=["graded", "hard"])
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_what_is_put_around_a_network_to_run_it_is_no_other_network(wrap, end, tmp_path):
+    def made() -> nn.Sequential:
+        return nn.Sequential(*network(nn.ReLU()), end).eval()
+
+    plain = certify_dataset(made(), random_dataset(2), tmp_path / "plain", **RUN)
+    assert ("probe_answers" in plain.settings["model"]) == isinstance(end, nn.Hardtanh)
+    wrapped = certify_dataset(wrap(made()).eval(), random_dataset(2), tmp_path / "wrapped", **RUN)
+    for first, second, folder in ((made(), wrap(made()).eval(), plain), (wrap(made()).eval(), made(), wrapped)):
+        certify_dataset(second, random_dataset(2), folder.path, **RUN)
+        check_network_of_run(first, folder)
+    assert wrapped.settings["model"] == plain.settings["model"] and results(wrapped) == results(plain)
 
 
 @pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_smoothing import certify_dataset, read_run
 from hf_smoothing.attack_run import attack_run
-from hf_smoothing.certification.behaviour import probe_images
+from hf_smoothing.certification.probes import probe_images
 from hf_smoothing.cli import build_parser, main, verbs_of
 from hf_smoothing.interval import certify_dataset_linf, linf_certificates
 from hf_smoothing.interval.search import BACKWARD

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.certification.behaviour import probe_images
+from hf_smoothing.certification.probes import probe_images
 from hf_smoothing.records import Run
 
 

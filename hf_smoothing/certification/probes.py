@@ -1,0 +1,54 @@
+"""The fixed images that a classifier is asked about before a run: the same on every machine and device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+FURTHER = 128
+"""Number of further images, for classifiers whose answers to the first tell little."""
+
+_AT_ONCE, _LARGEST = 16, 1 << 24
+"""How many of them share a batch at most, and how many numbers they may have together."""
+_CELLS = (1, 2, 5, None)
+"""Blocks of one value along a side, from one colour for all to one for each pixel."""
+_CONTRASTS = (0.05, 0.3, 1.0, 2.0)
+"""The largest difference between two pixels; the last reach beyond the image, as noisy copies do."""
+GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+"""Its multiples, without their whole parts, are spread evenly however many are taken; no threshold that people write lies on one."""
+
+
+def probe_images(shape: tuple[int, ...]) -> Tensor:
+    """A noisy image, three copies of less contrast, a dark and a bright one; the last two reach beyond the image, as noisy copies do."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    image, dark, bright = torch.rand((3, *shape), generator=generator, dtype=torch.float32, device="cpu")
+    return torch.stack(
+        [image, *(0.5 + contrast * (image - 0.5) for contrast in (0.875, 0.75, 0.625)), dark - 2, bright + 2]
+    )
+
+
+def further_images(shape: tuple[int, ...], *, regrouped: bool = False) -> Iterator[tuple[list[int], Tensor]]:
+    """`FURTHER` images in small batches, with their numbers: blocks of noise of several sizes and contrasts, around greys in even steps.
+
+    Args:
+        shape: Shape of an image, (channels, height, width).
+        regrouped: Give each batch images of one size and nearly one contrast in place of a mixture, so that no image has its companions again.
+    """
+    batches = math.ceil(FURTHER / max(1, min(_AT_ONCE, _LARGEST // math.prod(shape))))
+    size = math.ceil(FURTHER / batches)
+    for batch in range(batches):
+        numbers = range(batch, FURTHER, batches) if regrouped else range(FURTHER)[batch * size :][:size]
+        yield list(numbers), torch.stack([_graded(number, shape) for number in numbers])
+
+
+def _graded(number: int, shape: tuple[int, ...]) -> Tensor:
+    cells, contrast = _CELLS[number % 4], _CONTRASTS[number // 4 % 4]
+    sides = shape[1:] if cells is None else tuple(min(cells, side) for side in shape[1:])
+    generator = torch.Generator("cpu").manual_seed(1 + number)
+    blocks = torch.rand((1, shape[0], *sides), generator=generator, dtype=torch.float32, device="cpu")
+    spread = torch.nn.functional.interpolate(blocks, size=shape[1:], mode="nearest")[0]
+    return (1 + number) * GOLDEN % 1.0 + contrast * (spread - 0.5)
