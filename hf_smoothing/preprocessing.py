@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_smoothing.pixels import check_image_batch
+from hf_smoothing.units import is_truth_value
 
 
 __all__ = ["Preprocessing", "parse_size"]
@@ -31,7 +32,7 @@ def parse_size(size: Any, name: str = "size") -> Size | None:
     """
     if size is None:
         return None
-    if isinstance(size, bool):
+    if is_truth_value(size):
         raise ValueError(f"`{name}` must be a number of pixels or (height, width), got {size}.")
     if isinstance(size, numbers.Integral):
         pair: tuple[Any, ...] = (int(size), int(size))

@@ -52,7 +52,7 @@ def check_sigma(sigma: float) -> float:
     Raises:
         ValueError: If `sigma` is not positive and finite, or above `MAX_SIGMA`.
     """
-    level = _number(sigma)
+    level = as_number(sigma)
     if not (math.isfinite(level) and level > 0.0):
         raise ValueError(
             f"`sigma` must be a positive noise standard deviation in [0, 1] pixel units, got {sigma!r}. "
@@ -88,7 +88,7 @@ def check_radius(radius: float, norm: str, name: str, shape: Sequence[int] | Non
     Raises:
         ValueError: If it is negative, not finite, or larger.
     """
-    length = _number(radius)
+    length = as_number(radius)
     if not (math.isfinite(length) and length >= 0.0):
         raise ValueError(f"`{name}` must be finite and >= 0 in [0, 1] pixel units, got {radius!r}.")
     if norm == "linf" and length > 1.0:
@@ -114,7 +114,7 @@ def check_alpha(alpha: float, least: float = LEAST_ALPHA) -> float:
     Raises:
         ValueError: If `alpha` is not at least `least`, or above 1/2, where it can only be a confidence level.
     """
-    share = _number(alpha)
+    share = as_number(alpha)
     if 0.0 < share < least:
         raise ValueError(f"`alpha` must be at least {least:g}, as bounds are tested down to there, got {alpha!r}.")
     if 0.0 < share <= 0.5:
@@ -135,7 +135,7 @@ def check_confidence(confidence: float) -> float:
     Raises:
         ValueError: If it is not strictly between 0 and 1, or below 1/2, which can only be a failure probability.
     """
-    share = _number(confidence)
+    share = as_number(confidence)
     if 0.5 <= share < 1.0:
         return share
     cure = "Pass 0.95 for 95% intervals."
@@ -152,7 +152,7 @@ def check_share(share: float, name: str) -> float:
     Raises:
         ValueError: In any other case.
     """
-    value = _number(share)
+    value = as_number(share)
     if not 0.0 <= value <= 1.0:
         cure = f" {value:g} looks like a percentage: pass {value / 100.0:.6g}." if 1.0 < value <= 100.0 else ""
         raise ValueError(f"`{name}` must be a share in [0, 1], got {share!r}.{cure}")
@@ -165,7 +165,7 @@ def check_seconds(seconds: float, name: str) -> float:
     Raises:
         ValueError: If it is negative, nan or no number.
     """
-    value = _number(seconds)
+    value = as_number(seconds)
     if not value >= 0.0:
         raise ValueError(f"`{name}` must be a number of seconds, at least 0, got {seconds!r}. Use 0 for no wait.")
     return value
@@ -178,7 +178,7 @@ def check_whole(value: Any, name: str) -> int:
         ValueError: In any other case.
     """
     try:
-        if isinstance(value, bool):
+        if is_truth_value(value):
             raise TypeError("a truth value is no number")
         return operator.index(value)
     except TypeError as error:
@@ -187,9 +187,19 @@ def check_whole(value: Any, name: str) -> int:
         raise ValueError(f"`{name}` must be a whole number, got {value!r}. {cure}") from error
 
 
-def _number(value: Any) -> float:
+def is_truth_value(value: Any) -> bool:
+    """Whether a value is True or False, of Python, numpy, pandas or torch: those can all be read as the numbers 1 and 0.
+
+    >>> is_truth_value(True), is_truth_value(1)
+    (True, False)
+    """
+    dtype = str(getattr(value, "dtype", "")).rpartition(".")[2]
+    return isinstance(value, bool) or dtype in ("bool", "boolean")
+
+
+def as_number(value: Any) -> float:
     """nan for what is no number, or one of hundreds of digits; a truth value is none."""
-    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+    if is_truth_value(value) or not isinstance(value, SupportsFloat):
         return math.nan
     try:
         return float(value)

@@ -64,7 +64,7 @@ def whole_numbers(indices: Sequence[int]) -> list[int]:
         TypeError: If they are no sequence.
         ValueError: If they are no whole numbers.
     """
-    if not isinstance(indices, Iterable):
+    if not isinstance(indices, Iterable) or isinstance(indices, (str, bytes)):
         raise TypeError(
             f"`indices` must be a list of numbers of images, got {indices!r}. For one image pass [{indices!r}]."
         )

@@ -18,6 +18,7 @@ from hf_smoothing.data.labels import (
 )
 from hf_smoothing.spelling import number_of
 from hf_smoothing.types import Images
+from hf_smoothing.units import check_whole
 
 
 class LabelReader:
@@ -98,8 +99,8 @@ class LabelReader:
         if isinstance(value, str) and self._how is not None:
             return self._text(value, index)
         try:
-            label = operator.index(value)
-        except TypeError as error:
+            label = check_whole(value, "label")
+        except ValueError as error:
             raise ValueError(
                 f"Label of image {index} must be an integer class, got {value!r}. Drop unlabelled images, and map names to numbers "
                 "with a ClassLabel feature (dataset.class_encode_column)."

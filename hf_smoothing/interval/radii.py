@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hf_smoothing.units import as_number
+
 
 def certified_radii(
     violation: Callable[[Tensor, Tensor], Tensor],
@@ -92,16 +94,17 @@ def _known(violation: Tensor) -> Tensor:
     return torch.where(violation.isnan(), torch.inf, violation)
 
 
-def check_largest(largest: float) -> None:
-    """Refuse a largest radius that makes no sense.
+def check_largest(largest: float) -> float:
+    """Return a largest radius as a float, if it makes sense.
 
     Raises:
         ValueError: If it is not in (0, 1].
     """
-    number = float(largest)
+    number = as_number(largest)
     if not 0.0 < number <= 1.0:
         cure = f" Divide steps of 0..255 by 255 ({number / 255:.3g})." if number > 1.0 else ""
-        raise ValueError(f"`largest` must be above 0 and at most 1, in [0, 1] pixel units, got {largest}.{cure}")
+        raise ValueError(f"`largest` must be above 0 and at most 1, in [0, 1] pixel units, got {largest!r}.{cure}")
+    return number
 
 
 def _next_step(a: Tensor, b: Tensor, c: Tensor, fa: Tensor, fb: Tensor, fc: Tensor) -> Tensor:

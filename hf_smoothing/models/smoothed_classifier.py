@@ -26,7 +26,7 @@ from hf_smoothing.models.weights import HUB, load_whole
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
 from hf_smoothing.preprocessing import parse_size
-from hf_smoothing.units import check_sigma
+from hf_smoothing.units import check_sigma, check_whole
 
 
 class SmoothedClassifier(PreTrainedModel):
@@ -260,11 +260,15 @@ class SmoothedClassifier(PreTrainedModel):
         self, images: Tensor, seed: int | None, first_index: int, num_samples: int | None = None
     ) -> Tensor:
         pixels = to_unit_pixels(images, "pixel_values").to(self.device)
-        count = self.config.num_samples if num_samples is None else num_samples
+        count = check_whole(self.config.num_samples if num_samples is None else num_samples, "num_samples")
+        first = check_whole(first_index, "first_index")
+        for name, value, least in (("num_samples", count, 1), ("first_index", first, 0)):
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
         votes = count_votes(
             self,
             pixels,
-            [Draws(slot, first_index + slot, 0, count) for slot in range(len(pixels))],
+            [Draws(slot, first + slot, 0, count) for slot in range(len(pixels))],
             stream=GaussianStream(fresh_seed(seed), tuple(pixels.shape[1:]), pixels.device, sigma=self.noise_level()),
         )
         return torch.log(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.json_text import parse_json
-from hf_smoothing.units import check_level, check_share
+from hf_smoothing.units import check_level, check_share, is_truth_value
 
 
 Distribution = Literal["list", "uniform", "log_uniform"]
@@ -168,7 +168,7 @@ class NoiseMixture:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, (str, bytes, bool)):
+    if isinstance(value, (str, bytes)) or is_truth_value(value):
         raise TypeError(f"{value!r} is not a number")
     return float(value)
 

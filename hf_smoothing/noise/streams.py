@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import operator
 import os
 import secrets
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from hf_smoothing.units import check_whole
 
 
 # Draw j of image i under seed s must be a function of (s, i, j) alone. torch's CPU generator keeps only 32 bits of its
@@ -186,7 +187,7 @@ def process_generator(device: torch.device | str) -> torch.Generator:
     Args:
         device: Where the noise is drawn.
     """
-    drawn = int(torch.randint(1 << 62, ()))
+    drawn = int(torch.randint(1 << 62, (), device="cpu"))
     worker = torch.utils.data.get_worker_info()
     if worker is not None:
         process: int | str = f"worker {worker.id}"
@@ -203,7 +204,4 @@ def fresh_seed(seed: int | None) -> int:
     """`seed`, or fresh entropy if there is none: with a known seed an input could be chosen against the noise."""
     if seed is None:
         return secrets.randbits(64)
-    try:
-        return operator.index(seed)
-    except TypeError as error:
-        raise ValueError(f"`seed` must be a whole number or None, got {seed!r}.") from error
+    return check_whole(seed, "seed")

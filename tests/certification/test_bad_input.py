@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from hf_smoothing.certification import FixedRule, Votes, certify, predict
+from hf_smoothing.certification import FixedRule, Votes, certify, certify_dataset, predict
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
-from tests.support.classifiers import Constant, Linear, Ranges, random_images
+from tests.support.classifiers import RUN, Constant, Linear, Ranges, bytes_of, random_images
 
 
 # Float images on purpose; where that is no purpose, the library warns.
@@ -167,3 +167,53 @@ def test_votes_must_continue():
     votes.add(np.array([1, 0]), 0, 1, opens_look=True)
     with pytest.raises(ValueError, match="Draws of image 3 must continue at 1, got draws from 0"):
         votes.add(np.array([1, 0]), 0, 1, opens_look=False)
+
+
+TRUTH_VALUES = {
+    "Python": True,
+    "numpy": np.True_,
+    "numpy, no dimensions": np.array(True),
+    "torch": torch.tensor(True),
+    "torch, one number": torch.tensor([True]),
+}
+
+
+@pytest.mark.parametrize("truth", TRUTH_VALUES.values(), ids=TRUTH_VALUES)
+@pytest.mark.parametrize("name", ["sigma", "alpha", "n", "n0", "copies_per_batch", "seed", "targets", "indices"])
+@pytest.mark.parametrize("call", [certify, predict])
+def test_truth_values_are_no_numbers(call, name, truth):
+    if call is predict and name in ("n0", "targets"):
+        pytest.skip("no option of predict")
+    value = [truth] if name in ("targets", "indices") else truth
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        call(Ranges(), IMAGES[:1], **{**GOOD, name: value})
+
+
+@pytest.mark.parametrize("truth", TRUTH_VALUES.values(), ids=TRUTH_VALUES)
+@pytest.mark.parametrize("name", ["seed", "labels of image 0", "indices"])
+def test_truth_values_are_no_numbers_of_a_run(name, truth, tmp_path):
+    item = {"pixel_values": bytes_of(IMAGES[0])}
+    asked = {"seed": truth} if name == "seed" else {"indices": [truth]} if name == "indices" else {}
+    dataset = [{**item, "labels": truth if name.startswith("labels") else 1}] * 2
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number"):
+        certify_dataset(Ranges(), dataset, tmp_path / "run", **RUN, **asked)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": "0"}, "`targets` must be a non-empty list of target radii .* got '0'"),
+        ({"targets": "0.25"}, "`targets` must be a non-empty list"),
+        ({"targets": b"\x00"}, r"`targets` must be a non-empty list .* got b'\\x00'"),
+        ({"targets": ["0"]}, r"`targets` must be a non-empty list .* got \['0'\]"),
+        ({"targets": 0.25}, "`targets` must be a non-empty list .* got 0.25"),
+        ({"targets": np.array(0.25)}, "`targets` must be a non-empty list"),
+        ({"targets": []}, r"`targets` must be a non-empty list .* got \[\]"),
+        ({"indices": "01"}, "`indices` must be a list of numbers of images, got '01'"),
+        ({"indices": b"\x00\x01"}, "`indices` must be a list of numbers of images, got b"),
+    ],
+)
+def test_texts_and_bytes_are_no_lists(change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        certify(Ranges(), IMAGES, **{**GOOD, **change})

@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,6 +100,21 @@ def test_the_number_of_copies_can_be_given():
     model(pixels(2), num_samples=7)
     model(pixels(2))
     assert watched.sizes == [14, 40]
+
+
+@pytest.mark.parametrize("truth", [True, np.True_, torch.tensor(True)])
+@pytest.mark.parametrize(
+    ("name", "odd", "least"), [("num_samples", (0, -3), 1), ("first_index", (-1,), 0), ("seed", (), None)]
+)
+def test_counts_of_forward_are_whole_numbers(name, odd, least, truth):
+    model = smoothed("resnet", num_samples=2)
+    for value in (truth, 1.5, "1"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a whole number, got"):
+            model(pixels(1), **{name: value})
+    for value in odd:
+        with pytest.raises(ValueError, match=f"`{name}` must be at least {least}, got {value}"):
+            model(pixels(1), **{name: value})
+    model(pixels(1), **{name: np.int64(1)})
 
 
 def test_eval_mode_is_the_same_under_a_seed_and_fresh_without():

@@ -17,6 +17,7 @@ from hf_smoothing.certification.certificates import Certificate, Votes
 from hf_smoothing.certification.rules.base import check_stages
 from hf_smoothing.noise import MAX_DRAWS
 from hf_smoothing.statistics import exact_text
+from hf_smoothing.units import as_number
 
 
 @dataclass(frozen=True)
@@ -197,12 +198,14 @@ class SequentialRule:
 
 def _check_targets(given: Any) -> tuple[float, ...]:
     try:
-        targets = tuple(float(radius) for radius in given)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"`targets` must be a list of target radii, got {given!r}.") from error
+        # A text or bytes would be taken apart into letters and their codes.
+        radii = given if isinstance(given, (str, bytes)) else list(given)
+        targets = () if radii is given else tuple(as_number(radius) for radius in radii)
+    except TypeError:
+        radii, targets = given, ()
     if not targets or not all(math.isfinite(radius) and radius >= 0.0 for radius in targets):
         raise ValueError(
-            f"`targets` must be a non-empty list of target radii >= 0 in [0, 1] pixel units, got {list(targets)}."
+            f"`targets` must be a non-empty list of target radii >= 0 in [0, 1] pixel units, got {radii!r}. For one radius pass [0.5]."
         )
     if any(a >= b for a, b in itertools.pairwise(targets)):
         raise ValueError(

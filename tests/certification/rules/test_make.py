@@ -23,8 +23,8 @@ from tests.support.rules import RULES, walk
         ([0.0, math.nan], "`targets` must be a non-empty list of target radii >= 0"),
         ([math.inf], "`targets` must be a non-empty list of target radii >= 0"),
         ([], "`targets` must be a non-empty list of target radii >= 0"),
-        (["a"], "`targets` must be a list of target radii"),
-        (0.5, "`targets` must be a list of target radii"),
+        (["a"], "`targets` must be a non-empty list of target radii"),
+        (0.5, "`targets` must be a non-empty list of target radii"),
     ],
 )
 def test_targets_that_are_none_are_refused(radii, message):
