@@ -42,8 +42,11 @@ class Execution:
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise ValueError(f"`dtype` of the network must be one of {', '.join(_DTYPES)}, got {self.dtype!r}.")
-        if self.copies_per_batch is not None and statistics.check_whole(self.copies_per_batch, "copies_per_batch") < 1:
-            raise ValueError(f"`copies_per_batch` must be at least 1, got {self.copies_per_batch}.")
+        if self.copies_per_batch is not None:
+            copies = statistics.check_whole(self.copies_per_batch, "copies_per_batch")
+            if copies < 1:
+                raise ValueError(f"`copies_per_batch` must be at least 1, got {copies}.")
+            object.__setattr__(self, "copies_per_batch", copies)
 
     def size_on(self, device: torch.device) -> int:
         """The batch size. Small batches stay in a CPU's cache; a GPU needs large ones."""

@@ -86,7 +86,7 @@ def certify_dataset(
     chosen = check_selection(dataset, indices)
     warn_other_framing(classifier, dataset)
     warn_other_classes(classifier, dataset)
-    check_whole(seed, "seed")
+    seed = check_whole(seed, "seed")
     check_seconds(partial_seconds, "partial_seconds")
     check_writable(output_dir)
     state = process_state(cpu=resolved.device.type == "cpu")

@@ -62,17 +62,33 @@ def with_description(settings: dict[str, Any], description: Mapping[str, Any] | 
     """The settings with further facts from the caller.
 
     Raises:
-        ValueError: If they would change what the run itself decides, or are no JSON values.
+        TypeError: If they are no mapping.
+        ValueError: If they would change what the run itself decides, or are no JSON values; so too where a setting is none.
     """
+    if not isinstance(description, Mapping | None):
+        raise TypeError(
+            f"`description` must be a mapping of names to JSON values, such as {{'model': {{'id': 'mine'}}}}, got {description!r}."
+        )
+    _check_json(settings, "The settings of a run")
+    _check_json(description or {}, "`description`")
     for key, value in (description or {}).items():
         if key in settings and not (key in ("model", "dataset") and isinstance(value, Mapping)):
             raise ValueError(f"`description` must not set {key!r}, which the run itself decides. Use another key.")
         settings[key] = {**dict(value), **settings.get(key, {})} if isinstance(value, Mapping) else value
-    try:
-        json.dumps(settings, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`description` must hold JSON values only: {error}.") from error
     return settings
+
+
+def _check_json(facts: Mapping[str, Any], whose: str) -> None:
+    for key, value in facts.items():
+        try:
+            if not isinstance(key, str):
+                raise TypeError("it is no text")
+            json.dumps(dict(value) if isinstance(value, Mapping) else value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{whose} must hold JSON values only under names that are text, but {key!r} holds {value!r}: {error}. Convert numbers of "
+                "numpy or torch with .item()."
+            ) from error
 
 
 def selection_of(chosen: Sequence[int] | None) -> dict[str, list[int]] | list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -48,8 +49,9 @@ def certified_radii(
     using derivatives*, Advances in Engineering Software 28(3).
     """
     check_largest(largest)
-    if not tolerance > 0.0 or iterations < 0:
-        raise ValueError(f"`tolerance` must be > 0 and `iterations` at least 0, got {tolerance} and {iterations}.")
+    tolerance = check_tolerance(tolerance)
+    if iterations < 0:
+        raise ValueError(f"`iterations` must be at least 0, got {iterations}.")
     radii = torch.zeros(count, device=device, dtype=dtype) if known is None else known.to(dtype=dtype, copy=True)
     open_ = torch.arange(count, device=device)[radii < largest]
     if not len(open_):
@@ -105,6 +107,20 @@ def check_largest(largest: float) -> float:
         cure = f" Divide steps of 0..255 by 255 ({number / 255:.3g})." if number > 1.0 else ""
         raise ValueError(f"`largest` must be above 0 and at most 1, in [0, 1] pixel units, got {largest!r}.{cure}")
     return number
+
+
+def check_tolerance(tolerance: float) -> float:
+    """Return the width of a bracket as a float, if it can be reached.
+
+    Raises:
+        ValueError: If it is not positive and finite.
+    """
+    width = as_number(tolerance)
+    if not 0.0 < width < math.inf:
+        raise ValueError(
+            f"`tolerance` must be > 0 in [0, 1] pixel units, and finite, got {tolerance!r}. Use 1e-8, as by default."
+        )
+    return width
 
 
 def _next_step(a: Tensor, b: Tensor, c: Tensor, fa: Tensor, fb: Tensor, fc: Tensor) -> Tensor:

@@ -29,11 +29,13 @@ from hf_smoothing.certification.settings import selection_of, versions_of, with_
 from hf_smoothing.certification.survey import Survey, survey
 from hf_smoothing.interval.certificates import certificates_of, check_certifiable
 from hf_smoothing.interval.classifier import interval_classifier
+from hf_smoothing.interval.radii import check_tolerance
 from hf_smoothing.interval.search import BACKWARD, NAMES, check_backward, exact_pixels
 from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.types import ImageDataset
+from hf_smoothing.units import check_whole
 
 
 def certify_dataset_linf(
@@ -74,12 +76,12 @@ def certify_dataset_linf(
         UnsupportedOperationError: The message names an operation of the network without a bound.
         ValueError: On an empty selection, bad pixels, labels that are no class, no labels where they are needed, train mode, weights that are not finite, or a folder that holds another run.
     """
-    if batch_size < 1:
+    if check_whole(batch_size, "batch_size") < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     if is_stream(dataset):
         raise ValueError("Interval certification reads a data set by index, got a stream. Pass PixelDataset instead.")
     check_certifiable(classifier, largest, cover_run)
-    check_backward(backward, steps)
+    largest, tolerance, steps = float(largest), check_tolerance(tolerance), check_backward(backward, steps)
     chosen = check_selection(dataset, indices) or []
     warn_other_framing(classifier, dataset)
     warn_other_classes(classifier, dataset)

@@ -13,6 +13,7 @@ from hf_smoothing.interval.margins import Margins, box_around, logits_of, margin
 from hf_smoothing.interval.radii import certified_radii
 from hf_smoothing.interval.trace import Trace
 from hf_smoothing.pixels import grid_to_unit
+from hf_smoothing.units import check_whole
 
 
 NAMES = {
@@ -115,13 +116,14 @@ def exact_pixels(pixels: Tensor) -> Tensor:
     return grid_to_unit(pixels.double()) if pixels.dtype == torch.uint8 else pixels.double()
 
 
-def check_backward(backward: str, steps: int) -> None:
-    """Refuse bounds that do not exist.
+def check_backward(backward: str, steps: int) -> int:
+    """Refuse bounds that do not exist; returns the number of steps as an int.
 
     Raises:
-        ValueError: If `backward` is none of `BACKWARD`, or steps are negative.
+        ValueError: If `backward` is none of `BACKWARD`, or steps are negative or no whole number.
     """
     if backward not in BACKWARD:
         raise ValueError(f"`backward` must be one of {', '.join(BACKWARD)}, got {backward!r}.")
-    if steps < 0:
+    if check_whole(steps, "steps") < 0:
         raise ValueError(f"`steps` must be at least 0, got {steps}.")
+    return check_whole(steps, "steps")

@@ -134,7 +134,7 @@ class GridStream:
         if self.pixels > 1 << 26:
             raise ValueError(f"Grid noise is made for images of at most {1 << 26:,} pixels, got {self.pixels:,}.")
         self.total_variation = total_variation(self.sigma, self.pixels)
-        words = seed_words(seed, 4)
+        words = seed_words(self.seed, 4)
         self._key = (_signed(words[0] | words[1] << 32), _signed(words[2] | words[3] << 32))
         table, self._filled, thresholds = _tables(self.sigma)
         values = grid_law(self.sigma)[0]

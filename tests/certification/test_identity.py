@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.noise_kinds import noise_facts
 from hf_smoothing.noise import GaussianStream, GridStream
 from hf_smoothing.records import RunError
-from tests.support.classifiers import RUN, random_dataset
+from tests.support.classifiers import RUN, random_dataset, results
 
 
 class Configured(nn.Module):
@@ -111,6 +112,35 @@ def test_labels_and_descriptions_are_checked_before_the_folder_is_made(tmp_path)
     item = random_dataset(1)[0]
     with pytest.raises(ValueError, match="`labels of image 0` must be a whole number, got 1.7"):
         certify_dataset(Configured().eval(), [{**item, "labels": 1.7}], tmp_path / "run", **RUN)
-    with pytest.raises(ValueError, match="`description` must hold JSON values only"):
-        certify_dataset(Configured().eval(), [item], tmp_path / "run", **RUN, description={"note": object()})
+    for description, message in (
+        ({"note": object()}, "`description` must hold JSON values only .*'note' holds <object"),
+        ({"note": np.int64(1)}, r"`description` must hold JSON values only .*'note' holds np.int64\(1\).*\.item\(\)"),
+        ({"a": 1, "note": {"b": float("nan")}}, "`description` must hold JSON values only .*'note' holds {'b': nan}"),
+        ({1: 2}, "`description` must hold JSON values only under names that are text, but 1 holds 2"),
+        ("text", "`description` must be a mapping of names to JSON values, .* got 'text'"),
+        ([("a", 1)], "`description` must be a mapping of names to JSON values"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            certify_dataset(Configured().eval(), [item], tmp_path / "run", **RUN, description=description)
     assert not (tmp_path / "run").exists()
+
+
+WHOLE = {"numpy": np.int64, "torch": torch.tensor, "numpy, no dimensions": np.array}
+REAL = {"numpy": np.float32, "torch": torch.tensor, "numpy, no dimensions": np.array}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_numbers_of_any_kind_are_recorded_as_plain_ones(kind, tmp_path):
+    whole, real = WHOLE[kind], REAL[kind]
+    numbers = {
+        **RUN, "mode": "targets", "sigma": real(0.5), "alpha": real(0.125), "targets": [real(0.0), real(0.25)], "n0": whole(10), "n": whole(300),
+        "copies_per_batch": whole(16), "seed": whole(3), "indices": [whole(1), whole(0)], "partial_seconds": real(5.0),
+    }  # fmt: skip
+    dataset = [{**item, "labels": whole(item["labels"])} for item in random_dataset(2)]
+    run = certify_dataset(Configured().eval(), dataset, tmp_path / "run", **numbers)
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in numbers.items()}
+    plain |= {"targets": [0.0, 0.25], "indices": [1, 0]}
+    again = certify_dataset(Configured().eval(), random_dataset(2), tmp_path / "plain", **plain)
+    assert results(run) == results(again)
+    assert {**run.settings, "created": None} == {**again.settings, "created": None}
+    certify_dataset(Configured().eval(), random_dataset(2), tmp_path / "run", **plain)

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from types import SimpleNamespace
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -294,3 +295,19 @@ def test_one_function_everywhere(model, sign, tmp_path):
     if isinstance(model.output(pixels), torch.Tensor):  # smoothing takes nothing else
         noisy = certify_dataset(model, images, tmp_path / "l2", sigma=0.02, n=200, n0=10, progress=False)
         assert all(noisy.rows[k]["prediction"] in (wanted[k], -1) for k in range(5))
+
+
+def test_numbers_of_numpy_and_torch_are_recorded_as_plain_ones(tmp_path):
+    dataset = data(2)
+    arguments = {"largest": 0.125, "tolerance": 0.0078125, "backward": BACKWARD[-1], "steps": 2, "batch_size": 2}
+    plain = certify_dataset_linf(smoothed("resnet"), dataset, tmp_path / "plain", **arguments, progress=False)
+    for kind in (np.asarray, torch.tensor):
+        made = {name: value if isinstance(value, str) else kind(value) for name, value in arguments.items()}
+        run = certify_dataset_linf(smoothed("resnet"), dataset, tmp_path / kind.__name__, **made, progress=False)
+        assert run.settings["rule"] == plain.settings["rule"]
+        assert [row["radius"] for row in run.rows.values()] == [row["radius"] for row in plain.rows.values()]
+    for name in ("largest", "tolerance", "steps", "batch_size"):
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            certify_dataset_linf(
+                smoothed("resnet"), dataset, tmp_path / "no", **{**arguments, name: torch.tensor(True)}
+            )
