@@ -16,6 +16,9 @@ MAX_SIGMA = 4.0
 can have. Papers go up to 2; in 0..255 grey levels 5 is about the smallest that is in use."""
 
 
+LEAST_SIGMA = 1e-6
+"""The smallest noise level that is taken: below, float32 pixels cannot hold the noise, and radii are far below a step of 8-bit images."""
+
 LEAST_ALPHA = 1e-20
 """The smallest failure probability that is asked for: a machine fails more often, and shares of it are still far above what rounding does to a tail."""
 
@@ -50,12 +53,17 @@ def check_sigma(sigma: float) -> float:
     """Return `sigma` as a float if it is a noise level in [0, 1] pixel units.
 
     Raises:
-        ValueError: If `sigma` is not positive and finite, or above `MAX_SIGMA`.
+        ValueError: If `sigma` is not positive and finite, below `LEAST_SIGMA`, or above `MAX_SIGMA`.
     """
     level = as_number(sigma)
     if not (math.isfinite(level) and level > 0.0):
         raise ValueError(
             f"`sigma` must be a positive noise standard deviation in [0, 1] pixel units, got {sigma!r}. "
+            "Common values are 0.25, 0.5 and 1.0."
+        )
+    if level < LEAST_SIGMA:
+        raise ValueError(
+            f"`sigma` must be at least {LEAST_SIGMA:g} in [0, 1] pixel units, since float32 pixels hold no smaller noise, got {sigma!r}. "
             "Common values are 0.25, 0.5 and 1.0."
         )
     return check_level(level, "sigma")

@@ -142,6 +142,12 @@ def _faults(logits: Tensor, largest: Tensor) -> Tensor:
     return torch.add(endless.to(torch.uint8), nan, alpha=NAN)
 
 
+_COMPARED = frozenset(
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
+)  # fmt: skip
+"""Dtypes whose largest value torch finds."""
+
+
 def check_logits(logits: object, batch: int, classes: int | None = None) -> Tensor:
     """The answer to a batch of that many images, if it is logits of at least two classes, as many as before where that is known.
 
@@ -152,6 +158,12 @@ def check_logits(logits: object, batch: int, classes: int | None = None) -> Tens
         raise TypeError(
             f"The classifier must return a tensor of logits (batch, num_labels), got {type(logits).__name__}. "
             "Wrap a transformers model with SmoothedClassifier.from_base_pretrained, or return output.logits."
+        )
+    if logits.layout != torch.strided or logits.is_nested or logits.dtype not in _COMPARED:
+        kind = "nested" if logits.is_nested else str(logits.layout).removeprefix("torch.")
+        raise TypeError(
+            f"The classifier must return a dense tensor of real logits, such as float32, got {str(logits.dtype).removeprefix('torch.')} ({kind}). "
+            "Return .to_dense() of sparse logits, .real of complex ones, and .float() of any others."
         )
     if logits.ndim != 2 or logits.shape[0] != batch:
         raise ValueError(

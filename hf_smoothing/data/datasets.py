@@ -117,8 +117,8 @@ class PixelDataset(Dataset[dict[str, Any]]):
             UnreadableImageError: On an image that is damaged or missing, unless these are left out; if there is no other.
         """
         chosen = range(len(self)) if indices is None else indices
-        pixels = torch.empty((len(chosen), self.framing.channels, *self.size), dtype=torch.uint8)
-        labels = torch.full((len(chosen),), -1, dtype=torch.int64)
+        pixels = torch.empty((len(chosen), self.framing.channels, *self.size), dtype=torch.uint8, device="cpu")
+        labels = torch.full((len(chosen),), -1, dtype=torch.int64, device="cpu")
         count = 0
         with (
             progress_of("Decoding", len(chosen), shown=progress) as bar,

@@ -82,7 +82,8 @@ def _tables(sigma: float) -> tuple[NDArray[np.float32], int, NDArray[np.int64]]:
     table = np.zeros(65536, dtype=np.float32)
     filled = int(slots.sum())
     table[:filled] = np.repeat(values, slots)
-    thresholds = np.minimum(rest[:-1] / rest[-1], 1.0) * float(1 << 62)
+    # With a sigma far below a grid step nothing is left over, and no draw asks for the rest.
+    thresholds = np.minimum(rest[:-1] / (rest[-1] or 1.0), 1.0) * float(1 << 62)
     return table, filled, thresholds.astype(np.int64)
 
 

@@ -112,7 +112,7 @@ class GaussianStream:
 
     def _draw_block(self, image: int, block: int, out: Tensor) -> None:
         self._generator.manual_seed(int(stream_keys(self.seed, image, block)))
-        torch.randn(out.shape, generator=self._generator, out=out)
+        torch.randn(out.shape, generator=self._generator, device=out.device, out=out)
 
     def draw(self, out: Tensor, image: int, start: int) -> None:
         """Write standard normal draws start, start + 1, ... of `image` into `out`.

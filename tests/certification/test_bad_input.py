@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,11 @@ GOOD = {"sigma": 0.5, "n": 20}
         ({"sigma": 0.0}, r"`sigma` must be a positive noise standard deviation in \[0, 1\] pixel units, got 0.0"),
         ({"sigma": -0.5}, "`sigma` must be a positive noise"),
         ({"sigma": float("nan")}, "`sigma` must be a positive noise"),
+        (
+            {"sigma": 3e-13},
+            "`sigma` must be at least 1e-06 in .*, since float32 pixels hold no smaller noise, got 3e-13",
+        ),
+        ({"sigma": 5e-324}, "`sigma` must be at least 1e-06"),
         ({"alpha": 0.0}, "`alpha` must be a failure probability"),
         ({"alpha": 99.9}, "`alpha` must be a failure probability"),
         ({"n": MAX_DRAWS + 1}, f"{MAX_DRAWS:,}, got"),
@@ -217,3 +224,16 @@ def test_truth_values_are_no_numbers_of_a_run(name, truth, tmp_path):
 def test_texts_and_bytes_are_no_lists(change, message):
     with pytest.raises((TypeError, ValueError), match=message):
         certify(Ranges(), IMAGES, **{**GOOD, **change})
+
+
+@pytest.mark.parametrize("mode", ["targets", "curve", "fixed"])
+@pytest.mark.parametrize("sigma", [1e-6, 3e-6, 2e-4])
+@pytest.mark.parametrize("noise_kind", ["grid", "gaussian"])
+def test_the_smallest_noise_levels_are_certified_for_what_they_are(noise_kind, sigma, mode):
+    with (
+        pytest.warns(UserWarning, match="no radius reaches 1/255")
+        if noise_kind == "grid"
+        else contextlib.nullcontext()
+    ):
+        (found,) = certify(Linear(), bytes_of(IMAGES[:1]), sigma=sigma, n=20, mode=mode, noise_kind=noise_kind, seed=0)
+    assert 0.0 < found.radius < 4 * sigma and found.prediction == Linear().label(bytes_of(IMAGES[:1])[0] / 255)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
 
-from hf_smoothing import certify, certify_dataset
+from hf_smoothing import certify, certify_dataset, predict
 from hf_smoothing.attacks import round_to_grid
 from hf_smoothing.certification import Draws, Execution, count_votes, make_stream
-from hf_smoothing.noise import GaussianStream, GridStream
+from hf_smoothing.noise import GaussianStream, GridStream, NoiseMixture, process_generator, training_generator
 from hf_smoothing.pixels import grid_to_unit, to_unit_pixels
 from tests.support.tiny import smoothed
 
@@ -32,6 +34,49 @@ def device(request):
 
 def images(count=6):
     return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@contextlib.contextmanager
+def default_device(name):
+    torch.set_default_device(name)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("context", [default_device, torch.device])
+@pytest.mark.parametrize("noise_kind", ["grid", "gaussian"])
+@pytest.mark.parametrize("ask", ["a network", "hard votes"])
+def test_where_tensors_are_made_by_default_decides_nothing(context, noise_kind, ask, tmp_path):
+    model = smoothed("resnet", base={"num_labels": 20})
+    shape = (3, *model.config.size)
+    pixels = torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    dataset = [{"pixel_values": image, "labels": 1} for image in pixels]
+
+    def votes(batch):
+        logits = model.classify(batch)
+        return (logits == logits.amax(1, keepdim=True)).float()
+
+    classifier = votes if ask == "hard votes" else model
+    options = {"sigma": 0.5, "noise_kind": noise_kind, "seed": 0}
+
+    def asked(folder):
+        run = certify_dataset(classifier, dataset, folder, **options, n=20, n0=5, progress=False)
+        return (
+            [replace(found, seconds=0.0) for found in certify(classifier, pixels, **options, n=20, n0=5)],
+            predict(classifier, pixels, **options, n=20),
+            [{**row, "seconds": None} for row in run.rows.values()],
+            model(pixels, seed=0, num_samples=3).logits,
+            NoiseMixture((0.25, 0.5)).add(pixels / 255, training_generator(0, 0, 0, 1, "cpu"))[0],
+        )
+
+    *expected, logits, noisy = asked(tmp_path / "plain")
+    with context("meta"):
+        *found, logits_found, noisy_found = asked(tmp_path / "run")
+        process_generator("cpu")
+        asked(tmp_path / "run")  # resumed
+    assert found == expected and torch.equal(logits, logits_found) and torch.equal(noisy, noisy_found)
 
 
 def drawn(stream, image, start, count):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_smoothing.certification import Draws, Execution, count_votes, noisy_batches
+from hf_smoothing.certification import Draws, Execution, certify, count_votes, noisy_batches, predict
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.noise import GaussianStream
 from tests.support.classifiers import Constant, Linear, Ranges, Watched, random_images
@@ -157,6 +157,37 @@ def test_autograd_is_off():
 def test_what_is_no_logits_is_refused(classifier, error, message):
     with pytest.raises(error, match=message):
         votes(classifier, [Draws(0, 0, 0, 9)])
+
+
+ODD_LOGITS = {
+    "truth values": lambda logits: logits > 0,
+    "complex numbers": lambda logits: logits.to(torch.complex64),
+    "eight bits": lambda logits: logits.to(torch.float8_e4m3fn),
+    "sparse": lambda logits: logits.float().to_sparse(),
+    "sparse rows": lambda logits: logits.float().to_sparse_csr(),
+    "nested": lambda logits: torch.nested.nested_tensor(list(logits)),
+    "quantised": lambda logits: torch.quantize_per_tensor(logits.float(), 0.1, 0, torch.qint8),
+    "no sign": lambda logits: logits.abs().long().to(torch.uint16),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says that some of these are new
+@pytest.mark.parametrize("odd", ODD_LOGITS.values(), ids=ODD_LOGITS)
+def test_logits_of_which_none_is_known_to_be_the_largest_are_refused(odd):
+    with pytest.raises(TypeError, match="must return a dense tensor of real logits, such as float32, got"):
+        votes(lambda pixels: odd(Ranges()(pixels)), [Draws(0, 0, 0, 20)])
+    for call in (certify, predict):
+        with pytest.raises(TypeError, match="must return a dense tensor of real logits, such as float32, got"):
+            call(lambda pixels: odd(Ranges()(pixels)), (255 * IMAGES).to(torch.uint8), sigma=0.5, n=20)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8]
+)
+def test_votes_are_votes_in_any_dtype(dtype):
+    requests = [Draws(0, 0, 0, 40)]
+    found = votes(lambda pixels: Ranges()(pixels).to(dtype), requests)
+    assert (found == votes(Ranges(), requests)).all()
 
 
 def test_number_of_classes_may_not_change():
