@@ -181,6 +181,24 @@ def image_hash(index: int, item: Item) -> str:
     return alone.hexdigest()[:16]
 
 
+def check_unchanged(index: int, digest: str, seen: Mapping[int, str]) -> None:
+    """Refuse an image that is another one, or has another label, than when it was read before.
+
+    Args:
+        index: Index of the image.
+        digest: What `image_hash` gives now.
+        seen: What it gave before, for the images that were read before.
+
+    Raises:
+        ValueError: A certificate would be for pixels that nobody has again, and the record would name others.
+    """
+    if seen.get(index, digest) != digest:
+        raise ValueError(
+            f"The images of a data set must stay as they are, but image {index} has other pixels or another label than when it was read before. "
+            "Certify images without augmentation, shuffling or labels that are drawn: make them once, and pass what was made."
+        )
+
+
 def raw_bytes(tensor: Tensor) -> bytes:
     """The bytes of a tensor's values, whatever its memory format."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.certification.classes import check_class
-from hf_smoothing.certification.images import checked_items, image_hash
+from hf_smoothing.certification.images import check_unchanged, checked_items, image_hash
 from hf_smoothing.certification.survey import Survey
 from hf_smoothing.records import (
     FORMAT,
@@ -79,7 +79,7 @@ def adopt_labels(
 
     Raises:
         RunError: If the folder is in use by another process, or is damaged.
-        ValueError: If a label is no class of the classifier.
+        ValueError: If a label is no class of the classifier, or an image another one each time it is read.
     """
     folder = Path(output_dir)
     if not (folder / RUN_FILE).exists() or settings.get("label_aware"):
@@ -102,7 +102,7 @@ def adopt_labels(
         gains = _gains(run, dataset) if known is None else known != seen.read_sha256
         if adopted["dataset"] == old and not gains:
             return 0
-        changed = _relabel(run, dataset, by_row="sha256" not in old, classes=seen.classes)
+        changed = _relabel(run, dataset, seen, by_row="sha256" not in old)
         if changed is None:
             return 0
         if adopted["dataset"] != old:
@@ -121,12 +121,13 @@ def _gains(run: Run, dataset: Images) -> bool:
     return item.get("labels") is not None
 
 
-def _relabel(run: Run, dataset: Images, by_row: bool, classes: int | None) -> int | None:
+def _relabel(run: Run, dataset: Images, seen: Survey, by_row: bool) -> int | None:
     """Rewrite the rows with their labels; None, and nothing is written, if they have others or are of other images."""
     recorded = sorted(run.rows.keys() | run.partials.keys())
     new: dict[int, tuple[int | None, str]] = {}
     for index, item in checked_items(dataset, recorded) if recorded else ():
-        check_class(item.get("labels"), index, classes)
+        check_class(item.get("labels"), index, seen.classes)
+        check_unchanged(index, image_hash(index, item), seen.hashes)
         label, row = item.get("labels"), run.rows.get(index, run.partials.get(index, {}))
         if row.get("label") not in (None, label):
             return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hf_smoothing.certification.certificates import Pending
-from hf_smoothing.certification.images import Fingerprint, checked_items, is_stream
+from hf_smoothing.certification.images import Fingerprint, check_unchanged, checked_items, is_stream
 from hf_smoothing.certification.noise_kinds import choose_noise, off_grid
 from hf_smoothing.certification.rows import other_image, restored_votes
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
@@ -25,6 +25,7 @@ class MissingImages:
         dataset, chosen: Data set and indices of the run.
         before: What it has recorded so far.
         noise_kind: Kind of noise that the images must be fit for.
+        seen: `image_hash` of the images that were read before.
         read: What is to see each image as it is read, and has seen those that `read_recorded` has read; None where nothing is.
 
     Attributes:
@@ -33,7 +34,7 @@ class MissingImages:
 
     Raises:
         RunError: On reading them, if a stream is not the one that was recorded.
-        ValueError: On an image off the grid of its noise.
+        ValueError: On an image off the grid of its noise, or another one than was read before.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class MissingImages:
         chosen: Sequence[int] | None,
         before: Run,
         noise_kind: str,
+        seen: Mapping[int, str],
         read: Fingerprint | None = None,
     ) -> None:
         self.dataset, self.chosen, self.before, self.noise_kind = dataset, chosen, before, noise_kind
-        self.read = read
+        self.seen, self.read = seen, read
         self.unreadable: UnreadableImageError | None = None
         self.total: int | None = None
 
@@ -68,6 +70,7 @@ class MissingImages:
                 self.read.add(index, item)
             recorded = rows.get(index, partials.get(index))
             votes = restored_votes(index, item, None if index in rows else recorded)
+            check_unchanged(index, str(votes.image_sha256), self.seen)
             unseen.discard(index)
             if recorded is not None and recorded.get("image_sha256") != votes.image_sha256:
                 kind = "stream" if streamed else "data set"

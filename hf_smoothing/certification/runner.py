@@ -102,9 +102,11 @@ def certify_dataset(
         before = read_run(output_dir)
         # Of images that are not all read yet, those that are recorded must be the same before any draw is made.
         some = state.is_main_process and agreed.chosen is not None and agreed.seen.indices is None
-        read = read_recorded(dataset, agreed.chosen or (), before) if some and not is_stream(dataset) else None
+        # Ranks compare what they read with one another, so one of them is enough.
+        seen = dict(agreed.seen.hashes) if state.is_main_process else {}
+        read = read_recorded(dataset, agreed.chosen or (), before, seen) if some and not is_stream(dataset) else None
         state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one
-        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, read)
+        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, seen, read)
         share = (state.process_index, state.num_processes)
         keeper = RowKeeper(writer, agreed.rule, share, partial_seconds)
         images = None if agreed.chosen is None else len(agreed.chosen)

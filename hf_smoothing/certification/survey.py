@@ -17,7 +17,7 @@ import torch
 
 from hf_smoothing.certification.behaviour import Answer
 from hf_smoothing.certification.classes import check_class, known_labels
-from hf_smoothing.certification.images import Fingerprint, checked_items, image_hash, is_stream
+from hf_smoothing.certification.images import Fingerprint, check_unchanged, checked_items, image_hash, is_stream
 from hf_smoothing.certification.noise_kinds import off_grid
 from hf_smoothing.certification.rows import other_image
 from hf_smoothing.pixels import to_unit_pixels
@@ -49,6 +49,7 @@ class Survey:
         streamed: Whether it is a stream, of which the first image is read.
         facts: What the data set says of its labels, for the record.
         answer: What the classifier answered to the probe; None where it was not asked.
+        hashes: `image_hash` of each image that was read: what is certified must be the same.
     """
 
     resolution: tuple[int, ...]
@@ -61,6 +62,7 @@ class Survey:
     streamed: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
     answer: Answer | None = None
+    hashes: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> int | None:
@@ -100,8 +102,9 @@ def survey(
     streamed, answer, classes = is_stream(dataset), None, None
     resolution, odd, labelled, whole = None, None, True, not streamed
     found, alone = Fingerprint(), Fingerprint()
+    hashes: dict[int, str] = {}
     for index, item in checked_items(dataset, chosen):
-        pixels = item["pixel_values"]
+        pixels, hashes[index] = item["pixel_values"], image_hash(index, item)
         if len(found.indices) == ahead and pixels.dtype == torch.uint8:
             whole = False
             break
@@ -123,7 +126,7 @@ def survey(
     selection = "all" if chosen is None else ",".join(map(str, chosen))
     return Survey(
         resolution, odd, labelled, hashlib.sha256(selection.encode()).hexdigest(), found.hexdigest(), alone.hexdigest(),
-        list(found.indices) if whole else None, streamed, facts, answer,
+        list(found.indices) if whole else None, streamed, facts, answer, hashes,
     )  # fmt: skip
 
 
@@ -138,18 +141,26 @@ def images_ahead(output_dir: str | os.PathLike[str]) -> int | None:
     return None if "sha256" in read_settings(Path(output_dir)).get("dataset", {}) else AHEAD
 
 
-def read_recorded(dataset: Images, chosen: Sequence[int], before: Run) -> Fingerprint:
+def read_recorded(dataset: Images, chosen: Sequence[int], before: Run, seen: dict[int, str]) -> Fingerprint:
     """Read the images up to the last that a run has recorded, in the order of the run.
 
+    Args:
+        dataset, chosen: The images of the run.
+        before: What it has recorded so far.
+        seen: `image_hash` of the images that were read before; those that are read here are added.
+
     Raises:
-        RunError: If one of them is another image than its row says, or cannot be read any more; ValueError, TypeError as `checked_items`.
+        RunError: If one of them is another image than its row says, or cannot be read any more; ValueError, TypeError as `checked_items` and `check_unchanged`.
     """
     recorded = before.rows | before.partials
     places = [place for place, index in enumerate(chosen) if index in recorded]
     found = Fingerprint()
     for index, item in checked_items(dataset, chosen[: places[-1] + 1] if places else []):
         found.add(index, item)
-        if index in recorded and recorded[index].get("image_sha256") != image_hash(index, item):
+        digest = image_hash(index, item)
+        check_unchanged(index, digest, seen)
+        seen[index] = digest
+        if index in recorded and recorded[index].get("image_sha256") != digest:
             difference = other_image(index, item, recorded[index], f"the run in {before.path}")
             raise RunError(f"Image {index} of the data set {difference}. {_SAME_DATASET}")
     if left := recorded.keys() - found.indices.keys():

@@ -18,6 +18,7 @@ from hf_smoothing.certification.classifiers import classifier_device, run_dtype
 from hf_smoothing.certification.identity import classifier_identity, recorded_answer
 from hf_smoothing.certification.images import (
     check_selection,
+    check_unchanged,
     checked_items,
     image_hash,
     is_stream,
@@ -125,8 +126,10 @@ def certify_dataset_linf(
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 labels = [item.get("labels") for _, item in items]
                 pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
-                for (index, _), label in zip(items, labels, strict=True):
+                hashes = [image_hash(index, item) for index, item in items]
+                for (index, _), label, digest in zip(items, labels, hashes, strict=True):
                     check_class(label, index, seen.classes)
+                    check_unchanged(index, digest, seen.hashes)
                 began = time.perf_counter()
                 classes, radii, bounds = certificates_of(
                     classifier, pixels.to(device),
@@ -134,8 +137,8 @@ def certify_dataset_linf(
                     labels=torch.tensor(labels, device=device) if only_right else None,
                 )  # fmt: skip
                 seconds = (time.perf_counter() - began) / len(items)
-                found = zip(items, labels, classes.tolist(), radii.tolist(), bounds.tolist(), strict=True)
-                for (index, item), label, prediction, radius, bound in found:
+                found = zip(items, labels, hashes, classes.tolist(), radii.tolist(), bounds.tolist(), strict=True)
+                for (index, _), label, digest, prediction, radius, bound in found:
                     writer.append(
                         {
                             "index": index,
@@ -144,7 +147,7 @@ def certify_dataset_linf(
                             "radius": radius,
                             "bound": BACKWARD[bound] if radius > 0 else None,
                             "seconds": round(seconds, 4),
-                            "image_sha256": image_hash(index, item),
+                            "image_sha256": digest,
                         }
                     )
                 bar.update(len(items))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from torch import nn
 
 from hf_smoothing.certification import certify_dataset, completion, survey
+from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.pixels import UnreadableImageError
 from hf_smoothing.records import RunError, read_run
 from hf_smoothing.reports import report
@@ -192,3 +194,98 @@ def test_an_unfinished_run_shares_the_table_of_a_finished_one_on_the_same_images
     text = report([tmp_path / "done", tmp_path / "begun"])
     assert text.count("| model") == 1 and sha256[:8] in text and "of 12 (unfinished" in text
     assert report([tmp_path / "done", tmp_path / "other"]).count("| model") == 2
+
+
+class Unsteady:
+    """A data set or stream of which some images are others, or have other labels, from their second reading on."""
+
+    def __init__(self, items, change, places=range(99)):
+        self.items, self.change, self.places = items, change, places
+        self.readings = dict.fromkeys(range(len(items)), 0)
+
+    def item(self, index):
+        self.readings[index] += 1
+        later = index in self.places and self.readings[index] > 1
+        return self.change(self.items[index]) if later else self.items[index]
+
+
+class UnsteadyItems(Unsteady):
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.item(index)
+
+
+class UnsteadyStream(Unsteady):
+    def __iter__(self):
+        return (self.item(index) for index in range(len(self.items)))
+
+
+CHANGES = {
+    "pixels": lambda item: {**item, "pixel_values": item["pixel_values"].flip(-1)},
+    "labels": lambda item: {**item, "labels": 1 - item["labels"]},
+    "no label": lambda item: {"pixel_values": item["pixel_values"]},
+}
+FLOATS = [{**item, "pixel_values": item["pixel_values"].float() / 255} for item in DATASET]
+UNSTEADY = "must stay as they are, but image {} has other pixels or another label than when it was read before"
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    ("kind", "items"),
+    [(UnsteadyItems, DATASET), (UnsteadyItems, FLOATS), (UnsteadyStream, DATASET)],
+    ids=["8-bit", "float", "stream"],
+)
+def test_images_that_change_between_two_readings_are_refused(kind, items, change, tmp_path):
+    with pytest.raises(ValueError, match=UNSTEADY.format(0)):
+        certify_dataset(Ranges(), kind(items, change), tmp_path, **RUN)
+    assert not read_run(tmp_path).rows
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_each_image_that_was_read_ahead_is_compared(change, tmp_path):
+    with pytest.raises(ValueError, match=UNSTEADY.format(9)):
+        certify_dataset(Ranges(), UnsteadyItems(DATASET, change, places=[9]), tmp_path, **RUN)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_is_recorded_is_what_was_certified(two_ahead, change, tmp_path):
+    dataset = UnsteadyItems(DATASET, change, places=range(3, 12))  # beyond what is read ahead, so each is read once
+    run = certify_dataset(Ranges(), dataset, tmp_path, **RUN)
+    assert max(dataset.readings[index] for index in dataset.places) == 1
+    assert results(run) == results(certify_dataset(Ranges(), DATASET, tmp_path / "steady", **RUN))
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_images_between_recorded_ones_are_compared_as_they_are_certified(two_ahead, change, tmp_path):
+    indices = [*range(2, 12), 0, 1]
+    kept = interrupted(tmp_path, 130, indices=indices)
+    recorded = kept.rows.keys() | kept.partials.keys()
+    place = max(indices.index(index) for index in recorded)
+    # A line that is lost leaves an image that nothing is recorded of between those that are.
+    lost = next(index for index in indices[3:place] if index in recorded)
+    file = tmp_path / "certificates-0.jsonl"
+    lines = [line for line in file.read_text().splitlines(keepends=True) if json.loads(line)["index"] != lost]
+    file.write_text("".join(lines))
+    with pytest.raises(ValueError, match=UNSTEADY.format(lost)):
+        certify_dataset(Ranges(), UnsteadyItems(DATASET, change, places=[lost]), tmp_path, **RUN, indices=indices)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_so_are_those_of_a_deterministic_run(change, tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5)).eval()
+    with pytest.raises(ValueError, match=UNSTEADY.format(3)):
+        certify_dataset_linf(
+            network, UnsteadyItems(DATASET, change, places=[3]), tmp_path, largest=0.1, batch_size=2, progress=False
+        )
+    assert 3 not in read_run(tmp_path).rows
+
+
+@pytest.mark.parametrize("change", [CHANGES["pixels"], CHANGES["labels"]])
+def test_so_are_those_that_labels_come_to(change, tmp_path):
+    unlabelled = [{"pixel_values": item["pixel_values"]} for item in DATASET]
+    before = certify_dataset(Ranges(), unlabelled, tmp_path, **RUN)
+    with pytest.raises(ValueError, match=UNSTEADY.format(5)):
+        certify_dataset(Ranges(), UnsteadyItems(DATASET, change, places=[5]), tmp_path, **RUN)
+    assert results(read_run(tmp_path)) == results(before)
