@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.data.not_found import not_found, swapped
-from hf_smoothing.models.network import head_tensors
+from hf_smoothing.models.network import classifier_inside, head_tensors
 from hf_smoothing.spelling import has_names
 
 
@@ -27,7 +27,7 @@ def load_whole(
 
     A new head is made where it is asked for, with ignore_mismatched_sizes=True and num_labels or id2label, if it has another shape; the old
     one stays, with a warning, where there are as many classes of other names. What belongs to no part of the
-    network, such as a text tower or a pretraining head, may then be left over as well.
+    network, such as a text tower or a pretraining head, may then be left over as well; further layers of a part that it has may not.
 
     Args:
         load: A function such as `AutoModelForImageClassification.from_pretrained`.
@@ -114,8 +114,12 @@ def check_complete(
     unexpected = set(info["unexpected_keys"]) - {name for name, _ in model.named_buffers()}
     head = {name for name in head_tensors(model) if not name.endswith("num_batches_tracked")}
     made = {name for name in missing | mismatched if name in head or "pooler" in name.split(".")}
-    # A mask token stands in for hidden patches while an autoencoder is pretrained.
-    left_over = {name for name in unexpected if not _inside(name, model) or name.endswith(".mask_token")}
+    # A mask token stands in for hidden patches while an autoencoder is pretrained; a pooler is the start of a pretraining head.
+    left_over = {
+        name
+        for name in unexpected
+        if not _of_its_parts(name, model) or name.endswith(".mask_token") or "pooler" in name.split(".")
+    }
     if new_head:
         missing, mismatched, unexpected = missing - made, mismatched - made, unexpected - left_over
     if any(".lora_" in name for name in unexpected):
@@ -148,11 +152,21 @@ def check_no_adapter(path: Any) -> None:
         )
 
 
-def _inside(name: str, model: PreTrainedModel) -> bool:
-    """Whether a tensor is of a layer that the network has, or of an adapter of one."""
-    layers = {place for place, module in model.named_modules() if place and module._parameters}
-    parts = name.split(".")
-    return any(".".join(parts[:count]) in layers for count in range(1, len(parts)))
+def _of_its_parts(name: str, model: PreTrainedModel) -> bool:
+    """Whether a tensor belongs to a part that the network has: to another layer of it, then, if the network does not know the tensor.
+
+    Parts that differ in a number are one, since a network of fewer stages is another network.
+    """
+    prefix, classifier = classifier_inside(model)
+    name, network = (name[len(prefix) :], classifier) if name.startswith(prefix) else (name, model)
+    # In the file of a bare backbone names start inside it.
+    modules = {network, getattr(network, "base_model", network)}
+    parts = {_unnumbered(part) for module in modules for part, child in module.named_children() if child.state_dict()}
+    return _unnumbered(name.split(".")[0]) in parts
+
+
+def _unnumbered(part: str) -> str:
+    return part.rstrip("0123456789")
 
 
 def _some(names: Collection[str]) -> str:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, ViTForMaskedImageModeling, ViTMAEConfig, ViTMAEForPreTraining
 
 from hf_smoothing import SmoothedClassifier, classifier_from_autoencoder, smoothed_ensemble
 from hf_smoothing.cli import main
 from hf_smoothing.models.loading import load_classifier
+from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import (
     MEAN,
     SIZE,
@@ -146,6 +148,65 @@ def test_what_is_no_part_of_the_network_may_be_left_over_with_a_new_head(tmp_pat
         tensors(made.base_network.vit),
         {k: v for k, v in tensors(pretrained.vit).items() if k != "embeddings.mask_token"},
     )
+
+
+def with_config(folder: Path, **values) -> Path:
+    """The checkpoint, with other values in its configuration than the weights were saved with; None takes one out."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | values
+    file.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    return folder
+
+
+ONE_STAGE = {"hidden_sizes": [8], "depths": [1], "stage_names": None, "out_features": None, "out_indices": None}
+SHALLOWER = {
+    "layers": ("vit", {"num_hidden_layers": 3}, {"num_hidden_layers": 1}, "layers.1.attention"),
+    "depths": ("resnet", {"depths": [3, 3]}, {"depths": [1, 1]}, "encoder.stages.0.layers.1"),
+    "stages": ("resnet", {}, ONE_STAGE, "encoder.stages.1.layers.0"),
+}
+
+
+@pytest.mark.parametrize("what", SHALLOWER)
+@pytest.mark.parametrize("bare", [False, True], ids=["classifier", "backbone"])
+def test_a_new_head_does_not_take_layers_off(what, bare, tmp_path):
+    kind, deep, fewer, first = SHALLOWER[what]
+    model = plain(kind, **deep)
+    folder = with_config(saved(getattr(model, kind) if bare else model, tmp_path), **fewer)
+    with pytest.raises(ValueError, match=f"tensors are unexpected: {'' if bare else kind + '.'}{first}"):
+        wrap(folder, **NEW_HEAD)
+
+
+def test_nor_do_arguments_that_ask_for_fewer(tmp_path):
+    folder = saved(plain("vit", num_hidden_layers=3), tmp_path)
+    with pytest.raises(ValueError, match=r"tensors are unexpected: vit\.layers\.1"):
+        wrap(folder, **NEW_HEAD, num_hidden_layers=1)
+
+
+def test_nor_is_a_member_of_an_ensemble_left_out(tmp_path):
+    whole = smoothed_ensemble([plain("vit"), plain("vit")], sigma=0.25, pixels=PIXELS)
+    folder = saved(whole, tmp_path)
+    base = json.loads((folder / "config.json").read_text())["base_config"]
+    with_config(folder, base_config=base | {"members": base["members"][:1]})
+    with pytest.raises(ValueError, match=r"tensors are unexpected: base_network\.members\.1"):
+        SmoothedClassifier.from_pretrained(folder, **NEW_HEAD)
+
+
+PRETRAINED = {
+    "masked images": ("Swin", "SwinForMaskedImageModeling"),
+    "a text tower": ("CLIP", "CLIPModel"),
+    "a pooler": ("DeiT", "DeiTModel"),
+    "heads of a distillation": ("DeiT", "DeiTForImageClassificationWithTeacher"),
+    "a segmentation": ("Segformer", "SegformerForSemanticSegmentation"),
+}
+
+
+@pytest.mark.parametrize("what", PRETRAINED)
+def test_what_pretraining_had_beside_the_backbone_may_be_left_over(what, tmp_path):
+    name, pretrained = PRETRAINED[what]
+    architecture = next(one for one in ARCHITECTURES if one.config == name)
+    folder = saved(getattr(transformers, pretrained)(architecture.build().config), tmp_path)
+    pixels = PIXELS | {"size": architecture.size}
+    assert SmoothedClassifier.from_base_pretrained(folder, sigma=0.25, **pixels, **NEW_HEAD).num_labels == 5
 
 
 @pytest.mark.parametrize(
