@@ -86,11 +86,13 @@ def main() -> None:
             **labels,
         )
     else:
-        config = AutoConfig.from_pretrained(wanted.network, **labels)
+        config = AutoConfig.from_pretrained(wanted.network, trust_remote_code=False, **labels)
     if wanted.weights is None:
-        model = AutoModelForImageClassification.from_config(config)
+        model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     else:
-        model = AutoModelForImageClassification.from_pretrained(wanted.weights, dtype=torch.float32, **labels)
+        model = AutoModelForImageClassification.from_pretrained(
+            wanted.weights, dtype=torch.float32, trust_remote_code=False, **labels
+        )
     pixels = train.pixels.float() / 255
     processor = ViTImageProcessor(
         size={"height": wanted.backbone_size, "width": wanted.backbone_size},

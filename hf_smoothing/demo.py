@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 from datasets import load_dataset
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, set_seed
+from transformers import AutoConfig, PreTrainedModel, set_seed
 from transformers.utils import logging
 
 from hf_smoothing.certification import certify_dataset
 from hf_smoothing.data import PixelDataset
 from hf_smoothing.data.selection import spread
 from hf_smoothing.models import SmoothedClassifier
+from hf_smoothing.models.checkpoints import load_base_classifier
+from hf_smoothing.models.reloading import build_network
 from hf_smoothing.reports import report
 from hf_smoothing.training import RobustTrainer, RobustTrainingArguments
 
@@ -124,12 +126,8 @@ def _network(backbone: str, like: str, labels: dict[int, str]) -> PreTrainedMode
     """With a new head; what pixels it takes stands in its configuration."""
     classes: dict[str, Any] = {"id2label": labels, "label2id": {label: k for k, label in labels.items()}}
     if backbone == SCRATCH:
-        return AutoModelForImageClassification.from_config(
-            AutoConfig.from_pretrained(like, dtype=torch.float32, **classes)
-        )
-    return AutoModelForImageClassification.from_pretrained(
-        backbone, dtype=torch.float32, ignore_mismatched_sizes=True, **classes
-    )
+        return build_network(AutoConfig.from_pretrained(like, dtype=torch.float32, trust_remote_code=False, **classes))
+    return load_base_classifier(backbone, ignore_mismatched_sizes=True, **classes)
 
 
 def _finetune(

@@ -22,7 +22,7 @@ from hf_smoothing import PixelDataset, SmoothedClassifier
 def processor(trained: Path, config: PreTrainedConfig) -> Any:
     """What plain users of the checkpoint need: its own, or one made of what the configuration notes of its pixels."""
     if (trained / "preprocessor_config.json").exists():
-        return AutoImageProcessor.from_pretrained(trained)
+        return AutoImageProcessor.from_pretrained(trained, trust_remote_code=False)
     noted = config.hf_smoothing
     height, width = noted["model_size"] or noted["size"]
     return ViTImageProcessor(
@@ -42,7 +42,9 @@ def main() -> None:
     )  # fmt: skip
     args = parser.parse_args()
 
-    model = AutoModelForImageClassification.from_pretrained(args.trained, dtype=getattr(torch, args.dtype))
+    model = AutoModelForImageClassification.from_pretrained(
+        args.trained, dtype=getattr(torch, args.dtype), trust_remote_code=False
+    )
     model.config.dtype = getattr(torch, args.dtype)
     model.save_pretrained(args.card)
     # Half precision is for the file: what loads it should compute in float32 unless asked otherwise.

@@ -88,7 +88,7 @@ def from_scratch(about: dict[str, Any], names: list[str]) -> PreTrainedModel:
     """
     settings = dict(about)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings, **label_maps(names))
-    model: PreTrainedModel = AutoModelForImageClassification.from_config(config)
+    model: PreTrainedModel = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     return model
 
 

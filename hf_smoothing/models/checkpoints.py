@@ -16,7 +16,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.configuration import input_channels
-from hf_smoothing.models.weights import load_whole
+from hf_smoothing.models.weights import load_whole, trusting
 
 
 PROCESSOR = "preprocessor_config.json"
@@ -185,6 +185,6 @@ def _processor(source: str, hub: Mapping[str, Any]) -> Any:
     if not source:
         return None
     try:
-        return AutoImageProcessor.from_pretrained(source, **hub)
+        return AutoImageProcessor.from_pretrained(source, **trusting(hub))
     except (OSError, ValueError, ImportError):  # there is none, or none that can be used here
         return None

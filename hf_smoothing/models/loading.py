@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig
-
 from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.certification.ranks import process_state
-from hf_smoothing.data.not_found import not_found, swapped, without_config
 from hf_smoothing.models.configuration import SmoothedClassifierConfig
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
-from hf_smoothing.models.weights import check_no_adapter
+from hf_smoothing.models.weights import read_config
 
 
 def load_classifier(path: str, *, sigma: float, size: int | None = None, device: str | None = None) -> Any:
@@ -21,16 +18,7 @@ def load_classifier(path: str, *, sigma: float, size: int | None = None, device:
         ValueError: If the checkpoint is neither, an adapter, a pickle or damaged, lacks tensors or has others than its network, or holds
             weights that are not finite.
     """
-    check_no_adapter(path)
-    if (mistake := swapped("model", path)) is not None:
-        raise mistake
-    if (mistake := without_config(path)) is not None:
-        raise mistake
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except OSError as error:
-        raise not_found("model", path, error) from error
-    model = _load(path, config, sigma, size)
+    model = _load(path, read_config(path, {}), sigma, size)
     check_finite(model, f"The weights of {path}")
     target = device or process_state().device
     try:

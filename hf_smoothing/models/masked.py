@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
+from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
-from hf_smoothing.models.weights import load_whole
+from hf_smoothing.models.weights import HUB, load_whole, read_config
 
 
 SHARED = (
@@ -31,20 +31,23 @@ def classifier_from_autoencoder(
 
     Args:
         source: `ViTMAEForPreTraining`, or the folder or Hub id of one.
-        kwargs: Keyword arguments of `ViTConfig`: num_labels or id2label.
+        kwargs: Keyword arguments of `ViTConfig`: num_labels or id2label; or which files of a checkpoint are meant: revision, subfolder and the like.
 
     Returns:
         In float32; it knows its pixels if the autoencoder was trained by `RobustTrainer`.
 
     Raises:
         ValueError: If the checkpoint is a pickle, or not whole.
-        TypeError: If it is no masked autoencoder.
+        TypeError: If it is no masked autoencoder, or no checkpoint where there are arguments for one.
     """
+    hub = {name: kwargs.pop(name) for name in HUB if name in kwargs}
     if isinstance(source, str | os.PathLike):
-        kind = AutoConfig.from_pretrained(source).model_type
+        kind = read_config(source, hub).model_type
         if kind != ViTMAEConfig.model_type:
             raise TypeError(f"{os.fspath(source)} is no ViTMAEForPreTraining but a {kind!r}.")
-        source = load_whole(ViTMAEForPreTraining.from_pretrained, source, {"dtype": torch.float32})
+        source = load_whole(ViTMAEForPreTraining.from_pretrained, source, {"dtype": torch.float32, **hub})
+    elif hub:
+        raise TypeError(f"{', '.join(hub)}: only a checkpoint is loaded with these, got a {type(source).__name__}.")
     if not is_autoencoder(source):
         raise TypeError(f"Only a ViTMAEForPreTraining has an encoder to extract here, got {type(source).__name__}.")
     known = {name: getattr(source.config, name) for name in SHARED}

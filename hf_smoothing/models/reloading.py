@@ -21,7 +21,7 @@ def build_network(config: PreTrainedConfig) -> PreTrainedModel:
     """A network with random weights, of the class that the configuration names in `architectures`."""
     if config.architectures is None:
         config.architectures = []  # the Auto classes look through them where a type has several classes
-    network: PreTrainedModel = AutoModelForImageClassification.from_config(config)
+    network: PreTrainedModel = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     return network
 
 

@@ -9,15 +9,43 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from hf_smoothing.data.not_found import not_found, swapped
+from hf_smoothing.data.not_found import not_found, swapped, without_config
 from hf_smoothing.models.network import classifier_inside, head_tensors
 from hf_smoothing.spelling import has_names
 
 
 HUB = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
 """Arguments of `from_pretrained` that say which files of a checkpoint are meant."""
+
+
+def trusting(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for loading, with `trust_remote_code` said: False unless the caller gave it. Unsaid, `transformers` asks on the terminal."""
+    return {**arguments, "trust_remote_code": bool(arguments.get("trust_remote_code"))}
+
+
+def read_config(path: str | os.PathLike[str], hub: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration of a checkpoint.
+
+    Args:
+        path: Folder or Hub id.
+        hub: Arguments of `from_pretrained`; those of `HUB` are heeded.
+
+    Raises:
+        ValueError: If there is no model, or nothing but an adapter of peft.
+    """
+    name = os.fspath(path)
+    where = {key: hub[key] for key in HUB if key in hub}
+    check_no_adapter(name)
+    for mistake in (swapped("model", name), without_config(os.path.join(name, where.get("subfolder") or ""))):
+        if mistake is not None:
+            raise mistake
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, **trusting(where))
+    except OSError as error:
+        raise not_found("model", name, error) from error
+    return config
 
 
 def load_whole(
@@ -46,7 +74,7 @@ def load_whole(
     if (mistake := swapped("model", os.fspath(path))) is not None:
         raise mistake
     try:
-        model, info = load(path, *args, **{**kwargs, "use_safetensors": True, "output_loading_info": True})
+        model, info = load(path, *args, **{**trusting(kwargs), "use_safetensors": True, "output_loading_info": True})
     except SafetensorError as error:
         raise ValueError(f"The weights of {path} are damaged ({error}). Download or save them again.") from error
     except FileNotFoundError as error:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from transformers import ViTImageProcessor
 
 import hf_smoothing
-from hf_smoothing import certify, certify_dataset, predict
+from hf_smoothing import (
+    certify,
+    certify_dataset,
+    classifier_from_autoencoder,
+    denoised_classifier,
+    predict,
+    smoothed_ensemble,
+)
 from hf_smoothing.json_text import DEEPEST
 from hf_smoothing.models import SmoothedClassifier
+from hf_smoothing.models.loading import load_classifier
 from hf_smoothing.noise import fresh_seed
 from hf_smoothing.records import RunError, read_run
 from hf_smoothing.records.shape import MOST_DRAWS, MOST_LOOKS, MOST_TARGETS
 from hf_smoothing.reports import measure, report
+from tests.support.tiny import SIZE, plain
 from tests.support.written_runs import written_run
 
 
@@ -70,6 +81,91 @@ def test_the_package_runs_no_code_of_a_file():
 def test_planted_calls_are_found(line):
     assert dangerous(f"def f():\n    return {line}\n")
     assert not dangerous("model.eval()\nyaml.safe_load(text)\njson.loads(text)\nf(trust_remote_code=False)\n")
+
+
+LOADED = [*FILES, *sorted((ROOT / "examples").rglob("*.py")), *sorted((ROOT / "model_cards").rglob("*.py"))]
+
+
+def unsaid(source: str) -> list[str]:
+    """Uses of what can load code of a repository (an Auto class, `pipeline`) that leave it to `transformers`, which asks on the terminal."""
+    said, found = set(), []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            passed = ast.unparse(node.func) == "load_whole"  # which says it itself
+            said |= {id(one) for one in node.args if passed}
+            words = {word.arg for word in node.keywords}
+            words |= {
+                ast.unparse(word.value.func)
+                for word in node.keywords
+                if word.arg is None and isinstance(word.value, ast.Call)
+            }
+            said |= {id(node.func)} if words & {"trust_remote_code", "trusting"} else set()
+            if ast.unparse(node.func) in ("pipeline", "transformers.pipeline") and id(node.func) not in said:
+                found.append(ast.unparse(node.func))
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in ("from_pretrained", "from_config")
+            and id(node) not in said
+        ):
+            name = ast.unparse(node)
+            found += [name] if re.search(r"(^|\.)Auto\w+\.\w+$", name) else []
+    return found
+
+
+def test_nothing_leaves_it_open_whether_code_of_a_repository_may_run():
+    assert {str(file): found for file in LOADED if (found := unsaid(file.read_text(encoding="utf-8")))} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AutoImageProcessor.from_pretrained(path)",
+        "AutoConfig.from_pretrained(path, **hub)",
+        "transformers.AutoModel.from_config(config)",
+        "load(AutoModelForImageClassification.from_pretrained, path)",
+        "pipeline('image-classification', model=path)",
+    ],
+)
+def test_planted_calls_that_leave_it_open_are_found(line):
+    assert unsaid(f"def f():\n    return {line}\n")
+    assert not unsaid(
+        "AutoConfig.from_pretrained(path, trust_remote_code=False)\nAutoConfig.from_pretrained(path, **trusting(hub))\n"
+        "load_whole(AutoModel.from_pretrained, path, {})\nSmoothedClassifier.from_pretrained(path)\n"
+    )
+
+
+def with_code(folder: Path, file: str) -> Path:
+    """A checkpoint of which one file says that a class of the repository's own code is meant; the code leaves a trace."""
+    plain("vit").save_pretrained(folder)
+    ViTImageProcessor(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+    code = f"open({str(folder / 'ran')!r}, 'w').close()\n"
+    (folder / "own.py").write_text(code + "from transformers import ViTImageProcessor as Own\n")
+    stated = json.loads((folder / file).read_text())
+    own = {"auto_map": {"AutoConfig": "own.Own", "AutoImageProcessor": "own.Own"}}
+    kinds = {"model_type": "own", "image_processor_type": "Own"}
+    (folder / file).write_text(json.dumps(stated | own | {key: kinds[key] for key in kinds if key in stated}))
+    return folder
+
+
+ROUTES = {
+    "wrapped": lambda path: SmoothedClassifier.from_base_pretrained(path, sigma=0.25),
+    "denoised": lambda path: denoised_classifier(path, sigma=0.25),
+    "in an ensemble": lambda path: smoothed_ensemble([path], sigma=0.25),
+    "on the command line": lambda path: load_classifier(str(path), sigma=0.25),
+    "as an autoencoder": classifier_from_autoencoder,
+}
+FILES_WITH_CODE = [(route, file) for route in ROUTES for file in ("config.json", "preprocessor_config.json")][:-1]
+"""All but the image processor of an autoencoder, which is not read."""
+
+
+@pytest.mark.parametrize(("route", "file"), FILES_WITH_CODE)
+def test_code_of_a_checkpoint_does_not_run_even_where_a_terminal_says_yes(route, file, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *text: asked.append(text) or "y")
+    folder = with_code(tmp_path, file)
+    with pytest.raises(ValueError, match="custom code"):
+        ROUTES[route](folder)
+    assert not asked and not (folder / "ran").exists()
 
 
 def test_services_draw_afresh_and_measurements_are_seeded():
