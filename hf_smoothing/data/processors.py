@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -83,13 +84,23 @@ def framing_of(source: PixelSource) -> Framing:
 
 
 def noted_pixels(config: PreTrainedConfig) -> ProcessorPixels | None:
-    """What `RobustTrainer` has noted of the pixels in the configuration of a plain backbone."""
+    """What `RobustTrainer` has noted of the pixels in the configuration of a plain backbone.
+
+    Raises:
+        ValueError: If the note is not whole.
+    """
     noted = getattr(config, "hf_smoothing", None)
     if not isinstance(noted, dict) or noted.get("image_mean") is None or noted.get("size") is None:
         return None
-    mean, std = tuple(noted["image_mean"]), tuple(noted["image_std"])
-    framing = Framing(noted["size"], noted.get("resize"), noted.get("resample") or "bilinear", len(mean))
-    return ProcessorPixels(framing, Preprocessing(mean, std, noted.get("model_size")))
+    try:
+        mean, std = tuple(noted["image_mean"]), tuple(noted["image_std"])
+        framing = Framing(noted["size"], noted.get("resize"), noted.get("resample") or "bilinear", len(mean))
+        return ProcessorPixels(framing, Preprocessing(mean, std, noted.get("model_size")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`hf_smoothing` in config.json must say size, image_mean and image_std, one value per channel, got {noted} ({type(error).__name__}: {error}). "
+            "Correct it, or remove it and pass the values."
+        ) from error
 
 
 def probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
@@ -231,7 +242,7 @@ def _said(processor: BaseImageProcessor, channels: int) -> tuple[tuple[float, ..
     """Mean and standard deviation for [0, 1] pixels, from the settings that all classes have."""
     mean, std = (0.0,) * channels, (1.0,) * channels
     if getattr(processor, "do_normalize", True):
-        mean, std = (_per_channel(getattr(processor, f"image_{name}"), channels) for name in ("mean", "std"))
+        mean, std = (_per_channel(name, getattr(processor, name), channels) for name in ("image_mean", "image_std"))
     if not len(mean) == len(std) == channels:
         return None
     # From 0..255 the processor goes to its own range before it normalises; from [0, 1] that is this factor.
@@ -241,8 +252,13 @@ def _said(processor: BaseImageProcessor, channels: int) -> tuple[tuple[float, ..
     return mean, std
 
 
-def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
-    return (float(value),) * channels if isinstance(value, int | float) else tuple(value or ())
+def _per_channel(name: str, value: Any, channels: int) -> tuple[float, ...]:
+    values = (value,) * channels if isinstance(value, numbers.Real) else tuple(value or ())
+    if not all(isinstance(number, numbers.Real) for number in values):
+        raise ValueError(
+            f"`{name}` must be a number, or one for each of {channels} channel(s), got {value!r}. {_CURE}"
+        )
+    return tuple(float(number) for number in values)
 
 
 def _close(said: tuple[tuple[float, ...], tuple[float, ...]], measured: Preprocessing) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, cached_file
 
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.adapters import check_merged
@@ -19,7 +21,10 @@ from hf_smoothing.models.configuration import input_channels
 from hf_smoothing.models.weights import load_whole, trusting
 
 
-PROCESSOR = "preprocessor_config.json"
+PROCESSORS = (PROCESSOR_NAME, IMAGE_PROCESSOR_NAME)
+"""The files in which `transformers` looks for an image processor: inside the one of a processor of several inputs first."""
+SAID = {"size", "image_mean", "image_std"}
+"""What a caller says who needs no image processor."""
 
 
 def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -98,46 +103,56 @@ def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any]
         hub: Revision, subfolder, token and the like, as the weights were loaded with.
 
     Raises:
-        ValueError: If the image processor does what a framing and `Preprocessing` cannot, or says otherwise than the note.
+        ValueError: If the image processor cannot be read, does what a framing and `Preprocessing` cannot, or says otherwise than the note.
     """
-    noted, processor = noted_pixels(model.config), _processor(source, hub)
-    if processor is None:
-        return _settings(noted)
+    noted = noted_pixels(model.config)
     try:
-        found = read_processor(processor, input_channels(model.config))
-    except ValueError:
-        if {"size", "image_mean", "image_std"} <= given.keys():
+        processor = _processor(source, hub)
+        found = None if processor is None else read_processor(processor, input_channels(model.config))
+    except ValueError as error:
+        if given.keys() >= SAID:
             return _settings(noted)
-        raise
+        raise ValueError(f"{_place(source, hub)}: {error}") from error
+    if found is None:
+        return _settings(noted)
     if noted is None:
         return _settings(found)
-    check_same_pixels(noted, found, f"{source}: `hf_smoothing` in config.json", PROCESSOR, given)
+    check_same_pixels(noted, found, f"{source}: `hf_smoothing` in config.json", "its image processor", given)
     return _settings(noted)
 
 
-def origin_of(model: PreTrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Which files of its checkpoint a model that is there already came from, as far as it says.
+def origin_of(model: PreTrainedModel, given: Mapping[str, Any]) -> str:
+    """The folder that a model which is there already came from; empty if it came from none, or its pixels are known otherwise.
+
+    `transformers` notes only the name that a model was loaded by: no subfolder, revision or cache, nor which folder was the current one. So
+    the name of a checkpoint is enough only if it is an absolute path, below which there is one image processor.
 
     Args:
         model: The model.
         given: What the caller says of its pixels.
 
     Raises:
-        ValueError: If its folder has several image processors that differ, any of which may be the model's.
+        ValueError: If its image processor may be another one than that of the name.
     """
-    folder = Path(model.config._name_or_path)
-    if not folder.is_dir():
-        commit = getattr(model.config, "_commit_hash", None)
-        return {} if commit is None else {"revision": commit}
-    known = {"size", "image_mean", "image_std"} <= given.keys() or noted_pixels(model.config) is not None
-    for other in [] if known else sorted(folder.glob(f"*/{PROCESSOR}")):
-        own = folder / PROCESSOR
-        if own.exists() and json.loads(own.read_bytes()) != json.loads(other.read_bytes()):
-            raise ValueError(
-                f"{own} and {other} differ, and the model does not say which of the folders it was loaded from. Pass the path in place of the model, with "
-                "subfolder=... where it is in one; or size, image_mean and image_std."
-            )
-    return {}
+    name = model.config._name_or_path
+    folder = Path(name)
+    if not name or (folder.is_absolute() and folder.is_dir() and len(_statements(folder)) == 1):
+        return str(name)
+    if given.keys() >= SAID or noted_pixels(model.config) is not None:
+        return ""
+    raise ValueError(
+        f"Which image processor belongs to this {type(model).__name__} is not certain: it says that it was loaded from {name!r}, but not from which folder, "
+        "subfolder, revision or cache. Pass the folder or Hub id in place of the model, with subfolder=... or revision=... if it is in one; or size, "
+        "image_mean and image_std (and model_size)."
+    )
+
+
+def _statements(folder: Path) -> set[tuple[bytes, ...]]:
+    """What the checkpoints in a folder and below say of their pixels, in the files of an image processor or else, as those of timm, in config.json."""
+    places = {folder} | {file.parent for name in (*PROCESSORS, CONFIG_NAME) for file in folder.rglob(name)}
+    files = [[file for name in PROCESSORS if (file := place / name).is_file()] for place in places]
+    configs = [[file] if (file := place / CONFIG_NAME).is_file() else [] for place in places]
+    return {tuple(file.read_bytes() for file in own or config) for own, config in zip(files, configs, strict=True)}
 
 
 def check_same_pixels(
@@ -182,9 +197,40 @@ def _settings(known: ProcessorPixels | None) -> dict[str, Any]:
 
 
 def _processor(source: str, hub: Mapping[str, Any]) -> Any:
+    """The image processor of a checkpoint, or None if it has no file of one.
+
+    Raises:
+        ValueError: If it has one that cannot be used, whatever `transformers` raises then; with the reason.
+    """
     if not source:
         return None
     try:
         return AutoImageProcessor.from_pretrained(source, **trusting(hub))
-    except (OSError, ValueError, ImportError):  # there is none, or none that can be used here
-        return None
+    except Exception as error:
+        if not (files := _processor_files(source, hub)):
+            return None
+        raise ValueError(
+            f"its {' and '.join(files)} cannot be used ({type(error).__name__}: {textwrap.shorten(str(error), 500)}). Correct the file, install what it needs, or say all of it: size, "
+            "image_mean and image_std (and model_size)."
+        ) from error
+
+
+def _processor_files(source: str, hub: Mapping[str, Any]) -> list[str]:
+    """Names of the files of a checkpoint that state an image processor, as far as can be told."""
+    where = {name: value for name, value in hub.items() if name != "trust_remote_code"}
+    return [name for name in PROCESSORS if _states_one(name, source, where)]
+
+
+def _states_one(name: str, source: str, where: Mapping[str, Any]) -> bool:
+    try:
+        found = cached_file(source, name, **where, _raise_exceptions_for_missing_entries=False)
+        if found is None or name == IMAGE_PROCESSOR_NAME:
+            return found is not None
+        return "image_processor" in json.loads(Path(found).read_bytes())  # else it is of a tokenizer alone
+    except (OSError, ValueError, TypeError):  # there may be one, but it cannot be read
+        return True
+
+
+def _place(source: str, hub: Mapping[str, Any]) -> str:
+    said = [f"{name}={hub[name]!r}" for name in ("subfolder", "revision") if hub.get(name)]
+    return f"The image processor of {source}" + (f" ({', '.join(said)})" if said else "")

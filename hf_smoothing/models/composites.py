@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from transformers import PreTrainedModel
 
 from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.checkpoints import find_network
+from hf_smoothing.models.configuration import SmoothedClassifierConfig
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
+from hf_smoothing.models.weights import read_config
 
 
 Source: TypeAlias = str | os.PathLike[str] | PreTrainedModel
@@ -53,13 +55,14 @@ def part(
     unknown = [name for name in pixels if name not in PIXELS]
     if unknown:
         raise TypeError(f"`pixels` may hold {', '.join(PIXELS)}, got {unknown[0]!r}.")
-    model = find_network(source, loading)
-    if isinstance(model, SmoothedClassifier):
+    said = read_config(source, loading) if isinstance(source, str | os.PathLike) else getattr(source, "config", None)
+    if isinstance(said, SmoothedClassifierConfig):
         if pixels:
             raise ValueError("A SmoothedClassifier says its pixels itself. Leave `pixels` out.")
-        found = model
+        found = cast(SmoothedClassifier, find_network(source, loading))
     else:
-        found = SmoothedClassifier.from_base_pretrained(model, sigma=sigma, **pixels)
+        # A path as it is: once loaded, a model does not say any more which of its checkpoint's files it came from.
+        found = SmoothedClassifier.from_base_pretrained(source, sigma=sigma, **pixels, **loading)
     check_merged(found.base_network)
     return found
 

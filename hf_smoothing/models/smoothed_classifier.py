@@ -122,10 +122,7 @@ class SmoothedClassifier(PreTrainedModel):
             TypeError: On `model_kwargs` for a model that is there already.
         """
         model = find_network(base, model_kwargs)
-        loaded = isinstance(
-            base, PreTrainedModel
-        )  # then by somebody else, who need not have said from which part of a checkpoint
-        source = model.config._name_or_path if loaded else os.fspath(base)
+        source = model.config._name_or_path if isinstance(base, PreTrainedModel) else os.fspath(base)
         if isinstance(model, SmoothedClassifier):
             raise ValueError(
                 "`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_network."
@@ -133,8 +130,9 @@ class SmoothedClassifier(PreTrainedModel):
         check_head(model.config)
         values = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
         given = {key: value for key, value in values.items() if value is not None}
-        which = origin_of(model, given) if loaded else {key: model_kwargs[key] for key in HUB if key in model_kwargs}
-        known = pixel_settings(model, source, given, **which)
+        hub = {key: model_kwargs[key] for key in HUB if key in model_kwargs}
+        place = origin_of(model, given) if isinstance(base, PreTrainedModel) else source
+        known = pixel_settings(model, place, given, **hub)
         if "size" in given and "size" in known and not isinstance(size, Framing | FramedSize):
             given["size"] = known["size"].scaled(size)
         settings = known | given

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-from hf_smoothing import NoisyImageProcessor, SmoothedClassifier
+from hf_smoothing import NoisyImageProcessor, SmoothedClassifier, denoised_classifier, smoothed_ensemble
 from tests.support.tiny import (
     MEAN,
     SIZE,
@@ -311,28 +311,110 @@ def test_the_saved_configuration_is_plain_json(tmp_path):
     assert saved["base_config"]["model_type"] == "resnet"
 
 
-def in_two_folders(folder, other_mean):
-    """A network in a folder, and one in a subfolder whose processor has another mean."""
-    for where, mean in ((folder, MEAN), (folder / "part", other_mean)):
-        plain("vit").save_pretrained(where)
-        ViTImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=mean, image_std=STD).save_pretrained(where)
+OTHER = [0.1, 0.2, 0.3]
+
+
+def with_processor(folder, mean, nested=False):
+    """A network and its image processor, in a file of its own, or inside that of a processor of several inputs."""
+    plain("vit").save_pretrained(folder)
+    processor = ViTImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=mean, image_std=STD)
+    if nested:
+        stated = {"processor_class": "CLIPProcessor", "image_processor": processor.to_dict()}
+        (folder / "processor_config.json").write_text(json.dumps(stated, default=str))
+    else:
+        processor.save_pretrained(folder)
     return folder
 
 
-def test_the_processor_of_another_folder_is_not_taken_for_that_of_a_loaded_model(tmp_path):
-    folder = in_two_folders(tmp_path, [0.1, 0.2, 0.3])
-    loaded = AutoModelForImageClassification.from_pretrained(folder, subfolder="part")
+def in_two_folders(folder, below, nested=False, other=OTHER):
+    """A network in a folder, and one in a subfolder whose processor has another mean."""
+    with_processor(folder / below, other, nested)
+    return with_processor(folder, MEAN, nested)
+
+
+def cached_on_the_hub(cache):
+    """A repository ada/net as its download leaves it: a branch v1, and a subfolder v2, with other image processors than main has."""
+    repository = cache / "models--ada--net"
+    for branch, commit, mean in (("main", "c" * 40, MEAN), ("v1", "d" * 40, OTHER)):
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / branch).write_text(commit)
+        with_processor(with_processor(repository / "snapshots" / commit, mean) / "v2", OTHER)
+    return cache
+
+
+WHERE = {
+    "subfolder": {"subfolder": "v2"},
+    "revision": {"revision": "v1"},
+    "both": {"revision": "v1", "subfolder": "v2"},
+}
+WRAPPED = {
+    "wrapped": lambda path, **where: SmoothedClassifier.from_base_pretrained(path, sigma=0.25, **where).config,
+    "denoised": lambda path, **where: denoised_classifier(path, sigma=0.25, **where).base_network.config,
+    "in an ensemble": lambda path, **where: smoothed_ensemble([path], sigma=0.25, **where).base_network.config.members[
+        0
+    ],
+}
+
+
+def mean_of(config):
+    return config["image_mean"] if isinstance(config, dict) else config.image_mean
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("route", WRAPPED)
+def test_the_processor_is_of_the_files_that_the_weights_are_of(route, where, tmp_path):
+    asked = {**WHERE[where], "cache_dir": str(cached_on_the_hub(tmp_path)), "local_files_only": True}
+    assert mean_of(WRAPPED[route]("ada/net", **asked)) == OTHER
+    assert mean_of(WRAPPED[route]("ada/net", **asked | {"revision": "main", "subfolder": ""})) == MEAN
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["its own file", "nested"])
+@pytest.mark.parametrize("route", WRAPPED)
+def test_so_it_is_of_a_subfolder_here(route, nested, tmp_path):
+    folder = in_two_folders(tmp_path, "a/v2", nested)
+    assert mean_of(WRAPPED[route](folder, subfolder="a/v2")) == OTHER
+    assert mean_of(WRAPPED[route](folder)) == MEAN
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_model_of_the_hub_does_not_say_which_files_it_came_from(where, tmp_path):
+    cache = {"cache_dir": str(cached_on_the_hub(tmp_path)), "local_files_only": True}
+    loaded = AutoModelForImageClassification.from_pretrained("ada/net", **WHERE[where], **cache)
     with pytest.raises(
-        ValueError, match=r"differ, and the model does not say which of the folders it was loaded from"
+        ValueError, match=r"loaded from 'ada/net', but not from which .*revision.*Pass the folder or Hub id"
     ):
         SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25)
-    assert SmoothedClassifier.from_base_pretrained(folder, subfolder="part", sigma=0.25).config.image_mean == [0.1, 0.2, 0.3]  # fmt: skip
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["its own file", "nested"])
+@pytest.mark.parametrize("below", ["part", "a/b/part"])
+def test_nor_does_one_of_a_folder_with_several(below, nested, tmp_path):
+    folder = in_two_folders(tmp_path, below, nested)
+    loaded = AutoModelForImageClassification.from_pretrained(folder, subfolder=below)
+    with pytest.raises(
+        ValueError, match="Which image processor belongs to this ViTForImageClassification is not cert"
+    ):
+        SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25)
     said = {"size": SIZE, "image_mean": 0.5, "image_std": 0.5}
     assert SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25, **said).config.image_mean == [0.5] * 3
+    loaded.config.hf_smoothing = {"size": SIZE, **NORMALISATION}
+    assert SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25).config.image_mean == MEAN
 
 
-def test_the_same_processor_in_a_subfolder_as_in_checkpoints_of_a_training_is_no_question(tmp_path):
-    loaded = AutoModelForImageClassification.from_pretrained(in_two_folders(tmp_path, MEAN))
+def test_nor_does_one_of_a_relative_path(tmp_path, monkeypatch):
+    for place, mean in (("a", OTHER), ("b", MEAN)):
+        with_processor(tmp_path / place / "net", mean)
+    monkeypatch.chdir(tmp_path / "a")
+    loaded = AutoModelForImageClassification.from_pretrained("net")
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(ValueError, match="loaded from 'net', but not from which folder"):
+        SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["its own file", "nested"])
+def test_the_same_processor_in_a_subfolder_as_in_checkpoints_of_a_training_is_no_question(nested, tmp_path):
+    folder = in_two_folders(tmp_path, "part", nested, other=MEAN)
+    loaded = AutoModelForImageClassification.from_pretrained(folder)
     assert SmoothedClassifier.from_base_pretrained(loaded, sigma=0.25).config.image_mean == MEAN
 
 
@@ -345,3 +427,66 @@ def test_an_old_head_that_stays_under_new_names_is_warned_of(tmp_path):
         SmoothedClassifier.from_base_pretrained(tmp_path, **new, id2label=dict(enumerate("abc")))
     SmoothedClassifier.from_base_pretrained(tmp_path, **new, id2label=dict(enumerate("abcd")))  # a new head
     SmoothedClassifier.from_base_pretrained(tmp_path, **new, num_labels=3)
+
+
+SPOILT = {
+    "damaged": (lambda stated: "{", r"not a valid JSON file"),
+    "a list": (lambda stated: "[]", "'list' object"),
+    "of a package that is not there": (
+        lambda stated: json.dumps({**stated, "image_processor_type": "TimmWrapperImageProcessor"}), "TimmWrapperImageProcessor",
+    ),
+    "of an unknown class": (
+        lambda stated: json.dumps({**stated, "image_processor_type": "OtherImageProcessor"}), "Unrecognized image processor",
+    ),
+    "of code": (
+        lambda stated: json.dumps({**stated, "image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "own.Own"}}),
+        "trust_remote_code=True",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("noted", [False, True], ids=["alone", "beside a note"])
+@pytest.mark.parametrize("nested", [False, True], ids=["its own file", "nested"])
+@pytest.mark.parametrize("how", SPOILT)
+def test_an_image_processor_that_cannot_be_used_is_not_called_missing(how, nested, noted, tmp_path):
+    folder = with_note(tmp_path) if noted else with_processor(tmp_path, MEAN)
+    ViTImageProcessor(size={"height": SIZE, "width": SIZE}, **NORMALISATION).save_pretrained(folder)
+    spoil, message = SPOILT[how]
+    file = folder / "preprocessor_config.json"
+    text = spoil(json.loads(file.read_text()))
+    file.write_text(text)
+    if nested:
+        file.unlink()
+        (folder / "processor_config.json").write_text('{"image_processor": ' + text + "}")
+    name = "processor_config.json" if nested else "preprocessor_config.json"
+    message = "not a valid JSON file" if how == "damaged" else message
+    with pytest.raises(
+        ValueError, match=rf"image processor of .*: its {name} cannot be used .*{message}.* say all of it"
+    ):
+        SmoothedClassifier.from_base_pretrained(folder, sigma=0.25)
+    said = {"size": SIZE, **NORMALISATION}
+    assert SmoothedClassifier.from_base_pretrained(folder, sigma=0.25, **said).config.image_mean == MEAN
+
+
+def test_a_processor_of_words_alone_is_no_image_processor(tmp_path):
+    plain("vit").save_pretrained(tmp_path)
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+    with pytest.raises(ValueError, match="normalisation .* not known: it has no image processor"):
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE)
+
+
+@pytest.mark.parametrize("value", ["0.5", ["0.4", "0.5", "0.6"]])
+@pytest.mark.parametrize("name", ["image_mean", "image_std"])
+def test_numbers_of_a_processor_that_are_text_are_named(name, value, tmp_path):
+    file = with_processor(tmp_path, MEAN) / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=rf"The image processor of {tmp_path}: .*(must be a number|fails on)"):
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25)
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_std": None}, {"image_std": "x"}, {"image_mean": ["a", "b", "c"]}, {"size": "x"}]
+)
+def test_a_note_that_is_not_whole_is_named(change, tmp_path):
+    with pytest.raises(ValueError, match=r"`hf_smoothing` in config.json must say size, image_mean and image_std"):
+        read(with_note(tmp_path, **change))

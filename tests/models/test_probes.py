@@ -144,7 +144,7 @@ def test_training_on_pixels_that_are_not_known_leaves_no_stale_note(tmp_path):
 def test_the_stock_trainer_and_a_stale_note_are_found_out(tmp_path):
     noted_before().save_pretrained(tmp_path)
     NoisyImageProcessor(size=SIZE, noise=0.5).save_pretrained(tmp_path)  # of mean 0.5
-    with pytest.raises(ValueError, match=r"config.json and preprocessor_config.json disagree: image_mean is \[0\.4"):
+    with pytest.raises(ValueError, match=r"config.json and its image processor disagree: image_mean is \[0\.4"):
         SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.5)
 
 

@@ -262,6 +262,21 @@ def test_an_autoencoder_is_whole(tmp_path):
         classifier_from_autoencoder(folder)
 
 
+def test_an_autoencoder_is_of_the_files_that_are_asked_for(tmp_path):
+    shape = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
+    decoder = {f"decoder_{name}": value for name, value in shape.items()}
+    autoencoder = ViTMAEForPreTraining(ViTMAEConfig(**shape, **decoder, image_size=16, patch_size=4))
+    saved(plain("vit"), tmp_path)
+    saved(autoencoder, tmp_path / "v2")
+    made = classifier_from_autoencoder(tmp_path, subfolder="v2", num_labels=3)
+    assert_same_tensors(tensors(made.vit), tensors(autoencoder.vit))
+    assert not hasattr(made.config, "subfolder")
+    with pytest.raises(
+        TypeError, match="subfolder: only a checkpoint is loaded with these, got a ViTMAEForPreTraining"
+    ):
+        classifier_from_autoencoder(autoencoder, subfolder="v2")
+
+
 @pytest.mark.parametrize("what", ["headless", "shard", "adapter"])
 def test_the_command_line_says_so_and_fails(what, tmp_path, capsys):
     model = plain("vit")
