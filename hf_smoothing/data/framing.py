@@ -123,19 +123,36 @@ def framing_of_settings(processor: Any) -> Framing:
     """What the settings of an image processor say, in the plain meaning that the base class gives them.
 
     Raises:
-        ValueError: If images would come out in different shapes.
+        ValueError: If images would come out in different shapes, or the size has bounds.
     """
+    check_size_alone(processor)
     size, crop = processor.size, getattr(processor, "crop_size", None)
     cropped = bool(getattr(processor, "do_center_crop", False)) and crop is not None
-    edge, longest = (getattr(size, f"{which}_edge", None) for which in ("shortest", "longest"))
+    edge = getattr(size, "shortest_edge", None)
     resize: Resize = False if getattr(processor, "do_resize", True) is False else (edge or parse_size(size))
-    if (not cropped and (resize is False or edge)) or longest:
+    if not cropped and (resize is False or edge):
         raise ValueError(
             f"{type(processor).__name__} gives images in different shapes, but a certificate needs one. Pass it a (height, width) `size`, or a "
             f"`crop_size` with do_center_crop=True; got size={size} and do_resize={getattr(processor, 'do_resize', True)}."
         )
     channels = getattr(processor, "num_channels", None) or 3
     return Framing(parse_size(crop if cropped else size) or (0, 0), resize, _filter_of(processor), channels)
+
+
+def check_size_alone(processor: Any) -> None:
+    """Refuse a size with bounds, such as a longest edge: what is done to an image then depends on its proportions.
+
+    Raises:
+        ValueError: The message names the bounds.
+    """
+    size = getattr(processor, "size", None)
+    stated = size if isinstance(size, Mapping) else getattr(size, "__dict__", {})
+    bounds = {k: v for k, v in stated.items() if v is not None and k not in ("height", "width", "shortest_edge")}
+    if bounds and getattr(processor, "do_resize", True) is not False:
+        raise ValueError(
+            f"{type(processor).__name__} bounds what it resizes to by {bounds}, so images come out in different shapes, or padded, by their proportions. "
+            "Pass it a (height, width) `size`, or a `shortest_edge` alone with a `crop_size` and do_center_crop=True."
+        )
 
 
 def parse_filter(value: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hf_smoothing.data.framing import Framing, framing_of_settings, parse_filter, parse_framing
+from hf_smoothing.data.framing import Framing, check_size_alone, framing_of_settings, parse_filter, parse_framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.spelling import has_names
@@ -32,6 +32,11 @@ LARGEST, MEAN = 2.5 / 255, 0.5 / 255
 
 PIL and torchvision round to 8 bits between and after their two passes in other ways, which moves a pixel by a level or two and the mean by
 less than half of one. Another filter, crop or normalisation moves the pixels of the probe images by tens of levels."""
+
+STEPS = {
+    "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_noise", "do_reduce_labels",
+}  # fmt: skip
+"""Steps of processors that `Framing` and `Preprocessing` say, or that change no pixel of an image without noise."""
 
 _CURE = (
     "To certify this network on images prepared otherwise than its processor does, say all of it: size, image_mean and image_std "
@@ -105,13 +110,26 @@ def noted_pixels(config: PreTrainedConfig) -> ProcessorPixels | None:
 
 def probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
     """Two 8-bit images of noise over a slope, the same ones every time: wide and larger than `size` (height, width); tall and smaller."""
+    shapes = ((1.21, 1.83), (0.87, 0.53))
+    return _noisy_slopes(
+        [(max(int(size[0] * high) + 1, 9), max(int(size[1] * wide) + 2, 7)) for high, wide in shapes], channels
+    )
+
+
+def more_probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
+    """Of other proportions and sizes: of `size` itself, a strip, a panorama, a square, and one as large as a photograph."""
+    (height, width), edge = size, max(size)
+    strip, panorama = (2 * height + 5, width // 4 + 3), (height // 4 + 3, 2 * width + 5)
+    return _noisy_slopes([size, strip, panorama, (edge + 9, edge + 9), (683, 1024)], channels)
+
+
+def _noisy_slopes(shapes: Sequence[tuple[int, int]], channels: int) -> list[Image.Image]:
     draw = np.random.default_rng(0)
     images = []
-    for high, wide in ((1.21, 1.83), (0.87, 0.53)):
-        height, width = max(int(size[0] * high) + 1, 9), max(int(size[1] * wide) + 2, 7)
+    for height, width in shapes:
         # Far enough from 0 and 255 that no filter overshoots them, where the backends cut off at different times.
         slope = np.linspace(40, 140, width)[None, :, None] * np.linspace(0.8, 1.0, height)[:, None, None]
-        values = (slope + draw.integers(0, 90, (height, width, channels))).astype(np.uint8)
+        values = (slope + draw.integers(0, 90, (height, width, channels), dtype=np.uint8)).astype(np.uint8)
         images.append(Image.fromarray(values[..., 0] if channels == 1 else values))
     return images
 
@@ -123,7 +141,9 @@ def frame(framing: Framing, images: Sequence[Image.Image]) -> Tensor:
 
 
 def read_processor(processor: BaseImageProcessor, channels: int | None = None) -> ProcessorPixels:
-    """What an image processor does, checked: our pixels of two probe images are its own, within `LARGEST` and `MEAN`.
+    """What an image processor does, checked: our pixels of the probe images are its own, within `LARGEST` and `MEAN`.
+
+    Two of them find the way; those of `more_probe_images` then confirm it, since some processors treat images of other proportions or sizes otherwise.
 
     Args:
         processor: Processor of any class of `transformers`, or one with its attributes and call.
@@ -144,7 +164,8 @@ def read_processor(processor: BaseImageProcessor, channels: int | None = None) -
         found = ProcessorPixels(framing, _normalisation(processor, framing.channels, theirs.shape[-2:]))
         if not _agree(_difference(found, images, theirs)):
             raise ValueError(_refusal(name, found, images, theirs))
-        return found
+        return _confirmed(processor, found)
+    check_size_alone(processor)
     mean = getattr(processor, "image_mean", None)
     channels = channels or (len(mean) if isinstance(mean, Sequence) and len(mean) == 1 else 3)
     shape = _outputs(processor, probe_images((64, 64), channels)).shape
@@ -159,7 +180,7 @@ def read_processor(processor: BaseImageProcessor, channels: int | None = None) -
         found = ProcessorPixels(framing, preprocessing)
         difference = _difference(found, images, theirs)
         if _agree(difference):
-            return found
+            return _confirmed(processor, found)
         if best is None or difference < best[0]:
             best = difference, found
     assert best is not None
@@ -170,6 +191,25 @@ def read_processor(processor: BaseImageProcessor, channels: int | None = None) -
             "input channels, save the model with a processor that keeps RGB, and load that."
         )
     raise ValueError(_refusal(name, best[1], images, theirs))
+
+
+def _confirmed(processor: BaseImageProcessor, found: ProcessorPixels) -> ProcessorPixels:
+    """The same, if it holds for images of all proportions and sizes as well.
+
+    Raises:
+        ValueError: If it does not, or the processor has a further step, which images of yet another kind may take.
+    """
+    name = type(processor).__name__
+    images = more_probe_images(found.framing.size, found.framing.channels)
+    theirs = _outputs(processor, images)
+    if not _agree(_difference(found, images, theirs)):
+        raise ValueError(_refusal(name, found, images, theirs))
+    further = [step for step in dir(processor) if step.startswith("do_") and getattr(processor, step) is True]
+    if unknown := sorted(set(further) - STEPS):
+        raise ValueError(
+            f"{name} has {unknown[0]}=True, which cannot be expressed by a resize, a crop and a normalisation. {_CURE}"
+        )
+    return found
 
 
 def _candidates(processor: BaseImageProcessor, size: tuple[int, int], channels: int) -> Iterator[Framing]:
@@ -296,8 +336,9 @@ def _agree(difference: tuple[float, float]) -> bool:
 def _refusal(name: str, found: ProcessorPixels, images: Sequence[Image.Image], theirs: Tensor) -> str:
     ours = found.preprocessing(frame(found.framing, images).float() / 255)
     largest, mean = _difference(found, images, theirs)
+    shapes = ", ".join(f"{image.height} x {image.width}" for image in images)
     return (
-        f"{name} does what a resize, a centre crop and a normalisation cannot express: for two probe images its pixels differ from the closest "
+        f"{name} does what a resize, a centre crop and a normalisation cannot express: for probe images of {shapes} its pixels differ from the closest "
         f"that we can make by {largest:.3g} of the pixel range at most and {mean:.3g} on average (allowed: {LARGEST:.2g} and {MEAN:.2g}); standard "
         f"deviation {float(theirs.std()):.3g}, ours {float(ours.std()):.3g}. {_CURE}"
     )

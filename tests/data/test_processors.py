@@ -71,6 +71,9 @@ def test_the_filter_is_honoured():
     assert read_processor(processor("ViTImageProcessor", size=SQUARE, resample=1)).framing.resample == "lanczos"
 
 
+PAN = {
+    "do_pan_and_scan": True, "pan_and_scan_min_crop_size": 256, "pan_and_scan_max_num_crops": 4, "pan_and_scan_min_ratio_to_activate": 1.2,
+}  # fmt: skip
 REFUSED = {
     "channels reversed": (
         "MobileViTImageProcessor", {"size": LARGE_EDGE, "crop_size": SQUARE}, "MobileViT.* turns RGB into BGR",
@@ -96,6 +99,14 @@ REFUSED = {
     "not resized at all": ("ViTImageProcessor", {"do_resize": False}, "ViT.* images in different shapes"),
     "crop larger than the image": (
         "CLIPImageProcessor", {"size": EDGE, "crop_size": LARGE}, "CLIP.* cannot express",
+    ),
+    "longest edge": (
+        "CLIPImageProcessor", {"size": {"shortest_edge": 32, "longest_edge": 640}, "crop_size": SQUARE},
+        r"CLIP.* bounds what it resizes to by \{'longest_edge': 640\}",
+    ),
+    "several crops of a photograph": ("Gemma3ImageProcessor", {"size": SQUARE} | PAN, "Gemma3.* does not make pixels"),
+    "several crops of a larger one": (
+        "Gemma3ImageProcessor", {"size": SQUARE} | PAN | {"pan_and_scan_min_crop_size": 5000}, "Gemma3.* has do_pan_and_scan=True",
     ),
     "all black": ("ViTImageProcessor", {"size": SQUARE, "rescale_factor": 0.0}, "ViT.* makes black .* and white"),
     "means of other channels": (
@@ -126,6 +137,46 @@ class Brighter(transformers.ViTImageProcessorPil):
 def test_a_step_that_no_setting_says_is_found():
     with pytest.raises(ValueError, match="Brighter does what .* cannot express"):
         read_processor(Brighter(size=SQUARE))
+
+
+SOMETIMES = {
+    "one of the size itself": lambda height, width: (height, width) == (32, 32),
+    "squares": lambda height, width: height == width,
+    "strips": lambda height, width: height > 4 * width,
+    "panoramas": lambda height, width: width > 4 * height,
+    "photographs": lambda height, width: height * width > 500_000,
+}
+
+
+@pytest.mark.parametrize("which", SOMETIMES)
+def test_a_step_that_only_some_images_take_is_found(which):
+    class Mirror(transformers.ViTImageProcessorPil):
+        def resize(self, image, size, **kwargs):
+            return super().resize(image[..., ::-1] if SOMETIMES[which](*image.shape[-2:]) else image, size, **kwargs)
+
+    with pytest.raises(ValueError, match="Mirror does what .* cannot express: for probe images of 32 x 32, 69 x 11"):
+        read_processor(Mirror(size=SQUARE))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"shortest_edge": 32, "longest_edge": 10_000},
+        {"longest_edge": 32},
+        {"max_height": 32, "max_width": 32},
+        {"min_pixels": 1024, "max_pixels": 1024},
+    ],
+    ids="-".join,
+)
+def test_a_size_with_bounds_is_refused_by_their_name(size):
+    bound = max(size, key=lambda name: name.startswith("longest"))
+    made = processor("CLIPImageProcessor", size=size, crop_size=SQUARE)
+    with pytest.raises(ValueError, match=rf"CLIP.* bounds what it resizes to by .*'{bound}'"):
+        read_processor(made)
+    with pytest.raises(ValueError, match=rf"bounds what it resizes to by .*'{bound}'"):
+        NoisyImageProcessor(size=size, do_center_crop=True, crop_size=SQUARE).framing()
+    made.do_resize = False
+    assert read_processor(made).framing == Framing((32, 32), False, "bicubic")
 
 
 def test_pixels_of_torchvision_agree_within_the_tolerance():
