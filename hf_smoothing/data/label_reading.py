@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from hf_smoothing.data.labels import (
     class_map,
     class_names,
     two_on_one,
+    unasked,
 )
 from hf_smoothing.spelling import number_of
 from hf_smoothing.types import Images
@@ -69,6 +71,8 @@ class LabelReader:
                 None if self._values is None or text else {value for value in self._values if isinstance(value, int)}
             )
             self.class_map = class_map(names, id2label, labels=labels, label_map=label_map, present=present)
+        if self.column is not None and (doubt := unasked(self.class_map, labels)) is not None:
+            warnings.warn(doubt, stacklevel=4)  # the line that makes the PixelDataset or PixelStream
         self.names = list(self.class_map.model_names or names or ()) or None
         self.num_labels = len(names or self.class_map.model_names or ()) or None
 

@@ -117,7 +117,7 @@ def class_map(
         names: Class names of the data set in order, if it has any.
         id2label: The model's label map, if there is one. Maps of the kind LABEL_0, LABEL_1, ... have no names to match.
         labels: Either "by-name", or "by-number" to take the data set's numbers as the model's; by default by name
-            where the model has names.
+            where both have names.
         label_map: By hand: class name or number in the data set -> class name or number in the model. Classes that it does not
             name are matched as `labels` says.
         present: Numbers of the classes that images have, where that is known. Other classes may be missing in the model.
@@ -139,7 +139,7 @@ def class_map(
     model_names = _model_names(id2label)
     hand = _by_hand(label_map or {}, names, model_names, ordered)
     if names is None:
-        return _numbers_alone(model_names, hand, present)
+        return _numbers_alone(model_names, hand, present, labels)
     rest = [number for number in range(len(names)) if number not in hand]
     way = labels or (_way(names, model_names, rest) if ordered else "by-name")
     found = {number: (target, "by hand") for number, target in hand.items()}
@@ -164,11 +164,48 @@ def _model_names(id2label: Mapping[int, str]) -> tuple[str, ...]:
     return tuple(by_number[index] for index in range(len(by_number)))
 
 
-def _numbers_alone(model_names: tuple[str, ...], hand: Mapping[int, int], present: Collection[int] | None) -> ClassMap:
+def unasked(made: ClassMap, labels: Labels | None) -> str | None:
+    """What to say where numbers without names were taken for classes with names, and nobody asked for that; else None.
+
+    Args:
+        made: Result of `class_map`.
+        labels: As there.
+    """
+    names = made.model_names
+    if labels is not None or made.names is not None or made.how or names is None or _numbered(names):
+        return None
+    return (
+        f"The data set's labels are numbers without names, so they are taken for the model's numbers: 0 for {names[0]!r}, of {_few(names)}. If they "
+        f"are, pass labels='by-number'; otherwise {_NAMED}, or pass label_map={{...}}."
+    )
+
+
+_NAMED = (
+    "give them their names: dataset.cast_column(column, datasets.ClassLabel(names=[...])), and of a stream that lost them on the way "
+    "stream.map(function, features=stream.features)"
+)
+
+
+def _numbered(model_names: Sequence[str]) -> bool:
+    """Whether each class of a model is called by its number, so that by name and by number are the same."""
+    return all(number_of(name.removeprefix("LABEL_")) == index for index, name in enumerate(model_names))
+
+
+def _numbers_alone(
+    model_names: tuple[str, ...], hand: Mapping[int, int], present: Collection[int] | None, labels: Labels | None
+) -> ClassMap:
+    by_name = labels == "by-name" and not _numbered(model_names)
+    if by_name and not (hand if present is None else hand.keys() >= set(present)):
+        raise ValueError(
+            f"labels='by-name' needs names of the data set's classes, but its labels are numbers without names; the model's classes are "
+            f"{_few(model_names)}. Pass labels='by-number' if they are the model's numbers; otherwise {_NAMED}, or pass label_map={{...}} with all of them."
+        )
     if not hand:
         return ClassMap(None, model_names)
     count = max(len(model_names), max(hand) + 1)
-    known = [number < len(model_names) and (present is None or number in present) for number in range(count)]
+    known = [
+        not by_name and number < len(model_names) and (present is None or number in present) for number in range(count)
+    ]
     targets = tuple(hand.get(number, number if known[number] else None) for number in range(count))
     how = tuple("by hand" if number in hand else "by number" for number in range(count))
     return ClassMap(tuple(map(str, range(count))), model_names, targets, how)

@@ -138,10 +138,12 @@ def test_labels_that_come_later_cost_no_draw(tmp_path, capsys, monkeypatch):
     assert out.index("no labels") < out.index("6 images in ")
     with monkeypatch.context() as patched:
         draws_nothing(patched)
-        assert certify(made, tmp_path / "plain", tmp_path / "run", "--label-column", "identity") == 0
+        by_number = ["--label-column", "identity", "--labels", "by-number"]
+        assert certify(made, tmp_path / "plain", tmp_path / "run", *by_number) == 0
     assert labels(tmp_path / "run") == [0, 1, 2, 0, 1, 2]
     assert "Certified accuracy in %" in capsys.readouterr().out
-    assert certify(made, tmp_path / "usual", tmp_path / "usual-run") == 0
+    with pytest.warns(UserWarning, match="labels are numbers without names"):
+        assert certify(made, tmp_path / "usual", tmp_path / "usual-run") == 0
     assert labels(tmp_path / "usual-run") == [0, 1, 2, 0, 1, 2]
 
 
@@ -165,7 +167,7 @@ def test_a_wrong_label_is_found_before_an_image_is_read(tmp_path, capsys, monkey
     )
     rows.to_parquet(folder / "test-00000-of-00001.parquet")
     monkeypatch.setattr("hf_smoothing.data.image_reading.ImageReader.image", None)
-    assert certify(model(tmp_path / "model"), folder, tmp_path / "run") == 2
+    assert certify(model(tmp_path / "model"), folder, tmp_path / "run", "--labels", "by-number") == 2
     assert "Label of image 4 must be a class in [0, 3), got 9" in capsys.readouterr().err
 
 

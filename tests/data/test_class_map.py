@@ -226,7 +226,8 @@ def test_numbers_written_as_text():
 
 def test_labels_that_begin_at_one():
     source = dataset([1, 2, 3], datasets.Value("int64"))
-    made = PixelDataset(source, SIZE, id2label=numbered("a", "b", "c"))
+    with pytest.warns(UserWarning, match="labels are numbers without names"):
+        made = PixelDataset(source, SIZE, id2label=numbered("a", "b", "c"))
     with pytest.raises(ValueError, match=r"Label of image 2 .* begin at 1 pass label_map=\{1: 0, 2: 1, ...\}"):
         made.check_labels()
     made = PixelDataset(source, SIZE, id2label=numbered("a", "b", "c"), label_map={1: 0, 2: 1, 3: 2})
@@ -271,3 +272,58 @@ def test_a_stream_takes_the_classes_of_the_model_as_well():
 def test_names_cannot_be_asked_for_where_no_model_is_known():
     with pytest.raises(ValueError, match="labels='by-name' asks for the classes of a model, which are not known"):
         PixelDataset(dataset([0], datasets.ClassLabel(names=["dog"])), SIZE, labels="by-name")
+
+
+def nameless(way):
+    """Three images with the labels 0, 1 and 2, which have lost their names on the way."""
+    source = dataset([0, 1, 2], datasets.ClassLabel(names=["eel", "cat", "dog"]))
+    stream = source.to_iterable_dataset()
+    return {
+        "list": lambda: list(source),
+        "column": lambda: source.cast_column("label", datasets.Value("int64")),
+        "stream": lambda: source.cast_column("label", datasets.Value("int64")).to_iterable_dataset(),
+        "map": lambda: stream.map(lambda row: {**row, "more": 1}),
+        "map and remove": lambda: stream.map(lambda row: {**row, "more": 1}).remove_columns("more"),
+        "generator": lambda: datasets.IterableDataset.from_generator(lambda: iter(source)),
+    }[way]()
+
+
+NAMELESS = ["list", "column", "stream", "map", "map and remove", "generator"]
+
+
+@pytest.mark.parametrize("way", NAMELESS)
+def test_numbers_without_names_are_never_taken_for_classes_with_names_in_silence(way):
+    source, model = nameless(way), wrapped("cat", "dog", "eel")
+    kind = PixelDataset if hasattr(source, "__len__") else PixelStream
+    with pytest.raises(ValueError, match="labels='by-name' needs names of .* Pass labels='by-number' if .*ClassLabel"):
+        kind(source, model, labels="by-name")
+    with pytest.warns(UserWarning, match="taken for the model's numbers: 0 for 'cat'.*labels='by-number'") as given:
+        made = kind(source, model)
+    assert len(given) == 1 and given[0].filename == __file__
+    assert [item["labels"] for item in made] == [0, 1, 2]
+    # Whoever has said it is not told.
+    assert [item["labels"] for item in kind(source, model, labels="by-number")] == [0, 1, 2]
+    assert [item["labels"] for item in kind(source, model, id2label=None)] == [0, 1, 2]
+    by_hand = {0: "eel", 1: "cat", 2: "dog"}
+    for labels in (None, "by-name"):
+        assert [item["labels"] for item in kind(source, model, labels=labels, label_map=by_hand)] == [2, 0, 1]
+    with pytest.raises(ValueError, match="labels='by-name' needs names|class 2 of the data set, which the model does"):
+        list(kind(source, model, labels="by-name", label_map={0: "eel", 1: "cat"}))
+
+
+@pytest.mark.parametrize("names", [["LABEL_0", "LABEL_1", "LABEL_2"], ["0", "1", "2"]])
+def test_numbers_of_a_model_whose_classes_are_called_by_them_are_no_question(names):
+    assert read(PixelDataset(nameless("column"), wrapped(*names))) == [0, 1, 2]
+    assert class_map(None, numbered(*names), labels="by-name").to_model is None
+    with pytest.warns(UserWarning, match="0 for '2'"):
+        PixelDataset(nameless("column"), wrapped("2", "1", "0"))
+
+
+def test_a_stream_that_keeps_its_features_keeps_its_names():
+    """The cure that the warning names."""
+    source = dataset([0, 1, 2], datasets.ClassLabel(names=["eel", "cat", "dog"])).to_iterable_dataset()
+    model = wrapped("cat", "dog", "eel")
+    kept = source.map(lambda row: row, features=source.features)
+    cast = nameless("column").cast_column("label", datasets.ClassLabel(names=["eel", "cat", "dog"]))
+    assert [item["labels"] for item in PixelStream(kept, model)] == [2, 0, 1]
+    assert read(PixelDataset(cast, model)) == [2, 0, 1]

@@ -46,7 +46,8 @@ def test_a_web_data_set(tmp_path, streaming):
                 info = tarfile.TarInfo(f"{place:03}.{kind}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-    pixels = open_pixels(DataChoice(str(tmp_path / "images")), SIZE, MODEL, streaming=streaming)
+    choice = DataChoice(str(tmp_path / "images"), labels="by-number")
+    pixels = open_pixels(choice, SIZE, MODEL, streaming=streaming)
     assert (pixels.image_column, pixels.label_column, labels(pixels)) == ("png", "cls", [2, 1, 0])
 
 

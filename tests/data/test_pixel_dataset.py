@@ -111,7 +111,7 @@ def test_an_empty_data_set_is_refused():
 
 @pytest.mark.parametrize("label", [-1, 3, 77])
 def test_labels_outside_the_classes_are_refused(label):
-    made = PixelDataset(rows(pil_images(2), [0, label]), SIZE, id2label=label_maps()["id2label"])
+    made = PixelDataset(rows(pil_images(2), [0, label]), SIZE, id2label=label_maps()["id2label"], labels="by-number")
     for reading in (lambda: made[1], made.check_labels):
         with pytest.raises(ValueError, match=rf"Label of image 1 must be a class in \[0, 3\), got {label}"):
             reading()
