@@ -13,7 +13,7 @@ from hf_smoothing.certification import Certificate
 from hf_smoothing.certification.options import CertifyOptions, options_of
 from hf_smoothing.data.image_source import image_of_source
 from hf_smoothing.data.pictures import Pictures, pictures_of
-from hf_smoothing.data.processors import framing_of
+from hf_smoothing.models.own_processor import check_own_processor
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.units import implied_linf
 
@@ -54,11 +54,11 @@ class CertifiedImageClassificationPipeline(Pipeline):
                 f"The task {TASK!r} needs a SmoothedClassifier, got {type(self.model).__name__}, which has no noise level. Wrap it: "
                 "SmoothedClassifier.from_base_pretrained(path, sigma=0.25, size=224).save_pretrained(folder)."
             )
-        made, wanted = framing_of(self.image_processor), self.model.config.framing()
-        if made != wanted:
+        check_own_processor(self.image_processor, self.model)
+        if getattr(self.image_processor, "do_noise", False):
             raise ValueError(
-                f"The image processor makes pixels as {made}, but the SmoothedClassifier is certified at {wanted}. Save the model again, which "
-                "saves its processor, or pass image_processor=model.image_processor()."
+                f"The task {TASK!r} takes clean images, to which certification adds its noise, got an image processor with do_noise=True. Pass "
+                "image_processor=model.image_processor()."
             )
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:

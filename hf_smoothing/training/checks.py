@@ -11,11 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.data.framing import Framing
-from hf_smoothing.data.processors import ProcessorPixels, framing_of, noted_pixels, read_processor
+from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.checkpoints import check_same_pixels
 from hf_smoothing.models.configuration import check_head, input_channels
 from hf_smoothing.models.masked import is_autoencoder
+from hf_smoothing.models.own_processor import check_own_processor
 from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -146,16 +147,8 @@ def check_one_owner(
         )
     if args.noise_owner == "model" and not (wrapped and model.config.noise is not None):
         raise ValueError("noise_owner='model' needs a SmoothedClassifier with noise=... in its configuration.")
-    if wrapped and getattr(processor, "do_normalize", False):
-        raise ValueError(
-            "A SmoothedClassifier normalises itself, so its image processor must not: pass model.image_processor(), or one with "
-            "do_normalize=False."
-        )
-    if wrapped and processor is not None and framing_of(processor) != model.config.framing():
-        raise ValueError(
-            f"The image processor makes pixels as {framing_of(processor)}, but the SmoothedClassifier is certified at {model.config.framing()}. "
-            "Pass model.image_processor(), or leave it out: the model saves its own."
-        )
+    if isinstance(model, SmoothedClassifier) and processor is not None:
+        check_own_processor(processor, model)
     if any(parameter.dtype == torch.float16 for parameter in model.parameters()):
         raise ValueError(
             "The weights are float16, in which training diverges. Load the model with dtype=torch.float32; bf16=True makes training cheaper."

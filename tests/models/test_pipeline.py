@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from inspect import Parameter, signature
 
 import pytest
 import torch
-from transformers import pipeline
+from transformers import ViTImageProcessor, pipeline
 
 from hf_smoothing import certify
 from hf_smoothing.models import TASK, CertifiedImageClassificationPipeline, NoisyImageProcessor
@@ -215,3 +217,46 @@ def test_the_library_and_the_task_agree_on_pixels(folder):
     certificates = smoothed("resnet").certify(batch[:1], seed=7, **OPTIONS)
     answer = make(folder)(pil_images(2)[0], seed=7, **OPTIONS)
     assert (answer["radius"], answer["draws"]) == (certificates[0].radius, certificates[0].draws)
+
+
+OTHER_PIXELS = {
+    "normalised": {"do_normalize": True},
+    "darker": {"rescale_factor": 1 / 510},
+    "0..255": {"do_rescale": False},
+    "resized after the noise": {"model_size": {"height": 8, "width": 8}},
+    "another filter": {"resample": 3},
+    "another part": {
+        "do_center_crop": True,
+        "crop_size": {"height": SIZE, "width": SIZE},
+        "size": {"shortest_edge": 20},
+    },
+    "another resolution": {"size": {"height": 8, "width": 8}},
+    "noisy": {"do_noise": True, "noise": {"sigmas": [0.5], "clean": 0.0, "distribution": "list"}},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_PIXELS.values(), ids=OTHER_PIXELS)
+def test_a_processor_that_makes_other_pixels_is_refused(change, folder, tmp_path):
+    """A picture that is normalised or rescaled otherwise may lie in [0, 1] as well, and be certified as another one."""
+    shutil.copytree(folder, tmp_path / "model")
+    file = tmp_path / "model" / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    message = (
+        "takes clean images" if "do_noise" in change else r"takes \[0, 1\] pixels made as .*model.image_processor"
+    )
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path / "model")
+    model = smoothed("resnet")
+    with pytest.raises(ValueError, match=message):
+        make(folder, image_processor=NoisyImageProcessor.from_dict(model.image_processor().to_dict() | change))
+
+
+@pytest.mark.parametrize("normalises", [True, False])
+def test_a_processor_of_another_class_is_compared_as_well(normalises, folder):
+    other = ViTImageProcessor(size={"height": SIZE, "width": SIZE}, do_normalize=normalises)
+    if normalises:
+        with pytest.raises(ValueError, match=r"takes \[0, 1\] pixels"):
+            make(folder, image_processor=other)
+    else:
+        (image,) = pil_images(1)
+        assert make(folder, image_processor=other)(image, seed=7, **OPTIONS) == expected(image, seed=7, **OPTIONS)

@@ -66,6 +66,13 @@ def test_a_wrapper_and_a_processor_that_both_normalise_are_refused(tmp_path):
         RobustTrainer(smoothed(), arguments(tmp_path), processing_class=processor, train_dataset=data())
 
 
+@pytest.mark.parametrize("change", [{"rescale_factor": 1 / 510}, {"do_rescale": False}, {"model_size": 2 * SIZE}])
+def test_a_processor_that_makes_other_pixels_than_the_wrapper_takes_is_refused(change, tmp_path):
+    processor = NoisyImageProcessor(size=SIZE, do_normalize=False, **change)
+    with pytest.raises(ValueError, match="takes \\[0, 1\\] pixels made as .*Pass model.image_processor"):
+        RobustTrainer(smoothed(), arguments(tmp_path), processing_class=processor, train_dataset=data())
+
+
 @pytest.mark.parametrize("augmentation", [{"crop_padding": 2}, {"horizontal_flip": True}])
 def test_augmentation_after_the_processors_noise_is_refused(augmentation, tmp_path):
     with pytest.raises(ValueError, match="come before noise"):
@@ -151,7 +158,7 @@ def test_other_heads_are_refused(problem, tmp_path):
 
 def test_a_processor_of_another_resolution_than_the_wrapper_is_refused(tmp_path):
     other = NoisyImageProcessor(size=2 * SIZE, do_normalize=False)
-    with pytest.raises(ValueError, match="certified at"):
+    with pytest.raises(ValueError, match=r"pixels made as .*\(16, 16\).* makes .*\(32, 32\)"):
         RobustTrainer(smoothed(), arguments(tmp_path), processing_class=other, train_dataset=data())
 
 
