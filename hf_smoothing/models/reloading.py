@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate import init_empty_weights
@@ -91,6 +93,24 @@ def check_reloadable(model: PreTrainedModel, state: Mapping[str, Tensor] | None 
             f"What cannot be loaded again is not saved. {len(differing)} tensors differ from those of the configuration, the first is {first}: "
             f"{found.get(first, 'none')} for {expected.get(first, 'none')}. A part that was replaced, or an adapter that was added by hand, is not in the "
             "configuration: merge adapters (merge_and_unload() or merge_lora(model)), and change parts in the configuration, before the model is made."
+        )
+
+
+def check_unhidden(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder with a file of somebody else that would be read in place of, or on top of, what is saved there.
+
+    Raises:
+        ValueError: The message names the file. It is left where it is.
+    """
+    found = {name: Path(folder) / name for name in ("processor_config.json", "adapter_config.json")}
+    reason = None
+    if (hiding := found["processor_config.json"]).is_file() and b'"image_processor"' in hiding.read_bytes():
+        reason = f"{hiding} holds an image processor, which is read in place of the one that is saved"
+    elif (hiding := found["adapter_config.json"]).is_file():
+        reason = f"{hiding} belongs to an adapter of peft, which is put on top of the network that is saved"
+    if reason is not None:
+        raise ValueError(
+            f"What would be loaded as something else is not saved. {reason}. Save to another folder, or remove that file."
         )
 
 

@@ -21,7 +21,7 @@ from hf_smoothing.models.checkpoints import find_network, in_float32, origin_of,
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.probes import check_forward
-from hf_smoothing.models.reloading import as_it_is, build_network, check_reloadable, why_not_reloadable
+from hf_smoothing.models.reloading import as_it_is, build_network, check_reloadable, check_unhidden, why_not_reloadable
 from hf_smoothing.models.weights import HUB, load_whole
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
@@ -177,13 +177,14 @@ class SmoothedClassifier(PreTrainedModel):
         """Save weights, configuration and image processor; arguments as in `PreTrainedModel.save_pretrained`.
 
         Raises:
-            ValueError: If it could not be loaded again, or only as another network.
+            ValueError: If it could not be loaded again, or only as another network or with another image processor.
         """
         if getattr(self, "_hf_peft_config_loaded", False):  # add_adapter of transformers: the adapter alone is saved
             super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
             return
         if is_main_process:  # the processor first, so that push_to_hub=True uploads it with the rest
             check_reloadable(self, kwargs.get("state_dict"))
+            check_unhidden(save_directory)
             self.image_processor().save_pretrained(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 

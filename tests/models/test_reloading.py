@@ -20,7 +20,9 @@ from transformers import (
     PvtForImageClassification,
     ViTConfig,
     ViTForImageClassification,
+    ViTImageProcessor,
 )
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_smoothing import SmoothedClassifier, SmoothedClassifierConfig, denoised_classifier, smoothed_ensemble
 from hf_smoothing.models.reloading import build_network, class_of
@@ -298,3 +300,30 @@ def test_configurations_that_are_shared_stay_as_they_are():
     base = transformers.ResNetForImageClassification(config)
     wrap(base)
     assert config.architectures is None
+
+
+HIDING = {
+    "processor_config.json": {"processor_class": "CLIPProcessor", "image_processor": {"do_normalize": True}},
+    "adapter_config.json": {"peft_type": "LORA", "target_modules": ["convolution"]},
+}
+
+
+@pytest.mark.parametrize(("name", "content"), HIDING.items())
+def test_nothing_is_saved_where_another_file_would_be_read_in_its_place(name, content, tmp_path):
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"{name} .* Save to another folder, or remove that file"):
+        smoothed().save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert json.loads((tmp_path / name).read_text()) == content
+
+
+def test_a_folder_may_be_saved_to_again(tmp_path):
+    (tmp_path / "processor_config.json").write_text(
+        '{"processor_class": "CLIPProcessor"}'
+    )  # of the old kind: no images
+    ViTImageProcessor(size={"height": 2 * SIZE, "width": 2 * SIZE}).save_pretrained(tmp_path)
+    for seed in (0, 1):
+        model = smoothed(seed=seed)
+        model.save_pretrained(tmp_path)
+        assert AutoImageProcessor.from_pretrained(tmp_path).to_dict() == model.image_processor().to_dict()
+        assert_same_tensors(tensors(SmoothedClassifier.from_pretrained(tmp_path)), tensors(model))
