@@ -90,6 +90,8 @@ class SmoothedClassifierConfig(PreTrainedConfig):
             )
         framing = self.framing()
         self.size, self.resample = FramedSize(framing), framing.resample
+        if self.model_size == list(framing.size):
+            self.model_size = None
         self.resize = None if framing.plain else framing.to_dict()["resize"]
         if statistics.check_whole(self.num_samples, "num_samples") < 1:
             raise ValueError(f"`num_samples` must be at least 1, got {self.num_samples}.")
@@ -126,15 +128,20 @@ class SmoothedClassifierConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As the parent, but values that override the checkpoint's (`from_pretrained(path, sigma=0.5)`) are checked like any."""
+        """As the parent, but values that override the checkpoint's (`from_pretrained(path, sigma=0.5)`) are checked like any.
+
+        Another `size` gets the same part of each image, and the base classifier goes on seeing the size that it was trained at.
+        """
         overrides = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
-        if "size" in overrides and "resize" not in overrides and config_dict.get("resize") is not None:
-            # The same part of the image at another resolution.
-            known = Framing(config_dict["size"], config_dict["resize"], config_dict["resample"])
-            given = overrides["size"]
-            overrides["size"] = (
-                parse_framing(given) if isinstance(given, Framing | FramedSize) else known.scaled(given)
-            )
+        given = overrides.get("size")
+        if given is not None and config_dict.get("size") is not None:
+            known = Framing(config_dict["size"], config_dict.get("resize"), config_dict.get("resample") or "bilinear")
+            if config_dict.get("model_size") is None:
+                overrides.setdefault("model_size", known.size)
+            if "resize" not in overrides and config_dict.get("resize") is not None:
+                overrides["size"] = (
+                    parse_framing(given) if isinstance(given, Framing | FramedSize) else known.scaled(given)
+                )
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     def framing(self) -> Framing:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from hf_smoothing.certification import Certificate, Draws, Prediction, certify, count_votes, predict
 from hf_smoothing.certification.options import CertifyOptions, PredictOptions, documented
 from hf_smoothing.data import NoisyImageProcessor
-from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
+from hf_smoothing.data.framing import FramedSize, Framing
 from hf_smoothing.models.adapters import freeze_all_but_adapters, inject_lora
 from hf_smoothing.models.checkpoints import find_network, in_float32, origin_of, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
@@ -25,7 +25,6 @@ from hf_smoothing.models.reloading import as_it_is, build_network, check_reloada
 from hf_smoothing.models.weights import HUB, load_whole
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels
-from hf_smoothing.preprocessing import parse_size
 from hf_smoothing.units import check_sigma, check_whole
 
 
@@ -147,8 +146,6 @@ class SmoothedClassifier(PreTrainedModel):
                 "image_std in [0, 1] pixel units, e.g. image_mean=[0.5] * 3, image_std=[0.5] * 3, or save its image processor beside it: "
                 "processor.save_pretrained(path)."
             )
-        if parse_size(settings.get("model_size"), "model_size") == parse_framing(settings["size"]).size:
-            settings["model_size"] = None
         config = SmoothedClassifierConfig(
             base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
             noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,

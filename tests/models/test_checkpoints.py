@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForImageClassification, ViTImageProcessor
+from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessor
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, SmoothedClassifier, denoised_classifier, smoothed_ensemble
+from hf_smoothing.data.framing import Framing, parse_framing
 from tests.support.tiny import (
     MEAN,
     SIZE,
@@ -98,6 +99,36 @@ def test_a_size_given_while_loading_is_read_like_any_other(tmp_path):
     model = SmoothedClassifier.from_pretrained(tmp_path, size=8, model_size=SIZE)
     assert (model.config.size, model.config.model_size) == ([8, 8], [SIZE, SIZE])
     assert model(pixels(2, 8)).logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        (8, [SIZE, SIZE]),
+        ((8, 12), [SIZE, SIZE]),
+        (Framing(8, 10), [SIZE, SIZE]),
+        (SIZE, None),
+        (24, [SIZE, SIZE]),
+    ],
+)
+def test_another_certified_resolution_leaves_the_network_what_it_sees(size, seen, tmp_path):
+    model = smoothed("resnet")
+    model.save_pretrained(tmp_path)
+    again = SmoothedClassifier.from_pretrained(tmp_path, size=size)
+    for config in (
+        again.config,
+        AutoConfig.from_pretrained(tmp_path, size=size),
+        AutoModelForImageClassification.from_pretrained(tmp_path, size=size).config,
+    ):
+        assert config.model_size == seen and config.framing().size == parse_framing(size).size
+    small = torch.rand(2, 3, *again.config.size)
+    expected = model.base_network(again.config.preprocessing()(small)).logits
+    torch.testing.assert_close(again.classify(small), expected)
+    # As around the plain checkpoint of that size; what is asked for is done.
+    again.save_pretrained(tmp_path / "again")
+    assert SmoothedClassifier.from_pretrained(tmp_path / "again").config.model_size == seen
+    assert SmoothedClassifier.from_pretrained(tmp_path, size=size, model_size=None).config.model_size is None
+    assert SmoothedClassifier.from_pretrained(tmp_path / "again", size=9).config.model_size == [SIZE, SIZE]
 
 
 def test_a_head_for_other_classes_says_how_to_get_a_new_one(tmp_path):
