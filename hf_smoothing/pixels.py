@@ -112,17 +112,17 @@ def _unrounded(pixels: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def warn_other_framing(classifier: object, dataset: object) -> None:
-    """Warn if a data set makes its pixels of another part of each image than the classifier is for, where both say which.
+    """Warn if a data set makes its pixels otherwise than the classifier is for, at the same resolution and where both say how.
 
     Args:
         classifier: A `SmoothedClassifier`, or anything.
         dataset: A `PixelDataset`, or anything.
     """
     wanted, made = getattr(getattr(classifier, "config", None), "framing", None), getattr(dataset, "framing", None)
-    if callable(wanted) and made is not None and made.size == wanted().size and made.resize != wanted().resize:
+    if callable(wanted) and made is not None and made.size == wanted().size and made != wanted():
         warnings.warn(
-            f"The data set resizes images to {made.resize} before it takes the centre {made.size}, but the classifier is for images resized to "
-            f"{wanted().resize}. Pass it the classifier instead of a size: PixelDataset(dataset, model).",
+            f"The data set makes its pixels as {made}, but the classifier is for {wanted()}. Pass it the classifier instead of a size: "
+            "PixelDataset(dataset, model).",
             stacklevel=3,
         )
 

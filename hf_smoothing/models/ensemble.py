@@ -138,19 +138,11 @@ def smoothed_ensemble(
         raise ValueError("An ensemble needs at least one member, got none.")
     own, loading = split_arguments(kwargs)
     wrapped = [part(member, sigma, pixels, loading) for member in members]
-    channels = {len(member.config.image_mean) for member in wrapped}
-    if len(channels) > 1:
-        raise ValueError(f"All members must take images of as many channels, got {sorted(channels)}.")
-    sizes = {tuple(member.config.size) for member in wrapped}
-    if len(sizes) > 1:
+    framings = list(dict.fromkeys(member.config.framing() for member in wrapped))
+    if len(framings) > 1:
         raise ValueError(
-            f"All members must be certified at one resolution, got {sorted(sizes)}. Finetune them at one size; model_size may differ."
-        )
-    resizes = {member.config.framing().resize for member in wrapped}
-    if len(resizes) > 1:
-        raise ValueError(
-            f"All members must take the same part of an image, but images are resized to {' and '.join(map(str, resizes))} before the centre "
-            f"{sizes.pop()} is cut out. Wrap them with one size=Framing(...)."
+            f"All members must see the same pixels of an image, got {framings[0]} and {framings[1]}. Wrap them with one size=Framing(...), best the one "
+            "that all are finetuned with; model_size may differ."
         )
     config = EnsembleConfig(
         members=[

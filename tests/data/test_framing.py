@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from hf_smoothing import PixelDataset, PixelStream, SmoothedClassifier
+from hf_smoothing import PixelDataset, PixelStream, SmoothedClassifier, smoothed_ensemble
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
+from hf_smoothing.pixels import warn_other_framing
 from tests.support.tiny import MEAN, SIZE, STD, data, image_dataset, plain, smoothed, trainer
 
 
@@ -133,14 +134,30 @@ def test_a_data_set_framed_for_another_is_warned_of(tmp_path, caplog):
     model = smoothed(size=CROPPED)
     rows = [{"image": wide()}]
     with pytest.warns(
-        UserWarning, match=r"resizes images to \(16, 16\) .* resized to 20.*PixelDataset\(dataset, model\)"
+        UserWarning, match=r"pixels as .*resize=\(16, 16\).* is for .*resize=20.*PixelDataset\(dataset, model\)"
     ):
         certify_dataset(model, PixelDataset(rows, SIZE), tmp_path / "a", sigma=0.5, n0=2, n=20, progress=False)
     with caplog.at_level("INFO", logger="hf_smoothing"):
         certify_dataset(model, PixelDataset(rows, model), tmp_path / "b", sigma=0.5, n0=2, n=20, progress=False)
     assert "Certifying at (3, 16, 16) (channels, height, width), grid noise" in caplog.text
-    with pytest.warns(UserWarning, match="is for images resized to 20"):
+    with pytest.warns(UserWarning, match="is for .*resize=20"):
         trainer(model, tmp_path / "c", train_dataset=PixelDataset(image_dataset(6), SIZE).decode(progress=False))
+
+
+@pytest.mark.parametrize("other", [Framing(SIZE, 20), Framing(SIZE, resample="nearest"), Framing(SIZE, False)])
+def test_every_field_of_a_framing_is_compared(other, tmp_path):
+    """Where data sets and members of an ensemble are put together, a new field would be forgotten."""
+    model, alike = smoothed(size=Framing(SIZE)), PixelDataset(image_dataset(2), Framing(SIZE))
+    with pytest.warns(UserWarning, match="The data set makes its pixels as"):
+        warn_other_framing(model, PixelDataset(image_dataset(2), other))
+    warn_other_framing(model, alike)  # a warning would be an error
+    with pytest.raises(
+        ValueError, match="must see the same pixels of an image, got .* Wrap them with one size=Framing"
+    ):
+        smoothed_ensemble([model, smoothed(size=other)], sigma=0.25)
+    assert smoothed_ensemble([model, smoothed(seed=1, size=Framing(SIZE))], sigma=0.25).config.framing() == Framing(
+        SIZE
+    )
 
 
 def test_enlarged_images_are_warned_of_once():

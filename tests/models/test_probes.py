@@ -168,6 +168,6 @@ def test_members_that_see_other_parts_of_an_image_are_no_ensemble():
         SmoothedClassifier.from_base_pretrained(plain(), sigma=0.25, size=Framing(SIZE, resize), **NORMALISATION)
         for resize in (20, None)
     ]
-    with pytest.raises(ValueError, match="same part of an image.*size=Framing"):
+    with pytest.raises(ValueError, match="same pixels of an image.*size=Framing"):
         smoothed_ensemble(members, sigma=0.25)
     assert smoothed_ensemble(members[:1], sigma=0.25).config.framing() == Framing(SIZE, 20)
