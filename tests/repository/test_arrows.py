@@ -34,7 +34,7 @@ ARROWS = {
     "records": {"json_text", "statistics", "units"},
     "pixels": set(),
     "noise": {"json_text", "units"},
-    "preprocessing": {"pixels"},
+    "preprocessing": {"pixels", "units"},
     "certification": {"lazy", "spelling", "statistics", "noise", "progress", "records", "pixels", "types", "units"},
     "attacks": {"noise", "pixels", "preprocessing", "statistics", "types", "units"},
     "attack_run": {
@@ -67,7 +67,7 @@ ARROWS = {
     "audit": {"units"},
     "selftest": {"audit", "certification", "noise", "records", "spelling", "statistics"},
     "reports": {"cards", "drawing", "html_page", "json_text", "statistics", "records", "units"},
-    "data": {"json_text", "lazy", "noise", "pixels", "preprocessing", "progress", "spelling", "types"},
+    "data": {"json_text", "lazy", "noise", "pixels", "preprocessing", "progress", "spelling", "types", "units"},
     "registration": set(),
     "robustness_transfer": {
         "attacks",
