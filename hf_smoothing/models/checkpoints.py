@@ -216,7 +216,7 @@ def _processor(source: str, hub: Mapping[str, Any]) -> Any:
 
 
 def _processor_files(source: str, hub: Mapping[str, Any]) -> list[str]:
-    """Names of the files of a checkpoint that state an image processor, as far as can be told."""
+    """Names of the files of a checkpoint that state an image processor, or may."""
     where = {name: value for name, value in hub.items() if name != "trust_remote_code"}
     return [name for name in PROCESSORS if _states_one(name, source, where)]
 

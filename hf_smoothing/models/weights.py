@@ -38,7 +38,7 @@ def read_config(path: str | os.PathLike[str], hub: Mapping[str, Any]) -> PreTrai
     name = os.fspath(path)
     where = {key: hub[key] for key in HUB if key in hub}
     check_no_adapter(name)
-    for mistake in (swapped("model", name), without_config(os.path.join(name, where.get("subfolder") or ""))):
+    for mistake in (swapped("model", name), without_config(str(Path(name, where.get("subfolder") or "")))):
         if mistake is not None:
             raise mistake
     try:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_smoothing.interval import certificates, crown, hinges, margins, optimised, registry
+from hf_smoothing.interval import certificates, crown, hinges, margins, optimised, registry, search
 from hf_smoothing.interval.memory import Memory
 from hf_smoothing.interval.registry import OPERATIONS, RULES, in_place_functions
 from hf_smoothing.interval.rules import arithmetic, elementwise, pooling, turning
@@ -124,7 +124,7 @@ def forgets_the_batch(monkeypatch):
         box.batch = None
         return box
 
-    monkeypatch.setattr(certificates, "box_around", around)
+    monkeypatch.setattr(search, "box_around", around)
     monkeypatch.setattr(fuzz_networks, "box_around", around)
 
 
