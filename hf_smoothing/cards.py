@@ -85,7 +85,8 @@ def how_to_use(name: str, *, wrapped: bool, sigma: float = 0.25, largest: float 
     if smooth:
         one += [
             f"certificate = model.certify(pixels, sigma={sigma:g})[0]",
-            'print(model.config.id2label.get(certificate.prediction, "abstains"), "within l2 radius", certificate.radius)',
+            'name = "abstains" if certificate.abstained else model.config.id2label[certificate.prediction]',
+            'print(name, "within l2 radius", certificate.radius)',
         ]
     else:
         one += [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,8 +16,8 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.adapters import check_merged
-from hf_smoothing.models.configuration import input_channels
-from hf_smoothing.models.weights import load_whole, trusting
+from hf_smoothing.models.configuration import check_names, input_channels
+from hf_smoothing.models.weights import load_whole, read_config, trusting
 
 
 PROCESSORS = (PROCESSOR_NAME, IMAGE_PROCESSOR_NAME)
@@ -31,32 +30,16 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: See `load_whole`.
+        ValueError: See `read_config` and `load_whole`.
     """
     if (names := kwargs.get("id2label")) is not None:
         check_names(names, kwargs.get("num_labels"))
         kwargs["num_labels"] = len(names)  # a PvtConfig keeps the number beside the names
+    if "config" not in kwargs:
+        read_config(path, kwargs)  # for its errors
     # Checkpoints are often stored in half precision; computing in it must be asked for.
     model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, in_float32(kwargs))
     return model
-
-
-def check_names(id2label: Any, num_labels: int | None = None) -> None:
-    """The names of the classes of a new head: one for each number from 0 on.
-
-    Raises:
-        ValueError: If they are no mapping, leave a class out, or are not as many as `num_labels`.
-    """
-    numbers = sorted(str(key) for key in id2label) if isinstance(id2label, Mapping) else None
-    if not id2label or numbers != sorted(str(number) for number in range(len(id2label))):
-        raise ValueError(
-            "`id2label` must name each class by its number, from 0 on without a gap, such as {0: 'cat', 1: 'dog'}, got "
-            f"{reprlib.repr(id2label)}. Of a list of names: dict(enumerate(names))."
-        )
-    if num_labels is not None and num_labels != len(id2label):
-        raise ValueError(
-            f"`num_labels` and `id2label` must agree, got num_labels={num_labels} and {len(id2label)} names. Leave num_labels out."
-        )
 
 
 def in_float32(loading: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import reprlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -75,7 +77,11 @@ class SmoothedClassifierConfig(PreTrainedConfig):
             super().__post_init__(**kwargs)
             return
         self.check_complete()
+        if self.id2label is not None:
+            check_names(self.id2label, kwargs.get("num_labels"))
         self.base_config = as_config(self.base_config)
+        if self.id2label is not None:  # one label map: the caller's is pushed down
+            self._push_down(self.id2label)
         check_head(self.base_config)
         self.sigma = statistics.check_sigma(self.sigma)  # type: ignore[arg-type]  # None was refused above
         FixedRule(sigma=self.sigma, n0=self.n0, n=self.n, alpha=self.alpha)
@@ -103,15 +109,18 @@ class SmoothedClassifierConfig(PreTrainedConfig):
                 f"`noise` belongs into the model exactly when noise_owner='model', got noise={self.noise} and "
                 f"noise_owner={self.noise_owner!r}. With RobustTrainer pass the noise to RobustTrainingArguments instead."
             )
-        # One label map: the base classifier's, unless the caller gives another, which is then pushed down.
         if self.id2label is None and "num_labels" not in kwargs:
             names = {k: f"LABEL_{k}" for k in range(self.base_config.num_labels)}
             self.id2label = dict(self.base_config.id2label or names)
         super().__post_init__(**kwargs)
-        self.base_config.id2label = dict(self.id2label or {})
-        self.base_config.num_labels = len(self.base_config.id2label)  # of a PvtConfig it is a number beside its names
-        self.base_config.label2id = {label: index for index, label in self.base_config.id2label.items()}
+        self._push_down(self.id2label or {})
         self.label2id = dict(self.base_config.label2id)
+
+    def _push_down(self, id2label: Mapping[Any, str]) -> None:
+        base = self.base_config
+        base.id2label = {int(number): name for number, name in id2label.items()}
+        base.num_labels = len(base.id2label)  # of a PvtConfig it is a number beside its names
+        base.label2id = {name: number for number, name in base.id2label.items()}
 
     def check_complete(self) -> None:
         """Refuse a configuration from which no model can be made.
@@ -167,6 +176,8 @@ def as_config(value: Any) -> PreTrainedConfig:
         values = dict(value)
         if "model_type" not in values:
             raise ValueError("`base_config` needs a 'model_type', such as 'resnet' or 'vit'.")
+        if isinstance(values.get("id2label"), list):  # no configuration of `transformers` can be made with it
+            check_names(values["id2label"])
         config = AutoConfig.for_model(values.pop("model_type"), **values)
     elif isinstance(value, PreTrainedConfig):
         # A copy: the outer configuration sets attributes such as _attn_implementation on its parts.
@@ -180,16 +191,36 @@ def as_config(value: Any) -> PreTrainedConfig:
 
 
 def check_head(config: PreTrainedConfig) -> None:
-    """Refuse heads that do not choose one class of several.
+    """Refuse heads that do not choose one class of several, each with its name.
 
     Raises:
-        ValueError: For regression, multi-label, or a single class.
+        ValueError: For regression, multi-label, or a single class; as `check_names`.
     """
+    if config.id2label:
+        check_names(config.id2label)
     if config.problem_type in ("regression", "multi_label_classification") or config.num_labels < 2:
         raise ValueError(
             "Randomized smoothing certifies single-label classification with at least two classes, got "
             f"problem_type={config.problem_type!r} with {config.num_labels} label(s). "
             "Finetune with problem_type='single_label_classification' first."
+        )
+
+
+def check_names(id2label: Any, num_labels: int | None = None) -> None:
+    """Refuse names of classes that are not one for each number from 0 on: a prediction is such a number, and must have its name.
+
+    Raises:
+        ValueError: If they are no mapping, leave a class out, or are not as many as `num_labels`.
+    """
+    numbers = sorted(str(key) for key in id2label) if isinstance(id2label, Mapping) else None
+    if not id2label or numbers != sorted(str(number) for number in range(len(id2label))):
+        raise ValueError(
+            "`id2label` must name each class by its number, from 0 on without a gap, such as {0: 'cat', 1: 'dog'}, got "
+            f"{reprlib.repr(id2label)}. Correct config.json, or pass id2label=dict(enumerate(names)) with the names in order."
+        )
+    if num_labels is not None and num_labels != len(id2label):
+        raise ValueError(
+            f"`num_labels` and `id2label` must agree, got num_labels={num_labels} and {len(id2label)} names. Leave num_labels out."
         )
 
 

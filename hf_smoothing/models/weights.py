@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.data.not_found import not_found, swapped, without_config
+from hf_smoothing.models.configuration import check_names
 from hf_smoothing.models.network import classifier_inside, head_tensors
 from hf_smoothing.spelling import has_names
 
@@ -30,10 +31,10 @@ def read_config(path: str | os.PathLike[str], hub: Mapping[str, Any]) -> PreTrai
 
     Args:
         path: Folder or Hub id.
-        hub: Arguments of `from_pretrained`; those of `HUB` are heeded.
+        hub: Arguments of `from_pretrained`; those of `HUB` are heeded, and `id2label`, which replaces the names of the file.
 
     Raises:
-        ValueError: If there is no model, or nothing but an adapter of peft.
+        ValueError: If there is no model, or nothing but an adapter of peft, or its values make no configuration; as `check_names`.
     """
     name = os.fspath(path)
     where = {key: hub[key] for key in HUB if key in hub}
@@ -42,9 +43,16 @@ def read_config(path: str | os.PathLike[str], hub: Mapping[str, Any]) -> PreTrai
         if mistake is not None:
             raise mistake
     try:
+        names = PreTrainedConfig.get_config_dict(name, **where)[0].get("id2label")
+        if names is not None and hub.get("id2label") is None:
+            check_names(names)
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **trusting(where))
     except OSError as error:
         raise not_found("model", name, error) from error
+    except (AttributeError, KeyError, TypeError) as error:  # edited by hand, for one
+        raise ValueError(
+            f"config.json of {name} holds what no configuration can be made of ({type(error).__name__}: {error}). Correct it, or save the model again."
+        ) from error
     return config
 
 

@@ -5,8 +5,15 @@ import json
 import pytest
 from transformers import AutoConfig, PreTrainedConfig
 
-from hf_smoothing import NoiseMixture, SmoothedClassifier, SmoothedClassifierConfig
-from tests.support.tiny import MEAN, NAMES, SIZE, STD, label_maps, resnet_config, vit_config
+from hf_smoothing import (
+    NoiseMixture,
+    SmoothedClassifier,
+    SmoothedClassifierConfig,
+    denoised_classifier,
+    smoothed_ensemble,
+)
+from hf_smoothing.models.loading import load_classifier
+from tests.support.tiny import MEAN, NAMES, SIZE, STD, label_maps, plain, resnet_config, smoothed, trainer, vit_config
 
 
 def config(**kwargs):
@@ -172,3 +179,71 @@ def test_the_type_is_known_without_values_and_no_model_comes_of_that():
         SmoothedClassifier(empty)
     with pytest.raises(ValueError, match="needs `base_config`"):
         SmoothedClassifierConfig(sigma=0.5)
+
+
+GAPS = {
+    "from 1": {"1": "cat", "2": "dog", "3": "eel"},
+    "gap": {0: "cat", 2: "dog", 7: "eel"},
+    "negative": {-1: "none", 0: "cat", 1: "dog"},
+    "list": ["cat", "dog", "eel"],
+    "text": {"cat": 0, "dog": 1, "eel": 2},
+}
+
+
+def edited(folder, model, id2label):
+    """The folder of a saved model, its names edited by hand."""
+    model.save_pretrained(folder)
+    values = json.loads((folder / "config.json").read_text())
+    for part in (values, values.get("base_config"), *(member["base_config"] for member in values.get("members", []))):
+        if part is not None:
+            part["id2label"] = {str(k): v for k, v in id2label.items()} if isinstance(id2label, dict) else id2label
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+PIXELS = {"size": SIZE, "image_mean": MEAN, "image_std": STD}
+ROUTES = {
+    "configuration": lambda where, names: config(id2label=names),
+    "wrapping with names": lambda where, names: wrap(saved(where, plain()), id2label=names),
+    "loading with names": lambda where, names: SmoothedClassifier.from_pretrained(saved(where, smoothed()), id2label=names),
+    "wrapping": lambda where, names: wrap(edited(where, plain(), names)),
+    "loading": lambda where, names: SmoothedClassifier.from_pretrained(edited(where, smoothed(), names)),
+    "command line": lambda where, names: load_classifier(str(edited(where, smoothed(), names)), sigma=0.25),
+    "ensemble": lambda where, names: smoothed_ensemble([edited(where, plain(), names)], sigma=0.25, pixels=PIXELS),
+    "denoised": lambda where, names: denoised_classifier(edited(where, plain(), names), sigma=0.25, pixels=PIXELS),
+    "ensemble of itself": lambda where, names: SmoothedClassifier.from_pretrained(
+        edited(where, smoothed_ensemble([smoothed()], sigma=0.25), names)
+    ),
+}  # fmt: skip
+
+
+def wrap(where, **kwargs):
+    return SmoothedClassifier.from_base_pretrained(where, sigma=0.25, **PIXELS, **kwargs)
+
+
+def saved(where, model):
+    model.save_pretrained(where)
+    return where
+
+
+@pytest.mark.parametrize("names", GAPS.values(), ids=GAPS)
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_class_that_can_be_certified_has_a_name_whichever_way_the_names_come(route, names, tmp_path):
+    """A prediction without a name is an error after the draws, or an abstention to who asks for names with `get`."""
+    with pytest.raises(ValueError, match="`id2label` must name each class by its number|config.json of .* Correct it"):
+        ROUTES[route](tmp_path / "model", names)
+
+
+@pytest.mark.parametrize("names", [GAPS["from 1"], GAPS["list"]])
+def test_names_are_corrected_by_the_names_in_order(names, tmp_path):
+    """The cure that the message names."""
+    right = dict(enumerate(NAMES))
+    where = edited(tmp_path, smoothed(), names)
+    if isinstance(names, dict):
+        assert SmoothedClassifier.from_pretrained(where, id2label=right).config.base_config.id2label == right
+    assert config(base_config=resnet_config(id2label={1: "cat", 2: "dog", 3: "eel"}), id2label=right).id2label == right
+
+
+def test_a_plain_network_is_not_trained_with_names_that_no_wrapper_takes(tmp_path):
+    with pytest.raises(ValueError, match="`id2label` must name each class by its number"):
+        trainer(plain(id2label={1: "cat", 2: "dog", 3: "eel"}, label2id=None), tmp_path)
