@@ -166,18 +166,42 @@ def training_split(choice: DataChoice) -> tuple[Any, dict[int, str]]:
     Classes of a ClassLabel column keep their names and numbers; text is sorted; whole numbers are their own names.
 
     Raises:
-        ValueError: As `load_split`; if there is no clear label column, or no label in it.
+        ValueError: As `load_split`; if there is no clear label column, no label in it, or what it holds are no classes.
     """
     check_selection_options(choice.stride, choice.max_images)
     dataset = load_split(choice.dataset, choice.split, dataset_config=choice.dataset_config)
     column = str(find_column(dataset, choice.label_column, "label", required=True))
-    names = class_names(dataset, column)
-    if names is None:
-        values = {value for value in column_values(dataset, column) or () if value is not None}
-        if not values:
-            raise ValueError(f"Column {column!r} of {choice.dataset} has no label to train on. Pass label_column=...")
-        texts = sorted(value for value in values if isinstance(value, str))
-        names = texts or [str(number) for number in range(max(values) + 1)]
+    values = [value for value in column_values(dataset, column) or () if value is not None and value != -1]
+    if not values:
+        raise ValueError(f"Column {column!r} of {choice.dataset} has no label to train on. Pass label_column=...")
+    names = class_names(dataset, column) or _names_of_values(
+        values, f"Column {column!r} of {choice.dataset}", len(dataset)
+    )
     if choice.stride > 1 or choice.max_images is not None:
         dataset = dataset.select(select_images(len(dataset), stride=choice.stride, max_images=choice.max_images))
     return dataset, dict(enumerate(names))
+
+
+def _names_of_values(values: Sequence[Any], column: str, images: int) -> list[str]:
+    """Names for the classes of a column that has none.
+
+    Raises:
+        ValueError: If its values are neither text nor whole numbers, or numbers that count something else than classes.
+    """
+    kinds = [str if isinstance(value, str) else int for value in values if isinstance(value, str | int)]
+    if len(kinds) < len(values) or len(set(kinds)) > 1:
+        odd = next((value for value in values if not isinstance(value, str | int)), values[0])
+        raise ValueError(
+            f"{column} must hold one class per image, as text or a whole number from 0 on, got {odd!r}. Pass label_column=..., or make classes of it: "
+            "dataset.class_encode_column(column)."
+        )
+    if kinds[0] is str:
+        return sorted(set(values))
+    smallest, largest = min(values), max(values)
+    if smallest < 0 or largest >= images:
+        # A network with more classes than there are images learns nothing of most; a year or an id as a class would be millions.
+        raise ValueError(
+            f"{column} must hold the numbers of classes from 0 on, fewer than there are images ({images}), got {smallest if smallest < 0 else largest}. If they "
+            "are something else pass label_column=...; if they are classes give them names: dataset.class_encode_column(column)."
+        )
+    return [str(number) for number in range(largest + 1)]

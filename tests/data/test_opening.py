@@ -105,6 +105,38 @@ def test_classes_to_train_on(feature, values, names, tmp_path):
         training_split(DataChoice(choice.dataset, split="train", label_column="image"))
 
 
+def train_folder(folder, values, feature):
+    folder.mkdir(parents=True)
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    rows = datasets.Dataset.from_dict({"image": pil_images(len(values)), "label": values}, features=features)
+    rows.to_parquet(folder / "train-00000-of-00001.parquet")
+    return DataChoice(str(folder), split="train")
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "message"),
+    [
+        (datasets.Value("float32"), [0.0, 1.0, 2.0], "one class per image, as text or a whole number .* got 0.0"),
+        (datasets.List(datasets.Value("int64")), [[0], [1], [2]], r"one class per image.* got \[0\]"),
+        (datasets.Value("int64"), [-1, -1, None], "has no label to train on"),
+        (datasets.ClassLabel(names=["a", "b"]), [-1, -1, -1], "has no label to train on"),
+        (datasets.Value("string"), [None, None, None], "has no label to train on"),
+        (datasets.Value("int64"), [3_000_000, 1, 2], r"fewer than there are images \(3\), got 3000000"),
+        (datasets.Value("int64"), [10**9, 1, 2], "got 1000000000"),
+        (datasets.Value("int64"), [-2, 0, 1], "from 0 on.* got -2"),
+    ],
+    ids=str,
+)
+def test_labels_that_are_no_classes_are_refused(feature, values, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        training_split(train_folder(tmp_path / "images", values, feature))
+
+
+def test_images_without_a_label_count_for_no_class(tmp_path):
+    choice = train_folder(tmp_path / "images", [-1, 1, None, 0], datasets.Value("int64"))
+    assert training_split(choice)[1] == {0: "0", 1: "1"}
+
+
 def test_the_summary(tmp_path):
     folder = str(parquet_folder(tmp_path / "images", count=4))
     for options, words in (
