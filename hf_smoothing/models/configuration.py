@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -88,7 +88,8 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         self.model_size = None if self.model_size is None else list(parse_size(self.model_size, "model_size") or ())
         channels = input_channels(self.base_config)
         self.image_mean, self.image_std = (_per_channel(x, channels) for x in (self.image_mean, self.image_std))
-        self.preprocessing()
+        ready = self.preprocessing()  # checked, and as plain numbers, whatever they came as
+        self.image_mean, self.image_std = list(ready.image_mean), list(ready.image_std)
         if channels not in (None, len(self.image_mean)):
             raise ValueError(
                 f"`image_mean` and `image_std` need one value per channel, {channels} for this {self.base_config.model_type!r} network, got "
@@ -232,8 +233,9 @@ def input_channels(config: PreTrainedConfig) -> int | None:
     return int(channels) if isinstance(channels, int) else None
 
 
-def _per_channel(values: Any, channels: int | None) -> list[float]:
-    every = [values] if isinstance(values, int | float) else list(values)
+def _per_channel(values: Any, channels: int | None) -> list[Any]:
+    plain = values.tolist() if hasattr(values, "tolist") else values  # of numpy or torch, one number or several
+    every = list(plain) if isinstance(plain, Iterable) else [plain]
     return every * channels if len(every) == 1 and channels else every
 
 

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_smoothing import (
@@ -158,6 +160,34 @@ def test_noise_is_kept_as_plain_values_however_it_is_written(value):
 
 def test_clean_is_no_noise():
     assert config(noise="clean").noise is None
+
+
+PER_CHANNEL = [
+    np.float32(0.5),
+    np.float64(0.5),
+    np.array(0.5),
+    np.full(3, 0.5, np.float32),
+    torch.tensor(0.5),
+    torch.full((3,), 0.5),
+    (0.5,),
+    0.5,
+]
+
+
+@pytest.mark.parametrize(
+    "value", PER_CHANNEL, ids=lambda value: f"{type(value).__name__}-{getattr(value, 'shape', '')}"
+)
+@pytest.mark.parametrize("name", ["image_mean", "image_std"])
+def test_numbers_per_channel_come_from_anywhere_and_are_plain(name, value):
+    made = config(**{name: value})
+    assert getattr(made, name) == [0.5] * 3 and {type(number) for number in getattr(made, name)} == {float}
+    json.dumps(made.to_dict())
+
+
+@pytest.mark.parametrize("value", ["0.5", [None] * 3, [[0.5]] * 3, object(), {"red": 0.5}])
+def test_what_is_no_number_per_channel_is_refused(value):
+    with pytest.raises(ValueError, match="`image_mean` must hold one number per channel"):
+        config(image_mean=value)
 
 
 def test_preprocessing_says_what_the_configuration_says():
