@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -91,6 +92,15 @@ class EnsembleForImageClassification(PreTrainedModel):
         self.loss_type = "ForImageClassification"
         self.post_init()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest of its members: it takes pixels in it, which each member rounds for itself, and answers in it."""
+        return functools.reduce(torch.promote_types, self._dtypes())
+
+    def _dtypes(self) -> list[torch.dtype]:
+        members: Any = self.members
+        return [member.dtype for member in members]
+
     def forward(
         self, pixel_values: Tensor | None = None, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
     ) -> Output:  # fmt: skip
@@ -103,9 +113,12 @@ class EnsembleForImageClassification(PreTrainedModel):
             kwargs: Ignored.
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
-        members = zip(self.members, self.config.preprocessing(), strict=True)
+        members = zip(self.members, self.config.preprocessing(), self._dtypes(), strict=True)
         logits = torch.stack(
-            [member(pixel_values=prepare(pixels).to(self.dtype)).logits for member, prepare in members]
+            [
+                member(pixel_values=prepare(pixels).to(dtype)).logits.to(self.dtype)
+                for member, prepare, dtype in members
+            ]
         ).mean(0)
         return classifier_output(self, logits, labels, return_dict)
 

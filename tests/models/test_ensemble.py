@@ -38,6 +38,18 @@ def test_it_is_saved_and_loaded_and_certifies(members, tmp_path):
     assert [c.radius for c in first] == [c.radius for c in second]
 
 
+@pytest.mark.parametrize(
+    "dtypes", [("float16", "float32"), ("float32", "float16"), ("bfloat16", "float16"), ("float64", "float32")]
+)
+def test_each_member_runs_in_its_own_dtype(dtypes):
+    parts = [smoothed("resnet", number).to(getattr(torch, dtype)) for number, dtype in enumerate(dtypes)]
+    with torch.no_grad():
+        found = smoothed_ensemble(parts, sigma=0.25).classify(PIXELS)
+        expected = sum(member.classify(PIXELS).double() for member in parts) / 2
+    assert found.dtype == torch.promote_types(*(member.dtype for member in parts))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_members_are_checkpoints_of_either_kind(tmp_path):
     paths = []
     for number, kind in enumerate(KINDS):
