@@ -8,6 +8,7 @@ from hf_smoothing.statistics.aggregate import (
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
+    check_classes,
     check_reach,
     outcomes,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "average_certified_radius",
     "certified_accuracy",
     "check_alpha",
+    "check_classes",
     "check_reach",
     "check_sigma",
     "check_whole",

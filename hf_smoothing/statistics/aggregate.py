@@ -57,7 +57,7 @@ def _check_columns(
         )
     if raw[0].size == 0:
         raise ValueError("At least one image is needed to measure an accuracy, got none. Is the data set empty?")
-    predicted, labels = _check_classes(raw[0], "predictions"), _check_classes(raw[1], "references")
+    predicted, labels = check_classes(raw[0], "predictions"), check_classes(raw[1], "references")
     if np.any(labels < 0):
         raise ValueError(
             f"`references` must be classes >= 0, got {labels.min()}. Images without a label cannot be scored: drop them."
@@ -76,9 +76,23 @@ def _check_columns(
     return predicted, labels, r
 
 
-def _check_classes(column: NDArray[Any], name: str) -> NDArray[np.int64]:
+def check_classes(column: NDArray[Any], name: str) -> NDArray[np.int64]:
+    """Return a column of classes as int64.
+
+    Args:
+        column: Classes.
+        name: Its name, "predictions" or "references".
+
+    Raises:
+        ValueError: If they are no integers, negative other than an abstention, or what an abstention is in an unsigned dtype.
+    """
     if column.dtype.kind not in "iu":
         raise ValueError(f"`{name}` must be integer class indices, got dtype {column.dtype}.")
+    if column.dtype.kind == "u" and np.any(column == (top := np.iinfo(column.dtype).max)):
+        raise ValueError(
+            f"`{name}` must be of a signed dtype, got {top} as {column.dtype}, which is what {ABSTAIN} becomes in it. Keep the column as it was before, "
+            "such as int64; if it is a class pass column.astype('int64')."
+        )
     classes = column.astype(np.int64)
     if name == "predictions" and np.any(classes < ABSTAIN):
         raise ValueError(f"`predictions` must be classes >= 0 or {ABSTAIN} for abstention, got {classes.min()}.")
@@ -209,5 +223,5 @@ def abstention_rate(predictions: ArrayLike) -> float:
     predicted = np.asarray(predictions)
     if predicted.size == 0:
         raise ValueError("At least one prediction is needed to measure abstention, got none.")
-    _check_classes(predicted, "predictions")
+    check_classes(predicted, "predictions")
     return float((predicted == ABSTAIN).mean())

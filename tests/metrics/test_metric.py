@@ -221,6 +221,38 @@ def test_columns_of_columns_are_refused_with_the_cure(call, column, made, metric
         call(metric, columns)
 
 
+@pytest.mark.parametrize("call", CALLS[:2])
+@pytest.mark.parametrize(
+    "made", [iter, lambda values: (value for value in values), lambda values: dict(enumerate(values)).values()]
+)
+def test_columns_that_are_read_once_are_taken(call, made, metric):
+    columns = {"predictions": [0, -1, 2], "references": [0, 1, 1], "radii": [0.25, 0.0, 0.5]}
+    assert call(metric, {name: made(values) for name, values in columns.items()})["certified_accuracy"][0] == 1 / 3
+
+
+@pytest.mark.parametrize("call", CALLS[:2])
+@pytest.mark.parametrize("column", ["predictions", "references", "radii"])
+@pytest.mark.parametrize("value", [1, np.int64(1), np.asarray(1), torch.tensor(1)])
+def test_one_number_is_no_column(call, column, value, metric):
+    columns = {"predictions": [0], "references": [0], "radii": [0.25], column: value}
+    with pytest.raises(ValueError, match=rf"`{column}` must have one entry for each image"):
+        call(metric, columns)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("column", ["predictions", "references"])
+@pytest.mark.parametrize("made", [np.uint8, np.uint16, torch.uint8])
+def test_an_abstention_that_an_unsigned_column_has_lost_is_noticed(call, column, made, metric):
+    """-1 becomes 255 in uint8: no abstention, and a class that nobody has."""
+    lost = np.asarray([0, -1]).astype("uint8" if made is torch.uint8 else made)
+    lost = torch.from_numpy(lost) if made is torch.uint8 else lost
+    columns = {"predictions": [0, 1], "references": [0, 1], "radii": [0.25, 0.0], column: lost}
+    with pytest.raises(ValueError, match=rf"`{column}` must be of a signed dtype, got (255|65535) as uint"):
+        call(metric, columns)
+    whole = {"predictions": [0, 1], "references": [0, 1], "radii": [0.25, 0.0], column: (lost * 0)}
+    assert call(metric, whole)["abstention_rate"] == 0.0
+
+
 def test_the_mathematics_needs_no_torch():
     script = """
         import sys

@@ -110,6 +110,19 @@ def test_bad_columns_are_refused(change, message):
         certified_accuracy(**{**GOOD, **change})
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_an_abstention_that_an_unsigned_column_has_lost_is_noticed(dtype):
+    lost = np.asarray([0, -1]).astype(dtype)
+    for measure in (
+        lambda: abstention_rate(lost),
+        lambda: certified_accuracy(lost, [0, 1], [0.5, 0.0], [0.0]),
+        lambda: average_certified_radius([0, 1], lost, [0.5, 0.0]),
+    ):
+        with pytest.raises(ValueError, match="must be of a signed dtype, got .* which is what -1 becomes"):
+            measure()
+    assert abstention_rate(np.asarray([0, 254], dtype)) == 0.0
+
+
 def test_no_image_has_no_accuracy():
     for call in (
         lambda: certified_accuracy([], [], [], [0.0]),

@@ -1,6 +1,7 @@
 """Certified accuracy for `evaluate`: a thin script over `hf_smoothing.statistics`."""
 
-from collections.abc import Mapping
+import numbers
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import datasets
@@ -13,6 +14,7 @@ from hf_smoothing.statistics import (
     average_certified_radius,
     certified_accuracy,
     check_alpha,
+    check_classes,
     check_reach,
     check_whole,
 )
@@ -56,26 +58,28 @@ _KINDS = {
 
 
 def _plain_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns as arrays and lists, which are indexed by place: a filtered column of pandas is not.
+    """The columns as arrays and lists, which are indexed by place: a filtered column of pandas and a generator are not.
 
     Raises:
-        ValueError: On a column with several numbers for an image.
+        ValueError: On a column with several numbers for an image, or none for each.
     """
     found = {
-        name: np.asarray(column) if hasattr(column, "index") and hasattr(column, "iloc") else column
+        name: np.asarray(column)
+        if hasattr(column, "index") and hasattr(column, "iloc")
+        else (list(column) if isinstance(column, Iterable) and not hasattr(column, "__getitem__") else column)
         for name, column in columns.items()
     }
     for name, column in found.items():
-        shape = getattr(column, "shape", None)
+        shape = () if isinstance(column, numbers.Number) else getattr(column, "shape", None)
         if shape is None and isinstance(column, list | tuple) and column:
             first = column[0]
             shape = (
                 len(column),
                 *(getattr(first, "shape", None) or ((len(first),) if isinstance(first, list | tuple) else ())),
             )
-        if name in _KINDS and len(shape or ()) > 1:
+        if name in _KINDS and shape is not None and len(shape) != 1:
             raise ValueError(
-                f"`{name}` must have one entry for each image, got some of shape {tuple(shape or ())}. Pass one column, such as array[:, 0]."
+                f"`{name}` must have one entry for each image, got some of shape {tuple(shape)}. Pass one column, such as array[:, 0]."
             )
     return found
 
@@ -91,12 +95,15 @@ def _check_kinds(columns: Mapping[str, Any]) -> None:
                 f"`{name}` must be {meaning}, got {odd!r}. Pass predictions=classes (-1 for abstention), references=true classes and radii=certified "
                 "radii. Class indices that are floats or text, but whole numbers, are converted by numpy.asarray(column).astype(int)."
             )
+        if name != "radii":
+            check_classes(np.asarray(column), name)
 
 
 def _on_host(column: Any) -> Any:
     """A column without tensors, which may be on any device and of any dtype."""
     if hasattr(column, "detach"):
-        return column.detach().tolist()
+        values = column.detach().cpu()
+        return values.tolist() if values.is_floating_point() else values.numpy()  # integers keep their dtype
     return [_on_host(value) for value in column] if isinstance(column, list | tuple) else column
 
 
