@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +25,21 @@ from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.probes import FURTHER, GOLDEN, further_images, probe_images
 from hf_smoothing.certification.sampling import check_logits
 from hf_smoothing.certification.structure import attributes_of, attributes_sha256
+from hf_smoothing.certification.tolerance import (
+    COARSE,
+    EXACT,
+    FINE,
+    Tolerance,
+    allowed_apart,
+    answers_apart,
+    most,
+    rows_apart,
+    values_apart,
+)
 
 
 KEPT = 16
 """Logits that are recorded as they are, and mixtures of all of them that are recorded where there are more."""
-
-EXACT, FINE, COARSE = (5e-5, 1e-5), (5e-3, 1e-5), (5e-2, 2e-2)
-"""How far a logit may move, in shares of the range of the logits and of itself: kernels round otherwise for another batch. The first of deterministic
-certificates, which a vote over noise does not blur: another processor, number of threads or memory format stays far within it."""
-
 
 LOGITS, ANSWERS, ATTRIBUTES = "probe_logits", "probe_answers", "attributes_sha256"
 """The names of an answer's parts in a record."""
@@ -90,78 +96,99 @@ def answer_to_probe(
         TypeError: If it is no logits.
     """
     execution, known = execution or Execution(), known or {}
-    image, *near, dark, bright = probe_images(shape).to(classifier.device, dtype)
-    coarse = _coarse(classifier, execution)
-    tolerance = COARSE if coarse else FINE
-
-    def logits(*images: Tensor) -> Tensor:
-        with execution.autocast(classifier.device):
-            found = check_logits(classifier(torch.stack(images)), len(images))
-        # Minus infinity stands for a class that is ruled out; nan is refused where votes are counted.
-        return torch.nan_to_num(found.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
-
-    try:
-        first, again = logits(dark, bright, image, *near)[2:], logits(dark, bright, image, *near)[2:]
-        beside = logits(image, *near, bright)[:-1]
-    except Exception as error:
-        error.add_note(
-            f"This came for {len(near) + 3} images, before any draw: a classifier must take batches of any size. See certification.md."
-        )
-        raise
-    try:
-        alone = logits(image)
-    except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ValueError(
-            f"The classifier must judge each image by itself, but one image alone gives {type(error).__name__}: {error} {_CURE}"
-        ) from error
-    if _rows_apart(first, again, tolerance):
-        raise _other_each_time(first, again)
-    for other in (beside, alone):
-        if _rows_apart(first[: len(other)], other, tolerance):
-            raise _other_in_company(first[: len(other)], other)
-
-    def about_further(*others: Tensor, regrouped: bool = False) -> Tensor:
-        found = first.new_empty((FURTHER, first.shape[1]))
-        for numbers, images in further_images(shape, regrouped=regrouped):
-            found[numbers] = logits(*others, *images.to(classifier.device, dtype))[len(others) :]
-        return found
-
+    asking = _Asking(classifier, shape, execution, dtype)
+    near, alone = asking.about_near()
     further = attributes = None
     said = attributes_of(classifier.module)
     # By the finer tolerance: half precision rounds graded answers, but leaves hard ones alike.
-    if ANSWERS in known or any(not _rows_apart(a[None], b[None], FINE) for a, b in itertools.combinations(first, 2)):
-        here, again = about_further(image), about_further(image)
-        if _rows_apart(here, again, tolerance) > (_allowed(tolerance) if coarse else 0):
-            raise _other_each_time(here, again)
-        there = about_further(dark, image, regrouped=True)
-        if _rows_apart(here, there, tolerance) > _allowed(tolerance):
-            raise _other_in_company(here, there)
-        weights = torch.arange(1, here.shape[1] + 1, dtype=torch.float64, device="cpu") * GOLDEN % 1.0
-        further = _rounded(here @ weights)
+    if ANSWERS in known or any(not rows_apart(a[None], b[None], FINE) for a, b in itertools.combinations(near, 2)):
+        found = asking.about_further()
+        weights = torch.arange(1, found.shape[1] + 1, dtype=torch.float64, device="cpu") * GOLDEN % 1.0
+        further = _rounded(found @ weights)
         # What counts the passes is no part of the network.
         kept = said & attributes_of(classifier.module)
         attributes = attributes_sha256(kept) if kept else None
-    answer = Answer(_kept(alone[0]), alone.shape[1], further, attributes)
+    answer = Answer(_kept(alone), len(alone), further, attributes)
     if not known:
         return answer
     if deterministic:
         tolerance = COARSE if elsewhere or _in_half(classifier, execution) else EXACT
     else:
-        tolerance = COARSE if elsewhere or coarse else FINE
+        tolerance = COARSE if elsewhere or asking.coarse else FINE
     return _as_recorded(answer, known, tolerance, classifier)
 
 
+class _Asking:
+    """Forward passes of a classifier over the fixed images, which must agree with one another."""
+
+    def __init__(
+        self, classifier: ResolvedClassifier, shape: tuple[int, ...], execution: Execution, dtype: torch.dtype
+    ):
+        self.classifier, self.shape, self.execution, self.dtype = classifier, shape, execution, dtype
+        self.image, *self.near, self.dark, self.bright = probe_images(shape).to(classifier.device, dtype)
+        self.coarse = _coarse(classifier, execution)
+        self.tolerance = COARSE if self.coarse else FINE
+
+    def logits(self, *images: Tensor) -> Tensor:
+        with self.execution.autocast(self.classifier.device):
+            found = check_logits(self.classifier(torch.stack(images)), len(images))
+        # Minus infinity stands for a class that is ruled out; nan is refused where votes are counted.
+        return torch.nan_to_num(found.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
+
+    def about_near(self) -> tuple[Tensor, Tensor]:
+        """Logits of the noisy image and of its copies of less contrast, and those of the noisy image alone."""
+        images = (self.image, *self.near)
+        try:
+            found, again = (self.logits(self.dark, self.bright, *images)[2:] for _ in range(2))
+            beside = self.logits(*images, self.bright)[:-1]
+        except Exception as error:
+            error.add_note(
+                f"This came for {len(images) + 2} images, before any draw: a classifier must take batches of any size. See certification.md."
+            )
+            raise
+        try:
+            alone = self.logits(self.image)
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(
+                f"The classifier must judge each image by itself, but one image alone gives {type(error).__name__}: {error} {_CURE}"
+            ) from error
+        if rows_apart(found, again, self.tolerance):
+            raise _other_each_time(found, again)
+        for other in (beside, alone):
+            if rows_apart(found[: len(other)], other, self.tolerance):
+                raise _other_in_company(found[: len(other)], other)
+        return found, alone[0]
+
+    def about_further(self) -> Tensor:
+        """Logits of the further images."""
+        found, again = self._further(self.image), self._further(self.image)
+        # Where nothing rounds coarsely, the same batches give the same answers.
+        if rows_apart(found, again, self.tolerance) > (allowed_apart(self.tolerance) if self.coarse else 0):
+            raise _other_each_time(found, again)
+        regrouped = self._further(self.dark, self.image, regrouped=True)
+        if rows_apart(found, regrouped, self.tolerance) > allowed_apart(self.tolerance):
+            raise _other_in_company(found, regrouped)
+        return found
+
+    def _further(self, *others: Tensor, regrouped: bool = False) -> Tensor:
+        rows: dict[int, Tensor] = {}
+        for numbers, images in further_images(self.shape, regrouped=regrouped):
+            found = self.logits(*others, *images.to(self.classifier.device, self.dtype))[len(others) :]
+            rows.update(zip(numbers, found, strict=True))
+        return torch.stack([rows[number] for number in range(FURTHER)])
+
+
 def _as_recorded(
-    answer: Answer, known: Mapping[str, Any], tolerance: tuple[float, float], classifier: ResolvedClassifier
+    answer: Answer, known: Mapping[str, Any], tolerance: Tolerance, classifier: ResolvedClassifier
 ) -> Answer:
     logits, further = answer.logits, answer.further
     if LOGITS in known and answers_apart(known[LOGITS], logits, tolerance) <= 1:
         logits = known[LOGITS]
     if further is None or ANSWERS not in known:
         return Answer(logits, answer.classes)
-    if _values_apart(known[ANSWERS], further, tolerance) <= _allowed(tolerance):
+    if values_apart(known[ANSWERS], further, tolerance) <= allowed_apart(tolerance):
         further = known[ANSWERS]
         if len(set(further)) == 1 and logits == known.get(LOGITS) and classifier.module is None:
             warnings.warn(
@@ -172,47 +199,9 @@ def _as_recorded(
     return Answer(logits, answer.classes, further, answer.attributes if ATTRIBUTES in known else None)
 
 
-def answers_apart(first: Sequence[float], second: Sequence[float], tolerance: tuple[float, float]) -> float:
-    """How far two answers lie apart, in units of what rounding may do (`EXACT`, `FINE` or `COARSE`): above 1 they are those of two functions.
-
-    >>> answers_apart([0.0, 1.0], [0.0, 1.001], FINE) < 1 < answers_apart([0.0, 1.0], [0.0, 1.1], FINE)
-    True
-    """
-    if len(first) != len(second):
-        return float("inf")
-    both = torch.tensor([first, second], dtype=torch.float64, device="cpu")
-    of_range, of_itself = tolerance
-    size = both.abs().amax(0)
-    # A class that is masked by a huge negative logit is not part of the range.
-    leading = both[:, size <= 100 * max(float(size[both.amax(0).argmax()]), float(size.median()))]
-    allowed = of_range * float(leading.max() - leading.min()) + of_itself * size
-    apart = (both[0] - both[1]).abs()
-    return _most(torch.where(apart > 0, apart / allowed, apart))
-
-
-def _rows_apart(first: Tensor, second: Tensor, tolerance: tuple[float, float]) -> int:
-    """How many images have two answers, each given as a row."""
-    return sum(answers_apart(a, b, tolerance) > 1 for a, b in zip(first.tolist(), second.tolist(), strict=True))
-
-
-def _values_apart(first: Sequence[float], second: Sequence[float], tolerance: tuple[float, float]) -> int:
-    """How many images have two answers, each given as one number; all where they are not as many."""
-    if len(first) != len(second):
-        return max(len(first), len(second))
-    both = torch.tensor([first, second], dtype=torch.float64, device="cpu")
-    of_range, of_itself = tolerance
-    allowed = of_range * (both.max() - both.min()) + of_itself * both.abs().amax(0)
-    return int(((both[0] - both[1]).abs() > allowed).sum())
-
-
-def _allowed(tolerance: tuple[float, float]) -> int:
-    """How many of the further images may have two answers: one that lies on the border of two classes goes either way by rounding."""
-    return FURTHER // 16 if tolerance == COARSE else 1
-
-
 def _other_each_time(first: Tensor, again: Tensor) -> ValueError:
     return ValueError(
-        f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {_most(first - again):.3g} between two passes. "
+        f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {most(first - again):.3g} between two passes. "
         "Call eval() on the network in it, and let it draw no random numbers."
     )
 
@@ -220,7 +209,7 @@ def _other_each_time(first: Tensor, again: Tensor) -> ValueError:
 def _other_in_company(first: Tensor, other: Tensor) -> ValueError:
     return ValueError(
         "The classifier must judge each image by itself, but its logits for an image change by "
-        f"{_most(first - other):.3g} with the other images of the batch. {_CURE}"
+        f"{most(first - other):.3g} with the other images of the batch. {_CURE}"
     )
 
 
@@ -248,10 +237,6 @@ def _in_half(classifier: ResolvedClassifier, execution: Execution) -> bool:
     return execution.dtype != "float32" or any(
         weight.dtype.is_floating_point and weight.dtype.itemsize < 4 for weight in weights
     )
-
-
-def _most(difference: Tensor) -> float:
-    return float(difference.abs().max())
 
 
 _CURE = (

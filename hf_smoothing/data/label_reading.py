@@ -8,16 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hf_smoothing.data.columns import column_values, find_column, holds_text
-from hf_smoothing.data.labels import (
-    ClassMap,
-    Labels,
-    called,
-    check_targets,
-    class_map,
-    class_names,
-    two_on_one,
-    unasked,
-)
+from hf_smoothing.data.label_maps import called, check_targets
+from hf_smoothing.data.labels import ClassMap, Labels, class_map, class_names, two_on_one, unasked
 from hf_smoothing.spelling import number_of
 from hf_smoothing.types import Images
 from hf_smoothing.units import check_whole

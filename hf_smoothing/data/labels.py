@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hf_smoothing.data.label_maps import by_hand, few, names_of
 from hf_smoothing.spelling import has_names, match_names, number_of, numbers_of, plain
 from hf_smoothing.types import Images
 
@@ -136,8 +137,8 @@ def class_map(
                 f"{how} the classes of a model, which are not known. Pass id2label=model.config.id2label as well, or the model in place of a size."
             )
         return ClassMap(None if names is None else tuple(names), None)
-    model_names = _model_names(id2label)
-    hand = _by_hand(label_map or {}, names, model_names, ordered)
+    model_names = names_of(id2label)
+    hand = by_hand(label_map or {}, names, model_names, ordered)
     if names is None:
         return _numbers_alone(model_names, hand, present, labels)
     rest = [number for number in range(len(names)) if number not in hand]
@@ -155,15 +156,6 @@ def class_map(
     return ClassMap(tuple(names), model_names, tuple(target for target, _ in pairs), tuple(how for _, how in pairs))
 
 
-def _model_names(id2label: Mapping[int, str]) -> tuple[str, ...]:
-    by_number = {int(index): str(name) for index, name in id2label.items()}  # JSON keeps the numbers as text
-    if sorted(by_number) != list(range(len(by_number))):
-        raise ValueError(
-            f"`id2label` must name the classes 0 to {len(by_number) - 1}, got the numbers {sorted(by_number)[:5]} ..."
-        )
-    return tuple(by_number[index] for index in range(len(by_number)))
-
-
 def unasked(made: ClassMap, labels: Labels | None) -> str | None:
     """What to say where numbers without names were taken for classes with names, and nobody asked for that; else None.
 
@@ -175,7 +167,7 @@ def unasked(made: ClassMap, labels: Labels | None) -> str | None:
     if labels is not None or made.names is not None or made.how or names is None or _numbered(names):
         return None
     return (
-        f"The data set's labels are numbers without names, so they are taken for the model's numbers: 0 for {names[0]!r}, of {_few(names)}. If they "
+        f"The data set's labels are numbers without names, so they are taken for the model's numbers: 0 for {names[0]!r}, of {few(names)}. If they "
         f"are, pass labels='by-number'; otherwise {_NAMED}, or pass label_map={{...}}."
     )
 
@@ -198,7 +190,7 @@ def _numbers_alone(
     if by_name and not (hand if present is None else hand.keys() >= set(present)):
         raise ValueError(
             f"labels='by-name' needs names of the data set's classes, but its labels are numbers without names; the model's classes are "
-            f"{_few(model_names)}. Pass labels='by-number' if they are the model's numbers; otherwise {_NAMED}, or pass label_map={{...}} with all of them."
+            f"{few(model_names)}. Pass labels='by-number' if they are the model's numbers; otherwise {_NAMED}, or pass label_map={{...}} with all of them."
         )
     if not hand:
         return ClassMap(None, model_names)
@@ -228,80 +220,15 @@ def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) 
         )
         raise ValueError(
             f"It is not clear which class of the model a class of the data set is: class {example} of the data set is called {names[example]!r} "
-            f"(its classes are {_few(names)}), and the model's classes have no names ({_few(model_names)}). Pass {other}, or "
+            f"(its classes are {few(names)}), and the model's classes have no names ({few(model_names)}). Pass {other}, or "
             f"labels='by-number' to take it for LABEL_{example}."
         )
     if not bare and len(names) != len(model_names):
         raise ValueError(
             f"The data set has {len(names)} classes and the model {len(model_names)}, and the model's classes have no names to match "
-            f"({_few(model_names)}). Pass labels='by-number' to take the numbers as they are, or label_map={{...}}."
+            f"({few(model_names)}). Pass labels='by-number' to take the numbers as they are, or label_map={{...}}."
         )
     return "by-number"
-
-
-def _by_hand(
-    label_map: Mapping[Any, Any], names: Sequence[str] | None, model_names: Sequence[str], ordered: bool
-) -> dict[int, int]:
-    """Numbers of the data set -> numbers of the model.
-
-    Raises:
-        ValueError: If a class is in neither, or stands there twice.
-    """
-    if not isinstance(label_map, Mapping):
-        raise ValueError(
-            f"`label_map` must be a mapping from classes of the data set to classes of the model, got {label_map!r}."
-        )
-    found: dict[int, int] = {}
-    for key, value in label_map.items():
-        number = _class_number(key, names, "data set") if ordered else _name_number(key, names or ())
-        if number in found:
-            raise ValueError(f"`label_map` names class {number} of the data set twice, the second time as {key!r}.")
-        found[number] = _class_number(value, model_names, "model")
-    return found
-
-
-def _name_number(value: Any, names: Sequence[str]) -> int:
-    """The number of a name in a list whose order means nothing."""
-    same = called(str(value), names)
-    if len(same) != 1:
-        several = f"{[names[index] for index in same]} are all written so, but for spelling. Write it as one of them"
-        missing = f"the data set has no such label; its labels are {_few(names)}"
-        raise ValueError(f"`label_map` says {value!r}, but {several if same else missing}.")
-    return same[0]
-
-
-def called(value: str, names: Sequence[str]) -> list[int]:
-    """Where a name stands in a list: as it is written, or else in any spelling."""
-    same = [index for index, name in enumerate(names) if name == value]
-    return same or [index for index, name in enumerate(names) if plain(name) == plain(value)]
-
-
-def check_targets(label_map: Mapping[Any, Any], id2label: Mapping[int, str]) -> None:
-    """Check a map by hand where the classes of the data set are not known yet.
-
-    Raises:
-        ValueError: If it is no map, or the model has no class that it names.
-    """
-    keys = list(map(str, label_map)) if isinstance(label_map, Mapping) else None
-    _by_hand(label_map, keys, _model_names(id2label), ordered=False)
-
-
-def _class_number(value: Any, names: Sequence[str] | None, whose: str) -> int:
-    if isinstance(value, str) and names is not None:
-        same = called(value, names)
-        if len(same) == 1:
-            return same[0]
-        if len(same) > 1:
-            raise ValueError(
-                f"`label_map` says {value!r}, but classes {same} of the {whose} are called so. Give the number."
-            )
-    number = value if isinstance(value, int) and not isinstance(value, bool) else number_of(str(value))
-    if number is None or number < 0 or (names is not None and number >= len(names)):
-        known = (
-            f"its classes are 0 to {len(names) - 1}: {_few(names)}" if names is not None else "its classes are numbers"
-        )
-        raise ValueError(f"`label_map` says {value!r}, but the {whose} has no such class; {known}.")
-    return number
 
 
 def _check_single(
@@ -336,26 +263,22 @@ def _check_all(
     against = f"({len(names)} classes in the data set, {len(model_names)} in the model)"
     if way == "by-number":
         raise ValueError(
-            f"The model has {len(model_names)} classes, so there is none for {_few(missing)} {against}. {'Add them to `label_map`' if mapped else 'Pass label_map={...}'}, or use the data "
+            f"The model has {len(model_names)} classes, so there is none for {few(missing)} {against}. {'Add them to `label_map`' if mapped else 'Pass label_map={...}'}, or use the data "
             "set that the model was trained on."
         )
     twice = [name for name in missing if sum(plain(name) == plain(other) for other in model_names) > 1]
     if len(twice) == len(missing):
         raise ValueError(
-            f"Class names of the data set do not match the model's: {_few(twice)} stand several times in the model {against}. Pass "
+            f"Class names of the data set do not match the model's: {few(twice)} stand several times in the model {against}. Pass "
             "label_map={...} with the numbers of the model's classes, or labels='by-number' to take the data set's numbers as they are."
         )
     if mapped:
         raise ValueError(
-            f"`label_map` does not map {_few(missing)}, and the model has no class of that name {against}. Add them to the map; the model's classes "
-            f"are {_few(model_names)}."
+            f"`label_map` does not map {few(missing)}, and the model has no class of that name {against}. Add them to the map; the model's classes "
+            f"are {few(model_names)}."
         )
     raise ValueError(
-        f"Class names of the data set do not match the model's: {_few(missing)} are not among {_few(model_names)} {against}. Pass "
+        f"Class names of the data set do not match the model's: {few(missing)} are not among {few(model_names)} {against}. Pass "
         "label_map={...} from the data set's classes to the model's, labels='by-number' to take the numbers as they are, or use the data set "
         "that the model was trained on."
     )
-
-
-def _few(names: Sequence[str], most: int = 5) -> str:
-    return f"{list(names[:most])}{f' and {len(names) - most} more' if len(names) > most else ''}"

@@ -77,7 +77,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
             super().__post_init__(**kwargs)
             return
         self.check_complete()
-        if self.id2label is not None:
+        if self.id2label is not None:  # before `transformers` reads the same names in the base configuration
             check_names(self.id2label, kwargs.get("num_labels"))
         self.base_config = as_config(self.base_config)
         if self.id2label is not None:  # one label map: the caller's is pushed down

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.attack_run import attack_run
 from hf_smoothing.certification import certify, certify_dataset, predict, rounds
-from hf_smoothing.certification.behaviour import COARSE, FINE, answer_to_probe, answers_apart
+from hf_smoothing.certification.behaviour import answer_to_probe
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import check_network_of_run, classifier_identity
 from hf_smoothing.certification.probes import FURTHER, further_images
+from hf_smoothing.certification.tolerance import COARSE, FINE, answers_apart
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.records import RunError, read_run
 from tests.support.classifiers import RUN, Constant, bytes_of, random_dataset, random_images, results
