@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -21,7 +22,8 @@ settings.load_profile("reproducible")
 torch.set_num_threads(1)
 
 
-def pytest_collection_finish() -> None:
-    """Keep the libraries and thousands of tests out of every garbage collection: each training ends in a full one, which would take half its time."""
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage():
+    """Keep the libraries and thousands of tests out of garbage collections: each training ends in a full one, which takes longer than its steps."""
     gc.collect()
     gc.freeze()

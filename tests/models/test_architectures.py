@@ -24,12 +24,6 @@ def each(architectures):
     return [pytest.param(a, id=label(a), marks=[pytest.mark.slow] if a.slow else []) for a in architectures]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _little_garbage():
-    with walk.little_garbage():
-        yield
-
-
 def test_no_class_of_transformers_is_left_out():
     """A new type needs a line in tests/support/architectures.py, and `python -m tests.support.walk`."""
     names = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()

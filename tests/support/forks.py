@@ -6,6 +6,7 @@ What is looked at by such a program must not be the import of these packages, no
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -65,6 +66,7 @@ def _run(words: Sequence[str], cwd: str, given: dict[str, str], said: str, compl
     os.environ.clear()
     os.environ.update(given)
     os.chdir(cwd)
+    gc.freeze()  # what was imported before stays
     paths = given["PYTHONPATH"].split(os.pathsep)
     try:
         if words[0] == "-c":

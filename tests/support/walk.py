@@ -7,8 +7,6 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +155,6 @@ def unbounded(model: SmoothedClassifier, pixels: Tensor) -> str | None:
     return None
 
 
-@contextmanager
-def little_garbage() -> Iterator[None]:
-    """Each training collects garbage among all that was ever imported, which takes ten times as long as the step."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
 def row(architecture: Architecture) -> list[str]:
     """The line of the table."""
     name = f"`{label(architecture)}`"
@@ -203,8 +191,8 @@ def main() -> int:
     """Write the table into the page."""
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
-    with little_garbage():
-        made = table([row(architecture) for architecture in ARCHITECTURES])
+    gc.freeze()  # each training collects garbage among all that was ever imported, which takes ten times as long as the step
+    made = table([row(architecture) for architecture in ARCHITECTURES])
     text = PAGE.read_text(encoding="utf-8")
     head, rest = text.split(START)
     PAGE.write_text(f"{head}{START}\n{made}\n{END}{rest.split(END)[1]}", encoding="utf-8")
