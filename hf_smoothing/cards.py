@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hf_smoothing.statistics import exact_text
+
 
 TAGS = ("certified-robustness", "hf_smoothing")
 
@@ -72,7 +74,7 @@ def how_to_use(name: str, *, wrapped: bool, sigma: float = 0.25, largest: float 
     quoted = (
         f'"{name}"' if quoted == f"'{name}'" and '"' not in name else quoted
     )  # as people write it, where that is Python
-    load = f"from_pretrained({quoted})" if wrapped else f"from_base_pretrained({quoted}, sigma={sigma:g})"
+    load = f"from_pretrained({quoted})" if wrapped else f"from_base_pretrained({quoted}, sigma={exact_text(sigma)})"
     smooth = largest is None
     one = [
         "from hf_smoothing import SmoothedClassifier",
@@ -82,15 +84,15 @@ def how_to_use(name: str, *, wrapped: bool, sigma: float = 0.25, largest: float 
         f"model = SmoothedClassifier.{load}.eval()",
         'pixels = model.image_processor()(Image.open("image.png"), return_tensors="pt")["pixel_values"]',
     ]
-    if smooth:
+    if largest is None:
         one += [
-            f"certificate = model.certify(pixels, sigma={sigma:g})[0]",
+            f"certificate = model.certify(pixels, sigma={exact_text(sigma)})[0]",
             'name = "abstains" if certificate.abstained else model.config.id2label[certificate.prediction]',
             'print(name, "within l2 radius", certificate.radius)',
         ]
     else:
         one += [
-            f"classes, radii = linf_certificates(model, pixels, largest={largest:g})",
+            f"classes, radii = linf_certificates(model, pixels, largest={exact_text(largest)})",
             'print(model.config.id2label[int(classes[0])], "within l-infinity radius", float(radii[0]))',
         ]
     many = [
@@ -100,9 +102,9 @@ def how_to_use(name: str, *, wrapped: bool, sigma: float = 0.25, largest: float 
         "from hf_smoothing.reports import report",
         "",
         'images = PixelDataset(load_dataset("path/to/images", split="test"), model)',
-        f'certify_dataset(model, images, "runs/certified", sigma={sigma:g})'
-        if smooth
-        else f'certify_dataset_linf(model, images, "runs/certified", largest={largest:g})',
+        f'certify_dataset(model, images, "runs/certified", sigma={exact_text(sigma)})'
+        if largest is None
+        else f'certify_dataset_linf(model, images, "runs/certified", largest={exact_text(largest)})',
         'print(report(["runs/certified"]))',
     ]
     return "\n\n".join([_python(one), "A whole data set, and its table:", _python(many)])

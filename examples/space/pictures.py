@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from hf_smoothing import Framing, PixelDataset
@@ -100,15 +100,16 @@ def _too_large(name: str, size: tuple[int, int] | None = None) -> str:
 
 def _what_was_done(name: str, image: Image.Image, framing: Framing) -> str:
     height, width = framing.size
-    parts = [f"{name}, {image.width:,} x {image.height:,} pixels."]
-    if (image.height, image.width) != (height, width):
-        verb = "enlarged" if image.width < width and image.height < height else "resized"
+    across, down = ImageOps.exif_transpose(image).size
+    parts = [f"{name}, {across:,} x {down:,} pixels."]
+    if (down, across) != (height, width):
+        verb = "enlarged" if across < width and down < height else "resized"
         parts.append(
             f"It is {verb} to {width} x {height} pixels; the certificate is about the image that you see here."
         )
     if getattr(image, "n_frames", 1) > 1:
         parts.append("Only its first frame is used.")
-    if "A" in image.getbands() or "transparency" in image.info:
+    if image.has_transparency_data or "transparency" in image.info:
         parts.append("Transparent parts are laid over white.")
     return " ".join(parts)
 

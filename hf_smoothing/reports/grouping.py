@@ -206,7 +206,8 @@ def _is_curve(settings: dict[str, Any]) -> bool:
     shape = settings.get("resolution")
     farthest = diameter(shape) if shape else math.inf
     curve = statistics.default_targets(sigma, n, level, curve=True)
-    return list(rule["targets"]) == [radius for radius in curve if radius <= farthest]
+    # With few draws a curve is the radius 0 alone, as other targets may be.
+    return len(rule["targets"]) > 1 and list(rule["targets"]) == [radius for radius in curve if radius <= farthest]
 
 
 def chosen_targets(settings: dict[str, Any]) -> list[float] | None:

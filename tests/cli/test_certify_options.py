@@ -243,6 +243,16 @@ def test_a_radius_that_was_no_target_is_marked(place, tmp_path, capsys):
     assert "†" not in capsys.readouterr().out
 
 
+def test_few_draws_make_no_curve_of_the_one_radius_that_they_reach(place, tmp_path, capsys):
+    """With ten draws the curve and the usual targets are both the radius 0."""
+    assert certify(place, tmp_path / "run", n="10") == 0
+    assert settings(tmp_path / "run")["rule"]["targets"] == [0.0]
+    capsys.readouterr()
+    assert report(tmp_path / "run", "--output-dir", tmp_path / "out") == 0
+    out = capsys.readouterr().out
+    assert "when the targets of a run were decided" in out and "curve, each sigma/10" not in out
+
+
 def test_by_default_the_table_has_the_targets_of_all_runs(place, tmp_path, capsys):
     assert certify(place, tmp_path / "a", "--targets", "0", "0.05") == 0
     assert certify(place, tmp_path / "b", "--targets", "0", "0.1") == 0

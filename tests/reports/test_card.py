@@ -255,3 +255,14 @@ def test_a_benchmark_has_one_result_for_each_task(model, tmp_path):
     ):
         write_card(model, [one, other], thresholds=[0.25], benchmark="ada/toys")
     assert shown(model) == before
+
+
+@pytest.mark.parametrize("radius", [8 / 255, 2 / 255, 1 / 3, 0.1234567, 0.25, 1e-5])
+def test_the_code_of_a_card_states_numbers_as_they_are(radius):
+    """A largest radius that is rounded down is not looked for, and another sigma is another run."""
+    for said in ({"largest": radius}, {"sigma": radius}):
+        for wrapped in (True, False):
+            code = re.findall("```python\n(.*?)```", how_to_use("a", wrapped=wrapped, **said), re.DOTALL)
+            calls = [node for node in ast.walk(ast.parse("\n".join(code))) if isinstance(node, ast.Call)]
+            found = [key.value.value for call in calls for key in call.keywords if key.arg in said]
+            assert len(found) >= 2 and set(found) == {radius}

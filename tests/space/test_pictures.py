@@ -53,6 +53,19 @@ def test_what_was_done_is_said(tmp_path):
     assert same.about == "a.png, 32 x 32 pixels."
 
 
+@pytest.mark.parametrize(("mode", "through"), [("LAB", False), ("CMYK", False), ("LA", True), ("RGBA", True)])
+def test_only_what_can_be_seen_through_is_said_to_be_laid_over_white(mode, through, tmp_path):
+    image = saved(tmp_path / "a.tif", Image.new(mode, (40, 30)))
+    assert ("over white" in read_file(image, FRAMING).about) == through
+
+
+def test_the_size_is_that_of_the_picture_upright(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = saved(tmp_path / "a.jpg", Image.new("RGB", (60, 40)), exif=turned)
+    assert "a.jpg, 40 x 60 pixels." in read_file(path, FRAMING).about
+
+
 def test_of_an_animation_the_first_frame_is_used(tmp_path):
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
     chosen = read_file(saved(tmp_path / "two.gif", frames[0], save_all=True, append_images=frames[1:]), FRAMING)

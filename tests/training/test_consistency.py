@@ -115,9 +115,10 @@ def test_loss_and_gradient_equal_their_slow_twins(copies, weight, entropy, smoot
     torch.testing.assert_close(fast.grad, slow.grad, rtol=1e-4, atol=1e-5 * float(slow.grad.abs().max()) + 1e-9)
 
 
+@pytest.mark.parametrize("order", [[0.25, 0.5, 1.0], [1.0, 0.5, 0.25], [0.5, 0.25, 1.0]])
 @pytest.mark.parametrize("clean", [0.0, 0.4])
-def test_each_sigma_may_have_its_own_weight(clean):
-    noise, weights, count = NoiseMixture((0.25, 0.5, 1.0), clean), {0.0: 2.0, 0.25: 2.0, 0.5: 5.0, 1.0: 10.0}, 14
+def test_each_sigma_may_have_its_own_weight(clean, order):
+    noise, weights, count = NoiseMixture(order, clean), {0.0: 2.0, 0.25: 2.0, 0.5: 5.0, 1.0: 10.0}, 14
     sigmas = noise.sample_sigmas(count, torch.Generator().manual_seed(7)).tolist()
     assert len(set(sigmas)) > 2
     seen, fast, slow, labels = [], random_weight(), random_weight(), torch.arange(count) % CLASSES
@@ -126,7 +127,9 @@ def test_each_sigma_may_have_its_own_weight(clean):
         seen.append(x)
         return x.double().flatten(1) @ fast
 
-    loss, _ = consistency(model, Batch(images(count), labels), state(noise, 7), weight=[2.0, 5.0, 10.0])
+    loss, _ = consistency(
+        model, Batch(images(count), labels), state(noise, 7), weight=[weights[sigma] for sigma in order]
+    )
     own = [weights[sigma] for sigma in sigmas]
     expected, _ = slow_consistency(slow, seen[0], labels, 2, own, 0.5, 0.0)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -85,7 +85,8 @@ def for_each_image(
     """A setting of an objective, given once or for each sigma of the mixture, as it is for each image.
 
     Args:
-        setting: One number >= 0, or one for each entry of `noise.sigmas`, in their order. Clean images have the first.
+        setting: One number >= 0, or one for each entry of `noise.sigmas`, in their order. Clean images have that of the
+            smallest sigma.
         name: Name of the setting, for errors.
         noise: The mixture.
         sigma: Noise level, float32 (batch,), drawn from it.
