@@ -64,8 +64,11 @@ def _add_fronts(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -
     file = docs / "results" / "linf_frontier.json"
     levels = round(255 * radius)
     key = f"{dataset}_{levels}_255" if abs(255 * radius - levels) < 0.01 else f"{dataset}_{radius:g}"
-    listed_points = fronts.listed_points(results, found["arguments"]["width"])
-    file.write_text(json.dumps((read_json(file) or {}) | {key: listed_points}, indent=2) + "\n", encoding="utf-8")
+    kept, about = read_json(file) or {}, found["arguments"]
+    points = [point for point in kept.get(key, []) if point["epochs"] != about["epochs"]]  # of other schedules
+    points += fronts.listed_points(results, about["width"], about["epochs"])
+    points.sort(key=lambda point: float(point["epochs"]))
+    file.write_text(json.dumps(kept | {key: points}, indent=2) + "\n", encoding="utf-8")
 
 
 def at_equal_accuracy(found: dict[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """Fronts of clean against certified accuracy: who is on them, what they dominate, and how sure that is."""
 
+import json
+
 import numpy as np
 import pytest
 
 from examples.studies import fronts
-from examples.studies.tradeoff import table
+from examples.studies.tradeoff import add, table
 
 
 def bits(right, certified):
@@ -74,8 +76,8 @@ def test_verdicts_follow_the_intervals():
     assert "| SABR, fixed | MTL-IBP, fixed | lower, -27.0 [-" in text["front pairs"]
     assert "| MTL-IBP, adaptive | MTL-IBP, fixed | no significant difference, +0.0 [-" in text["front pairs"]
     assert len(text["front pairs"].splitlines()) == 2 + 6
-    row = fronts.listed_points(networks, 8)[1]
-    assert row == {"method": "MTL-IBP, fixed", "tradeoff": 0.5, "seed": 0, "clean": 90.0, "certified": 80.0, "bound": "crown", "width": 8, "images": 1000}  # fmt: skip
+    row = fronts.listed_points(networks, 8, 10)[1]
+    assert row == {"method": "MTL-IBP, fixed", "tradeoff": 0.5, "seed": 0, "clean": 90.0, "certified": 80.0, "bound": "crown", "width": 8, "epochs": 10, "images": 1000}  # fmt: skip
     assert "ACR" not in table(networks)
     assert "certified at 0.3" in table(networks)
 
@@ -86,3 +88,20 @@ def test_the_picture_and_the_published_points(tmp_path):
     assert fronts.published("cifar10", 0.0078431) == "cifar10 0.0078431"
     fronts.plot([network(0.9, 0.5), network(0.8, 0.6, kind="adaptive")], tmp_path / "fronts.png", 0.3, "mnist 0.3")
     assert (tmp_path / "fronts.png").stat().st_size > 10_000
+
+
+def test_the_points_of_two_schedules_stand_beside_each_other(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "interval.md").write_text("")
+
+    def points(epochs, *certified):
+        found = {
+            "dataset": "mnist", "arguments": {"width": 8, "epochs": epochs}, "networks": [network(0.9, one) for one in certified],
+        }  # fmt: skip
+        add(tmp_path, f"after-{epochs}", found, tmp_path / "elsewhere")
+        kept = json.loads((tmp_path / "results" / "linf_frontier.json").read_text())["mnist_0.3"]
+        return [(point["epochs"], point["certified"]) for point in kept]
+
+    assert points(70, 0.8) == [(70, 80.0)]
+    assert points(10, 0.5, 0.6) == [(10, 50.0), (10, 60.0), (70, 80.0)]
+    assert points(70, 0.7) == [(10, 50.0), (10, 60.0), (70, 70.0)]
