@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hf_smoothing.models.network import head_of, head_parameters
+from hf_smoothing.models.heads import head_parameters
+from hf_smoothing.models.network import heads_of
 from hf_smoothing.statistics import check_whole
 
 
@@ -129,8 +130,8 @@ def freeze_all_but_adapters(model: PreTrainedModel) -> None:
 
 
 def _head(model: PreTrainedModel) -> set[str]:
-    """Names of what makes logits of the backbone's features; of a network that is no backbone and head, its last linear layer."""
-    last = {id(parameter) for parameter in head_of(model).parameters()}
+    """Names of what makes logits of the backbone's features; of a network that is no backbone and head, its linear layers that do."""
+    last = {id(parameter) for head in heads_of(model).values() for parameter in head.parameters()}
     return set(head_parameters(model)) or {name for name, p in model.named_parameters() if id(p) in last}
 
 

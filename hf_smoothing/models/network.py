@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from hf_smoothing.models.heads import backbone_of, classifier_inside, is_inside, linear_heads
+from hf_smoothing.models.layers import blocks_of
 
 
 class Network:
@@ -55,8 +59,10 @@ class Network:
                 module.training = mode
 
 
-def head_of(model: nn.Module) -> nn.Linear:
-    """The layer that makes the logits: the last linear layer with as many outputs as there are classes.
+def heads_of(model: nn.Module) -> dict[str, nn.Linear]:
+    """By name, the layers that make the logits: the linear layers behind the backbone with as many outputs as there are classes; of an ensemble, those of each member.
+
+    Where the head lies inside the backbone, all such layers of it but those of its blocks.
 
     Args:
         model: An image classifier of `transformers`, wrapped or not.
@@ -64,171 +70,118 @@ def head_of(model: nn.Module) -> nn.Linear:
     Raises:
         ValueError: If it has none.
     """
-    found = _heads(model)
-    if not found:
-        count = getattr(getattr(model, "config", None), "num_labels", None)
+    prefix, classifier = classifier_inside(model)
+    members = getattr(classifier, "members", None)
+    if isinstance(members, nn.ModuleList):
+        of_each = {f"{prefix}members.{k}.": heads_of(member) for k, member in enumerate(members)}
+        return {where + name: head for where, heads in of_each.items() for name, head in heads.items()}
+    found, blocks = linear_heads(classifier), blocks_of(classifier)
+    parts = backbone_of(classifier)
+    inside = {name: head for name, head in found.items() if not is_inside(name, [blocks] if blocks else [])}
+    heads = {name: head for name, head in found.items() if not is_inside(name, parts)} or inside or found
+    if not heads:
+        count = getattr(getattr(classifier, "config", None), "num_labels", None)
         raise ValueError(
-            f"{type(model).__name__} has no linear layer{'' if count is None else f' with {count} outputs'}, so its penultimate features are not known. "
+            f"{type(classifier).__name__} has no linear layer{'' if count is None else f' with {count} outputs'}, so its penultimate features are not known. "
             "Give it a linear head."
         )
-    return list(found.values())[-1]
-
-
-def _heads(model: nn.Module) -> dict[str, nn.Linear]:
-    """By name, the linear layers with as many outputs as there are classes."""
-    count = getattr(getattr(model, "config", None), "num_labels", None)
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and count in (None, module.out_features) and "lora_" not in name
-    }
+    return {prefix + name: head for name, head in heads.items()}
 
 
 def with_features(model: nn.Module, call: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and penultimate features of one forward pass.
 
+    The features are all that goes into the heads that ran: of several heads, as in networks that are distilled and in ensembles, their inputs side by side,
+    in the order in which they ran; an input that several share counts once.
+
     Args:
-        model: Model whose head is watched.
+        model: Model whose heads are watched.
         call: A function that runs it: pixels -> logits (batch, num_labels).
         pixels: Input of `call`.
 
     Returns:
-        The tuple (logits (batch, num_labels), features (batch, width): what goes into the head), both differentiable.
+        The tuple (logits (batch, num_labels), features (batch, width)), both differentiable.
+
+    Raises:
+        ValueError: If the model has no linear head, none of them ran, or one ran on something else than the images of the batch.
     """
-    with recorded({"features": head_of(model)}, inputs=True) as seen:
+    heads, calls = heads_of(model), list[_Call]()
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, given, output: calls.append(_Call(name, given[0], output, _version(output)))
+
+    with _hooked((head, note(name)) for name, head in heads.items()):
         logits = call(pixels)
-    return logits, seen["features"].flatten(1)
+    ran = [one for one in calls if one.output.shape[-1] == logits.shape[-1]]
+    # A head whose output is the logits, with nothing added to it, is the only one: others of its width are hidden layers.
+    ran = [one for one in ran if one.is_all_of(logits)][-1:] or ran
+    if not ran:
+        raise ValueError(
+            f"The penultimate features are what goes into the linear layers that make the logits, but of {', '.join(heads)} of {type(model).__name__} none "
+            "ran. Give it a linear head that its forward pass calls."
+        )
+    for one in ran:
+        if len(one.given) != len(logits):
+            raise ValueError(
+                f"{one.name} of {type(model).__name__} must run on the whole batch for its features, got {len(one.given)} rows for {len(logits)} images. "
+                "Run it on one device, on all images at once."
+            )
+    parts = list({one.place: one.given.flatten(1) for one in ran}.values())
+    return logits, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+class _Call(NamedTuple):
+    """One call of a head."""
+
+    name: str
+    given: Tensor
+    output: Tensor
+    version: int
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where its input is: the same for two names of one tensor, but not for two tensors that happen to be equal now."""
+        return self.given.device, self.given.data_ptr(), self.given.shape, self.given.stride()
+
+    def is_all_of(self, logits: Tensor) -> bool:
+        """Whether its output is the logits, unchanged since."""
+        same = self.output.data_ptr() == logits.data_ptr() and self.output.numel() == logits.numel()
+        return same and self.version == _version(logits)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was changed in place; tensors of inference mode do not say."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @contextmanager
-def recorded(modules: dict[str, nn.Module], inputs: bool = False) -> Iterator[dict[str, Tensor]]:
-    """Note what goes into some modules, or comes out of them, while they run.
+def recorded(modules: dict[str, nn.Module]) -> Iterator[dict[str, Any]]:
+    """Note what comes out of some modules while they run.
+
+    Of several outputs, the first, or that named `last_hidden_state`.
 
     Args:
         modules: Modules by the name under which their tensors are noted.
-        inputs: Note inputs rather than outputs.
     """
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Any] = {}
 
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            value = given[0] if inputs else output
-            value = getattr(value, "last_hidden_state", value)
-            seen[name] = value[0] if isinstance(value, tuple) else value
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, given, output: seen.update({name: _first(output)})
 
-        return hook
-
-    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
-    try:
+    with _hooked((module, note(name)) for name, module in modules.items()):
         yield seen
+
+
+def _first(output: Any) -> Any:
+    value = getattr(output, "last_hidden_state", output)
+    return _first(value[0]) if isinstance(value, tuple | list) and value else value
+
+
+@contextmanager
+def _hooked(hooks: Iterable[tuple[nn.Module, Callable[..., None]]]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Module]:
-    """The layers to compare, from the first to the last: the embeddings, or the stem, and each block, or stage.
-
-    Args:
-        model: An image classifier of `transformers`, wrapped or not.
-        names: Names of modules, as in `named_modules`; the usual ones by default.
-
-    Raises:
-        ValueError: If a module is not there, or the model has no list of blocks and no names are given.
-    """
-    known = dict(model.named_modules())
-    if names is not None:
-        missing = [name for name in names if not name or name not in known]
-        if missing:
-            raise ValueError(
-                f"There is no module {missing[0]!r}. There are: {', '.join(n for n in known if n)[:600]}."
-            )
-        return {name: known[name] for name in names}
-    place = blocks_of(model)
-    if place is None:
-        raise ValueError(
-            f"{type(model).__name__} has no list of blocks, so its layers are not known. Name them: layers=[...] out of "
-            f"{', '.join(n for n in known if n)[:600]}."
-        )
-    stems = [name for name in known if name.rpartition(".")[2] in ("embeddings", "embedder")]
-    stem = min(stems, key=len, default=None)
-    return ({stem: known[stem]} if stem else {}) | {
-        f"{place}.{k}": block for k, block in known[place].named_children()
-    }
-
-
-def classifier_inside(model: nn.Module) -> tuple[str, nn.Module]:
-    """(prefix of its parameters' names, classifier) behind the wrapper and the denoiser, where there are any."""
-    prefix = ""
-    for name in ("base_network", "network"):
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Module):
-            prefix, model = f"{prefix}{name}.", inner
-    return prefix, model
-
-
-def backbone_of(model: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that are all but the head; empty if there are none.
-
-    `base_model_prefix` names the backbone of most classifiers. Those of CLIP and its relatives have a tower of another name, and some have their
-    parts beside each other: there it is what comes before the module that makes the logits.
-    """
-    prefix, classifier = classifier_inside(model)
-    name = getattr(classifier, "base_model_prefix", "")
-    if name and isinstance(getattr(classifier, name, None), nn.Module):
-        parts = [name]
-    else:
-        children = [child for child, _ in classifier.named_children()]
-        heads = [where for where in _heads(classifier) if where]
-        parts = children[: children.index(heads[-1].split(".")[0])] if heads else []
-    return tuple(f"{prefix}{part}" for part in parts)
-
-
-def is_inside(name: str, modules: Sequence[str]) -> bool:
-    """Whether a parameter or module belongs to one of some modules, all by name."""
-    return any(name.startswith(f"{module}.") for module in modules)
-
-
-def head_parameters(model: nn.Module) -> frozenset[str]:
-    """Names of the parameters outside the backbone; none if there is no backbone, or the head is inside."""
-    return _outside(model, [name for name, _ in model.named_parameters()])
-
-
-def head_tensors(model: nn.Module) -> frozenset[str]:
-    """Names of the parameters and buffers that are new with a new head: all outside the backbone, and the layers that make the logits."""
-    inside = [f"{where}." for where in _heads(model)]
-    names = list(model.state_dict())
-    return _outside(model, names) | {name for name in names if name.startswith(tuple(inside))}
-
-
-def _outside(model: nn.Module, names: Sequence[str]) -> frozenset[str]:
-    parts, (prefix, _) = backbone_of(model), classifier_inside(model)
-    return frozenset(n for n in names if parts and n.startswith(prefix) and not is_inside(n, parts))
-
-
-def blocks_of(model: nn.Module) -> str | None:
-    """Name of the list of the backbone's blocks: its largest outermost `ModuleList` or `Sequential`, or None."""
-    outermost = _lists(model)
-    if not outermost:
-        return None
-    place: str = max(outermost, key=lambda name: sum(p.numel() for p in outermost[name].parameters()))
-    return place
-
-
-def block_lists(model: nn.Module) -> list[str]:
-    """Names of the lists with one item for each block: that of the blocks, and what some networks keep beside it (patch embeddings, norms)."""
-    place, lists = blocks_of(model), _lists(model)
-    return [] if place is None else [name for name, module in lists.items() if len(module) == len(lists[place])]
-
-
-def _lists(model: nn.Module) -> dict[str, nn.ModuleList | nn.Sequential]:
-    """The backbone's outermost lists of modules, by name."""
-    parts = backbone_of(model)
-    lists = {
-        where: module
-        for where, module in model.named_modules()
-        if is_inside(f"{where}.", parts) and isinstance(module, nn.ModuleList | nn.Sequential) and len(module)
-    }
-    # A network of a single block has a list of one.
-    lists = {where: module for where, module in lists.items() if len(module) > 1} or lists
-    return {where: m for where, m in lists.items() if not any(where.startswith(f"{other}.") for other in lists)}

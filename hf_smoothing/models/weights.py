@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.data.not_found import not_found, swapped, without_config
 from hf_smoothing.models.configuration import check_names
-from hf_smoothing.models.network import classifier_inside, head_tensors
+from hf_smoothing.models.heads import classifier_inside, head_tensors
 from hf_smoothing.spelling import has_names
 
 

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification
 from hf_smoothing.models.ensemble import EnsembleForImageClassification
-from hf_smoothing.models.network import block_lists, head_parameters
+from hf_smoothing.models.heads import head_parameters
+from hf_smoothing.models.layers import block_lists
 from hf_smoothing.training.arguments import RobustTrainingArguments
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from hf_smoothing.models.network import blocks_of
+from hf_smoothing.models.layers import running_blocks
 
 
 def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torch.Generator]) -> list[RemovableHandle]:
@@ -31,10 +31,9 @@ def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torc
 
     Source: Huang et al. (2016), arXiv 1603.09382.
     """
-    place = blocks_of(model)
-    if place is None:
+    blocks = list(running_blocks(model).values())
+    if not blocks:
         raise ValueError(f"`drop_path` skips blocks, but {type(model).__name__} has no list of them. Leave it out.")
-    blocks = list(model.get_submodule(place).children())
     rates = [rate * number / max(len(blocks) - 1, 1) for number in range(len(blocks))]
     return [
         block.register_forward_hook(_skipping(probability, generator))

@@ -9,7 +9,7 @@ from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, Trai
 from hf_smoothing import SmoothedClassifier, denoised_classifier, smoothed_ensemble
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import add_lora, load_adapters, merge_lora, save_adapters
-from hf_smoothing.models.network import head_of
+from hf_smoothing.models.network import heads_of
 from tests.support.tiny import plain, smoothed, trainer, trainer_values
 
 
@@ -40,7 +40,7 @@ def test_only_updates_and_head_are_trained(kind, more, tmp_path):
     share = add_lora(fresh, rank=2, **more)
     torch.testing.assert_close(logits(fresh), untouched)  # updates start at 0
     assert 0.0 < share < 0.6
-    head = {id(p) for p in head_of(fresh).parameters()}
+    head = {id(p) for one in heads_of(fresh).values() for p in one.parameters()}
     for name, parameter in fresh.named_parameters():
         assert parameter.requires_grad == (".lora_" in name or id(parameter) in head), name
     model, before = trained(tmp_path, kind, **more)
@@ -295,6 +295,13 @@ def test_both_heads_of_a_network_with_a_teacher_are_trained():
     add_lora(model, rank=2)
     heads = {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name}
     assert heads == {"cls_classifier", "distillation_classifier"}
+
+
+def test_the_heads_of_all_members_of_an_ensemble_are_trained():
+    both = smoothed_ensemble([smoothed("vit", 0), smoothed("vit", 1)], sigma=0.25)
+    add_lora(both, rank=2)
+    trained = {name for name, p in both.named_parameters() if p.requires_grad and ".lora_" not in name}
+    assert trained == {f"base_network.members.{k}.classifier.{what}" for k in range(2) for what in ("weight", "bias")}
 
 
 def test_a_classifier_without_adapters_is_the_one_it_was_before_they_existed():

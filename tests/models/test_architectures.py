@@ -10,7 +10,7 @@ from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_smoothing import SmoothedClassifier
-from hf_smoothing.models.network import head_tensors
+from hf_smoothing.models.heads import head_tensors
 from hf_smoothing.training.layerwise import parameter_depths
 from tests.support import walk
 from tests.support.architectures import ARCHITECTURES, label
