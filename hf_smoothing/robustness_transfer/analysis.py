@@ -18,10 +18,12 @@ from torch import Tensor
 from hf_smoothing.attacks import Norm, pgd, universal_perturbation
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import SmoothedClassifier
-from hf_smoothing.models.network import Network, layers_of, recorded
+from hf_smoothing.models.layers import layers_of
+from hf_smoothing.models.network import Network
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import RunError, write_json
+from hf_smoothing.robustness_transfer.activations import activations
 from hf_smoothing.robustness_transfer.frequency import frequency_curve
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_record
 from hf_smoothing.robustness_transfer.robustness import attack_curve, check_epsilons
@@ -51,7 +53,7 @@ class Analysis:
         about: Further facts to keep.
 
     Raises:
-        ValueError: On missing roles, different resolutions or label maps, fewer images than a comparison needs.
+        ValueError: On missing roles, different resolutions or label maps, fewer images than a comparison needs, or layers that cannot be compared.
         RunError: If the folder holds the records of other models, images or settings.
     """
 
@@ -85,13 +87,11 @@ class Analysis:
             ).hexdigest(),
             **json.loads(json.dumps(asdict(self.settings))),
         }
-        for norm, radii in (
-            *self.settings.epsilons.items(),
-            *((n, (radius,)) for n, radius in self.settings.universal.items()),
-        ):
+        universal = ((norm, (radius,)) for norm, radius in self.settings.universal.items())
+        for norm, radii in (*self.settings.epsilons.items(), *universal):
             check_epsilons(radii, norm, pixels[0].numel())
-        for role in ROLES:
-            self._layers(role)  # refuse before hours of attacks
+        for role in ROLES:  # refuse before hours of attacks
+            self._activations(role, self.pixels[:4])
         self._open({"other_framings": other_framings(models), **(about or {})})
 
     def _open(self, about: Mapping[str, Any]) -> None:
@@ -177,16 +177,12 @@ class Analysis:
 
     def similarity(self, kind: str) -> dict[str, Any]:
         """For each pair, CKA of all layers, and SVCCA of those of equal number from the front, on clean, attacked or universally perturbed images."""
-        modules = {role: self._layers(role) for role in ROLES}
         cka = {pair: MinibatchCKA() for pair in PAIRS}
         kept: dict[str, list[list[Tensor]]] = {role: [] for role in ROLES}
         for number, images in enumerate(self.pixels.tensor_split(self._equal_batches)):
             points = self._inputs(images, kind, number)
-            seen = {}
+            seen = {role: self._activations(role, points) for role in ROLES}
             for role in ROLES:
-                with recorded(modules[role]) as layers, torch.no_grad():
-                    self.networks[role](points)
-                seen[role] = {name: layers[name] for name in modules[role]}
                 kept[role].append([pooled(value).cpu() for value in seen[role].values()])
             for first, second in PAIRS:
                 cka[first, second].update(seen[first], seen[second])
@@ -213,8 +209,9 @@ class Analysis:
             self.networks[role], self.pixels, self.labels, cutoffs, batch_size=self.settings.batch_size
         )
 
-    def _layers(self, role: str) -> dict[str, torch.nn.Module]:
-        return layers_of(self.networks[role].module, (self.settings.layers or {}).get(role))
+    def _activations(self, role: str, pixels: Tensor) -> dict[str, Tensor]:
+        network = self.networks[role]
+        return activations(network, layers_of(network.module, (self.settings.layers or {}).get(role)), pixels, role)
 
     def _inputs(self, images: Tensor, kind: str, number: int) -> Tensor:
         """The same for every network: attacks are made on the finetuned network, universal ones on the pretrained."""

@@ -7,14 +7,19 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from hf_smoothing.data.framing import Framing
+from hf_smoothing.models.network import Network
 from hf_smoothing.records import RunError
+from hf_smoothing.robustness_transfer.activations import activations
 from hf_smoothing.robustness_transfer.analysis import Analysis
 from hf_smoothing.robustness_transfer.page import write_page
 from hf_smoothing.robustness_transfer.records import Key, read_analysis
 from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings
+from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import SIZE, smoothed
+from tests.support.walk import wrapped
 
 
 @pytest.fixture
@@ -35,6 +40,35 @@ def test_similarity_hardly_depends_on_how_the_images_are_divided(networks, tmp_p
     parted = analysis(networks, tmp_path / "b", batch_size=40).similarity("clean")  # 40 and 5, if taken as they come
     for pair, record in whole.items():
         assert np.allclose(np.diagonal(record["cka"]), np.diagonal(parted[pair]["cka"]), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("base_network.resnet.encoder.stages", r"must run when images are classified, but LAYER of the standard network never does\. Name other modules"),
+        ("base_network", r"LAYER of the standard network gives ImageClassifierOutput\w* for 4 images\. Name other modules to compare: layers=\[\.\.\.\]"),
+    ],
+)  # fmt: skip
+def test_layers_that_cannot_be_compared_are_refused_by_name_before_anything_is_measured(
+    networks, layer, message, tmp_path
+):
+    with pytest.raises(ValueError, match=message.replace("LAYER", re.escape(layer))):
+        analysis(networks, tmp_path / "new", layers={"standard": (layer,)})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_layer_that_sees_parts_of_images_is_refused():
+    windows = nn.Sequential(nn.Flatten(0, 1), nn.Unflatten(0, (4, 3)))
+    with pytest.raises(ValueError, match=r"one row per image, but 0 of the standard network gives shape \(12, 2, 2\)"):
+        activations(Network(windows, windows), {"0": windows[0]}, torch.zeros(4, 3, 2, 2), "standard")
+
+
+@pytest.mark.parametrize("kind", ["PoolFormer", "PvtV2"])
+def test_networks_whose_stages_are_lists_or_give_tuples_are_compared(kind, tmp_path):
+    model = wrapped(next(a for a in ARCHITECTURES if a.config == kind)).eval()
+    pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = Analysis(dict.fromkeys(ROLES, model), pixels, torch.zeros(8).long(), tmp_path).similarity("clean")
+    assert {len(record["rows"]) for record in found.values()} == {5 if kind == "PoolFormer" else 4}
 
 
 def test_images_are_shuffled_by_the_seed(networks, tmp_path):
