@@ -153,7 +153,7 @@ def panels(
     """
     parts = []
     for about, answer, standing in zip(ABOUTS, clean_answers, standings, strict=True):
-        body = '<p class="quiet">No votes yet.</p>'
+        body = f'<p class="quiet">{"Stopped before the first votes." if stopped else "No votes yet."}</p>'
         if standing is not None:
             body = _votes(standing.counts, names, standing.drawn) + _claim(standing, names, chosen, stopped)
         parts.append(

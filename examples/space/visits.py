@@ -76,12 +76,14 @@ class Visit:
     Attributes:
         chosen: The image; None after a file that cannot be used.
         found: Latest votes of each classifier.
+        certifying: Whether a certification is under way.
         latest: When the visitor last did something, by the visitor's clock; a certification that began earlier ends.
         shown: The whole page as it should be.
     """
 
     chosen: Chosen | None = None
     found: Found = NONE
+    certifying: bool = False
     latest: float = -math.inf
     shown: Parts = NOTHING_NEW
 
@@ -98,12 +100,12 @@ def _overtaken(visit: Visit, when: float) -> bool:
         return False
 
 
-def _show(visit: Visit, when: float, parts: Parts, found: Found = NONE) -> Parts:
+def _show(visit: Visit, when: float, parts: Parts, found: Found = NONE, certifying: bool = False) -> Parts:
     """New parts of the page; all of it as it should be where the event was overtaken, since the two answers may arrive in any order."""
     with _LOCK:
         if visit.latest == when:
             merged = (old if new is None else new for old, new in zip(visit.shown, parts, strict=True))
-            visit.shown, visit.found = Parts(*merged), found
+            visit.shown, visit.found, visit.certifying = Parts(*merged), found, certifying
             return parts
         return visit.shown
 
@@ -154,11 +156,11 @@ def certify(visit: Visit, asked: Asked, sigma: float, n: int, when: float) -> It
     copies = first_copies(chosen.pixels, sigma=sigma, seed=seed, count=COPIES)
     votes = [answers(classifier, copies) for classifier in asked.both]
     picture = page.seen(chosen, copies, sigma, votes, asked.names)
-    yield _show(visit, when, Parts(picture, _panels(asked, chosen), "Certifying."))
+    yield _show(visit, when, Parts(picture, _panels(asked, chosen), "Certifying."), certifying=True)
     runs = [standings(classifier, chosen.pixels, sigma=sigma, n=n, seed=seed) for classifier in asked.both]
     found = NONE
     for found in side_by_side(runs):
-        yield _show(visit, when, Parts(panels=_panels(asked, chosen, found)), found)
+        yield _show(visit, when, Parts(panels=_panels(asked, chosen, found)), found, certifying=True)
         if visit.latest != when:
             yield visit.shown  # what was under way may have arrived last
             return
@@ -166,11 +168,15 @@ def certify(visit: Visit, asked: Asked, sigma: float, n: int, when: float) -> It
 
 
 def stop(visit: Visit, asked: Asked, when: float) -> Parts:
-    """End the certification; what was certified so far stands."""
-    if _overtaken(visit, when) or visit.chosen is None or all(one is None or one.finished for one in visit.found):
+    """End the certification; what was certified so far stands, and one that was complete gets its last word."""
+    if _overtaken(visit, when) or visit.chosen is None or not visit.certifying:
         return visit.shown
-    panels = _panels(asked, visit.chosen, visit.found, stopped=True)
-    return _show(visit, when, Parts(panels=panels, status="Stopped."))
+    found = visit.found
+    complete = all(one is not None and one.finished for one in found)
+    panels = _panels(asked, visit.chosen, found, stopped=True)
+    return _show(
+        visit, when, Parts(panels=panels, status=page.summary(found, asked.names) if complete else "Stopped.")
+    )
 
 
 def _panels(asked: Asked, chosen: Chosen, found: Found = NONE, stopped: bool = False) -> str:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from examples.space import visits
+from examples.space.voting import Standing
 from hf_smoothing import Framing
 
 
@@ -56,6 +57,28 @@ def test_stop_keeps_what_is_certified_so_far(visit):
     # What comes late shows the page as it should be.
     assert list(running) == [visit.shown] and visit.shown.panels == stopped.panels
     assert next(visits.certify(visit, ASKED, 0.25, 1_000, next(CLOCK))).status == "Certifying."
+
+
+@pytest.mark.parametrize("rounds", range(1, 5))
+def test_wherever_it_is_stopped_the_page_says_so_to_the_end(visit, rounds, monkeypatch):
+    """Before the first votes; with one classifier finished and the other not begun, or not finished; with both finished, before the last word."""
+    counted = {ASKED.robust: [(20, True)], ASKED.clean: [(10, False), (20, True)]}
+
+    def standings(classifier, *_, **__):
+        return (Standing((drawn, 0), drawn, 20, None, finished) for drawn, finished in counted[classifier])
+
+    monkeypatch.setattr(visits, "standings", standings)
+    running = visits.certify(visit, ASKED, 0.25, 1_000, next(CLOCK))
+    for _ in range(rounds):
+        assert next(running).status in ("Certifying.", None)
+    complete = rounds == 4
+    stopped = visits.stop(visit, ASKED, next(CLOCK))
+    assert stopped.status == ("Robust classifier: abstained. Clean classifier: abstained." if complete else "Stopped.")
+    assert "No votes yet" not in stopped.panels and "being counted" not in stopped.panels
+    assert stopped.panels.count("Stopped before the first votes.") == max(0, 3 - rounds)
+    list(running)
+    assert visit.shown.status == stopped.status and visit.shown.panels == stopped.panels
+    assert visits.stop(visit, ASKED, next(CLOCK)) == visit.shown
 
 
 @pytest.mark.parametrize("what", ["move", "choose", "certify"])
