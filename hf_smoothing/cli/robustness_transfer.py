@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.data.opening import chosen_images, open_pixels, summary
     from hf_smoothing.models.loading import load_classifier
     from hf_smoothing.robustness_transfer.analysis import Analysis
-    from hf_smoothing.robustness_transfer.findings import sentences
     from hf_smoothing.robustness_transfer.page import write_page
     from hf_smoothing.robustness_transfer.records import read_analysis
+    from hf_smoothing.robustness_transfer.sentences import sentences
     from hf_smoothing.robustness_transfer.settings import ROLES, check_models
 
     choice = data_choice(args)

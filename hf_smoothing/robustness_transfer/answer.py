@@ -13,6 +13,7 @@ from hf_smoothing.robustness_transfer.findings import (
     radius_text,
     robustness,
     universal,
+    unmatched,
     verdict_of,
 )
 from hf_smoothing.robustness_transfer.records import Records
@@ -30,6 +31,10 @@ def answer(records: Records) -> str:
     one = main_attack(found)
     if one is None:
         return ""
+    agree = sum(other.verdict == one.verdict for other in found)
+    others = f" The same holds for {agree} of {len(found)} attacks." if len(found) > 1 else ""
+    if one.verdict == "few" and (cause := unmatched(records)):
+        return f"Not determined: {cause}: no comparison at matched accuracy.{others}"
     said = {
         "less": "Yes, the finetuned network is less robust than the one without pretraining",
         "more": "No, the finetuned network is more robust than the one without pretraining",
@@ -37,8 +42,6 @@ def answer(records: Records) -> str:
         "few": "Not determined: too few images for a verdict",
     }[one.verdict]
     by = "" if one.difference is None or one.verdict == "few" else f", {in_points(one.difference)} of accuracy"
-    agree = sum(other.verdict == one.verdict for other in found)
-    others = f" The same holds for {agree} of {len(found)} attacks." if len(found) > 1 else ""
     largest = radius_text(one.norm, one.epsilons[-1])
     return f"{said}{by}: {one.attack} ({one.norm}), mean over radii up to {largest}, on the images that both get right without an attack.{others}"
 
@@ -46,11 +49,12 @@ def answer(records: Records) -> str:
 def questions(records: Records) -> list[list[str]]:
     """Rows of question, evidence with its interval, and verdict; of what was measured."""
     rows = []
-    one = main_attack(robustness(records))
+    one, cause = main_attack(robustness(records)), unmatched(records)
+    few = "too few images right in both" if cause else "too few images"
     if one is not None:
         rows.append([
-            "Is it less robust, at matched accuracy?", _evidence(one.difference, f" on {one.matched_images} images"),
-            {"less": "yes", "more": "no, more robust", "as": "no significant difference", "few": "too few images"}[one.verdict],
+            "Is it less robust, at matched accuracy?", _evidence(one.difference, f" on {one.matched_images} images", cause),
+            {"less": "yes", "more": "no, more robust", "as": "no significant difference", "few": few}[one.verdict],
         ])  # fmt: skip
     for fooled in universal(records)[:1]:
         rows.append([
@@ -71,8 +75,9 @@ def questions(records: Records) -> list[list[str]]:
         )
         rows.append(["Does it see more as the pretrained network does?", f"CKA higher by more than {CKA_DIFFERENCE} in {higher} of {len(apart)} layers; no interval", verdict])  # fmt: skip
     gap = frequency_gap(records, "high", at_matched_accuracy=True)
-    if gap is not None:
-        rows.append(["Does it rely more on high frequencies, at matched accuracy?", _evidence(gap, " on high frequencies alone"), _yes_or_no(gap)])  # fmt: skip
+    if gap is not None or (cause and any(key.kind == "frequency" for key in records)):
+        verdict = few if gap is None or cause else _yes_or_no(gap)
+        rows.append(["Does it rely more on high frequencies, at matched accuracy?", _evidence(gap, " on high frequencies alone", cause), verdict])  # fmt: skip
     return rows
 
 
@@ -81,8 +86,9 @@ def in_points(found: Paired) -> str:
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] points"
 
 
-def _evidence(found: Paired | None, where: str) -> str:
-    return "none matched" if found is None else f"finetuned - standard: {in_points(found)}{where}"
+def _evidence(found: Paired | None, where: str, cause: str = "") -> str:
+    """The difference, or why there is none."""
+    return cause or ("none matched" if found is None else f"finetuned - standard: {in_points(found)}{where}")
 
 
 def _yes_or_no(found: Paired) -> str:

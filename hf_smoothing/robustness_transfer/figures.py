@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 
 from hf_smoothing.drawing import legend_above, new_figure, plain, points, series, shifts
-from hf_smoothing.robustness_transfer.findings import Robustness
+from hf_smoothing.robustness_transfer.findings import Robustness, decimals
 from hf_smoothing.robustness_transfer.records import Key, Records, pair_of
 from hf_smoothing.robustness_transfer.settings import ROLES
 from hf_smoothing.statistics import interval
 
 
+NAMES = 8
+"""Layers up to which an axis has room for their names."""
+NUMBERS = NAMES**2
+"""Cells up to which a map has room for numbers."""
 KINDS = {"clean": "clean images", "attacked": "attacked images", "universal": "universally perturbed images"}
 
 
@@ -37,9 +41,13 @@ def robustness(found: Sequence[Robustness]) -> Any:
 
 
 def similarity(records: Records) -> Any:
-    """Linear CKA between the layers of each pair of networks, one row per pair and one column per kind of images."""
+    """Linear CKA between the layers of each pair of networks, one row per pair and one column per kind of images.
+
+    Maps of few layers show their numbers, the others have one colour bar.
+    """
     pairs = list(dict.fromkeys(pair for kind in KINDS for pair in records.get(Key("similarity", kind), {})))
     figure, axes = new_figure(2.9 * len(pairs), len(pairs), len(KINDS))
+    without_numbers = None
     for i, pair in enumerate(pairs):
         for j, kind in enumerate(KINDS):
             ax, record = axes[i, j], records.get(Key("similarity", kind), {}).get(pair)
@@ -47,18 +55,38 @@ def similarity(records: Records) -> Any:
                 ax.set_axis_off()
                 continue
             values = np.array(record["cka"])
-            ax.imshow(values, vmin=0, vmax=1, cmap="magma", origin="lower")
-            for (y, x), value in np.ndenumerate(values):
-                if values.size <= 64:
-                    colour = "white" if value < 0.6 else "black"
-                    ax.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+            shown = ax.imshow(values, vmin=0, vmax=1, cmap="magma", origin="lower", aspect="auto")
+            ax.set_box_aspect(1)  # not a strip where one network has many more layers
+            if values.size > NUMBERS:
+                without_numbers = shown
+            else:
+                for (y, x), value in np.ndenumerate(values):
+                    look = {"color": "white" if value < 0.6 else "black", "fontsize": 7 if values.shape[1] < 7 else 6}
+                    ax.text(x, y, decimals(value), ha="center", va="center", **look)
             first, second = pair_of(pair)
-            ticks = {"xticks": range(values.shape[1]), "yticks": range(values.shape[0])}
-            ax.set(title=KINDS[kind], xlabel=plain(second), ylabel=plain(first), **ticks)
-            if values.shape[1] <= 8:
-                ax.set_xticklabels([_short(n) for n in record["columns"]], fontsize=7)
-                ax.set_yticklabels([_short(n) for n in record["rows"]], fontsize=7)
+            ax.set_title(KINDS[kind], fontsize=9)
+            _name_layers(
+                ax.xaxis, second, record["columns"], rotation=90 if 3 < len(record["columns"]) <= NAMES else 0
+            )
+            # The maps of a row have the same layers; the first has their names.
+            _name_layers(ax.yaxis, first, record["rows"])
+            if any(one.axison and one.get_ylabel() for one in axes[i, :j]):
+                ax.set(yticklabels=[], ylabel="")
+    if without_numbers is not None:
+        figure.colorbar(
+            without_numbers, ax=axes, label="linear CKA", shrink=min(1.0, 0.3 + 0.4 / len(pairs)), aspect=30
+        )
     return figure
+
+
+def _name_layers(axis: Any, role: str, layers: Sequence[str], rotation: int = 0) -> None:
+    """Few layers have their names, more of them every k-th its number, from 0."""
+    if len(layers) <= NAMES:
+        axis.set_ticks(range(len(layers)), [_short(name) for name in layers], fontsize=7, rotation=rotation)
+        axis.set_label_text(plain(role))
+    else:
+        axis.set_ticks(range(0, len(layers), -(-len(layers) // NAMES)))
+        axis.set_label_text(f"{plain(role)}, layer")
 
 
 def frequency(records: Records) -> Any:
@@ -90,5 +118,11 @@ def _points(panel: Any, x: Any, shares: Any, role: str, shift: float) -> None:
 
 
 def _short(name: str) -> str:
-    last = name.rsplit(".", 1)[-1]
-    return f"block {last}" if last.isdigit() else plain(last)
+    """The end of a layer's name: its number, or numbers where stages are lists of blocks.
+
+    >>> _short("vit.layers.3"), _short("pvt.encoder.block.1.2"), _short("pvt.encoder.patch_embeddings.0"), _short("resnet.embedder")
+    ('block 3', 'block 1.2', 'patch_embeddings', 'embedder')
+    """
+    *_, last = (part for part in name.split(".") if not part.isdigit())
+    numbers = name.rpartition(f"{last}.")[2]
+    return plain(last) if name.endswith(last) or "embed" in last else f"block {numbers}"

@@ -155,66 +155,13 @@ def radius_text(norm: str, epsilon: float) -> str:
     return f"{255 * epsilon:.4g}/255" if norm == "linf" else f"{epsilon:.4g}"
 
 
-def sentences(records: Records) -> dict[str, str]:
-    """One paragraph per section: what was found, by which criterion."""
-    said: dict[str, str] = {}
-    tested = robustness(records)
-    if tested:
-        words = {
-            "less": "less robust than the standard one",
-            "more": "more robust than the standard one",
-            "as": "not significantly different from the standard one",
-            "few": f"not judged, with fewer than {FEW} such images,",
-        }
-        groups: dict[str, list[str]] = {}
-        for one in tested:
-            groups.setdefault(one.verdict, []).append(f"{one.attack} ({one.norm})")
-        parts = [f"{words[verdict]} under {', '.join(names)}" for verdict, names in groups.items()]
-        said["robustness"] = (
-            "At matched accuracy, that is on the images which both get right without an attack, the finetuned network is "
-            + "; ".join(parts)
-            + ". Criterion: the paired difference of the areas under the two curves has p < 0.05; each attack is one of "
-            f"{len(tested)} comparisons, uncorrected."
-        )
-    for fooled in universal(records):
-        verdict = {
-            "more": "fools the finetuned network more often than the standard one: a sign that it has kept what fools the pretrained network",
-            "less": "fools the finetuned network less often than the standard one",
-            "as": "shows no significant difference in how often it fools the finetuned and the standard network",
-            "few": f"was tried on too few images (fewer than {FEW}) to say whether it fools the finetuned network more often than the standard one",
-        }[verdict_of(fooled.carried)]
-        said[f"universal {fooled.norm}"] = (
-            f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {radius_text(fooled.norm, fooled.epsilon)}) {verdict}, over and above what a random one of "
-            f"its size does (difference {100 * fooled.carried.value:+.1f} points, 95% interval {100 * fooled.carried.low:+.1f} to "
-            f"{100 * fooled.carried.high:+.1f}). A network that is fooled more easily by anything would show the same: compare the other rows."
-        )
-    apart, images = closeness(records)
-    if len(apart) and images < FEW_FOR_CKA:
-        said["similarity"] = f"CKA of {images} images is too noisy for a verdict, which takes at least {FEW_FOR_CKA}."
-    elif len(apart):
-        said["similarity"] = (
-            f"In {int((apart > CKA_DIFFERENCE).sum())} of {len(apart)} layers the finetuned network sees clean images more as the pretrained one does "
-            f"than the standard network (CKA higher by more than {CKA_DIFFERENCE}; the largest difference is {apart[np.abs(apart).argmax()]:+.2f})."
-        )
-    gaps = {part: frequency_gap(records, part, at_matched_accuracy=True) for part in ("low", "high")}
-    texts = []
-    for part, gap in gaps.items():
-        if gap is not None:
-            word = {
-                "more": "right more often than",
-                "less": "right less often than",
-                "as": "not significantly more or less often right than",
-                "few": f"not judged, on fewer than {FEW} images, against",
-            }[verdict_of(gap)]
-            texts.append(
-                f"on {part} frequencies alone the finetuned network is {word} the standard one ({100 * gap.value:+.1f} points, 95% interval "
-                f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
-            )
-    if texts:
-        said["frequency"] = (
-            f"Mean over the radii, on the images that both get right unfiltered: {'; '.join(texts)}. A difference counts if p < 0.05, paired over images."
-        )
-    return said
+def decimals(value: float, places: int = 2) -> str:
+    """A number as tables and figures show it: "-" where there is none.
+
+    >>> decimals(0.256), decimals(-0.001), decimals(float("nan"))
+    ('0.26', '0.00', '-')
+    """
+    return f"{round(value, places) + 0.0:.{places}f}" if np.isfinite(value) else "-"
 
 
 def closeness(records: Records) -> tuple[NDArray[np.float64], int]:
@@ -230,6 +177,21 @@ def right_unattacked(records: Records, role: str) -> NDArray[np.bool_] | None:
     """Which images a network gets right without an attack; None if it was not attacked."""
     found = [record for key, record in records.items() if key.kind == "attack" and key.subject == role]
     return np.array(from_bits(found[0]["right"][0])) if found and found[0]["epsilons"][0] == 0.0 else None
+
+
+def unmatched(records: Records) -> str:
+    """Why there is no comparison at matched accuracy, if there were enough images but few are right in both networks; otherwise ""."""
+    finetuned, standard = (right_unattacked(records, role) for role in ("finetuned", "standard"))
+    if finetuned is None or standard is None or len(finetuned) != len(standard):
+        return ""
+    both, images = int((finetuned & standard).sum()), len(finetuned)
+    if images < FEW or both >= FEW:
+        return ""
+    shares = ", ".join(
+        f"{role} {round(100 * float(right.mean()), 1):g}%"
+        for role, right in (("finetuned", finetuned), ("standard", standard))
+    )
+    return f"only {both:,} of {images:,} images are right in both networks without an attack ({shares})"
 
 
 def frequency_gap(records: Records, part: str, *, at_matched_accuracy: bool = False) -> Paired | None:

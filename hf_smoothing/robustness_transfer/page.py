@@ -15,12 +15,14 @@ from hf_smoothing.robustness_transfer.figures import KINDS
 from hf_smoothing.robustness_transfer.findings import (
     Robustness,
     Universal,
+    decimals,
     radius_text,
     robustness,
-    sentences,
     universal,
+    unmatched,
 )
 from hf_smoothing.robustness_transfer.records import Key, Records, pair_of, read_analysis
+from hf_smoothing.robustness_transfer.sentences import sentences
 from hf_smoothing.robustness_transfer.settings import ROLES
 
 
@@ -46,7 +48,7 @@ def write_page(output: str | os.PathLike[str]) -> Path:
             "<h2>Accuracy under attack</h2>",
             paragraph(said.get("robustness")),
             picture(figures.robustness(found), "Accuracy under attack against the radius, with 95% intervals"),
-            _robustness_table(found),
+            _robustness_table(found, bool(unmatched(records))),
         ]
     perturbed = universal(records)
     if perturbed:
@@ -95,7 +97,7 @@ def short(path: str) -> str:
     return "/".join(path.rstrip("/").split("/")[-2:])
 
 
-def _robustness_table(found: Sequence[Robustness]) -> str:
+def _robustness_table(found: Sequence[Robustness], few_matched: bool) -> str:
     rows = []
     for one in found:
         radius = radius_text(one.norm, one.epsilons[-1])
@@ -104,23 +106,25 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
                 f"{100 * a:.1f} ({100 * low:.1f}-{100 * high:.1f})"
                 for a, low, high in (one.accuracy[role][0], one.accuracy[role][-1])
             ]
-            matched = f"{100 * one.matched[role][-1]:.1f} ({one.matched_images})" if role in one.matched else ""
+            matched = (
+                f"{decimals(100 * one.matched[role][-1], 1)} ({one.matched_images})" if role in one.matched else ""
+            )
             verdict = difference = ""
-            if role == "finetuned" and one.difference is not None:
+            if role == "finetuned":
                 verdict = {
                     "less": "less robust",
                     "more": "more robust",
                     "as": "no significant difference",
-                    "few": "too few images",
+                    "few": "too few images right in both" if few_matched else "too few images",
                 }[one.verdict]
                 d = one.difference
-                difference = f"{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+                difference = "-" if d is None else f"{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
             rows.append(
                 [
                     f"{one.attack}, {one.norm} {radius}",
                     role,
                     *shown,
-                    f"{100 * one.decline[role][-1]:.0f}%",
+                    _percent(one.decline[role][-1]),
                     f"{100 * one.area[role]:.1f}",
                     matched,
                     difference,
@@ -132,6 +136,11 @@ def _robustness_table(found: Sequence[Robustness]) -> str:
         "at matched accuracy, % (images)", "finetuned - standard, area at matched accuracy, points", "verdict",
     ]  # fmt: skip
     return table(head, rows)
+
+
+def _percent(share: float) -> str:
+    shown = decimals(100 * share, 0)
+    return shown if shown == "-" else f"{shown}%"
 
 
 def _universal_table(one: Universal) -> str:
@@ -158,7 +167,11 @@ def _svcca_table(records: Records) -> str:
         for pair, record in records.get(Key("similarity", kind), {}).items():
             values = zip(record["svcca"], record["svcca_shuffled"], strict=True)
             rows.append(
-                [", ".join(pair_of(pair)), images, *(f"{value:.2f} ({chance:.2f})" for value, chance in values)]
+                [
+                    ", ".join(pair_of(pair)),
+                    images,
+                    *(f"{decimals(value)} ({decimals(chance)})" for value, chance in values),
+                ]
             )
     depth = max((len(row) - 2 for row in rows), default=0)
     head = [

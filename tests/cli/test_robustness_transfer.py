@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hf_smoothing.cli import main
-from hf_smoothing.robustness_transfer.findings import sentences
 from hf_smoothing.robustness_transfer.records import Key, read_analysis
+from hf_smoothing.robustness_transfer.sentences import sentences
 from tests.support.tiny import label_maps, parquet_folder, smoothed
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_smoothing.attacks import ATTACKS
-from hf_smoothing.robustness_transfer.findings import robustness, sentences, universal
+from hf_smoothing.robustness_transfer.findings import robustness, universal
 from hf_smoothing.robustness_transfer.records import Key, bits, from_bits, pair_key
+from hf_smoothing.robustness_transfer.sentences import sentences
 from hf_smoothing.robustness_transfer.settings import ROLES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -14,6 +15,7 @@ from hf_smoothing.robustness_transfer.answer import answer, questions
 from hf_smoothing.robustness_transfer.findings import frequency_gap, robustness
 from hf_smoothing.robustness_transfer.page import write_page
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_analysis
+from hf_smoothing.robustness_transfer.sentences import sentences
 from hf_smoothing.robustness_transfer.settings import ROLES
 from hf_smoothing.statistics import interval
 
@@ -139,6 +141,75 @@ def test_the_picture_of_similarity_has_a_map_for_what_was_measured_alone():
     assert (measured.get_ylabel(), measured.get_xlabel()) == ("finetuned", "standard")
     assert [text.get_text() for text in measured.get_xticklabels()] == ["block 0", "head"]
     assert len(others) == 2 and not any(axes.axison for axes in others)
+
+
+@pytest.mark.parametrize("both", [0, 1, 12])
+def test_enough_images_of_which_few_are_right_in_both_are_named_as_the_cause(both, folder):
+    def attacked(right):
+        return {"epsilons": [0.0, 1 / 255, 2 / 255], "right": [bits(right)] * 3}
+
+    right = {"finetuned": np.arange(1_000) < 996, "standard": np.arange(1_000) >= 996 - both}
+    cause = (
+        f"only {both} of 1,000 images are right in both networks without an attack "
+        f"(finetuned 99.6%, standard {round(0.4 + both / 10, 1):g}%)"
+    )
+    part = [{"right": bits(np.ones(1_000, bool)), "radius": 2, "confidence": 0.5}]
+    records = {Key("attack", role, "pgd", "linf"): attacked(flags) for role, flags in right.items()}
+    records |= {Key("frequency", role): {"low": part, "high": part} for role in right}
+    said = sentences(records)
+    assert answer(records) == f"Not determined: {cause}: no comparison at matched accuracy."
+    assert [row[1:] for row in questions(records)] == [[cause, "too few images right in both"]] * 2
+    assert f"not judged, since {cause}, under pgd (linf)" in said["robustness"]
+    assert said["frequency"] == f"Not judged at matched accuracy: {cause}."
+    cka = {"images": 1_000, "cka": [[float("nan")]], "rows": ["a.0"], "columns": ["a.0"]}
+    records[Key("similarity", "clean")] = {
+        pair_key("pretrained", "finetuned"): cka | {"svcca": [float("nan")], "svcca_shuffled": [-0.001]}
+    }
+    for key, record in records.items():
+        write_json(folder / "records" / f"{key}.json", record)
+    text = re.sub(r"base64,[^']*", "", write_page(folder).read_text(encoding="utf-8"))
+    assert cause in text and "<td>- (0.00)</td>" in text and not re.search(r"\bnan\b|-0\.00", text)
+
+
+def similarities(pretrained, finetuned, standard):
+    """Maps of three networks with these numbers of layers."""
+    layers = {
+        role: ["vit.embeddings", *(f"vit.layers.{k}" for k in range(count - 1))]
+        for role, count in zip(ROLES, (pretrained, finetuned, standard), strict=True)
+    }
+    pairs = [("pretrained", "finetuned"), ("pretrained", "standard"), ("standard", "finetuned")]
+    maps = {
+        pair_key(a, b): {"rows": layers[a], "columns": layers[b], "cka": np.full((len(layers[a]), len(layers[b])), 0.5).tolist()}
+        for a, b in pairs
+    }  # fmt: skip
+    return {Key("similarity", kind): maps for kind in figures.KINDS}
+
+
+@pytest.mark.parametrize(
+    "depths", [(3, 3, 3), (5, 5, 8), (13, 13, 13), (25, 25, 25), (25, 25, 3), (3, 3, 25), (9, 9, 8)]
+)
+def test_maps_of_any_number_of_layers_can_be_read(depths):
+    figure = figures.similarity(similarities(*depths))
+    figure.canvas.draw()
+    maps = [axes for axes in figure.axes if axes.get_title()]
+    large = [axes for axes in maps if axes.images[0].get_array().size > 64]
+    assert len(maps) == 9 and len(figure.axes) == 9 + bool(large)  # one colour bar, where numbers have no room
+    assert [axes.get_ylabel() for axes in figure.axes[9:]] == (["linear CKA"] if large else [])
+    for axes in maps:
+        height, width = axes.images[0].get_array().shape
+        assert len(axes.texts) == (0 if axes in large else height * width)
+        box = axes.get_window_extent()
+        assert box.width == pytest.approx(box.height, rel=0.01) and box.width > 160  # no strips
+        title = axes.title.get_window_extent()
+        assert title.x0 >= 0 and title.x1 <= figure.bbox.width
+        for axis, count, side in ((axes.xaxis, width, 0), (axes.yaxis, height, 1)):
+            texts = [text for text in axis.get_ticklabels() if text.get_text()]
+            if not texts:
+                continue  # those of the first map of the row
+            assert texts[0].get_text() == ("embeddings" if count <= 8 else "0") and len(texts) <= 8
+            assert axis.get_label_text().endswith(", layer") == (count > 8)
+            extents = sorted(tuple(text.get_window_extent().extents[[side, side + 2]]) for text in texts)
+            assert all(end <= start for (_, end), (start, _) in itertools.pairwise(extents))
 
 
 def test_the_picture_of_frequencies_counts_what_is_right():

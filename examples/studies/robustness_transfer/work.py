@@ -16,10 +16,11 @@ from hf_smoothing.data import DecodedPixels
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.robustness_transfer.analysis import Analysis
 from hf_smoothing.robustness_transfer.figures import KINDS
-from hf_smoothing.robustness_transfer.findings import alike, frequency_gap, sentences, universal
+from hf_smoothing.robustness_transfer.findings import alike, frequency_gap, universal
 from hf_smoothing.robustness_transfer.page import write_page
 from hf_smoothing.robustness_transfer.records import bits, read_analysis
 from hf_smoothing.robustness_transfer.robustness import attack_curve
+from hf_smoothing.robustness_transfer.sentences import sentences
 from hf_smoothing.robustness_transfer.settings import AnalysisSettings
 
 
