@@ -15,9 +15,7 @@ from hf_smoothing.statistics import interval
 
 
 NAMES = 8
-"""Layers up to which an axis has room for their names."""
-NUMBERS = NAMES**2
-"""Cells up to which a map has room for numbers."""
+"""Layers up to which an axis has room for their names, and the cells for numbers."""
 KINDS = {"clean": "clean images", "attacked": "attacked images", "universal": "universally perturbed images"}
 
 
@@ -57,7 +55,7 @@ def similarity(records: Records) -> Any:
             values = np.array(record["cka"])
             shown = ax.imshow(values, vmin=0, vmax=1, cmap="magma", origin="lower", aspect="auto")
             ax.set_box_aspect(1)  # not a strip where one network has many more layers
-            if values.size > NUMBERS:
+            if max(values.shape) > NAMES:
                 without_numbers = shown
             else:
                 for (y, x), value in np.ndenumerate(values):
