@@ -61,7 +61,7 @@ class Execution:
         """The classifier in this memory format, compiled if asked for; the module is left as it was found."""
         resolved = resolve_classifier(classifier)
         parameters = () if resolved.module is None or not self.channels_last else resolved.module.parameters()
-        weights = [weight for weight in parameters if weight.ndim == 4]
+        weights = [weight for weight in parameters if weight.ndim == 4 and weight.layout is torch.strided]
         before = [weight.data for weight in weights]
         for weight in weights:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -81,7 +81,8 @@ class Execution:
         return {"dtype": self.dtype, "channels_last": self.channels_last, "compile": self.compile}
 
 
-@torch.inference_mode()
+@torch.inference_mode(False)  # as `count_votes`
+@torch.no_grad()
 def probe_batch_size(
     classifier: Classifier, shape: tuple[int, ...], execution: Execution, seconds: float = 0.2
 ) -> tuple[Execution, dict[str, int]]:
@@ -127,8 +128,11 @@ def probe_batch_size(
 
 
 def _forward(classify: Classify, batch: Tensor, execution: Execution) -> None:
+    images = batch.clone()  # a network may change its pixels in place
+    if execution.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
     with execution.autocast(batch.device):
-        logits = classify(batch.contiguous(memory_format=torch.channels_last) if execution.channels_last else batch)
+        logits = classify(images)
     if batch.device.type != "cpu":
         torch.accelerator.synchronize(batch.device)
     del logits

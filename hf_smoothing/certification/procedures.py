@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hf_smoothing import statistics
@@ -150,7 +151,8 @@ def _question(
     resolved = resolve_classifier(classifier)
     pixels = to_unit_pixels(images)
     numbers = _check_indices(indices, len(pixels))
-    answer_to_probe(resolved, tuple(pixels.shape[1:]), execution)  # or refuse what is no function of one image
+    with torch.inference_mode(False):  # as `count_votes`
+        answer_to_probe(resolved, tuple(pixels.shape[1:]), execution)  # or refuse what is no function of one image
     pixels = pixels.to(resolved.device)
     kind = choose_noise(asked["noise_kind"], off_grid(pixels))
     stream = make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)

@@ -54,7 +54,8 @@ def noisy_batches(
         yield buffer[:filled], pieces
 
 
-@torch.inference_mode()
+@torch.inference_mode(False)  # a network may take gradients on its way, as guided purification does
+@torch.no_grad()
 def count_votes(
     classifier: Classifier,
     images: Tensor,

@@ -108,7 +108,8 @@ class GaussianStream:
         self.sigma = float(sigma)
         self._generator = torch.Generator(self.device)
         self._kept: tuple[int, int] | None = None
-        self._block = torch.empty((DRAWS_PER_BLOCK, *self.shape), dtype=torch.float32, device=self.device)
+        with torch.inference_mode(False):  # it is written to in whatever mode draws are made
+            self._block = torch.empty((DRAWS_PER_BLOCK, *self.shape), dtype=torch.float32, device=self.device)
 
     def _draw_block(self, image: int, block: int, out: Tensor) -> None:
         self._generator.manual_seed(int(stream_keys(self.seed, image, block)))
