@@ -34,7 +34,7 @@ def ascend(
     It works under `torch.no_grad()`, and leaves the `.grad` of parameters alone.
 
     Args:
-        losses_of: A differentiable function, float32 (batch, channels, height, width) -> losses (batch,).
+        losses_of: A differentiable function, float32 (batch, channels, height, width) -> losses (batch,). It is given a copy.
         pixels: Pixels (batch, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
         epsilon: Radius of the closed ball in [0, 1] pixel units, >= 0: one for all images, or (batch,). None for no ball, with a `step_size`
             and a start other than "uniform".
@@ -105,7 +105,7 @@ def ascend(
             if keep == "last":
                 return point
             with torch.no_grad():
-                best, best_loss = _better(point, losses_of(point), best, best_loss)
+                best, best_loss = _better(point, losses_of(point.clone()), best, best_loss)
     return best
 
 
@@ -136,7 +136,7 @@ def climb(losses_of: Callable[[Tensor], Tensor], point: Tensor) -> tuple[Tensor,
         ValueError: If there is no gradient, or it is nan or infinite.
     """
     point = point.requires_grad_()
-    losses = losses_of(point)
+    losses = losses_of(point.clone())  # a network may change its pixels in place, which a leaf of the graph forbids
     if not losses.requires_grad:
         raise ValueError(
             "The logits must depend differentiably on the pixels, got logits without a gradient: the attack would not move, "

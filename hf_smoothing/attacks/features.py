@@ -35,7 +35,7 @@ def feature_pgd(
     """
     pixels = to_unit_pixels(pixels, "pixels")
     with torch.no_grad():
-        clean = features_of(pixels).detach()
+        clean = features_of(pixels.clone()).detach()  # a network may change its pixels in place
 
     def losses(point: Tensor) -> Tensor:
         return (features_of(point) - clean).square().flatten(1).mean(1)

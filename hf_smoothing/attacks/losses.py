@@ -12,12 +12,12 @@ from hf_smoothing.types import Classifier, classify_of
 
 
 def logits_of_batch(classifier: Classifier, pixels: Tensor) -> Tensor:
-    """The logits of a callable, or of an object with `classify`, checked.
+    """The logits of a callable, or of an object with `classify`, checked; the pixels stay as they are, whatever it does with them in place.
 
     Raises:
         TypeError, ValueError: If they are no (batch, num_labels) tensor.
     """
-    logits = classify_of(classifier)(pixels)
+    logits = classify_of(classifier)(pixels.clone())
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"The classifier must return a tensor of logits (batch, num_labels), got {type(logits).__name__}. "

@@ -179,7 +179,7 @@ def logits_of_run(classify: Callable[[Any], Any], images: Tensor, others: int) -
     """
     try:
         with run_as_covered():
-            logits = logits_of(classify, images)
+            logits = logits_of(classify, images.clone())  # a network may change its pixels in place
     except (RuntimeError, IndexError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

@@ -69,7 +69,9 @@ class CertifiedAccuracyCallback(TrainerCallback):
         for radius in self.thresholds:
             check_radius(radius, "l2", "thresholds", self.pixels.shape[1:])
         with evaluated(trainer) as classifier, torch.no_grad():
-            classifier.classify(self.pixels[:1].to(trainer.args.device))  # refuse now, not after the first hours
+            classifier.classify(
+                self.pixels[:1].to(trainer.args.device, copy=True)
+            )  # refuse now, not after the first hours
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
