@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hf_smoothing.certification.layouts import dense_parts
 from hf_smoothing.certification.structure import unwrapped
 from hf_smoothing.types import Classifier, Classify, classify_of
 
@@ -83,11 +84,11 @@ def run_dtype(module: nn.Module | None) -> torch.dtype:
 
 
 def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
-    """Refuse weights and statistics that are nan or infinite.
+    """Refuse weights and statistics that are nan or infinite; what is no tensor in a `state_dict` is not looked at.
 
     Raises:
         ValueError: The message names the first.
     """
     for name, value in classifier.state_dict().items():
-        if not torch.isfinite(value).all():
+        if not all(bool(torch.isfinite(part).all()) for part in dense_parts(value)):
             raise ValueError(f"{whose} must be finite, but {name} holds nan or inf. Did training diverge?")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing import statistics
+from hf_smoothing.certification.layouts import dense_parts
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 from hf_smoothing.types import ImageDataset, Images, ImageStream, Item
@@ -64,9 +65,11 @@ def whole_numbers(indices: Sequence[int]) -> list[int]:
         TypeError: If they are no sequence.
         ValueError: If they are no whole numbers.
     """
-    if not isinstance(indices, Iterable) or isinstance(indices, (str, bytes)):
+    single = getattr(indices, "ndim", 1) == 0  # an array or a tensor, which looks iterable
+    if single or not isinstance(indices, Iterable) or isinstance(indices, (str, bytes)):
+        one = indices.item() if hasattr(indices, "item") else indices
         raise TypeError(
-            f"`indices` must be a list of numbers of images, got {indices!r}. For one image pass [{indices!r}]."
+            f"`indices` must be a list of numbers of images, got {indices!r}. For one image pass [{one!r}]."
         )
     return [statistics.check_whole(index, "indices") for index in indices]
 
@@ -200,6 +203,10 @@ def check_unchanged(index: int, digest: str, seen: Mapping[int, str]) -> None:
 
 
 def raw_bytes(tensor: Tensor) -> bytes:
-    """The bytes of a tensor's values, whatever its memory format."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    """The bytes of a tensor's values, whatever its memory format; of a sparse one those of its places and values."""
+    return b"".join(_bytes(part) for part in dense_parts(tensor))
+
+
+def _bytes(part: Tensor) -> bytes:
+    flat = part.cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
