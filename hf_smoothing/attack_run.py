@@ -23,7 +23,7 @@ from hf_smoothing.certification.images import is_stream
 from hf_smoothing.certification.rows import recorded_pixels
 from hf_smoothing.data.selection import spread
 from hf_smoothing.noise import fresh_seed
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import to_unit_pixels, without_tolerance
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.statistics import ABSTAIN, check_alpha, check_whole
@@ -134,7 +134,9 @@ def attack_run(
         raise RunError(f"{run.path} has no certificate with a positive radius, so there is nothing to attack.")
     if max_images is not None and max_images < len(chosen):
         chosen = [chosen[place] for place in spread(max_images, len(chosen))]
-    images = [recorded_pixels(dataset, run, index) for index in chosen]
+    images = [to_unit_pixels(recorded_pixels(dataset, run, index)[None]) for index in chosen]
+    if settings.get("deterministic"):
+        images = [without_tolerance(image) for image in images]  # as they were certified
     if restarts != 1 and not settings.get("deterministic"):
         raise ValueError(
             f"`restarts` is for deterministic certificates, got {restarts} for smoothed ones, whose noise is fresh at every step. Raise `steps`."
@@ -151,9 +153,7 @@ def attack_run(
     with progress_of("Attacking", len(chosen), "certificate", shown=progress) as bar:
         for first in range(0, len(chosen), images_per_batch):
             rows = [run.rows[index] for index in chosen[first : first + images_per_batch]]
-            clean = torch.cat([to_unit_pixels(image[None]) for image in images[first : first + len(rows)]]).to(
-                resolved.device
-            )
+            clean = torch.cat(images[first : first + len(rows)]).to(resolved.device)
             radii = (
                 torch.tensor([row["radius"] for row in rows], dtype=torch.float64, device=resolved.device) * _INSIDE
             )
@@ -209,11 +209,11 @@ def _network_attack(
     exact = interval_classifier(copy.deepcopy(classifier).double())
 
     def climbed(points: Tensor) -> Tensor:
-        return run(points.to(dtype))
+        return run(points.to(dtype, copy=True))  # a network may change its pixels in place
 
     def exactly(points: Tensor) -> Tensor:
         try:
-            return exact(points.double())
+            return exact(points.to(torch.float64, copy=True))
         except RuntimeError as error:
             if runs and not isinstance(error, torch.OutOfMemoryError):
                 return climbed(points)

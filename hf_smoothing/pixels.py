@@ -103,6 +103,15 @@ def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
     return pixels if images.dtype not in (torch.float16, torch.bfloat16) else _unrounded(pixels, images.dtype)
 
 
+def without_tolerance(pixels: Tensor) -> Tensor:
+    """Float pixels that are beyond [0, 1] by no more than `RANGE_TOLERANCE` moved to its ends, any dtype; others stay, for what comes next to refuse.
+
+    Balls within [0, 1] and attacks need this. The host does not wait for the device.
+    """
+    near = (pixels >= -RANGE_TOLERANCE) & (pixels <= 1.0 + RANGE_TOLERANCE)
+    return torch.where(near, pixels.clamp(0.0, 1.0), pixels)
+
+
 def _unrounded(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     """Float32 copies of half-precision images, those that were 8-bit moved back onto the 1/255 grid; gradients pass."""
     exact = grid_to_unit((pixels.detach() * 255.0).round())

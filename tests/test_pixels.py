@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_smoothing.pixels import RANGE_TOLERANCE, check_image_batch, to_unit_pixels
+from hf_smoothing.pixels import RANGE_TOLERANCE, check_image_batch, to_unit_pixels, without_tolerance
 
 
 def test_all_byte_values_become_their_share_of_255():
@@ -29,6 +29,15 @@ def test_floats_in_the_unit_interval_pass_as_float32(dtype, shape):
 def test_both_ends_and_rounding_beyond_them_pass():
     images = torch.tensor([0.0, 1.0, -RANGE_TOLERANCE / 2, 1 + RANGE_TOLERANCE / 2]).reshape(1, 1, 2, 2)
     assert torch.equal(to_unit_pixels(images), images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_tolerance_is_taken_off_and_nothing_else(dtype):
+    near = [0.25, -RANGE_TOLERANCE / 2, 1 + 0.9 * RANGE_TOLERANCE, 1.0]
+    far = [-0.1, 1.1, float("nan"), float("inf")]
+    found = without_tolerance(torch.tensor([near, far], dtype=dtype))
+    wanted = torch.tensor([[0.25, 0.0, 1.0, 1.0], far], dtype=dtype)
+    assert torch.equal(found.nan_to_num(7.0), wanted.nan_to_num(7.0)) and found.dtype is dtype
 
 
 def test_pixels_with_a_gradient_keep_it():

@@ -12,10 +12,11 @@ from transformers import Trainer, TrainerCallback
 
 from hf_smoothing.certification.classifiers import run_dtype
 from hf_smoothing.data.selection import spread
-from hf_smoothing.interval.classifier import classify_function, run_as_covered
+from hf_smoothing.interval.classifier import classify_function, in_own_precision, run_as_covered
 from hf_smoothing.interval.margins import logits_of
 from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.interval.search import found_radii
+from hf_smoothing.pixels import without_tolerance
 from hf_smoothing.statistics import average_certified_radius
 from hf_smoothing.training.callbacks import labelled_images
 from hf_smoothing.types import ImageDataset
@@ -28,11 +29,11 @@ class IntervalRadiusCallback(TrainerCallback):
     sqrt(accuracy * ACR / largest). Choose on images held out of training, never on test.
 
     The radii are for choosing, not certificates: bounds in real arithmetic as the network's dtype computes them, which `linf_certificates`
-    rounds outward and checks against runs, at several times the price.
+    rounds outward and checks against runs, at several times the price. In mixed precision they are those of the weights in their own dtype.
 
     Args:
         trainer: The trainer to watch; add the callback with `trainer.add_callback`.
-        dataset: As for `certify_dataset_linf`, with labels.
+        dataset: As for `certify_dataset_linf`, with labels; pixels are clamped to [0, 1] as there.
         largest: As in `linf_certificates`.
         indices: Which images; by default 500, spread over the data set.
         batch_size: Images bounded at once.
@@ -55,7 +56,7 @@ class IntervalRadiusCallback(TrainerCallback):
         check_largest(largest)
         self.trainer, self.largest, self.batch_size = trainer, largest, batch_size
         self.pixels, labels = labelled_images(dataset, spread(500, len(dataset)) if indices is None else indices)
-        self.labels = torch.tensor(labels)
+        self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
@@ -66,11 +67,15 @@ class IntervalRadiusCallback(TrainerCallback):
         model.eval()
         predictions: list[int] = []
         radii: list[float] = []
-        for pixels, labels in zip(self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
-            classes, found = self._measured(model, pixels.to(args.device), labels.to(args.device))
-            predictions += classes.tolist()
-            radii += found.tolist()
-        model.train(was_training)
+        batches = zip(self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+        try:
+            with in_own_precision(model):
+                for pixels, labels in batches:
+                    classes, found = self._measured(model, pixels.to(args.device), labels.to(args.device))
+                    predictions += classes.tolist()
+                    radii += found.tolist()
+        finally:
+            model.train(was_training)
         labels = self.labels.tolist()
         accuracy = sum(p == y for p, y in zip(predictions, labels, strict=True)) / len(labels)
         average = average_certified_radius(predictions, labels, radii)
@@ -87,7 +92,7 @@ class IntervalRadiusCallback(TrainerCallback):
     def _measured(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         classify, dtype = classify_function(model), run_dtype(model)
         with run_as_covered():
-            logits = logits_of(classify, pixels.to(dtype))
+            logits = logits_of(classify, pixels.to(dtype, copy=True))  # a network may change its pixels in place
         found = found_radii(
             classify, pixels.to(torch.promote_types(dtype, torch.float32)), logits, dtype, largest=self.largest, backward="none", steps=0,
             cover_run=False, tolerance=1e-6, labels=labels,

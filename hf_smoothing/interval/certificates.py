@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_smoothing.certification.classifiers import check_finite, run_dtype
-from hf_smoothing.interval.classifier import classify_function
+from hf_smoothing.interval.classifier import classify_function, in_mixed_precision
 from hf_smoothing.interval.constants import DENSE, not_dense
 from hf_smoothing.interval.followed import check_followed, check_inside
 from hf_smoothing.interval.inside import points_inside
@@ -113,9 +113,9 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
 
     Raises:
         TypeError: If the classifier is no module.
-        UnsupportedOperationError: If a part of it is a compiled script, which boxes cannot enter, or a weight is not dense.
-        ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, or a
-            largest radius outside (0, 1].
+        UnsupportedOperationError: If a part of it is a compiled script, which boxes cannot enter, or quantised, or a weight is not dense.
+        ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast or left in
+            mixed precision by a training, or a largest radius outside (0, 1].
     """
     classify_function(classifier)
     check_largest(largest)
@@ -130,9 +130,14 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
             )
     check_finite(classifier)
     for name, module in classifier.named_modules():
+        where = f"got {name!r}" if name else "which the network is"
         if isinstance(module, torch.jit.ScriptModule):
             raise UnsupportedOperationError(
-                f"There is no sound bound for a scripted module, {f'got {name!r}' if name else 'which the network is'}. Pass the module that was scripted."
+                f"There is no sound bound for a scripted module, {where}. Pass the module that was scripted."
+            )
+        if _quantised(type(module)):
+            raise UnsupportedOperationError(
+                f"There is no sound bound for a quantised module, {where}. Pass the network as it was before it was quantised."
             )
     if not cover_run:
         return
@@ -146,3 +151,14 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
         )
     if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
         raise ValueError("Certificates do not cover runs under autocast. Leave it, or pass cover_run=False.")
+    if wrapped := in_mixed_precision(classifier):
+        raise ValueError(
+            f"Certificates do not cover runs under autocast, in which training in mixed precision has left `forward` of {wrapped}. Take it out with "
+            "accelerator.unwrap_model(model, keep_fp32_wrapper=False), where a Trainer's is trainer.accelerator, or load the saved model."
+        )
+
+
+def _quantised(kind: type[nn.Module]) -> bool:
+    """Whether modules of this class compute with quantised numbers; one there only helps networks that are still to be quantised."""
+    prefixes = tuple(f"torch.ao.nn.{part}quantized" for part in ("", "intrinsic.", "sparse."))
+    return kind.__module__.startswith(prefixes) and kind.__name__ != "FloatFunctional"

@@ -32,7 +32,7 @@ from hf_smoothing.interval.certificates import certificates_of, check_certifiabl
 from hf_smoothing.interval.classifier import interval_classifier
 from hf_smoothing.interval.radii import check_tolerance
 from hf_smoothing.interval.search import BACKWARD, NAMES, check_backward, exact_pixels
-from hf_smoothing.pixels import to_unit_pixels, warn_other_framing
+from hf_smoothing.pixels import to_unit_pixels, warn_other_framing, without_tolerance
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.types import ImageDataset
@@ -158,7 +158,7 @@ def certify_dataset_linf(
 def _exact_pixels(image: Tensor) -> Tensor:
     """Checked, float64, and without the tolerance above 1 and below 0 that images may have elsewhere."""
     to_unit_pixels(image)
-    return exact_pixels(image).clamp(0.0, 1.0)
+    return without_tolerance(exact_pixels(image))
 
 
 def _settings(

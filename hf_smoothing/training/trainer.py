@@ -17,7 +17,7 @@ from hf_smoothing.cards import how_to_use
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import training_generator
-from hf_smoothing.pixels import check_image_batch, to_unit_pixels, warn_other_framing
+from hf_smoothing.pixels import check_image_batch, to_unit_pixels, warn_other_framing, without_tolerance
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
@@ -267,6 +267,7 @@ class RobustTrainer(ImageMeans):
         # Looking at the values makes the host wait for the device, so only the first batch is looked at.
         looked_at, self._pixels_checked = self._pixels_checked, True
         pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")
+        pixels = without_tolerance(pixels)  # attacks and bounds take nothing beyond [0, 1]
         if not augment:
             return pixels
         self._leave_note(tuple(pixels.shape[-2:]))

@@ -178,3 +178,20 @@ def test_distillation_takes_the_teacher_by_its_path(tmp_path):
     made.train()
     with pytest.raises(ValueError, match="This objective needs 'teacher'"):
         trainer(smoothed(), tmp_path, objective="feature-distillation", train_dataset=data())
+
+
+@pytest.mark.parametrize(
+    "objective", ["adversarial", "trades", "discrepancy-mitigation", "adaptive-interval", "smoothadv", "mixture"]
+)
+def test_pixels_within_the_tolerance_are_trained_on(objective, tmp_path):
+    """Resizing leaves [0, 1] by a hair, which attacks and bounds refuse, in whatever batch it comes first."""
+    values = torch.rand((8, 3, 16, 16), generator=torch.Generator().manual_seed(3))
+    values[4:, 0, 0, :2] = torch.tensor([-0.0005, 1.0005])
+    items = [{"pixel_values": image, "labels": number % 3} for number, image in enumerate(values)]
+    settings = {"adaptive-interval": {"largest": 0.01}, "smoothadv": {"epsilon": 0.1, "steps": 1}}.get(objective, {})
+    noise = "0.25" if objective in ("smoothadv", "mixture") else "clean"
+    loop = trainer(
+        smoothed(), tmp_path, train_dataset=items, objective=objective, objective_args=settings, noise=noise
+    )
+    loop.train()
+    assert loop.state.global_step == 2
