@@ -189,9 +189,10 @@ def check_whole(value: Any, name: str) -> int:
         if is_truth_value(value):
             raise TypeError("a truth value is no number")
         return operator.index(value)
-    except TypeError as error:
-        fraction = isinstance(value, SupportsFloat) and 0.0 < float(value) < 1.0
-        cure = "Pass a count, not a share." if fraction else "Write 100_000, not 1e5."
+    except (TypeError, ValueError, RuntimeError) as error:  # torch has words of its own
+        cure = "Pass a count, not a share." if 0.0 < as_number(value) < 1.0 else "Write 100_000, not 1e5."
+        if is_several(value):
+            cure = "Pass one number."
         raise ValueError(f"`{name}` must be a whole number, got {value!r}. {cure}") from error
 
 
@@ -205,11 +206,21 @@ def is_truth_value(value: Any) -> bool:
     return isinstance(value, bool) or dtype in ("bool", "boolean")
 
 
+def is_several(value: Any) -> bool:
+    """Whether a value has a dimension, as lists, arrays and tensors have that may hold several numbers.
+
+    >>> is_several([1, 2]), is_several(1)
+    (True, False)
+    """
+    return isinstance(value, (list, tuple, set)) or bool(getattr(value, "shape", ()))
+
+
 def as_number(value: Any) -> float:
-    """nan for what is no number, or one of hundreds of digits; a truth value is none."""
-    if is_truth_value(value) or not isinstance(value, SupportsFloat):
+    """nan for what is no real number, or one of hundreds of digits; a truth value is none, nor are several numbers."""
+    complex_ = "complex" in str(getattr(value, "dtype", ""))  # numpy would drop the imaginary part
+    if complex_ or is_truth_value(value) or not isinstance(value, SupportsFloat):
         return math.nan
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one of torch, for tensors without content
         return math.nan

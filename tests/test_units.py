@@ -6,6 +6,7 @@ import math
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +31,7 @@ from hf_smoothing.units import (
     check_radius,
     check_seconds,
     check_share,
+    check_sigma,
     check_whole,
     diameter,
 )
@@ -137,6 +139,50 @@ def test_shares_and_counts():
     with pytest.raises(ValueError, match="whole number"):
         check_whole("3", "n")
     assert check_share(1, "clean") == 1.0
+
+
+STRANGE = {
+    "two of torch": torch.tensor([100, 200]),
+    "two of numpy": np.array([100, 200]),
+    "two in a list": [100, 200],
+    "complex of torch": torch.tensor(1j),
+    "complex of numpy": np.complex128(1j),
+    "complex": 1j,
+    "without content": torch.empty((), device="meta"),
+    "fractions": torch.tensor([0.5, 0.5]),
+}
+
+
+@pytest.mark.parametrize("value", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("alpha", check_alpha),
+        ("confidence", check_confidence),
+        ("sigma", check_sigma),
+        ("radius", lambda value: check_radius(value, "l2", "radius")),
+        ("share", lambda value: check_share(value, "share")),
+        ("seconds", lambda value: check_seconds(value, "seconds")),
+        ("n", lambda value: check_whole(value, "n")),
+    ],
+)
+def test_what_is_no_number_is_refused_in_our_words(name, check, value):
+    with pytest.raises(ValueError, match=f"^`{name}` must .*, got "):
+        check(value)
+
+
+@pytest.mark.parametrize("value", [torch.tensor([100, 200]), np.array([100, 200]), [100, 200], np.array([0.5])])
+def test_several_counts_are_refused_with_the_cure(value):
+    classifier = torch.nn.Flatten().eval()
+    with pytest.raises(ValueError, match="`n` must be a whole number, got .*Pass one number"):
+        certify(classifier, torch.zeros(1, 3, 2, 2), sigma=0.25, n=value)
+
+
+@pytest.mark.parametrize("value", [np.array(1), torch.tensor(1), 1])
+def test_a_single_index_is_refused_with_the_cure(value):
+    classifier = torch.nn.Flatten().eval()
+    with pytest.raises(TypeError, match=r"`indices` must be a list of numbers of images, got .*pass \[1\]"):
+        certify(classifier, torch.zeros(1, 3, 2, 2), sigma=0.25, n=100, indices=value)
 
 
 @pytest.mark.parametrize("wrong", [-1, math.nan, "5", None, True])

@@ -42,7 +42,7 @@ def read_answers(returned: Any, images: int) -> Answers:
         try:
             predictions = np.array([float(one.prediction) for one in returned])
             radii = np.array([float(one.radius) for one in returned])
-        except (TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise TypeError(f"A certifier must return {FORMS}, got {type(returned).__name__} ({error}).") from error
     for one, name, values in (("prediction", "predictions", predictions), ("radius", "radii", radii)):
         if values.shape != (images,):
@@ -58,10 +58,20 @@ def read_answers(returned: Any, images: int) -> Answers:
 
 
 def _numbers(part: Any) -> NDArray[np.float64]:
-    held = part.detach().cpu() if isinstance(part, Tensor) else part
     try:
-        return np.asarray(held, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        held = np.asarray(_held(part))
+        if np.iscomplexobj(held):  # numpy would drop the imaginary part
+            raise TypeError("complex numbers")
+        return held.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"A certifier must return {FORMS}, got a tuple that holds {type(part).__name__} ({error})."
         ) from error
+
+
+def _held(part: Any) -> Any:
+    """What numpy reads: tensors off their device, without gradients, and in a dtype that it knows, unlike bfloat16; also those in a list."""
+    if isinstance(part, Tensor):
+        held = part.detach().cpu()
+        return held if held.is_complex() else held.double()
+    return [_held(one) for one in part] if isinstance(part, (list, tuple)) else part

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.audit.known import Bands
-from hf_smoothing.units import check_radius, check_sigma, diameter
+from hf_smoothing.units import as_number, check_radius, check_sigma, diameter, is_several
 
 
 GREY_STEPS = 128
@@ -57,8 +57,8 @@ def make_cases(sigma: float, radii: Sequence[float] | None = None) -> tuple[Case
         ValueError: If sigma or a radius is out of its range, or a radius below 1/255, where no half-space lies inside.
     """
     sigma = check_sigma(sigma)
-    if isinstance(radii, (int, float)):
-        raise ValueError(f"`radii` must be a list of radii, got {radii!r}. Pass [{radii!r}].")
+    if radii is not None and not is_several(radii) and not math.isnan(alone := as_number(radii)):
+        raise ValueError(f"`radii` must be a list of radii, got {radii!r}. Pass [{alone:g}].")
     usual = [factor * sigma for factor in USUAL if 0.5 / 255 < factor * sigma <= diameter(SHAPE)]
     claimed = usual if radii is None else list(radii)
     distances = dict.fromkeys([0.5 / 255, *(_just_inside(radius) for radius in claimed)])

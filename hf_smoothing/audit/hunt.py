@@ -15,7 +15,7 @@ import numpy as np
 from hf_smoothing.audit.answers import read_answers
 from hf_smoothing.audit.cases import Case, make_cases
 from hf_smoothing.audit.verdict import critical_count, p_value, power_of_hunt, smallest_rate
-from hf_smoothing.units import check_alpha, check_sigma, check_whole
+from hf_smoothing.units import as_number, check_alpha, check_sigma, check_whole
 
 
 Certifier = Callable[..., Any]
@@ -132,8 +132,10 @@ def audit_certifier(
         )
     sigma, alpha = check_sigma(sigma), check_alpha(alpha)
     level = _check_false_alarm(false_alarm)
+    explore, confirm = check_whole(explore, "explore"), check_whole(confirm, "confirm")
+    images_per_call, seed = check_whole(images_per_call, "images_per_call"), check_whole(seed, "seed")
     for name, count in (("explore", explore), ("confirm", confirm), ("images_per_call", images_per_call)):
-        if check_whole(count, name) < 1:
+        if count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}.")
     cases = make_cases(sigma, radii)
     critical = critical_count(confirm, alpha, level)
@@ -142,7 +144,7 @@ def audit_certifier(
         raise ValueError(
             f"`confirm` must be at least {least} for a verdict at alpha = {alpha} and false_alarm = {level}, got {confirm}. 4000 is usual."
         )
-    if check_whole(seed, "seed") < 0:
+    if seed < 0:
         raise ValueError(f"`seed` must be at least 0, got {seed}.")
     seeds = _seeds(seed)
 
@@ -208,8 +210,9 @@ def _seeds(seed: int) -> Iterator[int]:
 
 
 def _check_false_alarm(false_alarm: float) -> float:
-    if not (isinstance(false_alarm, float) and 0.0 < false_alarm < 0.5):
+    level = as_number(false_alarm)
+    if not 0.0 < level < 0.5:
         raise ValueError(
             f"`false_alarm` must be a probability above 0 and below 1/2, got {false_alarm!r}. Pass 0.001."
         )
-    return false_alarm
+    return level

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy import stats
 
 from hf_smoothing import certify
 from hf_smoothing.audit import Tally, audit_certifier, critical_count, make_cases, power_of_hunt
+from hf_smoothing.audit.answers import read_answers
 from hf_smoothing.audit.verdict import power, smallest_rate
 from tests.support.careless import LOOKS, at_every_look, clopper_pearson, false_rates, plain_certify, share
 
@@ -216,6 +218,7 @@ def test_what_a_certifier_does_to_its_classifier_is_not_held_against_its_next_an
 RETURNED = {
     "nothing": (None, TypeError, "got NoneType"),
     "numbers": ([0.5, 0.5], TypeError, "must return objects with the attributes prediction and radius, one per image, or a tuple"),
+    "complex": (([0, 0], torch.zeros(2, dtype=torch.complex64)), TypeError, "a tuple that holds Tensor"),
     "text": (("a", "b"), TypeError, "a tuple that holds str"),
     "too few": (([0], [0.5]), ValueError, r"one prediction per image, shape \(2,\), got predictions of shape \(1,\)"),
     "a column": (([[0], [0]], [0.5, 0.5]), ValueError, r"got predictions of shape \(2, 1\)"),
@@ -238,6 +241,34 @@ def test_tensors_and_unlimited_radii_are_answers():
         return torch.zeros(len(images)), torch.full((len(images),), math.inf)
 
     assert audit_certifier(certifier, explore=5, confirm=50).violated
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.tensor, np.array, np.float32, float], ids=["torch", "array", "float32", "float"]
+)
+def test_arguments_may_be_numbers_of_numpy_and_torch(kind):
+    whole = (lambda value: kind(value)) if kind in (torch.tensor, np.array) else np.int64
+    found = audit_certifier(
+        plain_certify, sigma=kind(0.5), alpha=kind(0.05), false_alarm=kind(0.001), radii=[kind(0.5)],
+        explore=whole(2), confirm=whole(10), images_per_call=whole(5), seed=whole(3),
+    )  # fmt: skip
+    assert found.false_alarm == pytest.approx(0.001)
+    assert found.confirmed.trials == 10
+
+
+HALVES = {
+    "a tuple": lambda count, dtype: (torch.zeros(count, dtype=torch.int64), torch.full((count,), 0.5, dtype=dtype)),
+    "gradients": lambda count, dtype: (torch.zeros(count), torch.full((count,), 0.5, dtype=dtype, requires_grad=True)),
+    "lists": lambda count, dtype: ([torch.tensor(0)] * count, [torch.tensor(0.5, dtype=dtype)] * count),
+    "objects": lambda count, dtype: [SimpleNamespace(prediction=0, radius=torch.tensor(0.5, dtype=dtype))] * count,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("returned", HALVES.values(), ids=HALVES)
+def test_answers_may_be_in_any_precision(returned, dtype):
+    answers = read_answers(returned(2, dtype), 2)
+    assert answers.predictions.tolist() == [0, 0] and answers.radii.tolist() == [0.5, 0.5]
 
 
 def test_what_a_certifier_raises_is_explained_with_the_call():
@@ -264,6 +295,10 @@ def test_what_a_certifier_raises_is_explained_with_the_call():
         ({"radii": 0.5}, r"`radii` must be a list of radii, got 0.5. Pass \[0.5\]"),
         ({"explore": 0}, "`explore` must be at least 1, got 0"),
         ({"confirm": 1e3}, "Write 100_000, not 1e5"),
+        ({"radii": np.float32(0.5)}, r"must be a list of radii, got .*0.5.*Pass \[0.5\]"),
+        ({"radii": torch.tensor(0.5)}, r"must be a list of radii, got .*0.5.*Pass \[0.5\]"),
+        ({"false_alarm": torch.tensor([0.1, 0.2])}, "`false_alarm` must be a probability"),
+        ({"false_alarm": True}, "`false_alarm` must be a probability"),
         ({"false_alarm": 1.5}, "`false_alarm` must be a probability"),
     ],
 )
