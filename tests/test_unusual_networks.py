@@ -190,7 +190,7 @@ def test_nothing_runs_a_network_in_inference_mode():
 
 
 @pytest.mark.parametrize("made", [SparseWeights, RowWeights, ColumnWeights])
-def test_sparse_weights_are_told_apart_by_places_and_values(made):
+def test_places_and_values_decide_the_hash_of_sparse_weights(made):
     first, value, place = made(), made(), made()
     dense = first.weight.to_dense()
     value.weight = torch.nn.Parameter(getattr(dense * 2, made.layout)(), requires_grad=False)

@@ -267,7 +267,8 @@ class RobustTrainer(ImageMeans):
         # Looking at the values makes the host wait for the device, so only the first batch is looked at.
         looked_at, self._pixels_checked = self._pixels_checked, True
         pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")
-        pixels = without_tolerance(pixels)  # attacks and bounds take nothing beyond [0, 1]
+        if values.is_floating_point():
+            pixels = without_tolerance(pixels)  # attacks and bounds take nothing beyond [0, 1]
         if not augment:
             return pixels
         self._leave_note(tuple(pixels.shape[-2:]))
