@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_smoothing.certification.layouts import dense_parts
-from hf_smoothing.certification.structure import unwrapped
-from hf_smoothing.types import Classifier, Classify, classify_of
+from hf_smoothing.types import Classifier, Classify, classify_of, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
