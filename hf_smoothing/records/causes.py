@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_smoothing.records.json_files import differences
+from hf_smoothing.records.names import in_one_form
 
 
 _CHOICE = ("dataset.config", "dataset.split", "dataset.stride", "dataset.max_images")
 """What is asked for of a data set; not its name, which decides nothing where there is a hash."""
-_ANSWERING = ("model.weights_sha256", "model.config_sha256", "resolution", "dtype", "device_kind")
+_ANSWERING = ("model.weights_sha256", "model.config_sha256", "model.config", "resolution", "dtype", "device_kind")
 """What another answer to fixed images may come from."""
+_ATTRIBUTES = "model.attributes."
+CURE_OF_ATTRIBUTES = "begin the names of attributes that decide no answer with an underscore"
+"""What to do about a module that tells its own moment or process."""
 FOLLOWS = {
     "total_variation": ("sigma", "noise_kind", "resolution"),
     "noise_dtype": ("noise_kind",),
@@ -25,12 +29,15 @@ FOLLOWS = {
     "dataset.beginning_sha256": (*_CHOICE, "num_images", "resolution", "dataset.selection_sha256"),
     "rule.looks": ("rule.n", "rule.name"),
     "model.probe_logits": _ANSWERING,
+    "model.probe_noisy": (*_ANSWERING, "model.probe_logits", "model.probe_answers"),
     "model.probe_answers": (*_ANSWERING, "model.probe_logits"),
     "model.attributes_sha256": (*_ANSWERING, "model.probe_logits"),
+    "model.attributes": (*_ANSWERING, "model.probe_logits"),
 }
-"""Settings -> those of which one that differs explains them."""
+"""Settings, or groups of them -> those of which one that differs explains them."""
 ANSWERS = {
     "model.probe_logits": "the network's answer to a fixed image",
+    "model.probe_noisy": "the network's answers to noisy images",
     "model.probe_answers": "the network's answers to further fixed images",
 }
 """Settings that are long lists of numbers -> what they are."""
@@ -56,10 +63,36 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         text = found[key].removeprefix(key)
         unknown = " was not recorded when the run was made" if text.startswith(" was None") else text
         found[key] = f"{ANSWERS[key]} ({key}){unknown}"
-    deciding = [key for key in found if not any(cause in found for cause in follows.get(key, ()))]
+    groups = {group for key in found for group in _groups(key)}
+    deciding = [key for key in found if not any(groups & {*follows.get(one, ())} for one in _groups(key))]
+    attributes = [key for key in deciding if key.startswith(_ATTRIBUTES)]
+    for key in attributes:
+        name = key.removeprefix(_ATTRIBUTES)
+        cure = f" ({CURE_OF_ATTRIBUTES})" if key == attributes[-1] else ""
+        found[key] = f"the attribute {name} of the network's modules ({key}){found[key].removeprefix(key)}{cure}"
     return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
 
 
+def model_differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Which facts about a network differ from what a record knows of it.
+
+    >>> model_differences({"id": "a", "config": {"size": "0"}}, {"weights_sha256": None, "config": {"size": "1"}})
+    ['config.size']
+    """
+    before, now = in_one_form(known, facts)
+    return [text.partition(" was ")[0] for text in differences({key: before.get(key) for key in now}, now)]
+
+
+def _groups(key: str) -> list[str]:
+    """A setting and what it is part of.
+
+    >>> _groups("model.config.size")
+    ['model', 'model.config', 'model.config.size']
+    """
+    parts = key.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
 def _short(text: str) -> str:
-    text = re.sub(r"'([0-9a-f]{8})[0-9a-f]{56}'", r"\1", text)
+    text = re.sub(r"'([0-9a-f]{8})(?:[0-9a-f]{8}|[0-9a-f]{56})'", r"\1", text)
     return re.sub(rf"\[([^\]]{{{LONGEST}}})[^\]]+\]", r"[\1...]", text)

@@ -13,6 +13,9 @@ INFORMATIVE = frozenset({"created", "informative"})
 CONTENT = {"model": ("weights_sha256",), "dataset": ("sha256", "beginning_sha256")}
 """Parts of the settings with a name -> the hashes of what it names."""
 
+CONFIG, CONFIG_SHA256 = "config", "config_sha256"
+"""Hashes of a network's settings, each by itself, and what older records have in their place."""
+
 STREAM = "stream_sha256"
 """What stands in the settings of a data set that is a stream: which of its images are asked for, not what they are."""
 
@@ -29,6 +32,17 @@ def plain_name(name: Any) -> str:
     return text if "://" in text or not text else os.path.normpath(text)
 
 
+def in_one_form(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The facts about two networks, with the settings of both as the older record has them.
+
+    >>> in_one_form({"config_sha256": "0"}, {"config_sha256": "1", "config": {"size": "2"}})
+    ({'config_sha256': '0'}, {'config_sha256': '1'})
+    """
+    other = CONFIG_SHA256 if CONFIG in before and CONFIG in now else CONFIG
+    first, second = ({key: value for key, value in one.items() if key != other} for one in (before, now))
+    return first, second
+
+
 def deciding(
     before: Mapping[str, Any], now: Mapping[str, Any], hashed_rows: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -43,6 +57,8 @@ def deciding(
     ({'model': {'weights_sha256': '0'}}, {'model': {'weights_sha256': '0'}})
     """
     kept = [{key: value for key, value in one.items() if key not in INFORMATIVE} for one in (before, now)]
+    if all(isinstance(one.get("model"), Mapping) for one in kept):
+        kept[0]["model"], kept[1]["model"] = in_one_form(kept[0]["model"], kept[1]["model"])
     for part, hashes in CONTENT.items():
         first, second = (one.get(part) for one in kept)
         if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
