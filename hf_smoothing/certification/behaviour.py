@@ -7,24 +7,28 @@ switched off, or no weights that could be seen.
 
 One answer says much where logits follow the image in small steps. Hard votes and saturated probabilities stay as they are until another class
 wins, so where near images have one answer, many further images are asked about.
+
+Votes are for noisy images, most of whose pixels may lie outside [0, 1]. A network that clamps its pixels is another function there alone, so
+noisy images are asked about as well, and a dark and a bright one. A deterministic certificate is about images within [0, 1], and so are its
+bounds: networks that differ outside are the same for it.
 """
 
 from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hf_smoothing.certification.asking import Asking, in_half
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution
-from hf_smoothing.certification.probes import FURTHER, GOLDEN, further_images, probe_images
-from hf_smoothing.certification.sampling import check_logits
-from hf_smoothing.certification.structure import attributes_of, attributes_sha256
+from hf_smoothing.certification.probes import FURTHER, GOLDEN
+from hf_smoothing.certification.structure import attribute_hashes, attributes_of, attributes_sha256
 from hf_smoothing.certification.tolerance import (
     COARSE,
     EXACT,
@@ -32,7 +36,7 @@ from hf_smoothing.certification.tolerance import (
     Tolerance,
     allowed_apart,
     answers_apart,
-    most,
+    mixture_scales,
     rows_apart,
     values_apart,
 )
@@ -41,8 +45,11 @@ from hf_smoothing.certification.tolerance import (
 KEPT = 16
 """Logits that are recorded as they are, and mixtures of all of them that are recorded where there are more."""
 
-LOGITS, ANSWERS, ATTRIBUTES = "probe_logits", "probe_answers", "attributes_sha256"
+LOGITS, NOISE, ANSWERS, ATTRIBUTES = "probe_logits", "probe_noisy", "probe_answers", "attributes"
 """The names of an answer's parts in a record."""
+ATTRIBUTES_SHA256 = "attributes_sha256"
+"""What older records have in place of `ATTRIBUTES`."""
+PARTS = (LOGITS, NOISE, ANSWERS, ATTRIBUTES, ATTRIBUTES_SHA256)
 
 
 @dataclass(frozen=True)
@@ -52,20 +59,26 @@ class Answer:
     Attributes:
         logits: For the first image the first `KEPT` logits, and if there are more as many mixtures of all.
         classes: Number of classes.
+        noisy: For a dark, a bright and some noisy images one mixture of all logits each; None for deterministic certificates.
         further: For each of the further images one mixture of all logits; None where near images had answers of their own, so that `logits` tell
             enough.
-        attributes: SHA-256 of what the module says of itself beside its tensors; None as `further`, and without a module.
+        attributes: For each name of an attribute a short hash of what the modules say; None as `further`, and without a module.
+        attributes_sha256: Hash of all of them, where an older record has it.
     """
 
     logits: list[float]
     classes: int
+    noisy: list[float] | None = None
     further: list[float] | None = None
-    attributes: str | None = None
+    attributes: dict[str, str] | None = None
+    attributes_sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What a record says of it."""
-        said = {LOGITS: self.logits, ANSWERS: self.further, ATTRIBUTES: self.attributes}
-        return {key: value for key, value in said.items() if value is not None}
+        said = zip(
+            PARTS, (self.logits, self.noisy, self.further, self.attributes, self.attributes_sha256), strict=True
+        )
+        return {key: value for key, value in said if value is not None}
 
 
 @torch.no_grad()  # not inference mode: what a network makes once and keeps must serve gradients later
@@ -96,99 +109,47 @@ def answer_to_probe(
         TypeError: If it is no logits.
     """
     execution, known = execution or Execution(), known or {}
-    asking = _Asking(classifier, shape, execution, dtype)
-    near, alone = asking.about_near()
-    further = attributes = None
+    asking = Asking(classifier, shape, execution, dtype)
+    near, alone, beyond = asking.about_near(noisy=not deterministic)
     said = attributes_of(classifier.module)
     # By the finer tolerance: half precision rounds graded answers, but leaves hard ones alike.
-    if ANSWERS in known or any(not rows_apart(a[None], b[None], FINE) for a, b in itertools.combinations(near, 2)):
-        found = asking.about_further()
-        weights = torch.arange(1, found.shape[1] + 1, dtype=torch.float64, device="cpu") * GOLDEN % 1.0
-        further = _rounded(found @ weights)
+    alike = any(not rows_apart(a[None], b[None], FINE) for a, b in itertools.combinations(near, 2))
+    further = asking.about_further() if ANSWERS in known or alike else None
+    hard = ANSWERS in known if known else alike
+    if hard and not deterministic and (not known or NOISE in known):
+        beyond = torch.cat([beyond, asking.about_noisy()])
+    answer = Answer(_kept(alone), len(alone), noisy=None if deterministic else _mixtures(beyond))
+    if hard and further is not None:
         # What counts the passes is no part of the network.
         kept = said & attributes_of(classifier.module)
-        attributes = attributes_sha256(kept) if kept else None
-    answer = Answer(_kept(alone), len(alone), further, attributes)
+        hashes, whole = (attribute_hashes(kept), attributes_sha256(kept)) if kept else (None, None)
+        answer = replace(answer, further=_mixtures(further), attributes=hashes, attributes_sha256=whole)
     if not known:
-        return answer
+        return replace(answer, attributes_sha256=None)
     if deterministic:
-        tolerance = COARSE if elsewhere or _in_half(classifier, execution) else EXACT
+        tolerance = COARSE if elsewhere or in_half(classifier, execution) else EXACT
     else:
         tolerance = COARSE if elsewhere or asking.coarse else FINE
-    return _as_recorded(answer, known, tolerance, classifier)
-
-
-class _Asking:
-    """Forward passes of a classifier over the fixed images, which must agree with one another."""
-
-    def __init__(
-        self, classifier: ResolvedClassifier, shape: tuple[int, ...], execution: Execution, dtype: torch.dtype
-    ):
-        self.classifier, self.shape, self.execution, self.dtype = classifier, shape, execution, dtype
-        self.image, *self.near, self.dark, self.bright = probe_images(shape).to(classifier.device, dtype)
-        self.coarse = _coarse(classifier, execution)
-        self.tolerance = COARSE if self.coarse else FINE
-
-    def logits(self, *images: Tensor) -> Tensor:
-        with self.execution.autocast(self.classifier.device):
-            found = check_logits(self.classifier(torch.stack(images)), len(images))
-        # Minus infinity stands for a class that is ruled out; nan is refused where votes are counted.
-        return torch.nan_to_num(found.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
-
-    def about_near(self) -> tuple[Tensor, Tensor]:
-        """Logits of the noisy image and of its copies of less contrast, and those of the noisy image alone."""
-        images = (self.image, *self.near)
-        try:
-            found, again = (self.logits(self.dark, self.bright, *images)[2:] for _ in range(2))
-            beside = self.logits(*images, self.bright)[:-1]
-        except Exception as error:
-            error.add_note(
-                f"This came for {len(images) + 2} images, before any draw: a classifier must take batches of any size. See certification.md."
-            )
-            raise
-        try:
-            alone = self.logits(self.image)
-        except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise ValueError(
-                f"The classifier must judge each image by itself, but one image alone gives {type(error).__name__}: {error} {_CURE}"
-            ) from error
-        if rows_apart(found, again, self.tolerance):
-            raise _other_each_time(found, again)
-        for other in (beside, alone):
-            if rows_apart(found[: len(other)], other, self.tolerance):
-                raise _other_in_company(found[: len(other)], other)
-        return found, alone[0]
-
-    def about_further(self) -> Tensor:
-        """Logits of the further images."""
-        found, again = self._further(self.image), self._further(self.image)
-        # Where nothing rounds coarsely, the same batches give the same answers.
-        if rows_apart(found, again, self.tolerance) > (allowed_apart(self.tolerance) if self.coarse else 0):
-            raise _other_each_time(found, again)
-        regrouped = self._further(self.dark, self.image, regrouped=True)
-        if rows_apart(found, regrouped, self.tolerance) > allowed_apart(self.tolerance):
-            raise _other_in_company(found, regrouped)
-        return found
-
-    def _further(self, *others: Tensor, regrouped: bool = False) -> Tensor:
-        rows: dict[int, Tensor] = {}
-        for numbers, images in further_images(self.shape, regrouped=regrouped):
-            found = self.logits(*others, *images.to(self.classifier.device, self.dtype))[len(others) :]
-            rows.update(zip(numbers, found, strict=True))
-        return torch.stack([rows[number] for number in range(FURTHER)])
+    scales = None if hard else mixture_scales(beyond, _weights(len(alone)))
+    return _as_recorded(answer, known, tolerance, scales, classifier)
 
 
 def _as_recorded(
-    answer: Answer, known: Mapping[str, Any], tolerance: Tolerance, classifier: ResolvedClassifier
+    answer: Answer,
+    known: Mapping[str, Any],
+    tolerance: Tolerance,
+    scales: Sequence[float] | None,
+    classifier: ResolvedClassifier,
 ) -> Answer:
-    logits, further = answer.logits, answer.further
+    logits, noisy, further = answer.logits, answer.noisy, answer.further
     if LOGITS in known and answers_apart(known[LOGITS], logits, tolerance) <= 1:
         logits = known[LOGITS]
-    if further is None or ANSWERS not in known:
-        return Answer(logits, answer.classes)
-    if values_apart(known[ANSWERS], further, tolerance) <= allowed_apart(tolerance):
+    if noisy is not None and NOISE in known:
+        # A vote on the border of two classes goes either way by rounding, graded logits do not.
+        most = 0 if further is None else allowed_apart(tolerance, len(noisy))
+        if values_apart(known[NOISE], noisy, tolerance, scales) <= most:
+            noisy = known[NOISE]
+    if further is not None and values_apart(known[ANSWERS], further, tolerance) <= allowed_apart(tolerance):
         further = known[ANSWERS]
         if len(set(further)) == 1 and logits == known.get(LOGITS) and classifier.module is None:
             warnings.warn(
@@ -196,21 +157,10 @@ def _as_recorded(
                 "was recorded. Make sure that it is, or use another output folder.",
                 stacklevel=4,
             )
-    return Answer(logits, answer.classes, further, answer.attributes if ATTRIBUTES in known else None)
-
-
-def _other_each_time(first: Tensor, again: Tensor) -> ValueError:
-    return ValueError(
-        f"The classifier must answer to an image alike each time, but its logits for the same batch differ by {most(first - again):.3g} between two passes. "
-        "Call eval() on the network in it, and let it draw no random numbers."
-    )
-
-
-def _other_in_company(first: Tensor, other: Tensor) -> ValueError:
-    return ValueError(
-        "The classifier must judge each image by itself, but its logits for an image change by "
-        f"{most(first - other):.3g} with the other images of the batch. {_CURE}"
-    )
+    found = replace(answer, logits=logits, noisy=noisy, further=further)
+    fields = dict(zip(PARTS, ("logits", "noisy", "further", "attributes", "attributes_sha256"), strict=True))
+    unknown = {field: None for key, field in fields.items() if key not in known and key != LOGITS}
+    return replace(found, **unknown)  # type: ignore[arg-type]  # no part but the logits is required
 
 
 def _kept(logits: Tensor) -> list[float]:
@@ -222,24 +172,13 @@ def _kept(logits: Tensor) -> list[float]:
     return _rounded(found)
 
 
+def _mixtures(rows: Tensor) -> list[float]:
+    return _rounded(rows @ _weights(rows.shape[1]))
+
+
+def _weights(classes: int) -> Tensor:
+    return torch.arange(1, classes + 1, dtype=torch.float64, device="cpu") * GOLDEN % 1.0
+
+
 def _rounded(values: Tensor) -> list[float]:
     return [float(f"{value:.6g}") for value in values.tolist()]
-
-
-def _coarse(classifier: ResolvedClassifier, execution: Execution) -> bool:
-    """Whether it may round as half precision does. An accelerator may choose another kernel for another batch, and TF32 for float32."""
-    return classifier.device.type != "cpu" or _in_half(classifier, execution)
-
-
-def _in_half(classifier: ResolvedClassifier, execution: Execution) -> bool:
-    """Whether half precision is asked for, or in the weights."""
-    weights = () if classifier.module is None else classifier.module.parameters()
-    return execution.dtype != "float32" or any(
-        weight.dtype.is_floating_point and weight.dtype.itemsize < 4 for weight in weights
-    )
-
-
-_CURE = (
-    "Call eval() on the network in it; batch norm needs running statistics (track_running_stats=True), quantisation a scale that is "
-    "not taken from the batch."
-)

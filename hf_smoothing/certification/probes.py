@@ -20,6 +20,10 @@ _CONTRASTS = (0.05, 0.3, 1.0, 2.0)
 """The largest difference between two pixels; the last reach beyond the image, as noisy copies do."""
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 """Its multiples, without their whole parts, are spread evenly however many are taken; no threshold that people write lies on one."""
+LEVELS = (0.25, 0.5, 1.0, 2.0)
+"""Noise of the noisy images, in [0, 1] pixel units: what papers certify with."""
+NOISY = 8 * len(LEVELS)
+"""Number of noisy images for classifiers whose answers to the first tell little; others are asked about one image of each level."""
 
 
 def probe_images(shape: tuple[int, ...]) -> Tensor:
@@ -43,6 +47,18 @@ def further_images(shape: tuple[int, ...], *, regrouped: bool = False) -> Iterat
     for batch in range(batches):
         numbers = range(batch, FURTHER, batches) if regrouped else range(FURTHER)[batch * size :][:size]
         yield list(numbers), torch.stack([_graded(number, shape) for number in numbers])
+
+
+def noisy_image(number: int, shape: tuple[int, ...]) -> Tensor:
+    """An image under Gaussian noise, not clamped: where noise puts them, most pixels lie outside [0, 1].
+
+    Args:
+        number: Number of the image, below `NOISY`; as many in a row as there are `LEVELS` have one each.
+        shape: Shape of an image, (channels, height, width).
+    """
+    generator = torch.Generator("cpu").manual_seed(1 + FURTHER + number)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    return _graded(number, shape) + LEVELS[(number + number // len(LEVELS)) % len(LEVELS)] * noise
 
 
 def _graded(number: int, shape: tuple[int, ...]) -> Tensor:

@@ -28,12 +28,21 @@ def answers_apart(first: Sequence[float], second: Sequence[float], tolerance: To
         return float("inf")
     both = torch.tensor([first, second], dtype=torch.float64, device="cpu")
     of_range, of_itself = tolerance
-    size = both.abs().amax(0)
-    # A class that is masked by a huge negative logit is not part of the range.
-    leading = both[:, size <= 100 * max(float(size[both.amax(0).argmax()]), float(size.median()))]
-    allowed = of_range * float(leading.max() - leading.min()) + of_itself * size
+    leading = _leading(both)
+    allowed = of_range * float(leading.max() - leading.min()) + of_itself * both.abs().amax(0)
     apart = (both[0] - both[1]).abs()
     return most(torch.where(apart > 0, apart / allowed, apart))
+
+
+def _leading(rows: Tensor) -> Tensor:
+    """The classes that say how far logits range: one that is masked by a huge negative logit is not among them."""
+    size = rows.abs().amax(0)
+    return rows[:, size <= 100 * max(float(size[rows.amax(0).argmax()]), float(size.median()))]
+
+
+def mixture_scales(rows: Tensor, weights: Tensor) -> list[float]:
+    """For the logits of each image, given as a row, what stands for their range in a mixture with these weights, as errors of single logits add up."""
+    return [2.0 * float(_leading(row[None]).std(correction=0) * weights.norm()) for row in rows]
 
 
 def rows_apart(first: Tensor, second: Tensor, tolerance: Tolerance) -> int:
@@ -41,19 +50,28 @@ def rows_apart(first: Tensor, second: Tensor, tolerance: Tolerance) -> int:
     return sum(answers_apart(a, b, tolerance) > 1 for a, b in zip(first.tolist(), second.tolist(), strict=True))
 
 
-def values_apart(first: Sequence[float], second: Sequence[float], tolerance: Tolerance) -> int:
-    """How many images have two answers, each given as one number; all where they are not as many."""
+def values_apart(
+    first: Sequence[float], second: Sequence[float], tolerance: Tolerance, scales: Sequence[float] | None = None
+) -> int:
+    """How many images have two answers, each given as one number; all where they are not as many.
+
+    Args:
+        first, second: The answers.
+        tolerance: What rounding may do.
+        scales: For each image what stands for the range; that over all images by default.
+    """
     if len(first) != len(second):
         return max(len(first), len(second))
     both = torch.tensor([first, second], dtype=torch.float64, device="cpu")
     of_range, of_itself = tolerance
-    allowed = of_range * (both.max() - both.min()) + of_itself * both.abs().amax(0)
+    ranges = both.max() - both.min() if scales is None else torch.tensor(scales, dtype=torch.float64, device="cpu")
+    allowed = of_range * ranges + of_itself * both.abs().amax(0)
     return int(((both[0] - both[1]).abs() > allowed).sum())
 
 
-def allowed_apart(tolerance: Tolerance) -> int:
-    """How many of the further images may have two answers: one that lies on the border of two classes goes either way by rounding."""
-    return FURTHER // 16 if tolerance == COARSE else 1
+def allowed_apart(tolerance: Tolerance, images: int = FURTHER) -> int:
+    """How many of some images may have two answers: one that lies on the border of two classes goes either way by rounding."""
+    return images // 16 if tolerance == COARSE else 1
 
 
 def most(difference: Tensor) -> float:

@@ -22,7 +22,7 @@ from hf_smoothing.models.layers import layers_of
 from hf_smoothing.models.network import Network
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.progress import progress_of
-from hf_smoothing.records import RunError, write_json
+from hf_smoothing.records import RunError, model_differences, write_json
 from hf_smoothing.robustness_transfer.activations import activations
 from hf_smoothing.robustness_transfer.frequency import frequency_curve
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_record
@@ -99,7 +99,10 @@ class Analysis:
         records.mkdir(parents=True, exist_ok=True)
         if file.exists():
             known = read_record(file).get("settings", {})
-            differing = [key for key in self.facts if known.get(key) != self.facts[key]]
+            differing = [key for key in self.facts if key != "models" and known.get(key) != self.facts[key]]
+            models = known.get("models", {})
+            if any(model_differences(models.get(role, {}), facts) for role, facts in self.facts["models"].items()):
+                differing.insert(0, "models")
             if differing:
                 raise RunError(
                     f"{self.output} holds the records of another analysis: {', '.join(differing)} differ. Use another output folder."

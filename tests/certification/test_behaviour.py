@@ -272,7 +272,7 @@ def test_a_run_goes_on_with_its_own_network_alone(other, hidden, tmp_path):
     first, second = (WRAPPED["a lambda"](one) if hidden else one for one in (Shifted().eval(), other().eval()))
     before = certify_dataset(first, random_dataset(3), tmp_path, **RUN)
     if not hidden:
-        with pytest.raises(RunError, match="another network: probe_logits differ"):
+        with pytest.raises(RunError, match="another network: probe_logits, probe_noisy differ"):
             attack_run(second, random_dataset(3), before, steps=1)
     with pytest.raises(RunError, match=r"the network's answer to a fixed image \(model.probe_logits\) was \["):
         certify_dataset(second, random_dataset(3), tmp_path, **RUN)
@@ -346,7 +346,7 @@ def test_classifiers_with_hard_votes_are_not_taken_for_one_another(first, second
         certify_dataset(first, random_dataset(3), tmp_path / "run", **RUN, partial_seconds=0)
     run = read_run(tmp_path / "run")
     assert (len(run.rows) == 3) == (batches > 3)
-    with pytest.raises(RunError, match="another network: (probe_logits, )?probe_answers"):
+    with pytest.raises(RunError, match="another network: (probe_logits, )?(probe_noisy, )?probe_answers"):
         check_network_of_run(second, run)
     with pytest.raises(
         RunError, match=r"the network's answers? to (a|further) fixed images? \(model.probe_\w+\) was \["
@@ -361,9 +361,11 @@ def test_an_attribute_tells_modules_with_the_same_hard_votes_apart(tmp_path):
     used = Threshold(0.5).eval()
     used(torch.zeros(1, *SHAPE))  # a count of passes is not the network
     check_network_of_run(used, run)
-    with pytest.raises(RunError, match="another network: attributes_sha256"):
+    with pytest.raises(RunError, match=r"another network: attributes\.threshold \(begin the names"):
         check_network_of_run(Threshold(0.50001).eval(), run)
-    with pytest.raises(RunError, match="model.attributes_sha256 was"):
+    with pytest.raises(
+        RunError, match=r"the attribute threshold of the network's modules \(model.attributes.threshold\) was"
+    ):
         certify_dataset(Threshold(0.50001).eval(), random_dataset(3), tmp_path, **RUN)
 
 
@@ -380,7 +382,7 @@ def test_a_vote_on_the_border_is_rounding(tmp_path):
 def test_a_record_without_further_answers_is_compared_as_before(tmp_path):
     certify_dataset(Threshold(0.5).eval(), random_dataset(2), tmp_path, **RUN)
     settings = json.loads((tmp_path / "run.json").read_text())
-    for key in ("probe_answers", "attributes_sha256"):
+    for key in ("probe_answers", "probe_noisy", "attributes"):
         del settings["model"][key]
     (tmp_path / "run.json").write_text(json.dumps(settings))
     run = certify_dataset(Threshold(0.5).eval(), random_dataset(2), tmp_path, **RUN)
@@ -390,7 +392,7 @@ def test_a_record_without_further_answers_is_compared_as_before(tmp_path):
 
 def test_graded_logits_are_known_by_one_answer(tmp_path):
     model = certify_dataset(Shifted().eval(), random_dataset(1), tmp_path, **RUN).settings["model"]
-    assert "probe_logits" in model and not model.keys() & {"probe_answers", "attributes_sha256"}
+    assert "probe_logits" in model and not model.keys() & {"probe_answers", "attributes"}
 
 
 def test_a_function_that_gives_one_answer_to_all_images_is_resumed_with_a_warning(tmp_path):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from hf_smoothing import SmoothedClassifier
 from hf_smoothing.certification import Draws, Execution, agreement, certify_dataset, count_votes, predict
 from hf_smoothing.certification.behaviour import answer_to_probe
 from hf_smoothing.certification.classifiers import resolve_classifier
-from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.identity import check_network_of_run, classifier_identity
 from hf_smoothing.certification.noise_kinds import noise_facts
 from hf_smoothing.noise import GaussianStream, GridStream
-from hf_smoothing.records import RunError
+from hf_smoothing.records import RunError, read_run
 from tests.support.classifiers import RUN, random_dataset, results
+from tests.support.processes import ROOT
+from tests.support.tiny import smoothed
 
 
 class Configured(nn.Module):
@@ -36,7 +40,7 @@ class Configured(nn.Module):
 def test_a_run_is_not_resumed_with_another_configuration(tmp_path):
     dataset = random_dataset(2)
     certify_dataset(Configured(image_mean=[0.5]).eval(), dataset, tmp_path, **RUN)
-    with pytest.raises(RunError, match=r"model\.config_sha256"):
+    with pytest.raises(RunError, match=r"with these: model\.config\.image_mean was '?\w{8}'?, is '?\w{8}'?\. Use"):
         certify_dataset(Configured(image_mean=[0.4]).eval(), dataset, tmp_path, **RUN)
 
 
@@ -44,6 +48,102 @@ def test_what_changes_from_loading_to_loading_does_not_count():
     first = Configured(size=32, base_config={"_name_or_path": "a", "transformers_version": "5.18.0", "depths": [1]})
     second = Configured(size=32, base_config={"_name_or_path": "b", "transformers_version": "5.23.0", "depths": [1]})
     assert classifier_identity(first) == classifier_identity(second)
+
+
+def written_by_transformers(model):
+    """What a loss, a training and a loading leave in the configuration of a model."""
+    size, channels = model.config.size, len(model.config.image_mean)
+    model(pixel_values=torch.rand(2, channels, *size), labels=torch.tensor([0, 1]))
+    model.base_network(pixel_values=torch.rand(2, channels, *size), labels=torch.tensor([0, 1]))
+    assert model.config.problem_type == "single_label_classification"
+    for config in (model.config, model.config.base_config):
+        config.use_cache, config.dtype, config.architectures = False, torch.float32, ["Other"]
+        config._attn_implementation, config.name_or_path = "eager", "elsewhere"
+        config.output_hidden_states, config.return_dict = True, False
+        config.hf_smoothing = {"noise": {"sigmas": [0.5]}, "objective": {"name": "mixture"}}
+        config.of_a_later_version = None
+    return model
+
+
+OF_RUNS: dict[str, Any] = {
+    "sigma": 0.5, "num_samples": 7, "n0": 50, "n": 5000, "alpha": 0.01, "noise": [0.25], "noise_owner": "processor",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_defaults_of_runs_and_trainings_are_no_part_of_the_network(name, tmp_path):
+    model = smoothed()
+    other = smoothed(**{name: OF_RUNS[name]})
+    assert getattr(other.config, name) != getattr(model.config, name)
+    dataset = random_dataset(1, (3, *model.config.size))
+    run = certify_dataset(model, dataset, tmp_path, **RUN)
+    certify_dataset(other, dataset, tmp_path, **RUN)
+    check_network_of_run(other, run)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_what_transformers_writes_at_run_time_is_no_part_of_the_network(kind, tmp_path):
+    model = smoothed(kind)
+    dataset = random_dataset(1, (3, *model.config.size))
+    run = certify_dataset(model, dataset, tmp_path, **RUN)
+    identity = classifier_identity(model)
+    assert classifier_identity(written_by_transformers(model))["config"] == identity["config"]
+    model.config.base_config.return_dict = True
+    certify_dataset(model, dataset, tmp_path, **RUN)
+    check_network_of_run(model, run)
+
+
+DECIDING: dict[str, dict[str, Any]] = {
+    "size": {"size": 8, "model_size": 16}, "model_size": {"model_size": 8}, "image_mean": {"image_mean": [0.1, 0.5, 0.6]},
+    "image_std": {"image_std": [0.2, 0.25, 0.5]}, "base_config.hidden_act": {"base": {"hidden_act": "gelu"}},
+    "id2label": {"base": {"id2label": {0: "cat", 1: "dog", 2: "emu"}, "label2id": {"cat": 0, "dog": 1, "emu": 2}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_what_decides_an_answer_is_named_where_it_differs(name, tmp_path):
+    model, other = smoothed(), smoothed(**DECIDING[name])
+    dataset = random_dataset(1, (3, *model.config.size))
+    run = certify_dataset(model, dataset, tmp_path, **RUN)
+    with pytest.raises(RunError, match=rf"another network: .*\bconfig\.{name}\b.* differ"):
+        check_network_of_run(other, run)
+    if name != "size":
+        with pytest.raises(RunError, match=rf"\bmodel\.config\.{name} was "):
+            certify_dataset(other, dataset, tmp_path, **RUN)
+
+
+def test_the_level_that_a_denoiser_takes_out_decides():
+    def denoised(sigma):
+        return Configured(
+            model_type="smoothed_classifier",
+            sigma=sigma,
+            base_config={"model_type": "denoised_classifier", "sigma": sigma},
+        )
+
+    first, second = (classifier_identity(denoised(sigma))["config"] for sigma in (0.25, 0.5))
+    assert "sigma" not in first and first["base_config"]["sigma"] != second["base_config"]["sigma"]
+    members = [Configured(members=[{"base_config": {"problem_type": kind, "depths": [1]}}]) for kind in ("a", "b")]
+    assert len({json.dumps(classifier_identity(one)["config"]) for one in members}) == 1
+
+
+def test_older_records_have_one_hash_for_all_settings(tmp_path):
+    model = smoothed()
+    dataset = random_dataset(1, (3, *model.config.size))
+    certify_dataset(model, dataset, tmp_path, **RUN)
+    settings = json.loads((tmp_path / "run.json").read_text())
+    del settings["model"]["config"]
+    (tmp_path / "run.json").write_text(json.dumps(settings))
+    check_network_of_run(model, read_run(tmp_path))
+    certify_dataset(model, dataset, tmp_path, **RUN)
+    with pytest.raises(RunError, match="with these: model.config_sha256 was"):
+        certify_dataset(smoothed(image_mean=[0.1, 0.5, 0.6]), dataset, tmp_path, **RUN)
+
+
+def test_the_shipped_classifier_is_that_of_its_committed_runs():
+    folder = ROOT / "model_cards" / "resnet-mixture-cifar10"
+    model = SmoothedClassifier.from_pretrained(folder)
+    for records in (folder / "records").glob("sigma-*"):
+        check_network_of_run(model, read_run(records))
 
 
 def test_half_precision_weights_are_recorded(tmp_path):
