@@ -63,8 +63,8 @@ def differences_from(
             classifier, shape, execution, dtype, known=known, elsewhere=elsewhere, deterministic=deterministic
         )
         differing = model_differences(known, answer.to_dict())
-    cure = f" ({CURE_OF_ATTRIBUTES})" if any(key.startswith(f"{ATTRIBUTES}.") for key in differing) else ""
-    return ", ".join(differing) + cure
+    alone = differing and all(key.startswith(f"{ATTRIBUTES}.") for key in differing)
+    return ", ".join(differing) + (f" ({CURE_OF_ATTRIBUTES})" if alone else "")
 
 
 def check_network_of_run(classifier: Classifier, run: Run) -> None:

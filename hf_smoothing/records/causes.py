@@ -74,13 +74,14 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def model_differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    """Which facts about a network differ from what a record knows of it.
+    """Which facts about a network differ from what a record knows of it, in their order.
 
     >>> model_differences({"id": "a", "config": {"size": "0"}}, {"weights_sha256": None, "config": {"size": "1"}})
     ['config.size']
     """
     before, now = in_one_form(known, facts)
-    return [text.partition(" was ")[0] for text in differences({key: before.get(key) for key in now}, now)]
+    found = (differences({key: before.get(key)}, {key: value}) for key, value in now.items())
+    return [text.partition(" was ")[0] for texts in found for text in texts]
 
 
 def _groups(key: str) -> list[str]:
