@@ -28,7 +28,7 @@ from hf_smoothing.certification.asking import Asking, in_half
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.probes import FURTHER, GOLDEN
-from hf_smoothing.certification.structure import attribute_hashes, attributes_of, attributes_sha256
+from hf_smoothing.certification.structure import attribute_hashes, attributes_of
 from hf_smoothing.certification.tolerance import (
     COARSE,
     EXACT,
@@ -47,9 +47,7 @@ KEPT = 16
 
 LOGITS, NOISE, ANSWERS, ATTRIBUTES = "probe_logits", "probe_noisy", "probe_answers", "attributes"
 """The names of an answer's parts in a record."""
-ATTRIBUTES_SHA256 = "attributes_sha256"
-"""What older records have in place of `ATTRIBUTES`."""
-PARTS = (LOGITS, NOISE, ANSWERS, ATTRIBUTES, ATTRIBUTES_SHA256)
+PARTS = (LOGITS, NOISE, ANSWERS, ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,6 @@ class Answer:
         further: For each of the further images one mixture of all logits; None where near images had answers of their own, so that `logits` tell
             enough.
         attributes: For each name of an attribute a short hash of what the modules say; None as `further`, and without a module.
-        attributes_sha256: Hash of all of them, where an older record has it.
     """
 
     logits: list[float]
@@ -71,13 +68,10 @@ class Answer:
     noisy: list[float] | None = None
     further: list[float] | None = None
     attributes: dict[str, str] | None = None
-    attributes_sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What a record says of it."""
-        said = zip(
-            PARTS, (self.logits, self.noisy, self.further, self.attributes, self.attributes_sha256), strict=True
-        )
+        said = zip(PARTS, (self.logits, self.noisy, self.further, self.attributes), strict=True)
         return {key: value for key, value in said if value is not None}
 
 
@@ -122,10 +116,9 @@ def answer_to_probe(
     if hard and further is not None:
         # What counts the passes is no part of the network.
         kept = said & attributes_of(classifier.module)
-        hashes, whole = (attribute_hashes(kept), attributes_sha256(kept)) if kept else (None, None)
-        answer = replace(answer, further=_mixtures(further), attributes=hashes, attributes_sha256=whole)
+        answer = replace(answer, further=_mixtures(further), attributes=attribute_hashes(kept) if kept else None)
     if not known:
-        return replace(answer, attributes_sha256=None)
+        return answer
     if deterministic:
         tolerance = COARSE if elsewhere or in_half(classifier, execution) else EXACT
     else:
@@ -158,7 +151,7 @@ def _as_recorded(
                 stacklevel=4,
             )
     found = replace(answer, logits=logits, noisy=noisy, further=further)
-    fields = dict(zip(PARTS, ("logits", "noisy", "further", "attributes", "attributes_sha256"), strict=True))
+    fields = dict(zip(PARTS, ("logits", "noisy", "further", "attributes"), strict=True))
     unknown = {field: None for key, field in fields.items() if key not in known and key != LOGITS}
     return replace(found, **unknown)  # type: ignore[arg-type]  # no part but the logits is required
 

@@ -66,11 +66,6 @@ def attributes_of(module: nn.Module | None) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def attributes_sha256(attributes: frozenset[tuple[str, str]]) -> str:
-    """SHA-256 of what `attributes_of` gives, as older records have it."""
-    return hashlib.sha256(repr(sorted(attributes)).encode()).hexdigest()
-
-
 def attribute_hashes(attributes: frozenset[tuple[str, str]]) -> dict[str, str]:
     """For each name of an attribute a short hash of its values in all modules, so that a comparison can say which one differs."""
     named: dict[str, list[tuple[str, str]]] = {}

@@ -31,7 +31,6 @@ FOLLOWS = {
     "model.probe_logits": _ANSWERING,
     "model.probe_noisy": (*_ANSWERING, "model.probe_logits", "model.probe_answers"),
     "model.probe_answers": (*_ANSWERING, "model.probe_logits"),
-    "model.attributes_sha256": (*_ANSWERING, "model.probe_logits"),
     "model.attributes": (*_ANSWERING, "model.probe_logits"),
 }
 """Settings, or groups of them -> those of which one that differs explains them."""

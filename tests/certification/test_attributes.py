@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -17,7 +16,7 @@ from hf_smoothing.certification.behaviour import answer_to_probe
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.identity import check_network_of_run, classifier_identity
 from hf_smoothing.certification.noise_kinds import noise_facts
-from hf_smoothing.certification.structure import attribute_hashes, attributes_of, attributes_sha256
+from hf_smoothing.certification.structure import attribute_hashes, attributes_of
 from hf_smoothing.noise import GridStream
 from hf_smoothing.records import RunError
 from tests.support.classifiers import RUN, random_dataset
@@ -103,16 +102,3 @@ def test_one_name_in_many_modules_has_one_hash():
     first, second = attribute_hashes(said), attribute_hashes(swapped)
     assert first.keys() == {"class", "in_features", "out_features"}
     assert {name for name in first if first[name] != second[name]} == {"class", "in_features", "out_features"}
-
-
-def test_older_records_have_one_hash_for_all_attributes(tmp_path):
-    one = Voting(threshold=0.5).eval()
-    certify_dataset(one, random_dataset(2), tmp_path, **RUN)
-    settings = json.loads((tmp_path / "run.json").read_text())
-    del settings["model"]["attributes"]
-    settings["model"]["attributes_sha256"] = attributes_sha256(attributes_of(one))
-    (tmp_path / "run.json").write_text(json.dumps(settings))
-    run = certify_dataset(one, random_dataset(2), tmp_path, **RUN)
-    check_network_of_run(one, run)
-    with pytest.raises(RunError, match="model.attributes_sha256 was"):
-        certify_dataset(Voting(threshold=0.6).eval(), random_dataset(2), tmp_path, **RUN)
