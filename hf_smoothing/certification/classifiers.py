@@ -91,3 +91,29 @@ def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
     for name, value in classifier.state_dict().items():
         if not all(bool(torch.isfinite(part).all()) for part in dense_parts(value)):
             raise ValueError(f"{whose} must be finite, but {name} holds nan or inf. Did training diverge?")
+
+
+UNWRAPPED = "_original_forward"
+"""Where accelerate, and so every Trainer with bf16=True or fp16=True, keeps the `forward` of a model whose own it replaces by one under autocast."""
+OUT_OF_IT = "Take it out with accelerator.unwrap_model(model, keep_fp32_wrapper=False), where a Trainer's is trainer.accelerator, or load the saved model."
+
+
+def in_mixed_precision(classifier: nn.Module) -> str:
+    """What training in mixed precision has wrapped and certification calls: "the network", or the name of a part in quotes; "" if nothing."""
+    by_method = classify_of(classifier) is not classifier  # which does not go through `forward`
+    for name, module in classifier.named_modules():
+        if UNWRAPPED in vars(module) and not (by_method and module is classifier):
+            return repr(name) if name else "the network"
+    return ""
+
+
+def check_own_precision(resolved: ResolvedClassifier) -> None:
+    """Refuse a network that runs in another dtype than a record would say.
+
+    Raises:
+        ValueError: The message has the cure.
+    """
+    if resolved.module is not None and (wrapped := in_mixed_precision(resolved.module)):
+        raise ValueError(
+            f"The dtype of a run is recorded, but training in mixed precision has left `forward` of {wrapped} under autocast. {OUT_OF_IT}"
+        )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from hf_smoothing.certification.agreement import Agreement, Asked, agree, check_same
-from hf_smoothing.certification.classifiers import resolve_classifier
+from hf_smoothing.certification.classifiers import check_own_precision, resolve_classifier
 from hf_smoothing.certification.completion import amend_informative, state_images
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import recorded_answer
@@ -82,6 +82,7 @@ def certify_dataset(
     asked = filled(RunOptions, options)
     rule = make_rule(sigma, **part(RunRuleOptions, asked))
     resolved = resolve_classifier(classifier)
+    check_own_precision(resolved)
     execution = Execution(**part(ExecutionOptions, asked))
     chosen = check_selection(dataset, indices)
     warn_other_framing(resolved.module or classifier, dataset)

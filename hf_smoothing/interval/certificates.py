@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.classifiers import check_finite, run_dtype
-from hf_smoothing.interval.classifier import classify_function, in_mixed_precision
+from hf_smoothing.certification.classifiers import OUT_OF_IT, check_finite, in_mixed_precision, run_dtype
+from hf_smoothing.interval.classifier import classify_function
 from hf_smoothing.interval.constants import DENSE, not_dense
 from hf_smoothing.interval.followed import check_followed, check_inside
 from hf_smoothing.interval.inside import points_inside
@@ -153,8 +153,7 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
         raise ValueError("Certificates do not cover runs under autocast. Leave it, or pass cover_run=False.")
     if wrapped := in_mixed_precision(classifier):
         raise ValueError(
-            f"Certificates do not cover runs under autocast, in which training in mixed precision has left `forward` of {wrapped}. Take it out with "
-            "accelerator.unwrap_model(model, keep_fp32_wrapper=False), where a Trainer's is trainer.accelerator, or load the saved model."
+            f"Certificates do not cover runs under autocast, in which training in mixed precision has left `forward` of {wrapped}. {OUT_OF_IT}"
         )
 
 

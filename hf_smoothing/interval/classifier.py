@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
+from hf_smoothing.certification.classifiers import UNWRAPPED, ResolvedClassifier, resolve_classifier
 from hf_smoothing.interval.margins import logits_of
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.types import classify_of
@@ -62,26 +62,13 @@ def interval_classifier(classifier: nn.Module) -> ResolvedClassifier:
     return replace(resolve_classifier(classifier), classify=logits)
 
 
-_UNWRAPPED = "_original_forward"
-"""Where accelerate, and so every Trainer with bf16=True or fp16=True, keeps the `forward` of a model whose own it replaces by one under autocast."""
-
-
-def in_mixed_precision(classifier: nn.Module) -> str:
-    """What mixed precision has wrapped and `classify_function` calls: "the network", or the name of a part in quotes; "" if nothing."""
-    by_method = classify_of(classifier) is not classifier  # which does not go through `forward`
-    for name, module in classifier.named_modules():
-        if _UNWRAPPED in vars(module) and not (by_method and module is classifier):
-            return repr(name) if name else "the network"
-    return ""
-
-
 @contextmanager
 def in_own_precision(model: nn.Module) -> Iterator[None]:
     """A model in training runs in the dtype of its weights meanwhile, without the autocast of mixed precision; then it is as it was."""
-    wrapped = [(module, module.forward) for module in model.modules() if _UNWRAPPED in vars(module)]
+    wrapped = [(module, module.forward) for module in model.modules() if UNWRAPPED in vars(module)]
     try:
         for module, _ in wrapped:
-            module.forward = vars(module)[_UNWRAPPED]
+            module.forward = vars(module)[UNWRAPPED]
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:

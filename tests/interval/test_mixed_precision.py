@@ -8,8 +8,10 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from hf_smoothing.certification import certify_dataset
+from hf_smoothing.certification.classifiers import in_mixed_precision
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, linf_certificates
-from hf_smoothing.interval.classifier import in_mixed_precision, in_own_precision
+from hf_smoothing.interval.classifier import in_own_precision
 from tests.support.tiny import any_model, data, trainer, trainer_values
 from tests.support.unusual import SHAPE, InPlace, Unusual
 
@@ -106,22 +108,28 @@ def test_certificates_of_a_wrapped_network_say_what_to_do(around, tmp_path):
     for ask in (
         lambda: linf_certificates(network, pixels, largest=0.1),
         lambda: certify_dataset_linf(network, images(), tmp_path / "run", largest=0.1, progress=False),
+        lambda: certify_dataset(
+            network, images(), tmp_path / "run", sigma=0.25, n=10, noise_kind="gaussian", progress=False
+        ),
     ):
         with pytest.raises(
-            ValueError, match=rf"left `forward` of {named}. Take it out with .*keep_fp32_wrapper=False\)"
+            ValueError,
+            match=rf"left `forward` of {named}( under autocast)?. Take it out with .*keep_fp32_wrapper=False\)",
         ):
             ask()
     linf_certificates(network, pixels, largest=0.1, cover_run=False)
     Accelerator(mixed_precision="bf16", cpu=True).unwrap_model(model, keep_fp32_wrapper=False)
+    certify_dataset(network, images(), tmp_path / "run", sigma=0.25, n=10, noise_kind="gaussian", progress=False)
     found = linf_certificates(network, pixels, largest=0.1)
     assert torch.equal(found[1], linf_certificates(Trained(), pixels, largest=0.1)[1])
 
 
-def test_what_is_not_asked_through_forward_needs_no_cure():
+def test_what_is_not_asked_through_forward_needs_no_cure(tmp_path):
     model = any_model("smoothed-resnet")
     wanted = linf_certificates(model, data(2).pixels, largest=0.01)
     wrapped = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model, evaluation_mode=True).eval()
     assert torch.equal(linf_certificates(wrapped, data(2).pixels, largest=0.01)[1], wanted[1])
+    certify_dataset(wrapped, data(2), tmp_path, sigma=0.25, n=10, noise_kind="gaussian", progress=False)
 
 
 def test_the_callback_clamps_as_runs_do(tmp_path):
