@@ -28,7 +28,7 @@ ARROWS = {
     "sample": set(),
     "demo": {"certification", "data", "models", "reports", "training"},
     "html_page": set(),
-    "cards": set(),
+    "cards": {"statistics"},
     "progress": set(),
     "statistics": {"units"},
     "records": {"json_text", "statistics", "units"},
