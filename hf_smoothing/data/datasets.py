@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from hf_smoothing.data.columns import find_column, unformatted
-from hf_smoothing.data.eight_bit import image_of_array
-from hf_smoothing.data.framing import Framing, enlargement
-from hf_smoothing.data.image_processing import NoisyImageProcessorPil
-from hf_smoothing.data.image_reading import ImageReader
-from hf_smoothing.data.label_reading import LabelReader
+from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.labels import Labels
-from hf_smoothing.data.processors import PixelSource, framing_of, named_classes
+from hf_smoothing.data.processes import in_processes
+from hf_smoothing.data.processors import PixelSource
+from hf_smoothing.data.row_reader import RowReader
 from hf_smoothing.pixels import UnreadableImageError
 from hf_smoothing.progress import progress_of
-from hf_smoothing.types import ImageDataset, Images, ImageStream
+from hf_smoothing.types import ImageDataset, ImageStream
 
 
 class PixelDataset(Dataset[dict[str, Any]]):
@@ -64,7 +57,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
             )
         if not isinstance(dataset, Mapping) and len(dataset) == 0:
             raise ValueError("The data set is empty: it has no image. Check the split and any filter.")
-        reader = self._reader = _Reader(dataset, size, image_column, label_column, id2label, labels, label_map)
+        reader = self._reader = RowReader(dataset, size, image_column, label_column, id2label, labels, label_map)
         self.dataset, self.framing, self.size = dataset, reader.framing, reader.framing.size
         self.image_column, self.label_column = reader.image_column, reader.label_column
         self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
@@ -122,7 +115,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         count = 0
         with (
             progress_of("Decoding", len(chosen), shown=progress) as bar,
-            _reading(self._decoded, chosen, processes) as read,
+            in_processes(self._decoded, chosen, processes) as read,
         ):
             for place, found in enumerate(read):
                 bar.update()
@@ -144,32 +137,6 @@ class PixelDataset(Dataset[dict[str, Any]]):
         return item["pixel_values"].numpy(), int(item.get("labels", -1))
 
 
-@contextmanager
-def _reading(read: Callable[[int], Any], chosen: Sequence[int], processes: int) -> Iterator[Iterator[Any]]:
-    """What `read` gives for each index, in order."""
-    if processes < 1:
-        raise ValueError(f"`processes` must be a positive number, got {processes}.")
-    if processes == 1 or "fork" not in multiprocessing.get_all_start_methods():
-        yield map(read, chosen)
-        return
-    # What reads goes over by forking, once: as an argument of each call it would be pickled each time.
-    with multiprocessing.get_context("fork").Pool(processes, _remember, (read,)) as pool:
-        yield pool.imap(_read_one, chosen, 64)
-
-
-_read_one_by: Callable[[int], Any]
-"""In a process that decodes: what reads an image."""
-
-
-def _remember(read: Callable[[int], Any]) -> None:
-    global _read_one_by
-    _read_one_by = read
-
-
-def _read_one(index: int) -> Any:
-    return _read_one_by(index)
-
-
 class PixelStream(IterableDataset[dict[str, Any]]):
     """As `PixelDataset`, for a stream: read in order and once, such as a `datasets.IterableDataset`.
 
@@ -187,7 +154,7 @@ class PixelStream(IterableDataset[dict[str, Any]]):
                 f"PixelStream needs a stream that can be read again, got a {type(dataset).__name__}, which is exhausted after one pass. Pass "
                 "a datasets.IterableDataset, e.g. IterableDataset.from_generator(function)."
             )
-        reader = self._reader = _Reader(dataset, size, image_column, label_column, id2label, labels, label_map)
+        reader = self._reader = RowReader(dataset, size, image_column, label_column, id2label, labels, label_map)
         self.dataset, self.framing, self.size = dataset, reader.framing, reader.framing.size
         self.image_column, self.label_column = reader.image_column, reader.label_column
         self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
@@ -261,71 +228,3 @@ class DecodedPixels(Dataset[dict[str, Any]]):
     def known_labels(self, indices: Sequence[int]) -> Iterator[tuple[int, int]]:
         """(index, label) of these images; nothing without labels."""
         return iter(()) if self.labels is None else ((index, int(self.labels[index])) for index in indices)
-
-
-class _Reader:
-    """Turns the rows of a data set or stream into pixels and labels."""
-
-    def __init__(
-        self, dataset: Images, size: PixelSource, image_column: str | None, label_column: str | None,
-        id2label: Mapping[int, str] | Literal["model"] | None, labels: Labels | None, label_map: Mapping[Any, Any] | None,
-    ) -> None:  # fmt: skip
-        dataset = unformatted(dataset)
-        known = named_classes(size) if isinstance(id2label, str) else id2label
-        self.labels = LabelReader(dataset, label_column, known, labels, label_map)
-        self.label_column = self.labels.column
-        self.framing = framing_of(size)
-        self.image_column = find_column(dataset, image_column, "image", required=True)
-        self.unreadable: dict[int, str] = {}
-        self.images = ImageReader(dataset, str(self.image_column))
-        self._looked = False
-        self._processor = NoisyImageProcessorPil(
-            **self.framing.processor_settings(), do_rescale=False, do_normalize=False
-        )
-
-    def item(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
-        """Pixels and, where there is one, label of a row."""
-        item: dict[str, Any] = {"pixel_values": self._pixels(self.images.image(row, index), index)}
-        if self.label_column is not None:
-            item["labels"] = self.labels.label(row.get(self.label_column), index)
-        return item
-
-    def original_size(self, first: Callable[[], Mapping[str, Any]]) -> tuple[int, int] | None:
-        """(height, width) of the image of the first row, None if it cannot be read."""
-        self._looked = True
-        try:
-            width, height = _as_image(self.images.image(first(), 0)).size
-        except (ValueError, StopIteration):
-            return None  # the error is that of reading its pixels
-        return height, width
-
-    def _warn_if_enlarged(self, image: Image, index: int) -> None:
-        looked, self._looked = self._looked, True
-        original = (image.height, image.width)
-        factor = None if looked else enlargement(self.framing, original)
-        if factor is not None:
-            warnings.warn(
-                f"Image {index} is {original[0]} x {original[1]}, smaller than the certified resolution {self.framing.size}: it is enlarged before "
-                f"the noise is added, where an l2 distance is about {factor:.2g} times larger. To certify images at their own size wrap the "
-                f"network with size={min(original)}: it resizes them itself, after the noise.",
-                stacklevel=4,
-            )
-
-    def facts(self) -> dict[str, Any]:
-        """What a record says about the labels."""
-        if self.label_column is None:
-            return {}
-        return {"labels": {"column": self.label_column, **self.labels.class_map.to_dict()}}
-
-    def _pixels(self, image: object, index: int) -> Tensor:
-        try:
-            image = self.images.in_mode(_as_image(image))
-            values = self._processor(image)["pixel_values"][0]
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error
-        self._warn_if_enlarged(image, index)
-        return torch.from_numpy(np.ascontiguousarray(values))
-
-
-def _as_image(image: object) -> Image:
-    return image if isinstance(image, Image) else image_of_array(image)

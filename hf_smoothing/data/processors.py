@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from hf_smoothing.data.framing import Framing, check_size_alone, framing_of_settings, parse_filter, parse_framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
+from hf_smoothing.data.probe_images import more_probe_images, probe_images
+from hf_smoothing.data.processor_outputs import CURE, measured_normalisation, outputs
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.spelling import has_names
 
@@ -37,11 +38,6 @@ STEPS = {
     "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_noise", "do_reduce_labels",
 }  # fmt: skip
 """Steps of processors that `Framing` and `Preprocessing` say, or that change no pixel of an image without noise."""
-
-_CURE = (
-    "To certify this network on images prepared otherwise than its processor does, say all of it: size, image_mean and image_std "
-    "(and model_size). Or save a processor that only resizes, crops and normalises: processor.save_pretrained(path)."
-)
 
 
 @dataclass(frozen=True)
@@ -108,32 +104,6 @@ def noted_pixels(config: PreTrainedConfig) -> ProcessorPixels | None:
         ) from error
 
 
-def probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
-    """Two 8-bit images of noise over a slope, the same ones every time: wide and larger than `size` (height, width); tall and smaller."""
-    shapes = ((1.21, 1.83), (0.87, 0.53))
-    return _noisy_slopes(
-        [(max(int(size[0] * high) + 1, 9), max(int(size[1] * wide) + 2, 7)) for high, wide in shapes], channels
-    )
-
-
-def more_probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
-    """Of other proportions and sizes: of `size` itself, a strip, a panorama, a square, and one as large as a photograph."""
-    (height, width), edge = size, max(size)
-    strip, panorama = (2 * height + 5, width // 4 + 3), (height // 4 + 3, 2 * width + 5)
-    return _noisy_slopes([size, strip, panorama, (edge + 9, edge + 9), (683, 1024)], channels)
-
-
-def _noisy_slopes(shapes: Sequence[tuple[int, int]], channels: int) -> list[Image.Image]:
-    draw = np.random.default_rng(0)
-    images = []
-    for height, width in shapes:
-        # Far enough from 0 and 255 that no filter overshoots them, where the backends cut off at different times.
-        slope = np.linspace(40, 140, width)[None, :, None] * np.linspace(0.8, 1.0, height)[:, None, None]
-        values = (slope + draw.integers(0, 90, (height, width, channels), dtype=np.uint8)).astype(np.uint8)
-        images.append(Image.fromarray(values[..., 0] if channels == 1 else values))
-    return images
-
-
 def frame(framing: Framing, images: Sequence[Image.Image]) -> Tensor:
     """uint8 (images, channels, *framing.size), as `PixelDataset` makes them."""
     processor = NoisyImageProcessorPil(**framing.processor_settings(), do_rescale=False, do_normalize=False)
@@ -160,21 +130,21 @@ def read_processor(processor: BaseImageProcessor, channels: int | None = None) -
                 f"{name} makes images of {framing.channels} channel(s), but the network takes {channels}. Make it with num_channels={channels}."
             )
         images = probe_images(framing.size, framing.channels)
-        theirs = _outputs(processor, images)
-        found = ProcessorPixels(framing, _normalisation(processor, framing.channels, theirs.shape[-2:]))
+        theirs = outputs(processor, images)
+        found = ProcessorPixels(framing, measured_normalisation(processor, framing.channels, theirs.shape[-2:]))
         if not _agree(_difference(found, images, theirs)):
             raise ValueError(_refusal(name, found, images, theirs))
         return _confirmed(processor, found)
     check_size_alone(processor)
     mean = getattr(processor, "image_mean", None)
     channels = channels or (len(mean) if isinstance(mean, Sequence) and len(mean) == 1 else 3)
-    shape = _outputs(processor, probe_images((64, 64), channels)).shape
+    shape = outputs(processor, probe_images((64, 64), channels)).shape
     if shape[1] != channels:
-        raise ValueError(f"{name} makes images of {shape[1]} channel(s), but the network takes {channels}. {_CURE}")
+        raise ValueError(f"{name} makes images of {shape[1]} channel(s), but the network takes {channels}. {CURE}")
     size = (int(shape[-2]), int(shape[-1]))
     images = probe_images(size, channels)
-    theirs = _outputs(processor, images)
-    preprocessing = _normalisation(processor, channels, size)
+    theirs = outputs(processor, images)
+    preprocessing = measured_normalisation(processor, channels, size)
     best: tuple[tuple[float, float], ProcessorPixels] | None = None
     for framing in _candidates(processor, size, channels):
         found = ProcessorPixels(framing, preprocessing)
@@ -201,13 +171,13 @@ def _confirmed(processor: BaseImageProcessor, found: ProcessorPixels) -> Process
     """
     name = type(processor).__name__
     images = more_probe_images(found.framing.size, found.framing.channels)
-    theirs = _outputs(processor, images)
+    theirs = outputs(processor, images)
     if not _agree(_difference(found, images, theirs)):
         raise ValueError(_refusal(name, found, images, theirs))
     further = [step for step in dir(processor) if step.startswith("do_") and getattr(processor, step) is True]
     if unknown := sorted(set(further) - STEPS):
         raise ValueError(
-            f"{name} has {unknown[0]}=True, which cannot be expressed by a resize, a crop and a normalisation. {_CURE}"
+            f"{name} has {unknown[0]}=True, which cannot be expressed by a resize, a crop and a normalisation. {CURE}"
         )
     return found
 
@@ -229,86 +199,6 @@ def _candidates(processor: BaseImageProcessor, size: tuple[int, int], channels: 
     elif getattr(getattr(processor, "size", None), "shortest_edge", None):
         for edge in range(max(size), 2 * max(size)):
             yield Framing(size, edge, filters, channels)
-
-
-def _outputs(processor: BaseImageProcessor, images: Sequence[Image.Image]) -> Tensor:
-    """What the processor makes of the images, float (images, channels, height, width).
-
-    Raises:
-        ValueError: If it is no tensor of pixels, or a failure of its own.
-    """
-    name = type(processor).__name__
-    options = {"do_noise": False} if hasattr(processor, "do_noise") else {}
-    values = []
-    for image in images:
-        try:
-            made = processor(image, return_tensors="pt", **options)
-        except Exception as error:
-            raise ValueError(f"{name} fails on an 8-bit image of mode {image.mode}: {error}. {_CURE}") from error
-        pixels = made.get("pixel_values")
-        if not isinstance(pixels, Tensor) or pixels.ndim != 4 or pixels.shape[0] != 1:
-            what = {key: tuple(getattr(value, "shape", ())) for key, value in made.items()}
-            raise ValueError(
-                f"{name} does not make pixels (1, channels, height, width) of an image, but {what}. Networks that take patches, colour "
-                "numbers or several crops cannot be certified in pixels."
-            )
-        values.append(pixels[0].float())
-    if len(shapes := {tuple(value.shape) for value in values}) > 1:
-        raise ValueError(
-            f"{name} gives images in different shapes, {sorted(shapes)}, but a certificate needs one. {_CURE}"
-        )
-    return torch.stack(values)
-
-
-def _normalisation(processor: BaseImageProcessor, channels: int, size: Sequence[int]) -> Preprocessing:
-    """Mean and standard deviation that give what black and white images become: offsets and repeated normalisation are in it."""
-    ends = [Image.new("L", (int(size[1]), int(size[0])), level) for level in (0, 255)]
-    images = [end if channels == 1 else end.convert("RGB") for end in ends]
-    black, white = _outputs(processor, images).double().mean((-2, -1))
-    span = white - black
-    if not bool((span > 1e-6).all()):
-        raise ValueError(
-            f"{type(processor).__name__} makes black {black.tolist()} and white {white.tolist()}, which no mean and standard deviation "
-            f"in [0, 1] pixel units give. {_CURE}"
-        )
-    measured = Preprocessing(tuple((-black / span).tolist()), tuple((1.0 / span).tolist()), _model_size(processor))
-    said = _said(processor, channels)
-    if said is None or not _close(said, measured):
-        return measured
-    return replace(measured, image_mean=said[0], image_std=said[1])  # the same, without rounding
-
-
-def _said(processor: BaseImageProcessor, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation for [0, 1] pixels, from the settings that all classes have."""
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if getattr(processor, "do_normalize", True):
-        mean, std = (_per_channel(name, getattr(processor, name), channels) for name in ("image_mean", "image_std"))
-    if not len(mean) == len(std) == channels:
-        return None
-    # From 0..255 the processor goes to its own range before it normalises; from [0, 1] that is this factor.
-    scale = 255.0 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0
-    if abs(scale - 1.0) > 1e-6:
-        mean, std = tuple(m / scale for m in mean), tuple(s / scale for s in std)
-    return mean, std
-
-
-def _per_channel(name: str, value: Any, channels: int) -> tuple[float, ...]:
-    values = (value,) * channels if isinstance(value, numbers.Real) else tuple(value or ())
-    if not all(isinstance(number, numbers.Real) for number in values):
-        raise ValueError(
-            f"`{name}` must be a number, or one for each of {channels} channel(s), got {value!r}. {_CURE}"
-        )
-    return tuple(float(number) for number in values)
-
-
-def _close(said: tuple[tuple[float, ...], tuple[float, ...]], measured: Preprocessing) -> bool:
-    pairs = zip(said[0] + said[1], measured.image_mean + measured.image_std, strict=True)
-    return all(abs(a - b) <= 1e-5 * max(1.0, abs(a)) for a, b in pairs)
-
-
-def _model_size(processor: BaseImageProcessor) -> Any:
-    size = getattr(processor, "model_size", None)
-    return None if size is None else (size["height"], size["width"])
 
 
 def _pixels(found: ProcessorPixels, normalised: Tensor) -> Tensor:
@@ -340,5 +230,5 @@ def _refusal(name: str, found: ProcessorPixels, images: Sequence[Image.Image], t
     return (
         f"{name} does what a resize, a centre crop and a normalisation cannot express: for probe images of {shapes} its pixels differ from the closest "
         f"that we can make by {largest:.3g} of the pixel range at most and {mean:.3g} on average (allowed: {LARGEST:.2g} and {MEAN:.2g}); standard "
-        f"deviation {float(theirs.std()):.3g}, ours {float(ours.std()):.3g}. {_CURE}"
+        f"deviation {float(theirs.std()):.3g}, ours {float(ours.std()):.3g}. {CURE}"
     )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hf_smoothing.data.framing import Framing
-from hf_smoothing.data.processors import frame, probe_images
+from hf_smoothing.data.probe_images import probe_images
+from hf_smoothing.data.processors import frame
 
 
 def check_forward(

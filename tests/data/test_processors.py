@@ -9,7 +9,8 @@ from transformers.utils import is_torchvision_available
 
 from hf_smoothing import NoisyImageProcessor, PixelDataset
 from hf_smoothing.data.framing import Framing
-from hf_smoothing.data.processors import LARGEST, MEAN, frame, probe_images, read_processor
+from hf_smoothing.data.probe_images import probe_images
+from hf_smoothing.data.processors import LARGEST, MEAN, frame, read_processor
 
 
 SQUARE = {"height": 32, "width": 32}
