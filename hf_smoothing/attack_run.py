@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from hf_smoothing.allocator import memory_kept
 from hf_smoothing.attacks import Norm, distance, pgd, round_to_grid, smoothed_logits
 from hf_smoothing.certification import predict
 from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier, run_dtype
@@ -64,6 +65,7 @@ class Attacked:
         return self.answer not in (self.certified, ABSTAIN)
 
 
+@memory_kept()
 def attack_run(
     classifier: Classifier,
     dataset: ImageDataset,

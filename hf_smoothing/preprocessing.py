@@ -112,7 +112,8 @@ class Preprocessing:
             torch.tensor(values, dtype=pixels.dtype, device=pixels.device)[None, :, None, None]
             for values in (self.image_mean, self.image_std)
         )
-        return (pixels - mean) / std
+        # In place where the tensor is nobody else's: large batches spend their time on memory.
+        return (pixels - mean).div_(std)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

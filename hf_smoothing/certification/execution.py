@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing import statistics
+from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
 from hf_smoothing.types import Classifier, Classify
 
@@ -65,13 +66,11 @@ class Execution:
         before = [weight.data for weight in weights]
         for weight in weights:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        if self.compile:  # every batch has one size, see `count_votes`, so one compilation serves them all
+            resolved = replace(resolved, classify=torch.compile(resolved.classify, dynamic=False))
         try:
-            # Every batch has one size, see `count_votes`, so one compilation serves them all.
-            yield (
-                replace(resolved, classify=torch.compile(resolved.classify, dynamic=False))
-                if self.compile
-                else resolved
-            )
+            with memory_kept():
+                yield resolved
         finally:
             for weight, data in zip(weights, before, strict=True):
                 weight.data = data

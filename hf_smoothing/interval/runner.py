@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.behaviour import Answer, answer_to_probe
 from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import classifier_device, run_dtype
@@ -39,6 +40,7 @@ from hf_smoothing.types import ImageDataset
 from hf_smoothing.units import check_whole
 
 
+@memory_kept()
 def certify_dataset_linf(
     classifier: nn.Module,
     dataset: ImageDataset,

@@ -24,7 +24,7 @@ from certification_accuracy import accuracy_difference
 from certification_first_draw import child as first_draw
 from certification_first_draw import time_to_first_draw
 from certification_shared import EMBEDDED, ROOT, SIGMA, every_20th, keep, small_classifier
-from certification_speed import certify_over_forward
+from certification_speed import certify_over_forward, memory_kept_over_usual
 from certification_speedup import speedups
 from certification_start import start_seconds
 from networks import NETWORKS
@@ -95,7 +95,7 @@ def child(what: str, words: list[str]) -> None:
 
 FIGURES = {
     "forward": certify_over_forward, "memory": memory_ratio, "ranks": two_ranks, "accuracy": accuracy_difference,
-    "speedups": speedups, "start": start_seconds, "first": time_to_first_draw,
+    "speedups": speedups, "start": start_seconds, "first": time_to_first_draw, "kept": memory_kept_over_usual,
 }  # fmt: skip
 
 

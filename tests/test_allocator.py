@@ -1,0 +1,83 @@
+"""Memory that stays with the process: what is said to the C library, when, and that it works."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+
+import pytest
+import torch
+from torch import nn
+
+from hf_smoothing import allocator
+from hf_smoothing.allocator import KEEPING, USUAL, memory_kept
+from hf_smoothing.certification import Execution
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What mallopt was told, in order."""
+    for name in list(os.environ):
+        if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES":
+            monkeypatch.delenv(name)
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda name, value: calls.append((name, value)))
+    return calls
+
+
+def test_kept_from_the_first_that_enters_to_the_last_that_leaves(said):
+    with memory_kept():
+        with memory_kept():
+            assert said == list(KEEPING.items())
+        assert said == list(KEEPING.items())
+    assert said == [*KEEPING.items(), *USUAL.items()]
+
+
+def test_given_back_after_an_error_as_well(said):
+    with pytest.raises(KeyError), memory_kept():
+        raise KeyError
+    assert said == [*KEEPING.items(), *USUAL.items()]
+
+
+def test_networks_of_certification_run_in_it(said):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+    with Execution().prepare(network):
+        assert said == list(KEEPING.items())
+    assert said == [*KEEPING.items(), *USUAL.items()]
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_settings_of_the_environment_hold(name, monkeypatch):
+    monkeypatch.setenv(name, "1")
+    assert allocator._mallopt() is None
+    with memory_kept():
+        pass
+
+
+@pytest.mark.parametrize("failure", [ValueError, OSError])
+def test_where_the_c_library_is_another_nothing_happens(failure, monkeypatch):
+    def no_such_name(name: str) -> str:
+        raise failure(name)
+
+    monkeypatch.setattr(os, "confstr", no_such_name)
+    assert allocator._mallopt() is None
+
+
+def pages_taken(times: int = 6, size: int = 100 << 20) -> int:
+    """Pages that the process is given while blocks too large for the C library's own rule come and go."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.empty(size, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc: its blocks come and go as they do")
+def test_blocks_do_not_pay_for_their_pages_again():
+    if allocator._mallopt() is None:
+        pytest.skip("the environment has settings of its own for the allocator, which were NOT compared")
+    usual = pages_taken()
+    with memory_kept():
+        kept = pages_taken()
+    assert kept < usual / 2
+    assert pages_taken() > usual / 2  # by its usual thresholds again
