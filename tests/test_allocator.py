@@ -17,7 +17,7 @@ from hf_smoothing.certification import Execution
 
 @pytest.fixture
 def said(monkeypatch):
-    """What mallopt was told, in order."""
+    """What mallopt received, in order."""
     for name in list(os.environ):
         if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES":
             monkeypatch.delenv(name)
