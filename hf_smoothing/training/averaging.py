@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback
-
-
-OWN_WEIGHTS = "training_weights.safetensors"
-"""In a checkpoint of a run with `ema_decay`: the weights that training goes on from; the model file holds their average."""
-
-AVERAGE = "average_weights.safetensors"
-"""Beside it where the weights are of less than float32: their average, which the model file holds rounded."""
 
 
 class WeightAverage:
@@ -54,18 +45,15 @@ class WeightAverage:
         """Give the model the averaged weights, rounded to the dtype of its own."""
         _copy(self.values, model)
 
-    def save(self, folder: str, model: nn.Module) -> None:
-        """Write the average into a checkpoint whose model file holds it rounded; nothing where it holds it as it is."""
+    def rounded_in(self, model: nn.Module) -> dict[str, Tensor]:
+        """Those averages that a model holds rounded after `copy_to`, since its weights are of less than float32."""
         kept = model.state_dict()
-        if any(value.dtype != kept[name].dtype for name, value in self.values.items()):
-            save_weights(self.values, os.path.join(folder, AVERAGE))
+        return {name: value for name, value in self.values.items() if value.dtype != kept[name].dtype}
 
-    def restore(self, folder: str) -> None:
-        """Go on from the average of a checkpoint, if it is written there."""
-        file = os.path.join(folder, AVERAGE)
-        if os.path.isfile(file):
-            for name, value in load_file(file).items():
-                self.values[name].copy_(value)
+    def restore(self, average: Mapping[str, Tensor]) -> None:
+        """Take averages from a checkpoint; those that are not among them stay."""
+        for name, value in average.items():
+            self.values[name].copy_(value)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -76,11 +64,6 @@ class WeightAverage:
             yield own
         finally:
             _copy(own, model)
-
-
-def save_weights(values: dict[str, Tensor], file: str) -> None:
-    """Write tensors, whatever their memory format."""
-    save_file({name: value.contiguous() for name, value in values.items()}, file)
 
 
 def _kept_in(dtype: torch.dtype) -> torch.dtype:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
 from hf_smoothing.json_text import as_json
 from hf_smoothing.models.restoring import load_as
-from hf_smoothing.training.averaging import OWN_WEIGHTS, AveragingCallback, WeightAverage, save_weights
+from hf_smoothing.training import training_weights
+from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
 from hf_smoothing.training.finite import FiniteWatch
 from hf_smoothing.training.model_card import differences
 from hf_smoothing.training.resuming import FreshDraws
@@ -81,12 +81,13 @@ class WholeCheckpoints(Trainer):
         self._last_checkpoint = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        folder = output_dir or self.args.output_dir
+        if self.args.should_save:
+            training_weights.remove(folder)
         with self._averaged() as own, self._arguments_without_networks():
             super()._save(output_dir, state_dict)
             if self.average is not None and own is not None and self.args.should_save:
-                folder = output_dir or self.args.output_dir
-                save_weights(own, os.path.join(folder, OWN_WEIGHTS))
-                self.average.save(folder, self.model)
+                training_weights.write(folder, own, self.average.rounded_in(self.model))
 
     @contextmanager
     def _arguments_without_networks(self) -> Iterator[None]:
@@ -102,15 +103,15 @@ class WholeCheckpoints(Trainer):
         model, self._last_checkpoint = model or self.model, resume_from_checkpoint
         if not self._restore(model, resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        own = os.path.join(resume_from_checkpoint, OWN_WEIGHTS)
-        if os.path.isfile(own):
+        if (found := training_weights.read(resume_from_checkpoint)) is not None:
             if self.args.ema_decay is None:
                 raise ValueError(
                     f"{resume_from_checkpoint} was saved with ema_decay, so it must be resumed with it. Pass the same ema_decay."
                 )
+            own, average = found
             self.average = WeightAverage(model, self.args.ema_decay)
-            self.average.restore(resume_from_checkpoint)
-            model.load_state_dict(load_file(own))
+            self.average.restore(average)
+            model.load_state_dict(own)
 
     def _load_best_model(self) -> None:
         if not self._restore(self.model, self.state.best_model_checkpoint):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback
 
+from hf_smoothing.training import training_weights
 from hf_smoothing.training.averaging import WeightAverage
 from tests.support.tiny import (
     KINDS,
@@ -213,7 +214,7 @@ def test_checkpoints_hold_the_average_and_the_weights_of_training(kind, tmp_path
         saved = type(any_model(kind)).from_pretrained(folder)  # from model.safetensors
         assert_average(tensors(saved), record.after[: step + 1], 0.8)
         assert_same_tensors(load_file(folder / "training_weights.safetensors"), record.after[step])
-        assert not (folder / "average_weights.safetensors").exists()  # the model file holds it as it is
+        assert training_weights.read(folder)[1] == {}  # the model file holds the average as it is
 
 
 def test_the_saved_model_is_the_final_average_alone(tmp_path):
@@ -229,7 +230,6 @@ def test_without_it_there_is_no_second_file(tmp_path):
     trainer(plain("vit"), tmp_path, **EVERY_TWO).train()
     assert list(tmp_path.glob("**/model.safetensors"))
     assert not list(tmp_path.glob("**/training_weights.safetensors"))
-    assert not list(tmp_path.glob("**/average_weights.safetensors"))
 
 
 train = functools.partial(trained, train_dataset=data(12), ema_decay=0.9, **EVERY_TWO)
@@ -258,11 +258,10 @@ def test_a_resumed_run_of_bfloat16_weights_is_bit_exact(kind, tmp_path):
 
     (model, record), (resumed, _) = go("whole"), go("part", 1, str(tmp_path / "whole" / "checkpoint-6"))
     assert_same_tensors(tensors(model), tensors(resumed))
-    averages = [
-        load_file(tmp_path / run / "checkpoint-12" / "average_weights.safetensors") for run in ("whole", "part")
-    ]
+    averages = [training_weights.read(tmp_path / run / "checkpoint-12")[1] for run in ("whole", "part")]
     assert_same_tensors(*averages)
-    assert_average(averages[0], record.after, 0.99)
+    counters = {name: value for name, value in tensors(model).items() if not value.is_floating_point()}
+    assert_average(averages[0] | counters, record.after, 0.99)
     assert {value.dtype for value in tensors(model).values()} <= {torch.bfloat16, torch.int64}
 
 
@@ -388,6 +387,46 @@ def test_a_checkpoint_with_an_average_is_not_resumed_without(tmp_path):
     train("vit", tmp_path / "a")
     with pytest.raises(ValueError, match="checkpoint-2 was saved with ema_decay.*Pass the same ema_decay"):
         train("vit", tmp_path / "b", resume=str(tmp_path / "a" / "checkpoint-2"), ema_decay=None)
+
+
+def test_a_folder_that_is_written_over_keeps_nothing_of_the_run_before(tmp_path):
+    """Whatever either run trains with: each checkpoint is resumed as its own run left it."""
+
+    def go(folder, kind="resnet", seed=0, dtype=torch.float32, decay=None, resume=None):
+        model = any_model(kind, seed).to(dtype)
+        every = EVERY_TWO | {"max_steps": 4}
+        trainer(model, folder, **every, ema_decay=decay, train_dataset=data(12)).train(resume_from_checkpoint=resume)
+        return tensors(model)
+
+    before = [{"seed": 7, "dtype": torch.bfloat16, "decay": 0.999}, {"seed": 7, "decay": 0.9}]
+    for number, (first, decay) in enumerate([(before[0], 0.9), (before[0], None), (before[1], None)]):
+        folder = tmp_path / str(number)
+        go(folder, **first)
+        whole = go(folder, decay=decay)
+        resumed = go(tmp_path / "part", seed=1, decay=decay, resume=str(folder / "checkpoint-2"))
+        assert_same_tensors(whole, resumed)
+        assert (folder / "checkpoint-2" / training_weights.NAME).exists() == (decay is not None)
+
+
+def test_a_model_saved_into_a_checkpoint_takes_its_training_weights_away(tmp_path):
+    train("vit", tmp_path)
+    trainer(any_model("vit", 1), tmp_path / "other").save_model(tmp_path / "checkpoint-2")
+    assert not (tmp_path / "checkpoint-2" / training_weights.NAME).exists()
+
+
+def test_training_weights_of_another_model_file_are_not_resumed(tmp_path):
+    train("vit", tmp_path / "a")
+    train("vit", tmp_path / "b", ema_decay=None)
+    for step, source in ((2, "a"), (4, "b")):
+        stranger = tmp_path / "a" / "checkpoint-6" / training_weights.NAME
+        folder = tmp_path / source / f"checkpoint-{step}"
+        (folder / training_weights.NAME).write_bytes(stranger.read_bytes())
+        for decay in (0.9, None):
+            with pytest.raises(ValueError, match=r"was written beside another model file.*or remove training_weights"):
+                train("vit", tmp_path / "c", resume=str(folder), ema_decay=decay)
+    (folder / training_weights.NAME).unlink()
+    resumed = train("vit", tmp_path / "c", seed=1, resume=str(folder), ema_decay=None)
+    assert_same_tensors(resumed, train("vit", tmp_path / "d", ema_decay=None))
 
 
 def test_an_average_can_start_at_a_checkpoint_without_one(tmp_path):
