@@ -18,15 +18,16 @@ from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.interval.search import found_radii
 from hf_smoothing.pixels import without_tolerance
 from hf_smoothing.statistics import average_certified_radius
-from hf_smoothing.training.callbacks import labelled_images
+from hf_smoothing.training.callbacks import add_figures, labelled_images
 from hf_smoothing.types import ImageDataset
 
 
 class IntervalRadiusCallback(TrainerCallback):
-    """At every evaluation: accuracy, average certified l-infinity radius, and what a checkpoint is chosen by.
+    """At every evaluation: accuracy, average certified l-infinity radius, and what a checkpoint is chosen by, on images of its own.
 
-    The figures join those of the evaluation: with metric_for_best_model="tradeoff" the best checkpoint is that with the largest
-    sqrt(accuracy * ACR / largest). Choose on images held out of training, never on test.
+    The figures join those of the evaluation as `eval_watched_accuracy`, `eval_average_certified_radius_linf` and `eval_tradeoff`: with
+    metric_for_best_model="tradeoff" the best checkpoint is that with the largest sqrt(accuracy * ACR / largest). Choose on images held out of
+    training, never on test.
 
     The radii are for choosing, not certificates: bounds in real arithmetic as the network's dtype computes them, which `linf_certificates`
     rounds outward and checks against runs, at several times the price. In mixed precision they are those of the weights in their own dtype.
@@ -37,6 +38,7 @@ class IntervalRadiusCallback(TrainerCallback):
         largest: As in `linf_certificates`.
         indices: Which images; by default 500, spread over the data set.
         batch_size: Images bounded at once.
+        name: Stands in the names of the figures, as in `eval_NAME_tradeoff`, where a training has several such callbacks.
 
     Raises:
         ValueError: If `largest` is not in (0, 1], or an image has no label.
@@ -52,8 +54,10 @@ class IntervalRadiusCallback(TrainerCallback):
         largest: float,
         indices: Sequence[int] | None = None,
         batch_size: int = 128,
+        name: str | None = None,
     ) -> None:
         check_largest(largest)
+        self.name = name
         self.trainer, self.largest, self.batch_size = trainer, largest, batch_size
         self.pixels, labels = labelled_images(dataset, spread(500, len(dataset)) if indices is None else indices)
         self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)
@@ -61,7 +65,11 @@ class IntervalRadiusCallback(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        """Measure, and add the figures to `metrics`."""
+        """Measure, and add the figures to `metrics`.
+
+        Raises:
+            ValueError: If one of that name is there already.
+        """
         model = self.trainer.model
         was_training = model.training
         model.eval()
@@ -80,13 +88,11 @@ class IntervalRadiusCallback(TrainerCallback):
         accuracy = sum(p == y for p, y in zip(predictions, labels, strict=True)) / len(labels)
         average = average_certified_radius(predictions, labels, radii)
         figures = {
-            "eval_accuracy": accuracy,
-            "eval_average_certified_radius_linf": average,
-            "eval_tradeoff": math.sqrt(accuracy * average / self.largest),
+            "watched_accuracy": accuracy,
+            "average_certified_radius_linf": average,
+            "tradeoff": math.sqrt(accuracy * average / self.largest),
         }
-        if metrics is not None:
-            metrics.update(figures)
-        self.trainer.log(figures)
+        add_figures(self.trainer, metrics, figures, self.name)
 
     @torch.no_grad()
     def _measured(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

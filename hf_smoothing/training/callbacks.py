@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule, certify
@@ -39,6 +39,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
         indices: Which images; by default 100, spread over the data set.
         n0, n, alpha: As in `certify`.
         seed: Seed of the noise generator: the same at every evaluation.
+        name: Stands in the names of the figures, as in `eval_NAME_certified_accuracy_sigma0.25_r0`, where a training has several such callbacks.
 
     Raises:
         ValueError: If the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label, the
@@ -57,9 +58,10 @@ class CertifiedAccuracyCallback(TrainerCallback):
         n: int = 100,
         alpha: float = 0.001,
         seed: int = 0,
+        name: str | None = None,
     ) -> None:
         check_classes(trainer.model, dataset)
-        self.trainer = trainer
+        self.trainer, self.name = trainer, name
         self.sigmas = [FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha).sigma for sigma in sigmas]
         self.thresholds = [float(radius) for radius in thresholds]
         if not self.thresholds:
@@ -76,7 +78,11 @@ class CertifiedAccuracyCallback(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        """Measure, and add the figures to `metrics`."""
+        """Measure, and add the figures to `metrics`.
+
+        Raises:
+            ValueError: If one of that name is there already.
+        """
         figures: dict[str, float] = {}
         for sigma in self.sigmas:
             with evaluated(self.trainer) as classifier:
@@ -86,13 +92,37 @@ class CertifiedAccuracyCallback(TrainerCallback):
             columns = ([c.prediction for c in certificates], self.labels, [c.radius for c in certificates])
             measured = statistics.certified_accuracy(*columns, thresholds=self.thresholds)
             for radius, accuracy in zip(self.thresholds, measured.accuracy, strict=True):
-                figures[f"eval_certified_accuracy_sigma{exact_text(sigma)}_r{exact_text(radius)}"] = float(accuracy)
-            figures[f"eval_average_certified_radius_sigma{exact_text(sigma)}"] = statistics.average_certified_radius(
+                figures[f"certified_accuracy_sigma{exact_text(sigma)}_r{exact_text(radius)}"] = float(accuracy)
+            figures[f"average_certified_radius_sigma{exact_text(sigma)}"] = statistics.average_certified_radius(
                 *columns
             )
-        if metrics is not None:
-            metrics.update(figures)
-        self.trainer.log(figures)
+        add_figures(self.trainer, metrics, figures, self.name)
+
+
+def add_figures(
+    trainer: Trainer, metrics: dict[str, float] | None, figures: Mapping[str, float], name: str | None
+) -> None:
+    """Log what a callback has measured, and add it to the figures of an evaluation, of which it replaces none.
+
+    Args:
+        trainer: The trainer that evaluates.
+        metrics: Its figures; changed in place.
+        figures: Those of the callback; in `metrics` and in the log "eval_" and the name of the callback come before theirs.
+        name: Name of the callback, or None.
+
+    Raises:
+        ValueError: If a figure of that name is there already.
+    """
+    named = {f"eval_{name}_{key}" if name else f"eval_{key}": value for key, value in figures.items()}
+    taken = sorted(named.keys() & (metrics or {}).keys())
+    if taken:
+        raise ValueError(
+            f"A callback must not replace figures of an evaluation, which has {taken[0]!r} already, from compute_metrics or another callback. Give the "
+            "callback another name, such as name='held_out', or rename the figure of compute_metrics."
+        )
+    if metrics is not None:
+        metrics.update(named)
+    trainer.log(named)
 
 
 class _BaseClassifier(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.interval import IntervalRadiusCallback, linf_certificates
 from hf_smoothing.statistics import average_certified_radius
-from tests.support.tiny import data, smoothed
+from tests.support.tiny import data, smoothed, trainer
 
 
 def test_it_adds_what_a_checkpoint_is_chosen_by_and_leaves_the_mode():
@@ -22,7 +22,7 @@ def test_it_adds_what_a_checkpoint_is_chosen_by_and_leaves_the_mode():
     classes, radii = linf_certificates(model.eval(), images.pixels, largest=0.01, tolerance=1e-6)
     accuracy = float((classes == images.labels).double().mean())
     average = average_certified_radius(classes.tolist(), images.labels.tolist(), radii.tolist())
-    assert metrics["eval_accuracy"] == accuracy
+    assert metrics["eval_watched_accuracy"] == accuracy
     assert metrics["eval_average_certified_radius_linf"] == pytest.approx(average, abs=2e-6)
     assert metrics["eval_tradeoff"] == pytest.approx(math.sqrt(accuracy * average / 0.01), abs=1e-2)
     assert logged == [metrics]
@@ -32,3 +32,26 @@ def test_images_without_labels_are_refused():
     trainer = SimpleNamespace(model=smoothed("resnet"))
     with pytest.raises(ValueError, match="needs labels, but image 0 has none"):
         IntervalRadiusCallback(trainer, DecodedPixels(torch.zeros(2, 3, 16, 16, dtype=torch.uint8)), largest=0.01)
+
+
+def test_it_replaces_no_figure_of_the_evaluation(tmp_path):
+    model, other = smoothed("resnet", num_samples=2), data(6, seed=3)
+    loop = trainer(model, tmp_path, eval_dataset={"first": data(8), "second": data(4, seed=1)})
+    before = loop.evaluate()
+    loop.add_callback(IntervalRadiusCallback(loop, other, largest=0.01))
+    after = loop.evaluate()
+    added = {"eval_watched_accuracy", "eval_average_certified_radius_linf", "eval_tradeoff"}
+    assert after.keys() - before.keys() == added
+    kept = [key for key in before if key.endswith(("accuracy", "loss"))]
+    assert len(kept) == 6 and all(after[key] == before[key] for key in kept)
+    assert not any("eval_accuracy" in entry for entry in loop.state.log_history)
+
+
+def test_several_callbacks_have_names_and_one_name_twice_is_refused(tmp_path):
+    loop = trainer(smoothed("resnet", num_samples=2), tmp_path, eval_dataset=data(8))
+    loop.add_callback(IntervalRadiusCallback(loop, data(4), largest=0.01))
+    loop.add_callback(IntervalRadiusCallback(loop, data(6, seed=3), largest=0.02, name="other"))
+    assert {"eval_tradeoff", "eval_other_tradeoff"} <= loop.evaluate().keys()
+    loop.add_callback(IntervalRadiusCallback(loop, data(6, seed=3), largest=0.02, name="other"))
+    with pytest.raises(ValueError, match=r"has 'eval_other_average_certified_radius_linf' already.*name='held_out'"):
+        loop.evaluate()

@@ -305,6 +305,18 @@ def test_the_callback_measures_what_certify_measures(kind, tmp_path):
     assert measured.accuracy[0] > 0
 
 
+def test_the_callback_replaces_no_figure(tmp_path):
+    own = {"certified_accuracy_sigma0.25_r0": 7.0}
+    loop = trainer(plain("vit"), tmp_path, eval_dataset=data(4), compute_metrics=lambda _: dict(own))
+    loop.add_callback(CertifiedAccuracyCallback(loop, data(9), n0=5, n=20, name="held_out"))
+    metrics = loop.evaluate()
+    assert metrics["eval_certified_accuracy_sigma0.25_r0"] == 7.0
+    assert 0.0 <= metrics["eval_held_out_certified_accuracy_sigma0.25_r0"] <= 1.0
+    loop.add_callback(CertifiedAccuracyCallback(loop, data(9), n0=5, n=20))
+    with pytest.raises(ValueError, match=r"has 'eval_certified_accuracy_sigma0\.25_r0' already, from compute_metrics"):
+        loop.evaluate()
+
+
 def test_the_best_model_can_be_chosen_by_certified_accuracy(tmp_path):
     model = plain("vit")
     loop = trainer(
