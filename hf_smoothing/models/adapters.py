@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hf_smoothing.models.heads import head_parameters
-from hf_smoothing.models.network import heads_of
+from hf_smoothing.models.lora_layers import CANNOT, adaptable, called, head_names, inject_lora, of_peft, put
 from hf_smoothing.statistics import check_whole
 
 
@@ -44,7 +44,8 @@ def add_lora(
         rank: Rank of the updates.
         alpha: Their scale times rank; 2 * rank by default.
         dropout: Dropout before the updates, in training.
-        target_modules: Last parts of the names of the layers; by default the query and value projections of attention.
+        target_modules: Last parts of the names of the layers; by default the query and value projections of attention. What else has that name, or
+            cannot be adapted, stays as it is: the head, which is trained whole, and convolutions in groups or with holes.
 
     Returns:
         The share of the parameters that is trained.
@@ -52,7 +53,7 @@ def add_lora(
     Raises:
         ModuleNotFoundError: Without peft.
         TypeError: If it is no `SmoothedClassifier`.
-        ValueError: If there are adapters already, a number makes no sense, or no layer has such a name.
+        ValueError: If there are adapters already, a number makes no sense, or no layer that can be adapted has such a name. The model is then what it was.
 
     Source: Hu et al. (2022), arXiv 2106.09685.
     """
@@ -62,6 +63,7 @@ def add_lora(
         )
     if model.config.lora is not None:
         raise ValueError("This classifier has LoRA adapters already. Merge them first: merge_lora(model).")
+    check_merged(model)
     rank = check_whole(rank, "rank")
     alpha = 2.0 * rank if alpha is None else alpha
     numbers = all(isinstance(value, int | float) for value in (alpha, dropout))
@@ -73,23 +75,18 @@ def add_lora(
         target_modules = [target_modules]
     if target_modules is not None and not target_modules:
         raise ValueError("`target_modules` is empty, so nothing would be adapted. Name layers, or leave it out.")
-    layers = [
-        (name.rsplit(".", 1)[-1], module.weight.flatten(1).shape)
-        for name, module in model.base_network.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
-    ]
-    linear = {name for name, _ in layers}
-    wanted = [name for name in USUAL if name in linear] if target_modules is None else list(target_modules)
-    missing = [name for name in wanted if name not in linear]
+    known = adaptable(model.base_network)
+    wanted = [name for name in USUAL if called(known, name)] if target_modules is None else list(target_modules)
+    missing = [name for name in wanted if not called(known, name)]
     if missing or not wanted:
+        last = sorted({name.rsplit(".", 1)[-1] for name in known})
         raise ValueError(
-            f"There is no layer called {missing[0] if missing else ' or '.join(USUAL)} to adapt. Give target_modules out of: {', '.join(sorted(linear))}."
+            f"There is no layer called {missing[0] if missing else ' or '.join(USUAL)} to adapt. "
+            + (f"Give target_modules out of: {', '.join(last)}." if last else f"{CANNOT} Train it without adapters.")
         )
-    largest = max(min(shape) for name, shape in layers if name in wanted)
+    largest = max(min(layer.weight.flatten(1).shape) for name in wanted for layer in called(known, name).values())
     if rank > largest:
-        raise ValueError(
-            f"No layer to adapt has a rank above {largest}, got rank={rank}. Take a small one, such as 8."
-        )
+        raise ValueError(f"No layer to adapt has a rank above {largest}, got rank={rank}. Take {largest} at most.")
     settings = {
         "rank": rank,
         "alpha": alpha,
@@ -103,36 +100,11 @@ def add_lora(
     return float(sum(n for n, trained in sizes if trained) / sum(n for n, _ in sizes))
 
 
-def inject_lora(classifier: nn.Module, settings: dict[str, Any]) -> None:
-    """The layers that `add_lora` adds, without more.
-
-    Raises:
-        ModuleNotFoundError: Without peft.
-    """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("LoRA needs peft: pip install hf_smoothing[peft]") from error
-    config = LoraConfig(
-        r=settings["rank"],
-        lora_alpha=settings["alpha"],
-        lora_dropout=settings["dropout"],
-        target_modules=settings["target_modules"],
-    )
-    inject_adapter_in_model(config, classifier)
-
-
 def freeze_all_but_adapters(model: PreTrainedModel) -> None:
     """Make the updates and the head trainable, and nothing else."""
-    head = _head(model)
+    head = head_names(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name or name in head)
-
-
-def _head(model: PreTrainedModel) -> set[str]:
-    """Names of what makes logits of the backbone's features; of a network that is no backbone and head, its linear layers that do."""
-    last = {id(parameter) for head in heads_of(model).values() for parameter in head.parameters()}
-    return set(head_parameters(model)) or {name for name, p in model.named_parameters() if id(p) in last}
 
 
 def check_merged(model: PreTrainedModel) -> None:
@@ -149,18 +121,14 @@ def check_merged(model: PreTrainedModel) -> None:
         "Merge them first: model = model.merge_and_unload() of a PeftModel, merge_lora(model) of a network to which they were added. Or leave them out, "
         "wrap the network, and call add_lora(wrapper): its updates are trained by RobustTrainer, saved and loaded."
     )
-    if _of_peft(model):
+    if of_peft(model):
         raise TypeError(f"A {type(model).__name__} has adapters of peft, which would be lost. {cure}")
-    if getattr(getattr(model, "config", None), "lora", None) is None and any(map(_of_peft, _modules(model))):
+    if getattr(getattr(model, "config", None), "lora", None) is None and any(map(of_peft, _modules(model))):
         raise ValueError(f"This {type(model).__name__} has adapters of peft, which would be lost. {cure}")
 
 
 def _modules(model: PreTrainedModel) -> list[nn.Module]:
     return list(model.modules()) if isinstance(model, nn.Module) else []
-
-
-def _of_peft(module: Any) -> bool:
-    return type(module).__module__.split(".")[0] == "peft"  # without importing it, which takes seconds
 
 
 def merge_lora(model: PreTrainedModel) -> None:
@@ -171,27 +139,35 @@ def merge_lora(model: PreTrainedModel) -> None:
 
     Raises:
         TypeError: If it is a `PeftModel`, which merges itself.
-        ValueError: Without adapters.
+        ValueError: Without adapters, or if one cannot be merged; then none is.
     """
-    if _of_peft(model):
+    if of_peft(model):
         raise TypeError("A PeftModel merges itself: model = model.merge_and_unload().")
-    if not any(map(_of_peft, _modules(model))):
+    if not any(map(of_peft, _modules(model))):
         _check(model)
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, BaseTunerLayer):
-            if not layer.disable_adapters:
-                layer.merge(safe_merge=True)
-            plain = layer.get_base_layer()
-        elif isinstance(layer, ModulesToSaveWrapper):
+    adapted = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
+    merging = {name: layer for name, layer in adapted.items() if not layer.disable_adapters}
+    for name, layer in merging.items():
+        try:
+            copy.deepcopy(layer).merge(safe_merge=True)
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"The adapters of {name} cannot be merged ({type(error).__name__}: {error}), so none was. Train them anew on layers of other names; for a "
+                "result without any adapter, load the network without."
+            ) from error
+    for layer in merging.values():
+        layer.merge(safe_merge=True)
+    plain: dict[str, nn.Module] = {name: layer.get_base_layer() for name, layer in adapted.items()}
+    for name, layer in model.named_modules():
+        if isinstance(layer, ModulesToSaveWrapper):
             chosen = layer.active_adapters[0] if layer.active_adapters else None
-            plain = layer.original_module if layer.disable_adapters or not chosen else layer.modules_to_save[chosen]
-        else:
-            continue
-        place, _, last = name.rpartition(".")
-        setattr(model.get_submodule(place), last, plain)
+            trained = None if layer.disable_adapters or not chosen else layer.modules_to_save[chosen]
+            plain[name] = layer.original_module if trained is None else trained
+    for name, module in plain.items():
+        put(model, name, module)
     if getattr(model, "_hf_peft_config_loaded", False):  # what add_adapter of transformers leaves
         model._hf_peft_config_loaded = False
         del model.peft_config
@@ -245,7 +221,7 @@ def load_adapters(model: PreTrainedModel, path: str | os.PathLike[str]) -> None:
 
 
 def _adapters(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    head = _head(model)
+    head = head_names(model)
     trained = {name: p.detach() for name, p in model.named_parameters() if ".lora_" in name or name in head}
     return trained | dict(model.named_buffers())
 

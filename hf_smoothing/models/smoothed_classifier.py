@@ -16,9 +16,10 @@ from hf_smoothing.certification import Certificate, Draws, Prediction, certify, 
 from hf_smoothing.certification.options import CertifyOptions, PredictOptions, documented
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing
-from hf_smoothing.models.adapters import freeze_all_but_adapters, inject_lora
+from hf_smoothing.models.adapters import freeze_all_but_adapters
 from hf_smoothing.models.checkpoints import find_network, in_float32, origin_of, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
+from hf_smoothing.models.lora_layers import inject_lora
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import as_it_is, build_network, check_reloadable, check_unhidden, why_not_reloadable

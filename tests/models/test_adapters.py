@@ -10,6 +10,7 @@ from hf_smoothing import SmoothedClassifier, denoised_classifier, smoothed_ensem
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import add_lora, load_adapters, merge_lora, save_adapters
 from hf_smoothing.models.network import heads_of
+from tests.support.architectures import ARCHITECTURES, label
 from tests.support.tiny import plain, smoothed, trainer, trainer_values
 
 
@@ -127,14 +128,17 @@ def test_what_is_refused(tmp_path):
         add_lora(smoothed("vit"), target_modules=["nowhere"])
     with pytest.raises(ValueError, match=r"Give target_modules out of: .*convolution"):
         add_lora(smoothed("resnet"))
+    with pytest.raises(ValueError, match=r"no layer called 1 to adapt\. Give target_modules out of: convolution\."):
+        add_lora(smoothed("resnet"), target_modules=["1"])  # its head, which is trained whole
     for wrong in ({"alpha": -1.0}, {"alpha": float("nan")}, {"alpha": "8"}, {"dropout": 1.0}, {"rank": 0}):
         with pytest.raises(ValueError, match="a finite alpha > 0 and a dropout in"):
             add_lora(smoothed("vit"), **wrong)
     for wrong in ("4", 2.5, True):
         with pytest.raises(ValueError, match="`rank` must be a whole number"):
             add_lora(smoothed("vit"), rank=wrong)
-    with pytest.raises(ValueError, match="No layer to adapt has a rank above 16, got rank=17"):
+    with pytest.raises(ValueError, match=r"No layer to adapt has a rank above 16, got rank=17\. Take 16 at most"):
         add_lora(smoothed("vit"), rank=17)
+    add_lora(smoothed("vit"), rank=16)
     with pytest.raises(ValueError, match="`target_modules` is empty"):
         add_lora(smoothed("vit"), target_modules=[])
     with pytest.raises(TypeError, match="needs a SmoothedClassifier, got ViTForImageClassification"):
@@ -302,6 +306,137 @@ def test_the_heads_of_all_members_of_an_ensemble_are_trained():
     add_lora(both, rank=2)
     trained = {name for name, p in both.named_parameters() if p.requires_grad and ".lora_" not in name}
     assert trained == {f"base_network.members.{k}.classifier.{what}" for k in range(2) for what in ("weight", "bias")}
+
+
+def wrapped(architecture):
+    return SmoothedClassifier.from_base_pretrained(
+        architecture.build(), sigma=0.25, size=architecture.size, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [a for a in ARCHITECTURES if not (a.absent or a.refused or a.slow or a.config == "Bit")],
+    ids=label,
+)
+def test_every_name_that_is_offered_is_adapted_trained_and_merged(architecture, tmp_path):
+    with pytest.raises(ValueError, match="Give target_modules out of") as refused:
+        add_lora(wrapped(architecture), target_modules=["nowhere"])
+    pixels = torch.rand(2, 3, architecture.size, architecture.size, generator=torch.Generator().manual_seed(0))
+    for name in str(refused.value).split("out of: ")[1].rstrip(".").split(", "):
+        model = wrapped(architecture)
+        add_lora(model, rank=1, target_modules=[name])
+        disturbed(model).eval()
+        answers = model.classify(pixels)
+        answers.sum().backward()
+        assert any(p.grad is not None for key, p in model.named_parameters() if ".lora_" in key), name
+        merge_lora(model)
+        with torch.no_grad():
+            scale = float(answers.detach().abs().max())
+            torch.testing.assert_close(model.classify(pixels), answers.detach(), rtol=1e-3, atol=1e-4 * scale)
+
+
+def state_of(model):
+    return [(name, type(module)) for name, module in model.named_modules()], [
+        (name, p.requires_grad) for name, p in model.named_parameters()
+    ]
+
+
+class Weighed(torch.nn.Conv2d):
+    """Normalises its weight: not linear in it, so that an update could not be added."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight / self.weight.norm(), self.bias)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=False),
+        torch.nn.Conv2d(8, 8, 3, padding=2, dilation=2, bias=False),
+        torch.nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect", bias=False),
+        torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(8, 8, 3, padding=1, bias=False)),
+        Weighed(8, 8, 3, padding=1, bias=False),
+    ],
+    ids=["groups", "holes", "reflecting", "parametrised", "of another class"],
+)
+def test_layers_that_cannot_be_adapted_stay_as_they_are(layer):
+    network = plain("resnet", embedding_size=8, hidden_sizes=[8, 8])
+    network.resnet.encoder.stages[0].layers[0].layer[0].convolution = layer
+    model = SmoothedClassifier.from_base_pretrained(
+        network, sigma=0.25, size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    add_lora(model, rank=2, target_modules=["convolution"])
+    disturbed(model).eval()
+    assert network.resnet.encoder.stages[0].layers[0].layer[0].convolution is layer
+    expected = logits(model)
+    merge_lora(model)
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_without_a_layer_to_adapt_is_refused():
+    bit = next(a for a in ARCHITECTURES if a.config == "Bit")
+    with pytest.raises(
+        ValueError, match=r"Outside its head it has no linear layer, and no convolution without groups"
+    ):
+        add_lora(wrapped(bit))
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_what_is_not_added_whole_is_not_added(after, monkeypatch):
+    """Whatever peft does on its way."""
+    import peft
+
+    inject = peft.inject_adapter_in_model
+
+    def broken(config, network):
+        config.target_modules = config.target_modules if after else config.target_modules.split("|")[0]
+        inject(config, network)
+        raise RuntimeError("half-way")
+
+    model = smoothed("vit")
+    before, answers = state_of(model), logits(model)
+    monkeypatch.setattr(peft, "inject_adapter_in_model", broken)
+    with pytest.raises(RuntimeError, match="half-way"):
+        add_lora(model, rank=2)
+    monkeypatch.undo()
+    assert state_of(model) == before and model.config.lora is None
+    assert torch.equal(logits(model), answers)
+    add_lora(model, rank=2)
+
+
+def test_adapters_are_not_added_to_adapters_of_peft():
+    with pytest.raises(ValueError, match=r"has adapters of peft.*Merge them first: .*merge_lora\(model\)"):
+        add_lora(added_to(smoothed("vit")))
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer with groups")
+@pytest.mark.parametrize("fault", ["groups", "nan"])
+def test_what_cannot_all_be_merged_is_not_merged(fault):
+    from peft import LoraConfig
+
+    regnet = next(a for a in ARCHITECTURES if a.values.get("layer_type") == "x")
+    network = regnet.build()
+    target = ["convolution"] if fault == "groups" else r".*\.layer\.0\.convolution"
+    network.add_adapter(LoraConfig(target_modules=target, r=4))
+    disturbed(network).eval()
+    if fault == "nan":
+        last = [p for name, p in network.named_parameters() if ".lora_B" in name][-1]
+        last.data.fill_(torch.nan)
+    before, tensors = state_of(network), {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ValueError, match=r"adapters of regnet\..* cannot be merged \(.*\), so none was"):
+        merge_lora(network)
+    assert state_of(network) == before
+    now = network.state_dict()
+    assert all(torch.equal(now[name].nan_to_num(), value.nan_to_num()) for name, value in tensors.items())
+
+
+def test_a_classifier_that_is_merged_takes_adapters_again():
+    model = smoothed("vit")
+    add_lora(model, rank=2)
+    merge_lora(model)
+    add_lora(model, rank=3)
+    assert model.config.lora["rank"] == 3
 
 
 def test_a_classifier_without_adapters_is_the_one_it_was_before_they_existed():
