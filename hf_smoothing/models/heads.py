@@ -27,12 +27,24 @@ def classifier_inside(model: nn.Module) -> tuple[str, nn.Module]:
     return prefix, model
 
 
+def members_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The members of an ensemble by name, behind the wrapper where there is one; empty for other classifiers."""
+    prefix, classifier = classifier_inside(model)
+    members = getattr(classifier, "members", None)
+    if not isinstance(members, nn.ModuleList):
+        return {}
+    return {f"{prefix}members.{name}": member for name, member in members.named_children()}
+
+
 def backbone_of(model: nn.Module) -> tuple[str, ...]:
     """Names of the modules that are all but the head; empty if there are none.
 
     `base_model_prefix` names the backbone of most classifiers. Those of CLIP and its relatives have a tower of another name, and some have their
-    parts beside each other: there it is what comes before the module that makes the logits.
+    parts beside each other: there it is what comes before the module that makes the logits. That of an ensemble is what its members have, if all have one.
     """
+    if members := members_of(model):
+        each = [[f"{name}.{part}" for part in backbone_of(member)] for name, member in members.items()]
+        return tuple(part for parts in each for part in parts) if all(each) else ()
     prefix, classifier = classifier_inside(model)
     name = getattr(classifier, "base_model_prefix", "")
     if name and isinstance(getattr(classifier, name, None), nn.Module):
@@ -63,4 +75,7 @@ def head_tensors(model: nn.Module) -> frozenset[str]:
 
 def _outside(model: nn.Module, names: Sequence[str]) -> frozenset[str]:
     parts, (prefix, _) = backbone_of(model), classifier_inside(model)
+    if parts and (members := members_of(model)):
+        inside = {where: [n.removeprefix(f"{where}.") for n in names if is_inside(n, [where])] for where in members}
+        return frozenset(f"{where}.{n}" for where, own in inside.items() for n in _outside(members[where], own))
     return frozenset(n for n in names if parts and n.startswith(prefix) and not is_inside(n, parts))

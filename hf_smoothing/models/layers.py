@@ -7,14 +7,14 @@ from typing import TypeGuard
 
 from torch import nn
 
-from hf_smoothing.models.heads import backbone_of, is_inside
+from hf_smoothing.models.heads import backbone_of, is_inside, members_of
 
 
 def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Module]:
     """The layers to compare, from the first to the last: the stem, or the embeddings, and each block, or stage.
 
     The stem is what comes right before the blocks; a network whose first stage begins with it (CvT, PVTv2, SegFormer) has none of its own. Of a stage
-    that is a plain list of blocks (PoolFormer, PVT) it is the last block.
+    that is a plain list of blocks (PoolFormer, PVT) it is the last block. Those of an ensemble are those of its members, one after the other.
 
     Args:
         model: An image classifier of `transformers`, wrapped or not.
@@ -31,6 +31,8 @@ def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str,
                 f"There is no module {missing[0]!r}. There are: {', '.join(n for n in known if n)[:600]}."
             )
         return {name: known[name] for name in names}
+    if members := members_of(model):
+        return {f"{where}.{name}": layer for where, one in members.items() for name, layer in layers_of(one).items()}
     place = blocks_of(model)
     if place is None:
         raise ValueError(
@@ -48,9 +50,9 @@ def running_blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def blocks_of(model: nn.Module) -> str | None:
-    """Name of the list of the backbone's blocks: its largest outermost `ModuleList` or `Sequential`, or None."""
+    """Name of the list of the backbone's blocks: its largest outermost `ModuleList` or `Sequential`, or None; an ensemble has no one list."""
     outermost = _lists(model)
-    if not outermost:
+    if not outermost or members_of(model):
         return None
     place: str = max(outermost, key=lambda name: sum(p.numel() for p in outermost[name].parameters()))
     return place

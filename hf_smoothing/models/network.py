@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.models.heads import backbone_of, classifier_inside, is_inside, linear_heads
+from hf_smoothing.models.heads import backbone_of, classifier_inside, is_inside, linear_heads, members_of
 from hf_smoothing.models.layers import blocks_of
 
 
@@ -70,11 +70,11 @@ def heads_of(model: nn.Module) -> dict[str, nn.Linear]:
     Raises:
         ValueError: If it has none.
     """
+    if members := members_of(model):
+        return {
+            f"{where}.{name}": head for where, member in members.items() for name, head in heads_of(member).items()
+        }
     prefix, classifier = classifier_inside(model)
-    members = getattr(classifier, "members", None)
-    if isinstance(members, nn.ModuleList):
-        of_each = {f"{prefix}members.{k}.": heads_of(member) for k, member in enumerate(members)}
-        return {where + name: head for where, heads in of_each.items() for name, head in heads.items()}
     found, blocks = linear_heads(classifier), blocks_of(classifier)
     parts = backbone_of(classifier)
     inside = {name: head for name, head in found.items() if not is_inside(name, [blocks] if blocks else [])}

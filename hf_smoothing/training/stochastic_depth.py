@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from hf_smoothing.models.heads import classifier_inside, members_of
 from hf_smoothing.models.layers import running_blocks
 
 
 def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torch.Generator]) -> list[RemovableHandle]:
     """Let the blocks of a transformer drop out, image by image; what is kept is scaled so that means stay.
 
-    Block k of K is skipped with probability rate * k / (K - 1), in train mode only. (Its two branches go together; the authors of DMAE
-    drop each for itself.)
+    Block k = 0 .. K - 1 of K is skipped with probability rate * k / (K - 1), a single one with `rate`, in train mode only. (Its two branches go
+    together; the authors of DMAE drop each for itself.)
 
     Args:
         model: An image classifier or autoencoder; hooks are added to its blocks.
@@ -27,35 +28,50 @@ def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torc
         The hooks, to be removed when training ends.
 
     Raises:
-        ValueError: If the model has no blocks, or, in the first forward pass, if a block changes the shape of what it gets.
+        ValueError: If the model has no blocks, or is an ensemble; or, in the first forward pass, if a block changes the shape of what it gets.
 
     Source: Huang et al. (2016), arXiv 1603.09382.
     """
     blocks = list(running_blocks(model).values())
     if not blocks:
-        raise ValueError(f"`drop_path` skips blocks, but {type(model).__name__} has no list of them. Leave it out.")
-    rates = [rate * number / max(len(blocks) - 1, 1) for number in range(len(blocks))]
+        kind = type(classifier_inside(model)[1]).__name__
+        several = "is made of several networks" if members_of(model) else "has no list of them"
+        raise ValueError(f"`drop_path` skips blocks, but {kind} {several}. Leave it out.")
+    last = len(blocks) - 1
+    rates = [rate * number / last for number in range(len(blocks))] if last else [rate]
     return [
-        block.register_forward_hook(_skipping(probability, generator))
+        block.register_forward_hook(_skipping(probability, generator), with_kwargs=True)
         for block, probability in zip(blocks, rates, strict=True)
         if probability
     ]
 
 
 def _skipping(probability: float, generator: Callable[[], torch.Generator]) -> Callable[..., Any]:
-    def hook(block: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+    def hook(block: nn.Module, given: tuple[Any, ...], more: dict[str, Any], output: Any) -> Any:
         if not block.training:
             return None
-        came: Tensor = given[0]
-        went: Tensor = output[0] if isinstance(output, tuple) else output
-        if came.shape != went.shape:
+        came, went = next(iter((*given, *more.values())), None), _first(output)
+        if not isinstance(came, Tensor) or not isinstance(went, Tensor) or came.shape != went.shape:
             raise ValueError(
                 f"`drop_path` skips blocks that keep the shape of what they get, as a transformer's do, but {type(block).__name__} turns "
-                f"{tuple(came.shape)} into {tuple(went.shape)}. Leave it out."
+                f"{_said(came)} into {_said(went)}. Leave it out."
             )
         draws = torch.rand(len(came), generator=generator(), device=came.device)
         kept = (draws >= probability).to(went.dtype) / (1.0 - probability)
         mixed = came + (went - came) * kept.view(-1, *[1] * (came.ndim - 1))
-        return (mixed, *output[1:]) if isinstance(output, tuple) else mixed
+        return _with_first(output, mixed)
 
     return hook
+
+
+def _first(output: Any) -> Any:
+    """What the next block gets: some give it within tuples."""
+    return _first(output[0]) if isinstance(output, tuple) and output else output
+
+
+def _with_first(output: Any, value: Tensor) -> Any:
+    return (_with_first(output[0], value), *output[1:]) if isinstance(output, tuple) else value
+
+
+def _said(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__

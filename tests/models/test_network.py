@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification as Denoised
+from hf_smoothing.models.denoised import denoised_classifier
 from hf_smoothing.models.ensemble import smoothed_ensemble
+from hf_smoothing.models.heads import backbone_of, head_parameters
 from hf_smoothing.models.layers import layers_of, running_blocks
 from hf_smoothing.models.network import Network, heads_of, recorded
 from hf_smoothing.robustness_transfer.similarity import pooled
@@ -112,6 +115,21 @@ def test_the_features_of_an_ensemble_are_those_of_all_members():
     both = smoothed_ensemble(members, sigma=0.25).eval()
     features = [Network(one, one.classify).features(images()) for one in members]
     torch.testing.assert_close(Network(both, both.classify).features(images()), torch.cat(features, 1))
+
+
+@pytest.mark.parametrize("around", [lambda one: one, lambda one: denoised_classifier(one, sigma=0.25)])
+def test_the_layers_and_heads_of_an_ensemble_are_those_of_all_members(around):
+    members = [around(smoothed("vit", 0, base={"num_hidden_layers": 2})), smoothed("resnet", 1)]
+    both = around(smoothed_ensemble(members, sigma=0.25)).eval()
+    place = "base_network.network.members" if isinstance(both.base_network, Denoised) else "base_network.members"
+    for of in (layers_of, heads_of, backbone_of, head_parameters):
+        inner = [[name.removeprefix("base_network.") for name in of(one)] for one in members]
+        assert set(of(both)) == {f"{place}.{k}.{name}" for k, names in enumerate(inner) for name in names}
+    layers = layers_of(both)
+    with recorded(layers) as seen, torch.no_grad():
+        both.classify(images())
+    assert list(seen) == list(layers) and all(len(pooled(value)) == 4 for value in seen.values())
+    assert running_blocks(both) == {}
 
 
 def test_no_head_and_heads_that_do_not_run_on_the_batch_are_refused():

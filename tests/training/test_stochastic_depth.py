@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy.stats import beta, kstest
+from torch import nn
 
-from hf_smoothing import NoiseMixture
+from hf_smoothing import NoiseMixture, denoised_classifier, smoothed_ensemble
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import mixture_cross_entropy
 from hf_smoothing.training.stochastic_depth import stochastic_depth
-from tests.support.tiny import data, plain, trainer
+from tests.support.architectures import ARCHITECTURES
+from tests.support.tiny import data, plain, smoothed, trainer
 
 
 def test_blocks_drop_out_at_their_rate_and_means_stay():
@@ -44,6 +46,65 @@ def test_drop_path_where_it_cannot_be(tmp_path):
         trainer(plain("vit"), tmp_path, train_dataset=data(), drop_path=1.0)
     with pytest.raises(ValueError, match="gradient_checkpointing"):
         trainer(plain("vit"), tmp_path, train_dataset=data(), drop_path=0.1, gradient_checkpointing=True)
+
+
+def test_networks_of_several_have_no_blocks_to_skip(tmp_path):
+    both = smoothed_ensemble([smoothed("vit", 0), smoothed("resnet", 1)], sigma=0.25)
+    for model in (both, denoised_classifier(both, sigma=0.25)):
+        with pytest.raises(ValueError, match="EnsembleForImageClassification is made of several networks"):
+            trainer(model, tmp_path, drop_path=0.2).train()
+
+
+def test_a_single_block_has_the_rate_of_the_last_one():
+    model = plain("vit", num_hidden_layers=1).train()
+    came, put_out = [], []
+    stochastic_depth(model, 0.5, lambda: generator)
+    model.vit.layers[0].register_forward_hook(lambda _, given, out: came.append(given[0]) or put_out.append(out))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        model(pixel_values=torch.rand(400, 3, 16, 16))
+    skipped = (came[0] == put_out[0]).flatten(1).all(1)
+    assert float(skipped.float().mean()) == pytest.approx(0.5, abs=0.07)
+
+
+class Block(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.linear, self.way = nn.Linear(4, 4), way
+
+    def forward(self, hidden):
+        out = self.linear(hidden)
+        return {"bare": out, "tuple": (out, 1), "nested": ((out,), 1, 2), "other": {"out": out}}[self.way]
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("way", ["bare", "tuple", "nested", "other"])
+def test_blocks_that_give_tuples_or_are_called_by_name(way, by_name):
+    model = nn.Module()
+    model.base_model_prefix, model.body = "body", nn.Module()
+    model.body.blocks = nn.ModuleList([Block(way), Block(way)])
+    generator = torch.Generator().manual_seed(0)
+    stochastic_depth(model.train(), 0.5, lambda: generator)
+    hidden = torch.rand(200, 4)
+
+    def run():
+        block = model.body.blocks[1]
+        return block(hidden=hidden) if by_name else block(hidden)
+
+    if way == "other":
+        with pytest.raises(ValueError, match=r"keep the shape .* Block turns \(200, 4\) into dict"):
+            run()
+        return
+    out = run()
+    assert out[1:] == {"tuple": (1,), "nested": (1, 2)}.get(way, out[1:]) if way != "bare" else True
+    value = out if way == "bare" else out[0] if way == "tuple" else out[0][0]
+    assert 60 < int((value == hidden).all(1).sum()) < 140
+
+
+def test_blocks_of_every_kind_are_skipped_or_refused_by_shape(tmp_path):
+    pvt = next(a for a in ARCHITECTURES if a.config == "PvtV2").build()
+    with pytest.raises(ValueError, match=r"PvtV2EncoderLayer turns \(2, 16, 8, 8\) into \(2, 16, 16\)"):
+        stochastic_depth(pvt.train(), 0.5, lambda: torch.Generator()) and pvt(pixel_values=torch.rand(2, 3, 32, 32))
 
 
 def test_mixup_equals_the_loss_of_mixed_labels():
