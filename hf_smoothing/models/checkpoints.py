@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, cached_file
 
@@ -32,14 +32,35 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     Raises:
         ValueError: See `read_config` and `load_whole`.
     """
-    if (names := kwargs.get("id2label")) is not None:
-        check_names(names, kwargs.get("num_labels"))
-        kwargs["num_labels"] = len(names)  # a PvtConfig keeps the number beside the names
+    if kwargs.get("id2label") is not None:
+        check_names(kwargs["id2label"], kwargs.get("num_labels"))
     if "config" not in kwargs:
-        read_config(path, kwargs)  # for its errors
+        kwargs = (
+            _classes(read_config(path, kwargs), kwargs.pop("id2label", None), kwargs.pop("num_labels", None)) | kwargs
+        )
     # Checkpoints are often stored in half precision; computing in it must be asked for.
     model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, in_float32(kwargs))
     return model
+
+
+def _classes(config: PreTrainedConfig, id2label: Any, num_labels: int | None) -> dict[str, Any]:
+    """The classes that are asked for, as arguments of `from_pretrained` of which none is compared with the checkpoint's own classes: it logs a warning where
+    a number differs from theirs, and keeps their numbers by name where only names by number are given.
+
+    Args:
+        config: Configuration of the checkpoint.
+        id2label, num_labels: As the caller gives them.
+    """
+    if id2label is None and num_labels not in (None, config.num_labels):
+        id2label = {number: f"LABEL_{number}" for number in range(num_labels)}
+    if id2label is None:
+        return {} if num_labels is None else {"num_labels": num_labels}
+    names = {int(number): name for number, name in id2label.items()}
+    classes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    counted = not isinstance(
+        getattr(type(config), "num_labels", None), property
+    )  # a PvtConfig keeps the number beside the names
+    return classes | ({"num_labels": len(id2label)} if counted else {})
 
 
 def in_float32(loading: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checkpoints come back with every tensor, plain ones are wrapped, and what cannot be loaded soundly is refused with the cure."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, SmoothedClassifier, denoised_classifier, smoothed_ensemble
 from hf_smoothing.data.framing import Framing, parse_framing
+from tests.support.architectures import ARCHITECTURES, label
 from tests.support.tiny import (
     MEAN,
     SIZE,
@@ -458,6 +460,75 @@ def test_an_old_head_that_stays_under_new_names_is_warned_of(tmp_path):
         SmoothedClassifier.from_base_pretrained(tmp_path, **new, id2label=dict(enumerate("abc")))
     SmoothedClassifier.from_base_pretrained(tmp_path, **new, id2label=dict(enumerate("abcd")))  # a new head
     SmoothedClassifier.from_base_pretrained(tmp_path, **new, num_labels=3)
+
+
+LIGHT = [a for a in ARCHITECTURES if not (a.absent or a.refused or a.slow)]
+HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+@pytest.mark.parametrize("architecture", LIGHT, ids=label)
+def test_the_line_that_the_warning_gives_draws_the_whole_head_again(architecture, tmp_path):
+    network = architecture.build()
+    network.config.id2label, network.config.label2id = (
+        dict(enumerate("abcde")),
+        {name: k for k, name in enumerate("abcde")},
+    )
+    network.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="draw its weights again") as warned:
+        model = SmoothedClassifier.from_base_pretrained(
+            tmp_path, sigma=0.25, size=architecture.size, **HALVES, ignore_mismatched_sizes=True, id2label=dict(enumerate("vwxyz")),
+        )  # fmt: skip
+    line = next(str(one.message).split("again: ")[1] for one in warned if "again: " in str(one.message))
+    # What is new where a new head is made.
+    _, info = AutoModelForImageClassification.from_pretrained(
+        tmp_path, num_labels=6, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    for held in (model, model.base_network):
+        before = {name: value.clone() for name, value in model.base_network.state_dict().items()}
+        exec(line, {"model": held})
+        now = model.base_network.state_dict()
+        assert {name for name in now if not torch.equal(now[name], before[name])} == {
+            name for name, *_ in info["mismatched_keys"]
+        }
+
+
+def test_the_line_that_the_warning_gives_works_on_what_is_made_of_several(tmp_path):
+    plain("vit").save_pretrained(tmp_path)
+    new = {"sigma": 0.25, "pixels": {"size": SIZE, **NORMALISATION}, "ignore_mismatched_sizes": True, "id2label": dict(enumerate("abc"))}  # fmt: skip
+    for make in (lambda: smoothed_ensemble([tmp_path, tmp_path], **new), lambda: denoised_classifier(tmp_path, **new)):
+        with pytest.warns(UserWarning, match="draw its weights again") as warned:
+            model = make()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        exec(str(warned[0].message).split("again: ")[1], {"model": model})
+        now = model.state_dict()
+        changed = {name for name in now if not torch.equal(now[name], before[name])}
+        assert changed == {name for name in now if ".classifier." in name}
+
+
+@pytest.mark.parametrize("kind", ["ViT", "Pvt"])
+@pytest.mark.parametrize(
+    "asked", [{"id2label": {0: "a", 1: "b", 2: "c"}}, {"num_labels": 3}, {"id2label": {"0": "a", "1": "b", "2": "c"}, "num_labels": 3}]
+)  # fmt: skip
+def test_other_classes_are_asked_for_without_a_word_of_the_old_ones(kind, asked, tmp_path):
+    class Said(logging.Handler):
+        def emit(self, record):
+            said.append(record.getMessage())
+
+    architecture, said, handler = next(a for a in LIGHT if a.config == kind), [], Said()
+    architecture.build().save_pretrained(tmp_path)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        model = SmoothedClassifier.from_base_pretrained(
+            tmp_path, sigma=0.25, size=architecture.size, **HALVES, ignore_mismatched_sizes=True, **asked
+        )
+    finally:
+        logger.removeHandler(handler)
+    assert not [line for line in said if "incompatible" in line]
+    names = ["a", "b", "c"] if "id2label" in asked else ["LABEL_0", "LABEL_1", "LABEL_2"]
+    for config in (model.config, model.base_network.config):
+        assert config.id2label == dict(enumerate(names)) and config.num_labels == 3
+        assert config.label2id == {name: k for k, name in enumerate(names)}
 
 
 SPOILT = {
