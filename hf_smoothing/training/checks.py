@@ -40,10 +40,15 @@ def check_request(
         more: Further keyword arguments of the stock Trainer.
 
     Raises:
-        TypeError: On arguments of another class, or a `PeftModel`.
+        TypeError: On a module that is no model of `transformers`, a `PeftModel`, or arguments of another class.
         ValueError: The message names what does not fit.
     """
     check_merged(model)
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"RobustTrainer trains a model of transformers, got {type(model).__name__}. Train a module of your own in a loop of your own, with the objectives "
+            "called as functions (docs/objectives.md, examples/accelerate_loop.py); or make it a PreTrainedModel with a configuration, as CnnSevenForImageClassification is."
+        )
     if not isinstance(args, RobustTrainingArguments):
         raise TypeError(f"`args` must be RobustTrainingArguments, got {type(args).__name__}.")
     if more.get("model_init") is not None:

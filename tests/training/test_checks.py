@@ -1,6 +1,7 @@
 """Noise, and normalisation, have exactly one owner."""
 
 import pytest
+from torch import nn
 from transformers import TrainingArguments, ViTImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, RobustTrainer
@@ -148,6 +149,12 @@ def test_other_arguments_are_refused(tmp_path):
         RobustTrainer(plain(), TrainingArguments(**trainer_values(tmp_path)), train_dataset=data())
     with pytest.raises(ValueError, match="`objective`, not `compute_loss_func`"):
         RobustTrainer(plain(), arguments(tmp_path), compute_loss_func=lambda *a, **k: 0, train_dataset=data())
+
+
+@pytest.mark.parametrize("module", [nn.Linear(3, 3), nn.DataParallel(plain()), None, "runs/one"])
+def test_what_is_no_model_of_transformers_is_refused_with_the_cure(module, tmp_path):
+    with pytest.raises(TypeError, match=rf"got {type(module).__name__}\. .* examples/accelerate_loop\.py"):
+        RobustTrainer(module, arguments(tmp_path, noise="clean"), train_dataset=data())
 
 
 @pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
