@@ -74,6 +74,7 @@ class RobustTrainer(ImageMeans):
         kwargs: As for `transformers.Trainer`.
 
     Raises:
+        TypeError: On a module that is no model of `transformers`.
         ValueError: If two owners would add noise or normalise, the normalisation of a plain backbone is unknown, or the head is
             not for single-label classification.
     """
@@ -221,7 +222,7 @@ class RobustTrainer(ImageMeans):
             noise=self.args.mixture(),
             noise_owner=self.args.noise_owner,
             generator=self._generator,
-            progress=self.state.global_step / max(self.state.max_steps, 1),
+            progress=min(self.state.global_step / max(self.state.max_steps, 1), 1.0),
             label_smoothing=self.args.label_smoothing_factor,
         )
         network = Network(

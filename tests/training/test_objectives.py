@@ -10,7 +10,7 @@ from transformers import HfArgumentParser
 from hf_smoothing import NoiseMixture, RobustTrainer, RobustTrainingArguments, denoised_classifier
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.training import Batch, ObjectiveState
-from hf_smoothing.training.objectives import OBJECTIVES, find_objective, mixture_cross_entropy
+from hf_smoothing.training.objectives import OBJECTIVES, Network, find_objective, mixture_cross_entropy
 from tests.support.tiny import KINDS, MEAN, STD, any_model, arguments, data, plain, smoothed, tensors, trainer
 
 
@@ -259,3 +259,52 @@ def test_an_objective_is_not_used_in_evaluation(tmp_path):
 def test_settings_of_an_objective_stand_in_the_arguments(tmp_path):
     with pytest.raises(TypeError, match=r"Pass RobustTrainingArguments\(objective=\.\.\., objective_args=\.\.\.\)"):
         RobustTrainer(plain(), arguments(tmp_path), objective="stability", objective_args={"weight": 2.0})
+
+
+BOUNDED = {"adaptive-interval", "sabr", "mtl-ibp", "cc-ibp", "exp-ibp"}
+WARMING = BOUNDED | {"smoothadv", "smoothmix"}
+SIMPLE = sorted(set(OBJECTIVES) - {"denoising", "feature-distillation", "masked-denoising"})
+
+
+def called(name, noise, progress, **settings):
+    """An objective as a function, on a small network."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for layer in network[1::2]:
+            layer.reset_parameters()
+    settings = {"largest": 0.02} | settings if name in BOUNDED else settings
+    batch = Batch(torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0]))
+    state = ObjectiveState(noise, torch.Generator().manual_seed(1), progress=progress)
+    return find_objective(name, OBJECTIVES, settings)(Network(network, network), batch, state)
+
+
+@pytest.mark.parametrize("name", SIMPLE)
+def test_a_warm_up_never_passes_for_the_objective_itself(name):
+    noise = None if name in BOUNDED | {"adversarial", "trades", "discrepancy-mitigation"} else NoiseMixture((0.25,))
+    whole, _ = called(name, noise, 1.0)
+    if name in WARMING:
+        with pytest.raises(ValueError, match=r"warms up, .*Pass ObjectiveState\(\.\.\., progress=step / steps\)"):
+            called(name, noise, None)
+        settings = {"clean_share": 0.0, "ramp_share": 0.0} if name in BOUNDED else {"warm_up": 0.0}
+        assert torch.equal(called(name, noise, None, **settings)[0], whole)
+    else:
+        assert torch.equal(called(name, noise, None)[0], whole)
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.5, 300, float("nan")])
+def test_progress_is_a_share(progress):
+    with pytest.raises(ValueError, match=r"must be the share of the training done.*progress=step / steps"):
+        ObjectiveState(None, torch.Generator(), progress=progress)
+
+
+def test_errors_about_noise_name_the_cure_of_the_trainer_and_of_the_function():
+    for name in sorted(BOUNDED | {"adversarial", "trades", "discrepancy-mitigation"}):
+        with pytest.raises(ValueError, match=r"Set noise='clean'; .* pass ObjectiveState\(None, \.\.\.\)"):
+            called(name, NoiseMixture((0.25,)), 1.0)
+        assert torch.isfinite(called(name, None, 1.0)[0])
+    for name in ("smoothadv", "smoothmix", "macer", "stability", "consistency", "cat-rs"):
+        with pytest.raises(
+            ValueError, match=r"Set `noise`.* pass ObjectiveState\(NoiseMixture\(\(0\.25,\)\), \.\.\.\)"
+        ):
+            called(name, None, 1.0)

@@ -40,7 +40,7 @@ def adaptive_interval(
         l1: Weight lambda of the l1 norm of the weights that are trained, each counted once.
 
     Raises:
-        ValueError: On arguments out of range, or with training noise, which these bounds do not know.
+        ValueError: On arguments out of range, without the progress of the training, or with training noise, which these bounds do not know.
 
     Source: Nurlanov, Schmidt and Bernard, arXiv 2307.13078 (adaptive radii); Shi et al., arXiv 2103.17268 (warm-up).
     """
@@ -73,7 +73,7 @@ def sabr(
         adaptive: The ball of each image has its own certified radius, that of `adaptive_interval`, which is certified over the whole ball.
 
     Raises:
-        ValueError: On arguments out of range, or with training noise, which these bounds do not know.
+        ValueError: On arguments out of range, without the progress of the training, or with training noise, which these bounds do not know.
 
     Source: Mueller et al., arXiv 2210.04871 (whose attack shortens its steps after 4 and after 7).
     """
@@ -111,7 +111,7 @@ def mtl_ibp(
         adaptive: Attack and bound each image at its own certified radius, as in `adaptive_interval`.
 
     Raises:
-        ValueError: On arguments out of range, or with training noise, which these bounds do not know.
+        ValueError: On arguments out of range, without the progress of the training, or with training noise, which these bounds do not know.
 
     Source: De Palma et al., arXiv 2305.13991, section 4.
     """

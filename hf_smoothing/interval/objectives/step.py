@@ -101,10 +101,11 @@ def certified_training(
         robust: What a loss makes of the balls, (batch,); it takes bounds once, which the regularisers look at.
 
     Raises:
-        ValueError: On settings out of range, or with training noise.
+        ValueError: On settings out of range, with training noise, or without the progress of the training.
     """
     plan.check(state)
-    cap = plan.cap(state.progress)
+    warms_up = plan.clean_share > 0.0 or plan.ramp_share > 0.0
+    cap = plan.cap(state.done("Training on interval bounds") if warms_up else 1.0)
     warming = 0.0 < cap < plan.largest
     noted = NotedStatistics()
     with noted:

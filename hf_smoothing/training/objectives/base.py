@@ -45,7 +45,9 @@ def clean_pixels(state: ObjectiveState, what: str) -> None:
         ValueError: With training noise, or with pixels that are not clean ones.
     """
     if state.noise is not None:
-        raise ValueError(f"{what}, but there is training noise. Set noise='clean'.")
+        raise ValueError(
+            f"{what}, but there is training noise. Set noise='clean'; where the objective is called as a function, pass ObjectiveState(None, ...)."
+        )
     if state.noise_owner != "trainer":
         raise ValueError(
             f"{what}, but the {state.noise_owner} owns the noise and may add it. Leave it to the trainer: noise='clean' and noise_owner='trainer'"
@@ -71,7 +73,8 @@ def noisy_copies(batch: Batch, state: ObjectiveState, copies: int, name: str) ->
         raise ValueError(f"{name} needs a whole number of noisy copies, at least 1, got copies={copies}.")
     if state.noise is None:
         raise ValueError(
-            f"{name} trains on noisy copies, but there is no noise. Set `noise` to a sigma or a mixture, or use objective='mixture'."
+            f"{name} trains on noisy copies, but there is no noise. Set `noise` to a sigma or a mixture, or use objective='mixture'; where the objective is "
+            "called as a function, pass ObjectiveState(NoiseMixture((0.25,)), ...)."
         )
     sigma = state.noise.sample_sigmas(len(batch.pixels), state.generator)
     zero = torch.zeros_like(batch.pixels).repeat(copies, 1, 1, 1)
@@ -118,7 +121,9 @@ def no_smoothing(state: ObjectiveState, name: str) -> None:
         ValueError: If it is asked for.
     """
     if state.label_smoothing:
-        raise ValueError(f"{name} has no label smoothing, got {state.label_smoothing}. Set label_smoothing_factor=0.")
+        raise ValueError(
+            f"{name} has no label smoothing, got {state.label_smoothing}. Set label_smoothing_factor=0, or ObjectiveState(label_smoothing=0.0)."
+        )
 
 
 def find_objective(

@@ -42,15 +42,40 @@ class ObjectiveState:
         noise: The mixture to draw from; None trains on the pixels as they are.
         noise_owner: Who adds noise: "trainer", by this mixture; "model", within every pass; "processor", to pixels that come normalised.
         generator: The only source of randomness; its own for every forward pass and rank.
-        progress: Share of the training done, in [0, 1].
+        progress: Share of the training done, in [0, 1]. Objectives that warm up need it, since without it they would never begin; None where nobody says it.
         label_smoothing: Label smoothing of the cross-entropy.
+
+    Raises:
+        ValueError: If `progress` is not in [0, 1].
     """
 
     noise: NoiseMixture | None
     generator: torch.Generator
-    progress: float = 0.0
+    progress: float | None = None
     label_smoothing: float = 0.0
     noise_owner: str = "trainer"
+
+    def __post_init__(self) -> None:
+        if self.progress is not None and not 0.0 <= self.progress <= 1.0:
+            raise ValueError(
+                f"`progress` must be the share of the training done, in [0, 1], got {self.progress}. Pass progress=step / steps."
+            )
+
+    def done(self, name: str) -> float:
+        """The share of the training done, for an objective that warms up.
+
+        Args:
+            name: Name of the objective, for the message.
+
+        Raises:
+            ValueError: If nobody says it.
+        """
+        if self.progress is None:
+            raise ValueError(
+                f"{name} warms up, so it must know how much of the training is done, got ObjectiveState(progress=None). Pass ObjectiveState(..., "
+                "progress=step / steps), or progress=1.0 for what it is after the warm-up."
+            )
+        return self.progress
 
 
 class Objective(Protocol):

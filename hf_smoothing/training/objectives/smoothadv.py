@@ -35,7 +35,7 @@ def smoothadv(
             points where that of its logarithm does.
 
     Raises:
-        ValueError: Without noise, or on settings out of range.
+        ValueError: Without noise, without the progress of the training that a warm-up needs, or on settings out of range.
 
     Source: Salman et al. (2019), arXiv 1906.04584, section 2.2 and algorithm 1.
     """
@@ -53,7 +53,7 @@ def smoothadv(
         )
     noise, _ = noisy_copies(batch, state, copies, "SmoothAdv")
     check_radius(epsilon, "l2", "epsilon", batch.pixels.shape[1:])
-    radius = epsilon * min(state.progress / warm_up, 1.0) if warm_up else epsilon
+    radius = epsilon * min(state.done("SmoothAdv") / warm_up, 1.0) if warm_up else epsilon
 
     def logits_of(x: Tensor) -> Tensor:
         return log_mean_softmax(_logits(network, x, noise))
@@ -92,7 +92,7 @@ def smoothmix(
         warm_up: Share of the training in which they grow.
 
     Raises:
-        ValueError: Without noise, or on settings out of range.
+        ValueError: Without noise, without the progress of the training that a warm-up needs, or on settings out of range.
 
     Source: Jeong et al. (2021), arXiv 2111.09277.
     """
@@ -109,7 +109,7 @@ def smoothmix(
             f"{warm_up} and {steps}."
         )
     noise, _ = noisy_copies(batch, state, copies, "SmoothMix")
-    grown = min(state.progress / warm_up, 1.0) if warm_up else 1.0
+    grown = min(state.done("SmoothMix") / warm_up, 1.0) if warm_up else 1.0
 
     def climb(pixels: Tensor, count: int) -> Tensor:
         return ascend(
