@@ -13,6 +13,7 @@ from torch import nn
 from hf_smoothing import allocator
 from hf_smoothing.allocator import KEEPING, USUAL, memory_kept
 from hf_smoothing.certification import Execution
+from tests.support import tiny
 
 
 @pytest.fixture
@@ -81,3 +82,12 @@ def test_blocks_do_not_pay_for_their_pages_again():
         kept = pages_taken()
     assert kept < usual / 2
     assert pages_taken() > usual / 2  # by its usual thresholds again
+
+
+def test_training_and_evaluation_run_in_it(said, tmp_path):
+    images = tiny.data()
+    trainer = tiny.trainer(tiny.smoothed(num_samples=1), tmp_path, max_steps=1)
+    for run in (trainer.train, lambda: trainer.evaluate(images), lambda: trainer.predict(images)):
+        said.clear()
+        run()
+        assert said == [*KEEPING.items(), *USUAL.items()]

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.ranks import leave_ranks_at_exit
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import MAX_IMAGES
@@ -98,6 +99,7 @@ class ImageMeans(WholeCheckpoints):
         finally:
             self.args.dataloader_drop_last = given
 
+    @memory_kept()
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the parent, with the averaged weights where there are any.
 
@@ -110,6 +112,7 @@ class ImageMeans(WholeCheckpoints):
             metrics: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
         return metrics
 
+    @memory_kept()
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """As the parent, with the averaged weights where there are any.
 

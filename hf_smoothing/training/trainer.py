@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import has_length
 
+from hf_smoothing.allocator import memory_kept
 from hf_smoothing.cards import how_to_use
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -142,6 +143,7 @@ class RobustTrainer(ImageMeans):
         # ResNet, whose forward takes **kwargs and so seems to scale its loss itself.
         self.model_accepts_loss_kwargs = False
 
+    @memory_kept()
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; afterwards all ranks hold the same model, and it runs in the dtype of its weights."""
         self._logs = {}  # an earlier training, perhaps broken off, may have left some

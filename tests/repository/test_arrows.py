@@ -98,6 +98,7 @@ ARROWS = {
         "types",
     },
     "training": {
+        "allocator",
         "attacks",
         "cards",
         "certification",
