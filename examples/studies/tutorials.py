@@ -24,13 +24,16 @@ from hf_smoothing.records import read_json, write_json
 
 ROOT = DOCS.parent
 NOTEBOOKS = ROOT / "examples" / "notebooks"
-NAMES = ("your_images", "a_model_you_have", "train_at_a_tradeoff")
+NAMES = ("your_images", "a_model_you_have", "train_at_a_tradeoff", "linf")
 STEPS = {"python": "python", "": "command"}
 """By the language of a block, what a reader runs; `output` shows what that prints, and other blocks are to be read."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)]+)\)")
 INSTALL = """# No package registry has hf_smoothing yet: this line is set when it is released. Until then, name a wheel or a clone instead.
-%pip install --quiet "hf_smoothing[plots]"
+%pip install --quiet "hf_smoothing[{extras}]"
+"""
+ROOT_OF_A_CLONE = """# The trained network is no part of the package: it lies in the root of a clone.
+%cd ../..
 """
 END = "<end of the block>\n"
 RUNNER = f"""import json, sys
@@ -82,16 +85,23 @@ def expected(page: Sequence[Part]) -> list[tuple[int, str]]:
     return found
 
 
+def needs_a_clone(page: Sequence[Part]) -> bool:
+    """Whether a step takes a model of the repository, which the package does not bring along."""
+    return any("model_cards/" in part.body for part in page if part.kind in ("python", "command"))
+
+
 def run(page: Sequence[Part], folder: Path) -> Iterator[str]:
     """Each step in turn, in one Python process and in shells beside it; yields what it printed.
 
     Args:
         page: The pieces of a tutorial.
-        folder: Where it runs; links to nothing of the repository.
+        folder: Where it runs: an empty folder, or one with `model_cards` in it, as the root of a clone, where the page needs that.
 
     Raises:
         RuntimeError: If a step fails.
     """
+    if needs_a_clone(page):
+        (folder / "model_cards").symlink_to(ROOT / "model_cards")
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "TQDM_DISABLE": "1"}
     options: dict[str, Any] = {"cwd": folder, "env": environment, "text": True, "stdout": subprocess.PIPE}
@@ -135,10 +145,16 @@ def measure(docs: Path, names: Sequence[str] = NAMES) -> None:
         write_json(file, record)
 
 
+def first_cell(page: Sequence[Part]) -> str:
+    """What a notebook needs before its first step: the package with the extras of the page, and the root of a clone."""
+    extras = "plots,export" if any("interval.export" in part.body for part in page) else "plots"
+    return INSTALL.format(extras=extras) + (ROOT_OF_A_CLONE if needs_a_clone(page) else "")
+
+
 def notebook(name: str) -> dict[str, Any]:
     """A tutorial as a notebook, without output: nbformat 4.5."""
     page = read(name)
-    cells = [_cell(0, page[0]), _cell(1, Part("python", INSTALL))]
+    cells = [_cell(0, page[0]), _cell(1, Part("python", first_cell(page)))]
     cells += [_cell(number, part) for number, part in enumerate(page[1:], start=2)]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}

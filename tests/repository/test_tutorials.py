@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from examples.studies.tutorials import INSTALL, NAMES, NOTEBOOKS, Part, expected, notebook, parts, read, run
+from examples.studies.tutorials import NAMES, NOTEBOOKS, Part, expected, first_cell, notebook, parts, read, run
 from tests.support.processes import ROOT
 
 
@@ -71,9 +71,17 @@ def steps_of(made: dict) -> list[Part]:
     found = []
     for cell in made["cells"]:
         text = "".join(cell["source"])
-        if cell["cell_type"] == "code" and text.strip() != INSTALL.strip():
+        if cell["cell_type"] == "code" and "%pip install" not in text:
             found.append(Part("command", text.replace("!", "")) if text.startswith("!") else Part("python", text))
     return found
+
+
+def test_the_first_cell_brings_what_the_page_needs():
+    plain = first_cell([Part("python", "x = 1\n")])
+    assert "[plots]" in plain and "%cd" not in plain
+    more = first_cell([Part("python", "from hf_smoothing.interval.export import export_run\nopen('model_cards/x')\n")])
+    assert "[plots,export]" in more and "\n%cd ../..\n" in more
+    assert "%cd" not in first_cell([Part("text", "See [the card](../../model_cards/x.md).\n")])
 
 
 def test_a_page_in_pieces():
@@ -91,6 +99,8 @@ def test_steps_share_their_names_and_what_they_print_is_kept(tmp_path):
     assert [text.strip() for text in run(page, tmp_path)] == ["2", "three", "4"]
     with pytest.raises(RuntimeError, match="A block of the tutorial fails"):
         list(run([Part("python", "1 / 0\n")], tmp_path))
+    assert not (tmp_path / "model_cards").exists()
+    assert list(run([Part("command", "ls model_cards/README.md\n")], tmp_path)) == ["model_cards/README.md\n"]
 
 
 def test_a_model_you_have(tmp_path):
@@ -105,6 +115,16 @@ def test_a_model_you_have(tmp_path):
     assert radii == pytest.approx([float(found) for found in re.findall(r"radius ([\d.]+)", recorded)], abs=0.05)
 
 
+def figures_near_the_record(name: str, printed: list[str]) -> None:
+    """A table with the rows of the record, and figures near them: each is of 100 images, with an interval of 10 points to either side."""
+    recorded = RECORD[name]["printed"]
+    assert len(printed) == len(recorded)
+    made, known = accuracies(printed[-1]), accuracies(recorded[-1])
+    assert known and made.keys() == known.keys()
+    for row, values in known.items():
+        assert made[row] == pytest.approx(values, abs=15.0)
+
+
 def accuracies(printed: str) -> dict[str, list[float]]:
     """Certified accuracy in % by row of a table, at the radii of its columns."""
     rows = [line.split("|") for line in printed.splitlines() if re.match(r"\|.*\(\d", line)]
@@ -116,14 +136,21 @@ def test_tables_are_read():
     assert accuracies(RECORD["train_at_a_tradeoff"]["printed"][-1])["small"] == [59.0, 43.0, 29.0]
 
 
+def test_l_infinity(tmp_path):
+    """From its notebook, in seconds; the certificates of the trained network within what another processor may change."""
+    pytest.importorskip("onnx")
+    printed = list(run(steps_of(notebook("linf")), tmp_path))
+    radii = [
+        [float(found) for found in re.findall(r"radius ([\d.]+)", text[0])]
+        for text in (printed, RECORD["linf"]["printed"])
+    ]
+    assert len(radii[0]) == 4 and radii[0] == pytest.approx(radii[1], abs=0.001)
+    assert "5 claims written" in printed[2]
+    figures_near_the_record("linf", printed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["your_images", "train_at_a_tradeoff"])
 def test_a_notebook_runs_in_an_empty_folder(tmp_path, name):
-    """As a reader does it, from the first cell to the last: a table with the rows of the record, and figures near them."""
-    printed = list(run(steps_of(notebook(name)), tmp_path))
-    recorded = RECORD[name]["printed"]
-    assert len(printed) == len(recorded)
-    made, known = accuracies(printed[-1]), accuracies(recorded[-1])
-    assert known and made.keys() == known.keys()
-    for row, values in known.items():  # each is of 100 images, with an interval of 10 points to either side
-        assert made[row] == pytest.approx(values, abs=15.0)
+    """As a reader does it, from the first cell to the last."""
+    figures_near_the_record(name, list(run(steps_of(notebook(name)), tmp_path)))
