@@ -1,5 +1,6 @@
 """The code in README.md and docs/ runs as printed, from a folder that looks like the root of the repository."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -21,15 +22,30 @@ PAGES = [
     "docs/how_to/deploy.md",
     "docs/how_to/imagenet.md",
     "docs/how_to/published_logs.md",
+    "docs/how_to/resume.md",
     "docs/how_to/verify.md",
+    "docs/reference/metric.md",
 ]
 ALL = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
 
 
+def fenced(text: str) -> list[tuple[str, str]]:
+    """Language and text of each block of a page."""
+    return re.findall(r"^```([^`\n]*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [code for kind, code in found if kind == language]
+    return [code for kind, code in fenced((ROOT / page).read_text(encoding="utf-8")) if kind == language]
+
+
+def steps(text: str) -> list[tuple[str, str]]:
+    """Each block of Python with what the page shows after it as its output, if it does."""
+    found = [*fenced(text), ("", "")]
+    return [
+        (code, after if kind == "output" else "")
+        for (language, code), (kind, after) in itertools.pairwise(found)
+        if language == "python"
+    ]
 
 
 @pytest.fixture
@@ -44,11 +60,24 @@ def root(tmp_path, monkeypatch):
 # peft 0.21 asks transformers 5.23 for it.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("page", PAGES)
-def test_python_blocks_run(page, root):
-    found = blocks(page, "python")
+def test_python_blocks_run(page, root, capsys):
+    """And print what the page shows."""
+    found = steps((ROOT / page).read_text(encoding="utf-8"))
     assert found
-    for block in found:
+    for block, shown in found:
         exec(compile(block, page, "exec"), {"__name__": "__main__"})
+        assert shown in capsys.readouterr().out
+
+
+def test_what_a_page_shows_belongs_to_the_block_before():
+    text = "```{include} x.md\n```\n\n```python\na\n```\n\n```output\n1\n```\n\n```python\nb\n```\n\n```\nls\n```\n\n```output\n2\n```\n"
+    assert steps(text) == [("a\n", "1\n"), ("b\n", "")]
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_every_shown_output_is_compared(page):
+    """Of a page whose blocks run here or, of a tutorial, with the record."""
+    assert page in PAGES or page.startswith("docs/tutorials/") or not blocks(page, "output")
 
 
 def test_the_cards_of_the_objectives_run(root):
