@@ -103,6 +103,32 @@ def test_the_package_is_described_in_one_sentence_that_leans_on_no_extra():
     assert citation["abstract"] and PROJECT["license"].startswith(citation["license"] + " AND ")
 
 
+def test_the_readme_cites_as_the_citation_file_says():
+    citation = yaml.safe_load(text_of("CITATION.cff"))
+    entry = re.search(r"^```bibtex\n(.*?)^```$", text_of("README.md"), re.MULTILINE | re.DOTALL)
+    assert entry is not None
+    fields = dict(re.findall(r"^  (\w+) += \{(.*)\},?$", entry[1], re.MULTILINE))
+    assert fields["title"] == citation["title"]
+    assert [{"name": fields["author"].strip("{}")}] == citation["authors"]
+    assert set(fields) == {"title", "author", "note"}  # a version, a date and an address come with a release
+
+
+def test_papers_of_the_pages_can_be_cited():
+    """Every paper that a page names by its number stands in CITATION.cff, once."""
+    cited = [
+        one["url"].rpartition("/")[2] for one in yaml.safe_load(text_of("CITATION.cff"))["references"] if "url" in one
+    ]
+    assert len(cited) == len(set(cited))
+    pages = [ROOT / "README.md", *(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+    named = {
+        (number, page.name)
+        for page in pages
+        for number in re.findall(r"(?:arXiv |abs/)(\d{4}\.\d{5})", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20
+    assert not {(number, page) for number, page in named if number not in cited}
+
+
 def test_every_other_licence_is_explained():
     others = re.findall(r"LicenseRef-[\w-]+", PROJECT["license"])
     notice = text_of("NOTICE")
