@@ -105,6 +105,18 @@ def test_limits_are_those_of_the_code():
     assert ["sigma", f"{MAX_SIGMA:g}"] in rows
 
 
+@pytest.mark.parametrize("study", ["smoothing_transfer", "robustness_transfer", "training_methods"])
+def test_a_study_begins_with_three_plain_answers(study):
+    """Before any table, heading or interval; what its verdicts are about is defined before they stand."""
+    text = (DOCS / f"{study}.md").read_text(encoding="utf-8")
+    before = re.split(r"^(?:## |<!-- table |\||```)", text, maxsplit=1, flags=re.MULTILINE)[0]
+    answers = re.findall(r"^- \*\*.*(?:\n  .*)*", before, re.MULTILINE)
+    assert len(answers) == 3
+    assert not re.search(r"\[[-+\d]|\d%", " ".join(answers))
+    design = min(text.index(head) for head in ("\n## Method\n", "\n## Design of the study\n") if head in text)
+    assert design < text.index("<!-- table cpu ")
+
+
 def test_the_index_leads_to_every_page():
     trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", (DOCS / "index.md").read_text(encoding="utf-8"), re.M | re.S)
     listed = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
