@@ -40,8 +40,11 @@ class Asking:
 
     def logits(self, *images: Tensor) -> Tensor:
         """Logits of images in one batch, finite and in float64."""
+        batch = torch.stack(images)
+        if self.execution.channels_last:  # as it is run, which a network may not take
+            batch = batch.contiguous(memory_format=torch.channels_last)
         with self.execution.autocast(self.classifier.device):
-            found = check_logits(self.classifier(torch.stack(images)), len(images))
+            found = check_logits(self.classifier(batch), len(images))
         # Minus infinity stands for a class that is ruled out; nan is refused where votes are counted.
         return torch.nan_to_num(found.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
 

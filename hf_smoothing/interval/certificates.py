@@ -12,7 +12,16 @@ from hf_smoothing.interval.followed import check_followed, check_inside
 from hf_smoothing.interval.inside import points_inside
 from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.interval.refusals import UnsupportedOperationError
-from hf_smoothing.interval.search import ball, check_backward, exact_pixels, followed, found_radii
+from hf_smoothing.interval.search import (
+    BACKWARD,
+    ball,
+    bounded,
+    check_backward,
+    exact_pixels,
+    followed,
+    found_radii,
+    trace_for,
+)
 from hf_smoothing.interval.trace import Trace
 
 
@@ -106,6 +115,33 @@ def certificates_of(
         )  # fmt: skip
         trace.forget()
     return classes, found.radii, found.bounds
+
+
+def check_bounded(
+    classifier: nn.Module,
+    pixels: Tensor,
+    *,
+    largest: float,
+    backward: str,
+    steps: int,
+    cover_run: bool,
+    tolerance: float,
+) -> None:
+    """Refuse a network that cannot be certified at these images, by each kind of bounds that was asked for: even where a cheaper kind decides them.
+
+    Args:
+        classifier, pixels, largest, backward, steps, cover_run, tolerance: As of `certificates_of`.
+
+    Raises:
+        UnsupportedOperationError, ValueError: As `linf_certificates`.
+    """
+    classes, radii, _ = certificates_of(
+        classifier, pixels, largest=largest, backward="none", steps=0, cover_run=cover_run, tolerance=tolerance
+    )
+    classify, dtype, images = classify_function(classifier), run_dtype(classifier), exact_pixels(pixels).clone()
+    for bound in BACKWARD[1 : BACKWARD.index(backward) + 1]:
+        with torch.inference_mode(False), torch.no_grad():
+            bounded(classify, ball(images, radii, dtype, trace_for(bound, min(steps, 1), cover_run)), classes)
 
 
 def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = True) -> None:

@@ -29,7 +29,7 @@ from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.ranks import from_first_rank, open_writer, process_state
 from hf_smoothing.certification.settings import selection_of, versions_of, with_description
 from hf_smoothing.certification.survey import Survey, survey
-from hf_smoothing.interval.certificates import certificates_of, check_certifiable
+from hf_smoothing.interval.certificates import certificates_of, check_bounded, check_certifiable
 from hf_smoothing.interval.classifier import interval_classifier
 from hf_smoothing.interval.radii import check_tolerance
 from hf_smoothing.interval.search import BACKWARD, NAMES, check_backward, exact_pixels
@@ -104,6 +104,13 @@ def certify_dataset_linf(
         rule["only_right"] = True
     check_writable(output_dir)
     resolved, dtype = interval_classifier(classifier), run_dtype(classifier)
+    how: dict[str, Any] = {
+        "largest": largest,
+        "backward": backward,
+        "steps": steps,
+        "cover_run": cover_run,
+        "tolerance": tolerance,
+    }
 
     def answer_of(shape: tuple[int, ...]) -> Answer:
         def asked(known: Mapping[str, Any]) -> Answer:
@@ -111,7 +118,11 @@ def certify_dataset_linf(
 
         mine = asked(recorded_answer(output_dir)) if state.is_main_process else None
         first = from_first_rank(state, mine)
-        return mine or asked(first.to_dict())
+        answer = mine or asked(first.to_dict())
+        # Before all images are read and the folder is made: a network without bounds would leave a run that nothing finishes.
+        _, item = next(checked_items(dataset, chosen))
+        check_bounded(classifier, _exact_pixels(item["pixel_values"][None]).to(device), **how)
+        return answer
 
     seen = survey(dataset, chosen, answer_of=answer_of)
     if only_right and not seen.labelled:
@@ -134,10 +145,11 @@ def certify_dataset_linf(
                     check_unchanged(index, digest, seen.hashes)
                 began = time.perf_counter()
                 classes, radii, bounds = certificates_of(
-                    classifier, pixels.to(device),
-                    largest=largest, backward=backward, steps=steps, cover_run=cover_run, tolerance=tolerance,
+                    classifier,
+                    pixels.to(device),
                     labels=torch.tensor(labels, device=device) if only_right else None,
-                )  # fmt: skip
+                    **how,
+                )
                 seconds = (time.perf_counter() - began) / len(items)
                 found = zip(items, labels, hashes, classes.tolist(), radii.tolist(), bounds.tolist(), strict=True)
                 for (index, _), label, digest, prediction, radius, bound in found:

@@ -331,3 +331,25 @@ def test_the_run_keeps_size_and_trial(tmp_path, monkeypatch):
         "images_per_second_by_batch_size"
         not in certify_dataset(Ranges(), dataset, tmp_path / "below", **arguments).settings["informative"]
     )
+
+
+def test_a_network_that_cannot_be_run_as_asked_leaves_no_run(tmp_path):
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(108, 4)
+
+        def forward(self, x):
+            return self.head(x.view(len(x), -1))
+
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        certify_dataset(
+            Viewing().eval(),
+            random_dataset(4, SHAPE),
+            tmp_path / "run",
+            sigma=0.25,
+            n=100,
+            channels_last=True,
+            progress=False,
+        )
+    assert not (tmp_path / "run").exists()

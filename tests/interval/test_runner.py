@@ -15,7 +15,7 @@ from hf_smoothing import certify_dataset, read_run
 from hf_smoothing.attack_run import attack_run
 from hf_smoothing.certification.probes import probe_images
 from hf_smoothing.cli import build_parser, main, verbs_of
-from hf_smoothing.interval import certify_dataset_linf, linf_certificates
+from hf_smoothing.interval import UnsupportedOperationError, certify_dataset_linf, linf_certificates
 from hf_smoothing.interval.search import BACKWARD
 from hf_smoothing.records import RunError
 from hf_smoothing.reports import report
@@ -69,6 +69,57 @@ def test_rows_say_which_bound_certified(tmp_path):
     assert not (tmp_path / "unlabelled").exists()
     with pytest.raises(ValueError, match=r"one of none, crown-ibp, crown, optimised, got 'lirpa'"):
         certify_dataset_linf(model, images, tmp_path / "bad", largest=0.02, backward="lirpa")
+
+
+class Odd(nn.Module):
+    """A network in whose middle something happens."""
+
+    def __init__(self, odd):
+        super().__init__()
+        self.mix, self.head, self.odd = nn.Linear(48, 8), nn.Linear(8, 4), odd
+
+    def forward(self, x):
+        return self.head(self.odd(torch.relu(self.mix(x.flatten(1)))))
+
+
+UNBOUNDED = {
+    "layer norm": (lambda h: nn.functional.layer_norm(h, (8,)), {}, r"no sound bound for 'layer_norm'"),
+    "sorted": (lambda h: h.sort(1).values, {"backward": "optimised"}, r"no sound bound for 'sort'"),
+    "batch mean": (lambda h: h - h.mean(0), {}, "judge each image by itself"),
+    "no box": (lambda h: h if type(h) is torch.Tensor else h * 2, {}, "outside their own bounds"),
+}
+
+
+@pytest.mark.parametrize(("odd", "how", "message"), UNBOUNDED.values(), ids=UNBOUNDED)
+def test_a_network_without_bounds_leaves_no_run(tmp_path, odd, how, message):
+    """Its record would say that the same command finishes it."""
+    with pytest.raises(ValueError, match=message):
+        certify_dataset_linf(Odd(odd).eval(), data(4, size=4), tmp_path / "run", largest=0.01, progress=False, **how)
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_kind_of_bounds_is_tried_before_the_folder_is_made(tmp_path, monkeypatch):
+    """A cheaper kind may decide the first image and leave others to a kind that the network has none of."""
+    from hf_smoothing.interval import margins
+
+    def refuse(*_):
+        raise UnsupportedOperationError("no backward bound")
+
+    monkeypatch.setattr(margins, "backward_margins", refuse)
+    model, images = Odd(torch.sigmoid).eval(), data(4, size=4)
+    certify_dataset_linf(model, images, tmp_path / "intervals", largest=1e-6, progress=False)
+    with pytest.raises(UnsupportedOperationError, match="no backward bound"):
+        certify_dataset_linf(model, images, tmp_path / "run", largest=1e-6, backward="crown", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_leaves_no_run_of_a_network_without_bounds(tmp_path, capsys):
+    smoothed("vit").save_pretrained(tmp_path / "vit")
+    folder = parquet_folder(tmp_path / "data")
+    words = ["--method", "interval", "--largest", "0.01", "--output-dir", str(tmp_path / "run")]
+    assert main(["certify", str(tmp_path / "vit"), str(folder), *words]) == 2
+    assert "There is no sound bound for 'layer_norm'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_was_cut_off_goes_on_and_another_is_refused(tmp_path):
