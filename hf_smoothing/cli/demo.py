@@ -42,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.demo import SCRATCH, demo, quiet_loading
     from hf_smoothing.demo import __doc__ as story
     from hf_smoothing.sample import sample_backbone, sample_images
+    from hf_smoothing.units import check_seed
 
     output = args.output_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    check_seed(args.seed, most=2**32 - 1)  # numpy's generator, too, is seeded
     check_places(output, args.dataset, *(args.backbones or ()))
     print(str(story).split("\n\n", 1)[1])
     with quiet_loading():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from hf_smoothing.attacks.ascent import check_positive
 from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.types import Classifier
+from hf_smoothing.units import as_number, check_seed
 
+
+NORMS = get_args(Norm)
 
 Right = NDArray[np.bool_]
 """(radii, images): whether the network is right about the attacked image."""
@@ -67,7 +71,7 @@ def attack_curve(
         pixels, "pixels"
     )  # what the attack moves: other roundings of it would lie outside small balls
     labels = check_labels(labels, pixels)
-    generator = torch.Generator(pixels.device).manual_seed(seed)
+    generator = torch.Generator(pixels.device).manual_seed(check_seed(seed))
     right = np.zeros((len(epsilons), len(pixels)), dtype=bool)
     for first in range(0, len(pixels), batch_size):
         images, truth = pixels[first : first + batch_size], labels[first : first + batch_size]
@@ -103,13 +107,19 @@ def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = 
         entries: Number of entries of an image, if they are known.
 
     Raises:
-        ValueError: If there are none, they do not grow or are not finite, or one is above the diameter of the pixel cube (1, or
+        TypeError: If they are no sequence.
+        ValueError: On an unknown norm; if there are none, they do not grow or are not finite, or one is above the diameter of the pixel cube (1, or
             the root of the number of entries), as figures in 0..255 units are.
     """
-    values = list(epsilons)
+    if norm not in NORMS:
+        raise ValueError(f"A norm must be one of {' and '.join(NORMS)}, got {norm!r}.")
+    given: Any = epsilons
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"Radii must be a sequence of numbers, such as (0.0, 0.01), got {epsilons!r}.")
+    values = [as_number(epsilon) for epsilon in epsilons]
     grow = all(b > a for a, b in itertools.pairwise(values))
     if not values or not grow or not values[0] >= 0.0 or not np.isfinite(values).all():
-        raise ValueError(f"Radii must be finite and grow from 0 or above, got {values}.")
+        raise ValueError(f"Radii must be finite and grow from 0 or above, got {list(epsilons)}.")
     largest = 1.0 if norm == "linf" else np.inf if entries is None else entries**0.5
     if values[-1] > largest:
         raise ValueError(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from hf_smoothing.attacks import Norm
+from hf_smoothing.attacks import ATTACKS, Norm
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.robustness_transfer.robustness import check_epsilons
+from hf_smoothing.spelling import nearest
+from hf_smoothing.units import as_number, check_seed, check_whole
 
 
 ROLES = ("pretrained", "finetuned", "standard")
@@ -27,6 +31,10 @@ class AnalysisSettings:
         layers: Role -> names of modules to compare; by default the stem and the blocks.
         batch_size: Number of images per forward pass.
         seed: Seed of attacks and perturbations.
+
+    Raises:
+        TypeError: On a name in place of a sequence of names, or something else in place of a mapping.
+        ValueError: On unknown attacks, norms and roles, names that are there twice, radii that do not grow from 0, or numbers out of range.
     """
 
     attacks: tuple[str, ...] = ("fgsm", "pgd", "mi-fgsm", "di-fgsm")
@@ -48,18 +56,57 @@ class AnalysisSettings:
             raise ValueError(
                 "An analysis needs attacks, and radii for attacks and universal perturbations, of at least one norm."
             )
-        for norm, values in self.epsilons.items():
+        _check_names(self.attacks, "attacks", "attack", ATTACKS)
+        for norm, values in _mapping(self.epsilons, "epsilons", "{'linf': (0.0, 0.01)}").items():
             check_epsilons(values, norm)
             if len(values) < 2 or values[0] != 0.0:
                 raise ValueError(
                     f"Radii must start with 0, the clean images, and have at least one more, got {list(values)}."
                 )
-        for norm, epsilon in self.universal.items():
+        for norm, epsilon in _mapping(self.universal, "universal", "{'linf': 8 / 255}").items():
             check_epsilons([epsilon], norm)
-        if self.batch_size < 4 or self.steps < 1:
+        if self.cutoffs is not None:
+            _check_cutoffs(self.cutoffs)
+        if self.layers is not None:
+            layers = _mapping(self.layers, "layers", "{'finetuned': ('base_network.classifier',)}")
+            _check_names(list(layers), "layers", "role", ROLES)
+            for role, names in layers.items():
+                _check_names(names, f"layers[{role!r}]", "module")
+        if check_whole(self.batch_size, "batch_size") < 4 or check_whole(self.steps, "steps") < 1:
             raise ValueError(
                 f"An analysis needs batches of at least 4 images and at least 1 step, got {self.batch_size} and {self.steps}."
             )
+        check_seed(self.seed)
+
+
+def _mapping(value: Any, name: str, example: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"`{name}` must be a mapping such as {example}, got {value!r}.")
+    return value
+
+
+def _check_names(names: Any, name: str, kind: str, known: Collection[str] = ()) -> None:
+    """Refuse what is no sequence of different names, and names that are not known where any are."""
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(one, str) for one in names):
+        example = f"({names!r},)" if isinstance(names, str) else f"a tuple of names of {kind}s"
+        raise TypeError(f"`{name}` must be a sequence of names of {kind}s, got {names!r}. Write {example}.")
+    if not names:
+        raise ValueError(f"`{name}` must name at least one {kind}, got none. Leave it out for the usual ones.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"`{name}` must name each {kind} once, got {', '.join(names)}.")
+    if known and (unknown := [one for one in names if one not in known]):
+        near = nearest(unknown[0], known)
+        meant = f" Did you mean {near}?" if near else ""
+        raise ValueError(f"`{name}` must be among {', '.join(known)}, got {unknown[0]!r}.{meant}")
+
+
+def _check_cutoffs(cutoffs: Any) -> None:
+    if isinstance(cutoffs, str) or not isinstance(cutoffs, Sequence):
+        raise TypeError(f"`cutoffs` must be a sequence of numbers, such as (2.0, 4.0), got {cutoffs!r}.")
+    if not cutoffs or not all(0.0 <= as_number(radius) < math.inf for radius in cutoffs):
+        raise ValueError(
+            f"`cutoffs` must be radii of at least 0 cycles per image side, got {list(cutoffs)}. Leave it out for the usual ones."
+        )
 
 
 def check_models(models: Mapping[str, SmoothedClassifier]) -> None:

@@ -46,6 +46,12 @@ def test_what_the_demo_keeps_quiet_speaks_afterwards(tmp_path):
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
+def test_a_seed_out_of_range_is_refused(tmp_path, capsys):
+    assert main(["demo", "--seed", str(2**32), "--output-dir", str(tmp_path / "demo")]) == 2
+    assert "--seed must be from 0 to 2**32 - 1, got 4294967296" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
 def test_no_epochs_are_refused(tmp_path, capsys):
     assert main(["demo", "--epochs", "-1", "--output-dir", str(tmp_path / "demo")]) == 2
     assert "--epochs must be above 0, got -1." in capsys.readouterr().err

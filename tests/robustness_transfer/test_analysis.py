@@ -137,3 +137,34 @@ def test_networks_for_other_parts_of_the_image_are_warned_of_and_named_in_the_re
     with pytest.warns(UserWarning, match=re.escape(f"the standard one for {words}")):
         analysis(others, tmp_path).run(progress=False)
     assert words in write_page(tmp_path).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"layers": {"finetund": ("a",)}}, ValueError, "`layers` must be among pretrained, finetuned, standard, got 'finetund'. Did you mean finetuned"),
+        ({"layers": {"finetuned": "base"}}, TypeError, r"`layers\['finetuned'\]` must be a sequence of names of modules, got 'base'. Write \('base',\)"),
+        ({"layers": {"finetuned": ()}}, ValueError, "must name at least one module"),
+        ({"layers": {"finetuned": ("a", "a")}}, ValueError, "must name each module once"),
+        ({"layers": {}}, ValueError, "must name at least one role"),
+        ({"layers": ("a", "b")}, TypeError, "`layers` must be a mapping such as"),
+        ({"attacks": "pgd"}, TypeError, r"`attacks` must be a sequence of names of attacks, got 'pgd'. Write \('pgd',\)"),
+        ({"attacks": ("pdg",)}, ValueError, "`attacks` must be among fgsm.* got 'pdg'. Did you mean pgd"),
+        ({"epsilons": {"Linf": (0.0, 0.1)}}, ValueError, "A norm must be one of l2 and linf, got 'Linf'"),
+        ({"epsilons": {"linf": 0.1}}, TypeError, "Radii must be a sequence of numbers"),
+        ({"epsilons": (0.0, 0.1)}, TypeError, "`epsilons` must be a mapping"),
+        ({"universal": {"l1": 0.1}}, ValueError, "A norm must be one of"),
+        ({"universal": {"linf": "0.1"}}, ValueError, "Radii must be finite"),
+        ({"universal": 0.1}, TypeError, "`universal` must be a mapping"),
+        ({"cutoffs": ()}, ValueError, "Leave it out for the usual ones"),
+        ({"cutoffs": (-1.0,)}, ValueError, "at least 0 cycles"),
+        ({"cutoffs": 2.0}, TypeError, "`cutoffs` must be a sequence of numbers"),
+        ({"steps": 2.5}, ValueError, "`steps` must be a whole number"),
+        ({"batch_size": 3}, ValueError, "at least 4 images"),
+        ({"seed": 10**20}, ValueError, r"`seed` must be from 0 to 2\*\*63 - 1, got 1(0)+. Any small number will do"),
+        ({"seed": -1}, ValueError, r"`seed` must be from 0 .* got -1"),
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused_when_they_are_made(settings, error, message):
+    with pytest.raises(error, match=message):
+        AnalysisSettings(**settings)
