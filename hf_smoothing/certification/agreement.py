@@ -13,7 +13,7 @@ from hf_smoothing.certification.behaviour import Answer, answer_to_probe
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
 from hf_smoothing.certification.identity import differences_from
-from hf_smoothing.certification.images import checked_items, left_out_facts
+from hf_smoothing.certification.images import checked_items, reading_facts
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
 from hf_smoothing.certification.rules import FixedRule, SequentialRule, rule_on
 from hf_smoothing.certification.settings import run_settings
@@ -109,7 +109,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
     informative = {"images_per_second_by_batch_size": speeds} if speeds else {}
     settings = run_settings(
         classifier, seen, chosen, rule, stream, execution, description=asked.description,
-        informative=informative | left_out_facts(dataset, asked.chosen),
+        informative=informative | reading_facts(dataset, asked.chosen),
     )  # fmt: skip
     return Agreement(settings, seen, chosen, rule, kind, asked.seed, execution)
 

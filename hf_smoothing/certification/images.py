@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -145,11 +146,17 @@ def _in_order(dataset: ImageStream, chosen: Sequence[int] | None) -> Iterator[tu
         )
 
 
-def left_out_facts(dataset: object, chosen: Sequence[int] | None) -> dict[str, Any]:
-    """Which of the images a data set has left out so far since they cannot be read, for the record; empty if none."""
+def reading_facts(dataset: object, chosen: Sequence[int] | None) -> dict[str, Any]:
+    """What reading the images has shown so far, for the record: which cannot be read, how many were enlarged and how small the smallest was."""
     unreadable: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
-    found = sorted(unreadable.keys() if chosen is None else unreadable.keys() & set(chosen))
-    return {"unreadable": found} if found else {}
+    enlarged: Mapping[int, tuple[int, int]] = getattr(dataset, "enlarged", None) or {}
+    few = None if chosen is None else set(chosen)
+    facts: dict[str, Any] = {}
+    if found := sorted(unreadable.keys() if few is None else unreadable.keys() & few):
+        facts["unreadable"] = found
+    if sizes := [size for index, size in enlarged.items() if few is None or index in few]:
+        facts["enlarged"] = {"images": len(sizes), "smallest": list(min(sizes, key=math.prod))}
+    return facts
 
 
 class Fingerprint:

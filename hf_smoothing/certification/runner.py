@@ -12,7 +12,7 @@ from hf_smoothing.certification.classifiers import check_own_precision, resolve_
 from hf_smoothing.certification.completion import amend_informative, state_images
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import recorded_answer
-from hf_smoothing.certification.images import check_selection, is_stream, left_out_facts
+from hf_smoothing.certification.images import check_selection, is_stream, reading_facts
 from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.missing import MissingImages
 from hf_smoothing.certification.options import (
@@ -138,7 +138,7 @@ def _state_what_was_read(
     output_dir: str | os.PathLike[str], dataset: Images, agreed: Agreement, missing: MissingImages
 ) -> None:
     """Add to `run.json` what only the last image tells: the hash of all, which were left out, how many a stream held."""
-    facts = left_out_facts(dataset, agreed.chosen)
+    facts = reading_facts(dataset, agreed.chosen)
     if missing.read is not None:
         state_images(output_dir, missing.read, **facts)
     elif is_stream(dataset):

@@ -155,4 +155,9 @@ def _say(args: argparse.Namespace, run: Any, dataset: Any) -> int:
         from hf_smoothing.reports import report
 
         _tell(report([args.output_dir]))
+    else:
+        from hf_smoothing.reports.grouping import enlarged
+
+        if said := enlarged(run):
+            _tell(said)
     return 0

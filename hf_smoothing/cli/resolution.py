@@ -20,16 +20,17 @@ def resolution_summary(model: Any, dataset: Any) -> str:
     if framing.resize is False:
         how = "the centre of each image is taken as it is"
     elif not framing.plain:
-        to = framing.resize if isinstance(framing.resize, int) else " x ".join(map(str, framing.resize))
-        edge = "the shortest edge is " if isinstance(framing.resize, int) else ""
-        how = f"images are resized to {edge}{to}, then the centre is cut out"
+        if isinstance(framing.resize, int):
+            how = f"images are resized until their shortest edge is {framing.resize}, then the centre is cut out"
+        else:
+            how = f"images are resized to {' x '.join(map(str, framing.resize))}, then the centre is cut out"
     text = f"Certified resolution: {framing.channels} x {height} x {width} (channels x height x width); {how}."
     original = dataset.original_size()
     factor = None if original is None else enlargement(framing, original)
     if factor is None:
         return text
     return (
-        f"{text}\nWarning: images are {original[0]} x {original[1]} and are enlarged before the noise is added, where an l2 distance is about "
+        f"{text}\nWarning: the first image is {original[0]} x {original[1]}, and such images are enlarged before the noise is added, where an l2 distance is about "
         f"{factor:.2g} times larger. To certify them at their own size pass --size {min(original)} with a plain classifier; a SmoothedClassifier has its "
         f"size from finetuning: SmoothedClassifier.from_base_pretrained(..., size={min(original)})."
     )

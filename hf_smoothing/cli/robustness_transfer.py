@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing robustness-transfer`."""
     from hf_smoothing.attacks import ATTACKS
-    from hf_smoothing.certification.images import left_out_facts
+    from hf_smoothing.certification.images import reading_facts
     from hf_smoothing.cli.places import check_places
     from hf_smoothing.data import PixelDataset
     from hf_smoothing.data.opening import chosen_images, open_pixels, summary
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     print(in_flags(summary(choice, data, indices)), flush=True)
     decoded = data.decode(progress=False, indices=indices)
     assert decoded.labels is not None
-    about = {"paths": paths, "dataset": {**choice.to_dict(), **data.facts(), **left_out_facts(data, indices)}}
+    about = {"paths": paths, "dataset": {**choice.to_dict(), **data.facts(), **reading_facts(data, indices)}}
     Analysis(models, decoded.pixels, decoded.labels, args.output_dir, settings, about).run()
     page = write_page(args.output_dir)
     for text in sentences(read_analysis(args.output_dir)[1]).values():

@@ -37,6 +37,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
     Attributes:
         class_map: Which class of the model each class of the data set is.
         unreadable: Index -> message of each image that could not be read so far.
+        enlarged: Index -> (height, width) of each image read so far that was smaller than the certified resolution. The first is warned of.
         unlabelled_column: A label column that was found but marks every image as unlabelled, or None.
 
     Raises:
@@ -61,7 +62,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         self.dataset, self.framing, self.size = dataset, reader.framing, reader.framing.size
         self.image_column, self.label_column = reader.image_column, reader.label_column
         self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
-        self.skip_unreadable, self.unreadable = skip_unreadable, reader.unreadable
+        self.skip_unreadable, self.unreadable, self.enlarged = skip_unreadable, reader.unreadable, reader.enlarged
         self.names = self._reader.labels.names
 
     def __len__(self) -> int:
@@ -95,7 +96,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         return self._reader.labels.known(indices)
 
     def original_size(self) -> tuple[int, int] | None:
-        """(height, width) of the first image as it comes, None if it cannot be read. Who has asked is not warned if images are enlarged."""
+        """(height, width) of the first image as it comes, None if it cannot be read. Who has asked is not warned if images are enlarged, and looks at `enlarged`."""
         return self._reader.original_size(lambda: self._reader.images.row(0))
 
     def decode(self, progress: bool = True, indices: Sequence[int] | None = None, processes: int = 1) -> DecodedPixels:
@@ -158,7 +159,7 @@ class PixelStream(IterableDataset[dict[str, Any]]):
         self.dataset, self.framing, self.size = dataset, reader.framing, reader.framing.size
         self.image_column, self.label_column = reader.image_column, reader.label_column
         self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
-        self.skip_unreadable, self.unreadable = skip_unreadable, reader.unreadable
+        self.skip_unreadable, self.unreadable, self.enlarged = skip_unreadable, reader.unreadable, reader.enlarged
         self.names = reader.labels.names
 
     def original_size(self) -> tuple[int, int] | None:

@@ -37,7 +37,8 @@ class RowReader:
         self.image_column = find_column(dataset, image_column, "image", required=True)
         self.unreadable: dict[int, str] = {}
         self.images = ImageReader(dataset, str(self.image_column))
-        self._looked = False
+        self.enlarged: dict[int, tuple[int, int]] = {}
+        self._told = False
         self._processor = NoisyImageProcessorPil(
             **self.framing.processor_settings(), do_rescale=False, do_normalize=False
         )
@@ -51,18 +52,22 @@ class RowReader:
 
     def original_size(self, first: Callable[[], Mapping[str, Any]]) -> tuple[int, int] | None:
         """(height, width) of the image of the first row, None if it cannot be read."""
-        self._looked = True
+        self._told = True
         try:
             width, height = _as_image(self.images.image(first(), 0)).size
         except (ValueError, StopIteration):
             return None  # the error is that of reading its pixels
         return height, width
 
-    def _warn_if_enlarged(self, image: Image, index: int) -> None:
-        looked, self._looked = self._looked, True
+    def _note_if_enlarged(self, image: Image, index: int) -> None:
+        """Keep the size of an image that is enlarged, and warn of the first."""
         original = (image.height, image.width)
-        factor = None if looked else enlargement(self.framing, original)
-        if factor is not None:
+        factor = enlargement(self.framing, original)
+        if factor is None:
+            return
+        self.enlarged[index] = original
+        told, self._told = self._told, True
+        if not told:
             warnings.warn(
                 f"Image {index} is {original[0]} x {original[1]}, smaller than the certified resolution {self.framing.size}: it is enlarged before "
                 f"the noise is added, where an l2 distance is about {factor:.2g} times larger. To certify images at their own size wrap the "
@@ -82,7 +87,7 @@ class RowReader:
             values = self._processor(image)["pixel_values"][0]
         except (ValueError, TypeError) as error:
             raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error
-        self._warn_if_enlarged(image, index)
+        self._note_if_enlarged(image, index)
         return torch.from_numpy(np.ascontiguousarray(values))
 
 

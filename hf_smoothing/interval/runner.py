@@ -23,7 +23,7 @@ from hf_smoothing.certification.images import (
     checked_items,
     image_hash,
     is_stream,
-    left_out_facts,
+    reading_facts,
 )
 from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.ranks import from_first_rank, open_writer, process_state
@@ -127,9 +127,9 @@ def certify_dataset_linf(
     seen = survey(dataset, chosen, answer_of=answer_of)
     if only_right and not seen.labelled:
         raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
-    left_out = left_out_facts(dataset, chosen)
+    read = reading_facts(dataset, chosen)
     chosen = seen.indices or chosen
-    settings = _settings(classifier, seen, chosen, rule, description, left_out)
+    settings = _settings(classifier, seen, chosen, rule, description, read)
     with open_writer(state, output_dir, settings, seen, dataset) as writer:
         done = read_run(output_dir).rows
         mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
@@ -181,7 +181,7 @@ def _settings(
     chosen: Sequence[int],
     rule: dict[str, Any],
     description: Mapping[str, Any] | None,
-    left_out: dict[str, Any],
+    read: dict[str, Any],
 ) -> dict[str, Any]:
     settings = {
         "method": "interval-bounds",
@@ -198,7 +198,7 @@ def _settings(
         "informative": {
             "python": platform.python_version(),
             "versions": versions_of("transformers", "numpy"),
-            **left_out,
+            **read,
             "indices": selection_of(chosen),
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

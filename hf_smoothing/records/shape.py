@@ -61,6 +61,15 @@ def _is_selection(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(is_whole(index) for index in value))
 
 
+def _is_enlarged(value: Any) -> bool:
+    sizes = isinstance(value, dict) and [value.get("images"), *_two(value.get("smallest"))]
+    return isinstance(sizes, list) and len(sizes) == 3 and all(is_whole(size) and size >= 1 for size in sizes)
+
+
+def _two(value: Any) -> list[Any]:
+    return value if isinstance(value, list) and len(value) == 2 else []
+
+
 def _one_of(*values: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in values, f"one of {', '.join(values)}"
 
@@ -103,6 +112,7 @@ CHECKS: dict[str, Check] = {
     "informative.indices": (_is_selection, 'null, indices, or {"range": [start, stop, step]}'),
     "informative.num_images": (lambda value: is_whole(value) and value >= 1, "a whole number of at least 1"),
     "informative.unreadable": (lambda value: isinstance(value, list), "a list"),
+    "informative.enlarged": (_is_enlarged, 'an object {"images": a number, "smallest": [height, width]}'),
 }  # fmt: skip
 """Key -> (whether a value may stand there, what it must be). Of a key that is not there nothing is asked, unless it is required."""
 

@@ -245,6 +245,20 @@ def note(settings: dict[str, Any]) -> str:
     return f"{text}: use mode curve{'' if aware else ' or fixed'} to measure those."
 
 
+def enlarged(run: Run) -> str:
+    """What must be said where images were enlarged before the noise, which makes l2 radii larger; empty where none was, or none is known."""
+    found = run.settings.get("informative", {}).get("enlarged")
+    if found is None or norm_of(run.settings) != "l2":
+        return ""
+    least = "" if run.finished else "At least "  # an unfinished run has read some of its images
+    count, of = found["images"], run.images_asked or len(run.rows)
+    height, width = found["smallest"]
+    return (
+        f"{least}{count} of {of} images {'was' if count == 1 else 'were'} enlarged before the noise was added (the smallest was {height} x {width}): an l2 "
+        "distance, and so a radius, is larger there than between the images as they came."
+    )
+
+
 def tested_up_to(settings: dict[str, Any]) -> float:
     """The largest radius of which a run says anything: what it can certify, and no more than its largest target where it drew for targets."""
     targets, reach = chosen_targets(settings), ceiling(settings)

@@ -11,7 +11,16 @@ from hf_smoothing.records import RUN_FILE, Run, RunError, check_writable, read_r
 from hf_smoothing.records.reading import MOST_NAMED
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
-from hf_smoothing.reports.grouping import Conditions, beyond, comparable, default_thresholds, differing, norm_of, note
+from hf_smoothing.reports.grouping import (
+    Conditions,
+    beyond,
+    comparable,
+    default_thresholds,
+    differing,
+    enlarged,
+    norm_of,
+    note,
+)
 from hf_smoothing.reports.images import PixelsOf
 from hf_smoothing.reports.measured import Measured, check_method, measure
 from hf_smoothing.reports.published import logs_in, read_published_log
@@ -40,7 +49,7 @@ def check_thresholds(runs: Iterable[Run], thresholds: Sequence[float]) -> None:
 def notes_of(runs: Iterable[Run], thresholds: Sequence[float]) -> list[str]:
     """What a table of these radii must say about the runs in it, each remark once."""
     runs = list(runs)
-    remarks = [text for run in runs for text in (note(run.settings), beyond(run.settings, thresholds))]
+    remarks = [text for run in runs for text in (note(run.settings), beyond(run.settings, thresholds), enlarged(run))]
     return list(dict.fromkeys(filter(None, [*remarks, *([] if all(run.finished for run in runs) else [UNFINISHED])])))
 
 

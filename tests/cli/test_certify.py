@@ -218,11 +218,38 @@ def test_the_certified_resolution_is_said_before_the_first_draw(images, tmp_path
     assert certify(tmp_path / "plain", images, tmp_path / "run") == 2
     said = capsys.readouterr().out
     assert (
-        "Certified resolution: 3 x 32 x 32 " in said and "the shortest edge is 40, then the centre is cut out" in said
+        "Certified resolution: 3 x 32 x 32 " in said
+        and "images are resized until their shortest edge is 40, then the centre is cut out" in said
     )
-    assert "Warning: images are 16 x 16 and are enlarged before the noise" in said
+    assert "Warning: the first image is 16 x 16, and such images are enlarged before the noise" in said
     assert "pass --size 16 with a plain classifier" in said and "from_base_pretrained(..., size=16)" in said
     assert "2.5 times larger" in said and "pass --size 16" in said
+
+
+@pytest.mark.parametrize("how", [[], ["--streaming"], ["--labels", "by-number"]], ids=["indexed", "stream", "again"])
+def test_how_many_images_were_enlarged_is_said_and_recorded(how, model, tmp_path, capsys):
+    """Whatever the size of the first one, by which a person is told before the first draw."""
+    sizes = [20, 8, 20, 12]
+    rows = {"image": [pil_images(1, size)[0] for size in sizes], "label": [0, 1, 2, 0]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "test.parquet")
+    for _ in range(2):  # a resumption reads the images again
+        assert certify(model, folder, tmp_path / "run", *how) == 0
+        said = capsys.readouterr().out
+        assert "Warning" not in said
+        assert said.count("2 of 4 images were enlarged before the noise was added (the smallest was 8 x 8)") == 1
+        assert read_run(tmp_path / "run").settings["informative"]["enlarged"] == {"images": 2, "smallest": [8, 8]}
+
+
+def test_enlarged_images_without_labels_are_told_of_as_well(model, tmp_path, capsys):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for number, size in enumerate((20, 8)):
+        pil_images(1, size)[0].save(folder / f"{number}.png")
+    assert certify(model, folder, tmp_path / "run", "--split", "train") == 0
+    assert "1 of 2 images was enlarged before the noise was added" in capsys.readouterr().out
 
 
 def test_nothing_is_enlarged_where_images_are_certified_at_their_own_size(images, tmp_path, capsys):

@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessorPil
 from hf_smoothing import PixelDataset, PixelStream, SmoothedClassifier, smoothed_ensemble
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
 from hf_smoothing.pixels import warn_other_framing
-from tests.support.tiny import MEAN, SIZE, STD, data, image_dataset, plain, smoothed, trainer
+from tests.support.tiny import MEAN, SIZE, STD, data, image_dataset, pil_images, plain, smoothed, trainer
 
 
 CROPPED = Framing((SIZE, SIZE), 20, "bicubic")
@@ -169,6 +169,16 @@ def test_enlarged_images_are_warned_of_once():
     quiet = PixelDataset(image_dataset(3), 64)
     assert quiet.original_size() == (16, 16)
     quiet[0]
+
+
+def test_the_first_enlarged_image_is_warned_of_wherever_it_is_and_all_are_kept():
+    mixed = [{"image": image} for image in (*pil_images(1, 40), *pil_images(2, 20), *pil_images(1, 8))]
+    made = PixelDataset(mixed, 32)
+    made[0]
+    with pytest.warns(UserWarning, match=r"Image 2 is 20 x 20, smaller"):
+        made[2]
+    made.decode(progress=False)  # a second warning would be an error
+    assert made.enlarged == {1: (20, 20), 2: (20, 20), 3: (8, 8)}
 
 
 def test_training_notes_how_its_images_were_framed(tmp_path):
