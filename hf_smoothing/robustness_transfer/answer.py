@@ -1,4 +1,4 @@
-"""The answer that the page of an analysis begins with: one sentence, and a row for each of four questions."""
+"""The answer that the page of an analysis begins with: one sentence, and rows for four questions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from hf_smoothing.robustness_transfer.findings import (
     CKA_DIFFERENCE,
-    FEW_FOR_CKA,
     Robustness,
     closeness,
-    frequency_gap,
+    frequency_lean,
     radius_text,
     robustness,
     universal,
@@ -31,8 +30,12 @@ def answer(records: Records) -> str:
     one = main_attack(found)
     if one is None:
         return ""
-    agree = sum(other.verdict == one.verdict for other in found)
-    others = f" The same holds for {agree} of {len(found)} attacks." if len(found) > 1 else ""
+    agree = sum(other.verdict == one.verdict for other in found if other is not one)
+    others = (
+        f" The same holds under {agree} of {len(found) - 1} other attack{'s' if len(found) > 2 else ''}."
+        if len(found) > 1
+        else ""
+    )
     if one.verdict == "few" and (cause := unmatched(records)):
         return f"Not determined: {cause}: no comparison at matched accuracy.{others}"
     said = {
@@ -56,28 +59,23 @@ def questions(records: Records) -> list[list[str]]:
             "Is it less robust, at matched accuracy?", _evidence(one.difference, f" on {one.matched_images} images", cause),
             {"less": "yes", "more": "no, more robust", "as": "no significant difference", "few": few}[one.verdict],
         ])  # fmt: skip
-    for fooled in universal(records)[:1]:
+    for fooled in universal(records):
         rows.append([
-            "Do perturbations of the pretrained network fool it more?", _evidence(fooled.carried, f" beyond a random one, {fooled.norm}"),
+            f"Do {fooled.norm} perturbations of the pretrained network fool it more?", _evidence(fooled.carried, " beyond a random one"),
             _yes_or_no(fooled.carried),
         ])  # fmt: skip
-    apart, images = closeness(records)
-    if len(apart):
-        higher = int((apart > CKA_DIFFERENCE).sum())
-        verdict = (
-            "too few images"
-            if images < FEW_FOR_CKA
-            else "yes"
-            if higher == len(apart)
-            else "no"
-            if not higher
-            else "in part"
-        )
-        rows.append(["Does it see more as the pretrained network does?", f"CKA higher by more than {CKA_DIFFERENCE} in {higher} of {len(apart)} layers; no interval", verdict])  # fmt: skip
-    gap = frequency_gap(records, "high", at_matched_accuracy=True)
-    if gap is not None or (cause and any(key.kind == "frequency" for key in records)):
-        verdict = few if gap is None or cause else _yes_or_no(gap)
-        rows.append(["Does it rely more on high frequencies, at matched accuracy?", _evidence(gap, " on high frequencies alone", cause), verdict])  # fmt: skip
+    if (close := closeness(records)) is not None:
+        rows.append([
+            "Does it see more as the pretrained network does?", f"CKA higher by more than {CKA_DIFFERENCE} in {close.count()}; no interval",
+            close.verdict,
+        ])  # fmt: skip
+    lean = frequency_lean(records, at_matched_accuracy=True)
+    if lean is not None or (cause and any(key.kind == "frequency" for key in records)):
+        verdict = few if lean is None or cause else _yes_or_no(lean)
+        rows.append([
+            "Does it rely more on high than on low frequencies, at matched accuracy?",
+            _evidence(lean, " on high frequencies alone, less the same on low ones", cause), verdict,
+        ])  # fmt: skip
     return rows
 
 

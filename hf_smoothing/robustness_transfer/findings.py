@@ -164,13 +164,52 @@ def decimals(value: float, places: int = 2) -> str:
     return f"{round(value, places) + 0.0:.{places}f}" if np.isfinite(value) else "-"
 
 
-def closeness(records: Records) -> tuple[NDArray[np.float64], int]:
-    """By how much CKA with the pretrained network is higher for the finetuned than for the standard one, layer by layer from the front; and the number of images."""
+@dataclass(frozen=True)
+class Closeness:
+    """Layer by layer from the front: is the finetuned network closer to the pretrained one than the standard network is?
+
+    Attributes:
+        apart: By how much CKA with the pretrained network is higher for the finetuned one, float64 (layers,); nan where either has no number.
+        images: Number of images.
+    """
+
+    apart: NDArray[np.float64]
+    images: int
+
+    @property
+    def higher(self) -> int:
+        """Number of layers in which it is higher by more than `CKA_DIFFERENCE`."""
+        return int((self.apart > CKA_DIFFERENCE).sum())
+
+    @property
+    def unknown(self) -> int:
+        """Number of layers without a number, where one of the networks gives all images the same."""
+        return int(np.isnan(self.apart).sum())
+
+    def count(self) -> str:
+        """In how many layers it is higher, such as "1 of 5 layers (4 without a number)"."""
+        without = f" ({self.unknown} without a number)" if self.unknown else ""
+        return f"{self.higher} of {len(self.apart)} layer{'s' if len(self.apart) > 1 else ''}{without}"
+
+    @property
+    def verdict(self) -> str:
+        """ "yes" and "no" of all layers, "in part" of some; layers without a number decide nothing."""
+        if self.images < FEW_FOR_CKA:
+            return "too few images"
+        if self.higher:
+            return "yes" if self.higher == len(self.apart) else "in part"
+        return "not determined" if self.unknown else "no"
+
+
+def closeness(records: Records) -> Closeness | None:
+    """What CKA on clean images says; None where it was not measured for both networks."""
     curves = alike(records, "clean")
     near, far = curves.get(("pretrained", "finetuned"), []), curves.get(("pretrained", "standard"), [])
-    apart = np.array([x - y for x, y in zip(near, far, strict=False)])  # networks may differ in depth
+    apart = np.array(
+        [x - y for x, y in zip(near, far, strict=False)], dtype=np.float64
+    )  # networks may differ in depth
     counts = [record.get("images", 0) for record in records.get(Key("similarity", "clean"), {}).values()]
-    return apart[np.isfinite(apart)], min(counts, default=0)
+    return Closeness(np.where(np.isfinite(apart), apart, np.nan), min(counts, default=0)) if len(apart) else None
 
 
 def right_unattacked(records: Records, role: str) -> NDArray[np.bool_] | None:
@@ -191,7 +230,10 @@ def unmatched(records: Records) -> str:
         f"{role} {round(100 * float(right.mean()), 1):g}%"
         for role, right in (("finetuned", finetuned), ("standard", standard))
     )
-    return f"only {both:,} of {images:,} images are right in both networks without an attack ({shares})"
+    few = "none" if not both else f"only {both:,}"
+    return (
+        f"{few} of {images:,} images {'is' if both < 2 else 'are'} right in both networks without an attack ({shares})"
+    )
 
 
 def frequency_gap(records: Records, part: str, *, at_matched_accuracy: bool = False) -> Paired | None:
@@ -205,6 +247,23 @@ def frequency_gap(records: Records, part: str, *, at_matched_accuracy: bool = Fa
     Returns:
         None where it was not measured, or fewer than two images are left.
     """
+    found = _on_part(records, part, at_matched_accuracy)
+    return None if found is None else paired_difference(found[0], found[1])
+
+
+def frequency_lean(records: Records, *, at_matched_accuracy: bool = False) -> Paired | None:
+    """`frequency_gap` on high less that on low frequencies: above 0 where the finetuned network relies more on high ones, not where it is better at both.
+
+    Args:
+        records, at_matched_accuracy: As of `frequency_gap`.
+    """
+    low, high = (_on_part(records, part, at_matched_accuracy) for part in ("low", "high"))
+    # Sums of accuracies, beside which rounding is told from a difference.
+    return None if low is None or high is None else paired_difference(high[0] + low[1], high[1] + low[0])
+
+
+def _on_part(records: Records, part: str, at_matched_accuracy: bool) -> list[NDArray[np.float64]] | None:
+    """Accuracy of the finetuned and of the standard network on each image, float64 (images,)."""
     sides = [records.get(Key("frequency", role)) for role in ("finetuned", "standard")]
     if None in sides:
         return None
@@ -212,4 +271,4 @@ def frequency_gap(records: Records, part: str, *, at_matched_accuracy: bool = Fa
     right = [right_unattacked(records, role) for role in ("finetuned", "standard")]
     if at_matched_accuracy and right[0] is not None and right[1] is not None and len(right[0]) == len(means[0]):
         means = [mean[right[0] & right[1]] for mean in means]
-    return paired_difference(*means) if len(means[0]) > 1 else None
+    return means if len(means[0]) > 1 else None

@@ -8,8 +8,10 @@ from hf_smoothing.robustness_transfer.findings import (
     CKA_DIFFERENCE,
     FEW,
     FEW_FOR_CKA,
+    Closeness,
     closeness,
     frequency_gap,
+    frequency_lean,
     radius_text,
     robustness,
     universal,
@@ -37,12 +39,15 @@ def sentences(records: Records) -> dict[str, str]:
         said["robustness"] = (
             "At matched accuracy, that is on the images which both get right without an attack, the finetuned network is "
             + "; ".join(parts)
-            + ". Criterion: the paired difference of the areas under the two curves has p < 0.05; each attack is one of "
-            f"{len(tested)} comparisons, uncorrected."
+            + ". Criterion: the paired difference of the areas under the two curves has p < 0.05"
+            + (f"; each attack is one of {len(tested)} comparisons, uncorrected." if len(tested) > 1 else ".")
         )
-    for fooled in universal(records):
+    perturbed = universal(records)
+    agree = all(verdict_of(fooled.carried) == "more" for fooled in perturbed)
+    sign = "a sign that it has kept what fools the pretrained network" + ("" if agree else ", in this norm alone")
+    for fooled in perturbed:
         verdict = {
-            "more": "fools the finetuned network more often than the standard one: a sign that it has kept what fools the pretrained network",
+            "more": f"fools the finetuned network more often than the standard one: {sign}",
             "less": "fools the finetuned network less often than the standard one",
             "as": "shows no significant difference in how often it fools the finetuned and the standard network",
             "few": f"was tried on too few images (fewer than {FEW}) to say whether it fools the finetuned network more often than the standard one",
@@ -52,14 +57,8 @@ def sentences(records: Records) -> dict[str, str]:
             f"its size does (difference {100 * fooled.carried.value:+.1f} points, 95% interval {100 * fooled.carried.low:+.1f} to "
             f"{100 * fooled.carried.high:+.1f}). A network that is fooled more easily by anything would show the same: compare the other rows."
         )
-    apart, images = closeness(records)
-    if len(apart) and images < FEW_FOR_CKA:
-        said["similarity"] = f"CKA of {images} images is too noisy for a verdict, which takes at least {FEW_FOR_CKA}."
-    elif len(apart):
-        said["similarity"] = (
-            f"In {int((apart > CKA_DIFFERENCE).sum())} of {len(apart)} layers the finetuned network sees clean images more as the pretrained one does "
-            f"than the standard network (CKA higher by more than {CKA_DIFFERENCE}; the largest difference is {apart[np.abs(apart).argmax()]:+.2f})."
-        )
+    if (close := closeness(records)) is not None:
+        said["similarity"] = _similarity(close)
     gaps = {part: frequency_gap(records, part, at_matched_accuracy=True) for part in ("low", "high")}
     texts = []
     for part, gap in gaps.items():
@@ -78,6 +77,34 @@ def sentences(records: Records) -> dict[str, str]:
         said["frequency"] = f"Not judged at matched accuracy: {cause}."
     elif texts:
         said["frequency"] = (
-            f"Mean over the radii, on the images that both get right unfiltered: {'; '.join(texts)}. A difference counts if p < 0.05, paired over images."
+            f"Mean over the radii, on the images that both get right unfiltered: {'; '.join(texts)}.{_lean(records)} A difference counts if p < 0.05, paired over "
+            "images."
         )
     return said
+
+
+def _similarity(close: Closeness) -> str:
+    if close.images < FEW_FOR_CKA:
+        return f"CKA of {close.images} images is too noisy for a verdict, which takes at least {FEW_FOR_CKA}."
+    known = close.apart[np.isfinite(close.apart)]
+    largest = f"; the largest difference is {known[np.abs(known).argmax()]:+.2f}" if len(known) else ""
+    return (
+        f"In {close.count()} the finetuned network sees clean images more as the pretrained one does than the standard network (CKA higher by more than "
+        f"{CKA_DIFFERENCE}{largest})."
+    )
+
+
+def _lean(records: Records) -> str:
+    """Whether the finetuned network relies more on high frequencies, which it does not where it is better at both alike."""
+    lean = frequency_lean(records, at_matched_accuracy=True)
+    if lean is None or verdict_of(lean) == "few":
+        return ""
+    word = {
+        "more": "it relies more on high frequencies than the standard one",
+        "less": "it relies less on high frequencies than the standard one",
+        "as": "no significant difference in how much the two rely on high frequencies",
+    }[verdict_of(lean)]
+    return (
+        f" The difference on high frequencies less that on low ones is {100 * lean.value:+.1f} points, 95% interval {100 * lean.low:+.1f} to "
+        f"{100 * lean.high:+.1f}: {word}."
+    )

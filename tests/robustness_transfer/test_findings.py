@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_smoothing.attacks import ATTACKS
+from hf_smoothing.robustness_transfer.answer import answer, questions
 from hf_smoothing.robustness_transfer.findings import robustness, universal
 from hf_smoothing.robustness_transfer.records import Key, bits, from_bits, pair_key
 from hf_smoothing.robustness_transfer.sentences import sentences
@@ -107,3 +108,72 @@ def test_few_images_give_no_verdict():
     assert "was tried on too few images (fewer than 30) to say" in said["universal linf"]
     assert said["similarity"].startswith("CKA of 16 images is too noisy")
     assert "not judged, on fewer than 30 images" in said["frequency"]
+
+
+def verdict_of(records, beginning):
+    (row,) = (row for row in questions(records) if row[0].startswith(beginning))
+    return row
+
+
+def test_a_network_that_is_better_at_all_frequencies_does_not_rely_more_on_high_ones():
+    rng = np.random.default_rng(0)
+    shares = {"finetuned": {"low": 0.7, "high": 0.63}, "standard": {"low": 0.5, "high": 0.5}}
+
+    def records(shares):
+        return {Key("frequency", role): {part: [{"right": bits(rng.random(2000) < share)}] for part, share in parts.items()} for role, parts in shares.items()}  # fmt: skip
+
+    found = records(shares)
+    assert "on high frequencies alone the finetuned network is right more often" in sentences(found)["frequency"]
+    assert verdict_of(found, "Does it rely more on high than on low frequencies")[2] == "no, less"
+    assert "it relies less on high frequencies than the standard one" in sentences(found)["frequency"]
+    shares["finetuned"]["low"] = 0.5
+    assert verdict_of(records(shares), "Does it rely more on high")[2] == "yes"
+    shares["finetuned"]["high"] = 0.5
+    found = records(shares)
+    assert verdict_of(found, "Does it rely more on high")[2] == "no significant difference"
+    assert "no significant difference in how much the two rely on high frequencies" in sentences(found)["frequency"]
+
+
+@pytest.mark.parametrize(("l2", "verdicts"), [(0.4, ["no significant difference", "yes"]), (0.0, ["no significant difference"] * 2)])  # fmt: skip
+def test_universal_perturbations_of_each_norm_are_answered_for(l2, verdicts):
+    def changed(share):
+        return {"epsilon": 0.03, "changed": {"finetuned": bits(np.arange(400) < 400 * share), "standard": "0" * 400}}
+
+    records = {Key("universal", source, norm=norm): changed(share) for norm, source, share in (("linf", "pretrained", 0.0), ("linf", "random", 0.0), ("l2", "pretrained", l2), ("l2", "random", 0.0))}  # fmt: skip
+    assert [row[2] for row in questions(records)] == verdicts
+    assert [row[0].split()[1] for row in questions(records)] == ["linf", "l2"]
+    said = sentences(records)["universal l2"]
+    assert ("a sign that it has kept what fools the pretrained network, in this norm alone" in said) == (l2 > 0)
+
+
+@pytest.mark.parametrize(
+    ("near", "count", "verdict"),
+    [
+        ([0.9, None, None], "1 of 3 layers (2 without a number)", "in part"),
+        ([0.1, None, None], "0 of 3 layers (2 without a number)", "not determined"),
+        ([None, None, None], "0 of 3 layers (3 without a number)", "not determined"),
+        ([0.9, 0.9, 0.9], "3 of 3 layers", "yes"),
+        ([0.1, 0.1, 0.1], "0 of 3 layers", "no"),
+        ([0.9, 0.1, 0.1], "1 of 3 layers", "in part"),
+    ],
+)
+def test_layers_without_a_number_are_counted_and_decide_nothing(near, count, verdict):
+    def pair(values):
+        return {"images": 400, "cka": np.diag([np.nan if v is None else v for v in values]).tolist()}
+
+    records = {
+        Key("similarity", "clean"): {"pretrained-finetuned": pair(near), "pretrained-standard": pair([0.1] * 3)}
+    }
+    row = verdict_of(records, "Does it see more")
+    assert f"in {count};" in row[1] and row[2] == verdict
+    assert sentences(records)["similarity"].startswith(f"In {count} the finetuned network sees")
+
+
+@pytest.mark.parametrize(("attacks", "said"), [(1, ""), (2, " The same holds under 1 of 1 other attack."), (4, " The same holds under 3 of 3 other attacks.")])  # fmt: skip
+def test_an_attack_does_not_count_itself(attacks, said):
+    rng = np.random.default_rng(0)
+    curves = {"finetuned": record(rng, (0.9, 0.3, 0.1)), "standard": record(rng, (0.7, 0.5, 0.3))}
+    names = ["pgd", "fgsm", "bim", "mi-fgsm"][:attacks]
+    records = {Key("attack", role, name, "linf"): curve for name in names for role, curve in curves.items()}
+    assert answer(records).split("without an attack.")[1] == said
+    assert ("uncorrected" in sentences(records)["robustness"]) == (attacks > 1)

@@ -12,7 +12,7 @@ import pytest
 from hf_smoothing.records import RunError, write_json
 from hf_smoothing.robustness_transfer import figures
 from hf_smoothing.robustness_transfer.answer import answer, questions
-from hf_smoothing.robustness_transfer.findings import frequency_gap, robustness
+from hf_smoothing.robustness_transfer.findings import frequency_gap, frequency_lean, robustness
 from hf_smoothing.robustness_transfer.page import write_page
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_analysis
 from hf_smoothing.robustness_transfer.sentences import sentences
@@ -83,9 +83,10 @@ def test_the_four_questions_and_frequencies_at_matched_accuracy():
     right = {"finetuned": np.arange(400) < 300, "standard": np.arange(400) >= 100}  # 200 in common
     rng = np.random.default_rng(0)
     high = {"finetuned": rng.random(400) < 0.8, "standard": (rng.random(400) < 0.2) | (np.arange(400) >= 300)}
+    low = {role: rng.random(400) < 0.5 for role in right}
     records = {
         **{Key("attack", role, "pgd", "linf"): {"epsilons": [0.0, 0.1], "right": [bits(flags)] * 2} for role, flags in right.items()},
-        **{Key("frequency", role): {part: [{"right": bits(flags)}] for part in ("low", "high")} for role, flags in high.items()},
+        **{Key("frequency", role): {"low": [{"right": bits(low[role])}], "high": [{"right": bits(high[role])}]} for role in right},
         Key("similarity", "clean"): {
             pair_key("pretrained", "finetuned"): {"images": 400, "cka": [[0.9, 0.0], [0.0, 0.8]]},
             pair_key("pretrained", "standard"): {"images": 400, "cka": [[0.9, 0.0], [0.0, 0.5]]},
@@ -99,6 +100,9 @@ def test_the_four_questions_and_frequencies_at_matched_accuracy():
     both = right["finetuned"] & right["standard"]
     assert (matched.num_images, every.num_images) == (200, 400)
     assert matched.value == pytest.approx(high["finetuned"][both].mean() - high["standard"][both].mean())
+    lean = frequency_lean(records, at_matched_accuracy=True)
+    apart = {role: high[role][both].mean() - low[role][both].mean() for role in right}
+    assert lean.value == pytest.approx(apart["finetuned"] - apart["standard"])
     assert [row[2] for row in questions(records)] == ["no significant difference", "yes", "in part", "yes"]
     assert "in 1 of 2 layers; no interval" in questions(records)[2][1]
 
@@ -150,7 +154,7 @@ def test_enough_images_of_which_few_are_right_in_both_are_named_as_the_cause(bot
 
     right = {"finetuned": np.arange(1_000) < 996, "standard": np.arange(1_000) >= 996 - both}
     cause = (
-        f"only {both} of 1,000 images are right in both networks without an attack "
+        f"{'only ' * (both > 0)}{both or 'none'} of 1,000 images {'are' if both > 1 else 'is'} right in both networks without an attack "
         f"(finetuned 99.6%, standard {round(0.4 + both / 10, 1):g}%)"
     )
     part = [{"right": bits(np.ones(1_000, bool)), "radius": 2, "confidence": 0.5}]
