@@ -53,7 +53,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         if isinstance(error, ReaderGoneError):
             raise
-        print(f"hf-smoothing {args.command}: {in_flags(trouble_of(error))}", file=sys.stderr)
+        names = [action.dest for action in verbs_of(parser)[args.command]._actions]
+        print(f"hf-smoothing {args.command}: {in_flags(trouble_of(error), names)}", file=sys.stderr)
         return 2
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.certification.options import RunOptions, RunRuleOptions, options_of, part
-from hf_smoothing.cli.options import add_data_options, add_options, data_choice, in_flags
+from hf_smoothing.cli.options import (
+    add_data_options,
+    add_normalisation_options,
+    add_options,
+    data_choice,
+    in_flags,
+    normalisation,
+)
 from hf_smoothing.cli.parsing import add_switch
 
 
@@ -58,6 +65,7 @@ def add(commands: Any) -> None:
     c.add_argument(
         "--size", type=int, help="certified resolution of a plain classifier; by default what its checkpoint says"
     )
+    add_normalisation_options(c)
     c.add_argument("--device", help="e.g. cpu or cuda; by default a GPU if there is one")
     c.add_argument("--output-dir", required=True, type=Path, help="the run folder")
     c.set_defaults(run=run, defaults={name: c.get_default(name) for names in OWN.values() for name in names})
@@ -126,12 +134,14 @@ def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int]
     check_places(args.output_dir, choice.dataset, args.model)
     # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
     sigma = 0.25 if args.sigma is None else args.sigma
-    model = load_classifier(args.model, sigma=sigma, size=args.size, device=args.device)
+    model = load_classifier(args.model, sigma=sigma, size=args.size, device=args.device, **normalisation(args))
     dataset = open_pixels(choice, model, model.config.id2label, streaming=args.streaming)
     indices = chosen_images(choice, dataset)
     _tell(f"{resolution_summary(model, dataset)}\n{in_flags(summary(choice, dataset, indices))}")
+    given = {name: getattr(model.config, name) for name, values in normalisation(args).items() if values is not None}
+    said = {"normalisation": given} if given else {}  # what its checkpoint does not tell a later command
     description = {
-        "model": {"id": args.model, "preprocessing": preprocessing_facts(model.config)},
+        "model": {"id": args.model, **said, "preprocessing": preprocessing_facts(model.config)},
         "dataset": choice.to_dict(),
     }
     return model, dataset, indices, description

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Collection
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
@@ -72,6 +73,20 @@ def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
         parser.add_argument(f"--{one.name.replace('_', '-')}", **values)
 
 
+def add_normalisation_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a checkpoint without an image processor does not say of its pixels."""
+    for name, what in (("mean", "means"), ("std", "standard deviations")):
+        parser.add_argument(
+            f"--image-{name}", type=float, nargs="+",
+            help=f"{what} by which a plain classifier's pixels are normalised, in [0, 1] pixel units, one for all channels or one each; where its checkpoint does not say",
+        )  # fmt: skip
+
+
+def normalisation(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_normalisation_options` say."""
+    return {"image_mean": args.image_mean, "image_std": args.image_std}
+
+
 def data_choice(args: argparse.Namespace) -> DataChoice:
     """What the options say."""
     return DataChoice(**{one.name: getattr(args, one.name) for one in fields(DataChoice) if hasattr(args, one.name)})
@@ -84,6 +99,8 @@ _FLAGS = (
         "sigma",
         "seed",
         "size",
+        "image_mean",
+        "image_std",
         "device",
         "largest",
         "batch_size",
@@ -107,12 +124,15 @@ _FLAGS = (
     ),
 )
 """Arguments of the library that have a flag of the same name."""
-_NAMES = "|".join(sorted(_FLAGS, key=len, reverse=True))
 _VALUE = r"'[^']*'|\{[^}]*\}|\[[^\]]*\]|True|\.\.\.|\d+(?:\.\d+)?"
 
 
-def in_flags(message: str) -> str:
+def in_flags(message: str, names: Collection[str] = _FLAGS) -> str:
     """A message with the arguments of the library named as on the command line.
+
+    Args:
+        message: What the library says.
+        names: The options of the command, with underscores; what it has not stays Python.
 
     >>> in_flags("`stride` must be at least 1.")
     '--stride must be at least 1.'
@@ -122,7 +142,12 @@ def in_flags(message: str) -> str:
     'Use --mode fixed, --targets 0.25 0.5 or --size 224, or pass --real-arithmetic.'
     >>> in_flags("Leave `size` out, or finetune with Model.from_base_pretrained(..., size=20).")
     'Leave --size out, or finetune with Model.from_base_pretrained(..., size=20).'
+    >>> in_flags("Pass size=32, image_mean=[0.5, 0.5, 0.5] or cover_run=False.", names=["size"])
+    'Pass --size 32, image_mean=[0.5, 0.5, 0.5] or cover_run=False.'
     """
+    known = "|".join(sorted({*_FLAGS} & {*names}, key=len, reverse=True))
+    if not known:
+        return message
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
@@ -133,6 +158,7 @@ def in_flags(message: str) -> str:
         shown = "" if value == "True" else " " + value.strip("'[]").replace(",", "")
         return f"--{name.replace('_', '-')}{shown}"
 
-    message = message.replace("cover_run=False", "--real-arithmetic")
-    message = re.sub(rf"`({_NAMES})`", lambda match: f"--{match[1].replace('_', '-')}", message)
-    return re.sub(rf"\w+\.\w+\([^()]*\)|(?<![\w.])({_NAMES})=({_VALUE})", flag, message)
+    if names is _FLAGS or "real_arithmetic" in names:
+        message = message.replace("cover_run=False", "--real-arithmetic")
+    message = re.sub(rf"`({known})`", lambda match: f"--{match[1].replace('_', '-')}", message)
+    return re.sub(rf"\w+\.\w+\([^()]*\)|(?<![\w.])({known})=({_VALUE})", flag, message)

@@ -51,4 +51,12 @@ def load_recorded(path: str, run: Run, *, size: int | None = None, device: str |
 
     # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
     sigma = run.settings.get("sigma") or 0.25
-    return load_classifier(path, sigma=sigma, size=size or recorded_size(run), device=device)
+    return load_classifier(
+        path, sigma=sigma, size=size or recorded_size(run), device=device, **_normalisation(path, run)
+    )
+
+
+def _normalisation(path: str, run: Run) -> dict[str, Any]:
+    """How the pixels of the run's own network were normalised, where its checkpoint does not say and it was given."""
+    model = run.settings.get("model", {})
+    return dict(model.get("normalisation", {})) if path == model.get("id") else {}

@@ -125,6 +125,31 @@ def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any]
     return _settings(noted)
 
 
+def check_pixels_known(settings: Mapping[str, Any], source: str) -> None:
+    """Refuse settings that leave open what an image becomes, naming all that is missing.
+
+    Args:
+        settings: What is known of size, image_mean and image_std.
+        source: Origin of the model; may be empty.
+
+    Raises:
+        ValueError: If one of them is None, or not there.
+    """
+    whose, missing = source or "this model", []
+    if settings.get("size") is None:
+        missing.append(
+            f"The certified resolution of {whose} is not known. Pass `size`, the number of pixels per side at which images are certified and noise is added, such "
+            "as size=224 for an ImageNet model."
+        )
+    if settings.get("image_mean") is None or settings.get("image_std") is None:
+        missing.append(
+            f"The normalisation of {whose} is not known: it has no image processor. Pass image_mean=[0.5, 0.5, 0.5] and image_std=[0.5, 0.5, 0.5], or what it was "
+            "trained with, in [0, 1] pixel units; or save its image processor beside it: processor.save_pretrained(path)."
+        )
+    if missing:
+        raise ValueError(" ".join(missing))
+
+
 def origin_of(model: PreTrainedModel, given: Mapping[str, Any]) -> str:
     """The folder that a model which is there already came from; empty if it came from none, or its pixels are known otherwise.
 

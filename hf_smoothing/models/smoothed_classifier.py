@@ -17,7 +17,7 @@ from hf_smoothing.certification.options import CertifyOptions, PredictOptions, d
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing
 from hf_smoothing.models.adapters import freeze_all_but_adapters
-from hf_smoothing.models.checkpoints import find_network, in_float32, origin_of, pixel_settings
+from hf_smoothing.models.checkpoints import check_pixels_known, find_network, in_float32, origin_of, pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.lora_layers import inject_lora
 from hf_smoothing.models.outputs import Output, classifier_output
@@ -136,17 +136,7 @@ class SmoothedClassifier(PreTrainedModel):
         if "size" in given and "size" in known and not isinstance(size, Framing | FramedSize):
             given["size"] = known["size"].scaled(size)
         settings = known | given
-        if settings.get("size") is None:
-            raise ValueError(
-                f"The certified resolution of {source or 'this model'} is not known. Pass `size`, one number or (height, width), the resolution "
-                "at which images are certified and noise is added, e.g. size=224 for an ImageNet model."
-            )
-        if settings.get("image_mean") is None or settings.get("image_std") is None:
-            raise ValueError(
-                f"The normalisation of {source or 'this model'} is not known: it has no image processor. Pass image_mean and "
-                "image_std in [0, 1] pixel units, e.g. image_mean=[0.5] * 3, image_std=[0.5] * 3, or save its image processor beside it: "
-                "processor.save_pretrained(path)."
-            )
+        check_pixels_known(settings, source)
         config = SmoothedClassifierConfig(
             base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
             noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,

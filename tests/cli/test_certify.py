@@ -205,6 +205,34 @@ def test_the_size_of_a_plain_classifier_can_be_given(images, tmp_path):
     assert settings["resolution"] == [3, 8, 8] and settings["model"]["preprocessing"]["model_size"] == [SIZE, SIZE]
 
 
+def test_a_network_without_an_image_processor_is_certified_once_all_is_said(images, tmp_path, capsys):
+    plain().save_pretrained(tmp_path / "bare")
+    assert certify(tmp_path / "bare", images, tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "The certified resolution of" in said and "The normalisation of" in said  # both at once
+    assert "Pass --size, the number of pixels per side" in said
+    assert "Pass --image-mean 0.5 0.5 0.5 and --image-std 0.5 0.5 0.5, or what it was trained with" in said
+    options = ["--size", "16", "--image-mean", "0.5", "--image-std", "0.25", "0.25", "0.25"]
+    assert certify(tmp_path / "bare", images, tmp_path / "run", *options) == 0
+    settings = read_run(tmp_path / "run").settings["model"]
+    assert settings["normalisation"] == {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    assert settings["preprocessing"]["image_std"] == [0.25] * 3
+    attack = ["attack", str(tmp_path / "run"), "--steps", "1", "--copies", "1", "--n", "50", "--max-images", "1"]
+    assert main(attack) in (0, 1)  # what its checkpoint does not say stands in the record
+    assert "certificates broken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["smoothed", "plain"])
+def test_a_normalisation_that_the_checkpoint_states_is_not_replaced(kind, model, images, tmp_path, capsys):
+    if kind == "plain":
+        plain().save_pretrained(tmp_path / "model")
+        NoisyImageProcessor(size=SIZE, image_mean=[0.25] * 3, image_std=[0.5] * 3).save_pretrained(tmp_path / "model")
+    assert certify(tmp_path / "model", images, tmp_path / "run", "--image-mean", "0.4") == 2
+    said = capsys.readouterr().err
+    assert "says itself how its pixels are normalised (image_mean [" in said and "Leave --image-mean out" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_certified_resolution_is_said_before_the_first_draw(images, tmp_path, capsys, monkeypatch):
     plain().save_pretrained(tmp_path / "plain")
     CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}).save_pretrained(

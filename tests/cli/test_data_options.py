@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from hf_smoothing import read_run
-from hf_smoothing.cli import main
+from hf_smoothing.cli import build_parser, main, verbs_of
+from hf_smoothing.cli.options import in_flags
 from hf_smoothing.models import NoisyImageProcessor
 from tests.support.commands import certify
 from tests.support.tiny import NAMES, SIZE, image_dataset, label_maps, parquet_folder, pil_images, plain, smoothed
@@ -298,3 +299,14 @@ def test_the_options_of_all_commands_are_those_of_one_definition():
         ["--dataset", "x", "--skip-unreadable", "--labels", "by-name"]
     )
     assert choice == DataChoice("x", skip_unreadable=True, labels="by-name")
+
+
+def test_a_verb_is_told_of_no_option_that_it_has_not(tmp_path, capsys):
+    """`robustness-transfer` has no --image-mean, so the argument stays that of the library."""
+    message = "Pass `size`, image_mean=[0.5, 0.5, 0.5] or cover_run=False."
+    assert in_flags(message) == "Pass --size, --image-mean 0.5 0.5 0.5 or --real-arithmetic."
+    verbs = verbs_of(build_parser())
+    names = {verb: [action.dest for action in parser._actions] for verb, parser in verbs.items()}
+    assert in_flags(message, names["certify"]) == in_flags(message)
+    assert in_flags(message, names["attack"]) == "Pass --size, image_mean=[0.5, 0.5, 0.5] or cover_run=False."
+    assert in_flags(message, names["env"]) == message
