@@ -60,6 +60,11 @@ class Asking:
             found, again = (self.logits(*outside, *images) for _ in range(2))
             beside = self.logits(*images, self.bright)[:-1]
         except Exception as error:
+            if isinstance(error, RuntimeError) and (channels := self._other_channels()):
+                raise ValueError(
+                    f"The classifier takes images of {channels} channel{'s' if channels > 1 else ''}, but these have {self.shape[0]}. Make them so: "
+                    f"PixelDataset(dataset, Framing({self._size()}, channels={channels}))."
+                ) from error
             error.add_note(
                 f"This came for {len(outside) + len(images)} images, before any draw: a classifier must take batches of any size. See certification.md."
             )
@@ -98,6 +103,22 @@ class Asking:
         return torch.cat(
             [self.logits(self.image, *(self._noisy(number) for number in batch))[1:] for batch in batches]
         )
+
+    def _other_channels(self) -> int | None:
+        """3 or 1, if it takes images of so many channels where these have the other number of them."""
+        other = {1: 3, 3: 1}.get(self.shape[0])
+        if other is None:
+            return None
+        images = probe_images((other, *self.shape[1:])).to(self.classifier.device, self.dtype)
+        try:
+            self.logits(*images[:2])
+        except Exception:  # it fails for another reason
+            return None
+        return other
+
+    def _size(self) -> str:
+        height, width = self.shape[1:]
+        return str(height) if height == width else f"({height}, {width})"
 
     def _noisy(self, number: int) -> Tensor:
         return noisy_image(number, self.shape).to(self.classifier.device, self.dtype)

@@ -74,6 +74,11 @@ def framing_of(source: PixelSource) -> Framing:
     if callable(getattr(source, "preprocess", None)):
         return read_processor(source).framing
     if not hasattr(config, "model_type"):
+        if isinstance(source, torch.nn.Module):
+            raise ValueError(
+                f"A network of your own, got {type(source).__name__}, does not say how images become its pixels. Pass the size, such as 32, or "
+                "(height, width), or a Framing: Framing(28, channels=1) for grey images."
+            )
         return parse_framing(source)
     noted = noted_pixels(config)
     if noted is None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hf_smoothing.certification import FixedRule, Votes, certify, certify_dataset, predict
+from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
 from tests.support.classifiers import RUN, Constant, Linear, Ranges, bytes_of, random_images
 
@@ -237,3 +238,18 @@ def test_the_smallest_noise_levels_are_certified_for_what_they_are(noise_kind, s
     ):
         (found,) = certify(Linear(), bytes_of(IMAGES[:1]), sigma=sigma, n=20, mode=mode, noise_kind=noise_kind, seed=0)
     assert 0.0 < found.radius < 4 * sigma and found.prediction == Linear().label(bytes_of(IMAGES[:1])[0] / 255)
+
+
+@pytest.mark.parametrize(("given", "taken"), [(3, 1), (1, 3)])
+@pytest.mark.parametrize("run", [
+    lambda *given: certify_dataset(*given, sigma=0.25, n=20, progress=False),
+    lambda *given: certify_dataset_linf(*given, largest=0.1, progress=False),
+], ids=["smoothing", "intervals"])  # fmt: skip
+def test_images_of_other_channels_are_refused_with_the_framing_that_makes_them(run, given, taken, tmp_path):
+    network = nn.Sequential(nn.Conv2d(taken, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    images = [{"pixel_values": image} for image in (random_images(2, (given, 8, 8)) * 255).to(torch.uint8)]
+    plural = "s" if taken > 1 else ""
+    cure = rf"takes images of {taken} channel{plural}, but these have {given}\. Make them so: PixelDataset\(dataset, Framing\(8, channels={taken}\)\)"
+    with pytest.raises(ValueError, match=cure):
+        run(network, images, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

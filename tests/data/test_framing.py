@@ -60,6 +60,11 @@ def test_a_size_alone_resizes_whole_images_as_ever():
     assert torch.equal(PixelDataset([{"image": image}], (SIZE, 12))[0]["pixel_values"], expected)
 
 
+def test_a_network_of_ones_own_says_nothing_and_its_text_is_not_shown():
+    with pytest.raises(ValueError, match=r"got Linear, does not say .* Framing\(28, channels=1\) for grey images\.$"):
+        PixelDataset([{"image": wide()}], torch.nn.Linear(2, 2))
+
+
 def test_a_backbone_says_it_too():
     model = plain()
     with pytest.raises(ValueError, match="does not say how images become its pixels"):
