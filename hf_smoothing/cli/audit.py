@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 WIDTH = 28
+COULD_NOT = 2
+"""Exit status of an audit that could not be made."""
 
 
 def add(commands: Any) -> None:
@@ -62,7 +64,7 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`hf-smoothing audit`; 1 if the certifier is false too often."""
+    """`hf-smoothing audit`; 1 if the certifier is false too often, 2 if nothing was put to the test."""
     if taken := sorted({"sigma", "alpha", "seed"} & args.arguments.keys()):
         raise ValueError(
             f"--arguments must not hold what the audit passes itself, got {', '.join(taken)}. Use {', '.join('--' + name for name in taken)}."
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         false_alarm=args.false_alarm, images_per_call=args.images_per_call, seed=args.seed, progress=_show,
     )  # fmt: skip
     print(_verdict(found))
-    return 1 if found.violated else 0
+    return COULD_NOT if found.vacuous else int(found.violated)
 
 
 def named_function(name: str) -> Callable[..., Any]:
@@ -134,20 +136,35 @@ def _show(tally: Tally) -> None:
 
 def _verdict(found: Audit) -> str:
     fresh = found.confirmed
+    if found.vacuous:
+        return "It abstained from everything, so nothing was put to the test. Audit it with arguments by which it certifies: --arguments, --sigma, --alpha."
     lines = [
         f"Again with fresh noise, {fresh.name} with radius {fresh.radius:.4f}: {fresh.false} of {fresh.trials} false "
-        f"(p-value {found.p_value:.2g}; {found.critical} are a violation)."
+        f"(p-value {_shown(found.p_value)}; {found.critical} are a violation)."
     ]
-    if found.vacuous:
-        lines.append("It abstained from everything, so nothing was put to the test.")
-    elif found.violated:
+    if found.violated:
         rate = fresh.false / fresh.trials
         lines.append(f"VIOLATION: {rate:.3f} of its certificates are false where {found.alpha:g} is claimed.")
     else:
         lines.append("No violation was found.")
     lines.append(
         f"A certifier that keeps alpha = {found.alpha:g} is accused with probability {found.false_alarm:g} at most.\n"
-        f"One that is false with {2 * found.alpha:g} in one case is found with probability {found.power:.4f}; the case counted again, from a rate of "
+        f"One that is false with {2 * found.alpha:g} in one case is found with probability {_shown(found.power)}; the case counted again, from a rate of "
         f"{found.found_rate:.3f} on with 0.99."
     )
     return "\n".join(lines)
+
+
+def _shown(probability: float) -> str:
+    """A probability that is neither 0 nor 1 where it is not.
+
+    >>> _shown(0.0), _shown(3e-17), _shown(0.0123), _shown(0.99999), _shown(1.0)
+    ('< 1e-300', '3.0e-17', '0.0123', '> 0.9999', '1')
+    """
+    if probability < 1e-300:
+        return "< 1e-300"
+    if probability < 1e-3:
+        return f"{probability:.1e}"
+    if 0.9999 < probability < 1.0:
+        return "> 0.9999"
+    return "1" if probability == 1.0 else f"{probability:.4f}"

@@ -62,7 +62,11 @@ def linear_classifier(device: str) -> str:
             targets=[0.0, DISTANCE + 1e-4] if mode == "targets" else None,
         )  # fmt: skip
         found.append(_check_certificates(certificates, mode, label, exact))
-    return f"radius {exact:.3f}; alpha {ALPHA:g}, of {IMAGES} certificates each " + ", ".join(found)
+    return (
+        f"radius {exact:.3f}; alpha {ALPHA:g}, of {IMAGES} certificates each "
+        + ", ".join(found)
+        + f" (up to {allowed()} are no sign of a fault)"
+    )
 
 
 def _check_certificates(certificates: list[Certificate], mode: str, label: int, exact: float) -> str:
@@ -74,8 +78,7 @@ def _check_certificates(certificates: list[Certificate], mode: str, label: int, 
                 f"a p_lower of {one.p_lower} must certify {formula:.9f} at sigma {SIGMA}, got {one.radius:.9f}"
             )
     false = sum(one.prediction not in (label, -1) or one.radius > exact for one in certificates)
-    # P(Binomial(IMAGES, ALPHA) >= false)
-    probability = float(special.bdtrc(false - 1, IMAGES, ALPHA)) if false else 1.0
+    probability = _of_so_many(false)
     if probability < WORST:
         raise CheckError(
             f"mode {mode}: {false} of {IMAGES} certificates exceed the exact radius {exact:.4f}, at alpha = {ALPHA} (probability {probability:.0e})"
@@ -84,3 +87,17 @@ def _check_certificates(certificates: list[Certificate], mode: str, label: int, 
     if mode == "fixed" and not median > exact / 2:
         raise CheckError(f"mode {mode}: the median radius must be above half of {exact:.3f}, got {median:.3f}")
     return f"{false} false by {mode!r}"
+
+
+def _of_so_many(false: int) -> float:
+    """P(Binomial(IMAGES, ALPHA) >= false)."""
+    return float(special.bdtrc(false - 1, IMAGES, ALPHA)) if false else 1.0
+
+
+def allowed() -> int:
+    """The largest number of false certificates that is no verdict against a rule.
+
+    >>> allowed()
+    27
+    """
+    return max(false for false in range(IMAGES + 1) if _of_so_many(false) >= WORST)

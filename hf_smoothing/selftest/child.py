@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hf_smoothing.certification import certify_dataset
-from hf_smoothing.records import Run
+from hf_smoothing.records import RUN_FILE, Run, read_run
 from hf_smoothing.selftest.certificates import GREY, five_bands
 
 
@@ -44,27 +44,24 @@ def certify_into(folder: Path, device: str, before_batch: Callable[[], None] | N
     return certify_dataset(classifier, images(), folder, **RUN)
 
 
-def dying_after(batches: int) -> Callable[[], None]:
-    """Ends its own process at a forward pass, without any chance to clean up; never for a negative number."""
-    left = batches
+def dying_after(rows: int, folder: Path) -> Callable[[], None]:
+    """Ends its own process at the first forward pass after so many rows are written, without any chance to clean up."""
 
     def step() -> None:
-        nonlocal left
-        if left == 0:
+        if (folder / RUN_FILE).exists() and len(read_run(folder).rows) >= rows:
             os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-        left -= 1
 
     return step
 
 
-def main(folder: str, device: str, batches: str) -> None:
+def main(folder: str, device: str, rows: str) -> None:
     """Certify into a folder, as one of several ranks where the environment says so; a GPU of its own for each.
 
     Args:
         folder: The run folder.
         device: Where the classifier runs, "cpu" or "cuda".
-        batches: Number of batches after which the process kills itself; negative for never.
+        rows: Number of rows after which the process kills itself; 0 for never.
     """
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    certify_into(Path(folder), device, dying_after(int(batches)))
+    certify_into(Path(folder), device, dying_after(int(rows), Path(folder)) if int(rows) else None)

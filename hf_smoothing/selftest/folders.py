@@ -27,6 +27,9 @@ from hf_smoothing.selftest.lines import CheckError, NotApplicable
 PATIENCE = 120.0
 """Seconds after which a process of the self-test is given up."""
 
+KILLED_AFTER = 2
+"""Rows of the run that is killed: the last one loses its end, and one is left to go on from."""
+
 FILE = "certificates-0.jsonl"
 START = "import sys; from hf_smoothing.selftest.child import main; main(*sys.argv[1:])"
 
@@ -57,18 +60,18 @@ def _enlarge_a_radius(file: Path) -> None:
 
 
 def killed(device: str) -> str:
-    """A run that is killed between two batches, and loses the end of its last line, resumes to the rows of an undisturbed one."""
+    """A run that is killed between two batches with some rows, and loses the end of its last line, resumes to the rows of an undisturbed one."""
     with _folder() as folder:
         whole = certify_into(folder / "whole", device)
         broken = folder / "broken"
-        ((status, said),) = _processes([{}], broken, device, batches=40)
+        ((status, said),) = _processes([{}], broken, device, rows=KILLED_AFTER)
         if status not in (-getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGTERM):
             raise CheckError(f"a process that kills itself ended with status {status}: {said}")
         file = broken / FILE
         os.truncate(file, max(0, file.stat().st_size - 7))
         before = len(read_run(broken).rows)
-        if before == IMAGES:
-            raise CheckError("the run came to its end before it was killed")
+        if not 0 < before < IMAGES:
+            raise CheckError(f"the run must be killed with some of its {IMAGES} rows, and kept {before}")
         _check_same(certify_into(broken, device), whole, "a run that was killed and resumed")
     return f"killed with {before} of {IMAGES} rows, resumed to the rows of an undisturbed run"
 
@@ -115,14 +118,12 @@ def _folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _processes(
-    variables: list[Mapping[str, str]], folder: Path, device: str, batches: int = -1
-) -> list[tuple[int, str]]:
+def _processes(variables: list[Mapping[str, str]], folder: Path, device: str, rows: int = 0) -> list[tuple[int, str]]:
     """Start one process per mapping of environment variables, all at once; the exit status of each, and its last line on stderr."""
     package = Path(hf_smoothing.__file__).parents[1]
     path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
     common = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", START, str(folder), device, str(batches)]
+    words = [sys.executable, "-c", START, str(folder), device, str(rows)]
     started = []
     try:
         for number, own in enumerate(variables):

@@ -129,6 +129,12 @@ def test_a_planted_error_fails_its_line_and_the_command(monkeypatch, capsys, lin
     assert warning.startswith("Do not trust")
 
 
+def test_the_killed_run_had_rows_to_go_on_from_and_false_certificates_are_said_beside_what_is_allowed():
+    found = run_selftest("cpu", checks=["kill and resume", "linear classifier"])
+    assert re.search(r"killed with [1-7] of 8 rows", found.lines[0].says), found.lines[0]
+    assert found.lines[1].says.endswith("(up to 27 are no sign of a fault)"), found.lines[1]
+
+
 def test_every_line_has_a_planted_error():
     assert {line for line, _, _ in PLANTED.values()} == set(CHECKS)
 
