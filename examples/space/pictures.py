@@ -107,11 +107,19 @@ def _what_was_done(name: str, image: Image.Image, framing: Framing) -> str:
         parts.append(
             f"It is {verb} to {width} x {height} pixels; the certificate is about the image that you see here."
         )
-    if getattr(image, "n_frames", 1) > 1:
+    if _is_animated(image):
         parts.append("Only its first frame is used.")
     if image.has_transparency_data or "transparency" in image.info:
         parts.append("Transparent parts are laid over white.")
     return " ".join(parts)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Whether an image is known to have several frames: those of a file that is cut off after the first cannot be counted."""
+    try:
+        return getattr(image, "n_frames", 1) > 1
+    except Exception:  # decoders raise whatever comes first
+        return False
 
 
 def data_uri(pixels: Tensor) -> str:

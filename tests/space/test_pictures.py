@@ -73,6 +73,22 @@ def test_of_an_animation_the_first_frame_is_used(tmp_path):
     assert chosen.pixels.float().mean((1, 2)).tolist() == pytest.approx([255, 0, 0], abs=2)
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.png", "a.webp"])
+def test_an_animation_that_is_cut_off_anywhere_is_read_or_refused(name, tmp_path):
+    """Its first frame may be whole although no one can count the others."""
+    frames = [Image.fromarray(np.roll(colours(24, 20), turn)) for turn in range(3)]
+    content = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:]).read_bytes()
+    cut, read = tmp_path / f"cut-{name}", 0
+    for end in range(12, len(content), 37):
+        cut.write_bytes(content[:end])
+        try:
+            assert f"cut-{name}, 24 x 20 pixels." in read_file(cut, FRAMING).about
+            read += 1
+        except UnusableFileError:
+            pass
+    assert read > 0 or name == "a.webp"
+
+
 def test_a_single_pixel_fills_the_image(tmp_path):
     chosen = read_file(saved(tmp_path / "dot.png", Image.new("RGB", (1, 1), (1, 2, 3))), FRAMING)
     assert chosen.pixels.flatten(1).unique(dim=1).tolist() == [[1], [2], [3]]
