@@ -77,9 +77,23 @@ def names_of(id2label: Mapping[int, str]) -> tuple[str, ...]:
     """The names of a label map in the order of their numbers.
 
     Raises:
+        TypeError: If it is no mapping.
         ValueError: If the numbers are not 0, 1, ....
     """
-    by_number = {int(index): str(name) for index, name in id2label.items()}  # JSON keeps the numbers as text
+    given: object = id2label
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"`id2label` must map numbers of classes to their names, such as {{0: 'cat', 1: 'dog'}}, got {type(given).__name__}. Of a list of names make one: "
+            "dict(enumerate(names))."
+        )
+    try:
+        by_number = {int(index): str(name) for index, name in id2label.items()}  # JSON keeps the numbers as text
+    except (ValueError, TypeError) as error:
+        numbered = all(isinstance(name, int) for name in id2label.values())
+        cure = "This is the inverse, label2id." if numbered else "Number them from 0."
+        raise ValueError(
+            f"`id2label` must map numbers of classes to their names, such as {{0: 'cat', 1: 'dog'}}, got {few(list(map(str, id2label)))} for numbers. {cure}"
+        ) from error
     if sorted(by_number) != list(range(len(by_number))):
         raise ValueError(
             f"`id2label` must name the classes 0 to {len(by_number) - 1}, got the numbers {sorted(by_number)[:5]} ..."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 from torch import nn
@@ -27,9 +29,9 @@ def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str,
     if names is not None:
         missing = [name for name in names if not name or name not in known]
         if missing:
-            raise ValueError(
-                f"There is no module {missing[0]!r}. There are: {', '.join(n for n in known if n)[:600]}."
-            )
+            near = difflib.get_close_matches(missing[0], [name for name in known if name])
+            there = f"Did you mean {' or '.join(near)}?" if near else f"There are: {_listed(known)}."
+            raise ValueError(f"There is no module {missing[0]!r}. {there}")
         return {name: known[name] for name in names}
     if members := members_of(model):
         return {f"{where}.{name}": layer for where, one in members.items() for name, layer in layers_of(one).items()}
@@ -37,10 +39,15 @@ def layers_of(model: nn.Module, names: Sequence[str] | None = None) -> dict[str,
     if place is None:
         raise ValueError(
             f"{type(model).__name__} has no list of blocks, so its layers are not known. Name them: layers=[...] out of "
-            f"{', '.join(n for n in known if n)[:600]}."
+            f"{_listed(known)}."
         )
     stages = [_running(f"{place}.{child}", module) for child, module in known[place].named_children()]
     return _stem(model, place) | dict(list(blocks.items())[-1] for blocks in stages if blocks)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first names, none of them cut."""
+    return textwrap.shorten(", ".join(filter(None, names)), 600, placeholder=" ...")
 
 
 def running_blocks(model: nn.Module) -> dict[str, nn.Module]:

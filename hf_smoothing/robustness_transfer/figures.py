@@ -16,6 +16,8 @@ from hf_smoothing.statistics import interval
 
 NAMES = 8
 """Layers up to which an axis has room for their names, and the cells for numbers."""
+HEADS = ("classifier", "head", "fc", "score")
+"""Usual names of what comes after the blocks, which may be a list itself."""
 KINDS = {"clean": "clean images", "attacked": "attacked images", "universal": "universally perturbed images"}
 
 
@@ -120,7 +122,13 @@ def _short(name: str) -> str:
 
     >>> _short("vit.layers.3"), _short("pvt.encoder.block.1.2"), _short("pvt.encoder.patch_embeddings.0"), _short("resnet.embedder")
     ('block 3', 'block 1.2', 'patch_embeddings', 'embedder')
+    >>> _short("base_network.classifier.1"), _short("1"), _short("h.10.mlp")
+    ('classifier.1', 'block 1', 'mlp')
     """
-    *_, last = (part for part in name.split(".") if not part.isdigit())
-    numbers = name.rpartition(f"{last}.")[2]
-    return plain(last) if name.endswith(last) or "embed" in last else f"block {numbers}"
+    parts = name.split(".")
+    words = [place for place, part in enumerate(parts) if not part.isdigit()]
+    last = parts[words[-1]] if words else "block"
+    numbers = ".".join(parts[words[-1] + 1 if words else 0 :])
+    if not numbers or "embed" in last:
+        return plain(last)
+    return f"{plain(last)}.{numbers}" if last in HEADS else f"block {numbers}"

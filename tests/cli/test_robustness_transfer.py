@@ -86,7 +86,17 @@ def test_what_is_refused(folder, capsys, tmp_path):
     assert transfer(folder, "--attacks", "cw") == 2
     assert "--attacks knows fgsm, bim" in capsys.readouterr().err
     assert transfer(folder, "--layers", "nowhere") == 2
-    assert "There is no module 'nowhere'" in capsys.readouterr().err
+    there = (
+        capsys.readouterr()
+        .err.split("There is no module 'nowhere'. There are: ")[1]
+        .strip()
+        .rstrip(".")
+        .removesuffix(" ...")
+    )
+    modules = dict(smoothed("resnet", 1).named_modules())
+    assert all(name.strip() in modules for name in there.split(","))  # none is cut
+    assert transfer(folder, "--layers", "base_network.clasifier") == 2
+    assert "Did you mean base_network.classifier" in capsys.readouterr().err
     assert transfer(folder, "--layers", "") == 2
     assert "There is no module ''" in capsys.readouterr().err
     assert transfer(folder, "--max-images", "12", "--layers", "base_network") == 2

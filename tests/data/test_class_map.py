@@ -8,7 +8,7 @@ import pytest
 
 from hf_smoothing import PixelDataset, PixelStream
 from hf_smoothing.data import class_map
-from tests.support.tiny import SIZE, label_maps, pil_images, smoothed
+from tests.support.tiny import SIZE, image_dataset, label_maps, pil_images, smoothed
 
 
 def numbered(*names):
@@ -327,3 +327,17 @@ def test_a_stream_that_keeps_its_features_keeps_its_names():
     cast = nameless("column").cast_column("label", datasets.ClassLabel(names=["eel", "cat", "dog"]))
     assert [item["labels"] for item in PixelStream(kept, model)] == [2, 0, 1]
     assert read(PixelDataset(cast, model)) == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"cat": "a"}, ValueError, r"must map numbers of classes to their names.* got \['cat'\] for numbers\. Number them from 0"),
+        ({"cat": 0, "dog": 1}, ValueError, "This is the inverse, label2id"),
+        ({None: "a"}, ValueError, "must map numbers of classes"),
+        (["cat", "dog"], TypeError, r"got list\. Of a list of names make one: dict\(enumerate\(names\)\)"),
+    ],
+)  # fmt: skip
+def test_a_label_map_without_numbers_is_refused_in_our_words(given, error, message):
+    with pytest.raises(error, match=message):
+        PixelDataset(image_dataset(3), SIZE, id2label=given)
