@@ -96,6 +96,7 @@ def points(
     label: str,
     style: dict[str, Any],
     shift: float = 0.0,
+    reach: float = 0.0,
 ) -> None:
     """Values that were measured at some places only: a marker with its interval at each, joined by a thin line.
 
@@ -106,11 +107,12 @@ def points(
         label: Name in the legend.
         style: Colour, line and marker, of `series`.
         shift: How far the markers stand beside their places, so that those of another series do not cover them.
+        reach: How far those of any series stand beside theirs. Where a place is nearer to 0 all are moved so that none is below it, where no radius is.
     """
     middle = np.asarray(values, dtype=np.float64)
     bars = np.maximum(0.0, [middle - np.asarray(lower), np.asarray(upper) - middle])
     axes.errorbar(
-        np.asarray(x, dtype=np.float64) + shift, middle, bars,
+        np.maximum(np.asarray(x, dtype=np.float64), reach) + shift, middle, bars,
         label=plain(label), linewidth=0.8, elinewidth=1.2, capsize=2.0, markersize=5, **style,
     )  # fmt: skip
 

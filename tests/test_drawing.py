@@ -83,3 +83,24 @@ def test_the_floor_is_in_the_legend_and_the_legend_above_the_panels():
     figure.canvas.draw()
     (legend,) = figure.legends
     assert legend.get_window_extent().y0 >= panels[0, 0].get_window_extent().y1
+
+
+def test_no_series_stands_at_a_negative_radius():
+    _, panels = new_figure(2.0)
+    places, moved = [0.0, 0.25, 0.5], shifts(3, [0.0, 0.25, 0.5])
+    reach = float(abs(moved).max())
+    for number, shift in enumerate(moved):
+        points(
+            panels[0, 0],
+            places,
+            [1] * 3,
+            [0] * 3,
+            [2] * 3,
+            label="m",
+            style=series(number),
+            shift=float(shift),
+            reach=reach,
+        )
+    found = np.array([container.lines[0].get_xdata() for container in panels[0, 0].containers])
+    assert found.min() == 0.0 and len(set(found[:, 0])) == 3  # beside one another there as well
+    assert np.allclose(found[:, 1:], np.array(places[1:]) + moved[:, None])

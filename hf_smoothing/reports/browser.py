@@ -7,6 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hf_smoothing.drawing import NoFiguresError, legend_above, new_figure, plain
 from hf_smoothing.html_page import document, paragraph, picture, table
 from hf_smoothing.reports.curves import figure_of
@@ -15,6 +18,11 @@ from hf_smoothing.reports.images import SORT, PixelsOf, image_table
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import cells
+
+
+DRAWS = "draws of an image"
+HASHED = ("config", "attributes")
+"""Of a network in a record: settings and attributes, each by a short hash."""
 
 
 def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]], pixels_of: PixelsOf | None = None) -> str:
@@ -33,7 +41,7 @@ def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]], pixels
             *(paragraph(text) for text in dict.fromkeys(guarantee(m.settings) for m in measured)),
             _accuracies(measured),
             paragraph(f"{common}."),
-            *(paragraph(note) for note in notes),
+            *(paragraph(note.removeprefix("- ")) for note in notes),  # of a list in Markdown
             _drawn(_curves, measured),
             _drawn(_histograms, measured),
             *(_settings(m) for m in measured),
@@ -90,7 +98,7 @@ def _accuracies(measured: Sequence[Measured]) -> str:
 
 def _histograms(measured: Sequence[Measured]) -> str:
     """Images by draws, where draws were made, and by radius, where each is as large as the draws allow: not in a run with targets."""
-    panels = {"draws of an image, log10": _draws, "certified radius of images that are right": _radii}
+    panels = {DRAWS: _draws, "certified radius of images that are right": _radii}
     found = {about: [values(m) for m in measured] for about, values in panels.items()}
     shown = {about: values for about, values in found.items() if any(map(len, values))}
     if not shown:
@@ -99,16 +107,40 @@ def _histograms(measured: Sequence[Measured]) -> str:
     looks = styles([(m.name, m.settings.get("sigma")) for m in measured])
     names = short_names([m.name for m in measured])
     for panel, (about, values) in zip(axes[0], shown.items(), strict=True):
+        bins = _bins(values, about == DRAWS)
         for m, name, look, numbers in zip(measured, names, looks, values, strict=True):
             line = {"color": look["color"], "linestyle": look["linestyle"], "label": plain(m.label(name))}
-            panel.hist(numbers, bins=20, histtype="step", **line)
+            panel.hist(numbers, bins=bins, histtype="step", **line)
         panel.set(xlabel=about, ylabel="images")
+        if about == DRAWS:
+            _count_on_log_axis(panel, bins)
     legend_above(figure, axes[0, 0], columns=2)
     return picture(figure, f"Number of images by {' and by '.join(shown)}")
 
 
 def _draws(m: Measured) -> list[float]:
-    return [math.log10(row["draws"]) for row in m.run.rows.values() if row.get("draws")]
+    return [row["draws"] for row in m.run.rows.values() if row.get("draws")]
+
+
+def _bins(values: Sequence[Sequence[float]], log: bool) -> NDArray[np.float64]:
+    """Ends of 20 bins that all runs of a panel share, of equal ratios on a logarithmic axis."""
+    every = np.concatenate([np.asarray(numbers, dtype=np.float64) for numbers in values])
+    low, high = float(every.min()), float(every.max())
+    if log:
+        return np.geomspace(low / 1.1, high * 1.1, 21)
+    return np.linspace(low, high if high > low else low + 1.0, 21)
+
+
+def _count_on_log_axis(panel: Any, bins: NDArray[np.float64]) -> None:
+    """A logarithmic axis whose ticks are round counts, such as 100, 200, 500."""
+    panel.set_xscale("log")
+    first, last = math.floor(math.log10(bins[0])), math.ceil(math.log10(bins[-1]))
+    ticks = [digit * 10**power for power in range(first, last + 1) for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if bins[0] <= tick <= bins[-1]]
+    if len(ticks) > 6:  # decades alone, where there are many
+        ticks = [tick for tick in ticks if f"{tick:g}".startswith("1")]
+    panel.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    panel.set_xticks([], minor=True)
 
 
 def _radii(m: Measured) -> list[float]:
@@ -118,9 +150,24 @@ def _radii(m: Measured) -> list[float]:
 
 
 def _settings(m: Measured) -> str:
-    flat = [(key, value) for key, value in _flat(m.settings) if key.split(".")[0] not in ("informative", "format")]
+    flat = [
+        (key, value) for key, value in _flat(_folded(m.settings)) if key.split(".")[0] not in ("informative", "format")
+    ]
     title = html.escape(f"Settings: {m.label(m.name)}")
     return f"<details><summary>{title}</summary>{table(['setting', 'value'], flat)}</details>"
+
+
+def _folded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with how many hashes of single parts a network has, in place of the hashes: they tell networks apart, and nobody else anything."""
+    model = settings.get("model")
+    if not isinstance(model, dict):
+        return settings
+    parts = {
+        key: f"hashes of {len(_flat(value))} parts, in run.json"
+        for key, value in model.items()
+        if key in HASHED and isinstance(value, dict)
+    }
+    return {**settings, "model": {**model, **parts}}
 
 
 def _flat(settings: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:

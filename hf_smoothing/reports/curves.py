@@ -40,7 +40,7 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
     targets = [chosen_targets(m.settings) for m in measured]
     shared = [radius for some in targets for radius in some or ()]
     moved = shifts(sum(some is not None for some in targets), shared)
-    beside = iter(moved)
+    beside, reach = iter(moved), max(abs(moved), default=0.0)
     curved = [max(columns(m.run)[2]) for m, some in zip(measured, targets, strict=True) if some is None]
     furthest = max([*shared, *curved], default=0.0) or 1.0
     names = short_names([m.name for m in measured])
@@ -54,7 +54,7 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
         else:
             at = statistics.certified_accuracy(*columns(m.run), thresholds=some)
             heights = (100 * at.accuracy, 100 * at.lower, 100 * at.upper)
-            points(axes, some, *heights, label=label, style=look, shift=next(beside))
+            points(axes, some, *heights, label=label, style=look, shift=next(beside), reach=reach)
     labels = columns(measured[0].run)[1]
     floor(axes, 100 * np.unique(labels, return_counts=True)[1].max() / len(labels))
     kind = f"{norm_of(measured[0].settings)} radius ([0, 1] pixel units)"
@@ -62,8 +62,8 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
         "\nmarkers: targets with 95% intervals" + (", side by side" if len(moved) > 1 else "") if shared else ""
     )
     axes.set(xlabel=f"{kind}{at_targets}", ylabel="certified accuracy (%)", ylim=(0, 100))
-    margin = max(abs(moved), default=0.0) + 0.02 * furthest
-    axes.set_xlim(-margin if shared else 0.0, furthest + margin)
+    margin = 0.02 * furthest
+    axes.set_xlim(-margin if shared else 0.0, furthest + reach + margin)
     if title:
         axes.set_title(plain(title), fontsize="medium")
     axes.grid(alpha=0.3)

@@ -31,10 +31,14 @@ def robustness(found: Sequence[Robustness]) -> Any:
         scale = 255.0 if one.norm == "linf" else 1.0
         x = [epsilon * scale for epsilon in one.epsilons]
         roles = [role for role in ROLES if role in one.accuracy]
-        for role, shift in zip(roles, shifts(len(roles), x), strict=True):
-            _points(panel, x, 100 * np.array(one.accuracy[role]).T, role, float(shift))
+        moved = shifts(len(roles), x)
+        for role, shift in zip(roles, moved, strict=True):
+            _points(panel, x, 100 * np.array(one.accuracy[role]).T, role, float(shift), float(abs(moved).max()))
         unit = "1/255" if scale > 1 else "[0, 1] pixel units"
-        panel.set(title=f"{one.attack}, {one.norm}", ylim=(0, 100), xlabel=f"radius, {unit}", ylabel="accuracy, %")
+        label = f"radius,{' ' if len(attacks) < 3 else chr(10)}{unit}"  # a narrow panel has no room for one line
+        panel.set(title=f"{one.attack}, {one.norm}", ylim=(0, 100), xlabel=label)
+        if attacks.index(one.attack) == 0:
+            panel.set_ylabel("accuracy, %")
         panel.grid(alpha=0.3)
     legend_above(figure, panels[0, 0], len(ROLES))
     return figure
@@ -98,11 +102,12 @@ def frequency(records: Records) -> Any:
         for role, record in found.items():
             x = [entry["radius"] for entry in record[part]]
             count, images = [entry["right"].count("1") for entry in record[part]], len(record[part][0]["right"])
-            shift = float(shifts(len(found), x)[list(found).index(role)])
+            moved = shifts(len(found), x)
+            shift, reach = float(moved[list(found).index(role)]), float(abs(moved).max())
             shares = np.array([np.array(count) / images, *interval(count, images, 0.95)])
-            _points(accuracies, x, 100 * shares, role, shift)
+            _points(accuracies, x, 100 * shares, role, shift, reach)
             confidence = 100 * np.array([entry["confidence"] for entry in record[part]])
-            _points(confidences, x, [confidence] * 3, role, shift)
+            _points(confidences, x, [confidence] * 3, role, shift, reach)
         for panel, shown in ((accuracies, "accuracy, %"), (confidences, "mean confidence, %")):
             side = "up to" if part == "low" else "above"
             kept = f"kept: {side} this many cycles per image"
@@ -112,9 +117,9 @@ def frequency(records: Records) -> Any:
     return figure
 
 
-def _points(panel: Any, x: Any, shares: Any, role: str, shift: float) -> None:
+def _points(panel: Any, x: Any, shares: Any, role: str, shift: float, reach: float) -> None:
     """A role's values (value, lower and upper limit) in its own style."""
-    points(panel, x, *shares, label=role, style=series(ROLES.index(role)), shift=shift)
+    points(panel, x, *shares, label=role, style=series(ROLES.index(role)), shift=shift, reach=reach)
 
 
 def _short(name: str) -> str:

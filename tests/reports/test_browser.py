@@ -16,9 +16,10 @@ from PIL import Image
 from hf_smoothing import PixelDataset, certify_dataset
 from hf_smoothing.certification.noise_kinds import THREAT_MODELS
 from hf_smoothing.cli import main
+from hf_smoothing.drawing import new_figure
 from hf_smoothing.html_page import thumbnail
 from hf_smoothing.reports import report
-from hf_smoothing.reports.browser import guarantee
+from hf_smoothing.reports.browser import _bins, _count_on_log_axis, guarantee
 from tests.support.written_runs import LINF, SEQUENTIAL, SETTINGS, written_run
 
 
@@ -156,3 +157,24 @@ def test_an_empty_histogram_is_left_out(tmp_path, changes, by):
     report([written_run(tmp_path / "run", **changes)], output_dir=tmp_path, html=True)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall("<figcaption>Number of images by (.*?)</figcaption>", page) == by
+
+
+def test_the_page_is_for_people(tmp_path):
+    """No hash of a part of a network, no dash of Markdown, and counts on the axis of draws."""
+    config = {f"base_config.part{number}": "5feceb66ffc86f38" for number in range(20)}
+    run = written_run(
+        tmp_path / "run", rule=SEQUENTIAL, model={"id": "net", "weights_sha256": "ab" * 32, "config": config}
+    )
+    report([run], thresholds=[0.0, 0.25, 5.0], output_dir=tmp_path, html=True)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "5feceb66ffc86f38" not in page and "<td>hashes of 20 parts, in run.json</td>" in page
+    assert "ab" * 32 in page
+    assert "<p>Not tested: " in page and "- Not tested" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    _, panels = new_figure(2.0)
+    axes = panels[0, 0]
+    bins = _bins([[120, 300], [2_000]], log=True)
+    assert bins[0] < 120 and bins[-1] > 2_000 and np.allclose(np.diff(np.log(bins)), np.log(bins[1] / bins[0]))
+    _count_on_log_axis(axes, bins)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["200", "500", "1,000", "2,000"]
+    assert axes.get_xscale() == "log"
+    assert len(_bins([[0.5, 0.5]], log=False)) == 21  # a single radius has room around it

@@ -114,7 +114,7 @@ def test_each_network_has_its_line_and_its_interval(folder):
     lines = {container.get_label(): container.lines[0] for container in axes.containers}
     assert list(lines) == list(ROLES)
     assert lines["standard"].get_xdata() == pytest.approx(
-        [0.0, 1.0, 2.0], abs=0.05
+        [0.0, 1.0, 2.0], abs=0.08
     )  # in steps of 255, beside the others
     assert lines["standard"].get_ydata() == pytest.approx([90.0, 60.0, 20.0])
     assert len(axes.collections) == len(ROLES) == len(axes.containers)
@@ -122,6 +122,19 @@ def test_each_network_has_its_line_and_its_interval(folder):
     bar = next(c for c in axes.containers if c.get_label() == "standard").lines[2][0].get_segments()[0]
     assert bar[:, 1] == pytest.approx([100 * lower[0], 100 * upper[0]])
     assert len({(line.get_marker(), line.get_linestyle()) for line in lines.values()}) == len(ROLES)
+
+
+def test_every_label_of_a_figure_of_many_attacks_is_inside_it(folder):
+    _, records = read_analysis(folder)
+    kept = {(key.subject, norm): records[key] for key in records for norm in ("linf", "l2")}
+    many = {Key("attack", role, name, norm): record for (role, norm), record in kept.items() for name in ("fgsm", "pgd", "mi-fgsm", "di-fgsm")}  # fmt: skip
+    figure = figures.robustness(robustness(many))
+    figure.canvas.draw()
+    width = figure.bbox.width
+    for panel in figure.axes:
+        box = panel.xaxis.label.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= width
+        assert all(line.get_xdata().min() >= 0.0 for container in panel.containers for line in container.lines[:1])
 
 
 def test_a_folder_without_an_analysis_is_refused(tmp_path):
