@@ -158,7 +158,7 @@ def _settings(m: Measured) -> str:
 
 
 def _folded(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with how many hashes of single parts a network has, in place of the hashes: they tell networks apart, and nobody else anything."""
+    """Settings with how many hashes of single parts a network has, in place of the hashes: a comparison of networks needs them, a reader does not."""
     model = settings.get("model")
     if not isinstance(model, dict):
         return settings

@@ -258,7 +258,7 @@ def frequency_lean(records: Records, *, at_matched_accuracy: bool = False) -> Pa
         records, at_matched_accuracy: As of `frequency_gap`.
     """
     low, high = (_on_part(records, part, at_matched_accuracy) for part in ("low", "high"))
-    # Sums of accuracies, beside which rounding is told from a difference.
+    # Sums of accuracies: a difference is compared with their rounding.
     return None if low is None or high is None else paired_difference(high[0] + low[1], high[1] + low[0])
 
 

@@ -256,7 +256,7 @@ def test_the_certified_resolution_is_said_before_the_first_draw(images, tmp_path
 
 @pytest.mark.parametrize("how", [[], ["--streaming"], ["--labels", "by-number"]], ids=["indexed", "stream", "again"])
 def test_how_many_images_were_enlarged_is_said_and_recorded(how, model, tmp_path, capsys):
-    """Whatever the size of the first one, by which a person is told before the first draw."""
+    """Whatever the size of the first one, which is all that is known before the first draw."""
     sizes = [20, 8, 20, 12]
     rows = {"image": [pil_images(1, size)[0] for size in sizes], "label": [0, 1, 2, 0]}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
@@ -271,7 +271,7 @@ def test_how_many_images_were_enlarged_is_said_and_recorded(how, model, tmp_path
         assert read_run(tmp_path / "run").settings["informative"]["enlarged"] == {"images": 2, "smallest": [8, 8]}
 
 
-def test_enlarged_images_without_labels_are_told_of_as_well(model, tmp_path, capsys):
+def test_enlarged_images_without_labels_are_counted_as_well(model, tmp_path, capsys):
     folder = tmp_path / "bare"
     folder.mkdir()
     for number, size in enumerate((20, 8)):

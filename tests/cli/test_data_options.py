@@ -301,7 +301,7 @@ def test_the_options_of_all_commands_are_those_of_one_definition():
     assert choice == DataChoice("x", skip_unreadable=True, labels="by-name")
 
 
-def test_a_verb_is_told_of_no_option_that_it_has_not(tmp_path, capsys):
+def test_no_message_names_an_option_that_the_verb_has_not(tmp_path, capsys):
     """`robustness-transfer` has no --image-mean, so the argument stays that of the library."""
     message = "Pass `size`, image_mean=[0.5, 0.5, 0.5] or cover_run=False."
     assert in_flags(message) == "Pass --size, --image-mean 0.5 0.5 0.5 or --real-arithmetic."

@@ -93,9 +93,11 @@ ARROWS = {
         "pixels",
         "progress",
         "records",
+        "spelling",
         "statistics",
         "training",
         "types",
+        "units",
     },
     "training": {
         "allocator",
