@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from hf_smoothing.certification.behaviour import Answer, answer_to_probe
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
@@ -94,8 +92,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agre
         _check_labelled(first.get("labels") is not None)
 
     def answer_of(shape: tuple[int, ...]) -> Answer:
-        with torch.inference_mode(False):  # as `count_votes`
-            return answer_to_probe(classifier, shape, asked.execution, known=asked.recorded_answer)
+        return answer_to_probe(classifier, shape, asked.execution, known=asked.recorded_answer)
 
     seen = survey(dataset, asked.chosen, asked.ahead, answer_of)
     if asked.label_aware:

@@ -11,6 +11,7 @@ from hf_smoothing.certification.probes import (
     FURTHER,
     LEVELS,
     NOISY,
+    SOME,
     further_images,
     noisy_image,
     probe_images,
@@ -96,6 +97,13 @@ class Asking:
             raise _other_in_company(found, regrouped)
         return found
 
+    def about_some(self) -> None:
+        """Ask about a part of the further images, once in each grouping."""
+        found = self._further(self.image, stop=SOME)
+        regrouped = self._further(self.dark, self.image, stop=SOME, regrouped=True)
+        if rows_apart(found, regrouped, self.tolerance) > allowed_apart(self.tolerance, SOME):
+            raise _other_in_company(found, regrouped)
+
     def about_noisy(self) -> Tensor:
         """Logits of the noisy images after the first."""
         step = len(LEVELS)
@@ -123,12 +131,12 @@ class Asking:
     def _noisy(self, number: int) -> Tensor:
         return noisy_image(number, self.shape).to(self.classifier.device, self.dtype)
 
-    def _further(self, *others: Tensor, regrouped: bool = False) -> Tensor:
+    def _further(self, *others: Tensor, stop: int = FURTHER, regrouped: bool = False) -> Tensor:
         rows: dict[int, Tensor] = {}
-        for numbers, images in further_images(self.shape, regrouped=regrouped):
+        for numbers, images in further_images(self.shape, stop, regrouped=regrouped):
             found = self.logits(*others, *images.to(self.classifier.device, self.dtype))[len(others) :]
             rows.update(zip(numbers, found, strict=True))
-        return torch.stack([rows[number] for number in range(FURTHER)])
+        return torch.stack([rows[number] for number in range(stop)])
 
 
 def in_half(classifier: ResolvedClassifier, execution: Execution) -> bool:

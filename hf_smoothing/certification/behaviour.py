@@ -28,7 +28,13 @@ from hf_smoothing.certification.asking import Asking, in_half
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.probes import FURTHER, GOLDEN
-from hf_smoothing.certification.structure import attribute_hashes, attributes_of
+from hf_smoothing.certification.structure import (
+    attribute_hashes,
+    attributes_of,
+    saved_buffers,
+    unchanged,
+    values_alone,
+)
 from hf_smoothing.certification.tolerance import (
     COARSE,
     EXACT,
@@ -60,7 +66,7 @@ class Answer:
         noisy: For a dark, a bright and some noisy images one mixture of all logits each; None for deterministic certificates.
         further: For each of the further images one mixture of all logits; None where near images had answers of their own, so that `logits` tell
             enough.
-        attributes: For each name of an attribute a short hash of what the modules say; None as `further`, and without a module.
+        attributes: For each name of an attribute a short hash of what the modules say; None without a module.
     """
 
     logits: list[float]
@@ -75,6 +81,21 @@ class Answer:
         return {key: value for key, value in said if value is not None}
 
 
+@torch.inference_mode(False)  # as `count_votes`
+@torch.no_grad()
+def check_one_image(classifier: ResolvedClassifier, shape: tuple[int, ...], execution: Execution) -> None:
+    """Refuse what is no function of one image, where nothing of its answer is kept: with few images, since each call would ask about all again.
+
+    Raises:
+        ValueError, TypeError: As `answer_to_probe`.
+    """
+    asking = Asking(classifier, shape, execution, torch.float32)
+    near, *_ = asking.about_near(noisy=False)
+    if _alike(near):
+        asking.about_some()
+
+
+@torch.inference_mode(False)  # as `count_votes`
 @torch.no_grad()  # not inference mode: what a network makes once and keeps must serve gradients later
 def answer_to_probe(
     classifier: ResolvedClassifier,
@@ -104,19 +125,21 @@ def answer_to_probe(
     """
     execution, known = execution or Execution(), known or {}
     asking = Asking(classifier, shape, execution, dtype)
+    said, saved = attributes_of(classifier.module), saved_buffers(classifier.module)
     near, alone, beyond = asking.about_near(noisy=not deterministic)
-    said = attributes_of(classifier.module)
-    # By the finer tolerance: half precision rounds graded answers, but leaves hard ones alike.
-    alike = any(not rows_apart(a[None], b[None], FINE) for a, b in itertools.combinations(near, 2))
+    alike = _alike(near)
     further = asking.about_further() if ANSWERS in known or alike else None
     hard = ANSWERS in known if known else alike
     if hard and not deterministic and (not known or NOISE in known):
         beyond = torch.cat([beyond, asking.about_noisy()])
     answer = Answer(_kept(alone), len(alone), noisy=None if deterministic else _mixtures(beyond))
     if hard and further is not None:
-        # What counts the passes is no part of the network.
-        kept = said & attributes_of(classifier.module)
-        answer = replace(answer, further=_mixtures(further), attributes=attribute_hashes(kept) if kept else None)
+        answer = replace(answer, further=_mixtures(further))
+    if classifier.module is not None:
+        found = unchanged(said, attributes_of(classifier.module))
+        # Graded answers show other classes of modules, of which several may compute the same function.
+        answer = replace(answer, attributes=attribute_hashes(found if hard else values_alone(found)))
+        _warn_of_counting({name for name, _ in saved ^ saved_buffers(classifier.module)})
     if not known:
         return answer
     if deterministic:
@@ -125,6 +148,20 @@ def answer_to_probe(
         tolerance = COARSE if elsewhere or asking.coarse else FINE
     scales = None if hard else mixture_scales(beyond, _weights(len(alone)))
     return _as_recorded(answer, known, tolerance, scales, classifier)
+
+
+def _alike(near: Tensor) -> bool:
+    """Whether near images have one answer, by the finer tolerance: half precision rounds graded answers, but leaves hard ones alike."""
+    return any(not rows_apart(a[None], b[None], FINE) for a, b in itertools.combinations(near, 2))
+
+
+def _warn_of_counting(changed: set[str]) -> None:
+    if changed:
+        warnings.warn(
+            f"Forward passes change {', '.join(sorted(changed)[:5])} of the network. These buffers are part of its weights, so a run may not be resumed "
+            "with it. Register them with persistent=False if no answer depends on them.",
+            stacklevel=4,
+        )
 
 
 def _as_recorded(
@@ -150,7 +187,12 @@ def _as_recorded(
                 "was recorded. Make sure that it is, or use another output folder.",
                 stacklevel=4,
             )
-    found = replace(answer, logits=logits, noisy=noisy, further=further)
+    attributes = answer.attributes
+    if attributes is not None and ATTRIBUTES in known:
+        # Another version of a library has other attributes: a name that one side lacks tells nothing.
+        mine = attributes
+        attributes = {name: mine.get(name, recorded) for name, recorded in known[ATTRIBUTES].items()}
+    found = replace(answer, logits=logits, noisy=noisy, further=further, attributes=attributes)
     fields = dict(zip(PARTS, ("logits", "noisy", "further", "attributes"), strict=True))
     unknown = {field: None for key, field in fields.items() if key not in known and key != LOGITS}
     return replace(found, **unknown)  # type: ignore[arg-type]  # no part but the logits is required

@@ -9,16 +9,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.behaviour import ATTRIBUTES, LOGITS, PARTS, answer_to_probe
+from hf_smoothing.certification.behaviour import LOGITS, PARTS, answer_to_probe
 from hf_smoothing.certification.classifiers import ResolvedClassifier, module_of, resolve_classifier, run_dtype
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.images import raw_bytes
-from hf_smoothing.certification.structure import plain_name, short_hash, without_addresses
-from hf_smoothing.records import CURE_OF_ATTRIBUTES, RUN_FILE, Run, RunError, model_differences, read_settings
-from hf_smoothing.types import Classifier, unwrapped
+from hf_smoothing.certification.structure import saved_state, short_hash
+from hf_smoothing.certification.values import told, without_addresses
+from hf_smoothing.records import RUN_FILE, Run, RunError, model_differences, network_cure, read_settings
+from hf_smoothing.types import Classifier
 
 
 def classifier_identity(classifier: Classifier) -> dict[str, Any]:
@@ -30,13 +32,24 @@ def classifier_identity(classifier: Classifier) -> dict[str, Any]:
         "weights_sha256": weights_sha256(module),
         "weights_dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})),
     }
-    config = getattr(module, "config", None)
-    if config is not None and hasattr(config, "to_dict"):
-        said = config.to_dict()
-        text = json.dumps(_lasting(said), sort_keys=True, default=str)
+    said = _configuration_of(module)
+    if said is not None:
+        text = json.dumps(_lasting(said), sort_keys=True, default=_text)
         identity["config_sha256"] = hashlib.sha256(text.encode()).hexdigest()
-        identity["config"] = _hashes(_deciding(said))
+        identity["config"] = _settings(_deciding(said))
     return identity
+
+
+def _configuration_of(module: nn.Module) -> Mapping[str, Any] | None:
+    """The settings in a module's `config`; None where it has none, or something else of that name."""
+    config: Any = getattr(module, "config", None)
+    if isinstance(config, type) or not hasattr(config, "to_dict"):
+        return None
+    try:
+        said = config.to_dict()
+    except Exception:  # the answer to the probe knows the network then
+        return None
+    return said if isinstance(said, Mapping) else None
 
 
 def differences_from(
@@ -63,8 +76,8 @@ def differences_from(
             classifier, shape, execution, dtype, known=known, elsewhere=elsewhere, deterministic=deterministic
         )
         differing = model_differences(known, answer.to_dict())
-    alone = differing and all(key.startswith(f"{ATTRIBUTES}.") for key in differing)
-    return ", ".join(differing) + (f" ({CURE_OF_ATTRIBUTES})" if alone else "")
+    cures = [network_cure(key) for key in differing]
+    return ", ".join(differing) + (f" ({'; '.join(dict.fromkeys(cures))})" if all(cures) and cures else "")
 
 
 def check_network_of_run(classifier: Classifier, run: Run) -> None:
@@ -101,8 +114,10 @@ def recorded_answer(output_dir: str | os.PathLike[str]) -> dict[str, Any]:
 _PASSING = (
     "transformers_version", "architectures", "name_or_path", "torch_dtype", "dtype", "attn_implementation", "experts_implementation",
     "problem_type", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "gradient_checkpointing",
+    "auto_map", "custom_pipelines", "torchscript", "task_specific_params", "finetuning_task", "output_dir", "id2label", "label2id",
 )  # fmt: skip
-"""Settings that `transformers` writes as a network is loaded, trained or asked for a loss, and that say how its outputs are given."""
+"""Settings that `transformers` writes as a network is loaded, trained or asked for a loss, that say how its outputs are given, or what its classes
+are called; a run states its class map, and the weights their number."""
 _OF_RUNS = ("sigma", "num_samples", "n0", "n", "alpha", "noise", "noise_owner")
 """Defaults in the configuration of a `SmoothedClassifier`: a run states its own, and `classify` knows none of them."""
 _OF_TRAINING = ("noise", "objective")
@@ -124,14 +139,31 @@ def _deciding(config: Any, inside: str = "") -> Any:
     return {key: value for key, value in found.items() if value != {}}
 
 
-def _hashes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A short hash for each setting, so that a comparison can say which one differs."""
-    return {
-        key: _hashes(value)
-        if isinstance(value, Mapping) and key.endswith("config")
-        else short_hash(json.dumps(value, sort_keys=True, default=lambda other: without_addresses(str(other))))
-        for key, value in sorted(config.items())
-    }
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Each setting as a record states it: a text that a message can show, or else a short hash."""
+    found: dict[str, Any] = {}
+    for key, value in sorted(config.items()):
+        if isinstance(value, Mapping) and key.endswith("config"):
+            found[key] = _settings(value)
+            continue
+        text = told(value)
+        if text is None:
+            text = json.dumps(value, sort_keys=True, default=_text, skipkeys=True)
+        text = value if isinstance(value, str) else text
+        found[key] = text if len(text) <= _SHOWN else short_hash(text)
+    return found
+
+
+_SHOWN = 40
+"""Characters of a setting that a record states itself."""
+
+
+def _text(value: Any) -> Any:
+    """What stands in JSON for what it does not know."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    text = told(value)
+    return without_addresses(str(value)) if text is None else text
 
 
 def _lasting(config: Any) -> Any:
@@ -153,22 +185,27 @@ _LATER = ("lora",)
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 of a module's `state_dict`: names, dtypes, shapes, values. What is not in it shows in the answer to the probe."""
     digest = hashlib.sha256()
-    network = unwrapped(module)
-    values = {plain_name(network, name): value for name, value in network.state_dict().items()}
-    for name, value in sorted(values.items()):
+    for name, value in saved_state(module):
         for part in _parts(value):
             if isinstance(part, Tensor):
                 digest.update(f"{name} {part.dtype} {tuple(part.shape)}\n".encode())
                 digest.update(raw_bytes(part.dequantize() if part.is_quantized else part))
-            elif isinstance(part, (str, int, float, torch.dtype)):  # others may show an address
+            elif isinstance(part, (str, bytes, int, float, complex, torch.dtype)):  # others may show an address
                 digest.update(f"{name} {part!r}\n".encode())
     return digest.hexdigest()
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """A tensor, or those in the tuples that quantised modules keep."""
-    if isinstance(value, (tuple, list)):
+    """A tensor, or those in the tuples that quantised modules keep, and in whatever others keep as their extra state."""
+    if isinstance(value, Mapping):
+        for key, one in sorted(value.items(), key=lambda item: str(item[0])):
+            yield from (str(key), *_parts(one))
+    elif isinstance(value, (set, frozenset)):
+        yield from sorted(map(str, value))
+    elif isinstance(value, (tuple, list)):
         for one in value:
             yield from _parts(one)
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        yield torch.from_numpy(np.ascontiguousarray(value))
     else:
-        yield value
+        yield value.item() if isinstance(value, np.generic) else value

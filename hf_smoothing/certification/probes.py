@@ -12,6 +12,9 @@ from torch import Tensor
 FURTHER = 128
 """Number of further images, for classifiers whose answers to the first tell little."""
 
+SOME = 32
+"""How many of them are asked about where nothing is recorded."""
+
 _AT_ONCE, _LARGEST = 16, 1 << 24
 """How many of them share a batch at most, and how many numbers they may have together."""
 _CELLS = (1, 2, 5, None)
@@ -35,17 +38,20 @@ def probe_images(shape: tuple[int, ...]) -> Tensor:
     )
 
 
-def further_images(shape: tuple[int, ...], *, regrouped: bool = False) -> Iterator[tuple[list[int], Tensor]]:
-    """`FURTHER` images in small batches, with their numbers: blocks of noise of several sizes and contrasts, around greys in even steps.
+def further_images(
+    shape: tuple[int, ...], stop: int = FURTHER, *, regrouped: bool = False
+) -> Iterator[tuple[list[int], Tensor]]:
+    """The first of `FURTHER` images in small batches, with their numbers: blocks of noise of several sizes and contrasts, around greys in even steps.
 
     Args:
         shape: Shape of an image, (channels, height, width).
+        stop: How many images.
         regrouped: Give each batch images of one size and nearly one contrast in place of a mixture, so that no image has its companions again.
     """
-    batches = math.ceil(FURTHER / max(1, min(_AT_ONCE, _LARGEST // math.prod(shape))))
-    size = math.ceil(FURTHER / batches)
+    batches = math.ceil(stop / max(1, min(_AT_ONCE, _LARGEST // math.prod(shape))))
+    size = math.ceil(stop / batches)
     for batch in range(batches):
-        numbers = range(batch, FURTHER, batches) if regrouped else range(FURTHER)[batch * size :][:size]
+        numbers = range(batch, stop, batches) if regrouped else range(stop)[batch * size :][:size]
         yield list(numbers), torch.stack([_graded(number, shape) for number in numbers])
 
 

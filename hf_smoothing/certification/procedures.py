@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hf_smoothing import statistics
-from hf_smoothing.certification.behaviour import answer_to_probe
+from hf_smoothing.certification.behaviour import check_one_image
 from hf_smoothing.certification.certificates import Certificate, Pending, Votes
 from hf_smoothing.certification.classifiers import ResolvedClassifier, resolve_classifier
 from hf_smoothing.certification.execution import Execution
@@ -151,8 +150,7 @@ def _question(
     resolved = resolve_classifier(classifier)
     pixels = to_unit_pixels(images)
     numbers = _check_indices(indices, len(pixels))
-    with torch.inference_mode(False):  # as `count_votes`
-        answer_to_probe(resolved, tuple(pixels.shape[1:]), execution)  # or refuse what is no function of one image
+    check_one_image(resolved, tuple(pixels.shape[1:]), execution)
     pixels = pixels.to(resolved.device)
     kind = choose_noise(asked["noise_kind"], off_grid(pixels))
     stream = make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from typing import cast
+from collections.abc import Iterator
+from typing import Any, cast
 
 from torch import nn
 
+from hf_smoothing.certification.values import is_device, printed, told
 from hf_smoothing.types import inner_name, unwrapped
 
 
-CLASS = "class"
-"""Stands among the names of attributes for the classes of modules and what they print of themselves."""
+CLASSES, PRINTED = "classes", "extra_repr"
+"""Stand among the names of attributes for the classes of all modules, and for what those of one class print of themselves."""
 
-_PASSING = ("training", "name_or_path", "gradient_checkpointing", "local_rank", "world_size")
-"""Attributes that say how a network is used, by which process, or where it came from."""
-
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_DEVICE = re.compile(
-    r"device\(type='\w+'(?:, index=\d+)?\)|\b(?:cpu|cuda|mps|xpu|hpu|npu|xla|meta)(?::\d+)?\b", re.IGNORECASE
-)
-_PATH = re.compile(r"(?<![\w./])/\w[\w.\-]*(?:/[\w.\-]*)+")
+_PASSING = (
+    "training", "gradient_checkpointing", "local_rank", "world_size", "name_or_path", "hf_device_map", "device_map", "pretrained_cfg", "default_cfg",
+    "model_tags", "loss_type", "warnings_issued", "all_tied_weights_keys", "kernel_config",
+)  # fmt: skip
+"""Attributes that say how a network is used, by which process, on which devices, or where it came from."""
+_ADAPTERS = ("_disable_adapters", "_active_adapter")
+"""Attributes of `peft` that decide in spite of their underscore."""
 
 
 def plain_name(module: nn.Module, name: str) -> str:
@@ -43,46 +43,85 @@ def plain_name(module: nn.Module, name: str) -> str:
     return ".".join(kept)
 
 
-def attributes_of(module: nn.Module | None) -> frozenset[tuple[str, str]]:
-    """Classes of all modules, what they print of themselves, and their attributes that are numbers, texts or truth values.
+Attributes = frozenset[tuple[str, str, str]]
+"""What modules say: the name of an attribute, such as "Conv2d.stride", the place of the module, and a text for the value."""
 
-    Left out is what the answers cannot depend on: addresses, devices, absolute paths, and names that begin with an underscore.
+
+def attributes_of(module: nn.Module | None) -> Attributes:
+    """Classes of all modules, what they print of themselves, and their attributes that are numbers, texts, arrays or containers of these.
+
+    So are buffers that are not saved. Left out is what the answers cannot depend on: addresses, devices, absolute paths, caches, and names that begin
+    with an underscore.
     """
     found = set()
     for name, child in () if module is None else module.named_modules():
         if inner_name(child) is not None:
             continue
-        place = plain_name(module, name) if module is not None and name else ""
-        printed = _PATH.sub("", _DEVICE.sub("", f"{type(child).__name__}({child.extra_repr()})"))
-        found.add((f"{place}.", repr(without_addresses(printed))))
-        for key, value in vars(child).items():
-            if key.startswith("_") or key in _PASSING or not isinstance(value, (bool, int, float, str)):
-                continue
-            if isinstance(value, str):
-                if os.path.isabs(value) or _DEVICE.fullmatch(value):
-                    continue
-                value = without_addresses(value)
-            found.add((f"{place}.{key}", repr(value)))
+        place, kind = plain_name(module, name) if module is not None and name else "", type(child).__name__
+        found.add((CLASSES, place, kind))
+        if shown := _printed_by(child):
+            found.add((f"{kind}.{PRINTED}", place, shown))
+        for key, value in _held_by(child):
+            if (text := told(value)) is not None:
+                found.add((f"{kind}.{key}", place, text))
     return frozenset(found)
 
 
-def attribute_hashes(attributes: frozenset[tuple[str, str]]) -> dict[str, str]:
+def _printed_by(module: nn.Module) -> str:
+    try:
+        return printed(module.extra_repr())
+    except Exception:  # what a network prints is no part of what it computes
+        return ""
+
+
+def _held_by(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    unsaved = {key: module._buffers.get(key) for key in module._non_persistent_buffers_set}
+    for key, value in (vars(module) | unsaved).items():
+        passing = key.startswith("_") or key in _PASSING or "cache" in key.lower()
+        if value is None or (passing and key not in _ADAPTERS):
+            continue
+        if isinstance(value, str) and (os.path.isabs(value) or is_device(value)):
+            continue
+        yield key, value
+
+
+def unchanged(before: Attributes, after: Attributes) -> Attributes:
+    """What is said under names that say the same before and after: what counts the passes is no part of the network."""
+    moving = {name for name, _, _ in before ^ after}
+    return frozenset(one for one in before if one[0] not in moving)
+
+
+def values_alone(attributes: Attributes) -> Attributes:
+    """The attributes without the classes of modules and what these print."""
+    return frozenset(one for one in attributes if one[0] != CLASSES and not one[0].endswith(f".{PRINTED}"))
+
+
+def attribute_hashes(attributes: Attributes) -> dict[str, str]:
     """For each name of an attribute a short hash of its values in all modules, so that a comparison can say which one differs."""
     named: dict[str, list[tuple[str, str]]] = {}
-    for name, value in sorted(attributes):
-        named.setdefault(name.rpartition(".")[2] or CLASS, []).append((name, value))
-    return {name: short_hash(repr(values)) for name, values in sorted(named.items())}
+    for name, place, value in sorted(attributes):
+        named.setdefault(name, []).append((place, value))
+    return {name: short_hash(repr(values)) for name, values in named.items()}
+
+
+def saved_state(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Names and values of a module's `state_dict`, in order, with the names that they have where nothing wraps a part."""
+    network = unwrapped(module)
+    named = [(plain_name(network, name), value) for name, value in network.state_dict().items()]
+    yield from sorted(named, key=lambda one: one[0])
+
+
+def saved_buffers(module: nn.Module | None) -> frozenset[tuple[str, str | None]]:
+    """Names of the buffers that are part of a module's weights, each with a text for its values."""
+    parts = () if module is None else module.named_modules()
+    return frozenset(
+        (f"{name}.{key}".lstrip("."), told(value))
+        for name, child in parts
+        for key, value in child._buffers.items()
+        if value is not None and key not in child._non_persistent_buffers_set
+    )
 
 
 def short_hash(text: str) -> str:
     """The first 16 digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-
-
-def without_addresses(text: str) -> str:
-    """A text without the addresses in memory that Python prints for objects.
-
-    >>> without_addresses("<function f at 0x7f0c>")
-    '<function f>'
-    """
-    return _ADDRESS.sub("", text)

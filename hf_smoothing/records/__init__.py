@@ -1,6 +1,6 @@
 """Run folders: what was asked (`run.json`) and one line per item that is done (`certificates-<rank>.jsonl`)."""
 
-from hf_smoothing.records.causes import CURE_OF_ATTRIBUTES, model_differences
+from hf_smoothing.records.causes import model_differences, network_cure
 from hf_smoothing.records.json_files import differences, read_json, replace_file, write_json
 from hf_smoothing.records.keeping import keep_run
 from hf_smoothing.records.names import deciding, plain_name
@@ -10,7 +10,6 @@ from hf_smoothing.records.writing import RunWriter, check_writable, lock_folder
 
 
 __all__ = [
-    "CURE_OF_ATTRIBUTES",
     "FORMAT",
     "METHODS",
     "ROW_PATTERN",
@@ -25,6 +24,7 @@ __all__ = [
     "keep_run",
     "lock_folder",
     "model_differences",
+    "network_cure",
     "plain_name",
     "read_json",
     "read_run",

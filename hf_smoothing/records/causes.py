@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_smoothing.records.json_files import differences
@@ -14,9 +14,8 @@ _CHOICE = ("dataset.config", "dataset.split", "dataset.stride", "dataset.max_ima
 """What is asked for of a data set; not its name, which decides nothing where there is a hash."""
 _ANSWERING = ("model.weights_sha256", "model.config_sha256", "model.config", "resolution", "dtype", "device_kind")
 """What another answer to fixed images may come from."""
-_ATTRIBUTES = "model.attributes."
-CURE_OF_ATTRIBUTES = "begin the names of attributes that decide no answer with an underscore"
-"""What to do about a module that tells its own moment or process."""
+_ATTRIBUTES, _CONFIG = "attributes.", "config."
+"""Of a network, what its modules say of themselves, and its settings."""
 FOLLOWS = {
     "total_variation": ("sigma", "noise_kind", "resolution"),
     "noise_dtype": ("noise_kind",),
@@ -59,17 +58,65 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in ("sha256", "stream_sha256", "selection_sha256"):
             del follows[f"dataset.{key}"]
     for key in found.keys() & ANSWERS.keys():
-        text = found[key].removeprefix(key)
-        unknown = " was not recorded when the run was made" if text.startswith(" was None") else text
-        found[key] = f"{ANSWERS[key]} ({key}){unknown}"
+        first, second = (one["model"].get(key.removeprefix("model."), ()) for one in (before, now))
+        found[key] = f"{ANSWERS[key]} ({key}) {_apart(first, second)}"
     groups = {group for key in found for group in _groups(key)}
     deciding = [key for key in found if not any(groups & {*follows.get(one, ())} for one in _groups(key))]
-    attributes = [key for key in deciding if key.startswith(_ATTRIBUTES)]
-    for key in attributes:
-        name = key.removeprefix(_ATTRIBUTES)
-        cure = f" ({CURE_OF_ATTRIBUTES})" if key == attributes[-1] else ""
-        found[key] = f"the attribute {name} of the network's modules ({key}){found[key].removeprefix(key)}{cure}"
+    told = {key: cure for key in deciding if (cure := network_cure(key.removeprefix("model.")))}
+    for key in told:
+        found[key] = f"{_what(key.removeprefix('model.'))}({key}){found[key].removeprefix(key)}"
+    if told:
+        found[[*told][-1]] += f" ({'; '.join(dict.fromkeys(told.values()))})"
     return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
+
+
+def network_cure(key: str) -> str:
+    """What to do where a network tells what decides no answer, such as its own moment or process; "" for what decides.
+
+    Args:
+        key: What differs in the part "model" of a record.
+
+    >>> network_cure("config.created"), network_cure("weights_sha256")
+    ('begin the names of settings that decide no answer with an underscore', '')
+    """
+    if key.startswith(_CONFIG):
+        return "begin the names of settings that decide no answer with an underscore"
+    if not key.startswith(_ATTRIBUTES):
+        return ""
+    kind, _, name = key.removeprefix(_ATTRIBUTES).rpartition(".")
+    if not kind:
+        return "build the network of modules of the same classes"
+    if name == "extra_repr":
+        return f"let extra_repr of {kind} print nothing but what decides an answer"
+    if name.startswith("_"):
+        return "switch the network's adapters on and off as they were"
+    return "begin the names of attributes that decide no answer with an underscore"
+
+
+def _what(key: str) -> str:
+    """What a difference of a network with a cure is about, in words."""
+    if not key.startswith(_ATTRIBUTES):
+        return "the setting of the network's configuration "
+    kind, _, name = key.removeprefix(_ATTRIBUTES).rpartition(".")
+    if not kind:
+        return "the classes of the network's modules "
+    if name == "extra_repr":
+        return f"what modules of the class {kind} print of themselves "
+    return f"the attribute {name} of the network's modules of the class {kind} "
+
+
+def _apart(before: Sequence[float] | None, now: Sequence[float] | None) -> str:
+    """How far two lists of numbers are from one another.
+
+    >>> _apart([0.0, 1.0], [0.0, 1.5])
+    'differ in 1 of 2 numbers, by up to 0.5'
+    """
+    if not before:
+        return "was not recorded when the run was made"
+    if not now or len(before) != len(now):
+        return f"had {len(before)} numbers, now {len(now or ())}"
+    apart = [abs(one - other) for one, other in zip(before, now, strict=True)]
+    return f"differ in {sum(one > 0 for one in apart)} of {len(apart)} numbers, by up to {max(apart):.3g}"
 
 
 def model_differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

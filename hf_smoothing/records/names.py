@@ -39,7 +39,8 @@ def in_one_form(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict
     ({'config_sha256': '0'}, {'config_sha256': '1'})
     """
     other = CONFIG_SHA256 if CONFIG in before and CONFIG in now else CONFIG
-    first, second = ({key: value for key, value in one.items() if key != other} for one in (before, now))
+    left_out = (other, "attributes_sha256")  # one hash of all attributes, which cannot be compared name by name
+    first, second = ({key: value for key, value in one.items() if key not in left_out} for one in (before, now))
     return first, second
 
 

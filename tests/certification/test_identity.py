@@ -40,7 +40,7 @@ class Configured(nn.Module):
 def test_a_run_is_not_resumed_with_another_configuration(tmp_path):
     dataset = random_dataset(2)
     certify_dataset(Configured(image_mean=[0.5]).eval(), dataset, tmp_path, **RUN)
-    with pytest.raises(RunError, match=r"with these: model\.config\.image_mean was '?\w{8}'?, is '?\w{8}'?\. Use"):
+    with pytest.raises(RunError, match=r"\(model\.config\.image_mean\) was '\[0\.5\]', is '\[0\.4\]' \(begin"):
         certify_dataset(Configured(image_mean=[0.4]).eval(), dataset, tmp_path, **RUN)
 
 
@@ -96,7 +96,6 @@ def test_what_transformers_writes_at_run_time_is_no_part_of_the_network(kind, tm
 DECIDING: dict[str, dict[str, Any]] = {
     "size": {"size": 8, "model_size": 16}, "model_size": {"model_size": 8}, "image_mean": {"image_mean": [0.1, 0.5, 0.6]},
     "image_std": {"image_std": [0.2, 0.25, 0.5]}, "base_config.hidden_act": {"base": {"hidden_act": "gelu"}},
-    "id2label": {"base": {"id2label": {0: "cat", 1: "dog", 2: "emu"}, "label2id": {"cat": 0, "dog": 1, "emu": 2}}},
 }  # fmt: skip
 
 
@@ -108,7 +107,7 @@ def test_what_decides_an_answer_is_named_where_it_differs(name, tmp_path):
     with pytest.raises(RunError, match=rf"another network: .*\bconfig\.{name}\b.* differ"):
         check_network_of_run(other, run)
     if name != "size":
-        with pytest.raises(RunError, match=rf"\bmodel\.config\.{name} was "):
+        with pytest.raises(RunError, match=rf"\(model\.config\.{name}\) was "):
             certify_dataset(other, dataset, tmp_path, **RUN)
 
 
