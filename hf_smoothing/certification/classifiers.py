@@ -99,10 +99,14 @@ OUT_OF_IT = "Take it out with accelerator.unwrap_model(model, keep_fp32_wrapper=
 
 
 def in_mixed_precision(classifier: nn.Module) -> str:
-    """What training in mixed precision has wrapped and certification calls: "the network", or the name of a part in quotes; "" if nothing."""
-    by_method = classify_of(classifier) is not classifier  # which does not go through `forward`
-    for name, module in classifier.named_modules():
-        if UNWRAPPED in vars(module) and not (by_method and module is classifier):
+    """What training in mixed precision has wrapped and certification calls: "the network", or the name of a part in quotes; "" if nothing.
+
+    A `classify` of this library goes past `forward`; one of the user's may call it.
+    """
+    network = unwrapped(classifier)
+    past = type(network).__module__.startswith(f"{__name__.partition('.')[0]}.") and hasattr(network, "classify")
+    for name, module in network.named_modules():
+        if UNWRAPPED in vars(module) and not (past and module is network):
             return repr(name) if name else "the network"
     return ""
 

@@ -170,3 +170,32 @@ def test_the_callback_leaves_its_images_and_the_mode_as_they_are():
     for _ in range(2):
         callback.on_evaluate(TrainingArguments(use_cpu=True), None, None)
     assert torch.equal(callback.pixels, before)
+
+
+class Judging(Unusual):
+    """Has a `classify` that goes through `forward`."""
+
+    def classify(self, pixels):
+        return self(pixels)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel], ids=["alone", "parallel"])
+def test_a_classify_that_calls_forward_does_not_hide_it(wrap, tmp_path):
+    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(Judging(), evaluation_mode=True)
+    network = wrap(prepared).eval()
+    pixels = torch.stack([item["pixel_values"] for item in images()])
+    for ask in (
+        lambda: linf_certificates(network, pixels, largest=0.1),
+        lambda: certify_dataset_linf(network, images(), tmp_path / "run", largest=0.1, progress=False),
+        lambda: certify_dataset(network, images(), tmp_path / "run", sigma=0.25, n=100, progress=False),
+    ):
+        with pytest.raises(ValueError, match="training in mixed precision has left `forward` of the network"):
+            ask()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel], ids=["alone", "parallel"])
+def test_our_classify_goes_past_forward(wrap, tmp_path):
+    model = any_model("smoothed-resnet")
+    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model, evaluation_mode=True)
+    linf_certificates(wrap(prepared).eval(), data(2).pixels, largest=0.01)
