@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_smoothing.certification.classifiers import ResolvedClassifier
+from hf_smoothing.certification.classifiers import ResolvedClassifier, run_dtype
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.probes import (
     FURTHER,
@@ -66,9 +66,7 @@ class Asking:
                     f"The classifier takes images of {channels} channel{'s' if channels > 1 else ''}, but these have {self.shape[0]}. Make them so: "
                     f"PixelDataset(dataset, Framing({self._size()}, channels={channels}))."
                 ) from error
-            error.add_note(
-                f"This came for {len(outside) + len(images)} images, before any draw: a classifier must take batches of any size. See certification.md."
-            )
+            self._explain(error, len(outside) + len(images))
             raise
         try:
             alone = self.logits(self.image)
@@ -85,6 +83,35 @@ class Asking:
             if rows_apart(near[: len(other)], other, self.tolerance):
                 raise _other_in_company(near[: len(other)], other)
         return near, alone[0], beyond
+
+    def _explain(self, error: Exception, count: int) -> None:
+        """Say what the classifier was asked, and what it must take, where that is known to be the cause."""
+        said = f"This came for {count} noisy images of a check, before any draw."
+        module = self.classifier.module
+        weights = run_dtype(module)
+        inner = () if module is None else module.named_modules()
+        part = next((name for name, one in inner if name and callable(getattr(one, "classify", None))), "")
+        if module is not None and weights != self.dtype:
+            pixels, own = (str(dtype).removeprefix("torch.") for dtype in (self.dtype, weights))
+            error.add_note(
+                f"{said} A classifier must take {pixels} pixels, and its weights are {own}. Call model.float(), or certify a module whose forward "
+                f"returns model(pixels.to(torch.{own}))."
+            )
+        elif part and self.classifier.classify is module:
+            error.add_note(
+                f"{said} {part!r} in the network has a method classify, which takes noisy pixels: pass that part."
+            )
+        elif not isinstance(error, torch.OutOfMemoryError) and any(map(self._takes, (1, 2, 4, 8, 16))):
+            error.add_note(f"{said} A classifier must take batches of any size, and takes some. See certification.md.")
+        else:
+            error.add_note(said)
+
+    def _takes(self, count: int) -> bool:
+        try:
+            self.logits(*[self.image] * count)
+        except Exception:
+            return False
+        return True
 
     def about_further(self) -> Tensor:
         """Logits of the further images."""

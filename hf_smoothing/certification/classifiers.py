@@ -42,7 +42,7 @@ def resolve_classifier(classifier: Classifier) -> ResolvedClassifier:
     module = module_of(classifier)
     if module is not None and any(child.training for child in module.modules()):
         raise ValueError(
-            "The classifier must be in eval mode to be certified, got a module in train mode. Call model.eval() first."
+            f"The classifier must be in eval mode to be certified, got a module in train mode. {into_eval_mode(module)}"
         )
     if isinstance(classifier, ResolvedClassifier):
         return classifier
@@ -52,6 +52,15 @@ def resolve_classifier(classifier: Classifier) -> ResolvedClassifier:
             f"The classifier must be callable on pixels, or have a `classify` method, got {type(classifier).__name__}."
         )
     return ResolvedClassifier(classify, module, classifier_device(classifier))
+
+
+def into_eval_mode(module: nn.Module) -> str:
+    """What to do about a module in train mode; those that `torch.export` made refuse `eval()`, as their operations are fixed."""
+    if any("eval" in vars(part) for part in module.modules()):
+        return (
+            "Its mode is fixed: export the network in eval mode, and set training = False on each of model.modules()."
+        )
+    return "Call model.eval() first."
 
 
 def module_of(classifier: Classifier) -> nn.Module | None:
@@ -95,7 +104,10 @@ def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
 
 UNWRAPPED = "_original_forward"
 """Where accelerate, and so every Trainer with bf16=True or fp16=True, keeps the `forward` of a model whose own it replaces by one under autocast."""
-OUT_OF_IT = "Take it out with accelerator.unwrap_model(model, keep_fp32_wrapper=False), where a Trainer's is trainer.accelerator, or load the saved model."
+OUT_OF_IT = (
+    "Take it out with accelerator.unwrap_model(module, keep_fp32_wrapper=False) of the module that is named, where a Trainer's accelerator is trainer.accelerator, "
+    "or load the saved model."
+)
 
 
 def in_mixed_precision(classifier: nn.Module) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hf_smoothing.certification.classifiers import OUT_OF_IT, check_finite, in_mixed_precision, run_dtype
+from hf_smoothing.certification.classifiers import (
+    OUT_OF_IT,
+    check_finite,
+    in_mixed_precision,
+    into_eval_mode,
+    run_dtype,
+)
 from hf_smoothing.interval.classifier import classify_function
 from hf_smoothing.interval.constants import DENSE, not_dense
 from hf_smoothing.interval.followed import check_followed, check_inside
@@ -157,7 +163,7 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
     check_largest(largest)
     if any(module.training for module in classifier.modules()):
         raise ValueError(
-            "The network is in train mode, where its output is random or depends on the batch. Call eval() first."
+            f"The network is in train mode, where its output is random or depends on the batch. {into_eval_mode(classifier)}"
         )
     for name, tensor in (*classifier.named_parameters(), *classifier.named_buffers()):
         if not_dense(tensor):

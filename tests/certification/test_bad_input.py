@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from hf_smoothing.certification import FixedRule, Votes, certify, certify_dataset, predict
-from hf_smoothing.interval import certify_dataset_linf
+from hf_smoothing.interval import certify_dataset_linf, linf_certificates
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES
 from tests.support.classifiers import RUN, Constant, Linear, Ranges, bytes_of, random_images
+from tests.support.tiny import smoothed
 
 
 # Float images on purpose; where that is no purpose, the library warns.
@@ -253,3 +256,52 @@ def test_images_of_other_channels_are_refused_with_the_framing_that_makes_them(r
     with pytest.raises(ValueError, match=cure):
         run(network, images, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+class Asked(nn.Module):
+    """A linear classifier of three classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(16, 3)
+
+    def forward(self, pixels):
+        return self.last(pixels.flatten(1))
+
+
+class OneAtATime(Asked):
+    def forward(self, pixels):
+        return self.last(pixels.reshape(1, 16))
+
+
+def averaged() -> nn.Module:
+    return AveragedModel(smoothed("resnet"))
+
+
+FAILING = {
+    "float64": (lambda: Asked().double(), 1, r"must take float32 pixels, and its weights are float64.*torch\.float64"),
+    "bfloat16": (lambda: Asked().bfloat16(), 1, r"must take float32 pixels, and its weights are bfloat16"),
+    "one at a time": (OneAtATime, 1, "must take batches of any size, and takes some"),
+    "averaged": (averaged, 3, "'module' in the network has a method classify"),
+}
+
+
+@pytest.mark.parametrize(("made", "channels", "note"), FAILING.values(), ids=FAILING)
+def test_an_error_of_the_network_comes_with_what_it_was_asked(made, channels, note):
+    side = 16 if channels == 3 else 4
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        certify(made().eval(), torch.zeros(1, channels, side, side), sigma=0.25, n=100)
+    assert re.search(note, caught.value.__notes__[0]) and "before any draw" in caught.value.__notes__[0]
+
+
+def test_an_exported_module_is_put_into_eval_mode_in_its_own_way():
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    exported = torch.export.export(Asked().eval(), (torch.zeros(2, 1, 4, 4),), dynamic_shapes=shapes).module()
+    image = torch.zeros(1, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"set training = False on each of model\.modules"):
+        certify(exported, image, sigma=0.25, n=100)
+    with pytest.raises(ValueError, match=r"set training = False on each of model\.modules"):
+        linf_certificates(exported, image, largest=0.1)
+    for part in exported.modules():
+        part.training = False
+    assert len(certify(exported, image, sigma=0.25, n=100)) == 1

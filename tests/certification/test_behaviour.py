@@ -196,7 +196,7 @@ def test_a_batch_that_cannot_be_any_size_is_said_to_be_the_cause():
 
     with pytest.raises(AssertionError) as caught:
         certify(in_fours, bytes_of(random_images(1, SHAPE)), sigma=0.5, n=100)
-    assert any("a classifier must take batches of any size" in note for note in caught.value.__notes__)
+    assert any("A classifier must take batches of any size" in note for note in caught.value.__notes__)
 
 
 def test_every_class_counts_for_the_identity(tmp_path):
