@@ -193,6 +193,8 @@ def check_whole(value: Any, name: str) -> int:
         cure = "Pass a count, not a share." if 0.0 < as_number(value) < 1.0 else "Write 100_000, not 1e5."
         if is_several(value):
             cure = "Pass one number."
+        elif is_truth_value(value) or not isinstance(value, SupportsFloat):
+            cure = "Pass the number itself, such as 100."
         raise ValueError(f"`{name}` must be a whole number, got {value!r}. {cure}") from error
 
 

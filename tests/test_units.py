@@ -136,8 +136,9 @@ def test_shares_and_counts():
         make_rule(0.25, n=1e5)
     with pytest.raises(ValueError, match="Pass a count, not a share"):
         max_radius(0.5, 0.001, 0.25)
-    with pytest.raises(ValueError, match="whole number"):
-        check_whole("3", "n")
+    for given in ("3", None, True, np.True_):
+        with pytest.raises(ValueError, match=r"whole number, got .*Pass the number itself, such as 100\."):
+            check_whole(given, "n")
     assert check_share(1, "clean") == 1.0
 
 

@@ -40,8 +40,8 @@ def read_answers(returned: Any, images: int) -> Answers:
         predictions, radii = (_numbers(part) for part in returned)
     else:
         try:
-            predictions = np.array([float(one.prediction) for one in returned])
-            radii = np.array([float(one.radius) for one in returned])
+            predictions = np.array([_number(one.prediction) for one in returned])
+            radii = np.array([_number(one.radius) for one in returned])
         except (TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise TypeError(f"A certifier must return {FORMS}, got {type(returned).__name__} ({error}).") from error
     for one, name, values in (("prediction", "predictions", predictions), ("radius", "radii", radii)):
@@ -55,6 +55,14 @@ def read_answers(returned: Any, images: int) -> Answers:
     if not bool((radii >= 0.0).all()):
         raise ValueError(f"Radii must be at least 0 and not nan, 0 for an abstention, got {radii.min()}.")
     return Answers(predictions.astype(np.int64), radii)
+
+
+def _number(value: Any) -> float:
+    if (
+        value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value)
+    ):  # numpy would drop the imaginary part
+        raise TypeError("complex numbers")
+    return float(value)
 
 
 def _numbers(part: Any) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +57,10 @@ def make_cases(sigma: float, radii: Sequence[float] | None = None) -> tuple[Case
         ValueError: If sigma or a radius is out of its range, or a radius below 1/255, where no half-space lies inside.
     """
     sigma = check_sigma(sigma)
-    if radii is not None and not is_several(radii) and not math.isnan(alone := as_number(radii)):
-        raise ValueError(f"`radii` must be a list of radii, got {radii!r}. Pass [{alone:g}].")
+    alone = as_number(radii)
+    if radii is not None and not is_several(radii) and not (math.isnan(alone) and isinstance(radii, Iterable)):
+        cure = "Leave it out for multiples of sigma." if math.isnan(alone) else f"Pass [{alone:g}]."
+        raise ValueError(f"`radii` must be a list of radii, got {radii!r}. {cure}")
     usual = [factor * sigma for factor in USUAL if 0.5 / 255 < factor * sigma <= diameter(SHAPE)]
     claimed = usual if radii is None else list(radii)
     distances = dict.fromkeys([0.5 / 255, *(_just_inside(radius) for radius in claimed)])

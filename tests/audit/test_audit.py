@@ -110,7 +110,17 @@ def test_the_usual_radii_are_those_that_pixels_can_be_apart(sigma):
 
 
 @pytest.mark.parametrize(
-    ("radii", "message"), [([0.001], "above 1/510"), ([-1.0], "finite and >= 0"), ([3.0], "apart in l2")]
+    ("radii", "message"),
+    [
+        ([0.001], "above 1/510"),
+        ([-1.0], "finite and >= 0"),
+        ([3.0], "apart in l2"),
+        (0.25, r"must be a list of radii, got 0.25. Pass \[0.25\]"),
+        (torch.tensor(0.25), r"must be a list of radii, .* Pass \[0.25\]"),
+        (float("nan"), "must be a list of radii, got nan. Leave it out"),
+        (True, "must be a list of radii, got True. Leave it out"),
+        (object(), "must be a list of radii, got <object"),
+    ],
 )
 def test_radii_out_of_range_are_refused(radii, message):
     with pytest.raises(ValueError, match=message):
@@ -218,6 +228,9 @@ def test_what_a_certifier_does_to_its_classifier_is_not_held_against_its_next_an
 RETURNED = {
     "nothing": (None, TypeError, "got NoneType"),
     "numbers": ([0.5, 0.5], TypeError, "must return objects with the attributes prediction and radius, one per image, or a tuple"),
+    "a complex number of Python": ([SimpleNamespace(prediction=0, radius=1j)] * 2, TypeError, "complex numbers"),
+    "a complex number of numpy": ([SimpleNamespace(prediction=0, radius=np.complex64(1))] * 2, TypeError, "complex numbers"),
+    "a complex number of torch": ([SimpleNamespace(prediction=0, radius=torch.tensor(1j))] * 2, TypeError, "complex numbers"),
     "complex": (([0, 0], torch.zeros(2, dtype=torch.complex64)), TypeError, "a tuple that holds Tensor"),
     "text": (("a", "b"), TypeError, "a tuple that holds str"),
     "too few": (([0], [0.5]), ValueError, r"one prediction per image, shape \(2,\), got predictions of shape \(1,\)"),
