@@ -20,7 +20,7 @@ from hf_smoothing.attacks import (
 )
 from hf_smoothing.audit import audit_certifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
-from hf_smoothing.certification.identity import weights_sha256
+from hf_smoothing.certification.identity import check_network_of_run, weights_sha256
 from hf_smoothing.interval import UnsupportedOperationError, certify_dataset_linf, linf_certificates
 from tests.support.tiny import pixels as tiny_pixels
 from tests.support.tiny import smoothed
@@ -180,6 +180,33 @@ def test_what_a_network_keeps_from_its_draws_serves_gradients_later():
     network = Keeping()
     certify(network, images(), sigma=0.25, n=100)
     assert pgd(network, images(), torch.tensor([0, 1, 2]), epsilon=0.1, steps=1).shape == (3, *SHAPE)
+
+
+@pytest.mark.parametrize("ask", [
+    lambda network, run: check_network_of_run(network, run),
+    lambda network, run: attack_run(network, dataset(), run, steps=1, n=100, progress=False),
+    lambda network, run: certify_dataset(network, dataset(), run.path, sigma=0.25, n=300, progress=False),
+], ids=["check", "attack", "resume"])  # fmt: skip
+def test_a_run_is_asked_about_in_inference_mode(ask, tmp_path):
+    network = Guided()
+    run = certify_dataset(network, dataset(), tmp_path, sigma=0.25, n=300, progress=False)
+    with torch.inference_mode():
+        ask(network, run)
+
+
+def test_what_a_network_keeps_from_exact_runs_serves_gradients_later(tmp_path):
+    class Keeping(Unusual):
+        grid = None
+
+        def forward(self, pixels):
+            if self.grid is None:
+                self.grid = torch.ones(1, 192)
+            return self.layer(pixels.flatten(1) * self.grid)
+
+    network = Keeping()
+    with torch.inference_mode():
+        certify_dataset_linf(network, dataset(), tmp_path, largest=0.1, progress=False)
+    network(images().requires_grad_()).sum().backward()
 
 
 def test_nothing_runs_a_network_in_inference_mode():
