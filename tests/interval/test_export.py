@@ -258,11 +258,11 @@ class Normalised(nn.Module):
     def __init__(self, mean=0.4914, steep=0.0) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.mean, self.steep, self.last = mean, steep, nn.Linear(192, 4)
+        self.mean, self._steep, self.last = mean, steep, nn.Linear(192, 4)
 
     def forward(self, x):
         bright = (x.mean((1, 2, 3)) - 0.55).relu().view(-1, 1)
-        return self.last(((x - self.mean) / 0.25).flatten(1)) + bright * self.steep * torch.tensor(
+        return self.last(((x - self.mean) / 0.25).flatten(1)) + bright * self._steep * torch.tensor(
             [1.0, 0.0, 0.0, 0.0]
         )
 
