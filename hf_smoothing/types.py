@@ -94,7 +94,7 @@ def _by_compiler(forward: Any, inner: nn.Module | None) -> bool:
 
 
 def _as_it_is(module: nn.Module) -> bool:
-    """Whether a runner is told neither to compute in another dtype, nor to divide anything but the batch, nor to call through other functions."""
+    """Whether a runner neither computes in another dtype, nor divides anything but the batch, nor calls through a function of the user."""
     mixed, run = getattr(module, "mixed_precision", None), vars(module).get("checkpoint_fn")
     dtypes = [getattr(mixed, key, None) for key in ("param_dtype", "buffer_dtype")]
     by_torch = run is None or (
