@@ -97,10 +97,19 @@ def to_unit_pixels(images: Tensor, name: str = "images") -> Tensor:
             f"`{name}` must be uint8 in 0..255 or floating point in [0, 1], got {images.dtype}. Convert with .to(torch.uint8)."
         )
     pixels = images.to(torch.float32)
+    check_range(pixels, name)
+    return pixels if images.dtype not in (torch.float16, torch.bfloat16) else _unrounded(pixels, images.dtype)
+
+
+def check_range(pixels: Tensor, name: str) -> None:
+    """Refuse float pixels that are nan, or beyond [0, 1] by more than `RANGE_TOLERANCE`.
+
+    Raises:
+        ValueError: The message names the range that was received.
+    """
     low, high = (float(x) for x in torch.aminmax(pixels.detach()))
     if not (low >= -RANGE_TOLERANCE and high <= 1.0 + RANGE_TOLERANCE):  # written so that nan fails
         raise ValueError(_range_message(name, pixels, low, high))
-    return pixels if images.dtype not in (torch.float16, torch.bfloat16) else _unrounded(pixels, images.dtype)
 
 
 def without_tolerance(pixels: Tensor) -> Tensor:
@@ -142,4 +151,4 @@ def _range_message(name: str, pixels: Tensor, low: float, high: float) -> str:
     cure = "It looks already normalised: use do_normalize=False; normalisation is done inside the model."
     if low >= 0.0 and high > 2.0:
         cure = "It looks like 0..255 as floats: divide by 255, or pass uint8."
-    return f"`{name}` must hold pixels in [0, 1] before noise, got values from {low:.3g} to {high:.3g}. {cure}"
+    return f"`{name}` must hold pixels in [0, 1] before noise, got values from {low:.6g} to {high:.6g}. {cure}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.behaviour import Answer, answer_to_probe
@@ -33,7 +33,7 @@ from hf_smoothing.interval.certificates import certificates_of, check_bounded, c
 from hf_smoothing.interval.classifier import interval_classifier
 from hf_smoothing.interval.radii import check_tolerance
 from hf_smoothing.interval.search import BACKWARD, NAMES, check_backward, exact_pixels
-from hf_smoothing.pixels import to_unit_pixels, warn_other_framing, without_tolerance
+from hf_smoothing.pixels import check_image_batch, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.types import ImageDataset
@@ -121,7 +121,9 @@ def certify_dataset_linf(
         answer = mine or asked(first.to_dict())
         # Before all images are read and the folder is made: a network without bounds would leave a run that nothing finishes.
         _, item = next(checked_items(dataset, chosen))
-        check_bounded(classifier, _exact_pixels(item["pixel_values"][None]).to(device), **how)
+        check_bounded(
+            classifier, exact_pixels(check_image_batch(item["pixel_values"][None], "images")).to(device), **how
+        )
         return answer
 
     seen = survey(dataset, chosen, answer_of=answer_of)
@@ -138,7 +140,9 @@ def certify_dataset_linf(
             for start in range(0, len(mine), batch_size):
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 labels = [item.get("labels") for _, item in items]
-                pixels = torch.cat([_exact_pixels(item["pixel_values"][None]) for _, item in items])
+                pixels = torch.cat(
+                    [exact_pixels(check_image_batch(item["pixel_values"][None], "images")) for _, item in items]
+                )
                 hashes = [image_hash(index, item) for index, item in items]
                 for (index, _), label, digest in zip(items, labels, hashes, strict=True):
                     check_class(label, index, seen.classes)
@@ -167,12 +171,6 @@ def certify_dataset_linf(
                 bar.update(len(items))
         state.wait_for_everyone()
     return read_run(output_dir)
-
-
-def _exact_pixels(image: Tensor) -> Tensor:
-    """Checked, float64, and without the tolerance above 1 and below 0 that images may have elsewhere."""
-    to_unit_pixels(image)
-    return without_tolerance(exact_pixels(image))
 
 
 def _settings(

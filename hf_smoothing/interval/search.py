@@ -12,7 +12,7 @@ from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.margins import Margins, box_around, logits_of, margins_of
 from hf_smoothing.interval.radii import certified_radii
 from hf_smoothing.interval.trace import Trace
-from hf_smoothing.pixels import grid_to_unit
+from hf_smoothing.pixels import check_range, grid_to_unit, without_tolerance
 from hf_smoothing.units import check_whole
 
 
@@ -110,10 +110,18 @@ def bounded(classify: Callable[[Any], Any], pixels: Box, classes: Tensor) -> Mar
 
 
 def exact_pixels(pixels: Tensor) -> Tensor:
-    """float64; k / 255 for 8-bit images, which float32 would move."""
+    """float64 in [0, 1]; k / 255 for 8-bit images, which float32 would move, and without the tolerance that float pixels may have beyond the ends.
+
+    Raises:
+        TypeError: If they are neither uint8 nor floating point.
+        ValueError: If they are nan, or beyond [0, 1] by more than the tolerance.
+    """
     if not pixels.is_floating_point() and pixels.dtype != torch.uint8:
         raise TypeError(f"`pixels` must be uint8 in 0..255 or floating point in [0, 1], got {pixels.dtype}.")
-    return grid_to_unit(pixels.double()) if pixels.dtype == torch.uint8 else pixels.double()
+    if pixels.dtype == torch.uint8:
+        return grid_to_unit(pixels.double())
+    check_range(pixels, "pixels")
+    return without_tolerance(pixels.double())
 
 
 def check_backward(backward: str, steps: int) -> int:

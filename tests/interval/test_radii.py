@@ -1,5 +1,7 @@
 """Certified radii: the certified end of the bracket."""
 
+import re
+
 import pytest
 import scipy.optimize
 import torch
@@ -128,7 +130,7 @@ def test_a_smoothed_classifier_with_8_bit_images():
 
 def test_train_mode_and_broken_weights_are_refused():
     x = images(2)
-    with pytest.raises(ValueError, match=r"train mode.*Call eval\(\) first"):
+    with pytest.raises(ValueError, match=r"train mode.*Call model\.eval\(\) first"):
         linf_certificates(network("max pool").train(), x, largest=0.1)
     broken = network("mlp")
     broken[1].weight.data[0, 0] = torch.nan
@@ -147,3 +149,22 @@ def test_the_network_itself_is_not_changed():
         for name, value in model.state_dict().items()
     )
     assert isinstance(model, nn.Module)
+
+
+def test_pixels_beyond_the_ends_by_the_tolerance_are_those_of_the_ends():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+    image = torch.rand(1, 3, 2, 2)
+    image[0, 0, 0] = torch.tensor([0.0, 1.0])
+    beyond = image.clone()
+    beyond[0, 0, 0] += torch.tensor([-1e-4, 1e-4])
+    found, same = (linf_certificates(network, pixels, largest=0.1) for pixels in (image, beyond))
+    assert torch.equal(found[0], same[0]) and torch.equal(found[1], same[1]) and float(found[1]) > 0
+
+
+@pytest.mark.parametrize(("value", "said"), [(1.01, "to 1.01"), (-0.01, "from -0.01"), (float("nan"), "nan")])
+def test_pixels_further_beyond_are_refused_with_their_own_range(value, said):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+    image = torch.full((1, 3, 2, 2), 0.5)
+    image[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=re.escape(said)):
+        linf_certificates(network, image, largest=0.1)

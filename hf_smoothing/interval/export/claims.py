@@ -112,4 +112,4 @@ def claimed_pixels(dataset: ImageDataset, run: Run, claim: Claim) -> Tensor:
     Raises:
         ValueError: If it is not in the data set.
     """
-    return exact_pixels(recorded_pixels(dataset, run, claim.index)[None]).clamp(0.0, 1.0)
+    return exact_pixels(recorded_pixels(dataset, run, claim.index)[None])
