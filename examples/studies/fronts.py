@@ -153,13 +153,19 @@ def texts(networks: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def listed_points(networks: Sequence[dict[str, Any]], width: int, epochs: float) -> list[dict[str, Any]]:
-    """All networks as plain points: method, clean and certified accuracy in %, the bound that certified, width and epochs of the network, images."""
+def schedule(arguments: dict[str, Any]) -> dict[str, Any]:
+    """How long the networks of a record were trained: epochs, and the network that they went on from, if any, by the name of its folder."""
+    start = arguments.get("start_from")
+    return {"epochs": arguments["epochs"]} | ({} if start is None else {"start_from": Path(start).name})
+
+
+def listed_points(networks: Sequence[dict[str, Any]], arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """All networks as plain points: method, clean and certified accuracy in %, the bound that certified, width and schedule of the network, images."""
     return [
         {
             "method": method_of(network), "tradeoff": network.get("strength", network["kappa"]), "seed": network["seed"],
             "clean": round(100 * float(right), 2), "certified": round(100 * float(certified), 2),
-            "bound": network["bound"], "width": width, "epochs": epochs, "images": network["test"]["images"],
+            "bound": network["bound"], "width": arguments["width"], **schedule(arguments), "images": network["test"]["images"],
         }
         for network in networks
         for right, certified in [unpacked(network["test"]).mean(1)]

@@ -65,9 +65,9 @@ def _add_fronts(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -
     levels = round(255 * radius)
     key = f"{dataset}_{levels}_255" if abs(255 * radius - levels) < 0.01 else f"{dataset}_{radius:g}"
     kept, about = read_json(file) or {}, found["arguments"]
-    points = [point for point in kept.get(key, []) if point["epochs"] != about["epochs"]]  # of other schedules
-    points += fronts.listed_points(results, about["width"], about["epochs"])
-    points.sort(key=lambda point: float(point["epochs"]))
+    points = [point for point in kept.get(key, []) if fronts.schedule(point) != fronts.schedule(about)]
+    points += fronts.listed_points(results, about)
+    points.sort(key=lambda point: ("start_from" in point, float(point["epochs"])))
     file.write_text(json.dumps(kept | {key: points}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -76,7 +76,7 @@ def test_verdicts_follow_the_intervals():
     assert "| SABR, fixed | MTL-IBP, fixed | lower, -27.0 [-" in text["front pairs"]
     assert "| MTL-IBP, adaptive | MTL-IBP, fixed | no significant difference, +0.0 [-" in text["front pairs"]
     assert len(text["front pairs"].splitlines()) == 2 + 6
-    row = fronts.listed_points(networks, 8, 10)[1]
+    row = fronts.listed_points(networks, {"width": 8, "epochs": 10})[1]
     assert row == {"method": "MTL-IBP, fixed", "tradeoff": 0.5, "seed": 0, "clean": 90.0, "certified": 80.0, "bound": "crown", "width": 8, "epochs": 10, "images": 1000}  # fmt: skip
     assert "ACR" not in table(networks)
     assert "certified at 0.3" in table(networks)
@@ -94,10 +94,9 @@ def test_the_points_of_two_schedules_stand_beside_each_other(tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "interval.md").write_text("")
 
-    def points(epochs, *certified):
-        found = {
-            "dataset": "mnist", "arguments": {"width": 8, "epochs": epochs}, "networks": [network(0.9, one) for one in certified],
-        }  # fmt: skip
+    def points(epochs, *certified, start_from=None):
+        arguments = {"width": 8, "epochs": epochs, "start_from": start_from}
+        found = {"dataset": "mnist", "arguments": arguments, "networks": [network(0.9, one) for one in certified]}
         add(tmp_path, f"after-{epochs}", found, tmp_path / "elsewhere")
         kept = json.loads((tmp_path / "results" / "linf_frontier.json").read_text())["mnist_0.3"]
         return [(point["epochs"], point["certified"]) for point in kept]
@@ -105,3 +104,5 @@ def test_the_points_of_two_schedules_stand_beside_each_other(tmp_path):
     assert points(70, 0.8) == [(70, 80.0)]
     assert points(10, 0.5, 0.6) == [(10, 50.0), (10, 60.0), (70, 80.0)]
     assert points(70, 0.7) == [(10, 50.0), (10, 60.0), (70, 70.0)]
+    assert points(10, 0.9, start_from="models/a")[2:] == [(70, 70.0), (10, 90.0)]  # those that went on stand last
+    assert points(10, 0.4)[0] == (10, 40.0) and points(10, 0.6, start_from="elsewhere/a")[2:] == [(10, 60.0)]
