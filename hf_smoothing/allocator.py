@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -22,20 +23,33 @@ KEEPING = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
 """What glibc comes to by itself once a block of 32 MiB has been freed: mallopt tells no earlier value, and switches its rule off."""
 
+LONG = 1.0
+"""Seconds after which what a run has kept is given back at its end: to look for it takes a while, which short runs in a row would pay each time."""
+
 _lock = threading.Lock()
-_depth = 0
+_depth, _began = 0, 0.0
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it when the process was copied
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
     """Within it, freed memory of this process stays with it: up to the most that it needs at once, and somewhat more for gaps.
 
-    Afterwards the C library goes by its usual thresholds again. It changes no result. Memory of a GPU is no business of the C library.
+    Afterwards the C library goes by its usual thresholds again, and what a long run has kept is given back. It changes no result. Memory of a GPU is no business of the C library.
     """
-    global _depth
+    global _depth, _began
     with _lock:
         _depth += 1
         if _depth == 1:
+            _began = time.monotonic()
             tell(KEEPING)
     try:
         yield
@@ -44,6 +58,8 @@ def memory_kept() -> Iterator[None]:
             _depth -= 1
             if _depth == 0:
                 tell(USUAL)
+                if time.monotonic() - _began > LONG:
+                    give_back()
 
 
 def tell(thresholds: Mapping[int, int]) -> None:
@@ -51,16 +67,22 @@ def tell(thresholds: Mapping[int, int]) -> None:
 
     Nothing happens where it is not glibc, and where the environment has settings for it (`MALLOC_...`, `GLIBC_TUNABLES`), which then hold.
     """
-    if mallopt := _mallopt():
+    if library := _glibc():
         for name, value in thresholds.items():
-            mallopt(name, value)
+            library.mallopt(name, value)
 
 
-def _mallopt() -> Callable[[int, int], int] | None:
+def give_back() -> None:
+    """Give the system what is free, also between blocks in use."""
+    if library := _glibc():
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return None
     try:
         name = os.confstr("CS_GNU_LIBC_VERSION")
     except (AttributeError, ValueError, OSError):  # on Windows, on macOS, with another C library
         return None
-    return ctypes.CDLL(None).mallopt if name else None
+    return ctypes.CDLL(None) if name else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,12 +19,16 @@ from tests.support import tiny
 
 @pytest.fixture
 def said(monkeypatch):
-    """What mallopt received, in order."""
+    """What the C library received, in order."""
     for name in list(os.environ):
         if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES":
             monkeypatch.delenv(name)
     calls: list[tuple[int, int]] = []
-    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda name, value: calls.append((name, value)))
+    library = SimpleNamespace(
+        mallopt=lambda name, value: calls.append((name, value)), malloc_trim=lambda rest: calls.append((0, rest))
+    )
+    monkeypatch.setattr(allocator, "_glibc", lambda: library)
+    monkeypatch.setattr(allocator, "LONG", 1e9)
     return calls
 
 
@@ -41,6 +46,24 @@ def test_given_back_after_an_error_as_well(said):
     assert said == [*KEEPING.items(), *USUAL.items()]
 
 
+def test_after_a_long_run_what_is_free_is_given_back(said, monkeypatch):
+    monkeypatch.setattr(allocator, "LONG", -1.0)
+    with memory_kept(), memory_kept():
+        pass
+    assert said == [*KEEPING.items(), *USUAL.items(), (0, 0)]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are copied here")
+def test_a_process_copied_while_another_thread_enters_does_not_wait_for_it():
+    with allocator._lock:
+        child = os.fork()
+        if child == 0:
+            with memory_kept():
+                os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_networks_of_certification_run_in_it(said):
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
     with Execution().prepare(network):
@@ -51,7 +74,7 @@ def test_networks_of_certification_run_in_it(said):
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_settings_of_the_environment_hold(name, monkeypatch):
     monkeypatch.setenv(name, "1")
-    assert allocator._mallopt() is None
+    assert allocator._glibc() is None
     with memory_kept():
         pass
 
@@ -62,7 +85,7 @@ def test_where_the_c_library_is_another_nothing_happens(failure, monkeypatch):
         raise failure(name)
 
     monkeypatch.setattr(os, "confstr", no_such_name)
-    assert allocator._mallopt() is None
+    assert allocator._glibc() is None
 
 
 def pages_taken(times: int = 6, size: int = 100 << 20) -> int:
@@ -75,7 +98,7 @@ def pages_taken(times: int = 6, size: int = 100 << 20) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc: its blocks come and go as they do")
 def test_blocks_do_not_pay_for_their_pages_again():
-    if allocator._mallopt() is None:
+    if allocator._glibc() is None:
         pytest.skip("the environment has settings of its own for the allocator, which were NOT compared")
     usual = pages_taken()
     with memory_kept():
