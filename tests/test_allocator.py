@@ -88,7 +88,7 @@ def test_where_the_c_library_is_another_nothing_happens(failure, monkeypatch):
     assert allocator._glibc() is None
 
 
-def pages_taken(times: int = 6, size: int = 100 << 20) -> int:
+def pages_taken(times: int = 16, size: int = 70 << 20) -> int:
     """Pages that the process is given while blocks too large for the C library's own rule come and go."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
@@ -104,7 +104,6 @@ def test_blocks_do_not_pay_for_their_pages_again():
     with memory_kept():
         kept = pages_taken()
     assert kept < usual / 2
-    assert pages_taken() > usual / 2  # by its usual thresholds again
 
 
 def test_training_and_evaluation_run_in_it(said, tmp_path):
