@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,14 @@ def add_use(text: str, page: Path, how: str) -> str:
     return fill_or_append(text, "use", how, "Load and certify", page)
 
 
-def how_to_use(name: str, *, wrapped: bool, sigma: float = 0.25, largest: float | None = None) -> str:
+def how_to_use(
+    name: str,
+    *,
+    wrapped: bool,
+    sigma: float = 0.25,
+    largest: float | None = None,
+    pixels: Mapping[str, Any] | None = None,
+) -> str:
     """How a checkpoint is loaded and certified: two blocks of Python, for an image and for a data set.
 
     Args:
@@ -69,12 +77,16 @@ def how_to_use(name: str, *, wrapped: bool, sigma: float = 0.25, largest: float 
         wrapped: Whether it is a `SmoothedClassifier`, which knows its noise level; else a plain classifier.
         sigma: Noise level of the certificates, in [0, 1] pixel units.
         largest: Largest l-infinity radius, for certificates by interval bounds; by default those are by smoothing.
+        pixels: What must be said of the pixels of a plain classifier, such as size, image_mean and image_std.
     """
     quoted = repr(name)
     quoted = (
         f'"{name}"' if quoted == f"'{name}'" and '"' not in name else quoted
     )  # as people write it, where that is Python
-    load = f"from_pretrained({quoted})" if wrapped else f"from_base_pretrained({quoted}, sigma={exact_text(sigma)})"
+    said = "".join(f", {key}={value!r}" for key, value in (pixels or {}).items())
+    load = (
+        f"from_pretrained({quoted})" if wrapped else f"from_base_pretrained({quoted}, sigma={exact_text(sigma)}{said})"
+    )
     smooth = largest is None
     one = [
         "from hf_smoothing import SmoothedClassifier",

@@ -57,6 +57,13 @@ def load_recorded(path: str, run: Run, *, size: int | None = None, device: str |
 
 
 def _normalisation(path: str, run: Run) -> dict[str, Any]:
-    """How the pixels of the run's own network were normalised, where its checkpoint does not say and it was given."""
-    model = run.settings.get("model", {})
-    return dict(model.get("normalisation", {})) if path == model.get("id") else {}
+    """What the record says of the normalisation and a checkpoint does not, by whatever name that is called: its weights are compared later."""
+    from hf_smoothing.models.checkpoints import pixel_settings
+    from hf_smoothing.models.configuration import SmoothedClassifierConfig
+    from hf_smoothing.models.weights import read_config
+
+    recorded = run.settings.get("model", {}).get("normalisation", {})
+    if not recorded or isinstance(config := read_config(path, {}), SmoothedClassifierConfig):
+        return {}
+    said = pixel_settings(config, path, {**recorded, "size": recorded_size(run)})
+    return {name: values for name, values in recorded.items() if said.get(name) is None}

@@ -97,11 +97,11 @@ def find_network(base: str | os.PathLike[str] | PreTrainedModel, loading: Mappin
     return model
 
 
-def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any], **hub: Any) -> dict[str, Any]:
+def pixel_settings(config: PreTrainedConfig, source: str, given: Mapping[str, Any], **hub: Any) -> dict[str, Any]:
     """What a checkpoint says of the pixels that its model takes: size (a `Framing`), model_size, image_mean, image_std, where known.
 
     Args:
-        model: The classifier; `RobustTrainer` leaves a note in its configuration.
+        config: Configuration of the classifier, in which `RobustTrainer` leaves a note.
         source: Origin of the model, to look for an image processor; may be empty.
         given: What the caller says of them, which is not asked of the checkpoint.
         hub: Revision, subfolder, token and the like, as the weights were loaded with.
@@ -109,10 +109,10 @@ def pixel_settings(model: PreTrainedModel, source: str, given: Mapping[str, Any]
     Raises:
         ValueError: If the image processor cannot be read, does what a framing and `Preprocessing` cannot, or says otherwise than the note.
     """
-    noted = noted_pixels(model.config)
+    noted = noted_pixels(config)
     try:
         processor = _processor(source, hub)
-        found = None if processor is None else read_processor(processor, input_channels(model.config))
+        found = None if processor is None else read_processor(processor, input_channels(config))
     except ValueError as error:
         if given.keys() >= SAID:
             return _settings(noted)

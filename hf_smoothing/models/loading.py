@@ -63,7 +63,7 @@ def _load(path: str, config: Any, sigma: float, size: int | None, given: Mapping
     wrapped = SmoothedClassifier.from_base_pretrained(path, sigma=sigma, size=size, **given)
     if given:
         settled = {**given, "size": size} if size is not None else given
-        _check_unsaid(path, pixel_settings(wrapped.base_network, path, settled), given)
+        _check_unsaid(path, pixel_settings(wrapped.base_network.config, path, settled), given)
     return wrapped
 
 

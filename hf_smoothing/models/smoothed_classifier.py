@@ -132,7 +132,7 @@ class SmoothedClassifier(PreTrainedModel):
         given = {key: value for key, value in values.items() if value is not None}
         hub = {key: model_kwargs[key] for key in HUB if key in model_kwargs}
         place = origin_of(model, given) if isinstance(base, PreTrainedModel) else source
-        known = pixel_settings(model, place, given, **hub)
+        known = pixel_settings(model.config, place, given, **hub)
         if "size" in given and "size" in known and not isinstance(size, Framing | FramedSize):
             given["size"] = known["size"].scaled(size)
         settings = known | given

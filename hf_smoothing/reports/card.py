@@ -231,7 +231,10 @@ def is_wrapped(folder: Path) -> bool:
 def _use(name: str, wrapped: bool, runs: Iterable[Run]) -> str:
     settings = next(iter(runs)).settings
     largest = settings["rule"]["largest"] if settings.get("norm") == "linf" else None
-    return how_to_use(name, wrapped=wrapped, sigma=settings.get("sigma") or 0.25, largest=largest)
+    # A plain classifier may be certified at another size than its own, and need not say how its pixels are normalised.
+    _, height, width = settings["resolution"]
+    pixels = {"size": height if height == width else (height, width), **settings["model"].get("normalisation", {})}
+    return how_to_use(name, wrapped=wrapped, sigma=settings.get("sigma") or 0.25, largest=largest, pixels=pixels)
 
 
 def _open(page: Path) -> ModelCard:

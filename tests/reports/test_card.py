@@ -95,7 +95,7 @@ def test_a_card_keeps_its_own_words(ending, model, tmp_path):
 def test_a_plain_classifier_stays_one_of_transformers(model, tmp_path):
     (model / "config.json").write_text(json.dumps({"model_type": "resnet"}))
     write_card(model, [run(tmp_path / "a")])
-    assert 'from_base_pretrained("mine", sigma=0.5)' in shown(model)
+    assert 'from_base_pretrained("mine", sigma=0.5, size=16)' in shown(model)
     assert ModelCard(shown(model)).data.library_name == "transformers"
 
 
