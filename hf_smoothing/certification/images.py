@@ -148,8 +148,7 @@ def _in_order(dataset: ImageStream, chosen: Sequence[int] | None) -> Iterator[tu
 
 def reading_facts(dataset: object, chosen: Sequence[int] | None) -> dict[str, Any]:
     """What reading the images has shown so far, for the record: which cannot be read, how many were enlarged and how small the smallest was."""
-    unreadable: Mapping[int, str] = getattr(dataset, "unreadable", None) or {}
-    enlarged: Mapping[int, tuple[int, int]] = getattr(dataset, "enlarged", None) or {}
+    unreadable, enlarged = _noted(dataset, "unreadable"), _noted(dataset, "enlarged")
     few = None if chosen is None else set(chosen)
     facts: dict[str, Any] = {}
     if found := sorted(unreadable.keys() if few is None else unreadable.keys() & few):
@@ -157,6 +156,18 @@ def reading_facts(dataset: object, chosen: Sequence[int] | None) -> dict[str, An
     if sizes := [size for index, size in enlarged.items() if few is None or index in few]:
         facts["enlarged"] = {"images": len(sizes), "smallest": list(min(sizes, key=math.prod))}
     return facts
+
+
+def _noted(dataset: object, name: str) -> Mapping[int, Any]:
+    """What a data set has noted of its images, by index; also where it is behind a choice or a chain of torch."""
+    if isinstance(dataset, torch.utils.data.Subset):
+        inner = _noted(dataset.dataset, name)
+        return {place: inner[index] for place, index in enumerate(map(int, dataset.indices)) if index in inner}
+    if isinstance(dataset, torch.utils.data.ConcatDataset):
+        starts = [0, *dataset.cumulative_sizes]
+        parts = zip(starts, dataset.datasets, strict=False)
+        return {start + index: noted for start, part in parts for index, noted in _noted(part, name).items()}
+    return getattr(dataset, name, None) or {}
 
 
 class Fingerprint:

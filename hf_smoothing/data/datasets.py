@@ -113,6 +113,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         chosen = range(len(self)) if indices is None else indices
         pixels = torch.empty((len(chosen), self.framing.channels, *self.size), dtype=torch.uint8, device="cpu")
         labels = torch.full((len(chosen),), -1, dtype=torch.int64, device="cpu")
+        enlarged: dict[int, tuple[int, int]] = {}
         count = 0
         with (
             progress_of("Decoding", len(chosen), shown=progress) as bar,
@@ -126,16 +127,21 @@ class PixelDataset(Dataset[dict[str, Any]]):
                         raise found
                     continue
                 pixels[count], labels[count] = torch.from_numpy(found[0]), found[1]
+                if found[2] is not None:
+                    self._reader.note_enlarged(int(chosen[place]), found[2])
+                    enlarged[count] = found[2]
                 count += 1
         known = labels[:count] if self.label_column is not None else None
-        return DecodedPixels(pixels[:count], known, self.names, self.framing)
+        return DecodedPixels(pixels[:count], known, self.names, self.framing, enlarged)
 
-    def _decoded(self, index: int) -> tuple[np.ndarray, int] | UnreadableImageError:
+    def _decoded(self, index: int) -> tuple[np.ndarray, int, tuple[int, int] | None] | UnreadableImageError:
+        """Pixels, label and, if it was enlarged, original size of an image: what another process notes would be lost with it."""
         try:
-            item = self[index]
+            with self._reader.silent():
+                item = self[index]
         except UnreadableImageError as error:
             return error
-        return item["pixel_values"].numpy(), int(item.get("labels", -1))
+        return item["pixel_values"].numpy(), int(item.get("labels", -1)), self.enlarged.get(int(index))
 
 
 class PixelStream(IterableDataset[dict[str, Any]]):
@@ -203,6 +209,7 @@ class DecodedPixels(Dataset[dict[str, Any]]):
         labels: Labels, int64 (N,), or None.
         names: Names of the classes in the order of the labels, or None where they are not known.
         framing: How images became these pixels, where that is known.
+        enlarged: Index, in these pixels -> (height, width) of each image that was smaller than the certified resolution.
     """
 
     def __init__(
@@ -211,11 +218,13 @@ class DecodedPixels(Dataset[dict[str, Any]]):
         labels: Tensor | None = None,
         names: Sequence[str] | None = None,
         framing: Framing | None = None,
+        enlarged: Mapping[int, tuple[int, int]] | None = None,
     ) -> None:
         self.pixels = pixels
         self.labels = labels
         self.names = names
         self.framing = framing
+        self.enlarged = dict(enlarged or {})
 
     def __len__(self) -> int:
         return len(self.pixels)

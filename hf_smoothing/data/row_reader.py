@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -59,9 +60,17 @@ class RowReader:
             return None  # the error is that of reading its pixels
         return height, width
 
-    def _note_if_enlarged(self, image: Image, index: int) -> None:
-        """Keep the size of an image that is enlarged, and warn of the first."""
-        original = (image.height, image.width)
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """No warning of images that are enlarged, meanwhile: who reads in another process hands them back to the one that warns."""
+        told, self._told = self._told, True
+        try:
+            yield
+        finally:
+            self._told = told
+
+    def note_enlarged(self, index: int, original: tuple[int, int]) -> None:
+        """Keep the (height, width) of an image if it is enlarged, and warn of the first."""
         factor = enlargement(self.framing, original)
         if factor is None:
             return
@@ -87,7 +96,7 @@ class RowReader:
             values = self._processor(image)["pixel_values"][0]
         except (ValueError, TypeError) as error:
             raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error
-        self._note_if_enlarged(image, index)
+        self.note_enlarged(index, (image.height, image.width))
         return torch.from_numpy(np.ascontiguousarray(values))
 
 

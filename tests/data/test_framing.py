@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from hf_smoothing import PixelDataset, PixelStream, SmoothedClassifier, smoothed_ensemble
+from hf_smoothing import PixelDataset, PixelStream, SmoothedClassifier, certify_dataset, smoothed_ensemble
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
 from hf_smoothing.pixels import warn_other_framing
 from tests.support.tiny import MEAN, SIZE, STD, data, image_dataset, pil_images, plain, smoothed, trainer
@@ -199,3 +199,48 @@ def test_training_notes_how_its_images_were_framed(tmp_path):
 def test_decoded_pixels_remember_their_framing():
     assert PixelDataset(image_dataset(2), CROPPED).decode(progress=False).framing == CROPPED
     assert data().framing is None
+
+
+def ways_to(mixed):
+    """Name -> data set of the same images."""
+    made = PixelDataset(mixed, 32)
+    return {
+        "read": made,
+        "decoded": made.decode(progress=False),
+        "by processes": PixelDataset(mixed, 32).decode(progress=False, processes=2),
+        "chosen": torch.utils.data.Subset(PixelDataset(mixed[::-1], 32), [3, 2, 1, 0]),
+        "chosen of decoded": torch.utils.data.Subset(made.decode(progress=False), range(4)),
+        "chained": torch.utils.data.ConcatDataset([PixelDataset(mixed[:2], 32), PixelDataset(mixed[2:], 32)]),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Image .* smaller than the certified resolution")
+@pytest.mark.parametrize("way", ["read", "decoded", "by processes", "chosen", "chosen of decoded", "chained"])
+def test_enlarged_images_are_counted_however_they_come(way, tmp_path):
+    mixed = [{"image": image} for image in (*pil_images(1, 40), *pil_images(2, 20), *pil_images(1, 8))]
+    dataset = ways_to(mixed)[way]
+    run = certify_dataset(
+        smoothed(size=32), dataset, tmp_path / "run", sigma=0.25, n0=5, n=20, mode="fixed", progress=False
+    )
+    assert run.settings["informative"]["enlarged"] == {"images": 3, "smallest": [8, 8]}
+    few = certify_dataset(
+        smoothed(size=32),
+        dataset,
+        tmp_path / "few",
+        sigma=0.25,
+        n0=5,
+        n=20,
+        mode="fixed",
+        progress=False,
+        indices=[2, 0],
+    )
+    assert few.settings["informative"]["enlarged"] == {"images": 1, "smallest": [20, 20]}
+
+
+def test_processes_that_decode_leave_the_warning_to_the_one_that_asked(capfd):
+    mixed = [{"image": image} for image in (*pil_images(1, 40), *pil_images(2, 20), *pil_images(1, 8))]
+    made = PixelDataset(mixed, 32)
+    with pytest.warns(UserWarning, match="Image 2 is 20 x 20, smaller") as told:
+        found = made.decode(progress=False, indices=[0, 2, 3], processes=2)
+    assert len(told) == 1 and capfd.readouterr().err == ""
+    assert made.enlarged == {2: (20, 20), 3: (8, 8)} and found.enlarged == {1: (20, 20), 2: (8, 8)}
