@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from hf_smoothing.certification.classifiers import run_dtype
 from hf_smoothing.data.selection import spread
@@ -18,11 +18,12 @@ from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.interval.search import found_radii
 from hf_smoothing.pixels import without_tolerance
 from hf_smoothing.statistics import average_certified_radius
-from hf_smoothing.training.callbacks import add_figures, labelled_images
+from hf_smoothing.training.callbacks import labelled_images
+from hf_smoothing.training.figures import FiguresCallback
 from hf_smoothing.types import ImageDataset
 
 
-class IntervalRadiusCallback(TrainerCallback):
+class IntervalRadiusCallback(FiguresCallback):
     """At every evaluation: accuracy, average certified l-infinity radius, and what a checkpoint is chosen by, on images of its own.
 
     The figures join those of the evaluation as `eval_watched_accuracy`, `eval_average_certified_radius_linf` and `eval_tradeoff`: with
@@ -57,19 +58,17 @@ class IntervalRadiusCallback(TrainerCallback):
         name: str | None = None,
     ) -> None:
         check_largest(largest)
-        self.name = name
-        self.trainer, self.largest, self.batch_size = trainer, largest, batch_size
+        super().__init__(trainer, name)
+        self.largest, self.batch_size = largest, batch_size
         self.pixels, labels = labelled_images(dataset, spread(500, len(dataset)) if indices is None else indices)
         self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
-    ) -> None:
-        """Measure, and add the figures to `metrics`.
+    def keys(self) -> list[str]:
+        """Names of the figures, without "eval_" and the name of the callback."""
+        return ["watched_accuracy", "average_certified_radius_linf", "tradeoff"]
 
-        Raises:
-            ValueError: If one of that name is there already.
-        """
+    def measured(self, args: Any) -> dict[str, float]:
+        """The figures, by their keys."""
         model = self.trainer.model
         was_training = model.training
         model.eval()
@@ -79,7 +78,7 @@ class IntervalRadiusCallback(TrainerCallback):
         try:
             with in_own_precision(model):
                 for pixels, labels in batches:
-                    classes, found = self._measured(model, pixels.to(args.device), labels.to(args.device))
+                    classes, found = self._bounded(model, pixels.to(args.device), labels.to(args.device))
                     predictions += classes.tolist()
                     radii += found.tolist()
         finally:
@@ -87,15 +86,11 @@ class IntervalRadiusCallback(TrainerCallback):
         labels = self.labels.tolist()
         accuracy = sum(p == y for p, y in zip(predictions, labels, strict=True)) / len(labels)
         average = average_certified_radius(predictions, labels, radii)
-        figures = {
-            "watched_accuracy": accuracy,
-            "average_certified_radius_linf": average,
-            "tradeoff": math.sqrt(accuracy * average / self.largest),
-        }
-        add_figures(self.trainer, metrics, figures, self.name)
+        values = (accuracy, average, math.sqrt(accuracy * average / self.largest))
+        return dict(zip(self.keys(), values, strict=True))
 
     @torch.no_grad()
-    def _measured(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _bounded(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         classify, dtype = classify_function(model), run_dtype(model)
         with run_as_covered():
             logits = logits_of(classify, pixels.to(dtype, copy=True))  # a network may change its pixels in place

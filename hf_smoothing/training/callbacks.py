@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback
 
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule, certify
@@ -17,6 +16,7 @@ from hf_smoothing.data.selection import spread
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
 from hf_smoothing.training.checks import check_classes
+from hf_smoothing.training.figures import FiguresCallback
 from hf_smoothing.types import ImageDataset
 from hf_smoothing.units import check_radius
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hf_smoothing.training.trainer import RobustTrainer
 
 
-class CertifiedAccuracyCallback(TrainerCallback):
+class CertifiedAccuracyCallback(FiguresCallback):
     """Certifies a few validation images at every evaluation, with few draws.
 
     The figures join those of the evaluation, so that e.g. metric_for_best_model="certified_accuracy_sigma0.25_r0.25" works. With
@@ -61,7 +61,7 @@ class CertifiedAccuracyCallback(TrainerCallback):
         name: str | None = None,
     ) -> None:
         check_classes(trainer.model, dataset)
-        self.trainer, self.name = trainer, name
+        super().__init__(trainer, name)
         self.sigmas = [FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha).sigma for sigma in sigmas]
         self.thresholds = [float(radius) for radius in thresholds]
         if not self.thresholds:
@@ -75,14 +75,12 @@ class CertifiedAccuracyCallback(TrainerCallback):
                 self.pixels[:1].to(trainer.args.device, copy=True)
             )  # refuse now, not after the first hours
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
-    ) -> None:
-        """Measure, and add the figures to `metrics`.
+    def keys(self) -> list[str]:
+        """Names of the figures, without "eval_" and the name of the callback."""
+        return [key for sigma in self.sigmas for key in (*self._accuracies(sigma), _average(sigma))]
 
-        Raises:
-            ValueError: If one of that name is there already.
-        """
+    def measured(self, args: Any) -> dict[str, float]:
+        """The figures, by their keys."""
         figures: dict[str, float] = {}
         for sigma in self.sigmas:
             with evaluated(self.trainer) as classifier:
@@ -90,39 +88,17 @@ class CertifiedAccuracyCallback(TrainerCallback):
                     classifier, self.pixels.to(args.device), sigma=sigma, **self.draws  # type: ignore[arg-type]
                 )  # fmt: skip
             columns = ([c.prediction for c in certificates], self.labels, [c.radius for c in certificates])
-            measured = statistics.certified_accuracy(*columns, thresholds=self.thresholds)
-            for radius, accuracy in zip(self.thresholds, measured.accuracy, strict=True):
-                figures[f"certified_accuracy_sigma{exact_text(sigma)}_r{exact_text(radius)}"] = float(accuracy)
-            figures[f"average_certified_radius_sigma{exact_text(sigma)}"] = statistics.average_certified_radius(
-                *columns
-            )
-        add_figures(self.trainer, metrics, figures, self.name)
+            found = statistics.certified_accuracy(*columns, thresholds=self.thresholds)
+            figures |= dict(zip(self._accuracies(sigma), map(float, found.accuracy), strict=True))
+            figures[_average(sigma)] = statistics.average_certified_radius(*columns)
+        return figures
+
+    def _accuracies(self, sigma: float) -> list[str]:
+        return [f"certified_accuracy_sigma{exact_text(sigma)}_r{exact_text(radius)}" for radius in self.thresholds]
 
 
-def add_figures(
-    trainer: Trainer, metrics: dict[str, float] | None, figures: Mapping[str, float], name: str | None
-) -> None:
-    """Log what a callback has measured, and add it to the figures of an evaluation, of which it replaces none.
-
-    Args:
-        trainer: The trainer that evaluates.
-        metrics: Its figures; changed in place.
-        figures: Those of the callback; in `metrics` and in the log "eval_" and the name of the callback come before theirs.
-        name: Name of the callback, or None.
-
-    Raises:
-        ValueError: If a figure of that name is there already.
-    """
-    named = {f"eval_{name}_{key}" if name else f"eval_{key}": value for key, value in figures.items()}
-    taken = sorted(named.keys() & (metrics or {}).keys())
-    if taken:
-        raise ValueError(
-            f"A callback must not replace figures of an evaluation, which has {taken[0]!r} already, from compute_metrics or another callback. Give the "
-            "callback another name, such as name='held_out', or rename the figure of compute_metrics."
-        )
-    if metrics is not None:
-        metrics.update(named)
-    trainer.log(named)
+def _average(sigma: float) -> str:
+    return f"average_certified_radius_sigma{exact_text(sigma)}"
 
 
 class _BaseClassifier(nn.Module):

@@ -57,7 +57,10 @@ class WholeCheckpoints(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; the model ends with its averaged weights where there are any."""
         self._forget()
-        result = super().train(*args, **kwargs)
+        try:
+            result = super().train(*args, **kwargs)
+        finally:
+            self.is_in_train = False  # also after one that was broken off, so that what is evaluated then is measured
         if self.average is not None:
             self.average.copy_to(self.model)
             self.average = None

@@ -53,5 +53,5 @@ def test_several_callbacks_have_names_and_one_name_twice_is_refused(tmp_path):
     loop.add_callback(IntervalRadiusCallback(loop, data(6, seed=3), largest=0.02, name="other"))
     assert {"eval_tradeoff", "eval_other_tradeoff"} <= loop.evaluate().keys()
     loop.add_callback(IntervalRadiusCallback(loop, data(6, seed=3), largest=0.02, name="other"))
-    with pytest.raises(ValueError, match=r"has 'eval_other_average_certified_radius_linf' already.*name='held_out'"):
+    with pytest.raises(ValueError, match=r"got 'eval_other_average_certified_radius_linf' from two.*name='held_out'"):
         loop.evaluate()

@@ -313,8 +313,10 @@ def test_the_callback_replaces_no_figure(tmp_path):
     assert metrics["eval_certified_accuracy_sigma0.25_r0"] == 7.0
     assert 0.0 <= metrics["eval_held_out_certified_accuracy_sigma0.25_r0"] <= 1.0
     loop.add_callback(CertifiedAccuracyCallback(loop, data(9), n0=5, n=20))
-    with pytest.raises(ValueError, match=r"has 'eval_certified_accuracy_sigma0\.25_r0' already, from compute_metrics"):
-        loop.evaluate()
+    with pytest.warns(UserWarning, match=r"has 'eval_certified_accuracy_sigma0\.25_r0' already, from compute_metrics"):
+        after = loop.evaluate()
+    assert after["eval_certified_accuracy_sigma0.25_r0"] == 7.0  # the evaluation's, and the others are added
+    assert "eval_average_certified_radius_sigma0.25" in after
 
 
 def test_the_best_model_can_be_chosen_by_certified_accuracy(tmp_path):
