@@ -45,6 +45,7 @@ def inject_lora(classifier: nn.Module, settings: dict[str, Any]) -> None:
         vars(classifier).pop("peft_config", None)  # it is in the configuration of the wrapper
     for name in chosen:
         layer = classifier.get_submodule(name)
+        layer.train(known[name].training)  # what peft adds is in train mode, where dropout is active
         for attribute in _OF_CONVOLUTIONS:
             if isinstance(known[name], nn.Conv2d) and not hasattr(layer, attribute):
                 setattr(layer, attribute, getattr(known[name], attribute))

@@ -447,3 +447,22 @@ def test_a_classifier_without_adapters_is_the_one_it_was_before_they_existed():
     model.config.lora = None
     add_lora(model, rank=2)
     assert classifier_identity(model) != before
+
+
+@pytest.mark.parametrize(("kind", "more"), [("vit", {}), ("resnet", {"target_modules": ["convolution"]})])
+def test_what_is_added_takes_the_mode_of_what_it_replaces(kind, more):
+    model = smoothed(kind)
+    add_lora(model, rank=2, dropout=0.5, **more)
+    assert not any(module.training for module in model.modules())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.add_(0.1)
+    assert torch.equal(model.classify(PIXELS), model.classify(PIXELS))  # no dropout
+    model.certify(PIXELS[:1], sigma=0.25, n0=5, n=20)
+    frozen = next(name for name, module in smoothed(kind).named_modules() if isinstance(module, torch.nn.Conv2d))
+    half = smoothed(kind).train()
+    half.get_submodule(frozen).eval()
+    add_lora(half, rank=2, dropout=0.5, target_modules=[frozen.removeprefix("base_network.")])
+    assert not any(module.training for module in half.get_submodule(frozen).modules())
+    assert all(module.training for name, module in half.named_modules() if not name.startswith(frozen))
