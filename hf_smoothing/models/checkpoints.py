@@ -125,12 +125,13 @@ def pixel_settings(config: PreTrainedConfig, source: str, given: Mapping[str, An
     return _settings(noted)
 
 
-def check_pixels_known(settings: Mapping[str, Any], source: str) -> None:
+def check_pixels_known(settings: Mapping[str, Any], source: str, config: PreTrainedConfig) -> None:
     """Refuse settings that leave open what an image becomes, naming all that is missing.
 
     Args:
         settings: What is known of size, image_mean and image_std.
         source: Origin of the model; may be empty.
+        config: Configuration of the network, which says how many channels its images have.
 
     Raises:
         ValueError: If one of them is None, or not there.
@@ -142,8 +143,9 @@ def check_pixels_known(settings: Mapping[str, Any], source: str) -> None:
             "as size=224 for an ImageNet model."
         )
     if settings.get("image_mean") is None or settings.get("image_std") is None:
+        values = [0.5] * (input_channels(config) or 3)
         missing.append(
-            f"The normalisation of {whose} is not known: it has no image processor. Pass image_mean=[0.5, 0.5, 0.5] and image_std=[0.5, 0.5, 0.5], or what it was "
+            f"The normalisation of {whose} is not known: it has no image processor. Pass image_mean={values} and image_std={values}, or what it was "
             "trained with, in [0, 1] pixel units; or save its image processor beside it: processor.save_pretrained(path)."
         )
     if missing:

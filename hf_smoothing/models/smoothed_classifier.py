@@ -136,7 +136,7 @@ class SmoothedClassifier(PreTrainedModel):
         if "size" in given and "size" in known and not isinstance(size, Framing | FramedSize):
             given["size"] = known["size"].scaled(size)
         settings = known | given
-        check_pixels_known(settings, source)
+        check_pixels_known(settings, source, model.config)
         config = SmoothedClassifierConfig(
             base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
             noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,

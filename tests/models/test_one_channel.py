@@ -1,6 +1,7 @@
 """Networks for grey images, end to end: wrapped, framed, trained, certified, saved, and served."""
 
 import json
+import re
 
 import datasets
 import numpy as np
@@ -122,3 +123,36 @@ def test_one_mean_is_for_all_channels_of_a_colour_network():
     model = SmoothedClassifier.from_base_pretrained(plain(), sigma=0.25, size=16, image_mean=0.5, image_std=[0.25])
     assert (model.config.image_mean, model.config.image_std) == ([0.5] * 3, [0.25] * 3)
     assert model.config.framing().channels == 3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_cure_of_a_normalisation_that_is_not_known_fits_the_network(channels):
+    model = plain(num_channels=channels)
+    with pytest.raises(ValueError, match="normalisation of this model is not known") as refused:
+        SmoothedClassifier.from_base_pretrained(model, sigma=0.25, size=SIZE)
+    cure = re.search(r"Pass (image_mean=\[.*?\]) and (image_std=\[.*?\])", str(refused.value))
+    values = eval(f"dict({cure[1]}, {cure[2]})")
+    made = SmoothedClassifier.from_base_pretrained(model, sigma=0.25, size=SIZE, **values)
+    assert made.config.image_mean == [0.5] * channels
+
+
+def test_the_cure_on_the_command_line_fits_a_grey_network(tmp_path, capsys):
+    network().save_pretrained(tmp_path / "grey")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    table(digits()).to_parquet(folder / "test.parquet")
+    how = [
+        "certify",
+        str(tmp_path / "grey"),
+        str(folder),
+        "--output-dir",
+        str(tmp_path / "run"),
+        "--size",
+        str(SIZE),
+        "--sigma",
+        "0.25",
+    ]
+    few = ["--n0", "5", "--n", "20", "--device", "cpu"]
+    assert main([*how, *few]) == 2
+    cure = re.search(r"Pass (--image-mean [0-9. ]+) and (--image-std [0-9. ]+),", capsys.readouterr().err)
+    assert main([*how, *few, *cure[1].split(), *cure[2].split()]) == 0
