@@ -16,7 +16,21 @@ _ANSWERING = ("model.weights_sha256", "model.config_sha256", "model.config", "re
 """What another answer to fixed images may come from."""
 _ATTRIBUTES, _CONFIG = "attributes.", "config."
 """Of a network, what its modules say of themselves, and its settings."""
+_OWN = ("image_mean", "image_std", "size", "resize", "resample", "model_size")
+"""What this library's configuration says of pixels, which the command line records once more."""
+_NOTE = "hf_smoothing"
+"""What this library notes in the configuration of a network that it trains."""
 FOLLOWS = {
+    **{
+        f"model.{place}.{name}": (f"model.preprocessing.{name}",)
+        for place in ("config", "normalisation")
+        for name in _OWN
+    },
+    "model.config.size": ("resolution",),
+    "model.config.resize": ("resolution", "model.preprocessing.framing.resize"),
+    "model.config.resample": ("model.preprocessing.framing.resample",),
+    "model.preprocessing.framing.size": ("resolution",),
+    "model.preprocessing.framing.resize": ("resolution",),
     "total_variation": ("sigma", "noise_kind", "resolution"),
     "noise_dtype": ("noise_kind",),
     "noise_drawn_by": ("noise_kind", "device_kind"),
@@ -62,8 +76,9 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found[key] = f"{ANSWERS[key]} ({key}) {_apart(first, second)}"
     groups = {group for key in found for group in _groups(key)}
     deciding = [key for key in found if not any(groups & {*follows.get(one, ())} for one in _groups(key))]
-    told = {key: cure for key in deciding if (cure := network_cure(key.removeprefix("model.")))}
-    for key in told:
+    said = [key for key in deciding if key.removeprefix("model.").startswith((_CONFIG, _ATTRIBUTES))]
+    told = {key: cure for key in said if (cure := network_cure(key.removeprefix("model.")))}
+    for key in said:
         found[key] = f"{_what(key.removeprefix('model.'))}({key}){found[key].removeprefix(key)}"
     if told:
         found[[*told][-1]] += f" ({'; '.join(dict.fromkeys(told.values()))})"
@@ -76,10 +91,12 @@ def network_cure(key: str) -> str:
     Args:
         key: What differs in the part "model" of a record.
 
-    >>> network_cure("config.created"), network_cure("weights_sha256")
-    ('begin the names of settings that decide no answer with an underscore', '')
+    >>> network_cure("config.created"), network_cure("config.image_mean"), network_cure("weights_sha256")
+    ('begin the names of settings that decide no answer with an underscore', '', '')
     """
     if key.startswith(_CONFIG):
+        if key.removeprefix(_CONFIG) in _OWN or _NOTE in key.split("."):
+            return ""
         return "begin the names of settings that decide no answer with an underscore"
     if not key.startswith(_ATTRIBUTES):
         return ""
@@ -94,7 +111,7 @@ def network_cure(key: str) -> str:
 
 
 def _what(key: str) -> str:
-    """What a difference of a network with a cure is about, in words."""
+    """What a difference of a network's configuration or attributes is about, in words."""
     if not key.startswith(_ATTRIBUTES):
         return "the setting of the network's configuration "
     kind, _, name = key.removeprefix(_ATTRIBUTES).rpartition(".")

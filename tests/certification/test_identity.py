@@ -40,7 +40,7 @@ class Configured(nn.Module):
 def test_a_run_is_not_resumed_with_another_configuration(tmp_path):
     dataset = random_dataset(2)
     certify_dataset(Configured(image_mean=[0.5]).eval(), dataset, tmp_path, **RUN)
-    with pytest.raises(RunError, match=r"\(model\.config\.image_mean\) was '\[0\.5\]', is '\[0\.4\]' \(begin"):
+    with pytest.raises(RunError, match=r"\(model\.config\.image_mean\) was '\[0\.5\]', is '\[0\.4\]'\. Use"):
         certify_dataset(Configured(image_mean=[0.4]).eval(), dataset, tmp_path, **RUN)
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_smoothing.records import FORMAT, RUN_FILE, RunError, RunWriter, read_run
+from hf_smoothing.records import FORMAT, RUN_FILE, RunError, RunWriter, network_cure, read_run
+from hf_smoothing.records.causes import causes
 from tests.support.run_folders import ROWS, SETTINGS, write
 
 
@@ -204,3 +205,38 @@ def test_numbers_that_json_does_not_know_are_never_written(tmp_path, value):
             writer.append({"index": 1, "radius": value})
         writer.append(ROWS[2])
     assert sorted(read_run(tmp_path).rows) == [0, 2]
+
+
+def of_pixels(place, **values):
+    """Settings of a run of a wrapper, or of a backbone with a note, with these pixels."""
+    framing = {"size": values.pop("size", [16, 16]), "resize": values.pop("resize", [16, 16]), "resample": "bilinear"}
+    said = {"image_mean": [0.5], "image_std": [0.5], "model_size": None} | values
+    config = {key: str(value) for key, value in (framing | said).items()}
+    model = {
+        "config": config if place == "config" else {},
+        "preprocessing": {"framing": framing, **said},
+        "normalisation": said if place == "normalisation" else {},
+    }
+    return {"resolution": [1, *framing["size"]], "model": model}
+
+
+@pytest.mark.parametrize("place", ["config", "normalisation", "neither"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_mean": [0.4]}, "model.preprocessing.image_mean was [0.5], is [0.4]"),
+        ({"image_std": [0.4]}, "model.preprocessing.image_std was [0.5], is [0.4]"),
+        ({"model_size": [8, 8]}, "model.preprocessing.model_size was None, is [8, 8]"),
+        ({"size": [8, 8], "resize": [8, 8]}, "resolution was [1, 16, 16], is [1, 8, 8]"),
+        ({"resize": [20, 20]}, "model.preprocessing.framing.resize was [16, 16], is [20, 20]"),
+    ],
+    ids=["mean", "std", "model size", "size", "resize"],
+)
+def test_pixels_that_are_recorded_several_times_are_one_cause(change, said, place):
+    assert causes(of_pixels(place), of_pixels(place, **change)) == [said]
+
+
+@pytest.mark.parametrize("key", ["image_mean", "size", "hf_smoothing.image_mean", "base_config.hf_smoothing.size"])
+def test_the_configuration_of_this_library_is_not_to_be_renamed(key):
+    assert network_cure(f"config.{key}") == ""
+    assert "underscore" in network_cure("config.base_config.created")
