@@ -102,6 +102,13 @@ class WholeCheckpoints(Trainer):
         finally:
             self.args = given
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As the parent, which trains one step more on resuming a complete run in the middle of an epoch."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         model, self._last_checkpoint = model or self.model, resume_from_checkpoint
         if not self._restore(model, resume_from_checkpoint):

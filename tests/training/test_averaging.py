@@ -1,6 +1,7 @@
 """The exponential moving average of the weights: what it is, and where it is used."""
 
 import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -405,7 +406,8 @@ def test_a_folder_that_is_written_over_keeps_nothing_of_the_run_before(tmp_path)
         whole = go(folder, decay=decay)
         resumed = go(tmp_path / "part", seed=1, decay=decay, resume=str(folder / "checkpoint-2"))
         assert_same_tensors(whole, resumed)
-        assert (folder / "checkpoint-2" / training_weights.NAME).exists() == (decay is not None)
+        for name in (training_weights.NAME, training_weights.MARK):
+            assert (folder / "checkpoint-2" / name).exists() == (decay is not None)
 
 
 def test_a_model_saved_into_a_checkpoint_takes_its_training_weights_away(tmp_path):
@@ -427,6 +429,41 @@ def test_training_weights_of_another_model_file_are_not_resumed(tmp_path):
     (folder / training_weights.NAME).unlink()
     resumed = train("vit", tmp_path / "c", seed=1, resume=str(folder), ema_decay=None)
     assert_same_tensors(resumed, train("vit", tmp_path / "d", ema_decay=None))
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["whole", "shards"])
+def test_copies_beside_the_model_file_count_for_nothing(shards, tmp_path, monkeypatch):
+    if shards:
+        save = type(any_model("resnet")).save_pretrained
+        monkeypatch.setattr(
+            type(any_model("resnet")),
+            "save_pretrained",
+            lambda *args, **more: save(*args, **more, max_shard_size="3KB"),
+        )
+    whole = train("resnet", tmp_path / "a")
+    folder = tmp_path / "a" / "checkpoint-4"
+    files = sorted(folder.glob("model*.safetensors"))
+    assert (len(files) > 1) is shards
+    shutil.copy(files[0], folder / "model_backup.safetensors")
+    shutil.copy(files[0], folder / "model-00001-of-00009.safetensors")
+    assert_same_tensors(whole, train("resnet", tmp_path / "b", seed=1, resume=str(folder)))
+    stranger = sorted((tmp_path / "a" / "checkpoint-2").glob("model*.safetensors"))[-1]
+    shutil.copy(stranger, files[-1])
+    with pytest.raises(ValueError, match="was written beside another model file"):
+        train("resnet", tmp_path / "c", resume=str(folder))
+
+
+@pytest.mark.parametrize("decay", [0.9, None])
+def test_training_weights_that_are_lost_are_missed(decay, tmp_path):
+    train("vit", tmp_path / "a")
+    folder = tmp_path / "a" / "checkpoint-4"
+    (folder / training_weights.NAME).unlink()
+    with pytest.warns(
+        UserWarning, match=r"its training_weights\.safetensors is missing.*or remove training_weights\.json"
+    ):
+        train("vit", tmp_path / "b", resume=str(folder), ema_decay=decay)
+    (folder / training_weights.MARK).unlink()
+    train("vit", tmp_path / "b", resume=str(folder), ema_decay=decay)  # a warning would be an error
 
 
 def test_an_average_can_start_at_a_checkpoint_without_one(tmp_path):

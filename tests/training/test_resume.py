@@ -41,6 +41,27 @@ def test_a_resumed_run_is_bit_exact(kind, tmp_path):
     assert_same_tensors(whole, resumed)
 
 
+@pytest.mark.parametrize("decay", [None, 0.9])
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-vit"])
+def test_a_complete_run_that_is_resumed_trains_nothing_more(kind, decay, tmp_path):
+    """In the middle of an epoch of 4 steps as well, and beyond a smaller number of steps."""
+    few = {
+        "train_dataset": data(16),
+        "max_steps": 6,
+        "save_steps": 2,
+        "save_strategy": "steps",
+        "ema_decay": decay,
+        **ALL,
+    }
+    whole = trained(kind, tmp_path / "whole", **few)
+    again = trained(kind, tmp_path / "part", seed=1, resume=str(tmp_path / "whole" / "checkpoint-6"), **few)
+    assert_same_tensors(whole, again)
+    less = trainer(any_model(kind, 1), tmp_path / "less", **(few | {"max_steps": 5}))
+    less.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
+    assert less.state.global_step == 6
+    assert_same_tensors(whole, tensors(less.model))
+
+
 def test_other_noise_or_another_seed_gives_other_weights(tmp_path):
     # Otherwise the test above would say little.
     whole = train("vit", tmp_path / "a")
