@@ -30,14 +30,15 @@ def answer(records: Records) -> str:
     one = main_attack(found)
     if one is None:
         return ""
+    cause = unmatched(records)
+    if one.verdict == "few" and cause:
+        return f"Not determined: {cause}: no comparison at matched accuracy."
     agree = sum(other.verdict == one.verdict for other in found if other is not one)
     others = (
         f" The same holds under {agree} of {len(found) - 1} other attack{'s' if len(found) > 2 else ''}."
-        if len(found) > 1
+        if len(found) > 1 and one.verdict != "few"  # that others say nothing either is no agreement
         else ""
     )
-    if one.verdict == "few" and (cause := unmatched(records)):
-        return f"Not determined: {cause}: no comparison at matched accuracy.{others}"
     said = {
         "less": "Yes, the finetuned network is less robust than the one without pretraining",
         "more": "No, the finetuned network is more robust than the one without pretraining",

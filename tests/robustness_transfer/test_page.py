@@ -188,6 +188,21 @@ def test_enough_images_of_which_few_are_right_in_both_are_named_as_the_cause(bot
     assert cause in text and "<td>- (0.00)</td>" in text and not re.search(r"\bnan\b|-0\.00", text)
 
 
+@pytest.mark.parametrize(("images", "both"), [(1_000, 0), (1_000, 12), (8, 8), (1, 1)])
+def test_attacks_that_all_say_nothing_do_not_agree(images, both):
+    def attacked(right):
+        return {"epsilons": [0.0, 1 / 255], "right": [bits(right)] * 2}
+
+    right = {"finetuned": np.arange(images) < images, "standard": np.arange(images) < both}
+    records = {
+        Key("attack", role, attack, "linf"): attacked(flags)
+        for role, flags in right.items()
+        for attack in ("fgsm", "pgd")
+    }
+    said = answer(records)
+    assert said.startswith("Not determined: ") and "The same holds" not in said
+
+
 def similarities(pretrained, finetuned, standard):
     """Maps of three networks with these numbers of layers."""
     layers = {
