@@ -18,6 +18,7 @@ from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_pro
 from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.configuration import check_names, input_channels
 from hf_smoothing.models.weights import load_whole, read_config, trusting
+from hf_smoothing.units import check_whole
 
 
 PROCESSORS = (PROCESSOR_NAME, IMAGE_PROCESSOR_NAME)
@@ -30,8 +31,14 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: See `read_config` and `load_whole`.
+        ValueError: See `read_config` and `load_whole`; if `num_labels` is no number of classes.
     """
+    if kwargs.get("num_labels") is not None:
+        kwargs["num_labels"] = check_whole(kwargs["num_labels"], "num_labels")
+        if kwargs["num_labels"] < 1:
+            raise ValueError(
+                f"`num_labels` must be the number of classes, at least 1, got {kwargs['num_labels']}. Pass that of the data set, such as num_labels=10."
+            )
     if kwargs.get("id2label") is not None:
         check_names(kwargs["id2label"], kwargs.get("num_labels"))
     if "config" not in kwargs:

@@ -161,6 +161,12 @@ def test_a_new_head_is_made_for_other_classes(tmp_path):
         ({"id2label": ["ant", "bee"]}, r"from 0 on .* got \['ant', 'bee'\]\. .*dict\(enumerate\(names\)\)"),
         ({"id2label": {1: "ant", 3: "bee"}}, r"without a gap.* got \{1: 'ant', 3: 'bee'\}"),
         ({"id2label": {0: "ant", 1: "bee"}, "num_labels": 10}, "num_labels=10 and 2 names"),
+        ({"num_labels": "3"}, "`num_labels` must be a whole number, got '3'"),
+        ({"num_labels": 2.0}, "`num_labels` must be a whole number, got 2.0"),
+        ({"num_labels": True}, "`num_labels` must be a whole number, got True"),
+        ({"num_labels": [3]}, "`num_labels` must be a whole number, got "),
+        ({"num_labels": 0}, "`num_labels` must be the number of classes, at least 1, got 0"),
+        ({"num_labels": -2}, "`num_labels` must be the number of classes, at least 1, got -2"),
     ],
 )
 def test_names_that_are_not_one_for_each_class_are_refused(asked, message, tmp_path):

@@ -292,7 +292,7 @@ def test_a_warm_up_never_passes_for_the_objective_itself(name):
         assert torch.equal(called(name, noise, None)[0], whole)
 
 
-@pytest.mark.parametrize("progress", [-0.1, 1.5, 300, float("nan")])
+@pytest.mark.parametrize("progress", [-0.1, 1.5, 300, float("nan"), "0.5", [0.5], True, 1j])
 def test_progress_is_a_share(progress):
     with pytest.raises(ValueError, match=r"must be the share of the training done.*progress=step / steps"):
         ObjectiveState(None, torch.Generator(), progress=progress)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hf_smoothing.models.network import Network
 from hf_smoothing.noise import NoiseMixture
+from hf_smoothing.units import as_number
 
 
 PixelsToLogits = Callable[[Tensor], Tensor]
@@ -46,7 +47,7 @@ class ObjectiveState:
         label_smoothing: Label smoothing of the cross-entropy.
 
     Raises:
-        ValueError: If `progress` is not in [0, 1].
+        ValueError: If `progress` is no number in [0, 1].
     """
 
     noise: NoiseMixture | None
@@ -56,9 +57,9 @@ class ObjectiveState:
     noise_owner: str = "trainer"
 
     def __post_init__(self) -> None:
-        if self.progress is not None and not 0.0 <= self.progress <= 1.0:
+        if self.progress is not None and not 0.0 <= as_number(self.progress) <= 1.0:
             raise ValueError(
-                f"`progress` must be the share of the training done, in [0, 1], got {self.progress}. Pass progress=step / steps."
+                f"`progress` must be the share of the training done, in [0, 1], got {self.progress!r}. Pass progress=step / steps."
             )
 
     def done(self, name: str) -> float:
