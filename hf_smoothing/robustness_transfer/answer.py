@@ -36,7 +36,7 @@ def answer(records: Records) -> str:
     agree = sum(other.verdict == one.verdict for other in found if other is not one)
     others = (
         f" The same holds under {agree} of {len(found) - 1} other attack{'s' if len(found) > 2 else ''}."
-        if len(found) > 1 and one.verdict != "few"  # that others say nothing either is no agreement
+        if len(found) > 1 and one.verdict != "few"  # that others have no verdict either is no agreement
         else ""
     )
     said = {
