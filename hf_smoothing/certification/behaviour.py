@@ -31,8 +31,8 @@ from hf_smoothing.certification.probes import FURTHER, GOLDEN
 from hf_smoothing.certification.structure import (
     attribute_hashes,
     attributes_of,
+    moving,
     saved_buffers,
-    unchanged,
     values_alone,
 )
 from hf_smoothing.certification.tolerance import (
@@ -136,9 +136,10 @@ def answer_to_probe(
     if hard and further is not None:
         answer = replace(answer, further=_mixtures(further))
     if classifier.module is not None:
-        found = unchanged(said, attributes_of(classifier.module))
+        passing = moving(said, attributes_of(classifier.module))
         # Graded answers show other classes of modules, of which several may compute the same function.
-        answer = replace(answer, attributes=attribute_hashes(found if hard else values_alone(found)))
+        found = said if hard else values_alone(said)
+        answer = replace(answer, attributes=attribute_hashes(found, passing, known.get(ATTRIBUTES)))
         _warn_of_counting({name for name, _ in saved ^ saved_buffers(classifier.module)})
     if not known:
         return answer
@@ -187,12 +188,7 @@ def _as_recorded(
                 "was recorded. Make sure that it is, or use another output folder.",
                 stacklevel=4,
             )
-    attributes = answer.attributes
-    if attributes is not None and ATTRIBUTES in known:
-        # Another version of a library has other attributes: a name that one side lacks tells nothing.
-        mine = attributes
-        attributes = {name: mine.get(name, recorded) for name, recorded in known[ATTRIBUTES].items()}
-    found = replace(answer, logits=logits, noisy=noisy, further=further, attributes=attributes)
+    found = replace(answer, logits=logits, noisy=noisy, further=further)
     fields = dict(zip(PARTS, ("logits", "noisy", "further", "attributes"), strict=True))
     unknown = {field: None for key, field in fields.items() if key not in known and key != LOGITS}
     return replace(found, **unknown)  # type: ignore[arg-type]  # no part but the logits is required

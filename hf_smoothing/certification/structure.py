@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 from torch import nn
 
-from hf_smoothing.certification.values import is_device, printed, told
+from hf_smoothing.certification.values import OTHER, printed, told
 from hf_smoothing.types import inner_name, unwrapped
 
 
@@ -18,9 +17,11 @@ CLASSES, PRINTED = "classes", "extra_repr"
 
 _PASSING = (
     "training", "gradient_checkpointing", "local_rank", "world_size", "name_or_path", "hf_device_map", "device_map", "pretrained_cfg", "default_cfg",
-    "model_tags", "loss_type", "warnings_issued", "all_tied_weights_keys", "kernel_config",
+    "model_tags", "loss_type", "warnings_issued", "all_tied_weights_keys", "kernel_config", "device", "active_adapter",
 )  # fmt: skip
-"""Attributes that say how a network is used, by which process, on which devices, or where it came from."""
+"""Attributes that say how a network is used, by which process, on which devices, or where it came from. Which adapter of `peft` is active is known from its layers."""
+_CACHES = ("cache", "caches", "cached")
+"""What the names of attributes end in that hold what a network need not compute again."""
 _ADAPTERS = ("_disable_adapters", "_active_adapter")
 """Attributes of `peft` that decide in spite of their underscore."""
 
@@ -45,13 +46,16 @@ def plain_name(module: nn.Module, name: str) -> str:
 
 Attributes = frozenset[tuple[str, str, str]]
 """What modules say: the name of an attribute, such as "Conv2d.stride", the place of the module, and a text for the value."""
+Moving = Mapping[str, Collection[str]]
+"""For names of attributes the places of the modules where forward passes change them."""
+_WITHOUT = " without "
 
 
 def attributes_of(module: nn.Module | None) -> Attributes:
-    """Classes of all modules, what they print of themselves, and their attributes that are numbers, texts, arrays or containers of these.
+    """Classes of all modules, what they print of themselves, and their attributes; those that have no text, such as functions, are one as the other.
 
-    So are buffers that are not saved. Left out is what the answers cannot depend on: addresses, devices, absolute paths, caches, and names that begin
-    with an underscore.
+    So are buffers that are not saved. Left out is what the answers cannot depend on: addresses, which device, which absolute path, caches, and names
+    that begin with an underscore. Where there is None, a device or a path, that is said: another network may have a number there.
     """
     found = set()
     for name, child in () if module is None else module.named_modules():
@@ -62,8 +66,7 @@ def attributes_of(module: nn.Module | None) -> Attributes:
         if shown := _printed_by(child):
             found.add((f"{kind}.{PRINTED}", place, shown))
         for key, value in _held_by(child):
-            if (text := told(value)) is not None:
-                found.add((f"{kind}.{key}", place, text))
+            found.add((f"{kind}.{key}", place, told(value, OTHER) or OTHER))
     return frozenset(found)
 
 
@@ -77,18 +80,17 @@ def _printed_by(module: nn.Module) -> str:
 def _held_by(module: nn.Module) -> Iterator[tuple[str, Any]]:
     unsaved = {key: module._buffers.get(key) for key in module._non_persistent_buffers_set}
     for key, value in (vars(module) | unsaved).items():
-        passing = key.startswith("_") or key in _PASSING or "cache" in key.lower()
-        if value is None or (passing and key not in _ADAPTERS):
-            continue
-        if isinstance(value, str) and (os.path.isabs(value) or is_device(value)):
-            continue
-        yield key, value
+        passing = key.startswith("_") or key in _PASSING or key.lower().endswith(_CACHES)
+        if key in _ADAPTERS or not passing:
+            yield key, value
 
 
-def unchanged(before: Attributes, after: Attributes) -> Attributes:
-    """What is said under names that say the same before and after: what counts the passes is no part of the network."""
-    moving = {name for name, _, _ in before ^ after}
-    return frozenset(one for one in before if one[0] not in moving)
+def moving(before: Attributes, after: Attributes) -> dict[str, set[str]]:
+    """Where forward passes change what modules say: what counts the passes is no part of the network."""
+    places: dict[str, set[str]] = {}
+    for name, place, _ in before ^ after:
+        places.setdefault(name, set()).add(place)
+    return places
 
 
 def values_alone(attributes: Attributes) -> Attributes:
@@ -96,12 +98,40 @@ def values_alone(attributes: Attributes) -> Attributes:
     return frozenset(one for one in attributes if one[0] != CLASSES and not one[0].endswith(f".{PRINTED}"))
 
 
-def attribute_hashes(attributes: Attributes) -> dict[str, str]:
-    """For each name of an attribute a short hash of its values in all modules, so that a comparison can say which one differs."""
+def attribute_hashes(
+    attributes: Attributes, passing: Moving | None = None, recorded: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """For each name of an attribute a short hash of its values in all modules, so that a comparison can say which one differs.
+
+    Args:
+        attributes: What modules said before forward passes.
+        passing: Where the passes change it. These places are left out of the hash and named after it, as "0123456789abcdef without blocks.0".
+        recorded: What a record says. Its names alone are returned, with what it says where nothing is known of them: where this network lacks a name, as
+            one built by another version of a library, or its passes change places that are in the recorded hash.
+    """
+    passing = passing or {}
     named: dict[str, list[tuple[str, str]]] = {}
     for name, place, value in sorted(attributes):
         named.setdefault(name, []).append((place, value))
-    return {name: short_hash(repr(values)) for name, values in named.items()}
+    if recorded is None:
+        hashes = {name: _hash_without(said, passing.get(name, ())) for name, said in named.items()}
+        return {name: text for name, text in hashes.items() if text is not None}
+    found = {}
+    for name, known in recorded.items():
+        _, some, places = known.partition(_WITHOUT)
+        left_out = places.split(", ") if some else []  # the place of the network itself is ""
+        comparable = set(passing.get(name, ())) <= set(left_out)
+        mine = _hash_without(named.get(name, []), left_out) if comparable else None
+        found[name] = known if mine is None else mine
+    return found
+
+
+def _hash_without(said: list[tuple[str, str]], places: Collection[str]) -> str | None:
+    """The hash of what is said elsewhere than at some places, and these; None if nothing is."""
+    kept = [one for one in said if one[0] not in places]
+    if not kept:
+        return None
+    return short_hash(repr(kept)) + (f"{_WITHOUT}{', '.join(sorted(places))}" if places else "")
 
 
 def saved_state(module: nn.Module) -> Iterator[tuple[str, Any]]:

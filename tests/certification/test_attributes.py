@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hf_smoothing.certification.behaviour import answer_to_probe
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.identity import check_network_of_run, classifier_identity
 from hf_smoothing.certification.noise_kinds import noise_facts
-from hf_smoothing.certification.structure import attribute_hashes, attributes_of
+from hf_smoothing.certification.structure import attribute_hashes, attributes_of, moving
 from hf_smoothing.noise import GridStream
 from hf_smoothing.records import RunError, read_run
 from tests.support.classifiers import RUN, random_dataset
@@ -62,6 +63,8 @@ PASSING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a device in a list": ({"where": ["cpu"]}, {"where": ["cuda:1"]}),
     "a cache": ({"bias_cache": {"cpu": [1.0]}}, {"bias_cache": {"cuda": [2.0]}}),
     "a printed set": ({"printed": "{'a', 'b'}"}, {"printed": "{'b', 'a'}"}),
+    "a device or none": ({"device": None}, {"device": "cuda:1"}),
+    "how an adapter is named": ({"active_adapter": "default"}, {"active_adapter": ["default"]}),
     "an underscore": ({"_created": 1.0}, {"_created": 2.0}),
 }
 
@@ -90,6 +93,15 @@ NAMED: dict[str, tuple[str, Any, Any]] = {
     "an array": ("shift", np.zeros(3), np.full(3, 0.05)),
     "a large array": ("table", np.linspace(0, 1, 99), np.linspace(0, 1.001, 99)),
     "a tensor": ("shift", torch.zeros(1), torch.tensor([0.05])),
+    "none and a number": ("threshold", None, 0.93),
+    "a number and none": ("threshold", 0.93, None),
+    "a device and a word": ("pooling", "meta", "mean"),
+    "a path and a word": ("pooling", "/mean", "mean"),
+    "a function and none": ("activation", torch.relu, None),
+    "a permutation": ("order", torch.arange(99), torch.arange(99).roll(1)),
+    "beside a function": ("parts", {"by": 0.0, "f": torch.relu}, {"by": 0.05, "f": torch.relu}),
+    "a namespace": ("parts", SimpleNamespace(by=0.0), SimpleNamespace(by=0.05)),
+    "what was stored": ("cached_threshold", 0.0, 0.05),
     "the adapters of peft": ("_disable_adapters", False, True),
 }
 
@@ -187,6 +199,49 @@ def test_what_grows_and_then_stays_is_no_part_of_the_network(tmp_path):
     network = Growing().eval()
     for one in (network, network, Growing().eval()):
         check_network_of_run(one, certify_dataset(one, random_dataset(2), tmp_path, **RUN))
+
+
+class Part(nn.Module):
+    """A number that decides, or that counts passes."""
+
+    def __init__(self, number: float, counts: bool, most: float = float("inf")) -> None:
+        super().__init__()
+        self.number, self._counts, self._most = number, counts, most
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.number = min(self.number + 1, self._most) if self._counts else self.number
+        return pixels
+
+
+def beside_a_counter(number: float, most: float = float("inf")) -> nn.Module:
+    return nn.Sequential(Part(number, False), Part(0, True, most), Voting()).eval()
+
+
+def test_what_counts_hides_no_module_of_its_class(tmp_path):
+    run = certify_dataset(beside_a_counter(0.93), random_dataset(2), tmp_path, **RUN)
+    assert run.settings["model"]["attributes"]["Part.number"].endswith(" without 1")
+    certify_dataset(beside_a_counter(0.93), random_dataset(2), tmp_path, **RUN)
+    with pytest.raises(RunError, match=r"attributes\.Part\.number"):
+        check_network_of_run(beside_a_counter(5.0), run)
+
+
+def test_what_counts_and_then_stays_is_compared_with_neither(tmp_path):
+    network = beside_a_counter(0.93, most=3)
+    first = certify_dataset(network, random_dataset(2), tmp_path / "first", **RUN)
+    again = certify_dataset(network, random_dataset(2), tmp_path / "again", **RUN)
+    assert "without" not in again.settings["model"]["attributes"]["Part.number"]
+    for one in (network, beside_a_counter(0.93, most=3)):
+        check_network_of_run(one, first)
+        check_network_of_run(one, again)
+
+
+def test_the_network_itself_may_be_what_changes():
+    before = frozenset({("Part.number", "", "0"), ("Part.number", "a", "1")})
+    after = frozenset({("Part.number", "", "2"), ("Part.number", "a", "1")})
+    used, fresh = attribute_hashes(after), attribute_hashes(before, moving(before, after))
+    assert used != fresh
+    assert attribute_hashes(before, moving(before, after), used) == used
+    assert attribute_hashes(after, {}, fresh) == fresh
 
 
 @pytest.mark.parametrize("graded", [False, True], ids=["hard", "graded"])
