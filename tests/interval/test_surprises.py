@@ -36,15 +36,15 @@ class Steps(nn.Module):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda x: (x - 0.5) / 0.25, "an image in \\[0, 1\\]"),
-    (lambda x: x * 255, "an image in \\[0, 1\\]"),
-    (lambda x: x * torch.nan, "an image in \\[0, 1\\]"),
+    (lambda x: (x - 0.5) / 0.25, "already normalised"),
+    (lambda x: x * 255, "0..255 as floats"),
+    (lambda x: x * torch.nan, "nan or infinite"),
 ])  # fmt: skip
 def test_pixels_outside_the_range_are_no_certificate(change, message):
     model = Steps(torch.relu).eval()
     with pytest.raises(ValueError, match=message):
         linf_certificates(model, change(images(2)).float(), largest=0.1)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="an image in \\[0, 1\\]"):
         margin_bounds(model, box_around(change(images(2)).float(), 0.1), torch.zeros(2).long())
 
 
