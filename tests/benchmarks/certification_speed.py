@@ -13,7 +13,7 @@ import torch
 from certification_shared import ALPHA, SIGMA, keep
 from networks import NETWORKS
 
-from hf_smoothing import SmoothedClassifier, allocator
+from hf_smoothing import SmoothedClassifier
 from hf_smoothing.certification import Draws, Execution, FixedRule, Pending, Votes, make_stream, vote_in_rounds
 from hf_smoothing.certification.execution import probe_batch_size
 
@@ -65,26 +65,12 @@ def certify_speeds(
         yield drawn / (time.perf_counter() - began)
 
 
-def memory_kept_over_usual(args: argparse.Namespace) -> None:
-    """(f) Speed of certification where freed memory stays with the process, as it does in each run, over that by the C library's usual thresholds."""
-    for name, build in NETWORKS.items():
-        model = build().eval()
-        execution, _ = probe_batch_size(model, (3, 32, 32), fast(args, name))
-        rounds, ratios = certify_speeds(model, execution, "grid"), []
-        for _ in range(2 if args.quick else 6):  # until the rounds have their length of about a second
-            next(rounds)
-        for _ in range(2 if args.quick else 11):
-            speeds = {}
-            for thresholds in (allocator.USUAL, allocator.KEEPING):
-                allocator.tell(thresholds)
-                next(rounds)  # takes or gives back what the change brings with it
-                speeds[id(thresholds)] = next(rounds)
-            ratios.append(speeds[id(allocator.KEEPING)] / speeds[id(allocator.USUAL)])
-        low, middle, high = (round(float(q), 3) for q in np.quantile(ratios, [0.25, 0.5, 0.75]))
-        keep(
-            "memory_kept_over_usual", name, middle, args, quartiles=[low, high], rounds=len(ratios), dtype=execution.dtype,
-            channels_last=execution.channels_last, batch_size=execution.copies_per_batch,
-        )  # fmt: skip
+def rounds_speed(name: str, rounds: int = 4) -> float:
+    """Noisy copies per second in a process of its own: the median of rounds of about a second, after as many that nothing is made of."""
+    model = NETWORKS[name]().eval()
+    execution = Execution("bfloat16", channels_last=name.startswith("resnet"))
+    speeds = certify_speeds(model, execution, "grid")
+    return statistics.median([next(speeds) for _ in range(2 * rounds)][rounds:])
 
 
 def noise_speed(model: SmoothedClassifier, size: int, kind: str, seconds: float) -> float:
