@@ -64,7 +64,7 @@ class IntervalRadiusCallback(FiguresCallback):
         self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)
 
     def keys(self) -> list[str]:
-        """Names of the figures, without "eval_" and the name of the callback."""
+        """Names of the figures, without `eval` before them and the name of the callback."""
         return ["watched_accuracy", "average_certified_radius_linf", "tradeoff"]
 
     def measured(self, args: Any) -> dict[str, float]:

@@ -76,7 +76,7 @@ class CertifiedAccuracyCallback(FiguresCallback):
             )  # refuse now, not after the first hours
 
     def keys(self) -> list[str]:
-        """Names of the figures, without "eval_" and the name of the callback."""
+        """Names of the figures, without `eval` before them and the name of the callback."""
         return [key for sigma in self.sigmas for key in (*self._accuracies(sigma), _average(sigma))]
 
     def measured(self, args: Any) -> dict[str, float]:

@@ -30,7 +30,7 @@ class FiguresCallback(TrainerCallback):
 
     @abstractmethod
     def keys(self) -> list[str]:
-        """Names of the figures, without "eval_" and the name of the callback."""
+        """Names of the figures, without `eval` before them and the name of the callback."""
 
     @abstractmethod
     def measured(self, args: Any) -> dict[str, float]:
