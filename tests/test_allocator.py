@@ -14,6 +14,7 @@ from torch import nn
 from hf_smoothing import allocator
 from hf_smoothing.allocator import KEEPING, USUAL, memory_kept
 from hf_smoothing.certification import Execution
+from hf_smoothing.interval import linf_certificates
 from tests.support import tiny
 
 
@@ -104,6 +105,12 @@ def test_blocks_do_not_pay_for_their_pages_again():
     with memory_kept():
         kept = pages_taken()
     assert kept < usual / 2
+
+
+def test_certificates_of_bounds_run_in_it(said):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+    linf_certificates(network, torch.rand(1, 3, 2, 2), largest=0.1)
+    assert said == [*KEEPING.items(), *USUAL.items()]
 
 
 def test_training_and_evaluation_run_in_it(said, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.classifiers import (
     OUT_OF_IT,
     check_finite,
@@ -31,6 +32,7 @@ from hf_smoothing.interval.search import (
 from hf_smoothing.interval.trace import Trace
 
 
+@memory_kept()
 def linf_certificates(
     classifier: nn.Module,
     pixels: Tensor,
