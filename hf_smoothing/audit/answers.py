@@ -58,9 +58,8 @@ def read_answers(returned: Any, images: int) -> Answers:
 
 
 def _number(value: Any) -> float:
-    if (
-        value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value)
-    ):  # numpy would drop the imaginary part
+    # Numpy would drop the imaginary part.
+    if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
         raise TypeError("complex numbers")
     return float(value)
 

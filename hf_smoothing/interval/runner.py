@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.behaviour import Answer, answer_to_probe
@@ -121,9 +121,7 @@ def certify_dataset_linf(
         answer = mine or asked(first.to_dict())
         # Before all images are read and the folder is made: a network without bounds would leave a run that nothing finishes.
         _, item = next(checked_items(dataset, chosen))
-        check_bounded(
-            classifier, exact_pixels(check_image_batch(item["pixel_values"][None], "images")).to(device), **how
-        )
+        check_bounded(classifier, _pixels_of(item).to(device), **how)
         return answer
 
     seen = survey(dataset, chosen, answer_of=answer_of)
@@ -140,9 +138,7 @@ def certify_dataset_linf(
             for start in range(0, len(mine), batch_size):
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 labels = [item.get("labels") for _, item in items]
-                pixels = torch.cat(
-                    [exact_pixels(check_image_batch(item["pixel_values"][None], "images")) for _, item in items]
-                )
+                pixels = torch.cat([_pixels_of(item) for _, item in items])
                 hashes = [image_hash(index, item) for index, item in items]
                 for (index, _), label, digest in zip(items, labels, hashes, strict=True):
                     check_class(label, index, seen.classes)
@@ -171,6 +167,11 @@ def certify_dataset_linf(
                 bar.update(len(items))
         state.wait_for_everyone()
     return read_run(output_dir)
+
+
+def _pixels_of(item: Mapping[str, Any]) -> Tensor:
+    """Of one image, float64 (1, channels, height, width)."""
+    return exact_pixels(check_image_batch(item["pixel_values"][None], "images"))
 
 
 def _settings(

@@ -64,9 +64,8 @@ def _classes(config: PreTrainedConfig, id2label: Any, num_labels: int | None) ->
         return {} if num_labels is None else {"num_labels": num_labels}
     names = {int(number): name for number, name in id2label.items()}
     classes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
-    counted = not isinstance(
-        getattr(type(config), "num_labels", None), property
-    )  # a PvtConfig keeps the number beside the names
+    # A PvtConfig keeps the number beside the names.
+    counted = not isinstance(getattr(type(config), "num_labels", None), property)
     return classes | ({"num_labels": len(id2label)} if counted else {})
 
 

@@ -70,9 +70,8 @@ def adaptable(network: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
 
 def _takes_an_update(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
     """Whether what a layer computes is linear in a weight of its own, as peft takes it to be: classes made of these may do more."""
-    own = (
-        type(module) in (nn.Linear, nn.Conv2d) and "weight" in module._parameters
-    )  # else computed, as a weight norm does
+    # A weight that is no parameter is computed, as by a weight norm.
+    own = type(module) in (nn.Linear, nn.Conv2d) and "weight" in module._parameters
     if own and isinstance(module, nn.Conv2d):
         return module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
     return own

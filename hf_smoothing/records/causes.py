@@ -76,12 +76,15 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found[key] = f"{ANSWERS[key]} ({key}) {_apart(first, second)}"
     groups = {group for key in found for group in _groups(key)}
     deciding = [key for key in found if not any(groups & {*follows.get(one, ())} for one in _groups(key))]
-    said = [key for key in deciding if key.removeprefix("model.").startswith((_CONFIG, _ATTRIBUTES))]
-    told = {key: cure for key in said if (cure := network_cure(key.removeprefix("model.")))}
-    for key in said:
-        found[key] = f"{_what(key.removeprefix('model.'))}({key}){found[key].removeprefix(key)}"
-    if told:
-        found[[*told][-1]] += f" ({'; '.join(dict.fromkeys(told.values()))})"
+    cures: dict[str, str] = {}
+    for key in deciding:
+        what, cure = _said_by_network(key.removeprefix("model."))
+        if what:
+            found[key] = f"{what} ({key}){found[key].removeprefix(key)}"
+        if cure:
+            cures[key] = cure
+    if cures:
+        found[[*cures][-1]] += f" ({'; '.join(dict.fromkeys(cures.values()))})"
     return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
 
 
@@ -94,32 +97,27 @@ def network_cure(key: str) -> str:
     >>> network_cure("config.created"), network_cure("config.image_mean"), network_cure("weights_sha256")
     ('begin the names of settings that decide no answer with an underscore', '', '')
     """
+    return _said_by_network(key)[1]
+
+
+def _said_by_network(key: str) -> tuple[str, str]:
+    """What a difference of a network's configuration or attributes is about, in words, and what to do about it; "" twice for others."""
     if key.startswith(_CONFIG):
-        if key.removeprefix(_CONFIG) in _OWN or _NOTE in key.split("."):
-            return ""
-        return "begin the names of settings that decide no answer with an underscore"
+        own = key.removeprefix(_CONFIG) in _OWN or _NOTE in key.split(".")
+        cure = "" if own else "begin the names of settings that decide no answer with an underscore"
+        return "the setting of the network's configuration", cure
     if not key.startswith(_ATTRIBUTES):
-        return ""
+        return "", ""
     kind, _, name = key.removeprefix(_ATTRIBUTES).rpartition(".")
     if not kind:
-        return "build the network of modules of the same classes"
+        return "the classes of the network's modules", "build the network of modules of the same classes"
     if name == "extra_repr":
-        return f"let extra_repr of {kind} print nothing but what decides an answer"
+        what = f"what modules of the class {kind} print of themselves"
+        return what, f"let extra_repr of {kind} print nothing but what decides an answer"
+    what = f"the attribute {name} of the network's modules of the class {kind}"
     if name.startswith("_"):
-        return "switch the network's adapters on and off as they were"
-    return "begin the names of attributes that decide no answer with an underscore"
-
-
-def _what(key: str) -> str:
-    """What a difference of a network's configuration or attributes is about, in words."""
-    if not key.startswith(_ATTRIBUTES):
-        return "the setting of the network's configuration "
-    kind, _, name = key.removeprefix(_ATTRIBUTES).rpartition(".")
-    if not kind:
-        return "the classes of the network's modules "
-    if name == "extra_repr":
-        return f"what modules of the class {kind} print of themselves "
-    return f"the attribute {name} of the network's modules of the class {kind} "
+        return what, "switch the network's adapters on and off as they were"
+    return what, "begin the names of attributes that decide no answer with an underscore"
 
 
 def _apart(before: Sequence[float] | None, now: Sequence[float] | None) -> str:

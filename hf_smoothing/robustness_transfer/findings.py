@@ -205,9 +205,8 @@ def closeness(records: Records) -> Closeness | None:
     """What CKA on clean images says; None where it was not measured for both networks."""
     curves = alike(records, "clean")
     near, far = curves.get(("pretrained", "finetuned"), []), curves.get(("pretrained", "standard"), [])
-    apart = np.array(
-        [x - y for x, y in zip(near, far, strict=False)], dtype=np.float64
-    )  # networks may differ in depth
+    # Networks may differ in depth.
+    apart = np.array([x - y for x, y in zip(near, far, strict=False)], dtype=np.float64)
     counts = [record.get("images", 0) for record in records.get(Key("similarity", "clean"), {}).values()]
     return Closeness(np.where(np.isfinite(apart), apart, np.nan), min(counts, default=0)) if len(apart) else None
 

@@ -51,9 +51,8 @@ class FiguresCallback(TrainerCallback):
             )
         place = callbacks.index(self)
         first = next((number for number, one in enumerate(callbacks) if not _goes_first(one)), place)
-        if (
-            first < place
-        ):  # the handler is going through them: those before `place` have had their turn, and none after it moves
+        # The handler is going through them: those before `place` have had their turn, and none after it moves.
+        if first < place:
             callbacks.insert(first, callbacks.pop(place))
 
     def on_evaluate(
