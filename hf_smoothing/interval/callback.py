@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Trainer
 
 from hf_smoothing.certification.classifiers import run_dtype
@@ -67,22 +67,24 @@ class IntervalRadiusCallback(FiguresCallback):
         """Names of the figures, without `eval` before them and the name of the callback."""
         return ["watched_accuracy", "average_certified_radius_linf", "tradeoff"]
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """As every callback with figures; and bound one image, so that a network without bounds is refused before hours of training.
+
+        Raises:
+            UnsupportedOperationError: If the network has an operation without bounds.
+            ValueError: As every callback with figures.
+        """
+        super().on_train_begin(args, state, control, **kwargs)
+        self._bounded(self.pixels[:1].to(args.device), None)
+
     def measured(self, args: Any) -> dict[str, float]:
         """The figures, by their keys."""
-        model = self.trainer.model
-        was_training = model.training
-        model.eval()
         predictions: list[int] = []
         radii: list[float] = []
-        batches = zip(self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
-        try:
-            with in_own_precision(model):
-                for pixels, labels in batches:
-                    classes, found = self._bounded(model, pixels.to(args.device), labels.to(args.device))
-                    predictions += classes.tolist()
-                    radii += found.tolist()
-        finally:
-            model.train(was_training)
+        for pixels, labels in zip(self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
+            classes, found = self._bounded(pixels.to(args.device), labels.to(args.device))
+            predictions += classes.tolist()
+            radii += found.tolist()
         labels = self.labels.tolist()
         accuracy = sum(p == y for p, y in zip(predictions, labels, strict=True)) / len(labels)
         average = average_certified_radius(predictions, labels, radii)
@@ -90,12 +92,21 @@ class IntervalRadiusCallback(FiguresCallback):
         return dict(zip(self.keys(), values, strict=True))
 
     @torch.no_grad()
-    def _bounded(self, model: nn.Module, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        classify, dtype = classify_function(model), run_dtype(model)
-        with run_as_covered():
-            logits = logits_of(classify, pixels.to(dtype, copy=True))  # a network may change its pixels in place
-        found = found_radii(
-            classify, pixels.to(torch.promote_types(dtype, torch.float32)), logits, dtype, largest=self.largest, backward="none", steps=0,
-            cover_run=False, tolerance=1e-6, labels=labels,
-        )  # fmt: skip
+    def _bounded(self, pixels: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Predictions and radii, without labels of every image; the model is left in its mode."""
+        model = self.trainer.model
+        was_training = model.training
+        model.eval()
+        try:
+            with in_own_precision(model):
+                classify, dtype = classify_function(model), run_dtype(model)
+                with run_as_covered():
+                    # A network may change its pixels in place.
+                    logits = logits_of(classify, pixels.to(dtype, copy=True))
+                found = found_radii(
+                    classify, pixels.to(torch.promote_types(dtype, torch.float32)), logits, dtype, largest=self.largest, backward="none",
+                    steps=0, cover_run=False, tolerance=1e-6, labels=labels,
+                )  # fmt: skip
+        finally:
+            model.train(was_training)
         return logits.argmax(dim=1), found.radii

@@ -158,12 +158,12 @@ def _settings(m: Measured) -> str:
 
 
 def _folded(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with how many hashes of single parts a network has, in place of the hashes: a comparison of networks needs them, a reader does not."""
+    """Settings with the number of parts that a network is compared by, in place of the parts: a comparison of networks needs them, a reader does not."""
     model = settings.get("model")
     if not isinstance(model, dict):
         return settings
     parts = {
-        key: f"hashes of {len(_flat(value))} parts, in run.json"
+        key: f"{len(_flat(value))} parts, in run.json"
         for key, value in model.items()
         if key in HASHED and isinstance(value, dict)
     }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.interval import IntervalRadiusCallback, linf_certificates
+from hf_smoothing.interval import IntervalRadiusCallback, UnsupportedOperationError, linf_certificates
 from hf_smoothing.statistics import average_certified_radius
 from tests.support.tiny import data, smoothed, trainer
 
@@ -55,3 +55,11 @@ def test_several_callbacks_have_names_and_one_name_twice_is_refused(tmp_path):
     loop.add_callback(IntervalRadiusCallback(loop, data(6, seed=3), largest=0.02, name="other"))
     with pytest.raises(ValueError, match=r"got 'eval_other_average_certified_radius_linf' from two.*name='held_out'"):
         loop.evaluate()
+
+
+def test_a_network_without_bounds_is_refused_before_the_training(tmp_path):
+    loop = trainer(smoothed("vit", num_samples=2), tmp_path, eval_dataset=data(8), max_steps=3)
+    loop.add_callback(IntervalRadiusCallback(loop, data(4), largest=0.01))
+    with pytest.raises(UnsupportedOperationError, match="layer_norm"):
+        loop.train()
+    assert loop.state.global_step == 0
