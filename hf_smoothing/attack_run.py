@@ -93,7 +93,7 @@ def attack_run(
         steps: Number of steps of the attack.
         restarts: Number of ascents per image, of which the best counts; 1 for smoothing, whose noise is fresh at every step.
         copies: Number of noisy copies over which a gradient is averaged, for smoothing as the next two.
-       n: Maximum number of draws for each answer.
+        n: Maximum number of draws for each answer.
         alpha: Failure probability of each answer.
         max_images: Certificates to attack, all that have a positive radius by default; evenly spread over the run otherwise.
         images_per_batch: Images attacked together.

@@ -94,7 +94,7 @@ def probe_batch_size(
         seconds: Time spent on each size that is tried.
 
     Returns:
-        The execution with a batch size, images per second at each size tried).
+        The execution with a batch size, and the images per second at each size that was tried.
     """
     resolved = resolve_classifier(classifier)
     device = resolved.device

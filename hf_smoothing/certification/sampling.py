@@ -74,7 +74,7 @@ def count_votes(
         execution: How the network is run.
 
     Returns:
-        An int64 tensor (requests, num_labels); row r sums to requests[r].stop - requests[r].start.
+        An int64 array (requests, num_labels); row r sums to requests[r].stop - requests[r].start.
 
     Raises:
         ValueError: On a module in train mode, logits of the wrong shape, a single class, nan logits, or infinite ones of which none is the

@@ -191,7 +191,7 @@ class NoisyImageProcessorPil(_NoiseMixin, PilBackend):
         do_noise: Add it; False by default.
         num_channels: 3 for RGB, 1 for grey images.
         do_normalize: False for `SmoothedClassifier` and `RobustTrainer`, which normalise themselves.
-        image_mean, image_std: Radius in [0, 1] pixel units.
+        image_mean, image_std: Mean and standard deviation of each channel, for the normalisation, in [0, 1] pixel units.
         kwargs: Everything else that image processors of `transformers` take.
 
     Raises:
