@@ -101,7 +101,7 @@ def targets_reached(successes: ArrayLike, boundaries: NDArray[np.int64]) -> NDAr
 
     Args:
         successes: Counts at the looks so far, (..., m); negative where an image did not come to a look.
-        boundaries: Boundaries (targets, K), K >= m.
+        boundaries: Count at which each target is certified, int64 (targets, K), K >= m.
 
     Returns:
         An int64 array (...).

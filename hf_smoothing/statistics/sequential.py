@@ -22,8 +22,6 @@ from hf_smoothing.statistics.binomial import TESTED, lower_bound
 from hf_smoothing.units import check_alpha, check_whole
 
 
-Boundaries = NDArray[np.int64]
-
 FUTILITY_QUANTILE = 0.97
 """How sure to be that a target will be missed before it is given up: less makes fewer draws, and loses a few of the images that hang
 in the balance."""
