@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_smoothing.certification.classes import check_class
 from hf_smoothing.statistics import ABSTAIN, Claims
 
 
@@ -41,9 +40,8 @@ class Votes:
         """Add the counts of draws `start` to `stop` - 1, which must continue those made so far.
 
         Raises:
-            ValueError: If they do not, or the true class is none of those that votes are counted for.
+            ValueError: If they do not.
         """
-        check_class(self.label, self.index, len(counts))
         if start != self.drawn:
             raise ValueError(f"Draws of image {self.index} must continue at {self.drawn}, got draws from {start}.")
         if opens_look:
