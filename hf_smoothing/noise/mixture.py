@@ -34,8 +34,8 @@ class NoiseMixture:
     Source: the mixture of clean and variously noisy images of Qiu et al., arXiv 2312.09020; half clean, half with sigma
     from a list, drawn per image, kept clean accuracy in Rusak et al. (2020), arXiv 2001.06057.
 
-    >>> NoiseMixture(sigmas=(0.0, 1.0), clean=0.25, distribution="uniform").mean_sigma
-    0.375
+    >>> NoiseMixture(sigmas=(0.0, 1.0), clean=0.25, distribution="uniform").to_dict()
+    {'sigmas': [0.0, 1.0], 'clean': 0.25, 'distribution': 'uniform'}
     >>> NoiseMixture.parse("clean") is None
     True
     """
@@ -71,16 +71,6 @@ class NoiseMixture:
                     f"A log-uniform sigma needs a positive lowest value, got {sigmas[0]}. "
                     "Use e.g. sigmas=(0.05, 1.0) and set the share of clean images with `clean`."
                 )
-
-    @property
-    def mean_sigma(self) -> float:
-        """Expected sigma of an image, clean ones counted as 0."""
-        if self.distribution == "log_uniform" and self.sigmas[0] < self.sigmas[1]:
-            low, high = self.sigmas
-            mean = (high - low) / math.log(high / low)
-        else:
-            mean = sum(self.sigmas) / len(self.sigmas)
-        return (1.0 - self.clean) * mean
 
     def sample_sigmas(self, count: int, generator: torch.Generator) -> Tensor:
         """One sigma per image, 0 for clean ones: float32 (count,) on the generator's device."""
