@@ -55,6 +55,7 @@ class SmoothedClassifier(PreTrainedModel):
     def __init__(self, config: SmoothedClassifierConfig, base_network: PreTrainedModel | None = None) -> None:
         config.check_complete()
         super().__init__(config)
+        # A name that does not end as heads do: adapters find those by the end of a name.
         self.base_network = build_network(config.base_config) if base_network is None else as_it_is(base_network)
         config.base_config.architectures = [type(self.base_network).__name__]  # some types have several classes
         if config.lora is not None:
@@ -64,12 +65,6 @@ class SmoothedClassifier(PreTrainedModel):
         self.num_labels = config.num_labels
         self.loss_type = "ForImageClassification"
         self.post_init()
-
-    @property
-    def base_classifier(self) -> PreTrainedModel:
-        """The network that is smoothed. Its module has a name that does not end as heads do: adapters find those by the end of a name."""
-        network: PreTrainedModel = self.base_network
-        return network
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
