@@ -17,7 +17,6 @@ _CONTENTS = {
     "NoisyImageProcessorPil": "image_processing",
     "PixelDataset": "datasets",
     "PixelStream": "datasets",
-    "align_labels": "labels",
     "class_map": "labels",
     "class_names": "labels",
     "find_column": "columns",
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from hf_smoothing.data.image_processing import NoisyImageProcessor as NoisyImageProcessor
     from hf_smoothing.data.image_processing import NoisyImageProcessorPil as NoisyImageProcessorPil
     from hf_smoothing.data.labels import ClassMap as ClassMap
-    from hf_smoothing.data.labels import align_labels as align_labels
     from hf_smoothing.data.labels import class_map as class_map
     from hf_smoothing.data.labels import class_names as class_names
     from hf_smoothing.data.opening import load_split as load_split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -83,20 +82,6 @@ def class_names(dataset: Images, label_column: str | None) -> list[str] | None:
     feature = (getattr(dataset, "features", None) or {}).get(label_column)
     names = getattr(feature, "names", None)
     return None if names is None else list(names)
-
-
-def align_labels(
-    names: Sequence[str] | None,
-    id2label: Mapping[int, str] | None,
-    *,
-    labels: Labels | None = None,
-    label_map: Mapping[Any, Any] | None = None,
-) -> list[int] | None:
-    """For each class of a data set its number in the model, as `class_map`; None where the numbers are taken as they are."""
-    made = class_map(names, id2label, labels=labels, label_map=label_map)
-    if made.to_model is None or (set(made.how) == {"by number"} and not label_map):
-        return None
-    return [operator.index(number) for number in made.to_model]  # type: ignore[arg-type]  # all are present, so none is None
 
 
 def class_map(

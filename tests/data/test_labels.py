@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_smoothing import PixelDataset
-from hf_smoothing.data import align_labels, class_names
+from hf_smoothing.data import class_map, class_names
 from tests.support.tiny import NAMES, SIZE, image_dataset
 
 
@@ -14,17 +14,17 @@ def model_map(*names):
 
 
 def test_equal_names_keep_their_numbers():
-    assert align_labels(NAMES, model_map(*NAMES)) == [0, 1, 2]
+    assert class_map(NAMES, model_map(*NAMES)).to_model == (0, 1, 2)
 
 
 def test_nothing_to_match():
-    assert align_labels(None, model_map(*NAMES)) is None
-    assert align_labels(NAMES, None) is None
-    assert align_labels(NAMES, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}) is None
+    assert class_map(None, model_map(*NAMES)).to_model is None
+    assert class_map(NAMES, None).to_model is None
+    assert class_map(NAMES, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}).how == ("by number",) * 3
 
 
 def test_permuted_names_are_matched_by_name():
-    assert align_labels(["cat", "dog", "eel"], model_map("eel", "cat", "dog")) == [1, 2, 0]
+    assert class_map(["cat", "dog", "eel"], model_map("eel", "cat", "dog")).to_model == (1, 2, 0)
 
 
 @given(
@@ -32,47 +32,47 @@ def test_permuted_names_are_matched_by_name():
     st.permutations([f"class {letter}" for letter in "abcdefgh"]),
 )
 def test_every_class_keeps_its_name(ours, theirs):
-    mapping = align_labels(ours, model_map(*theirs))
+    mapping = class_map(ours, model_map(*theirs)).to_model
     assert [theirs[number] for number in mapping] == list(ours)
 
 
 def test_spelling_does_not_matter():
-    assert align_labels(["Polar_Bear", " cat", "DOG"], model_map("dog", "polar bear", "Cat")) == [1, 2, 0]
+    assert class_map(["Polar_Bear", " cat", "DOG"], model_map("dog", "polar bear", "Cat")).to_model == (1, 2, 0)
 
 
 def test_order_of_the_models_map_does_not_matter():
-    assert align_labels(["cat", "dog", "eel"], {2: "cat", 0: "dog", 1: "eel"}) == [2, 0, 1]
+    assert class_map(["cat", "dog", "eel"], {2: "cat", 0: "dog", 1: "eel"}).to_model == (2, 0, 1)
 
 
 def test_more_than_ten_classes_are_in_numerical_order():
     names = [f"n{number:02}" for number in range(12)]
-    assert align_labels(list(reversed(names)), model_map(*names)) == list(reversed(range(12)))
+    assert class_map(list(reversed(names)), model_map(*names)).to_model == tuple(reversed(range(12)))
 
 
 def test_a_map_with_text_for_keys_as_in_config_json_is_read_right_or_refused():
     names = [f"n{number:02}" for number in range(12)]
     try:
-        mapping = align_labels(names, {str(index): name for index, name in enumerate(names)})
+        mapping = class_map(names, {str(index): name for index, name in enumerate(names)}).to_model
     except (ValueError, TypeError):
         return
-    assert mapping == list(range(12))
+    assert mapping == tuple(range(12))
 
 
 def test_a_subset_of_the_models_classes_is_matched_by_name():
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    assert align_labels(["cat", "dog", "ship"], model_map(*names)) == [3, 5, 8]
+    assert class_map(["cat", "dog", "ship"], model_map(*names)).to_model == (3, 5, 8)
 
 
 def test_more_classes_than_the_model_has_are_refused_by_name():
     with pytest.raises(
         ValueError, match=r"\['eel'\] are not among \['cat', 'dog'\] \(3 classes in the data set, 2 in the model\)"
     ):
-        align_labels(NAMES, model_map("cat", "dog"))
+        class_map(NAMES, model_map("cat", "dog"))
 
 
 def test_other_names_are_refused_and_named():
     with pytest.raises(ValueError, match=r"\['eel'\] are not among \['cat', 'dog', 'frog'\]"):
-        align_labels(NAMES, model_map("cat", "dog", "frog"))
+        class_map(NAMES, model_map("cat", "dog", "frog"))
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_other_names_are_refused_and_named():
 )
 def test_what_a_map_by_hand_lacks_is_named(labels, message):
     with pytest.raises(ValueError, match=message):
-        align_labels(NAMES, model_map("cat", "dog"), labels=labels, label_map={NAMES[0]: "dog"})
+        class_map(NAMES, model_map("cat", "dog"), labels=labels, label_map={NAMES[0]: "dog"})
 
 
 def test_names_that_are_not_unique_are_refused():
     with pytest.raises(ValueError, match=r"\['cat', 'cat'\] stand several times in the model"):
-        align_labels(["cat", "dog", "cat"], model_map("cat", "Cat", "dog"))
+        class_map(["cat", "dog", "cat"], model_map("cat", "Cat", "dog"))
 
 
 def test_class_names_of_a_column():
