@@ -241,13 +241,13 @@ def _classes(rows: Sequence[dict[str, Any]], like: Tensor) -> Tensor:
     return torch.tensor([row["prediction"] for row in rows], device=like.device)
 
 
-def allowed_failures(certificates: int, alpha: float, confidence: float = 0.999) -> int:
-    """The largest number of false ones among this number of true-to-alpha certificates that chance explains.
+def allowed_failures(certificates: int, alpha: float) -> int:
+    """The largest number of false ones among this number of true-to-alpha certificates that chance explains, in 999 of 1000 attacks.
 
     >>> allowed_failures(200, 0.001)
     3
     """
-    return int(stats.binom.ppf(confidence, certificates, check_alpha(alpha)))
+    return int(stats.binom.ppf(0.999, certificates, check_alpha(alpha)))
 
 
 def summary(found: Sequence[Attacked], run: Run, *, alpha: float, **how: Any) -> dict[str, Any]:

@@ -64,14 +64,13 @@ def _embedded(png: io.BytesIO) -> str:
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
-def thumbnail(pixels: NDArray[np.uint8], size: int = 64) -> str:
-    """A small picture inside the page.
+def thumbnail(pixels: NDArray[np.uint8]) -> str:
+    """A small picture inside the page, 64 px wide.
 
     Args:
         pixels: (channels, height, width), one or three channels.
-        size: Longest side that is kept; the page shows it 64 px wide.
     """
-    return f"<img class='thumbnail' alt='' src='{png_uri(pixels, size)}'>"
+    return f"<img class='thumbnail' alt='' src='{png_uri(pixels, 64)}'>"
 
 
 _PAGE = """<!doctype html>

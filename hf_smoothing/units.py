@@ -198,22 +198,21 @@ def check_whole(value: Any, name: str) -> int:
         raise ValueError(f"`{name}` must be a whole number, got {value!r}. {cure}") from error
 
 
-def check_seed(seed: Any, name: str = "seed", most: int = 2**63 - 1) -> int:
+def check_seed(seed: Any, most: int = 2**63 - 1) -> int:
     """Return the seed of a generator as an int.
 
     Args:
         seed: The seed.
-        name: Its name.
         most: The largest one that the generator takes.
 
     Raises:
         ValueError: If it is no whole number, negative, or larger.
     """
-    value = check_whole(seed, name)
+    value = check_whole(seed, "seed")
     if not 0 <= value <= most:
         shown = value if len(str(value)) <= 40 else f"one of {len(str(value))} digits"
         raise ValueError(
-            f"`{name}` must be from 0 to 2**{(most + 1).bit_length() - 1} - 1, got {shown}. Any small number will do, such as 0."
+            f"`seed` must be from 0 to 2**{(most + 1).bit_length() - 1} - 1, got {shown}. Any small number will do, such as 0."
         )
     return value
 

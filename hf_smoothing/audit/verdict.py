@@ -38,11 +38,11 @@ def power(rate: float, trials: int, critical: int) -> float:
     return float(_tail(critical, trials, rate))
 
 
-def smallest_rate(trials: int, critical: int, wanted: float = 0.99) -> float:
-    """The rate of false certificates that is found with probability `wanted`; 1 if none is."""
-    if power(1.0, trials, critical) < wanted:
+def smallest_rate(trials: int, critical: int) -> float:
+    """The rate of false certificates that is found with probability 0.99; 1 if none is."""
+    if power(1.0, trials, critical) < 0.99:
         return 1.0
-    return float(optimize.brentq(lambda rate: power(rate, trials, critical) - wanted, 0.0, 1.0, xtol=1e-9))
+    return float(optimize.brentq(lambda rate: power(rate, trials, critical) - 0.99, 0.0, 1.0, xtol=1e-9))
 
 
 def power_of_hunt(rates: Sequence[float], explore: int, confirm: int, critical: int) -> float:

@@ -10,12 +10,15 @@ from typing import Any
 from hf_smoothing.drawing import COLOURS, FILLS, LINES, MARKERS
 
 
-def short_names(names: Sequence[str], longest: int = 28) -> list[str]:
+LONGEST_NAME = 28
+"""Number of characters that a legend can hold."""
+
+
+def short_names(names: Sequence[str]) -> list[str]:
     """Names without the folders that all of them share at either end, and no longer than a legend can hold.
 
     Args:
         names: Paths or other names; equal ones stay equal.
-        longest: Number of characters.
 
     >>> short_names(["logs/cifar10/noise_0.25/test/log.tsv", "logs/cifar10/noise_0.50/test/log.tsv"])
     ['noise_0.25', 'noise_0.50']
@@ -33,16 +36,16 @@ def short_names(names: Sequence[str], longest: int = 28) -> list[str]:
         ends = min(ends, min(len(part) for part in parts) - 1)
         parts = [part[: len(part) - ends] for part in parts]
     short = ["/".join(part) for part in parts]
-    cut = [_cut(name, longest) for name in short]
+    cut = [_cut(name) for name in short]
     # Two names must not become one.
     return cut if len(set(cut)) == len(set(names)) else short
 
 
-def _cut(name: str, longest: int) -> str:
-    if len(name) <= longest:
+def _cut(name: str) -> str:
+    if len(name) <= LONGEST_NAME:
         return name
-    head = (longest - 1) // 2
-    return f"{name[:head]}…{name[-(longest - 1 - head) :]}"
+    head = (LONGEST_NAME - 1) // 2
+    return f"{name[:head]}…{name[-(LONGEST_NAME - 1 - head) :]}"
 
 
 def styles(curves: Sequence[tuple[str, float | None]]) -> list[dict[str, Any]]:

@@ -22,6 +22,10 @@ from hf_smoothing.statistics.binomial import TESTED, lower_bound
 from hf_smoothing.units import check_alpha, check_whole
 
 
+FIRST_LOOK = 20
+LOOK_RATIO = 1.5
+"""Where the looks begin, and how far apart they are: the number of draws at one over that at the look before."""
+
 FUTILITY_QUANTILE = 0.97
 """How sure to be that a target will be missed before it is given up: less makes fewer draws, and loses a few of the images that hang
 in the balance."""
@@ -31,24 +35,24 @@ in the balance."""
 _TAIL = 1e-25
 
 
-def geometric_looks(n_max: int, first: int = 20, ratio: float = 1.5) -> tuple[int, ...]:
+def geometric_looks(n_max: int) -> tuple[int, ...]:
     """Draw counts n_1 < ... < n_K = n_max at which to look, growing geometrically.
 
-    Evenly spaced on a logarithmic scale between `first` and `n_max`, with a ratio as near to `ratio` as that allows.
+    Evenly spaced on a logarithmic scale between `FIRST_LOOK` and `n_max`, with a ratio as near to `LOOK_RATIO` as that allows.
 
     Raises:
-        ValueError: If `n_max` is below 1, `first` is below 1, or `ratio` is not above 1.
+        ValueError: If `n_max` is below 1.
 
     >>> geometric_looks(100), len(geometric_looks(100_000))
     ((20, 30, 45, 67, 100), 22)
     """
-    n_max, first = check_whole(n_max, "n_max"), check_whole(first, "first")
-    if n_max < 1 or first < 1 or not ratio > 1.0:
-        raise ValueError(f"Looks need n_max >= 1, first >= 1 and ratio > 1, got {n_max}, {first} and {ratio}.")
-    if n_max <= first:
+    n_max = check_whole(n_max, "n_max")
+    if n_max < 1:
+        raise ValueError(f"`n_max` must be at least 1, got {n_max}.")
+    if n_max <= FIRST_LOOK:
         return (n_max,)
-    steps = max(1, round(np.log(n_max / first) / np.log(ratio)))
-    return tuple(sorted({round(first * (n_max / first) ** (k / steps)) for k in range(steps + 1)}))
+    steps = max(1, round(np.log(n_max / FIRST_LOOK) / np.log(LOOK_RATIO)))
+    return tuple(sorted({round(FIRST_LOOK * (n_max / FIRST_LOOK) ** (k / steps)) for k in range(steps + 1)}))
 
 
 def error_shares(count: int) -> NDArray[np.float64]:
@@ -176,13 +180,11 @@ def _walk(p: float, looks: Sequence[int], boundary: Callable[[int, int, NDArray[
             mass = np.zeros(1)
 
 
-def hopeless(
-    successes: ArrayLike, drawn: int, n_max: int, final: ArrayLike, quantile: float = FUTILITY_QUANTILE
-) -> NDArray[np.bool_]:
+def hopeless(successes: ArrayLike, drawn: int, n_max: int, final: ArrayLike) -> NDArray[np.bool_]:
     """Whether to give up: the final boundary is out of reach, or will be missed at the share of successes seen so far.
 
     (i) Curtailment: even if all further draws succeeded, the final count would stay below b_K. (ii) Prediction: the final share,
-    extrapolated from m = (S + 1/2) / (n + 1) and raised by its standard error times Phi^-1(quantile), stays below b_K.
+    extrapolated from m = (S + 1/2) / (n + 1) and raised by its standard error times Phi^-1(`FUTILITY_QUANTILE`), stays below b_K.
     It costs power, never validity.
 
     Args:
@@ -190,7 +192,6 @@ def hopeless(
         drawn: Number of draws so far, n.
         n_max: Number of draws at the last look, N.
         final: Last boundary b_K, broadcast against `successes`.
-        quantile: Quantile of the prediction.
     """
     s, b = np.asarray(successes, dtype=np.float64), np.asarray(final, dtype=np.float64)
     left = n_max - drawn
@@ -198,6 +199,6 @@ def hopeless(
     if drawn == 0:
         return curtailed
     m = (s + 0.5) / (drawn + 1.0)
-    error = special.ndtri(quantile) * np.sqrt(m * (1.0 - m) * (left / (n_max * drawn)))
+    error = special.ndtri(FUTILITY_QUANTILE) * np.sqrt(m * (1.0 - m) * (left / (n_max * drawn)))
     predicted = (s + left * m) / n_max + error
     return np.asarray(curtailed | (predicted < (b - 0.5) / n_max))

@@ -115,12 +115,6 @@ def test_curtailment_is_exact(n_max, data):
         assert given_up == (not reachable)
 
 
-def test_a_higher_quantile_gives_up_later():
-    counts = np.arange(101)
-    early, late = (hopeless(counts, 100, 1000, 700, quantile) for quantile in (0.9, 0.999))
-    assert np.all(early >= late) and early.sum() > late.sum()
-
-
 # --- No selection stage, at alpha/2 (statistics.md D)
 
 
