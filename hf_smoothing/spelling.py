@@ -7,7 +7,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 
 DIGITS = "0123456789"
@@ -142,6 +142,33 @@ def match_names(
         used = {target for target, _ in found.values()} | set(taken)
         found |= _by_position(names, model_names, [number for number in rest if number not in found], used)
     return found
+
+
+def differing_classes(names: Sequence[str], id2label: Mapping[int, str]) -> Iterator[tuple[int, int | None]]:
+    """The classes of a data set that are not the class of the same number in a model, in any spelling, by synonyms.
+
+    Args:
+        names: Names of the classes of the data set, in order.
+        id2label: Names of the classes of the model.
+
+    Yields:
+        (number in the data set, number in the model), the latter None where the model has no class of that name.
+
+    >>> list(differing_classes(["cat", "polar_bear", "eel"], {0: "cat", 1: "dog", 2: "Polar Bear"}))
+    [(1, 2), (2, None)]
+    """
+    places = sorted(id2label)
+    model_names = [str(id2label[place]) for place in places]
+    matched = match_names(names, model_names, range(len(names)), ()) if has_names(model_names) else {}
+    for label, name in enumerate(names):
+        if label in matched:
+            targets = [places[matched[label][0]]]
+        else:  # a name that the model has twice is not matched, but is right under either number
+            targets = [
+                place for place, other in zip(places, model_names, strict=True) if plain(other) == plain(name)
+            ]
+        if label not in targets:
+            yield label, targets[0] if targets else None
 
 
 Fitting = Callable[[int], set[int]]

@@ -23,7 +23,7 @@ from hf_smoothing.records import (
     read_run,
     replace_file,
 )
-from hf_smoothing.spelling import has_names, match_names, plain
+from hf_smoothing.spelling import differing_classes
 from hf_smoothing.types import Images
 
 
@@ -43,18 +43,10 @@ def warn_other_classes(classifier: object, dataset: object) -> None:
     names = [str(name) for name in getattr(dataset, "names", None) or ()]
     id2label = getattr(getattr(classifier, "config", None), "id2label", None) or {}
     theirs = {int(number): str(name) for number, name in id2label.items()}
-    places = sorted(theirs)
-    model_names = [theirs[place] for place in places]
-    matched = match_names(names, model_names, range(len(names)), ()) if has_names(model_names) else {}
-    numbers: dict[str, list[int]] = {}
-    for place, name in zip(places, model_names, strict=True):
-        numbers.setdefault(plain(name), []).append(place)
-    for label, name in enumerate(names):
-        # Names that the model has twice are not matched; they are other classes where none of both has the number.
-        targets = [places[matched[label][0]]] if label in matched else numbers.get(plain(name), [label])
-        if label not in targets:
+    for label, number in differing_classes(names, theirs):
+        if number is not None:
             warnings.warn(
-                f"Label {label} of the data set is {name!r}, which is class {targets[0]} of the classifier, {theirs[targets[0]]!r}, so accuracies would be "
+                f"Label {label} of the data set is {names[label]!r}, which is class {number} of the classifier, {theirs[number]!r}, so accuracies would be "
                 "wrong. To match classes by name pass PixelDataset the model in place of a size, or id2label=model.config.id2label.",
                 stacklevel=3,
             )

@@ -22,6 +22,7 @@ from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import Preprocessing, parse_size
+from hf_smoothing.spelling import differing_classes, has_names
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.objectives.signature import Objective
 
@@ -86,7 +87,7 @@ def check_request(
 
 
 def check_classes(model: PreTrainedModel, dataset: object) -> None:
-    """Refuse to train or evaluate a head on classes that it names otherwise; nothing is checked where either has no names.
+    """Refuse to train or evaluate a head on classes that it names otherwise, spelling apart; nothing is checked where either has no names.
 
     Args:
         model: Model whose configuration names the classes.
@@ -101,7 +102,7 @@ def check_classes(model: PreTrainedModel, dataset: object) -> None:
         return
     names, known = getattr(dataset, "names", None) or _label_names(dataset), dict(model.config.id2label or {})
     own = [str(known[k]) for k in sorted(known)]
-    if names is None or all(name.startswith("LABEL_") for name in own) or list(names) == own:
+    if names is None or not has_names(own) or next(differing_classes(names, known), None) is None:
         return
     raise ValueError(
         f"The data set has the classes {list(names)[:4]}... ({len(names)}), but the head is for {own[:4]}... ({len(own)}). For a new head load the model with "

@@ -111,6 +111,7 @@ ARROWS = {
         "pixels",
         "preprocessing",
         "progress",
+        "spelling",
         "statistics",
         "types",
         "units",

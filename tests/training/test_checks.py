@@ -189,6 +189,14 @@ def test_a_head_for_other_classes_is_refused(tmp_path):
     trainer(smoothed(), tmp_path, train_dataset=aligned.decode(progress=False)).train()
 
 
+def test_the_classes_of_a_head_may_be_spelt_otherwise_or_not_all_be_there(tmp_path):
+    for names in (("Cat", "DOG", "eel "), ("cat", "dog")):
+        images = image_dataset(names=names, columns=("pixel_values", "labels"))
+        trainer(smoothed(), tmp_path, train_dataset=images)
+    with pytest.raises(ValueError, match=r"has the classes \['cat', 'hound'\]"):
+        trainer(smoothed(), tmp_path, train_dataset=image_dataset(names=("cat", "hound"), columns=images.column_names))
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_classes_in_another_order_are_not_evaluated(tmp_path, several):
     from hf_smoothing import CertifiedAccuracyCallback, PixelDataset
