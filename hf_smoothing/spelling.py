@@ -164,9 +164,7 @@ def differing_classes(names: Sequence[str], id2label: Mapping[int, str]) -> Iter
         if label in matched:
             targets = [places[matched[label][0]]]
         else:  # a name that the model has twice is not matched, but is right under either number
-            targets = [
-                place for place, other in zip(places, model_names, strict=True) if plain(other) == plain(name)
-            ]
+            targets = [place for place, other in zip(places, model_names, strict=True) if plain(other) == plain(name)]
         if label not in targets:
             yield label, targets[0] if targets else None
 

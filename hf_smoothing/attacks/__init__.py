@@ -7,7 +7,7 @@ from hf_smoothing.attacks.diversity import diverse_inputs
 from hf_smoothing.attacks.features import feature_pgd
 from hf_smoothing.attacks.pgd import ATTACKS, bim, di_fgsm, fgsm, mi_fgsm, pgd
 from hf_smoothing.attacks.smoothed import smoothed_logits
-from hf_smoothing.attacks.universal import fooling_rate, universal_perturbation
+from hf_smoothing.attacks.universal import fooled, universal_perturbation
 
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "diverse_inputs",
     "feature_pgd",
     "fgsm",
-    "fooling_rate",
+    "fooled",
     "mi_fgsm",
     "pgd",
     "round_to_grid",

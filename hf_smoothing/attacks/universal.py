@@ -90,13 +90,17 @@ def _project(delta: Tensor, radius: Tensor, norm: Norm) -> Tensor:
     return torch.where(point.double().abs() > radius, torch.nextafter(point, torch.zeros_like(point)), point)
 
 
-def fooling_rate(logits_of: Classifier, pixels: Tensor, perturbation: Tensor, batch_size: int = 250) -> float:
-    """Share of the images whose predicted class changes when the perturbation is added.
+@torch.no_grad()
+def fooled(logits_of: Classifier, pixels: Tensor, perturbation: Tensor, batch_size: int = 250) -> Tensor:
+    """Which images get another class when the perturbation is added; the mean over them is the fooling rate.
 
     Args:
         logits_of, pixels: As for `universal_perturbation`.
         perturbation: Perturbation (channels, height, width).
         batch_size: Number of images per forward pass.
+
+    Returns:
+        A bool tensor (count,).
 
     Raises:
         ValueError: On a perturbation of another shape than the images.
@@ -105,11 +109,8 @@ def fooling_rate(logits_of: Classifier, pixels: Tensor, perturbation: Tensor, ba
         raise ValueError(
             f"`perturbation` must have the shape of an image, {tuple(pixels.shape[1:])}, got {tuple(perturbation.shape)}."
         )
-    changed = 0
-    with torch.no_grad():
-        for part in to_unit_pixels(pixels, "pixels").split(batch_size):
-            moved = (part + perturbation.to(part.device)).clamp(0.0, 1.0)
-            changed += int(
-                (logits_of_batch(logits_of, part).argmax(1) != logits_of_batch(logits_of, moved).argmax(1)).sum()
-            )
-    return changed / len(pixels)
+    found = []
+    for part in to_unit_pixels(pixels, "pixels").split(batch_size):
+        moved = (part + perturbation.to(part.device)).clamp(0.0, 1.0)
+        found.append(logits_of_batch(logits_of, part).argmax(1) != logits_of_batch(logits_of, moved).argmax(1))
+    return torch.cat(found)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hf_smoothing.attacks import Norm, pgd, universal_perturbation
+from hf_smoothing.attacks import Norm, fooled, pgd, universal_perturbation
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.layers import layers_of
@@ -173,9 +173,10 @@ class Analysis:
                 generator=generator,
             )  # fmt: skip
         save_file({"perturbation": found.cpu()}, self._file(Key("universal", source, norm=norm), ".safetensors"))
-        changed = {}
-        for target, before in self._clean_answers.items():
-            changed[target] = bits(before[half:] != self._answers(target, self.pixels[half:], found))
+        changed = {
+            target: bits(fooled(network, self.pixels[half:], found, self.settings.batch_size))
+            for target, network in self.networks.items()
+        }
         return {"epsilon": epsilon, "changed": changed}
 
     def similarity(self, kind: str) -> dict[str, Any]:
@@ -226,7 +227,7 @@ class Analysis:
             file = self._file(Key("universal", "pretrained", norm=norm), ".safetensors")
             return (images + load_file(file)["perturbation"].to(images.device)).clamp(0.0, 1.0)
         generator = torch.Generator(images.device).manual_seed(self.settings.seed + number)
-        answers = self._clean_answers["finetuned"].tensor_split(self._equal_batches)[number]
+        answers = self._clean_answers.tensor_split(self._equal_batches)[number]
         return pgd(
             self.networks["finetuned"], images, answers, epsilon=self.settings.epsilons[norm][-1], norm=norm, steps=self.settings.steps, generator=generator,
         )  # fmt: skip
@@ -237,13 +238,11 @@ class Analysis:
         return min(-(-len(self.pixels) // self.settings.batch_size), len(self.pixels) // 4)
 
     @cached_property
-    def _clean_answers(self) -> dict[str, Tensor]:
-        return {role: self._answers(role, self.pixels) for role in ROLES}
-
     @torch.no_grad()
-    def _answers(self, role: str, pixels: Tensor, shift: Tensor | float = 0.0) -> Tensor:
-        parts = pixels.split(self.settings.batch_size)
-        return torch.cat([self.networks[role]((part + shift).clamp(0.0, 1.0)).argmax(1) for part in parts])
+    def _clean_answers(self) -> Tensor:
+        """The classes that the finetuned network gives the images."""
+        parts = self.pixels.split(self.settings.batch_size)
+        return torch.cat([self.networks["finetuned"](part).argmax(1) for part in parts])
 
 
 def random_perturbation(like: Tensor, epsilon: float, norm: Norm, generator: torch.Generator) -> Tensor:
