@@ -16,6 +16,7 @@ from hf_smoothing.interval.classifier import classify_function, in_own_precision
 from hf_smoothing.interval.margins import logits_of
 from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.interval.search import found_radii
+from hf_smoothing.models.network import evaluating
 from hf_smoothing.pixels import without_tolerance
 from hf_smoothing.statistics import average_certified_radius
 from hf_smoothing.training.callbacks import labelled_images
@@ -95,18 +96,13 @@ class IntervalRadiusCallback(FiguresCallback):
     def _bounded(self, pixels: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Predictions and radii, without labels of every image; the model is left in its mode."""
         model = self.trainer.model
-        was_training = model.training
-        model.eval()
-        try:
-            with in_own_precision(model):
-                classify, dtype = classify_function(model), run_dtype(model)
-                with run_as_covered():
-                    # A network may change its pixels in place.
-                    logits = logits_of(classify, pixels.to(dtype, copy=True))
-                found = found_radii(
-                    classify, pixels.to(torch.promote_types(dtype, torch.float32)), logits, dtype, largest=self.largest, backward="none",
-                    steps=0, cover_run=False, tolerance=1e-6, labels=labels,
-                )  # fmt: skip
-        finally:
-            model.train(was_training)
+        with evaluating(model), in_own_precision(model):
+            classify, dtype = classify_function(model), run_dtype(model)
+            with run_as_covered():
+                # A network may change its pixels in place.
+                logits = logits_of(classify, pixels.to(dtype, copy=True))
+            found = found_radii(
+                classify, pixels.to(torch.promote_types(dtype, torch.float32)), logits, dtype, largest=self.largest, backward="none",
+                steps=0, cover_run=False, tolerance=1e-6, labels=labels,
+            )  # fmt: skip
         return logits.argmax(dim=1), found.radii

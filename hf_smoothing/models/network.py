@@ -47,16 +47,21 @@ class Network:
         """Penultimate features (batch, width)."""
         return self.with_features(pixels)[1]
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """In eval mode for a while, as an attack wants it; every module goes back to the mode it was in."""
-        modes = [(module, module.training) for module in self.module.modules()]
-        self.module.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+    def evaluating(self) -> AbstractContextManager[None]:
+        """In eval mode for a while, as an attack wants it."""
+        return evaluating(self.module)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in eval mode for a while; it and every module in it go back to the mode they were in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def heads_of(model: nn.Module) -> dict[str, nn.Linear]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.probe_images import probe_images
 from hf_smoothing.data.processors import frame
+from hf_smoothing.models.network import evaluating
 
 
 def check_forward(
@@ -32,19 +33,14 @@ def check_forward(
     if device.type == "meta":
         return  # there is nothing to run yet
     pixels = frame(framing, probe_images(framing.size, framing.channels)).float() / 255
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     try:
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             logits = classify(pixels.to(device))
     except Exception as error:
         raise ValueError(
             f"{name} cannot classify pixels of shape {tuple(pixels.shape)}: {type(error).__name__}: {error}. It must take `pixel_values` (batch, "
             "channels, height, width); pass the `size` or `model_size` and the number of channels that it is made for."
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(pixels), num_labels):
         what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(

@@ -13,6 +13,7 @@ from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule, certify
 from hf_smoothing.certification.images import check_selection
 from hf_smoothing.data.selection import spread
+from hf_smoothing.models.network import evaluating
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
 from hf_smoothing.training.checks import check_classes
@@ -113,11 +114,9 @@ class _BaseClassifier(nn.Module):
 @contextmanager
 def evaluated(trainer: RobustTrainer) -> Iterator[_BaseClassifier]:
     """The base classifier of a trainer, in eval mode meanwhile."""
-    was_training = trainer.model.training
-    try:
-        yield _BaseClassifier(trainer).eval()
-    finally:
-        trainer.model.train(was_training)
+    classifier = _BaseClassifier(trainer)
+    with evaluating(classifier):
+        yield classifier
 
 
 def labelled_images(dataset: ImageDataset, indices: Sequence[int]) -> tuple[torch.Tensor, list[int]]:

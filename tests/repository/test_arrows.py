@@ -69,6 +69,7 @@ ARROWS = {
         "attacks",
         "certification",
         "data",
+        "models",
         "pixels",
         "preprocessing",
         "progress",

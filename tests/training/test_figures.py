@@ -35,6 +35,15 @@ def loop_with(folder, sets="one", kind="interval", **more):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_module_is_left_in_its_own_mode(kind, tmp_path):
+    loop = trainer(smoothed("resnet", num_samples=2).train(), tmp_path, eval_dataset=data(8))
+    frozen = next(module for module in loop.model.modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()
+    KINDS[kind][0](loop).measured(loop.args)
+    assert [module for module in loop.model.modules() if not module.training] == [frozen]
+
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sets", SETS)
 @pytest.mark.parametrize("first", ["stopper", "callback"])
 def test_a_stopper_finds_the_figures_wherever_it_was_added(first, sets, kind, tmp_path):
