@@ -11,6 +11,7 @@ from hf_smoothing.models.denoised import (
 )
 from hf_smoothing.models.ensemble import EnsembleConfig, EnsembleForImageClassification, smoothed_ensemble
 from hf_smoothing.models.masked import classifier_from_autoencoder
+from hf_smoothing.models.network import new_head
 from hf_smoothing.models.pipeline import TASK, CertifiedImageClassificationPipeline
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
@@ -32,6 +33,7 @@ __all__ = [
     "denoised_classifier",
     "load_adapters",
     "merge_lora",
+    "new_head",
     "save_adapters",
     "smoothed_ensemble",
 ]

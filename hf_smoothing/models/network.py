@@ -93,6 +93,19 @@ def heads_of(model: nn.Module) -> dict[str, nn.Linear]:
     return {prefix + name: head for name, head in heads.items()}
 
 
+def new_head(model: nn.Module) -> None:
+    """Draw the weights of the head again, as those of a new one; of an ensemble, of each member's.
+
+    Args:
+        model: An image classifier of `transformers`, wrapped or not.
+
+    Raises:
+        ValueError: If it has no linear head.
+    """
+    for head in heads_of(model).values():
+        head.reset_parameters()
+
+
 def with_features(model: nn.Module, call: Callable[[Tensor], Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and penultimate features of one forward pass.
 

@@ -107,12 +107,6 @@ def load_whole(
     return (model, info) if kwargs.get("output_loading_info") else model
 
 
-NEW_HEAD = (
-    "from hf_smoothing.models.network import heads_of; [head.reset_parameters() for head in heads_of(model).values()]"
-)
-"""The same line for a network, a wrapper of it and what is made of several: whoever loads a network does not know which of them the caller holds."""
-
-
 def _warn_kept_head(path: Any, model: PreTrainedModel, kwargs: Mapping[str, Any]) -> None:
     """Warn where a new head was asked for, and the old one answers under other names because it has as many classes."""
     found, _ = PreTrainedConfig.get_config_dict(path, **{key: kwargs[key] for key in HUB if key in kwargs})
@@ -123,7 +117,7 @@ def _warn_kept_head(path: Any, model: PreTrainedModel, kwargs: Mapping[str, Any]
     if before != now and has_names(before) and has_names(now):
         warnings.warn(
             f"The head of {path} is for {before[:3]}... and stays under the names {now[:3]}...: there are as many, {len(now)}, so no new one was made. Finetune it "
-            f"before it answers; to start from a new head, draw its weights again: {NEW_HEAD}",
+            f"before it answers; to start from a new head, draw its weights again: from hf_smoothing.models import new_head; new_head(model)",
             stacklevel=4,
         )
 
