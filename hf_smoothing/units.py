@@ -19,6 +19,9 @@ can have. Papers go up to 2; in 0..255 grey levels 5 is about the smallest that 
 LEAST_SIGMA = 1e-6
 """The smallest noise level that is taken: below, float32 pixels cannot hold the noise, and radii are far below a step of 8-bit images."""
 
+MAX_DRAWS = 524_288
+"""The largest number of noisy copies of an image: the number of an image and of its copies share the 32 bits of a key (`noise.streams`)."""
+
 LEAST_ALPHA = 1e-20
 """The smallest failure probability that is asked for: a machine fails more often, and shares of it are still far above what rounding does to a tail."""
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hf_smoothing.units import check_whole
+from hf_smoothing.units import MAX_DRAWS, check_whole
 
 
 # Draw j of image i under seed s must be a function of (s, i, j) alone. torch's CPU generator keeps only 32 bits of its
@@ -23,10 +23,9 @@ from hf_smoothing.units import check_whole
 # blocks of a run never share a stream. Whole blocks are drawn in one call, since how torch fills a tensor depends on its
 # size.
 
-DRAWS_PER_BLOCK = 32
 BLOCK_BITS = 14
+DRAWS_PER_BLOCK = MAX_DRAWS >> BLOCK_BITS
 MAX_IMAGES = 1 << (32 - BLOCK_BITS)
-MAX_DRAWS = DRAWS_PER_BLOCK << BLOCK_BITS
 
 
 def seed_words(seed: int | str, count: int = 2) -> tuple[int, ...]:

@@ -7,11 +7,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
-from hf_smoothing.units import MAX_SIGMA, diameter
+from hf_smoothing.units import MAX_DRAWS, MAX_SIGMA, diameter
 
 
-MOST_DRAWS = 1_000_000
-"""Of an image: more than any run makes (`noise.MAX_DRAWS`). Votes are counted again with tables that grow with it."""
 MOST_TARGETS = 1_000
 """Of a run: each has a boundary at every look, computed again whenever the run is read."""
 MOST_LOOKS = 64
@@ -47,7 +45,7 @@ def _is_targets(value: Any) -> bool:
 
 
 def _is_looks(value: Any) -> bool:
-    return _ascends(value, MOST_LOOKS) and all(is_whole(n) and 1 <= n <= MOST_DRAWS for n in value)
+    return _ascends(value, MOST_LOOKS) and all(is_whole(n) and 1 <= n <= MAX_DRAWS for n in value)
 
 
 def _is_shape(value: Any) -> bool:
@@ -78,7 +76,7 @@ Check = tuple[Callable[[Any], bool], str]
 TEXT: Check = (lambda value: isinstance(value, str), "text")
 OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
 FLAG: Check = (lambda value: isinstance(value, bool), "true or false")
-STAGE: Check = (lambda value: is_whole(value) and 0 <= value <= MOST_DRAWS, f"a whole number up to {MOST_DRAWS:,}")
+STAGE: Check = (lambda value: is_whole(value) and 0 <= value <= MAX_DRAWS, f"a whole number up to {MAX_DRAWS:,}")
 
 CHECKS: dict[str, Check] = {
     "method": TEXT,
@@ -97,7 +95,7 @@ CHECKS: dict[str, Check] = {
     "rule": OBJECT,
     "rule.name": TEXT,
     "rule.n0": STAGE,
-    "rule.n": (lambda value: is_whole(value) and 1 <= value <= MOST_DRAWS, f"a whole number from 1 to {MOST_DRAWS:,}"),
+    "rule.n": (lambda value: is_whole(value) and 1 <= value <= MAX_DRAWS, f"a whole number from 1 to {MAX_DRAWS:,}"),
     "rule.targets": (_is_targets, f"1 to {MOST_TARGETS:,} radii in ascending order"),
     "rule.looks": (_is_looks, f"1 to {MOST_LOOKS} numbers of draws in ascending order"),
     "rule.largest": (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 and at most 1"),
