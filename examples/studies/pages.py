@@ -10,7 +10,7 @@ from typing import Any
 
 from examples.studies.stages import Stage
 from hf_smoothing.cards import fill
-from hf_smoothing.records import read_json
+from hf_smoothing.records import read_json, replace_file
 
 
 def keep_records(
@@ -41,9 +41,7 @@ def keep_records(
                 "--output-dir pointing nowhere to build from the file alone."
             )
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(file)
+        replace_file(file, "\n".join(lines) + "\n")
     elif not file.exists():
         raise SystemExit(f"There is nothing to report: neither {output} nor {file} exists. Run the study first.")
     found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

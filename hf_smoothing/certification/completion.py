@@ -10,7 +10,7 @@ from typing import Any
 from hf_smoothing.certification.images import Fingerprint
 from hf_smoothing.certification.settings import selection_of
 from hf_smoothing.certification.survey import BEGINNING
-from hf_smoothing.records import RUN_FILE, replace_file
+from hf_smoothing.records import RUN_FILE, write_settings
 
 
 def state_images(output_dir: str | os.PathLike[str], read: Fingerprint, **facts: Any) -> None:
@@ -40,4 +40,4 @@ def _settings(output_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _write(output_dir: str | os.PathLike[str], settings: dict[str, Any], **facts: Any) -> None:
     settings["informative"] = {**settings.get("informative", {}), **facts}
-    replace_file(Path(output_dir) / RUN_FILE, json.dumps(settings, indent=2) + "\n")
+    write_settings(Path(output_dir), settings)

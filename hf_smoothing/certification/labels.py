@@ -22,6 +22,7 @@ from hf_smoothing.records import (
     lock_folder,
     read_run,
     replace_file,
+    write_settings,
 )
 from hf_smoothing.spelling import differing_classes
 from hf_smoothing.types import Images
@@ -98,7 +99,7 @@ def adopt_labels(
         if changed is None:
             return 0
         if adopted["dataset"] != old:
-            replace_file(folder / RUN_FILE, json.dumps(adopted, indent=2) + "\n")
+            write_settings(folder, adopted)
         return changed
 
 

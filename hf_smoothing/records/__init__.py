@@ -6,7 +6,7 @@ from hf_smoothing.records.keeping import keep_run
 from hf_smoothing.records.names import deciding, plain_name
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, Row, Run, RunError, read_run, read_settings
 from hf_smoothing.records.shape import METHODS
-from hf_smoothing.records.writing import RunWriter, check_writable, lock_folder
+from hf_smoothing.records.writing import RunWriter, check_writable, lock_folder, write_settings
 
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "read_settings",
     "replace_file",
     "write_json",
+    "write_settings",
 ]

@@ -77,7 +77,7 @@ class RunWriter:
                 raise RunError(f"{self.path} holds rows but no {RUN_FILE}: it is not a run folder. Use another one.")
             if (fault := settings_fault(settings)) is not None:  # reading would refuse them, after all the draws
                 raise ValueError(f"The settings of a run must be such as can be read again, but {fault}.")
-            replace_file(file, json.dumps(settings, indent=2) + "\n")
+            write_settings(self.path, settings)
         else:
             raise RunError(f"{self.path} has no {RUN_FILE} yet: rank 0 must open the run first.")
 
@@ -136,6 +136,11 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a run, whole or not at all; errors as `replace_file`."""
+    replace_file(folder / RUN_FILE, json.dumps(settings, indent=2) + "\n")
 
 
 @contextlib.contextmanager

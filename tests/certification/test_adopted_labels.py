@@ -156,14 +156,11 @@ def test_a_kill_between_the_files_is_made_good(tmp_path, kind, monkeypatch):
 
     classifier, arguments, labelled = kind
     certify_dataset(classifier, UNLABELLED, tmp_path / "run", **arguments)
-    replace = labels.replace_file
 
-    def killed(file, text):
-        if file.name == "run.json":
-            raise KeyboardInterrupt
-        replace(file, text)
+    def killed(folder, settings):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(labels, "replace_file", killed)
+    monkeypatch.setattr(labels, "write_settings", killed)
     with pytest.raises(KeyboardInterrupt):
         certify_dataset(classifier, DATASET, tmp_path / "run", **arguments)
     monkeypatch.undo()

@@ -115,11 +115,11 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(two_ahead, kind, batche
 def test_a_kill_before_the_hash_of_all_is_stated_is_made_good(two_ahead, kind, tmp_path, monkeypatch):
     classifier, arguments, whole = kind
 
-    def killed(file, text):
+    def killed(folder, settings):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(completion, "replace_file", killed)
+        patched.setattr(completion, "write_settings", killed)
         with pytest.raises(KeyboardInterrupt):
             certify_dataset(classifier, DATASET, tmp_path / "run", **arguments)
     assert len(read_run(tmp_path / "run").rows) == 12
