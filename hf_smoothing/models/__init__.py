@@ -47,16 +47,14 @@ def _register() -> None:
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    AutoConfig.register(SmoothedClassifierConfig.model_type, SmoothedClassifierConfig, exist_ok=True)
-    AutoModelForImageClassification.register(SmoothedClassifierConfig, SmoothedClassifier, exist_ok=True)
-    AutoConfig.register(CnnSevenConfig.model_type, CnnSevenConfig, exist_ok=True)
-    AutoModelForImageClassification.register(CnnSevenConfig, CnnSevenForImageClassification, exist_ok=True)
-    AutoConfig.register(EnsembleConfig.model_type, EnsembleConfig, exist_ok=True)
-    AutoModelForImageClassification.register(EnsembleConfig, EnsembleForImageClassification, exist_ok=True)
-    AutoConfig.register(DenoisedClassifierConfig.model_type, DenoisedClassifierConfig, exist_ok=True)
-    AutoModelForImageClassification.register(
-        DenoisedClassifierConfig, DenoisedClassifierForImageClassification, exist_ok=True
-    )
+    for model in (
+        SmoothedClassifier,
+        CnnSevenForImageClassification,
+        EnsembleForImageClassification,
+        DenoisedClassifierForImageClassification,
+    ):
+        AutoConfig.register(model.config_class.model_type, model.config_class, exist_ok=True)
+        AutoModelForImageClassification.register(model.config_class, model, exist_ok=True)
     processors = {"pil": NoisyImageProcessorPil}
     if NoisyImageProcessor is not NoisyImageProcessorPil:
         processors["torchvision"] = NoisyImageProcessor

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import fields
 
 import pytest
 import torch
+from PIL import Image
+from transformers import pipeline
 
 from hf_smoothing import SmoothedClassifier, certify, certify_dataset, predict
 from hf_smoothing.certification import Execution, make_rule, make_stream
@@ -22,8 +25,8 @@ from hf_smoothing.certification.options import (
     part,
 )
 from hf_smoothing.cli import build_parser
-from hf_smoothing.models.pipeline import _OPTIONS
 from tests.support.classifiers import Linear
+from tests.support.tiny import smoothed
 
 
 def shown(function):
@@ -51,7 +54,12 @@ def test_an_entry_shows_each_option_with_its_default_and_meaning(entry, kind):
 
 
 def test_the_pipeline_and_the_command_line_have_every_option():
-    assert set(options_of(CertifyOptions)) <= _OPTIONS
+    model = smoothed()
+    task = pipeline("certified-image-classification", model=model, image_processor=model.image_processor())
+    with pytest.raises(ValueError, match="got nothing_known") as refused:
+        task(Image.new("RGB", (16, 16)), nothing_known=1)
+    (listed,) = re.findall("takes the options (.*), got", str(refused.value))
+    assert set(options_of(CertifyOptions)) <= set(listed.split(", "))
     flags = {flag for action in parser_of("certify")._actions for flag in action.option_strings}
     assert {f"--{name.replace('_', '-')}" for name in options_of(RunOptions)} <= flags
 

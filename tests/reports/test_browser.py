@@ -16,10 +16,9 @@ from PIL import Image
 from hf_smoothing import PixelDataset, certify_dataset
 from hf_smoothing.certification.noise_kinds import THREAT_MODELS
 from hf_smoothing.cli import main
-from hf_smoothing.drawing import new_figure
 from hf_smoothing.html_page import thumbnail
-from hf_smoothing.reports import report
-from hf_smoothing.reports.browser import _bins, _count_on_log_axis, guarantee
+from hf_smoothing.reports import browser, report
+from hf_smoothing.reports.browser import guarantee
 from tests.support.written_runs import LINF, SEQUENTIAL, SETTINGS, written_run
 
 
@@ -170,11 +169,18 @@ def test_the_page_is_for_people(tmp_path):
     assert "5feceb66ffc86f38" not in page and "<td>20 parts, in run.json</td>" in page
     assert "ab" * 32 in page
     assert "<p>Not tested: " in page and "- Not tested" in (tmp_path / "report.md").read_text(encoding="utf-8")
-    _, panels = new_figure(2.0)
-    axes = panels[0, 0]
-    bins = _bins([[120, 300], [2_000]], log=True)
-    assert bins[0] < 120 and bins[-1] > 2_000 and np.allclose(np.diff(np.log(bins)), np.log(bins[1] / bins[0]))
-    _count_on_log_axis(axes, bins)
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["200", "500", "1,000", "2,000"]
-    assert axes.get_xscale() == "log"
-    assert len(_bins([[0.5, 0.5]], log=False)) == 21  # a single radius has room around it
+
+
+def test_a_histogram_holds_all_images_on_an_axis_for_people(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(browser, "picture", lambda figure, caption: figures.append(figure) or "")
+    run = written_run(tmp_path / "run", rule=SEQUENTIAL)
+    file = run / "certificates-0.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    draws = (120, 300, 1_000, 1_100)
+    file.write_text("\n".join(json.dumps(row | {"draws": n}) for row, n in zip(rows, draws, strict=True)) + "\n")
+    report([run, written_run(tmp_path / "fixed", [(0, 0, 0.5)] * 4)], output_dir=tmp_path, html=True)
+    (drawn,), (radii,) = (figure.axes for figure in figures[1::2])  # each after a figure of its curves
+    assert drawn.get_xscale() == "log" and drawn.get_xlim()[0] < 120 and drawn.get_xlim()[1] > 1_100
+    assert [text.get_text() for text in drawn.get_xticklabels()] == ["200", "500", "1,000"]
+    assert radii.get_xlim()[0] < 0.5 < radii.get_xlim()[1]  # a single radius has room around it

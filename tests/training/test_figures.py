@@ -42,7 +42,6 @@ def test_every_module_is_left_in_its_own_mode(kind, tmp_path):
     assert [module for module in loop.model.modules() if not module.training] == [frozen]
 
 
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sets", SETS)
 @pytest.mark.parametrize("first", ["stopper", "callback"])
