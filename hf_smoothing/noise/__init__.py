@@ -9,7 +9,6 @@ from hf_smoothing.noise.mixture import NoiseMixture
 from hf_smoothing.noise.streams import (
     BLOCK_BITS,
     DRAWS_PER_BLOCK,
-    MAX_DRAWS,
     MAX_IMAGES,
     Draws,
     GaussianStream,
@@ -18,6 +17,7 @@ from hf_smoothing.noise.streams import (
     stream_keys,
     training_generator,
 )
+from hf_smoothing.units import MAX_DRAWS
 
 
 __all__ = [

@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_smoothing.noise.streams import MAX_DRAWS, MAX_IMAGES, Draws, seed_words
+from hf_smoothing.noise.streams import MAX_IMAGES, Draws, seed_words
+from hf_smoothing.units import MAX_DRAWS
 
 
 STEPS = 255
