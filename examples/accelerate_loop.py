@@ -17,7 +17,7 @@ from hf_smoothing import NoiseMixture, PixelDataset, SmoothedClassifier, certify
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
-from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
+from hf_smoothing.data.opening import choice_text, chosen_images, open_pixels, training_split
 from hf_smoothing.noise import training_generator
 from hf_smoothing.progress import progress_of
 from hf_smoothing.reports import report
@@ -87,7 +87,7 @@ def main() -> None:
     test = open_pixels(choice, model, model.config.id2label)
     indices = chosen_images(choice, test)
     if accelerator.is_main_process:
-        print(summary(choice, test, indices), flush=True)
+        print(choice_text(choice, test, indices), flush=True)
     certify_dataset(
         model, test, f"{args.output_dir}/certified", sigma=args.sigma, n=args.n, seed=args.seed, indices=indices,
         description={"model": {"id": args.output_dir}, "dataset": choice.to_dict()},

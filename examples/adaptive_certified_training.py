@@ -44,7 +44,7 @@ from hf_smoothing import (
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice, DecodedPixels
-from hf_smoothing.data.opening import chosen_images, open_pixels, summary, training_split
+from hf_smoothing.data.opening import choice_text, chosen_images, open_pixels, training_split
 from hf_smoothing.interval import IntervalRadiusCallback, certify_dataset_linf, initialise_for_intervals
 from hf_smoothing.records import write_json
 from hf_smoothing.training.objectives import OBJECTIVES, find_objective
@@ -149,7 +149,7 @@ def main() -> None:
     dataset, labels = training_split(replace(choice, split=args.train_split, max_images=None, stride=1))
     test = open_pixels(choice, args.size, labels)
     indices = chosen_images(choice, test)
-    print(summary(choice, test, indices), flush=True)
+    print(choice_text(choice, test, indices), flush=True)
     kappas = args.kappas or ([0.0, 0.25, 0.5, 0.9] if args.loss == "interval" else [0.0])
     strengths = [None] if args.loss == "interval" else args.strengths
     for seed, kappa, strength, kind in itertools.product(args.seeds, kappas, strengths, args.kinds):

@@ -16,7 +16,7 @@ from hf_smoothing.certification import process_state
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
-from hf_smoothing.data.opening import chosen_images, open_pixels, summary
+from hf_smoothing.data.opening import choice_text, chosen_images, open_pixels
 from hf_smoothing.reports import columns
 
 
@@ -45,7 +45,7 @@ def main() -> None:
         )
     indices = chosen_images(choice, pixels)
     if state.is_main_process:
-        print(summary(choice, pixels, indices), flush=True)
+        print(choice_text(choice, pixels, indices), flush=True)
     run = certify_dataset(
         model, pixels, args.output_dir,
         sigma=args.sigma, n=args.n, alpha=args.alpha, seed=args.seed, indices=indices,

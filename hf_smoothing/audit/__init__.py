@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from hf_smoothing.audit.cases import Case, make_cases
-from hf_smoothing.audit.hunt import Audit, Certifier, Tally, audit_certifier
-from hf_smoothing.audit.known import Answer, Bands
+from hf_smoothing.audit.hunt import Audit, CaseCounts, Certifier, audit_certifier
+from hf_smoothing.audit.known import Bands, ExactAnswer
 from hf_smoothing.audit.verdict import critical_count, power_of_hunt
 
 
 __all__ = [
-    "Answer",
     "Audit",
     "Bands",
     "Case",
+    "CaseCounts",
     "Certifier",
-    "Tally",
+    "ExactAnswer",
     "audit_certifier",
     "critical_count",
     "make_cases",

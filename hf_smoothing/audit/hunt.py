@@ -30,7 +30,7 @@ TOLD = 1_000
 
 
 @dataclass(frozen=True)
-class Tally:
+class CaseCounts:
     """Certificates of one case.
 
     Attributes:
@@ -65,8 +65,8 @@ class Audit:
 
     sigma: float
     alpha: float
-    searched: tuple[Tally, ...]
-    confirmed: Tally
+    searched: tuple[CaseCounts, ...]
+    confirmed: CaseCounts
     critical: int
     false_alarm: float
     p_value: float
@@ -95,7 +95,7 @@ def audit_certifier(
     false_alarm: float = 0.001,
     images_per_call: int = 50,
     seed: int = 0,
-    progress: Callable[[Tally], None] | None = None,
+    progress: Callable[[CaseCounts], None] | None = None,
 ) -> Audit:
     """Whether a certifier's certificates are false more often than alpha, on classifiers whose exact radius is known.
 
@@ -148,8 +148,8 @@ def audit_certifier(
         raise ValueError(f"`seed` must be at least 0, got {seed}.")
     seeds = _seeds(seed)
 
-    def tally(case: Case, trials: int, every: int) -> Tally:
-        found = Tally(case.name, case.radius)
+    def tally(case: Case, trials: int, every: int) -> CaseCounts:
+        found = CaseCounts(case.name, case.radius)
         while found.trials < trials:
             count = min(images_per_call, trials - found.trials)
             found = _called(certifier, case, count, sigma, alpha, next(seeds), found)
@@ -169,8 +169,8 @@ def audit_certifier(
 
 
 def _called(
-    certifier: Certifier, case: Case, images: int, sigma: float, alpha: float, seed: int, before: Tally
-) -> Tally:  # fmt: skip
+    certifier: Certifier, case: Case, images: int, sigma: float, alpha: float, seed: int, before: CaseCounts
+) -> CaseCounts:  # fmt: skip
     """The tally after one more call."""
     pixels = case.image.repeat(images, 1, 1, 1)
     try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_smoothing.units import check_sigma
 
 
-class Answer(NamedTuple):
+class ExactAnswer(NamedTuple):
     """What the smoothed classifier says of an image.
 
     Attributes:
@@ -81,7 +81,7 @@ class Bands(nn.Module):
         middle = np.where(z[..., 1:] < 0, below[..., 1:] - below[..., :-1], above[..., :-1] - above[..., 1:])
         return np.concatenate([below[..., :1], middle, above[..., -1:]], axis=-1)
 
-    def answer(self, image: Tensor, sigma: float) -> Answer:
+    def answer(self, image: Tensor, sigma: float) -> ExactAnswer:
         """The smoothed classifier's answer and its exact radius.
 
         With one threshold the radius is |w.x - threshold| / ||w||; otherwise the first shift at which another class is as probable, found
@@ -95,7 +95,7 @@ class Bands(nn.Module):
         norm, score = float(self.weights.norm()), float(self.score(image[None].to(self.weights.device)))
         ends = self.thresholds.detach().cpu().numpy()
         if len(ends) == 1:
-            return Answer(label, abs(score - float(ends[0])) / norm)
+            return ExactAnswer(label, abs(score - float(ends[0])) / norm)
 
         def lead(shift: ArrayLike) -> NDArray[np.float64]:
             shares = self.probabilities(image, sigma, shift)
@@ -107,8 +107,8 @@ class Bands(nn.Module):
         for side in (steps, -steps):
             lost = np.flatnonzero(lead(side) <= 0.0)
             if lost.size and lost[0] == 0:
-                return Answer(label, 0.0)
+                return ExactAnswer(label, 0.0)
             if lost.size:
                 end = optimize.brentq(lambda shift: float(lead(shift)), side[lost[0] - 1], side[lost[0]], xtol=1e-12)
                 found.append(abs(end))
-        return Answer(label, min(found, default=float("inf")))
+        return ExactAnswer(label, min(found, default=float("inf")))

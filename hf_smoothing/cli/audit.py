@@ -15,7 +15,7 @@ from hf_smoothing.spelling import nearest
 
 
 if TYPE_CHECKING:
-    from hf_smoothing.audit import Audit, Tally
+    from hf_smoothing.audit import Audit, CaseCounts
 
 
 WIDTH = 28
@@ -127,7 +127,7 @@ def _json_object(text: str) -> dict[str, Any]:
     return given
 
 
-def _show(tally: Tally) -> None:
+def _show(tally: CaseCounts) -> None:
     print(
         f"  {tally.name:{WIDTH}}  exact radius {tally.radius:.4f}: {tally.false} of {tally.trials} false, {tally.answered} answered",
         flush=True,

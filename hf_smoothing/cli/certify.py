@@ -127,7 +127,7 @@ def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int]
     """The classifier, the data set, which of its images, and what to write down about them."""
     from hf_smoothing.cli.places import check_places
     from hf_smoothing.cli.resolution import preprocessing_facts, resolution_summary
-    from hf_smoothing.data.opening import chosen_images, open_pixels, summary
+    from hf_smoothing.data.opening import choice_text, chosen_images, open_pixels
     from hf_smoothing.models.loading import load_classifier
 
     choice = data_choice(args)
@@ -137,7 +137,7 @@ def _model_and_images(args: argparse.Namespace) -> tuple[Any, Any, Sequence[int]
     model = load_classifier(args.model, sigma=sigma, size=args.size, device=args.device, **normalisation(args))
     dataset = open_pixels(choice, model, model.config.id2label, streaming=args.streaming)
     indices = chosen_images(choice, dataset)
-    _tell(f"{resolution_summary(model, dataset)}\n{in_flags(summary(choice, dataset, indices))}")
+    _tell(f"{resolution_summary(model, dataset)}\n{in_flags(choice_text(choice, dataset, indices))}")
     given = {name: getattr(model.config, name) for name, values in normalisation(args).items() if values is not None}
     said = {"normalisation": given} if given else {}  # what its checkpoint does not tell a later command
     description = {

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.certification.images import reading_facts
     from hf_smoothing.cli.places import check_places
     from hf_smoothing.data import PixelDataset
-    from hf_smoothing.data.opening import chosen_images, open_pixels, summary
+    from hf_smoothing.data.opening import choice_text, chosen_images, open_pixels
     from hf_smoothing.models.loading import load_classifier
     from hf_smoothing.robustness_transfer.analysis import Analysis
     from hf_smoothing.robustness_transfer.page import write_page
@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
     assert isinstance(data, PixelDataset)
     indices = chosen_images(choice, data)
     if data.label_column is None:
-        raise ValueError(f"Accuracy cannot be measured. {summary(choice, data, indices)}")
-    print(in_flags(summary(choice, data, indices)), flush=True)
+        raise ValueError(f"Accuracy cannot be measured. {choice_text(choice, data, indices)}")
+    print(in_flags(choice_text(choice, data, indices)), flush=True)
     decoded = data.decode(progress=False, indices=indices)
     assert decoded.labels is not None
     about = {"paths": paths, "dataset": {**choice.to_dict(), **data.facts(), **reading_facts(data, indices)}}

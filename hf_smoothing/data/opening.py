@@ -128,7 +128,7 @@ def chosen_images(choice: DataChoice, pixels: PixelDataset | PixelStream) -> Seq
     return select_from_stream(**how) if isinstance(pixels, PixelStream) else select_images(len(pixels), **how)  # type: ignore[arg-type]
 
 
-def summary(choice: DataChoice, pixels: PixelDataset | PixelStream, indices: Sequence[int] | None) -> str:
+def choice_text(choice: DataChoice, pixels: PixelDataset | PixelStream, indices: Sequence[int] | None) -> str:
     """What a person should know before the first draw: which images, which labels, which class is which."""
     of = f"{choice.dataset}{f' ({choice.dataset_config})' if choice.dataset_config else ''} {choice.split}"
     if isinstance(pixels, PixelStream):

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 
-def probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
+def probe_pictures(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
     """Two 8-bit images of noise over a slope, the same ones every time: wide and larger than `size` (height, width); tall and smaller."""
     shapes = ((1.21, 1.83), (0.87, 0.53))
     return _noisy_slopes(
@@ -16,7 +16,7 @@ def probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
     )
 
 
-def more_probe_images(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
+def more_probe_pictures(size: tuple[int, int], channels: int = 3) -> list[Image.Image]:
     """Of other proportions and sizes: of `size` itself, a strip, a panorama, a square, and one as large as a photograph."""
     (height, width), edge = size, max(size)
     strip, panorama = (2 * height + 5, width // 4 + 3), (height // 4 + 3, 2 * width + 5)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_smoothing.data.framing import Framing, check_size_alone, framing_of_settings, parse_filter, parse_framing
 from hf_smoothing.data.image_processing import NoisyImageProcessorPil
-from hf_smoothing.data.probe_images import more_probe_images, probe_images
+from hf_smoothing.data.probe_pictures import more_probe_pictures, probe_pictures
 from hf_smoothing.data.processor_outputs import CURE, measured_normalisation, outputs
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.spelling import has_names
@@ -118,7 +118,7 @@ def frame(framing: Framing, images: Sequence[Image.Image]) -> Tensor:
 def read_processor(processor: BaseImageProcessor, channels: int | None = None) -> ProcessorPixels:
     """What an image processor does, checked: our pixels of the probe images are its own, within `LARGEST` and `MEAN`.
 
-    Two of them find the way; those of `more_probe_images` then confirm it, since some processors treat images of other proportions or sizes otherwise.
+    Two of them find the way; those of `more_probe_pictures` then confirm it, since some processors treat images of other proportions or sizes otherwise.
 
     Args:
         processor: Processor of any class of `transformers`, or one with its attributes and call.
@@ -134,7 +134,7 @@ def read_processor(processor: BaseImageProcessor, channels: int | None = None) -
             raise ValueError(
                 f"{name} makes images of {framing.channels} channel(s), but the network takes {channels}. Make it with num_channels={channels}."
             )
-        images = probe_images(framing.size, framing.channels)
+        images = probe_pictures(framing.size, framing.channels)
         theirs = outputs(processor, images)
         found = ProcessorPixels(framing, measured_normalisation(processor, framing.channels, theirs.shape[-2:]))
         if not _agree(_difference(found, images, theirs)):
@@ -143,11 +143,11 @@ def read_processor(processor: BaseImageProcessor, channels: int | None = None) -
     check_size_alone(processor)
     mean = getattr(processor, "image_mean", None)
     channels = channels or (len(mean) if isinstance(mean, Sequence) and len(mean) == 1 else 3)
-    shape = outputs(processor, probe_images((64, 64), channels)).shape
+    shape = outputs(processor, probe_pictures((64, 64), channels)).shape
     if shape[1] != channels:
         raise ValueError(f"{name} makes images of {shape[1]} channel(s), but the network takes {channels}. {CURE}")
     size = (int(shape[-2]), int(shape[-1]))
-    images = probe_images(size, channels)
+    images = probe_pictures(size, channels)
     theirs = outputs(processor, images)
     preprocessing = measured_normalisation(processor, channels, size)
     best: tuple[tuple[float, float], ProcessorPixels] | None = None
@@ -175,7 +175,7 @@ def _confirmed(processor: BaseImageProcessor, found: ProcessorPixels) -> Process
         ValueError: If it does not, or the processor has a further step, which images of yet another kind may take.
     """
     name = type(processor).__name__
-    images = more_probe_images(found.framing.size, found.framing.channels)
+    images = more_probe_pictures(found.framing.size, found.framing.channels)
     theirs = outputs(processor, images)
     if not _agree(_difference(found, images, theirs)):
         raise ValueError(_refusal(name, found, images, theirs))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_smoothing.data.framing import Framing
-from hf_smoothing.data.probe_images import probe_images
+from hf_smoothing.data.probe_pictures import probe_pictures
 from hf_smoothing.data.processors import frame
 from hf_smoothing.models.network import evaluating
 
@@ -32,7 +32,7 @@ def check_forward(
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     if device.type == "meta":
         return  # there is nothing to run yet
-    pixels = frame(framing, probe_images(framing.size, framing.channels)).float() / 255
+    pixels = frame(framing, probe_pictures(framing.size, framing.channels)).float() / 255
     try:
         with evaluating(network), torch.no_grad():
             logits = classify(pixels.to(device))

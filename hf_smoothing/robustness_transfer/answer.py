@@ -8,8 +8,8 @@ from hf_smoothing.robustness_transfer.findings import (
     CKA_DIFFERENCE,
     Robustness,
     closeness,
+    epsilon_text,
     frequency_lean,
-    radius_text,
     robustness,
     universal,
     unmatched,
@@ -46,7 +46,7 @@ def answer(records: Records) -> str:
         "few": "Not determined: too few images for a verdict",
     }[one.verdict]
     by = "" if one.difference is None or one.verdict == "few" else f", {in_points(one.difference)} of accuracy"
-    largest = radius_text(one.norm, one.epsilons[-1])
+    largest = epsilon_text(one.norm, one.epsilons[-1])
     return f"{said}{by}: {one.attack} ({one.norm}), mean over radii up to {largest}, on the images that both get right without an attack.{others}"
 
 

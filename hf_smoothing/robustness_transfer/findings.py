@@ -146,10 +146,10 @@ def alike(records: Records, kind: str) -> dict[tuple[str, str], list[float]]:
     return {pair_of(pair): np.diagonal(np.array(record["cka"])).tolist() for pair, record in pairs.items()}
 
 
-def radius_text(norm: str, epsilon: float) -> str:
+def epsilon_text(norm: str, epsilon: float) -> str:
     """As people write it: l-infinity radii in steps of 255.
 
-    >>> radius_text("linf", 0.5 / 255), radius_text("l2", 1.5)
+    >>> epsilon_text("linf", 0.5 / 255), epsilon_text("l2", 1.5)
     ('0.5/255', '1.5')
     """
     return f"{255 * epsilon:.4g}/255" if norm == "linf" else f"{epsilon:.4g}"

@@ -16,7 +16,7 @@ from hf_smoothing.robustness_transfer.findings import (
     Robustness,
     Universal,
     decimals,
-    radius_text,
+    epsilon_text,
     robustness,
     universal,
     unmatched,
@@ -100,7 +100,7 @@ def short(path: str) -> str:
 def _robustness_table(found: Sequence[Robustness], few_matched: bool) -> str:
     rows = []
     for one in found:
-        radius = radius_text(one.norm, one.epsilons[-1])
+        radius = epsilon_text(one.norm, one.epsilons[-1])
         for role in one.accuracy:
             shown = [
                 f"{100 * a:.1f} ({100 * low:.1f}-{100 * high:.1f})"
@@ -154,7 +154,7 @@ def _universal_table(one: Universal) -> str:
         rows.append(["random" if source == "random" else f"crafted on {source}", *cells])
     return table(
         [
-            f"{one.norm}, radius {radius_text(one.norm, one.epsilon)}: answers changed, %",
+            f"{one.norm}, radius {epsilon_text(one.norm, one.epsilon)}: answers changed, %",
             *(f"of {role}" for role in roles),
         ],
         rows,

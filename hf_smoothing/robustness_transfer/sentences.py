@@ -10,9 +10,9 @@ from hf_smoothing.robustness_transfer.findings import (
     FEW_FOR_CKA,
     Closeness,
     closeness,
+    epsilon_text,
     frequency_gap,
     frequency_lean,
-    radius_text,
     robustness,
     universal,
     unmatched,
@@ -53,7 +53,7 @@ def sentences(records: Records) -> dict[str, str]:
             "few": f"was tried on too few images (fewer than {FEW}) to say whether it fools the finetuned network more often than the standard one",
         }[verdict_of(fooled.carried)]
         said[f"universal {fooled.norm}"] = (
-            f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {radius_text(fooled.norm, fooled.epsilon)}) {verdict}, over and above what a random one of "
+            f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {epsilon_text(fooled.norm, fooled.epsilon)}) {verdict}, over and above what a random one of "
             f"its size does (difference {100 * fooled.carried.value:+.1f} points, 95% interval {100 * fooled.carried.low:+.1f} to "
             f"{100 * fooled.carried.high:+.1f}). A network that is fooled more easily by anything would show the same: compare the other rows."
         )

@@ -17,7 +17,7 @@ from hf_smoothing.models.restoring import load_as
 from hf_smoothing.training import training_weights
 from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
 from hf_smoothing.training.finite import FiniteWatch
-from hf_smoothing.training.model_card import differences
+from hf_smoothing.training.model_card import note_differences
 from hf_smoothing.training.resuming import FreshDraws
 
 
@@ -134,7 +134,7 @@ class WholeCheckpoints(Trainer):
         if not os.path.isfile(os.path.join(checkpoint, "config.json")):
             return False
         saved = load_as(model, checkpoint)
-        if other := differences(getattr(saved.config, "hf_smoothing", None), self.note):
+        if other := note_differences(getattr(saved.config, "hf_smoothing", None), self.note):
             warnings.warn(f"{checkpoint} was trained otherwise: {other}.", stacklevel=2)
         model.load_state_dict(saved.state_dict())  # strict: every tensor, or an error
         if hasattr(saved.config, "hf_smoothing"):  # a run that is complete sees no batch to note it from

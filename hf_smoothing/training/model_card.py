@@ -55,7 +55,7 @@ def add_to_card(page: Path, note: dict[str, Any], how: str, *, wrapped: bool) ->
     card.save(page)
 
 
-def differences(before: Any, now: dict[str, Any]) -> str:
+def note_differences(before: Any, now: dict[str, Any]) -> str:
     """In what a checkpoint was trained otherwise than it is about to be, or ""; one without a note is not judged."""
     found = [
         f"{key} {before[key]} there and {now[key]} here"

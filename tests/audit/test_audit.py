@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from hf_smoothing import certify
-from hf_smoothing.audit import Tally, audit_certifier, critical_count, make_cases, power_of_hunt
+from hf_smoothing.audit import CaseCounts, audit_certifier, critical_count, make_cases, power_of_hunt
 from hf_smoothing.audit.answers import read_answers
 from hf_smoothing.audit.verdict import power, smallest_rate
 from tests.support.careless import LOOKS, at_every_look, clopper_pearson, false_rates, plain_certify, share
@@ -184,7 +184,7 @@ def test_every_call_has_a_seed_of_its_own_and_the_images_asked_for():
         assert (sigma, alpha) == (0.25, 0.1) and images.dtype == torch.float32 and not classifier.training
         return [-1] * len(images), [0.0] * len(images)
 
-    tallies: list[Tally] = []
+    tallies: list[CaseCounts] = []
     found = audit_certifier(
         certifier,
         sigma=0.25,

@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from hf_smoothing.data import DataChoice, load_split, open_pixels
-from hf_smoothing.data.opening import chosen_images, summary, training_split
+from hf_smoothing.data.opening import choice_text, chosen_images, training_split
 from hf_smoothing.data.selection import select_images, spread
 from tests.support.tiny import NAMES, SIZE, image_dataset, parquet_folder, pil_images
 
@@ -146,7 +146,7 @@ def test_the_summary(tmp_path):
     ):
         choice = DataChoice(folder, **options)
         pixels = open_pixels(choice, SIZE, MODEL)
-        assert words in summary(choice, pixels, chosen_images(choice, pixels))
+        assert words in choice_text(choice, pixels, chosen_images(choice, pixels))
 
 
 @pytest.mark.parametrize(

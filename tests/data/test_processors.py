@@ -9,7 +9,7 @@ from transformers.utils import is_torchvision_available
 
 from hf_smoothing import NoisyImageProcessor, PixelDataset
 from hf_smoothing.data.framing import Framing
-from hf_smoothing.data.probe_images import probe_images
+from hf_smoothing.data.probe_pictures import probe_pictures
 from hf_smoothing.data.processors import LARGEST, MEAN, frame, read_processor
 
 
@@ -182,7 +182,7 @@ def test_a_size_with_bounds_is_refused_by_their_name(size):
 
 def test_pixels_of_torchvision_agree_within_the_tolerance():
     """Its resize in floats, rounded once, stands for it here; PIL rounds between and after its two passes."""
-    images = probe_images((32, 32))
+    images = probe_pictures((32, 32))
     for resample, mode in (("bilinear", "bilinear"), ("bicubic", "bicubic")):
         ours = frame(Framing((32, 32), resample=resample), images).float()
         theirs = torch.cat([
@@ -200,13 +200,13 @@ def test_pixels_of_torchvision_agree_within_the_tolerance():
     Framing((32, 32), resample="nearest"),
 ])  # fmt: skip
 def test_another_framing_is_far_outside_the_tolerance(other):
-    images = probe_images((32, 32))
+    images = probe_pictures((32, 32))
     gap = (frame(other, images).float() - frame(Framing((32, 32)), images).float()).abs() / 255
     assert float(gap.max()) > 2 * LARGEST and float(gap.mean()) > 2 * MEAN
 
 
 def test_probe_images_are_the_same_every_time():
-    first, second = probe_images((32, 48)), probe_images((32, 48))
+    first, second = probe_pictures((32, 48)), probe_pictures((32, 48))
     assert [image.tobytes() for image in first] == [image.tobytes() for image in second]
     assert [image.size for image in first] == [(89, 39), (27, 28)]
 
@@ -223,7 +223,7 @@ def test_a_framing_is_kept_by_the_processor_that_is_saved(framing, tmp_path):
     loaded = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     assert loaded.framing() == framing == Framing(**framing.to_dict())
     assert read_processor(loaded).framing == framing
-    images = probe_images((40, 40), framing.channels)
+    images = probe_pictures((40, 40), framing.channels)
     for image, expected in zip(images, frame(framing, images), strict=True):
         found = loaded(image, return_tensors="pt")["pixel_values"][0]
         torch.testing.assert_close(found, expected / 255, rtol=0, atol=LEVEL if is_torchvision_available() else 1e-6)
