@@ -58,7 +58,7 @@ def load_recorded(path: str, run: Run, *, size: int | None = None, device: str |
 
 def _normalisation(path: str, run: Run) -> dict[str, Any]:
     """What the record says of the normalisation and a checkpoint does not, by whatever name that is called: its weights are compared later."""
-    from hf_smoothing.models.checkpoints import pixel_settings
+    from hf_smoothing.models.checkpoint_pixels import pixel_settings
     from hf_smoothing.models.configuration import SmoothedClassifierConfig
     from hf_smoothing.models.weights import read_config
 

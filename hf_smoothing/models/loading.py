@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_smoothing.certification.classifiers import check_finite
 from hf_smoothing.certification.ranks import process_state
-from hf_smoothing.models.checkpoints import pixel_settings
+from hf_smoothing.models.checkpoint_pixels import pixel_settings
 from hf_smoothing.models.configuration import SmoothedClassifierConfig
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.models.weights import read_config

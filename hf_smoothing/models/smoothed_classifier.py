@@ -17,7 +17,8 @@ from hf_smoothing.certification.options import CertifyOptions, PredictOptions, d
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing
 from hf_smoothing.models.adapters import freeze_all_but_adapters
-from hf_smoothing.models.checkpoints import check_pixels_known, find_network, in_float32, origin_of, pixel_settings
+from hf_smoothing.models.checkpoint_pixels import check_pixels_known, origin_of, pixel_settings
+from hf_smoothing.models.checkpoints import find_network, in_float32
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.lora_layers import inject_lora
 from hf_smoothing.models.outputs import Output, classifier_output

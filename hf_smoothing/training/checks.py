@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, Trainer
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.adapters import check_merged
-from hf_smoothing.models.checkpoints import check_same_pixels
+from hf_smoothing.models.checkpoint_pixels import check_same_pixels
 from hf_smoothing.models.configuration import check_head, input_channels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.own_processor import check_own_processor
