@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from hf_smoothing.models.own_processor import check_own_processor
 from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
-from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.spelling import differing_classes, has_names
 from hf_smoothing.training.arguments import RobustTrainingArguments
@@ -225,51 +224,8 @@ def processor_preprocessing(processor: Any, model: PreTrainedModel) -> Preproces
     return replace(known.preprocessing, model_size=known.preprocessing.model_size or known.framing.size)
 
 
-def noise_note(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> dict[str, Any] | str | None:
-    """What to note of the training noise: the mixture, whoever adds it, None for clean images, or a word where nobody says it."""
-    if args.noise_owner != "processor":
-        mixture = args.mixture()
-        return getattr(model.config, "noise", None) if mixture is None else mixture.to_dict()
-    # Without do_noise its noise is added only by the calls that ask for it, which nobody sees here.
-    mixture = NoiseMixture.parse(getattr(processor, "noise", None) if getattr(processor, "do_noise", False) else None)
-    return "added by the image processor, which does not say" if mixture is None else mixture.to_dict()
-
-
 def _check_backbone(model: PreTrainedModel, preprocessing: Preprocessing, framing: Framing) -> None:
     def classify(pixels: Tensor) -> Any:
         return model(pixel_values=preprocessing(pixels).to(model.dtype)).logits
 
     check_forward(model, classify, framing, model.config.num_labels, type(model).__name__)
-
-
-def pixels_note(
-    model: PreTrainedModel,
-    args: RobustTrainingArguments,
-    processor: BaseImageProcessor | None,
-    preprocessing: Preprocessing | None,
-    framing: Framing | None,
-    size: Sequence[int],
-) -> dict[str, Any]:
-    """What to note of the pixels that a plain backbone is trained on; nothing of a `SmoothedClassifier`, which says it, or where it is not known.
-
-    Args:
-        model, args, processor: As `RobustTrainer` gets them.
-        preprocessing: Result of `find_preprocessing`.
-        framing: Framing of the training images, where their data set says it.
-        size: The pair (height, width) of a batch: the certified resolution, but with noise_owner="processor", where it
-            is what the model sees.
-    """
-    if isinstance(model, SmoothedClassifier):
-        return {}
-    known = None if processor is None else read_processor(processor, input_channels(model.config))
-    if args.noise_owner == "processor":
-        if known is None:
-            return {}
-        framing, preprocessing = known.framing, known.preprocessing
-    elif framing is None and known is not None:
-        framing = known.framing
-    assert preprocessing is not None
-    if framing is None or (args.noise_owner != "processor" and framing.size != tuple(size)):
-        return {"size": list(size), **preprocessing.to_dict()}  # how images got there is not known
-    how = framing.to_dict()
-    return {key: how[key] for key in ("size", "resize", "resample")} | preprocessing.to_dict()

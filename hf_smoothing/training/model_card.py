@@ -5,14 +5,27 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard
+from transformers import PreTrainedModel
 
 from hf_smoothing.cards import add_use, describe
+from hf_smoothing.data.framing import Framing
+from hf_smoothing.data.processors import read_processor
 from hf_smoothing.json_text import as_json
+from hf_smoothing.models.configuration import input_channels
+from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
+from hf_smoothing.noise import NoiseMixture
+from hf_smoothing.preprocessing import Preprocessing
+from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.objectives import Objective
+
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 
 def objective_note(objective: Objective, name: str) -> dict[str, Any]:
@@ -30,6 +43,49 @@ def objective_note(objective: Objective, name: str) -> dict[str, Any]:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     return {"name": name, **as_json(settings)}
+
+
+def noise_note(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> dict[str, Any] | str | None:
+    """What to note of the training noise: the mixture, whoever adds it, None for clean images, or a word where nobody says it."""
+    if args.noise_owner != "processor":
+        mixture = args.mixture()
+        return getattr(model.config, "noise", None) if mixture is None else mixture.to_dict()
+    # Without do_noise its noise is added only by the calls that ask for it, which nobody sees here.
+    mixture = NoiseMixture.parse(getattr(processor, "noise", None) if getattr(processor, "do_noise", False) else None)
+    return "added by the image processor, which does not say" if mixture is None else mixture.to_dict()
+
+
+def pixels_note(
+    model: PreTrainedModel,
+    args: RobustTrainingArguments,
+    processor: BaseImageProcessor | None,
+    preprocessing: Preprocessing | None,
+    framing: Framing | None,
+    size: Sequence[int],
+) -> dict[str, Any]:
+    """What to note of the pixels that a plain backbone is trained on; nothing of a `SmoothedClassifier`, which says it, or where it is not known.
+
+    Args:
+        model, args, processor: As `RobustTrainer` gets them.
+        preprocessing: Result of `find_preprocessing`.
+        framing: Framing of the training images, where their data set says it.
+        size: The pair (height, width) of a batch: the certified resolution, but with noise_owner="processor", where it
+            is what the model sees.
+    """
+    if isinstance(model, SmoothedClassifier):
+        return {}
+    known = None if processor is None else read_processor(processor, input_channels(model.config))
+    if args.noise_owner == "processor":
+        if known is None:
+            return {}
+        framing, preprocessing = known.framing, known.preprocessing
+    elif framing is None and known is not None:
+        framing = known.framing
+    assert preprocessing is not None
+    if framing is None or (args.noise_owner != "processor" and framing.size != tuple(size)):
+        return {"size": list(size), **preprocessing.to_dict()}  # how images got there is not known
+    how = framing.to_dict()
+    return {key: how[key] for key in ("size", "resize", "resample")} | preprocessing.to_dict()
 
 
 def add_to_card(page: Path, note: dict[str, Any], how: str, *, wrapped: bool) -> None:

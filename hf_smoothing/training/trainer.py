@@ -28,8 +28,6 @@ from hf_smoothing.training.checks import (
     check_optimizer,
     check_request,
     find_preprocessing,
-    noise_note,
-    pixels_note,
     processor_preprocessing,
 )
 from hf_smoothing.training.collator import PixelCollator
@@ -38,7 +36,7 @@ from hf_smoothing.training.evaluation import ImageMeans
 from hf_smoothing.training.freezing import freeze_all_but
 from hf_smoothing.training.layerwise import last_blocks, split_by_depth
 from hf_smoothing.training.log_progress import say_progress_in_logs
-from hf_smoothing.training.model_card import add_to_card, objective_note
+from hf_smoothing.training.model_card import add_to_card, noise_note, objective_note, pixels_note
 from hf_smoothing.training.objectives import (
     OBJECTIVES,
     UNLABELLED,
