@@ -166,7 +166,7 @@ def _say(args: argparse.Namespace, run: Any, dataset: Any) -> int:
 
         _tell(report([args.output_dir]))
     else:
-        from hf_smoothing.reports.grouping import enlarged
+        from hf_smoothing.reports.remarks import enlarged
 
         if said := enlarged(run):
             _tell(said)

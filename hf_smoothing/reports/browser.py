@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from hf_smoothing.drawing import NoFiguresError, legend_above, new_figure, plain
 from hf_smoothing.html_page import document, paragraph, picture, table
 from hf_smoothing.reports.curves import figure_of
-from hf_smoothing.reports.grouping import chosen_targets, norm_of
 from hf_smoothing.reports.images import SORT, PixelsOf, image_table
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
+from hf_smoothing.reports.remarks import chosen_targets, norm_of
 from hf_smoothing.reports.tables import cells
 
 

@@ -15,9 +15,10 @@ from hf_smoothing.json_text import parse_json
 from hf_smoothing.records import Run, RunError, plain_name
 from hf_smoothing.records.recount import ceiling
 from hf_smoothing.reports.browser import guarantee
-from hf_smoothing.reports.grouping import Conditions, comparable, default_thresholds, norm_of
+from hf_smoothing.reports.grouping import Conditions, comparable
 from hf_smoothing.reports.measured import Measured, measure
 from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
+from hf_smoothing.reports.remarks import default_thresholds, norm_of
 from hf_smoothing.reports.tables import decided
 from hf_smoothing.statistics import exact_text
 

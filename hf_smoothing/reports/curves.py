@@ -11,9 +11,9 @@ import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.drawing import floor, legend_entries, new_figure, plain, points, save, shifts
-from hf_smoothing.reports.grouping import chosen_targets, norm_of
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
+from hf_smoothing.reports.remarks import chosen_targets, norm_of
 
 
 def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str | None = None) -> Path:

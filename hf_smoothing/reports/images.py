@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from hf_smoothing import statistics
 from hf_smoothing.html_page import thumbnail
 from hf_smoothing.records import Row, Run
-from hf_smoothing.reports.grouping import norm_of
 from hf_smoothing.reports.measured import Measured
+from hf_smoothing.reports.remarks import norm_of
 
 
 PixelsOf = Callable[[Run, int], NDArray[np.uint8]]

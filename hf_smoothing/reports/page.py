@@ -11,19 +11,11 @@ from hf_smoothing.records import RUN_FILE, Run, RunError, check_writable, read_r
 from hf_smoothing.records.reading import MOST_NAMED
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
-from hf_smoothing.reports.grouping import (
-    Conditions,
-    beyond,
-    comparable,
-    default_thresholds,
-    differing,
-    enlarged,
-    norm_of,
-    note,
-)
+from hf_smoothing.reports.grouping import Conditions, comparable, differing
 from hf_smoothing.reports.images import PixelsOf
 from hf_smoothing.reports.measured import Measured, check_method, measure
 from hf_smoothing.reports.published import logs_in, read_published_log
+from hf_smoothing.reports.remarks import beyond, default_thresholds, enlarged, norm_of, note
 from hf_smoothing.reports.tables import table
 from hf_smoothing.units import check_radius
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run
-from hf_smoothing.reports.grouping import norm_of, tested_up_to
 from hf_smoothing.reports.measured import Measured, sigma_text
+from hf_smoothing.reports.remarks import norm_of, tested_up_to
 from hf_smoothing.statistics import exact_text
 
 
