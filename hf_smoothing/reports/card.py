@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_
 from hf_smoothing.cards import add_use, describe, fill_or_append, how_to_use
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.records import Run, RunError, plain_name
-from hf_smoothing.records.recount import ceiling
+from hf_smoothing.records.rows import ceiling
 from hf_smoothing.reports.browser import guarantee
 from hf_smoothing.reports.grouping import Conditions, comparable
 from hf_smoothing.reports.measured import Measured, measure

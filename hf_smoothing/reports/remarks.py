@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run
-from hf_smoothing.records.recount import ceiling
+from hf_smoothing.records.rows import ceiling
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 from hf_smoothing.units import diameter
 
