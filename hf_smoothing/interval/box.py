@@ -27,7 +27,6 @@ class Box(TensorLike):
 
     Args:
         lower, upper: Tensors of one shape; lower <= upper.
-        value: A tensor in the box, such as the clean activation; needed by batch norm in train mode.
         trace: Notes of the run, shared by all boxes that come from this one.
         dtype: Precision that the network computes in, of which the box takes its constants; by default that of the ends.
         batch: The dimension that counts the images, or None where it is not needed (see `batches`).
@@ -43,12 +42,11 @@ class Box(TensorLike):
         return box
 
     def __init__(
-        self, lower: Tensor, upper: Tensor, value: Tensor | None = None, trace: Trace | None = None, *,
+        self, lower: Tensor, upper: Tensor, trace: Trace | None = None, *,
         dtype: torch.dtype | None = None, batch: int | None = None,
     ) -> None:  # fmt: skip
         self._ends: tuple[Tensor, Tensor] | None = (lower, upper)
         self._middle: tuple[Tensor, Tensor] | None = None
-        self.value = value
         self.trace = trace or Trace()
         self._dtype = dtype or lower.dtype
         self.batch = batch
@@ -61,19 +59,16 @@ class Box(TensorLike):
         self,
         lower: Tensor,
         upper: Tensor,
-        value: Tensor | None,
         batch: int | None = -1,
         dtype: torch.dtype | None = None,
     ) -> Box:
         """A box that comes of this one. `batch`: where the images are now; as before if the shape is. `dtype`: of the network; as before."""
         assert batch != -1 or self.batch is None or lower.shape == self.shape, "a rule must say where the batch is"
-        return Box(
-            lower, upper, value, self.trace, dtype=dtype or self.dtype, batch=self.batch if batch == -1 else batch
-        )
+        return Box(lower, upper, self.trace, dtype=dtype or self.dtype, batch=self.batch if batch == -1 else batch)
 
-    def around(self, centre: Tensor, radius: Tensor, value: Tensor | None) -> Box:
+    def around(self, centre: Tensor, radius: Tensor) -> Box:
         """The box centre - radius <= x <= centre + radius that comes of this one; its ends are computed when somebody asks for them."""
-        box = self.make(centre, centre, value, self.batch)
+        box = self.make(centre, centre, self.batch)
         box._ends, box._middle = None, (centre, radius)
         return box
 
@@ -180,8 +175,7 @@ class Box(TensorLike):
         self, function: Callable[[Tensor], Tensor], batch: int | None = -1, dtype: torch.dtype | None = None
     ) -> Box:
         """The box of an elementwise non-decreasing function, or of one that moves entries about. `batch` and `dtype` as in `make`."""
-        value = None if self.value is None else function(self.value)
-        return self.make(function(self.lower), function(self.upper), value, batch, dtype)
+        return self.make(function(self.lower), function(self.upper), batch, dtype)
 
     def came_from(self, *parts: Linear, shift: Tensor | float = 0.0, shift_sizes: Tensor | float = 0.0) -> Box:
         """Remember, if the trace asks for it, that this box is the sum of linear maps of others and a constant."""

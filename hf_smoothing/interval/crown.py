@@ -151,7 +151,7 @@ def tightened(box: Any) -> Any:
             useful = (after < (1.0 - GAIN) * before)[:, None]
             if not bool(useful.any()):
                 break
-    result = box.make(*(end.reshape(wide).movedim(0, images) for end in (lower, upper)), box.value, box.batch)
+    result = box.make(*(end.reshape(wide).movedim(0, images) for end in (lower, upper)), box.batch)
     result.origin, result.error = box.origin, box.error
     return result
 

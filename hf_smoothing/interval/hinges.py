@@ -55,7 +55,7 @@ def clamped(result: Box, box: Box, low: float | None, high: float | None) -> Box
 
 def _minus(box: Box, number: float) -> Box:
     sizes = box.largest + abs(number)
-    shifted = widened(box.make(box.lower - number, box.upper - number, None), terms=2, sizes=sizes, name="clamp")
+    shifted = widened(box.make(box.lower - number, box.upper - number), terms=2, sizes=sizes, name="clamp")
     return shifted.came_from(Linear(box, same, same, 1), shift=-number)
 
 

@@ -22,12 +22,10 @@ class Margins:
     """Bounds for a batch.
 
     Attributes:
-        lower: Float64 (batch, num_labels): lower bound of f_y - f_t over the box; inf at t = y.
-        logits: Logits (batch, num_labels) at the centre, or None if the box had no value.
+        lower: (batch, num_labels), of the dtype of the box's ends: lower bound of f_y - f_t over the box; inf at t = y.
     """
 
     lower: Tensor
-    logits: Tensor | None
 
     @property
     def worst(self) -> Tensor:
@@ -36,7 +34,7 @@ class Margins:
 
 
 def box_around(
-    pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = None, value: bool = False, *,
+    pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = None, *,
     dtype: torch.dtype | None = None, followed: bool = False,
 ) -> Box:  # fmt: skip
     """The l-infinity ball around each image, within [0, 1].
@@ -45,7 +43,6 @@ def box_around(
         pixels: Pixels, float (batch, channels, height, width) in [0, 1].
         epsilon: Radius in [0, 1] pixel units, one number or one per image.
         trace: Trace of the run to come.
-        value: Whether the images themselves travel with the box.
         dtype: Precision that the network computes in; by default that of the pixels.
         followed: Whether to refuse what mixes the images of a batch; always so where the trace keeps origins, since backward bounds
             add up what belongs to one image.
@@ -64,16 +61,16 @@ def box_around(
     if radius.ndim:
         radius = radius.view(-1, *(1,) * (pixels.ndim - 1))
     lower, upper = (pixels - radius).clamp(min=0.0), (pixels + radius).clamp(max=1.0)
-    return box_between(lower, upper, trace, pixels if value else None, dtype=dtype, followed=followed)
+    return box_between(lower, upper, trace, dtype=dtype, followed=followed)
 
 
 def box_between(
-    lower: Tensor, upper: Tensor, trace: Trace | None = None, value: Tensor | None = None, *,
+    lower: Tensor, upper: Tensor, trace: Trace | None = None, *,
     dtype: torch.dtype | None = None, followed: bool = False,
 ) -> Box:  # fmt: skip
     """A box of pixels by its ends, within [0, 1]; the rest as in `box_around`."""
     batch = 0 if followed or (trace is not None and trace.origins) else None
-    box = Box(lower, upper, value, trace, dtype=dtype, batch=batch)
+    box = Box(lower, upper, trace, dtype=dtype, batch=batch)
     # A run rounds the pixels of an image in the box, which need not fit its dtype.
     return widened(box, terms=2, name="pixels")
 
@@ -162,7 +159,7 @@ def margins_of(logits: Box, labels: Tensor) -> Margins:
         lower = optimised_margins(logits, labels, lower, trace.steps)
     if trace.hopeless is not None:
         lower[trace.hopeless] = -torch.inf
-    return Margins(lower, logits.value)
+    return Margins(lower)
 
 
 def _merged(last: LinearLayer, labels: Tensor) -> Tensor:
@@ -184,5 +181,5 @@ def _merged(last: LinearLayer, labels: Tensor) -> Tensor:
 
 def _less_rounding(lower: Tensor, sizes: Tensor, terms: int, trace: Trace) -> Tensor:
     """A bound, less what the rounding of its own sum of this number of terms may have added."""
-    own = Box(lower, lower, None, Trace(outward=trace.outward, tolerant=True), batch=0)
+    own = Box(lower, lower, Trace(outward=trace.outward, tolerant=True), batch=0)
     return widened(own, terms=terms, sizes=sizes, name="margins").lower

@@ -53,7 +53,7 @@ def widened(box: Box, *, terms: int, name: str, sizes: Tensor | None = None) -> 
         # A little more than gamma, for the rounding of this product.
         error = (1.0 + 1e-6) * _gamma(terms, run.eps / 2) * sizes + (terms + 2) * FLUSHED
         slack, limit = slack + error, min(limit, run.max / 4)
-    result = box.make(box.lower - slack, box.upper + slack, box.value)
+    result = box.make(box.lower - slack, box.upper + slack)
     result.error = error  # without a run as well: a weight that was read as 0 here is another one on the way back
     trace.give_up(~(sizes < limit), box.batch, name, f"Numbers of this size overflow {box.dtype}.")
     return result

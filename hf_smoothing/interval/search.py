@@ -90,9 +90,9 @@ def trace_for(bound: str, steps: int, cover_run: bool) -> Trace:
     )  # fmt: skip
 
 
-def ball(images: Tensor, radii: Tensor | float, dtype: torch.dtype, trace: Trace, value: bool = False) -> Box:
+def ball(images: Tensor, radii: Tensor | float, dtype: torch.dtype, trace: Trace) -> Box:
     """The balls of certificates: `box_around` images of a network that computes in `dtype`, none of which may depend on another."""
-    return box_around(images, radii, trace, value, dtype=dtype, followed=True)
+    return box_around(images, radii, trace, dtype=dtype, followed=True)
 
 
 def followed(classify: Callable[[Any], Any], pixels: Box) -> Box:

@@ -32,9 +32,7 @@ class Trace:
         tolerant: Whether images for which an operation has no bound (a division by an interval around 0) are noted in `hopeless`
             and go on without meaning, in place of an error.
         hopeless: Mask, bool (batch,): those images, or None if there are none.
-        statistics: Batch mean and variance of each batch norm in train mode, in the order of the calls. A box with a value writes
-            them, one without reads them.
-        update_running: Whether a batch norm in train mode updates its running statistics.
+        statistics: Batch mean and variance of each batch norm in train mode, in the order of the calls: those of the clean batch.
         read: How many of `statistics` have been read.
         before_activations: The boxes that entered an activation.
         weights: Weights of the linear layers and convolutions passed.
@@ -53,7 +51,6 @@ class Trace:
     tolerant: bool = False
     hopeless: Tensor | None = None
     statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    update_running: bool = True
     read: int = 0
     before_activations: list[BoxLike] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)

@@ -127,7 +127,7 @@ def test_every_activation_counts_in_the_warm_up_and_none_is_nothing(name):
         "prelu": nn.PReLU(), "threshold": nn.Threshold(0.0, 0.0), "hardsigmoid": nn.Hardsigmoid(), "logsigmoid": nn.LogSigmoid(),
         "softsign": nn.Softsign(), "gelu": nn.GELU(), "relu": nn.ReLU(), "none": nn.Identity(),
     }  # fmt: skip
-    first = box_around(images(2), 0.05, value=True)
+    first = box_around(images(2), 0.05)
     nn.Sequential(nn.Flatten(), layers[name].double())(first)
     noted = first.trace.before_activations
     assert len(noted) == (name != "none")

@@ -174,7 +174,7 @@ def sums_in_place_of_joining(monkeypatch):
 
 def tightens_too_far(monkeypatch):
     def tightened(box):
-        return box.make(box.lower + 0.4 * box.radius, box.upper, None, box.batch).came_from(Linear(box, same, same, 1))
+        return box.make(box.lower + 0.4 * box.radius, box.upper, box.batch).came_from(Linear(box, same, same, 1))
 
     monkeypatch.setattr(hinges, "tightened", tightened)
 

@@ -175,6 +175,40 @@ def test_subnormal_numbers_may_be_flushed():
     assert not linf_certificates(Tiny().eval(), x, largest=0.1)[1].any()
 
 
+@pytest.mark.parametrize("cover_run", [True, False])
+def test_images_that_get_no_certificate_keep_the_class_that_the_network_gives_them(cover_run):
+    class Divided(nn.Module):
+        """Logits (1/4, 2 - 1 / (1 + 1/x)): class 1, also where x is 0."""
+
+        def forward(self, x):
+            inner = 1.0 / (1.0 + 1.0 / x.flatten(1)[:, :1])
+            return torch.cat([inner * 0.0 + 0.25, 2.0 - inner], 1)
+
+    class Deep(nn.Module):
+        """The first pixel decides, beside layers in which bounds of any width explode."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList(nn.Linear(100, 100) for _ in range(40))
+
+        def forward(self, x):
+            h = x.flatten(1)
+            for layer in self.layers:
+                h = 3.0 * layer(h).tanh()
+            return torch.cat([h[:, :1], x.flatten(1)[:, :1] - 0.5 + h[:, :1]], 1)
+
+    zero = torch.tensor([0.0, 0.5]).view(2, 1, 1, 1)
+    classes, radii = linf_certificates(Divided().eval(), zero, largest=0.1, cover_run=cover_run)
+    assert classes.tolist() == [1, 1]
+    assert radii.tolist() == [0.0, 0.1]
+    model, x = Deep().eval(), torch.rand(8, 1, 10, 10, generator=torch.Generator().manual_seed(1))
+    classes, radii = linf_certificates(model, x, largest=0.1, cover_run=cover_run)
+    assert torch.equal(classes, model(x).argmax(1))
+    assert len(classes.unique()) == 2
+    assert not radii.any()
+
+
 @pytest.mark.parametrize("backward", ["none", "optimised"])
 def test_no_certificate_of_a_run_breaks(backward):
     model, x = Hidden(lambda self, h: self.second(h.relu()).sigmoid()).eval(), pixels()

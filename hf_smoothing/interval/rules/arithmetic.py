@@ -36,23 +36,17 @@ def _operands(name: str, *given: Any) -> tuple[list[Box | Tensor], Box, torch.dt
     return parts, boxes[0], dtype
 
 
-def _result(name: str, parts: list[Box | Tensor], box: Box, dtype: torch.dtype, ends: list[Tensor | None]) -> Box:
-    lower, upper, value = ends
-    assert lower is not None and upper is not None
-    return box.make(lower, upper, value, after_broadcast(name, parts, lower.shape), dtype)
+def _result(name: str, parts: list[Box | Tensor], box: Box, dtype: torch.dtype, ends: tuple[Tensor, Tensor]) -> Box:
+    lower, upper = ends
+    return box.make(lower, upper, after_broadcast(name, parts, lower.shape), dtype)
 
 
-def _value(part: Box | Tensor) -> Tensor | None:
-    return part.value if isinstance(part, Box) else part
-
-
-def _ends(parts: list[Box | Tensor], function: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor | None]:
-    """Lower and upper end and value of a function that does not decrease in either part."""
-    found: list[Tensor | None] = []
-    for end in (lambda part: part.lower, lambda part: part.upper, lambda part: part.value):
-        first, second = (end(part) if isinstance(part, Box) else part for part in parts)
-        found.append(None if first is None or second is None else function(first, second))
-    return found
+def _ends(parts: list[Box | Tensor], function: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Lower and upper end of a function that does not decrease in either part."""
+    first, second = parts
+    lower = function(*(part.lower if isinstance(part, Box) else part for part in (first, second)))
+    upper = function(*(part.upper if isinstance(part, Box) else part for part in (first, second)))
+    return lower, upper
 
 
 @rule("add", boxes=_BOTH)
@@ -91,8 +85,7 @@ def _size(part: Box | Tensor) -> Tensor:
 @rule("neg", "negative")
 def neg(input: Box) -> Box:
     """The ends change places: exact. Backward exact."""
-    value = None if input.value is None else -input.value
-    result = input.make(-input.upper, -input.lower, value)
+    result = input.make(-input.upper, -input.lower)
     return result.came_from(Linear(input, torch.neg, same, 1))
 
 
@@ -113,10 +106,7 @@ def mul(input: Any, other: Any) -> Box:
     """The extremes of a product are products of ends. Backward exact with a constant; of two boxes by the interval."""
     parts, box, dtype = _operands("mul", input, other)
     corners = [a * b for a in _corners(parts[0]) for b in _corners(parts[1])]
-    lower, upper = _extremes(corners)
-    values = [_value(part) for part in parts]
-    value = None if values[0] is None or values[1] is None else values[0] * values[1]
-    result = _result("mul", parts, box, dtype, [lower, upper, value])
+    result = _result("mul", parts, box, dtype, _extremes(corners))
     if box.trace.outward:
         sizes = result.largest + flushed(result) * (_size(parts[0]) + _size(parts[1]))
         result = widened(result, terms=2, name="mul", sizes=sizes)
@@ -152,9 +142,7 @@ def div(input: Any, other: Any) -> Box:
     given = other.dtype if isinstance(other, Tensor) and other.is_floating_point() else dtype
     if bool((divisor.abs() < torch.finfo(given).tiny).any()):
         refuse("div", "It divides by a constant that is 0, or so small that a run may take it for 0.")
-    lower, upper = _extremes([box.lower / divisor, box.upper / divisor])
-    value = None if box.value is None else box.value / divisor
-    result = _result("div", parts, box, dtype, [lower, upper, value])
+    result = _result("div", parts, box, dtype, _extremes([box.lower / divisor, box.upper / divisor]))
     if box.trace.outward:
         sizes = result.largest + flushed(result) * (box.largest + 1.0 / divisor.abs())
         result = widened(result, terms=4, name="div", sizes=sizes)

@@ -139,7 +139,7 @@ def sqrt(box: Box) -> Box:
     """The square root of what is not negative."""
     box.trace.give_up(~(box.lower >= 0.0), box.batch, "sqrt", "The interval reaches below 0.")
     safe = box.map(lambda x: torch.where(x < FLUSHED, 0.0, x))  # what a run takes for 0 has another root
-    safe = box.make(safe.lower, box.upper.clamp(min=0.0), safe.value)
+    safe = box.make(safe.lower, box.upper.clamp(min=0.0))
     return rounded("sqrt", safe.map(torch.sqrt))
 
 
@@ -178,4 +178,4 @@ def softplus(box: Box, beta: float = 1.0, threshold: float = 20.0) -> Box:
     )
     give_up_overflow(box, (box.upper * slope).clamp(max=edge).exp(), "softplus")
     jump = (1.0 + 1e-9) * (max(-edge, 0.0) + math.log1p(math.exp(-abs(edge)))) / slope
-    return after.make(after.lower - jump, after.upper + jump, after.value)
+    return after.make(after.lower - jump, after.upper + jump)

@@ -25,13 +25,11 @@ def _joined(name: str, parts: Sequence[Any], dim: int, join: Callable[[list[Tens
     for part in parts:
         exact = None if isinstance(part, Box) else constant(part, first)[0]
         dtype = torch.promote_types(dtype, part.dtype)
-        known.append(part if exact is None else Box(exact, exact, exact, first.trace))
+        known.append(part if exact is None else Box(exact, exact, first.trace))
     dim = dim % (first.ndim + added)
     batch = _batch(name, boxes, parts, dim, added)
     lower, upper = (join([end(part) for part in known], dim) for end in (_lower, _upper))
-    values = [part.value for part in known]
-    value = None if any(v is None for v in values) else join([v for v in values if v is not None], dim)
-    result = first.make(lower, upper, value, batch, dtype)
+    result = first.make(lower, upper, batch, dtype)
     return result.came_from(*_parts(known, parts, dim, join), shift=_constants(known, parts, dim, join))
 
 

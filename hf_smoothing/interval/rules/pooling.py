@@ -172,7 +172,7 @@ def _nearest(box: Box, function: Callable[[Tensor], Tensor]) -> Box:
         choose(taken(end, single), taken(end, double))
         for choose, end in ((torch.minimum, box.lower), (torch.maximum, box.upper))
     )
-    return box.make(lower, upper, None if box.value is None else function(box.value), box.batch)
+    return box.make(lower, upper, box.batch)
 
 
 # Modes by name: numbers averaged in each dimension. Cubic and Lanczos filters have negative weights.

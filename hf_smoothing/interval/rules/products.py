@@ -37,9 +37,8 @@ def _weighted(
     # The weights are halved in place of the box, which is exact as well (but for the least subnormals, which the slack covers) and spares passes over the larger tensors.
     centre = apply(box.lower + box.upper, exact / 2, shift)
     radius = apply(box.upper - box.lower, absolute / 2, None)
-    value = None if box.value is None else apply(box.value, exact, shift)
-    before = box.make(centre, centre, None, batch)
-    result = before.around(centre, radius, value)
+    before = box.make(centre, centre, batch)
+    result = before.around(centre, radius)
     if box.trace.outward:
         least = flushed(box)
         sizes = apply(box.largest + least, absolute + least, None if shift is None else shift.abs())
@@ -135,16 +134,10 @@ def batch_norm(
 ) -> Box:  # fmt: skip
     """In eval mode an affine map of each channel; in train mode that of the clean batch's statistics, which serve the bounds too."""
     images_first("batch_norm", box)
-    trace, value = box.trace, None
+    trace = box.trace
     if training and box.batch is not None:
         raise ValueError(_TRAIN_MODE)
-    if training and box.value is not None:
-        axes = [axis for axis in range(box.ndim) if axis != 1]
-        variance, mean = torch.var_mean(box.value, axes, correction=0)
-        trace.statistics.append((mean, variance))
-        running = (running_mean, running_var) if trace.update_running else (None, None)
-        value = F.batch_norm(box.value, *running, weight, bias, True, 0.1 if momentum is None else momentum, eps)
-    elif training:
+    if training:
         if trace.read >= len(trace.statistics):
             raise ValueError(_TRAIN_MODE)
         mean, variance = trace.statistics[trace.read]
@@ -162,9 +155,7 @@ def batch_norm(
     shift = -mean * scale if bias is None else constants.weight(bias, box) - mean * scale
     shape = (1, -1) + (1,) * (box.ndim - 2)
     inverse, scale, shift = inverse.view(shape), scale.view(shape), shift.view(shape)
-    if box.value is not None and value is None and not training:
-        value = torch.addcmul(shift, box.value, scale)
-    result = box.around(torch.addcmul(shift, box.centre, scale), box.radius * scale.abs(), value)
+    result = box.around(torch.addcmul(shift, box.centre, scale), box.radius * scale.abs())
     shift_sizes = (mean.view(shape) * scale).abs() + shift.abs()
     if trace.outward:
         # Pixels, mean, weight and scale may be subnormal.

@@ -24,7 +24,7 @@ def _turning_at_zero(box: Box, function: Callable[[Tensor], Tensor]) -> Box:
     lower, upper = torch.minimum(low, high), torch.maximum(low, high)
     lower = torch.where(inside, lower.clamp(max=0.0), lower)
     upper = torch.where(inside, upper.clamp(min=0.0), upper)
-    return box.make(lower, upper, None if box.value is None else function(box.value))
+    return box.make(lower, upper)
 
 
 @rule("abs", "absolute")
@@ -82,10 +82,8 @@ def _valley(name: str, box: Box, function: Callable[[Tensor], Tensor]) -> Box:
     low, high = function(box.lower), function(box.upper)
     inside = (box.lower <= place + 1e-3) & (box.upper >= place - 1e-3)
     lower = torch.where(inside, torch.full_like(low, least), torch.minimum(low, high))
-    value = None if box.value is None else function(box.value)
-    return rounded(
-        name, box.make(lower, torch.maximum(low, high), value), box.largest
-    )  # the 1 in 1 + erf(x) is taken x times
+    # The 1 in 1 + erf(x) is taken x times.
+    return rounded(name, box.make(lower, torch.maximum(low, high)), box.largest)
 
 
 @rule("gelu")
@@ -111,5 +109,4 @@ def reciprocal(box: Box) -> Box:
     )
     lower = torch.where(holds, 1.0, box.upper).reciprocal()
     upper = torch.where(holds, 1.0, box.lower).reciprocal()
-    value = None if box.value is None else box.value.reciprocal()
-    return widened(box.make(lower, upper, value), terms=2, name="reciprocal")
+    return widened(box.make(lower, upper), terms=2, name="reciprocal")
