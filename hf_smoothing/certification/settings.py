@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
+
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import classifier_identity
 from hf_smoothing.certification.noise_kinds import NoiseStream, device_name, noise_facts
@@ -29,17 +31,49 @@ def run_settings(
     description: Mapping[str, Any] | None = None,
     informative: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of `run.json`: all that decides the rows, and apart from it (`informative`) what does not."""
-    device = stream.device
-    settings = {
+    """The content of `run.json` of randomized smoothing; `description` and `informative` as in `common_settings`."""
+    decided = {
         "method": "randomized-smoothing",
         "norm": "l2",
         **rule.to_dict(),
         **noise_facts(stream),
         **execution.to_dict(),
+        "seed": stream.seed,
+    }
+    facts = {"copies_per_batch": execution.copies_per_batch, **(informative or {})}
+    return common_settings(
+        classifier, seen, chosen, decided, device=stream.device, description=description, informative=facts
+    )
+
+
+def common_settings(
+    classifier: Classifier,
+    seen: Survey,
+    chosen: Sequence[int] | None,
+    decided: Mapping[str, Any],
+    *,
+    device: torch.device,
+    description: Mapping[str, Any] | None,
+    informative: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of `run.json`: all that decides the rows, and apart from it (`informative`) what does not.
+
+    Args:
+        classifier: The network.
+        seen: What is known of the images.
+        chosen: Indices of the images, None for all of a stream.
+        decided: Method, norm and what else decides the rows of this method.
+        device: Where the network is.
+        description: Further facts from the caller.
+        informative: Facts of this method that decide nothing.
+
+    Raises:
+        TypeError, ValueError: As `with_description`.
+    """
+    settings = {
+        **decided,
         "device_kind": device.type,
         "resolution": list(seen.resolution),
-        "seed": stream.seed,
         "num_images": None if chosen is None else len(chosen),
         "model": classifier_identity(classifier) | seen.probe_facts(),
         "dataset": seen.to_dict(),
@@ -49,9 +83,8 @@ def run_settings(
             "platform": platform.platform(),
             "versions": versions_of("transformers", "accelerate", "numpy", "scipy"),
             "device": device_name(device),
-            "copies_per_batch": execution.copies_per_batch,
             "indices": selection_of(chosen),
-            **(informative or {}),
+            **informative,
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -105,7 +138,7 @@ def selection_of(chosen: Sequence[int] | None) -> dict[str, list[int]] | list[in
 
 
 def versions_of(*names: str) -> dict[str, str | None]:
-    """Of what is imported, else of what is installed; None for what is neither."""
+    """Versions of these packages: of what is imported, else of what is installed; None for what is neither."""
     return {name: _version(name) for name in names}
 
 

@@ -76,8 +76,3 @@ def rule(name: str, *aliases: str, boxes: tuple[str, ...] = (), views: bool = Fa
 
 def _spellings(name: str) -> list[tuple[str, bool]]:
     return [(name, False), (f"__{name}__", False), (f"{name}_", True), (f"__i{name}__", True)]
-
-
-def in_place_functions(name: str) -> list[Any]:
-    """The functions of torch that are this operation in place."""
-    return [function for function, (operation, in_place) in RULES.items() if in_place and operation.name == name]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +14,7 @@ from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.behaviour import Answer, answer_to_probe
 from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import classifier_device, run_dtype
-from hf_smoothing.certification.identity import classifier_identity, recorded_answer
+from hf_smoothing.certification.identity import recorded_answer
 from hf_smoothing.certification.images import (
     check_selection,
     check_unchanged,
@@ -27,8 +25,8 @@ from hf_smoothing.certification.images import (
 )
 from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.ranks import from_first_rank, open_writer, process_state
-from hf_smoothing.certification.settings import selection_of, versions_of, with_description
-from hf_smoothing.certification.survey import Survey, survey
+from hf_smoothing.certification.settings import common_settings
+from hf_smoothing.certification.survey import survey
 from hf_smoothing.interval.certificates import certificates_of, check_bounded, check_certifiable
 from hf_smoothing.interval.classifier import interval_classifier
 from hf_smoothing.interval.radii import check_tolerance
@@ -129,7 +127,16 @@ def certify_dataset_linf(
         raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
     read = reading_facts(dataset, chosen)
     chosen = seen.indices or chosen
-    settings = _settings(classifier, seen, chosen, rule, description, read)
+    decided = {
+        "method": "interval-bounds",
+        "norm": "linf",
+        "deterministic": True,
+        "rule": rule,
+        "dtype": "float64, rounded outward",
+    }
+    settings = common_settings(
+        classifier, seen, chosen, decided, device=device, description=description, informative=read
+    )
     with open_writer(state, output_dir, settings, seen, dataset) as writer:
         done = read_run(output_dir).rows
         mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
@@ -172,34 +179,3 @@ def certify_dataset_linf(
 def _pixels_of(item: Mapping[str, Any]) -> Tensor:
     """Of one image, float64 (1, channels, height, width)."""
     return exact_pixels(check_image_batch(item["pixel_values"][None], "images"))
-
-
-def _settings(
-    classifier: nn.Module,
-    seen: Survey,
-    chosen: Sequence[int],
-    rule: dict[str, Any],
-    description: Mapping[str, Any] | None,
-    read: dict[str, Any],
-) -> dict[str, Any]:
-    settings = {
-        "method": "interval-bounds",
-        "norm": "linf",
-        "deterministic": True,
-        "rule": rule,
-        "dtype": "float64, rounded outward",
-        "device_kind": classifier_device(classifier).type,
-        "resolution": list(seen.resolution),
-        "num_images": len(chosen),
-        "model": classifier_identity(classifier) | seen.probe_facts(),
-        "dataset": seen.to_dict(),
-        "versions": versions_of("hf_smoothing", "torch"),
-        "informative": {
-            "python": platform.python_version(),
-            "versions": versions_of("transformers", "numpy"),
-            **read,
-            "indices": selection_of(chosen),
-        },
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    return with_description(settings, description)

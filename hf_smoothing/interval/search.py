@@ -83,7 +83,7 @@ def found_radii(
 
 
 def trace_for(bound: str, steps: int, cover_run: bool) -> Trace:
-    """Of a journey for these bounds (`BACKWARD`)."""
+    """The trace with which a box gives these bounds, one of `BACKWARD`."""
     level = BACKWARD.index(bound)
     return Trace(
         outward=True, cover_run=cover_run, tolerant=True, origins=level >= 1, tighten=level >= 2, steps=steps if level >= 3 else 0

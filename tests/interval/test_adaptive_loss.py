@@ -223,7 +223,7 @@ def test_gradients_reach_every_parameter_and_running_statistics_move_once():
     [
         ({"largest": 0.0}, "`largest` must be above 0 and at most 1"),
         ({"largest": 8.0}, "Divide steps of 0..255 by 255"),
-        ({"largest": 0.1, "kappa": 1.5}, "`kappa` must be in"),
+        ({"largest": 0.1, "kappa": 1.5}, "`kappa` must be a share in"),
         ({"largest": 0.1, "ramp_share": 1.2}, "shares of the training"),
     ],
 )

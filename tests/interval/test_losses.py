@@ -229,13 +229,13 @@ def test_a_sure_network_has_finite_gradients():
 @pytest.mark.parametrize(
     ("name", "given_", "message"),
     [
-        ("sabr", {"share": 1.5}, r"`share` must be in \[0, 1\], got 1.5"),
-        *((name, {"alpha": -0.1}, r"`alpha` must be in \[0, 1\], got -0.1") for name in MIXED),
+        ("sabr", {"share": 1.5}, r"`share` must be a share in \[0, 1\], got 1.5"),
+        *((name, {"alpha": -0.1}, r"`alpha` must be a share in \[0, 1\], got -0.1") for name in MIXED),
         ("sabr", {"steps": 0}, "steps, at least 1"),
         ("mtl-ibp", {"step_size": 0.0}, "a `step_size` > 0"),
         ("mtl-ibp", {"attack_scale": 0.0}, "`attack_scale` > 0"),
         ("mtl-ibp", {"attack_scale": 100.0}, "attack_scale"),
-        ("mtl-ibp", {"kappa": 2.0}, "`kappa` must be in"),
+        ("mtl-ibp", {"kappa": 2.0}, "`kappa` must be a share in"),
     ],
 )
 def test_settings_out_of_range_are_refused(name, given_, message):

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_smoothing.interval.objectives.schedule import Plan, check_share
+from hf_smoothing.interval.objectives.schedule import Plan
 from hf_smoothing.interval.objectives.step import Balls, certified_training, cross_entropies
 from hf_smoothing.training.objectives import Batch, ObjectiveState
 from hf_smoothing.training.objectives.signature import LossAndLogs, PixelsToLogits
-from hf_smoothing.units import check_radius
+from hf_smoothing.units import check_radius, check_share
 
 
 TINY = 1e-30

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.training.objectives import ObjectiveState
 from hf_smoothing.training.objectives.base import clean_pixels
+from hf_smoothing.units import check_share
 
 
 SMALLEST = 1e-6
@@ -56,16 +57,6 @@ class Plan:
         """The cap at this share of the training; 0 below `SMALLEST`."""
         cap = cap_schedule(progress, self.largest, self.clean_share, self.ramp_share)
         return cap if cap >= SMALLEST else 0.0
-
-
-def check_share(value: float, name: str) -> None:
-    """Refuse a number outside [0, 1].
-
-    Raises:
-        ValueError: The message names it.
-    """
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
 
 
 def cap_schedule(progress: float, largest: float, clean_share: float, ramp_share: float) -> float:
