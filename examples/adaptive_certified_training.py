@@ -200,7 +200,7 @@ def certified(
     )  # fmt: skip
     if args.at is None:
         return figures(run, args.largest, args.thresholds)
-    found = {"bound": args.backward, "at": args.at, what: fronts.packed(run, args.at)}
+    found = {"backward": args.backward, "at": args.at, what: fronts.packed(run, args.at)}
     return found | figures(run, args.at, []) if what == "test" else found
 
 

@@ -146,7 +146,7 @@ def attack_run(
     key = fresh_seed(seed)
     generator = torch.Generator(resolved.device).manual_seed(key % (1 << 63))
     if settings.get("deterministic"):
-        runs = settings["rule"].get("covers", "real arithmetic") != "real arithmetic"
+        runs = settings["rule"]["covers_run"]
         attack = _network_attack(cast(nn.Module, classifier), steps, restarts, generator, runs)
     else:
         attack = _smoothed_attack(resolved, settings, steps, copies, n, alpha, key, generator)

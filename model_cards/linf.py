@@ -36,9 +36,9 @@ def linf_table(root: Path, name: str) -> str:
     largest = run.settings["rule"]["largest"]
     reached = [row for row in run.rows.values() if row["prediction"] == row["label"] and row["radius"] >= largest]
     said, certified = [], 0
-    for bound in BACKWARD[: 1 + BACKWARD.index(dearest)]:
-        certified += sum(row["bound"] == bound for row in reached)
-        said.append(WORDS[bound].format(100 * certified / len(run.rows)))
+    for backward in BACKWARD[: 1 + BACKWARD.index(dearest)]:
+        certified += sum(row["backward"] == backward for row in reached)
+        said.append(WORDS[backward].format(100 * certified / len(run.rows)))
     return f"{body}\n\nAt {exact_text(largest)} {listed(said)}."
 
 

@@ -120,17 +120,17 @@ class Absorbed(nn.Module):
         return torch.cat([q - 0.25, 0.0 * q], 1)
 
 
-@pytest.mark.parametrize("covers", ["real arithmetic", "float32 runs"])
-def test_certificates_of_runs_are_attacked_in_runs(covers, tmp_path):
+@pytest.mark.parametrize("covers_run", [False, True])
+def test_certificates_of_runs_are_attacked_in_runs(covers_run, tmp_path):
     dataset = [{"pixel_values": torch.full((1, 2, 2), 0.75), "labels": 0}]
     options = {"largest": 0.1, "cover_run": False, "progress": False}
     exact = certify_dataset_linf(Absorbed().eval(), dataset, tmp_path / "exact", **options)
     (tmp_path / "run.json").write_text(
-        json.dumps(exact.settings | {"rule": exact.settings["rule"] | {"covers": covers}})
+        json.dumps(exact.settings | {"rule": exact.settings["rule"] | {"covers_run": covers_run}})
     )
     (tmp_path / "certificates-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exact.rows.values()))
     found = attack_run(Absorbed().eval(), dataset, read_run(tmp_path), steps=2, seed=0, progress=False)
-    assert [item.broken for item in found] == [covers == "float32 runs"]
+    assert [item.broken for item in found] == [covers_run]
 
 
 def test_restarts_are_for_deterministic_certificates(run):

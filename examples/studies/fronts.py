@@ -160,12 +160,12 @@ def schedule(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def listed_points(networks: Sequence[dict[str, Any]], arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """All networks as plain points: method, clean and certified accuracy in %, the bound that certified, width and schedule of the network, images."""
+    """All networks as plain points: method, clean and certified accuracy in %, the bounds that certified, width and schedule of the network, images."""
     return [
         {
             "method": method_of(network), "tradeoff": network.get("strength", network["kappa"]), "seed": network["seed"],
             "clean": round(100 * float(right), 2), "certified": round(100 * float(certified), 2),
-            "bound": network["bound"], "width": arguments["width"], **schedule(arguments), "images": network["test"]["images"],
+            "backward": network["backward"], "width": arguments["width"], **schedule(arguments), "images": network["test"]["images"],
         }
         for network in networks
         for right, certified in [unpacked(network["test"]).mean(1)]

@@ -13,6 +13,7 @@ from hf_smoothing.cli.options import (
     add_normalisation_options,
     add_options,
     data_choice,
+    flag_of,
     in_flags,
     normalisation,
 )
@@ -21,7 +22,7 @@ from hf_smoothing.cli.parsing import add_switch
 
 OWN = {
     "smoothing": ("sigma", *options_of(RunOptions), "seed", "streaming"),
-    "interval": ("largest", "backward", "steps", "only_right", "real_arithmetic", "batch_size"),
+    "interval": ("largest", "backward", "steps", "only_right", "cover_run", "batch_size"),
 }
 """Options that one method has and the other would ignore."""
 
@@ -53,8 +54,9 @@ def add(commands: Any) -> None:
         "with --method interval: no radius for images that are predicted otherwise than labelled; certified accuracy in less time",
     )  # fmt: skip
     add_switch(
-        c, "real_arithmetic",
+        c, "cover_run",
         "with --method interval: a guarantee for the network in real arithmetic only, which does not cover the rounding of float32 runs",
+        default=True,
     )  # fmt: skip
     c.add_argument(
         "--batch-size", type=int, default=128, help="with --method interval: images per forward pass (%(default)s)"
@@ -78,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--method {args.method} needs --{missing}.")
     other = {"smoothing": "interval", "interval": "smoothing"}[args.method]
     if unused := [name for name in OWN[other] if getattr(args, name) != args.defaults[name]]:
-        flags = ", ".join("--" + name.replace("_", "-") for name in unused)
+        flags = ", ".join(flag_of(name, args.defaults[name]) for name in unused)
         why = "makes no draws and runs the network in its own dtype" if other == "smoothing" else "draws noise"
         instead = " Certified accuracy in less time: --only-right." if "label_aware" in unused else ""
         raise ValueError(f"--method {args.method} {why}: leave {flags} out.{instead}")
@@ -115,7 +117,7 @@ def _certify_interval(args: argparse.Namespace) -> int:
         backward=args.backward,
         steps=args.steps,
         only_right=args.only_right,
-        cover_run=not args.real_arithmetic,
+        cover_run=args.cover_run,
         indices=indices,
         batch_size=args.batch_size,
         description=description,

@@ -35,12 +35,19 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.cli.places import check_places
     from hf_smoothing.cli.recorded import check_named, load_recorded, recorded_choice
     from hf_smoothing.data.opening import open_pixels
-    from hf_smoothing.interval.export import check_empty, claims_of, covers_of, export_run, require_onnx
+    from hf_smoothing.interval.export import (
+        check_empty,
+        claims_of,
+        covers_run_of,
+        export_run,
+        require_onnx,
+        subject_of,
+    )
     from hf_smoothing.records import read_run
 
     require_onnx()
     run = read_run(args.certified)
-    covers_of(run)  # refuse before anything is loaded
+    covers_run_of(run)  # refuse before anything is loaded
     chosen = {"indices": args.indices, "max_claims": args.max_claims, "radius": args.radius}
     claims_of(run, **chosen)
     folder = args.output_dir or run.path / "export"
@@ -52,9 +59,11 @@ def run(args: argparse.Namespace) -> int:
     dataset = open_pixels(choice, model, model.config.id2label, labelled=False)
     found = export_run(model, dataset, run, folder, **chosen, timeout=args.timeout)
     count = f"{len(found.claims)} claim{'' if len(found.claims) == 1 else 's'}"
-    print(f"{count} about {found.covers} in {found.path}: network.onnx, vnnlib/, instances.csv and export.json.")
+    print(
+        f"{count} about {subject_of(found.covers_run)} in {found.path}: network.onnx, vnnlib/, instances.csv and export.json."
+    )
     if found.left_out:
         print(f"Left out: {', '.join(f'{number} {why}' for why, number in found.left_out.items())}.")
-    if found.covers == "real arithmetic":
+    if not found.covers_run:
         print("These claims do not cover the rounding of float32: a run of network.onnx may contradict them.")
     return 0

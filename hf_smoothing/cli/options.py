@@ -103,6 +103,7 @@ _FLAGS = (
         "image_std",
         "device",
         "largest",
+        "cover_run",
         "batch_size",
         "attacks",
         "layers",
@@ -124,7 +125,16 @@ _FLAGS = (
     ),
 )
 """Arguments of the library that have a flag of the same name."""
-_VALUE = r"'[^']*'|\{[^}]*\}|\[[^\]]*\]|True|\.\.\.|\d+(?:\.\d+)?"
+_VALUE = r"'[^']*'|\{[^}]*\}|\[[^\]]*\]|True|False|\.\.\.|\d+(?:\.\d+)?"
+
+
+def flag_of(name: str, default: Any = None) -> str:
+    """The flag that gives an option another value than its default.
+
+    >>> flag_of("only_right", False), flag_of("cover_run", True)
+    ('--only-right', '--no-cover-run')
+    """
+    return f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
 
 
 def in_flags(message: str, names: Collection[str] = _FLAGS) -> str:
@@ -139,7 +149,7 @@ def in_flags(message: str, names: Collection[str] = _FLAGS) -> str:
     >>> in_flags("Pass label_column=... or labels='by-number', label_map={...}, or skip_unreadable=True.")
     'Pass --label-column ... or --labels by-number, --label-map FILE, or --skip-unreadable.'
     >>> in_flags("Use mode='fixed', targets=[0.25, 0.5] or size=224, or pass cover_run=False.")
-    'Use --mode fixed, --targets 0.25 0.5 or --size 224, or pass --real-arithmetic.'
+    'Use --mode fixed, --targets 0.25 0.5 or --size 224, or pass --no-cover-run.'
     >>> in_flags("Leave `size` out, or finetune with Model.from_base_pretrained(..., size=20).")
     'Leave --size out, or finetune with Model.from_base_pretrained(..., size=20).'
     >>> in_flags("Pass size=32, image_mean=[0.5, 0.5, 0.5] or cover_run=False.", names=["size"])
@@ -155,10 +165,8 @@ def in_flags(message: str, names: Collection[str] = _FLAGS) -> str:
             return match[0]
         if name == "label_map":
             value = "FILE"
-        shown = "" if value == "True" else " " + value.strip("'[]").replace(",", "")
-        return f"--{name.replace('_', '-')}{shown}"
+        shown = "" if value in ("True", "False") else " " + value.strip("'[]").replace(",", "")
+        return flag_of(name, value == "False") + shown
 
-    if names is _FLAGS or "real_arithmetic" in names:
-        message = message.replace("cover_run=False", "--real-arithmetic")
     message = re.sub(rf"`({known})`", lambda match: f"--{match[1].replace('_', '-')}", message)
     return re.sub(rf"\w+\.\w+\([^()]*\)|(?<![\w.])({known})=({_VALUE})", flag, message)

@@ -31,17 +31,19 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_switch(parser: Any, name: str, meaning: str) -> None:
-    """Add an option that is on or off: `--name`, and unlisted `--no-name`, which wins over a file that says true.
+def add_switch(parser: Any, name: str, meaning: str, default: bool = False) -> None:
+    """Add an option that is on or off: `--name` and `--no-name`, of which the one that is the default is unlisted, and wins over a file.
 
     Args:
         parser: Parser of a command.
         name: Name of the option, with underscores.
-        meaning: Its help.
+        meaning: Help of the other one.
+        default: Whether it is on where nothing is said.
     """
     flag = name.replace("_", "-")
-    parser.add_argument(f"--{flag}", action="store_true", help=meaning)
-    parser.add_argument(f"--no-{flag}", dest=name, action="store_false", default=False, help=argparse.SUPPRESS)
+    help_on, help_off = (argparse.SUPPRESS, meaning) if default else (meaning, argparse.SUPPRESS)
+    parser.add_argument(f"--{flag}", action="store_true", default=default, help=help_on)
+    parser.add_argument(f"--no-{flag}", dest=name, action="store_false", default=default, help=help_off)
 
 
 def parse_verb(

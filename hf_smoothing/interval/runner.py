@@ -91,7 +91,7 @@ def certify_dataset_linf(
     covers = f"{str(run_dtype(classifier)).removeprefix('torch.')} runs" if cover_run else "real arithmetic"
     rule = {
         "name": f"{NAMES[backward]}, for {covers}",
-        "covers": covers,
+        "covers_run": bool(cover_run),
         "backward": backward,
         "largest": largest,
         "tolerance": tolerance,
@@ -151,22 +151,22 @@ def certify_dataset_linf(
                     check_class(label, index, seen.classes)
                     check_unchanged(index, digest, seen.hashes)
                 began = time.perf_counter()
-                classes, radii, bounds = certificates_of(
+                classes, radii, kinds = certificates_of(
                     classifier,
                     pixels.to(device),
                     labels=torch.tensor(labels, device=device) if only_right else None,
                     **how,
                 )
                 seconds = (time.perf_counter() - began) / len(items)
-                found = zip(items, labels, hashes, classes.tolist(), radii.tolist(), bounds.tolist(), strict=True)
-                for (index, _), label, digest, prediction, radius, bound in found:
+                found = zip(items, labels, hashes, classes.tolist(), radii.tolist(), kinds.tolist(), strict=True)
+                for (index, _), label, digest, prediction, radius, kind in found:
                     writer.append(
                         {
                             "index": index,
                             "label": None if label is None else int(label),
                             "prediction": prediction,
                             "radius": radius,
-                            "bound": BACKWARD[bound] if radius > 0 else None,
+                            "backward": BACKWARD[kind] if radius > 0 else None,
                             "seconds": round(seconds, 4),
                             "image_sha256": digest,
                         }

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
-from hf_smoothing.units import MAX_DRAWS, MAX_SIGMA, diameter
+from hf_smoothing.units import LEAST_SIGMA, MAX_DRAWS, MAX_SIGMA, diameter
 
 
 MOST_TARGETS = 1_000
@@ -82,7 +82,7 @@ CHECKS: dict[str, Check] = {
     "method": TEXT,
     "norm": _one_of("l2", "linf"),
     "deterministic": FLAG,
-    "sigma": (lambda value: is_number(value) and 0 < value <= MAX_SIGMA, f"a number above 0 and at most {MAX_SIGMA:g}"),
+    "sigma": (lambda value: is_number(value) and LEAST_SIGMA <= value <= MAX_SIGMA, f"a number from {LEAST_SIGMA:g} to {MAX_SIGMA:g}"),
     "alpha": (lambda value: is_number(value) and 0 < value <= 0.5, "a number above 0 and at most 1/2"),
     "bound": _one_of("one-sided", "runner-up"),
     "label_aware": FLAG,
@@ -99,7 +99,7 @@ CHECKS: dict[str, Check] = {
     "rule.targets": (_is_targets, f"1 to {MOST_TARGETS:,} radii in ascending order"),
     "rule.looks": (_is_looks, f"1 to {MOST_LOOKS} numbers of draws in ascending order"),
     "rule.largest": (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 and at most 1"),
-    "rule.covers": TEXT,
+    "rule.covers_run": FLAG,
     "model": OBJECT,
     "model.id": TEXT,
     "dataset": OBJECT,
@@ -119,7 +119,7 @@ NULLABLE = frozenset({"sigma", "alpha", "bound", "noise_kind"})
 
 REQUIRED = {
     "randomized-smoothing": ("sigma", "alpha", "bound", "label_aware", "noise_kind", "rule", "rule.name", "rule.n0", "rule.n"),
-    "interval-bounds": ("norm", "deterministic", "rule", "rule.name", "rule.largest"),
+    "interval-bounds": ("norm", "deterministic", "rule", "rule.name", "rule.covers_run", "rule.largest"),
 }  # fmt: skip
 """Method -> the keys without which its rows mean nothing."""
 METHODS = tuple(REQUIRED)
@@ -130,7 +130,7 @@ def settings_fault(settings: Mapping[str, Any]) -> str | None:
     """What no run can have written into its settings, with the key; None where nothing is wrong.
 
     >>> settings_fault({"sigma": "0.5"})
-    "sigma is '0.5', must be a number above 0 and at most 4"
+    "sigma is '0.5', must be a number from 1e-06 to 4"
     """
     method = settings.get("method")
     required = REQUIRED.get(method, ()) if isinstance(method, str) else ()

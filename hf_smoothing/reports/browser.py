@@ -71,11 +71,11 @@ def guarantee(settings: dict[str, Any]) -> str:
 
 def _scope(settings: dict[str, Any]) -> str:
     """To what a run itself says that its certificates are limited; empty where it names no limit."""
-    covers, threat = settings.get("rule", {}).get("covers"), settings.get("threat_model")
-    if covers == "real arithmetic":
+    covers_run, threat = settings.get("rule", {}).get("covers_run"), settings.get("threat_model")
+    if covers_run is False:
         return " This holds in real arithmetic: the rounding of a float32 run is not covered."
-    if covers is not None:
-        return f" This holds for {covers} of the network, whatever the order of summation."
+    if covers_run:
+        return " This holds for runs of the network in its own dtype, whatever the order of summation."
     return "" if threat is None else f" This holds for {threat}."
 
 

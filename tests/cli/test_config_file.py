@@ -65,6 +65,13 @@ def test_flags_win(tmp_path):
         assert (args.sigma, args.targets, args.streaming, args.label_aware) == (0.5, [1.0], False, True)
 
 
+def test_a_switch_that_is_on_can_be_turned_off(tmp_path):
+    file = written(tmp_path, BASE + "cover-run: false\n")
+    for words, on in (([], True), (["--no-cover-run"], False), (["--config", file], False), (["--config", file, "--cover-run"], True)):  # fmt: skip
+        base = [] if "--config" in words else ["model", "data", "--output-dir", "out", "--sigma", "0.25"]
+        assert parsed("certify", *base, *words).cover_run is on
+
+
 @pytest.mark.parametrize("words", [["other"], ["--n", "5", "other"], ["other", "--n", "5"]])
 def test_an_argument_by_place_is_taken_beside_those_of_the_file(words, tmp_path):
     file = written(tmp_path, "model: m\noutput-dir: out\nsigma: 0.25\n")

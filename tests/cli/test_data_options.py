@@ -304,7 +304,7 @@ def test_the_options_of_all_commands_are_those_of_one_definition():
 def test_no_message_names_an_option_that_the_verb_has_not(tmp_path, capsys):
     """`robustness-transfer` has no --image-mean, so the argument stays that of the library."""
     message = "Pass `size`, image_mean=[0.5, 0.5, 0.5] or cover_run=False."
-    assert in_flags(message) == "Pass --size, --image-mean 0.5 0.5 0.5 or --real-arithmetic."
+    assert in_flags(message) == "Pass --size, --image-mean 0.5 0.5 0.5 or --no-cover-run."
     verbs = verbs_of(build_parser())
     names = {verb: [action.dest for action in parser._actions] for verb, parser in verbs.items()}
     assert in_flags(message, names["certify"]) == in_flags(message)

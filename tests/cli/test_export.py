@@ -76,7 +76,7 @@ def test_real_arithmetic_is_said(place, tmp_path, capsys):
         "interval",
         "--largest",
         "0.1",
-        "--real-arithmetic",
+        "--no-cover-run",
         "--device",
         "cpu",
         "--output-dir",

@@ -261,7 +261,7 @@ def test_a_picture_of_a_dozen_logs_leaves_room_for_the_curves(tmp_path, monkeypa
         ({"rule": SEQUENTIAL | {"n0": 0}, "label_aware": True}, ["use mode curve to measure", "LABEL-AWARE"], ["fixed to"]),
         ({"rule": CURVE | {"n0": 0}, "label_aware": True}, ["by targets of your own"], ["mode curve", "mode fixed"]),
         (
-            {"method": "interval-bounds", "norm": "linf", "deterministic": True, "rule": {"name": "interval bounds", "largest": 1.0}},
+            {"method": "interval-bounds", "norm": "linf", "deterministic": True, "rule": {"name": "interval bounds", "covers_run": True, "largest": 1.0}},
             ["No radius above 1 was looked for"],
             ["†", "mode curve", "Draws"],
         ),

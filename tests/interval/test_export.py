@@ -154,7 +154,7 @@ def certified(folder, model=None, count=8, size=8, **options):
 def test_a_folder_holds_network_claims_and_a_list(tmp_path):
     model, some, run = certified(tmp_path / "run")
     found = export_run(model, some, run, tmp_path / "out", timeout=12.5)
-    assert found.covers == "float32 runs" and not found.left_out
+    assert found.covers_run is True and not found.left_out
     lines = [line.split(",") for line in (tmp_path / "out" / "instances.csv").read_text().splitlines()]
     assert [line[1] for line in lines] == [f"vnnlib/image-{index}.vnnlib" for index in range(8)]
     assert {(line[0], line[2]) for line in lines} == {("network.onnx", "12.5")}
@@ -211,13 +211,13 @@ def test_runs_whose_claims_no_float32_file_confirms_are_refused(tmp_path):
         RunError, match=r"about a vote over noise, right with probability 1 - alpha.* Certify by interval"
     ):
         export_run(model, some, smoothing, tmp_path / "out")
-    for name, other, covers in (
+    for name, other, options in (
         ("wide", network("mlp"), {}),
         ("half", network("mlp").bfloat16(), {"cover_run": False}),
     ):
-        _, _, its = certified(tmp_path / name, other, **covers)
+        _, _, its = certified(tmp_path / name, other, **options)
         with pytest.raises(
-            RunError, match=r"holds claims about a network in (float64|bfloat16) .* is a float32 network"
+            RunError, match=r"holds claims about a network in (float64|bfloat16), and .* is a float32 network"
         ):
             export_run(other, some, its, tmp_path / "out")
     with pytest.raises(RunError, match="another network: weights_sha256"):
@@ -229,7 +229,7 @@ def test_runs_whose_claims_no_float32_file_confirms_are_refused(tmp_path):
 
 def test_real_arithmetic_is_said_and_a_run_that_contradicts_it_refused(tmp_path):
     model, some, run = certified(tmp_path / "run", cover_run=False)
-    assert export_run(model, some, run, tmp_path / "out", max_claims=1).covers == "real arithmetic"
+    assert export_run(model, some, run, tmp_path / "out", max_claims=1).covers_run is False
     assert "claims it of real arithmetic" in next((tmp_path / "out" / "vnnlib").iterdir()).read_text()
     bright = DecodedPixels(torch.full((1, 3, 1, 1), 191, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     absorbed = Absorbed().eval()
@@ -286,12 +286,12 @@ def test_every_claim_is_proved_for_the_network_that_is_exported(backward, cover_
         cover_run=cover_run,
     )
     wrong = next(k for k in range(6) if its.rows[k]["prediction"] != 0 and its.rows[k]["radius"] > 1e-4)
-    kind = its.rows[wrong]["bound"]
+    kind = its.rows[wrong]["backward"]
     with pytest.raises(
         RunError, match=rf"claim of image {wrong} must hold for the network .* certified it \({kind}\)"
     ):
         export_run(other, bright, its, tmp_path / "other", indices=[wrong])
-    rows = {k: {name: value for name, value in row.items() if name != "bound"} for k, row in its.rows.items()}
+    rows = {k: {name: value for name, value in row.items() if name != "backward"} for k, row in its.rows.items()}
     rule = {name: value for name, value in its.settings["rule"].items() if name != "backward"}
     old = replace(its, rows=rows, settings=its.settings | {"rule": rule})
     prove_claims(model, bright, old, claims_of(old)[0])

@@ -49,7 +49,7 @@ def test_rows_say_which_bound_certified(tmp_path):
     )
     _, radii = linf_certificates(model, images.pixels, largest=0.05, backward="optimised", steps=4)
     assert [run.rows[k]["radius"] for k in range(10)] == pytest.approx(radii.tolist(), abs=2e-8)
-    assert {row["bound"] for row in run.rows.values()} == {"crown", "optimised"}
+    assert {row["backward"] for row in run.rows.values()} == {"crown", "optimised"}
     assert (run.settings["rule"]["backward"], run.settings["rule"]["steps"]) == ("optimised", 4)
     at_one = certify_dataset_linf(
         model, images, tmp_path / "one", largest=0.001, backward="crown", tolerance=1.0, progress=False
@@ -191,6 +191,8 @@ def test_the_command(tmp_path, capsys):
     assert "--method interval needs --largest" in capsys.readouterr().err
     assert main([*command, "--largest", "0.04", "--sigma", "0.5"]) == 2
     assert "leave --sigma out" in capsys.readouterr().err
+    assert main([*command, "--method", "smoothing", "--sigma", "0.5", "--no-cover-run"]) == 2
+    assert "leave --no-cover-run out" in capsys.readouterr().err
     assert (
         main([*command, "--largest", "0.04", "--n", "17", "--alpha", "0.5", "--noise-kind", "grid", "--seed", "3"])
         == 2
@@ -298,7 +300,7 @@ class Scaled(nn.Module):
 def test_one_dtype_from_certificate_to_attack(own, scale, buffers, tmp_path):
     model, images = Scaled(own, scale, buffers).eval(), data(3, size=8)
     run = certify_dataset_linf(model, images, tmp_path, largest=0.1, progress=False)
-    assert run.settings["rule"]["covers"] == f"{str(own).removeprefix('torch.')} runs"
+    assert run.settings["rule"]["name"] == f"interval bounds, for {str(own).removeprefix('torch.')} runs"
     assert certify_dataset_linf(model, images, tmp_path, largest=0.1, progress=False).rows == run.rows
     found = attack_run(model, images, run, steps=5, progress=False, seed=0)
     assert len(found) == 3 and not any(item.broken for item in found)

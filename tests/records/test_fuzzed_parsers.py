@@ -12,6 +12,7 @@ from hf_smoothing.records import RunError, RunWriter
 from hf_smoothing.records.shape import settings_fault
 from tests.support.fuzz_parsers import Target, fuzz
 from tests.support.fuzz_targets import targets
+from tests.support.written_runs import LINF
 
 
 QUICK, LONG = 20, 5_000
@@ -142,10 +143,13 @@ SEQUENTIAL = {
         ({"rule": {"n": 10**9}}, "rule.n is 1000000000, must be a whole number from 1 to 524,288"),
         ({"resolution": [3, 4]}, "resolution is .*channels, height and width"),
         ({"sigma": float("nan")}, "sigma is nan"),
+        ({"sigma": 7.7e-12}, "sigma is 7.7e-12, must be a number from 1e-06 to 4"),
         ({"alpha": 10**400}, "alpha is 1000.*at most 1/2"),
         ({"model": "id"}, "model is 'id', must be an object"),
         ({"num_images": True}, "num_images is True"),
         ({"method": "interval-bounds", "norm": "linf"}, "deterministic is missing"),
+        (LINF | {"rule": {"name": "interval bounds", "largest": 1.0}}, "rule.covers_run is missing"),
+        (LINF | {"rule": LINF["rule"] | {"covers_run": "float32 runs"}}, "rule.covers_run is .*must be true or false"),
         (
             SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"targets": [0.0, 1e308]}},
             "rule.targets is .*beyond what noise of sigma 0.5",

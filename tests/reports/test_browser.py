@@ -73,9 +73,12 @@ def noise_facts(kind):
             "This holds for any perturbed image, if floating-point rounding is neglected. A",
             "8-bit",
         ),
-        ({**LINF, "rule": {"covers": "float32 runs"}}, "This holds for float32 runs of the network, whatever", "real"),
-        ({**LINF, "rule": {"covers": "float64 runs"}}, "This holds for float64 runs of the network, whatever", "real"),
-        ({**LINF, "rule": {"covers": "real arithmetic"}}, "the rounding of a float32 run is not covered.", "runs of"),
+        (
+            {**LINF, "rule": {"covers_run": True}},
+            "This holds for runs of the network in its own dtype, whatever",
+            "real",
+        ),
+        ({**LINF, "rule": {"covers_run": False}}, "the rounding of a float32 run is not covered.", "runs of"),
     ],
 )
 def test_the_guarantee_is_that_of_the_run(changes, says, not_says):

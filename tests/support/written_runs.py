@@ -33,7 +33,7 @@ def written_run(folder: Path, rows: Sequence[tuple[int, int, float]] = ROWS, **c
 
 LINF: dict[str, Any] = {
     "method": "interval-bounds", "norm": "linf", "deterministic": True, "sigma": None,
-    "rule": {"name": "interval bounds", "largest": 1.0},
+    "rule": {"name": "interval bounds", "covers_run": True, "largest": 1.0},
 }  # fmt: skip
 """What is other in a run of interval bounds."""
 SEQUENTIAL: dict[str, Any] = {

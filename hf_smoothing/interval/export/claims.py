@@ -33,8 +33,8 @@ class Claim:
     radius: float
 
 
-def covers_of(run: Run) -> str:
-    """What the claims of a run are about: "float32 runs" or "real arithmetic".
+def covers_run_of(run: Run) -> bool:
+    """Whether the claims of a run are about float32 runs of the network, not real arithmetic alone.
 
     Raises:
         RunError: If it holds no claims that a verifier of a float32 network could confirm.
@@ -45,13 +45,18 @@ def covers_of(run: Run) -> str:
             f"{run.path} must hold deterministic certificates, got the method {settings.get('method')}: those are about a vote over noise, right with probability "
             "1 - alpha, and a verifier reads networks alone. Certify by interval bounds."
         )
-    dtype, covers = settings["model"].get("weights_dtype") or "float32", str(settings["rule"]["covers"])
-    if dtype != "float32" or covers not in ("float32 runs", "real arithmetic"):
+    dtype = settings["model"].get("weights_dtype") or "float32"
+    if dtype != "float32":
         raise RunError(
-            f"{run.path} holds claims about a network in {dtype} ({covers}), and an ONNX file for verifiers is a float32 network: its weights or constants would be "
+            f"{run.path} holds claims about a network in {dtype}, and an ONNX file for verifiers is a float32 network: its weights or constants would be "
             "other numbers, so the claims would not cover it. Call float() and certify that network."
         )
-    return covers
+    return bool(settings["rule"]["covers_run"])
+
+
+def subject_of(covers_run: bool) -> str:
+    """What claims are about, in words."""
+    return "float32 runs" if covers_run else "real arithmetic"
 
 
 def claims_of(

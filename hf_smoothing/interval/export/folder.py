@@ -16,7 +16,7 @@ from torch import nn
 from hf_smoothing.certification.classifiers import classifier_device
 from hf_smoothing.certification.identity import check_network_of_run
 from hf_smoothing.interval.classifier import classify_function, interval_classifier
-from hf_smoothing.interval.export.claims import Claim, claimed_pixels, claims_of, covers_of
+from hf_smoothing.interval.export.claims import Claim, claimed_pixels, claims_of, covers_run_of, subject_of
 from hf_smoothing.interval.export.graph import require_onnx
 from hf_smoothing.interval.export.network import run_graph, to_onnx
 from hf_smoothing.interval.export.proof import prove_claims
@@ -43,13 +43,13 @@ class Exported:
         path: The folder.
         claims: The claims, by index.
         left_out: How many images have no claim in the folder, by reason.
-        covers: What the claims are about: "float32 runs" or "real arithmetic".
+        covers_run: Whether the claims are about float32 runs of the network, not real arithmetic alone.
     """
 
     path: Path
     claims: tuple[Claim, ...]
     left_out: dict[str, int]
-    covers: str
+    covers_run: bool
 
 
 def export_run(
@@ -86,7 +86,7 @@ def export_run(
     Source: the formats: Brix et al. (2023), *First three years of the international verification of neural networks competition*, arXiv 2301.05815.
     """
     require_onnx()
-    covers = covers_of(run)
+    covers_run = covers_run_of(run)
     check_network_of_run(interval_classifier(classifier), run)
     claims, left_out = claims_of(run, indices=indices, max_claims=max_claims, radius=radius)
     if not (math.isfinite(timeout) and timeout > 0.0):
@@ -97,9 +97,9 @@ def export_run(
     model = to_onnx(classifier, run.settings["resolution"])
     for claim in claims:
         _check_file(model, classifier, dataset, run, claim)
-    _write(folder, model, dataset, run, claims, covers)
+    _write(folder, model, dataset, run, claims, covers_run)
     facts = {
-        "covers": covers,
+        "covers_run": covers_run,
         "left_out": left_out,
         "network_sha256": hashlib.sha256((folder / NETWORK).read_bytes()).hexdigest(),
         **{key: run.settings[key] for key in ("rule", "model", "dataset")},
@@ -110,7 +110,7 @@ def export_run(
     (folder / INSTANCES).write_text(
         "".join(lines), encoding="ascii"
     )  # the last file, so that it says that all are there
-    return Exported(folder, tuple(claims), left_out, covers)
+    return Exported(folder, tuple(claims), left_out, covers_run)
 
 
 def check_empty(folder: Path) -> None:
@@ -126,7 +126,7 @@ def check_empty(folder: Path) -> None:
 
 
 def _write(
-    folder: Path, model: ModelProto, dataset: ImageDataset, run: Run, claims: Sequence[Claim], covers: str
+    folder: Path, model: ModelProto, dataset: ImageDataset, run: Run, claims: Sequence[Claim], covers_run: bool
 ) -> None:
     (folder / PROPERTIES).mkdir(parents=True)
     (folder / NETWORK).write_bytes(model.SerializeToString())
@@ -134,7 +134,7 @@ def _write(
     for claim in claims:
         remarks = (
             f"Image {claim.index}: class {claim.prediction} within l-infinity radius {round_down(claim.radius, 9)}, pixels in [0, 1].",
-            f"hf_smoothing claims it of {covers}. unsat confirms the claim, sat refutes it.",
+            f"hf_smoothing claims it of {subject_of(covers_run)}. unsat confirms the claim, sat refutes it.",
             "X: pixels by channel, row and column. Y: logits.",
         )
         lower, upper = box_inside(claimed_pixels(dataset, run, claim), claim.radius)

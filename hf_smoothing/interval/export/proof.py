@@ -37,17 +37,17 @@ def prove_claims(classifier: nn.Module, dataset: ImageDataset, run: Run, claims:
         RunError: The message names the image of the first claim that does not hold.
     """
     classify, device, rule = classify_function(classifier), classifier_device(classifier), run.settings["rule"]
-    dtype, cover_run = run_dtype(classifier), rule["covers"] != "real arithmetic"
-    for bound, group in _groups(run, claims):
+    dtype = run_dtype(classifier)
+    for backward, group in _groups(run, claims):
         boxes = [box_inside(claimed_pixels(dataset, run, claim), run.rows[claim.index]["radius"]) for claim in group]
         lower, upper = (torch.cat(ends).to(device) for ends in zip(*boxes, strict=True))
         classes = torch.tensor([claim.prediction for claim in group], device=device)
-        trace = trace_for(bound, rule.get("steps", 0), cover_run)
+        trace = trace_for(backward, rule.get("steps", 0), rule["covers_run"])
         box = box_between(lower, upper, trace, dtype=dtype, followed=True)
         for claim, worst in zip(group, bounded(classify, box, classes).worst.tolist(), strict=True):
             if not worst >= 0.0:
                 raise RunError(
-                    f"The claim of image {claim.index} must hold for the network that is exported, but by the bounds that certified it ({bound}) another class "
+                    f"The claim of image {claim.index} must hold for the network that is exported, but by the bounds that certified it ({backward}) another class "
                     f"may win by {-worst:.3g}: the network is another one than the run certified. Certify this network."
                 )
 
@@ -56,7 +56,7 @@ def _groups(run: Run, claims: Sequence[Claim]) -> Iterator[tuple[str, Sequence[C
     """Claims that the same kind of bounds certified, a few at a time; rows of older runs do not say which, so their tightest is taken."""
     kinds: dict[str, list[Claim]] = {}
     for claim in claims:
-        kind = run.rows[claim.index].get("bound") or _kind_of(run.settings["rule"])
+        kind = run.rows[claim.index].get("backward") or _kind_of(run.settings["rule"])
         kinds.setdefault(kind, []).append(claim)
     for kind, found in kinds.items():
         for start in range(0, len(found), AT_ONCE):
