@@ -25,8 +25,8 @@ from hf_smoothing.interval.search import (
     bounded,
     check_backward,
     exact_pixels,
-    followed,
     found_radii,
+    logits_box,
     trace_for,
 )
 from hf_smoothing.interval.trace import Trace
@@ -99,13 +99,13 @@ def certificates_of(
     company = torch.cat([images, 1.0 - images[:1]])
     coverable = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
     trace = Trace(outward=True, cover_run=coverable, tolerant=True, real=not cover_run)
-    covered = followed(classify, ball(company, 0.0, dtype, trace))
+    covered = logits_box(classify, ball(company, 0.0, dtype, trace))
     half = trace.autocast or not coverable
     check_followed(classify, company, covered, dtype, half=half)
     trace.forget()
     # A box without width, whose ends are not rounded outward, is the image itself: the network in float64.
     trace = Trace(tolerant=True, real=not cover_run)
-    logits = followed(classify, ball(images, 0.0, dtype, trace)).centre
+    logits = logits_box(classify, ball(images, 0.0, dtype, trace)).centre
     if trace.hopeless is not None:  # such as 1 / 0, which only a run goes through
         run = logits_of_run(classify, images.to(dtype), len(images))
         logits = torch.where(trace.hopeless[:, None], run.to(logits.dtype), logits)
@@ -122,11 +122,11 @@ def certificates_of(
         proved = found.proved[sure]
         points = points_inside(classify, images[sure], found.reached[sure], classes[sure], proved, dtype)
         check_inside(
-            classify, points, lambda points: followed(classify, ball(points, 0.0, dtype, trace)), classes[sure], proved, dtype,
+            classify, points, lambda points: logits_box(classify, ball(points, 0.0, dtype, trace)), classes[sure], proved, dtype,
             covered=cover_run, half=half,
         )  # fmt: skip
         trace.forget()
-    return classes, found.radii, found.bounds
+    return classes, found.radii, found.kinds
 
 
 def check_bounded(
@@ -151,9 +151,9 @@ def check_bounded(
         classifier, pixels, largest=largest, backward="none", steps=0, cover_run=cover_run, tolerance=tolerance
     )
     classify, dtype, images = classify_function(classifier), run_dtype(classifier), exact_pixels(pixels).clone()
-    for bound in BACKWARD[1 : BACKWARD.index(backward) + 1]:
+    for kind in BACKWARD[1 : BACKWARD.index(backward) + 1]:
         with torch.inference_mode(False), torch.no_grad():
-            bounded(classify, ball(images, radii, dtype, trace_for(bound, min(steps, 1), cover_run)), classes)
+            bounded(classify, ball(images, radii, dtype, trace_for(kind, min(steps, 1), cover_run)), classes)
 
 
 def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = True) -> None:

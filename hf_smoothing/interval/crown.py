@@ -69,12 +69,12 @@ def backward_margins(logits: BoxLike, labels: Tensor) -> Tensor:
     """
     batch, classes = logits.shape
     everyone = torch.arange(classes, device=labels.device)[:, None].expand(classes, batch)
-    lower = linear_bounds(logits, differences(logits, labels, everyone)).T.clone()
+    lower = linear_bounds(logits, margin_functions(logits, labels, everyone)).T.clone()
     lower[torch.arange(batch, device=labels.device), labels] = torch.inf
     return lower
 
 
-def differences(logits: BoxLike, labels: Tensor, targets: Tensor) -> Tensor:
+def margin_functions(logits: BoxLike, labels: Tensor, targets: Tensor) -> Tensor:
     """The linear functions f_y - f_t of the logits, (rows, batch, num_labels), for targets t (rows, batch)."""
     one_hot, classes = torch.nn.functional.one_hot, logits.shape[1]
     return (one_hot(labels, classes)[None] - one_hot(targets, classes)).to(logits.like.dtype)

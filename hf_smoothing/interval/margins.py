@@ -35,7 +35,7 @@ class Margins:
 
 def box_around(
     pixels: Tensor, epsilon: Tensor | float, trace: Trace | None = None, *,
-    dtype: torch.dtype | None = None, followed: bool = False,
+    dtype: torch.dtype | None = None, separate: bool = False,
 ) -> Box:  # fmt: skip
     """The l-infinity ball around each image, within [0, 1].
 
@@ -44,7 +44,7 @@ def box_around(
         epsilon: Radius in [0, 1] pixel units, one number or one per image.
         trace: Trace of the run to come.
         dtype: Precision that the network computes in; by default that of the pixels.
-        followed: Whether to refuse what mixes the images of a batch; always so where the trace keeps origins, since backward bounds
+        separate: Whether to refuse what mixes the images of a batch; always so where the trace keeps origins, since backward bounds
             add up what belongs to one image.
 
     Raises:
@@ -61,15 +61,15 @@ def box_around(
     if radius.ndim:
         radius = radius.view(-1, *(1,) * (pixels.ndim - 1))
     lower, upper = (pixels - radius).clamp(min=0.0), (pixels + radius).clamp(max=1.0)
-    return box_between(lower, upper, trace, dtype=dtype, followed=followed)
+    return box_between(lower, upper, trace, dtype=dtype, separate=separate)
 
 
 def box_between(
     lower: Tensor, upper: Tensor, trace: Trace | None = None, *,
-    dtype: torch.dtype | None = None, followed: bool = False,
+    dtype: torch.dtype | None = None, separate: bool = False,
 ) -> Box:  # fmt: skip
     """A box of pixels by its ends, within [0, 1]; the rest as in `box_around`."""
-    batch = 0 if followed or (trace is not None and trace.origins) else None
+    batch = 0 if separate or (trace is not None and trace.origins) else None
     box = Box(lower, upper, trace, dtype=dtype, batch=batch)
     # A run rounds the pixels of an image in the box, which need not fit its dtype.
     return widened(box, terms=2, name="pixels")

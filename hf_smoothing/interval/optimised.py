@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_smoothing.interval.crown import differences, linear_bounds, rows_at_once
+from hf_smoothing.interval.crown import linear_bounds, margin_functions, rows_at_once
 from hf_smoothing.interval.trace import BoxLike
 
 
@@ -35,7 +35,9 @@ def optimised_margins(logits: BoxLike, labels: Tensor, known: Tensor, steps: int
     targets = known.argsort(dim=1)[:, :open_classes].T  # (rows, batch): every class that is open, of each image
     best = known.T.gather(0, targets)
     pieces = zip(targets.split(rows_at_once(logits)), best.split(rows_at_once(logits)), strict=True)
-    found = [_ascended(logits, differences(logits, labels, some), least, steps) for some, least in pieces if len(some)]
+    found = [
+        _ascended(logits, margin_functions(logits, labels, some), least, steps) for some, least in pieces if len(some)
+    ]
     return known.scatter(1, targets.T, torch.cat(found).T) if found else known
 
 

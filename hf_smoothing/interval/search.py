@@ -33,13 +33,13 @@ class FoundRadii(NamedTuple):
 
     Attributes:
         radii: Radii, float64 (batch,).
-        bounds: Which of `BACKWARD` certified each, int64 (batch,).
+        kinds: Which of `BACKWARD` certified each, int64 (batch,).
         proved: Lower bounds of f_y - f_t over the ball of radius `reached`, (batch, num_labels).
         reached: The largest radius that was tried and certified, (batch,); not below `radii`.
     """
 
     radii: Tensor
-    bounds: Tensor
+    kinds: Tensor
     proved: Tensor
     reached: Tensor
 
@@ -62,13 +62,13 @@ def found_radii(
     if labels is not None:
         asked = asked[classes == labels]
     radii = torch.zeros(len(images), device=images.device, dtype=images.dtype)
-    bounds = torch.zeros(len(images), device=images.device, dtype=torch.int64)
+    kinds = torch.zeros(len(images), device=images.device, dtype=torch.int64)
     proved, reached = torch.zeros_like(logits, dtype=images.dtype), torch.zeros_like(radii)
-    for number, bound in enumerate(BACKWARD[: BACKWARD.index(backward) + 1]):
+    for number, kind in enumerate(BACKWARD[: BACKWARD.index(backward) + 1]):
 
-        def violation(places: Tensor, radii: Tensor, bound: str = bound) -> Tensor:
+        def violation(places: Tensor, radii: Tensor, kind: str = kind) -> Tensor:
             which = asked[places]
-            pixels = ball(images[which], radii, dtype, trace_for(bound, steps, cover_run))
+            pixels = ball(images[which], radii, dtype, trace_for(kind, steps, cover_run))
             margins = bounded(classify, pixels, classes[which])
             further = (margins.worst >= 0.0) & (radii >= reached[which])
             proved[which[further]], reached[which[further]] = margins.lower[further], radii[further]
@@ -78,13 +78,13 @@ def found_radii(
         found = certified_radii(
             violation, len(asked), largest, device=images.device, dtype=images.dtype, tolerance=tolerance, iterations=iterations, known=known
         )  # fmt: skip
-        bounds[asked[found > known]], radii[asked] = number, found
-    return FoundRadii(radii, bounds, proved, reached)
+        kinds[asked[found > known]], radii[asked] = number, found
+    return FoundRadii(radii, kinds, proved, reached)
 
 
-def trace_for(bound: str, steps: int, cover_run: bool) -> Trace:
+def trace_for(backward: str, steps: int, cover_run: bool) -> Trace:
     """The trace with which a box gives these bounds, one of `BACKWARD`."""
-    level = BACKWARD.index(bound)
+    level = BACKWARD.index(backward)
     return Trace(
         outward=True, cover_run=cover_run, tolerant=True, origins=level >= 1, tighten=level >= 2, steps=steps if level >= 3 else 0
     )  # fmt: skip
@@ -92,10 +92,10 @@ def trace_for(bound: str, steps: int, cover_run: bool) -> Trace:
 
 def ball(images: Tensor, radii: Tensor | float, dtype: torch.dtype, trace: Trace) -> Box:
     """The balls of certificates: `box_around` images of a network that computes in `dtype`, none of which may depend on another."""
-    return box_around(images, radii, trace, dtype=dtype, followed=True)
+    return box_around(images, radii, trace, dtype=dtype, separate=True)
 
 
-def followed(classify: Callable[[Any], Any], pixels: Box) -> Box:
+def logits_box(classify: Callable[[Any], Any], pixels: Box) -> Box:
     """The logits of a box of pixels; no compiler rearranges the formulas of bounds."""
     with torch.compiler.set_stance("force_eager"):
         box: Box = logits_of(classify, pixels)
@@ -104,7 +104,7 @@ def followed(classify: Callable[[Any], Any], pixels: Box) -> Box:
 
 def bounded(classify: Callable[[Any], Any], pixels: Box, classes: Tensor) -> Margins:
     """Bounds of the margins of these classes over a box of pixels, whose trace says which, and is then done with."""
-    margins = margins_of(followed(classify, pixels), classes)
+    margins = margins_of(logits_box(classify, pixels), classes)
     pixels.trace.forget()
     return margins
 

@@ -217,7 +217,7 @@ def violations(
             return f"another class within the certified radius of image {int(wrong.nonzero()[0])}"
     wide = torch.full((len(x),), source.choice([0.0, 0.001, 0.05, 0.3]), dtype=torch.float64)
     trace = trace_for(backward, 3, cover)
-    box = box_around(exact, wide, trace, dtype=torch.float32, followed=True)
+    box = box_around(exact, wide, trace, dtype=torch.float32, separate=True)
     with torch.no_grad():
         boxes = program.registers(box)
         lower = margins_of(program.logits(boxes), classes).lower

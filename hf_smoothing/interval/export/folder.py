@@ -151,7 +151,7 @@ def _check_file(model: ModelProto, classifier: nn.Module, dataset: ImageDataset,
     pixels = claimed_pixels(dataset, run, claim)
     logits = run_graph(model, pixels)
     trace = Trace(outward=True, cover_run=True, tolerant=True)
-    box = box_around(pixels.to(classifier_device(classifier)), 0.0, trace, dtype=torch.float32, followed=True)
+    box = box_around(pixels.to(classifier_device(classifier)), 0.0, trace, dtype=torch.float32, separate=True)
     bounds = logits_of(classify_function(classifier), box)
     trace.forget()
     if logits.shape != bounds.shape or not bool(

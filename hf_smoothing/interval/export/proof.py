@@ -43,7 +43,7 @@ def prove_claims(classifier: nn.Module, dataset: ImageDataset, run: Run, claims:
         lower, upper = (torch.cat(ends).to(device) for ends in zip(*boxes, strict=True))
         classes = torch.tensor([claim.prediction for claim in group], device=device)
         trace = trace_for(backward, rule.get("steps", 0), rule["covers_run"])
-        box = box_between(lower, upper, trace, dtype=dtype, followed=True)
+        box = box_between(lower, upper, trace, dtype=dtype, separate=True)
         for claim, worst in zip(group, bounded(classify, box, classes).worst.tolist(), strict=True):
             if not worst >= 0.0:
                 raise RunError(
