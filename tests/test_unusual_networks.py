@@ -20,7 +20,8 @@ from hf_smoothing.attacks import (
 )
 from hf_smoothing.audit import audit_certifier
 from hf_smoothing.certification.execution import Execution, probe_batch_size
-from hf_smoothing.certification.identity import check_network_of_run, weights_sha256
+from hf_smoothing.certification.identity import check_network_of_run
+from hf_smoothing.certification.structure import weights_sha256
 from hf_smoothing.interval import UnsupportedOperationError, certify_dataset_linf, linf_certificates
 from tests.support.tiny import pixels as tiny_pixels
 from tests.support.tiny import smoothed

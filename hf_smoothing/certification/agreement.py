@@ -126,7 +126,7 @@ def check_same(
         )
     if differing := differences_from(classifier, settings["model"], stream.shape, execution):
         raise ValueError(
-            f"The classifier of this rank is not that of rank 0: {differing} differ. After distributed training save the model "
+            f"The classifier of this rank is not that of rank 0: {differing}. After distributed training save the model "
             "on one rank and load it on all."
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_smoothing.certification.classifiers import ResolvedClassifier, run_dtype
+from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.probes import (
     FURTHER,
@@ -21,7 +21,7 @@ from hf_smoothing.certification.tolerance import COARSE, FINE, allowed_apart, mo
 
 
 class Asking:
-    """A classifier, the fixed images, and what it answers to them.
+    """Asks a classifier about fixed images.
 
     Args:
         classifier: The classifier, on its device.
@@ -61,12 +61,12 @@ class Asking:
             found, again = (self.logits(*outside, *images) for _ in range(2))
             beside = self.logits(*images, self.bright)[:-1]
         except Exception as error:
-            if isinstance(error, RuntimeError) and (channels := self._other_channels()):
-                raise ValueError(
-                    f"The classifier takes images of {channels} channel{'s' if channels > 1 else ''}, but these have {self.shape[0]}. Make them so: "
-                    f"PixelDataset(dataset, Framing({self._size()}, channels={channels}))."
-                ) from error
-            self._explain(error, len(outside) + len(images))
+            dtype = str(self.dtype).removeprefix("torch.")
+            error.add_note(
+                f"This came for {len(outside) + len(images)} images of a check, before any draw. A classifier must take {dtype} batches of any size, here of "
+                f"images of shape {self.shape}. Call model.float() for other weights; PixelDataset(dataset, Framing(size, channels=...)) gives images of "
+                "another number of channels; a network with a part that has a method classify is certified by passing that part."
+            )
             raise
         try:
             alone = self.logits(self.image)
@@ -82,45 +82,16 @@ class Asking:
         for other in (beside, alone):
             if rows_apart(near[: len(other)], other, self.tolerance):
                 raise _other_in_company(near[: len(other)], other)
-        return near, alone[0], beyond
-
-    def _explain(self, error: Exception, count: int) -> None:
-        """Say what the classifier was asked, and what it must take, where that is known to be the cause."""
-        said = f"This came for {count} noisy images of a check, before any draw."
-        module = self.classifier.module
-        weights = run_dtype(module)
-        inner = () if module is None else module.named_modules()
-        part = next((name for name, one in inner if name and callable(getattr(one, "classify", None))), "")
-        if module is not None and weights != self.dtype:
-            pixels, own = (str(dtype).removeprefix("torch.") for dtype in (self.dtype, weights))
-            error.add_note(
-                f"{said} A classifier must take {pixels} pixels, and its weights are {own}. Call model.float(), or certify a module whose forward "
-                f"returns model(pixels.to(torch.{own}))."
-            )
-        elif part and self.classifier.classify is module:
-            error.add_note(
-                f"{said} {part!r} in the network has a method classify, which takes noisy pixels: pass that part."
-            )
-        elif not isinstance(error, torch.OutOfMemoryError) and any(map(self._takes, (1, 2, 4, 8, 16))):
-            error.add_note(f"{said} A classifier must take batches of any size, and takes some. See certification.md.")
-        else:
-            error.add_note(said)
-
-    def _takes(self, count: int) -> bool:
-        try:
-            self.logits(*[self.image] * count)
-        except Exception:
-            return False
-        return True
+        return near, alone, beyond
 
     def about_further(self) -> Tensor:
         """Logits of the further images."""
         found, again = self._further(self.image), self._further(self.image)
         # Where nothing rounds coarsely, the same batches give the same answers.
-        if rows_apart(found, again, self.tolerance) > (allowed_apart(self.tolerance) if self.coarse else 0):
+        if rows_apart(found, again, self.tolerance) > (allowed_apart(self.tolerance, FURTHER) if self.coarse else 0):
             raise _other_each_time(found, again)
         regrouped = self._further(self.dark, self.image, regrouped=True)
-        if rows_apart(found, regrouped, self.tolerance) > allowed_apart(self.tolerance):
+        if rows_apart(found, regrouped, self.tolerance) > allowed_apart(self.tolerance, FURTHER):
             raise _other_in_company(found, regrouped)
         return found
 
@@ -138,22 +109,6 @@ class Asking:
         return torch.cat(
             [self.logits(self.image, *(self._noisy(number) for number in batch))[1:] for batch in batches]
         )
-
-    def _other_channels(self) -> int | None:
-        """3 or 1, if it takes images of so many channels where these have the other number of them."""
-        other = {1: 3, 3: 1}.get(self.shape[0])
-        if other is None:
-            return None
-        images = probe_images((other, *self.shape[1:])).to(self.classifier.device, self.dtype)
-        try:
-            self.logits(*images[:2])
-        except Exception:  # it fails for another reason
-            return None
-        return other
-
-    def _size(self) -> str:
-        height, width = self.shape[1:]
-        return str(height) if height == width else f"({height}, {width})"
 
     def _noisy(self, number: int) -> Tensor:
         return noisy_image(number, self.shape).to(self.classifier.device, self.dtype)

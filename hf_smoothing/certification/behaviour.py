@@ -3,7 +3,7 @@
 A certificate is about a function of one image, and a run that goes on must ask the same function. Batch norm without running statistics,
 dropout behind a plain function and the like make the votes depend on what shares a batch; no look at modules finds them all, a few forward
 passes do. The answer also tells classifiers with the same weights from one another: other buffers, hooks, activations, adapters that are
-switched off, or no weights that could be seen.
+switched off, or no weights that could be seen. What gives the same answers is the same classifier, whatever its modules say of themselves.
 
 One answer says much where logits follow the image in small steps. Hard votes and saturated probabilities stay as they are until another class
 wins, so where near images have one answer, many further images are asked about.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,58 +27,36 @@ from torch import Tensor
 from hf_smoothing.certification.asking import Asking, in_half
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution
-from hf_smoothing.certification.probes import FURTHER, GOLDEN
-from hf_smoothing.certification.structure import (
-    attribute_hashes,
-    attributes_of,
-    moving,
-    saved_buffers,
-    values_alone,
-)
-from hf_smoothing.certification.tolerance import (
-    COARSE,
-    EXACT,
-    FINE,
-    Tolerance,
-    allowed_apart,
-    answers_apart,
-    mixture_scales,
-    rows_apart,
-    values_apart,
-)
+from hf_smoothing.certification.structure import saved_buffers
+from hf_smoothing.certification.tolerance import COARSE, EXACT, FINE, Tolerance, allowed_apart, clear_class, rows_apart
 
 
 KEPT = 16
-"""Logits that are recorded as they are, and mixtures of all of them that are recorded where there are more."""
+"""Numbers that are recorded of the logits for an image."""
 
-LOGITS, NOISE, ANSWERS, ATTRIBUTES = "probe_logits", "probe_noisy", "probe_answers", "attributes"
+LOGITS, CLASSES = "probe_logits", "probe_classes"
 """The names of an answer's parts in a record."""
-PARTS = (LOGITS, NOISE, ANSWERS, ATTRIBUTES)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a classifier answered to the fixed images: what a record keeps.
+    """What a classifier answers to the fixed images: what a record keeps.
 
     Attributes:
-        logits: For the first image the first `KEPT` logits, and if there are more as many mixtures of all.
+        logits: For each of the first images (one, a dark, a bright and some noisy ones; the one alone for deterministic certificates) its logits, or
+            `KEPT` mixtures of them where there are more.
+        labels: The class of each of these images and, where near images have one answer, of many further ones; None where rounding may give it to another
+            class.
         classes: Number of classes.
-        noisy: For a dark, a bright and some noisy images one mixture of all logits each; None for deterministic certificates.
-        further: For each of the further images one mixture of all logits; None where near images had answers of their own, so that `logits` tell
-            enough.
-        attributes: For each name of an attribute a short hash of what the modules say; None without a module.
     """
 
-    logits: list[float]
+    logits: list[list[float]]
+    labels: list[int | None]
     classes: int
-    noisy: list[float] | None = None
-    further: list[float] | None = None
-    attributes: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What a record says of it."""
-        said = zip(PARTS, (self.logits, self.noisy, self.further, self.attributes), strict=True)
-        return {key: value for key, value in said if value is not None}
+        return {LOGITS: self.logits, CLASSES: self.labels}
 
 
 @torch.inference_mode(False)  # as `count_votes`
@@ -114,8 +92,8 @@ def answer_to_probe(
         shape: Shape of an image, (channels, height, width).
         execution: How the network is run.
         dtype: Dtype of the pixels.
-        known: What a record says of the answer: its numbers are given where they are the same up to rounding, so that records can be compared as
-            they stand, and nothing that it does not know.
+        known: What a record says of the answer: its logits and its classes are given where they are the same up to rounding, so that records can be
+            compared as they stand.
         elsewhere: Whether the record was made on another kind of device.
         deterministic: Whether it is that of exact certificates, made in the network's own dtype and without TF32.
 
@@ -123,32 +101,30 @@ def answer_to_probe(
         ValueError: If it changes from one pass to the next, or with the other images of the batch.
         TypeError: If it is no logits.
     """
-    execution, known = execution or Execution(), known or {}
+    execution = execution or Execution()
     asking = Asking(classifier, shape, execution, dtype)
-    said, saved = attributes_of(classifier.module), saved_buffers(classifier.module)
+    saved = saved_buffers(classifier.module)
     near, alone, beyond = asking.about_near(noisy=not deterministic)
+    first = alone if deterministic else torch.cat([alone, beyond])
     alike = _alike(near)
-    further = asking.about_further() if ANSWERS in known or alike else None
-    hard = ANSWERS in known if known else alike
-    if hard and not deterministic and (not known or NOISE in known):
-        beyond = torch.cat([beyond, asking.about_noisy()])
-    answer = Answer(_kept(alone), len(alone), noisy=None if deterministic else _mixtures(beyond))
+    hard = len(known[CLASSES]) > len(known[LOGITS]) if known else alike
+    further = asking.about_further() if alike or hard else None
+    rows = first
     if hard and further is not None:
-        answer = replace(answer, further=_mixtures(further))
-    if classifier.module is not None:
-        passing = moving(said, attributes_of(classifier.module))
-        # Graded answers show other classes of modules, of which several may compute the same function.
-        found = said if hard else values_alone(said)
-        answer = replace(answer, attributes=attribute_hashes(found, passing, known.get(ATTRIBUTES)))
-        _warn_of_counting({name for name, _ in saved ^ saved_buffers(classifier.module)})
-    if not known:
-        return answer
+        rows = torch.cat([first, further] if deterministic else [first, further, asking.about_noisy()])
+    changed = [name for name, value in saved_buffers(classifier.module).items() if saved.get(name) != value]
+    if changed:
+        warnings.warn(
+            f"Forward passes change {', '.join(sorted(changed)[:5])} of the network. These buffers are part of its weights, so a run may not be resumed "
+            "with it. Register them with persistent=False if no answer depends on them.",
+            stacklevel=3,
+        )
     if deterministic:
         tolerance = COARSE if elsewhere or in_half(classifier, execution) else EXACT
     else:
         tolerance = COARSE if elsewhere or asking.coarse else FINE
-    scales = None if hard else mixture_scales(beyond, _weights(len(alone)))
-    return _as_recorded(answer, known, tolerance, scales, classifier)
+    answer = Answer(_kept(first), [clear_class(row, tolerance) for row in rows], rows.shape[1])
+    return _as_recorded(answer, known, tolerance, hard) if known else answer
 
 
 def _alike(near: Tensor) -> bool:
@@ -156,60 +132,30 @@ def _alike(near: Tensor) -> bool:
     return any(not rows_apart(a[None], b[None], FINE) for a, b in itertools.combinations(near, 2))
 
 
-def _warn_of_counting(changed: set[str]) -> None:
-    if changed:
+def _as_recorded(answer: Answer, known: Mapping[str, Any], tolerance: Tolerance, hard: bool) -> Answer:
+    """The answer with those parts of the record that are the same: no image has another clear class, none other logits."""
+    logits, labels = known[LOGITS], known[CLASSES]
+    recorded, found = (torch.tensor(one, dtype=torch.float64, device="cpu") for one in (logits, answer.logits))
+    others = sum(
+        None not in pair and pair[0] != pair[1] for pair in itertools.zip_longest(labels, answer.labels, fillvalue=-1)
+    )
+    # A vote on the border of two classes goes either way where rounding is coarse; graded logits do not.
+    borders = hard and tolerance == COARSE
+    same = rows_apart(recorded, found, tolerance) <= (allowed_apart(tolerance, len(logits)) if borders else 0)
+    same_labels = others <= (allowed_apart(tolerance, len(labels)) if borders else 0)
+    if hard and same and same_labels and len({*labels} - {None}) < 2:
         warnings.warn(
-            f"Forward passes change {', '.join(sorted(changed)[:5])} of the network. These buffers are part of its weights, so a run may not be resumed "
-            "with it. Register them with persistent=False if no answer depends on them.",
+            f"The classifier gives one answer to all of {len(labels)} fixed images, so nothing but its weights, if it has any, shows whether it is the one "
+            "that was recorded. Make sure that it is, or use another output folder.",
             stacklevel=4,
         )
+    return replace(answer, logits=logits if same else answer.logits, labels=labels if same_labels else answer.labels)
 
 
-def _as_recorded(
-    answer: Answer,
-    known: Mapping[str, Any],
-    tolerance: Tolerance,
-    scales: Sequence[float] | None,
-    classifier: ResolvedClassifier,
-) -> Answer:
-    logits, noisy, further = answer.logits, answer.noisy, answer.further
-    if LOGITS in known and answers_apart(known[LOGITS], logits, tolerance) <= 1:
-        logits = known[LOGITS]
-    if noisy is not None and NOISE in known:
-        # A vote on the border of two classes goes either way by rounding, graded logits do not.
-        most = 0 if further is None else allowed_apart(tolerance, len(noisy))
-        if values_apart(known[NOISE], noisy, tolerance, scales) <= most:
-            noisy = known[NOISE]
-    if further is not None and values_apart(known[ANSWERS], further, tolerance) <= allowed_apart(tolerance):
-        further = known[ANSWERS]
-        if len(set(further)) == 1 and logits == known.get(LOGITS) and classifier.module is None:
-            warnings.warn(
-                f"The classifier is a function that gives one answer to all of {FURTHER} fixed images, so nothing shows whether it is the one that "
-                "was recorded. Make sure that it is, or use another output folder.",
-                stacklevel=4,
-            )
-    found = replace(answer, logits=logits, noisy=noisy, further=further)
-    fields = dict(zip(PARTS, ("logits", "noisy", "further", "attributes"), strict=True))
-    unknown = {field: None for key, field in fields.items() if key not in known and key != LOGITS}
-    return replace(found, **unknown)  # type: ignore[arg-type]  # no part but the logits is required
-
-
-def _kept(logits: Tensor) -> list[float]:
-    found = logits[:KEPT]
-    if len(logits) > KEPT:
+def _kept(rows: Tensor) -> list[list[float]]:
+    if rows.shape[1] > KEPT:
         generator = torch.Generator("cpu").manual_seed(0)
-        signs = 2.0 * torch.randint(0, 2, (KEPT, len(logits)), generator=generator, device="cpu") - 1
-        found = torch.cat([found, signs.double() @ logits / len(logits) ** 0.5])
-    return _rounded(found)
-
-
-def _mixtures(rows: Tensor) -> list[float]:
-    return _rounded(rows @ _weights(rows.shape[1]))
-
-
-def _weights(classes: int) -> Tensor:
-    return torch.arange(1, classes + 1, dtype=torch.float64, device="cpu") * GOLDEN % 1.0
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [float(f"{value:.6g}") for value in values.tolist()]
+        signs = 2.0 * torch.randint(0, 2, (rows.shape[1], KEPT), generator=generator, device="cpu") - 1
+        # A class that is ruled out must not drown the others.
+        rows = rows.maximum(rows.amax(1, keepdim=True) - 1e4) @ signs.double() / rows.shape[1] ** 0.5
+    return [[float(f"{value:.6g}") for value in row] for row in rows.tolist()]

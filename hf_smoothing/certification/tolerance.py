@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-
-from hf_smoothing.certification.probes import FURTHER
 
 
 Tolerance = tuple[float, float]
@@ -18,60 +14,45 @@ EXACT, FINE, COARSE = (5e-5, 1e-5), (5e-3, 1e-5), (5e-2, 2e-2)
 processor, number of threads or memory format stays far within it."""
 
 
-def answers_apart(first: Sequence[float], second: Sequence[float], tolerance: Tolerance) -> float:
-    """How far two answers lie apart, in units of what rounding may do (`EXACT`, `FINE` or `COARSE`): above 1 they are those of two functions.
+def answers_apart(first: Tensor, second: Tensor, tolerance: Tolerance) -> float:
+    """How far the logits for an image lie apart, in units of what rounding may do: above 1 they are those of two functions.
 
-    >>> answers_apart([0.0, 1.0], [0.0, 1.001], FINE) < 1 < answers_apart([0.0, 1.0], [0.0, 1.1], FINE)
+    >>> answers_apart(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.001]), FINE) < 1
     True
     """
-    if len(first) != len(second):
-        return float("inf")
-    both = torch.tensor([first, second], dtype=torch.float64, device="cpu")
-    of_range, of_itself = tolerance
-    leading = _leading(both)
-    allowed = of_range * float(leading.max() - leading.min()) + of_itself * both.abs().amax(0)
-    apart = (both[0] - both[1]).abs()
-    return most(torch.where(apart > 0, apart / allowed, apart))
-
-
-def _leading(rows: Tensor) -> Tensor:
-    """The classes that say how far logits range: one that is masked by a huge negative logit is not among them."""
-    size = rows.abs().amax(0)
-    return rows[:, size <= 100 * max(float(size[rows.amax(0).argmax()]), float(size.median()))]
-
-
-def mixture_scales(rows: Tensor, weights: Tensor) -> list[float]:
-    """For the logits of each image, given as a row, what stands for their range in a mixture with these weights, as errors of single logits add up."""
-    return [2.0 * float(_leading(row[None]).std(correction=0) * weights.norm()) for row in rows]
+    both, apart = torch.stack([first, second]), (first - second).abs()
+    return most(torch.where(apart > 0, apart / _allowed(both, tolerance), apart))
 
 
 def rows_apart(first: Tensor, second: Tensor, tolerance: Tolerance) -> int:
-    """How many images have two answers, each given as a row."""
-    return sum(answers_apart(a, b, tolerance) > 1 for a, b in zip(first.tolist(), second.tolist(), strict=True))
-
-
-def values_apart(
-    first: Sequence[float], second: Sequence[float], tolerance: Tolerance, scales: Sequence[float] | None = None
-) -> int:
-    """How many images have two answers, each given as one number; all where they are not as many.
-
-    Args:
-        first, second: The answers.
-        tolerance: What rounding may do.
-        scales: For each image what stands for the range; that over all images by default.
-    """
-    if len(first) != len(second):
+    """How many images have two answers, each given as a row; all where they are not as many, or have other classes."""
+    if first.shape != second.shape:
         return max(len(first), len(second))
-    both = torch.tensor([first, second], dtype=torch.float64, device="cpu")
-    of_range, of_itself = tolerance
-    ranges = both.max() - both.min() if scales is None else torch.tensor(scales, dtype=torch.float64, device="cpu")
-    allowed = of_range * ranges + of_itself * both.abs().amax(0)
-    return int(((both[0] - both[1]).abs() > allowed).sum())
+    return sum(answers_apart(a, b, tolerance) > 1 for a, b in zip(first, second, strict=True))
 
 
-def allowed_apart(tolerance: Tolerance, images: int = FURTHER) -> int:
+def clear_class(logits: Tensor, tolerance: Tolerance) -> int | None:
+    """The class of an image; None where rounding may give it to another class.
+
+    >>> clear_class(torch.tensor([0.0, 1.0]), FINE), clear_class(torch.tensor([0.0, 1.0, 1.001]), FINE)
+    (1, None)
+    """
+    values, classes = logits.topk(2)
+    allowed = _allowed(logits[None], tolerance)[classes]
+    return int(classes[0]) if values[0] - values[1] > allowed.sum() else None
+
+
+def allowed_apart(tolerance: Tolerance, images: int) -> int:
     """How many of some images may have two answers: one that lies on the border of two classes goes either way by rounding."""
-    return images // 16 if tolerance == COARSE else 1
+    return -(-images // 16) if tolerance == COARSE else 1
+
+
+def _allowed(rows: Tensor, tolerance: Tolerance) -> Tensor:
+    """How far rounding may move each logit. A class that is masked by a huge negative logit does not say how far logits range."""
+    of_range, of_itself = tolerance
+    size = rows.abs().amax(0)
+    leading = rows[:, size <= 100 * torch.maximum(size[rows.amax(0).argmax()], size.median())]
+    return of_range * (leading.max() - leading.min()) + of_itself * size
 
 
 def most(difference: Tensor) -> float:

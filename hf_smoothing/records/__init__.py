@@ -1,6 +1,6 @@
 """Run folders: what was asked (`run.json`) and one line per item that is done (`certificates-<rank>.jsonl`)."""
 
-from hf_smoothing.records.causes import model_differences, network_cure
+from hf_smoothing.records.causes import network_differences
 from hf_smoothing.records.json_files import differences, read_json, replace_file, write_json
 from hf_smoothing.records.keeping import keep_run
 from hf_smoothing.records.names import deciding, plain_name
@@ -23,8 +23,7 @@ __all__ = [
     "differences",
     "keep_run",
     "lock_folder",
-    "model_differences",
-    "network_cure",
+    "network_differences",
     "plain_name",
     "read_json",
     "read_run",

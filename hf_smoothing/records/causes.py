@@ -7,19 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_smoothing.records.json_files import differences
-from hf_smoothing.records.names import in_one_form
+from hf_smoothing.records.names import NETWORK, of_networks
 
 
 _CHOICE = ("dataset.config", "dataset.split", "dataset.stride", "dataset.max_images")
 """What is asked for of a data set; not its name, which decides nothing where there is a hash."""
-_ANSWERING = ("model.weights_sha256", "model.config_sha256", "model.config", "resolution", "dtype", "device_kind")
-"""What another answer to fixed images may come from."""
-_ATTRIBUTES, _CONFIG = "attributes.", "config."
-"""Of a network, what its modules say of themselves, and its settings."""
+_ANSWERING = ("model.weights_sha256", "model.preprocessing", "resolution", "dtype", "device_kind")
+"""What another answer to fixed images comes from."""
+_CONFIG = "model.config."
+"""A setting of the network's configuration. Not each decides an answer, so it explains none by itself."""
 _OWN = ("image_mean", "image_std", "size", "resize", "resample", "model_size")
 """What this library's configuration says of pixels, which the command line records once more."""
-_NOTE = "hf_smoothing"
-"""What this library notes in the configuration of a network that it trains."""
 FOLLOWS = {
     **{
         f"model.{place}.{name}": (f"model.preprocessing.{name}",)
@@ -42,17 +40,17 @@ FOLLOWS = {
     "dataset.beginning_sha256": (*_CHOICE, "num_images", "resolution", "dataset.selection_sha256"),
     "rule.looks": ("rule.n", "rule.name"),
     "model.probe_logits": _ANSWERING,
-    "model.probe_noisy": (*_ANSWERING, "model.probe_logits", "model.probe_answers"),
-    "model.probe_answers": (*_ANSWERING, "model.probe_logits"),
-    "model.attributes": (*_ANSWERING, "model.probe_logits"),
+    "model.probe_classes": (*_ANSWERING, "model.probe_logits"),
 }
 """Settings, or groups of them -> those of which one that differs explains them."""
 ANSWERS = {
-    "model.probe_logits": "the network's answer to a fixed image",
-    "model.probe_noisy": "the network's answers to noisy images",
-    "model.probe_answers": "the network's answers to further fixed images",
+    "model.probe_logits": "the network's answers to fixed images",
+    "model.probe_classes": "the classes that the network gives to fixed images",
 }
-"""Settings that are long lists of numbers -> what they are."""
+"""Settings that are long lists -> what they are."""
+CURE = "ask the network that was recorded: with the same buffers, hooks, activations, adapters and settings, and the same function around it"
+MOST_SETTINGS = 8
+"""Settings of a configuration that are named: two networks may differ in all."""
 LONGEST = 60
 """Characters of a value that are shown."""
 
@@ -73,76 +71,46 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             del follows[f"dataset.{key}"]
     for key in found.keys() & ANSWERS.keys():
         first, second = (one["model"].get(key.removeprefix("model."), ()) for one in (before, now))
-        found[key] = f"{ANSWERS[key]} ({key}) {_apart(first, second)}"
+        found[key] = f"{ANSWERS[key]} ({key}) {_apart(first, second)} ({CURE})"
     groups = {group for key in found for group in _groups(key)}
     deciding = [key for key in found if not any(groups & {*follows.get(one, ())} for one in _groups(key))]
-    cures: dict[str, str] = {}
-    for key in deciding:
-        what, cure = _said_by_network(key.removeprefix("model."))
-        if what:
-            found[key] = f"{what} ({key}){found[key].removeprefix(key)}"
-        if cure:
-            cures[key] = cure
-    if cures:
-        found[[*cures][-1]] += f" ({'; '.join(dict.fromkeys(cures.values()))})"
-    return [_short(found[key]) for key in sorted(deciding, key=lambda key: key.endswith("sha256"))]
+    settings = sorted((key for key in deciding if key.startswith(_CONFIG)), key=lambda key: (key.count("."), key))
+    for key in settings:
+        found[key] = f"the setting of the network's configuration ({key}){found[key].removeprefix(key)}"
+    deciding = [key for key in deciding if key not in settings[MOST_SETTINGS:]]
+    deciding.sort(key=lambda key: (key in settings, key.endswith("sha256")))
+    return [_short(found[key]) for key in deciding]
 
 
-def network_cure(key: str) -> str:
-    """What to do where a network tells what decides no answer, such as its own moment or process; "" for what decides.
+def _apart(before: Sequence[Any], now: Sequence[Any]) -> str:
+    """How far the answers to fixed images are from one another: logits, a list for each image, or classes.
 
-    Args:
-        key: What differs in the part "model" of a record.
-
-    >>> network_cure("config.created"), network_cure("config.image_mean"), network_cure("weights_sha256")
-    ('begin the names of settings that decide no answer with an underscore', '', '')
-    """
-    return _said_by_network(key)[1]
-
-
-def _said_by_network(key: str) -> tuple[str, str]:
-    """What a difference of a network's configuration or attributes is about, in words, and what to do about it; "" twice for others."""
-    if key.startswith(_CONFIG):
-        own = key.removeprefix(_CONFIG) in _OWN or _NOTE in key.split(".")
-        cure = "" if own else "begin the names of settings that decide no answer with an underscore"
-        return "the setting of the network's configuration", cure
-    if not key.startswith(_ATTRIBUTES):
-        return "", ""
-    kind, _, name = key.removeprefix(_ATTRIBUTES).rpartition(".")
-    if not kind:
-        return "the classes of the network's modules", "build the network of modules of the same classes"
-    if name == "extra_repr":
-        what = f"what modules of the class {kind} print of themselves"
-        return what, f"let extra_repr of {kind} print nothing but what decides an answer"
-    what = f"the attribute {name} of the network's modules of the class {kind}"
-    if name.startswith("_"):
-        return what, "switch the network's adapters on and off as they were"
-    return what, "begin the names of attributes that decide no answer with an underscore"
-
-
-def _apart(before: Sequence[float] | None, now: Sequence[float] | None) -> str:
-    """How far two lists of numbers are from one another.
-
-    >>> _apart([0.0, 1.0], [0.0, 1.5])
-    'differ in 1 of 2 numbers, by up to 0.5'
+    >>> _apart([[0.0, 1.0]], [[0.0, 1.5]])
+    'differ by up to 0.5'
+    >>> _apart([2, None, 1], [2, 0, 0])
+    'differ for 1 of 3'
     """
     if not before:
-        return "was not recorded when the run was made"
-    if not now or len(before) != len(now):
-        return f"had {len(before)} numbers, now {len(now or ())}"
-    apart = [abs(one - other) for one, other in zip(before, now, strict=True)]
-    return f"differ in {sum(one > 0 for one in apart)} of {len(apart)} numbers, by up to {max(apart):.3g}"
+        return "were not recorded when the run was made"
+    pairs = [*zip(before, now, strict=False)]
+    if len(before) != len(now):
+        return f"were for {len(before)} images, are for {len(now)}"
+    if isinstance(before[0], list):
+        return (
+            f"differ by up to {max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=False)):.3g}"
+        )
+    return f"differ for {sum(None not in pair and pair[0] != pair[1] for pair in pairs)} of {len(pairs)}"
 
 
-def model_differences(known: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    """Which facts about a network differ from what a record knows of it, in their order.
+def network_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what a network differs from that of a record, in words; what only says where it came from is left out.
 
-    >>> model_differences({"id": "a", "config": {"size": "0"}}, {"weights_sha256": None, "config": {"size": "1"}})
-    ['config.size']
+    >>> network_differences({"id": "a", "weights_sha256": "0"}, {"weights_sha256": "1"})
+    ["model.weights_sha256 was '0', is '1'"]
     """
-    before, now = in_one_form(known, facts)
-    found = (differences({key: before.get(key)}, {key: value}) for key, value in now.items())
-    return [text.partition(" was ")[0] for texts in found for text in texts]
+    models = ({key: one[key] for key in (*NETWORK, "config") if key in one} for one in (before, now))
+    first, second = of_networks(*models)
+    return causes({"model": first}, {"model": second})
 
 
 def _groups(key: str) -> list[str]:

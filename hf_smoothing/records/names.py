@@ -13,8 +13,8 @@ INFORMATIVE = frozenset({"created", "informative"})
 CONTENT = {"model": ("weights_sha256",), "dataset": ("sha256", "beginning_sha256")}
 """Parts of the settings with a name -> the hashes of what it names."""
 
-CONFIG, CONFIG_SHA256 = "config", "config_sha256"
-"""Hashes of a network's settings, each by itself, and what older records have in their place."""
+NETWORK = ("weights_sha256", "weights_dtype", "probe_logits", "probe_classes")
+"""What makes two networks one: their weights, and their answers to fixed images. Their configuration only says why these differ."""
 
 STREAM = "stream_sha256"
 """What stands in the settings of a data set that is a stream: which of its images are asked for, not what they are."""
@@ -32,14 +32,14 @@ def plain_name(name: Any) -> str:
     return text if "://" in text or not text else os.path.normpath(text)
 
 
-def in_one_form(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The facts about two networks, with the settings of both as the older record has them.
+def of_networks(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The facts about two networks, with their configurations where the networks differ and both are known.
 
-    >>> in_one_form({"config_sha256": "0"}, {"config_sha256": "1", "config": {"size": "2"}})
-    ({'config_sha256': '0'}, {'config_sha256': '1'})
+    >>> of_networks({"weights_sha256": "0", "config": {"dtype": None}}, {"weights_sha256": "0", "config": {"dtype": "float32"}})
+    ({'weights_sha256': '0'}, {'weights_sha256': '0'})
     """
-    other = CONFIG_SHA256 if CONFIG in before and CONFIG in now else CONFIG
-    left_out = (other, "attributes_sha256")  # one hash of all attributes, which cannot be compared name by name
+    same = all(before.get(key) == now.get(key) for key in NETWORK)
+    left_out = {"config"} if same or "config" not in before or "config" not in now else set()
     first, second = ({key: value for key, value in one.items() if key not in left_out} for one in (before, now))
     return first, second
 
@@ -59,7 +59,7 @@ def deciding(
     """
     kept = [{key: value for key, value in one.items() if key not in INFORMATIVE} for one in (before, now)]
     if all(isinstance(one.get("model"), Mapping) for one in kept):
-        kept[0]["model"], kept[1]["model"] = in_one_form(kept[0]["model"], kept[1]["model"])
+        kept[0]["model"], kept[1]["model"] = of_networks(kept[0]["model"], kept[1]["model"])
     for part, hashes in CONTENT.items():
         first, second = (one.get(part) for one in kept)
         if not (isinstance(first, Mapping) and isinstance(second, Mapping)):

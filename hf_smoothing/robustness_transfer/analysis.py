@@ -16,13 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hf_smoothing.attacks import Norm, fooled, pgd, universal_perturbation
-from hf_smoothing.certification.identity import classifier_identity
+from hf_smoothing.certification.behaviour import answer_to_probe
+from hf_smoothing.certification.classifiers import resolve_classifier
+from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.identity import classifier_identity, differences_from
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.layers import layers_of
 from hf_smoothing.models.network import Network
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.progress import progress_of
-from hf_smoothing.records import RunError, model_differences, write_json
+from hf_smoothing.records import RunError, write_json
 from hf_smoothing.robustness_transfer.activations import activations
 from hf_smoothing.robustness_transfer.frequency import frequency_curve
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_record
@@ -77,7 +80,7 @@ class Analysis:
         self.labels = labels[order].to(device)
         self.networks = {role: Network(models[role].eval(), models[role].classify) for role in ROLES}
         self.facts = {
-            "models": {role: classifier_identity(models[role]) for role in ROLES},
+            "models": {role: self._identity(models[role]) for role in ROLES},
             "parameters": {role: sum(p.numel() for p in models[role].parameters()) for role in ROLES},
             "same_classes": same_classes(models["pretrained"], models["finetuned"]),
             "images": len(pixels),
@@ -92,16 +95,22 @@ class Analysis:
             check_epsilons(radii, norm, pixels[0].numel())
         for role in ROLES:  # refuse before hours of attacks
             self._activations(role, self.pixels[:4])
-        self._open({"other_framings": other_framings(models), **(about or {})})
+        self._open(models, {"other_framings": other_framings(models), **(about or {})})
 
-    def _open(self, about: Mapping[str, Any]) -> None:
+    def _identity(self, model: SmoothedClassifier) -> dict[str, Any]:
+        answer = answer_to_probe(resolve_classifier(model), tuple(self.pixels.shape[1:]))
+        return classifier_identity(model) | answer.to_dict()
+
+    def _is_recorded(self, model: SmoothedClassifier, known: Mapping[str, Any]) -> bool:
+        return not differences_from(resolve_classifier(model), known, tuple(self.pixels.shape[1:]), Execution())
+
+    def _open(self, models: Mapping[str, SmoothedClassifier], about: Mapping[str, Any]) -> None:
         records, file = self.output / "records", self.output / SETTINGS
         records.mkdir(parents=True, exist_ok=True)
         if file.exists():
             known = read_record(file).get("settings", {})
             differing = [key for key in self.facts if key != "models" and known.get(key) != self.facts[key]]
-            models = known.get("models", {})
-            if any(model_differences(models.get(role, {}), facts) for role, facts in self.facts["models"].items()):
+            if not all(self._is_recorded(models[role], known.get("models", {}).get(role, {})) for role in ROLES):
                 differing.insert(0, "models")
             if differing:
                 raise RunError(

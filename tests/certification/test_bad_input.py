@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 
 import numpy as np
 import pytest
@@ -251,10 +250,10 @@ def test_the_smallest_noise_levels_are_certified_for_what_they_are(noise_kind, s
 def test_images_of_other_channels_are_refused_with_the_framing_that_makes_them(run, given, taken, tmp_path):
     network = nn.Sequential(nn.Conv2d(taken, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     images = [{"pixel_values": image} for image in (random_images(2, (given, 8, 8)) * 255).to(torch.uint8)]
-    plural = "s" if taken > 1 else ""
-    cure = rf"takes images of {taken} channel{plural}, but these have {given}\. Make them so: PixelDataset\(dataset, Framing\(8, channels={taken}\)\)"
-    with pytest.raises(ValueError, match=cure):
+    with pytest.raises(RuntimeError, match=rf"expected input.* to have {taken} channels, but got {given}") as caught:
         run(network, images, tmp_path / "run")
+    (note,) = caught.value.__notes__
+    assert f"images of shape ({given}, 8, 8)" in note and "PixelDataset(dataset, Framing(size, channels=...))" in note
     assert not (tmp_path / "run").exists()
 
 
@@ -279,19 +278,21 @@ def averaged() -> nn.Module:
 
 
 FAILING = {
-    "float64": (lambda: Asked().double(), 1, r"must take float32 pixels, and its weights are float64.*torch\.float64"),
-    "bfloat16": (lambda: Asked().bfloat16(), 1, r"must take float32 pixels, and its weights are bfloat16"),
-    "one at a time": (OneAtATime, 1, "must take batches of any size, and takes some"),
-    "averaged": (averaged, 3, "'module' in the network has a method classify"),
+    "float64": (lambda: Asked().double(), 1),
+    "bfloat16": (lambda: Asked().bfloat16(), 1),
+    "one at a time": (OneAtATime, 1),
+    "averaged": (averaged, 3),
 }
 
 
-@pytest.mark.parametrize(("made", "channels", "note"), FAILING.values(), ids=FAILING)
-def test_an_error_of_the_network_comes_with_what_it_was_asked(made, channels, note):
+@pytest.mark.parametrize(("made", "channels"), FAILING.values(), ids=FAILING)
+def test_an_error_of_the_network_comes_with_what_it_was_asked(made, channels):
     side = 16 if channels == 3 else 4
     with pytest.raises((RuntimeError, ValueError)) as caught:
         certify(made().eval(), torch.zeros(1, channels, side, side), sigma=0.25, n=100)
-    assert re.search(note, caught.value.__notes__[0]) and "before any draw" in caught.value.__notes__[0]
+    (note,) = caught.value.__notes__
+    assert "images of a check, before any draw. A classifier must take float32 batches of any size" in note
+    assert all(cure in note for cure in ("model.float()", "has a method classify"))
 
 
 def test_an_exported_module_is_put_into_eval_mode_in_its_own_way():

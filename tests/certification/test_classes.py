@@ -95,17 +95,17 @@ def test_interval_bounds_refuse_it_too(way, stated, tmp_path):
 @pytest.mark.parametrize("way", ["size", "decoded", "list", "lazy", "numpy labels"])
 def test_the_images_ahead_are_compared_with_the_classes(way):
     with pytest.raises(ValueError, match=MESSAGE):
-        survey(WAYS[way](), [0, 1, 2], AHEAD, answer_of=lambda shape: Answer([], 3))
+        survey(WAYS[way](), [0, 1, 2], AHEAD, answer_of=lambda shape: Answer([], [], 3))
     # Only the chosen images count.
-    assert survey(WAYS[way](), [0, 1], AHEAD, answer_of=lambda shape: Answer([], 3)).classes == 3
-    assert survey(WAYS[way](), [0, 1, 2], AHEAD, answer_of=lambda shape: Answer([], 4)).labelled
+    assert survey(WAYS[way](), [0, 1], AHEAD, answer_of=lambda shape: Answer([], [], 3)).classes == 3
+    assert survey(WAYS[way](), [0, 1, 2], AHEAD, answer_of=lambda shape: Answer([], [], 4)).labelled
 
 
 @pytest.mark.parametrize("way", ["size", "decoded"])
 def test_labels_that_need_no_image_are_compared_beyond_the_images_ahead(way):
     with pytest.raises(ValueError, match=MESSAGE):
-        survey(WAYS[way](), [0, 1, 2], 1, answer_of=lambda shape: Answer([], 3))
-    assert survey(WAYS["lazy"](), [0, 1, 2], 1, answer_of=lambda shape: Answer([], 3)).indices is None
+        survey(WAYS[way](), [0, 1, 2], 1, answer_of=lambda shape: Answer([], [], 3))
+    assert survey(WAYS["lazy"](), [0, 1, 2], 1, answer_of=lambda shape: Answer([], [], 3)).indices is None
 
 
 def test_a_run_gains_no_label_beyond_the_classes(tmp_path):
@@ -113,7 +113,7 @@ def test_a_run_gains_no_label_beyond_the_classes(tmp_path):
     run = certify_dataset(smoothed(), [{"pixel_values": item["pixel_values"]} for item in items], tmp_path, **BRIEF)
     # The images ahead are fewer than all, so that the last label is met where rows are rewritten.
     seen = survey(Lazy(items), [0, 1, 2])
-    limited = type(seen)(**{**vars(seen), "answer": Answer([], 3)})
+    limited = type(seen)(**{**vars(seen), "answer": Answer([], [], 3)})
     settings = {**run.settings, "dataset": {**run.settings["dataset"], "sha256": seen.pixels_sha256}}
     with pytest.raises(ValueError, match=MESSAGE):
         adopt_labels(tmp_path, settings, limited, Lazy(items))

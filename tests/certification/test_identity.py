@@ -37,64 +37,78 @@ class Configured(nn.Module):
         return self.layers(pixels)
 
 
-def test_a_run_is_not_resumed_with_another_configuration(tmp_path):
+def test_a_setting_decides_nothing_by_itself_and_explains_another_answer(tmp_path):
     dataset = random_dataset(2)
-    certify_dataset(Configured(image_mean=[0.5]).eval(), dataset, tmp_path, **RUN)
-    with pytest.raises(RunError, match=r"\(model\.config\.image_mean\) was '\[0\.5\]', is '\[0\.4\]'\. Use"):
-        certify_dataset(Configured(image_mean=[0.4]).eval(), dataset, tmp_path, **RUN)
+    run = certify_dataset(Configured(image_mean=[0.5], created=1).eval(), dataset, tmp_path, **RUN)
+    other = Configured(image_mean=[0.4], created=2).eval()
+    certify_dataset(other, dataset, tmp_path, **RUN)
+    check_network_of_run(other, run)
+    other.layers.register_forward_pre_hook(lambda module, args: (args[0] + 0.1,))
+    said = r"answers to fixed images .* differ by .*\(model\.config\.created\) was 1, is 2; .*\(model\.config\.image_mean\) was \[0\.5\], is \[0\.4\]"
+    with pytest.raises(RunError, match=f"with these: .*{said}. Use the same"):
+        certify_dataset(other, dataset, tmp_path, **RUN)
+    with pytest.raises(RunError, match=f"another network: .*{said}. Pass the network"):
+        check_network_of_run(other, run)
 
 
-def test_what_changes_from_loading_to_loading_does_not_count():
-    first = Configured(size=32, base_config={"_name_or_path": "a", "transformers_version": "5.18.0", "depths": [1]})
-    second = Configured(size=32, base_config={"_name_or_path": "b", "transformers_version": "5.23.0", "depths": [1]})
-    assert classifier_identity(first) == classifier_identity(second)
+def test_few_settings_are_named(tmp_path):
+    def made(value):
+        return Configured(**{f"setting_{number}": value for number in range(40)}, image_mean=value).eval()
+
+    run, other = certify_dataset(made(1), random_dataset(2), tmp_path, **RUN), made(2)
+    other.layers[1].bias.data += 1
+    with pytest.raises(RunError) as caught:
+        check_network_of_run(other, run)
+    assert "model.weights_sha256 was" in str(caught.value) and str(caught.value).count("model.config.") == 8
+
+
+class Unreadable(dict):
+    def items(self):
+        raise OSError("no such setting")
+
+
+@pytest.mark.parametrize(
+    ("config", "recorded"),
+    [
+        ({"_name_or_path": "/home/me", "id2label": {0: "cat"}, "base": {"_commit": "0", "size": 3}}, {"base": {"size": 3}}),
+        ({"sizes": (1, 2), "eps": float("inf"), "dtype": torch.float32}, {"sizes": [1, 2], "eps": "Infinity", "dtype": "torch.float32"}),
+        (Unreadable(size=3), None),
+        (3, None),
+    ],
+    ids=["private", "no JSON", "unreadable", "no settings"],
+)  # fmt: skip
+def test_a_configuration_is_recorded_as_it_is(config, recorded, tmp_path):
+    model = Configured().eval()
+    model.config = SimpleNamespace(to_dict=lambda: config)
+    run = certify_dataset(model, random_dataset(1), tmp_path, **RUN)
+    assert run.settings["model"].get("config") == recorded
 
 
 def written_by_transformers(model):
     """What a loss, a training and a loading leave in the configuration of a model."""
     size, channels = model.config.size, len(model.config.image_mean)
     model(pixel_values=torch.rand(2, channels, *size), labels=torch.tensor([0, 1]))
-    model.base_network(pixel_values=torch.rand(2, channels, *size), labels=torch.tensor([0, 1]))
-    assert model.config.problem_type == "single_label_classification"
     for config in (model.config, model.config.base_config):
         config.use_cache, config.dtype, config.architectures = False, torch.float32, ["Other"]
-        config._attn_implementation, config.name_or_path = "eager", "elsewhere"
-        config.output_hidden_states, config.return_dict = True, False
         config.hf_smoothing = {"noise": {"sigmas": [0.5]}, "objective": {"name": "mixture"}}
-        config.of_a_later_version = None
+    model.config.sigma, model.config.n, model.config.alpha = 0.5, 5000, 0.01
     return model
 
 
-OF_RUNS: dict[str, Any] = {
-    "sigma": 0.5, "num_samples": 7, "n0": 50, "n": 5000, "alpha": 0.01, "noise": [0.25], "noise_owner": "processor",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", OF_RUNS)
-def test_defaults_of_runs_and_trainings_are_no_part_of_the_network(name, tmp_path):
-    model = smoothed()
-    other = smoothed(**{name: OF_RUNS[name]})
-    assert getattr(other.config, name) != getattr(model.config, name)
-    dataset = random_dataset(1, (3, *model.config.size))
-    run = certify_dataset(model, dataset, tmp_path, **RUN)
-    certify_dataset(other, dataset, tmp_path, **RUN)
-    check_network_of_run(other, run)
-
-
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
-def test_what_transformers_writes_at_run_time_is_no_part_of_the_network(kind, tmp_path):
+def test_what_is_written_into_a_configuration_at_run_time_is_no_part_of_the_network(kind, tmp_path):
     model = smoothed(kind)
     dataset = random_dataset(1, (3, *model.config.size))
-    run = certify_dataset(model, dataset, tmp_path, **RUN)
-    identity = classifier_identity(model)
-    assert classifier_identity(written_by_transformers(model))["config"] == identity["config"]
-    model.config.base_config.return_dict = True
-    certify_dataset(model, dataset, tmp_path, **RUN)
-    check_network_of_run(model, run)
+    run = certify_dataset(model, dataset, tmp_path / "run", **RUN)
+    check_network_of_run(written_by_transformers(model), run)
+    model.save_pretrained(tmp_path / "model")
+    loaded = SmoothedClassifier.from_pretrained(tmp_path / "model").eval()
+    for one in (model, loaded):
+        assert results(certify_dataset(one, dataset, tmp_path / "run", **RUN)) == results(run)
 
 
 DECIDING: dict[str, dict[str, Any]] = {
-    "size": {"size": 8, "model_size": 16}, "model_size": {"model_size": 8}, "image_mean": {"image_mean": [0.1, 0.5, 0.6]},
+    "model_size": {"model_size": 8}, "image_mean": {"image_mean": [0.1, 0.5, 0.6]},
     "image_std": {"image_std": [0.2, 0.25, 0.5]}, "base_config.hidden_act": {"base": {"hidden_act": "gelu"}},
 }  # fmt: skip
 
@@ -104,38 +118,18 @@ def test_what_decides_an_answer_is_named_where_it_differs(name, tmp_path):
     model, other = smoothed(), smoothed(**DECIDING[name])
     dataset = random_dataset(1, (3, *model.config.size))
     run = certify_dataset(model, dataset, tmp_path, **RUN)
-    with pytest.raises(RunError, match=rf"another network: .*\bconfig\.{name}\b.* differ"):
+    said = rf"answers to fixed images .*\(model\.config\.{name}\) was "
+    with pytest.raises(RunError, match=f"another network: .*{said}"):
         check_network_of_run(other, run)
-    if name != "size":
-        with pytest.raises(RunError, match=rf"\(model\.config\.{name}\) was "):
-            certify_dataset(other, dataset, tmp_path, **RUN)
+    with pytest.raises(RunError, match=said):
+        certify_dataset(other, dataset, tmp_path, **RUN)
 
 
-def test_the_level_that_a_denoiser_takes_out_decides():
-    def denoised(sigma):
-        return Configured(
-            model_type="smoothed_classifier",
-            sigma=sigma,
-            base_config={"model_type": "denoised_classifier", "sigma": sigma},
-        )
-
-    first, second = (classifier_identity(denoised(sigma))["config"] for sigma in (0.25, 0.5))
-    assert "sigma" not in first and first["base_config"]["sigma"] != second["base_config"]["sigma"]
-    members = [Configured(members=[{"base_config": {"problem_type": kind, "depths": [1]}}]) for kind in ("a", "b")]
-    assert len({json.dumps(classifier_identity(one)["config"]) for one in members}) == 1
-
-
-def test_older_records_have_one_hash_for_all_settings(tmp_path):
-    model = smoothed()
-    dataset = random_dataset(1, (3, *model.config.size))
-    certify_dataset(model, dataset, tmp_path, **RUN)
-    settings = json.loads((tmp_path / "run.json").read_text())
-    del settings["model"]["config"]
-    (tmp_path / "run.json").write_text(json.dumps(settings))
-    check_network_of_run(model, read_run(tmp_path))
-    certify_dataset(model, dataset, tmp_path, **RUN)
-    with pytest.raises(RunError, match="with these: model.config_sha256 was"):
-        certify_dataset(smoothed(image_mean=[0.1, 0.5, 0.6]), dataset, tmp_path, **RUN)
+def test_a_network_for_images_of_another_size_is_refused(tmp_path):
+    model, other = smoothed(), smoothed(size=8, model_size=16)
+    run = certify_dataset(model, random_dataset(1, (3, *model.config.size)), tmp_path, **RUN)
+    with pytest.raises(ValueError, match=r"must be at the certified resolution \(8, 8\), got \(16, 16\)"):
+        check_network_of_run(other, run)
 
 
 def test_the_shipped_classifier_is_that_of_its_committed_runs():
@@ -150,7 +144,7 @@ def test_half_precision_weights_are_recorded(tmp_path):
         lambda pixels: pixels.flatten(1)[:, :3], random_dataset(1), tmp_path / "callable", **RUN
     )  # has no weights
     model = json.loads((tmp_path / "callable" / "run.json").read_text())["model"]
-    assert model["weights_sha256"] is None and len(model["probe_logits"]) == 3
+    assert model["weights_sha256"] is None and len(model["probe_logits"][0]) == 3
     assert classifier_identity(Configured().to(torch.bfloat16))["weights_dtype"] == "bfloat16"
 
 
@@ -160,16 +154,16 @@ def test_ranks_with_different_networks_are_refused():
 
     stream = GaussianStream(0, (1, 4, 4), sigma=0.5)
     answer = answer_to_probe(resolve_classifier(Configured().eval()), stream.shape)
-    rank_0 = {"model": classifier_identity(Configured()) | {"probe_logits": answer.logits}, **noise_facts(stream)}
+    rank_0 = {"model": classifier_identity(Configured()) | answer.to_dict(), **noise_facts(stream)}
     check(Configured(), stream, rank_0)
     other = Configured()
     with torch.no_grad():
         other.layers[1].bias += 1e-6
-    with pytest.raises(ValueError, match="not that of rank 0: weights_sha256 differ"):
+    with pytest.raises(ValueError, match="not that of rank 0: model.weights_sha256 was"):
         check(other, stream, rank_0)
     hooked = Configured()
     hooked.layers.register_forward_pre_hook(lambda module, args: (2 * args[0],))
-    with pytest.raises(ValueError, match="not that of rank 0: probe_logits differ"):
+    with pytest.raises(ValueError, match="not that of rank 0: the network.s answers to fixed images"):
         check(hooked, stream, rank_0)
     elsewhere = {**rank_0, "noise_drawn_by": "a GPU"}
     with pytest.raises(ValueError, match="must draw their noise alike, but rank 0 is on a GPU and this one on CPU"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_smoothing.records import FORMAT, RUN_FILE, RunError, RunWriter, network_cure, read_run
+from hf_smoothing.records import FORMAT, RUN_FILE, RunError, RunWriter, read_run
 from hf_smoothing.records.causes import causes
 from tests.support.run_folders import ROWS, SETTINGS, write
 
@@ -234,9 +234,3 @@ def of_pixels(place, **values):
 )
 def test_pixels_that_are_recorded_several_times_are_one_cause(change, said, place):
     assert causes(of_pixels(place), of_pixels(place, **change)) == [said]
-
-
-@pytest.mark.parametrize("key", ["image_mean", "size", "hf_smoothing.image_mean", "base_config.hf_smoothing.size"])
-def test_the_configuration_of_this_library_is_not_to_be_renamed(key):
-    assert network_cure(f"config.{key}") == ""
-    assert "underscore" in network_cure("config.base_config.created")

@@ -11,7 +11,7 @@ from scipy.stats import beta
 
 from examples.studies import hardware
 from hf_smoothing import SmoothedClassifier
-from hf_smoothing.certification.identity import weights_sha256
+from hf_smoothing.certification.structure import weights_sha256
 from hf_smoothing.records import read_run
 from model_cards.linf import LINF
 from model_cards.records import BACKBONES, ROWS, SIGMAS, verdicts, write
