@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """What a run is asked for, checked on every rank before any image is read.
 
     Attributes:
@@ -60,7 +60,7 @@ class Agreement:
 
     Attributes:
         settings: The content of `run.json`.
-        seen: What is known of the images.
+        survey: What is known of the images.
         chosen: Indices of the images, where all were read of those that can be; None for all of a stream.
         rule: The rule as these images and their noise make it.
         noise_kind: One of "grid" and "gaussian".
@@ -69,7 +69,7 @@ class Agreement:
     """
 
     settings: dict[str, Any]
-    seen: Survey
+    survey: Survey
     chosen: list[int] | None
     rule: FixedRule | SequentialRule
     noise_kind: str
@@ -78,37 +78,39 @@ class Agreement:
 
     def stream_of(self, classifier: ResolvedClassifier) -> NoiseStream:
         """The noise of the run, on the device of this rank's classifier."""
-        return _stream(self.noise_kind, self.seed, self.seen, classifier, self.rule.sigma)
+        return _stream(self.noise_kind, self.seed, self.survey, classifier, self.rule.sigma)
 
 
-def agree(classifier: ResolvedClassifier, dataset: Images, asked: Asked) -> Agreement:
+def agree(classifier: ResolvedClassifier, dataset: Images, request: RunRequest) -> Agreement:
     """Read the first images, choose their noise and the batch size, and state the run; nothing is written.
 
     Raises:
         ValueError, TypeError: As `survey`, `choose_noise` and `answer_to_probe`; on images without labels in a label-aware run.
     """
-    if asked.label_aware:  # found on the first image where it is there, before all are read
-        _, first = next(checked_items(dataset, asked.chosen), (None, {"labels": 0}))
+    if request.label_aware:  # found on the first image where it is there, before all are read
+        _, first = next(checked_items(dataset, request.chosen), (None, {"labels": 0}))
         _check_labelled(first.get("labels") is not None)
 
     def answer_of(shape: tuple[int, ...]) -> Answer:
-        return answer_to_probe(classifier, shape, asked.execution, known=asked.recorded_answer)
+        return answer_to_probe(classifier, shape, request.execution, known=request.recorded_answer)
 
-    seen = survey(dataset, asked.chosen, asked.ahead, answer_of)
-    if asked.label_aware:
-        _check_labelled(seen.labelled)
-    kind = choose_noise(asked.noise_kind, seen.off_grid)
-    stream = _stream(kind, asked.seed, seen, classifier, asked.rule.sigma)
-    rule = rule_on(asked.rule, stream, chosen=asked.own_targets)
-    execution, speeds = _with_batch_size(classifier, seen, asked)
-    logger.info("Certifying at %s (channels, height, width), %s noise, sigma %s.", seen.resolution, kind, rule.sigma)
-    chosen = asked.chosen if seen.indices is None else seen.indices
+    surveyed = survey(dataset, request.chosen, request.ahead, answer_of)
+    if request.label_aware:
+        _check_labelled(surveyed.labelled)
+    kind = choose_noise(request.noise_kind, surveyed.off_grid)
+    stream = _stream(kind, request.seed, surveyed, classifier, request.rule.sigma)
+    rule = rule_on(request.rule, stream, chosen=request.own_targets)
+    execution, speeds = _with_batch_size(classifier, surveyed, request)
+    logger.info(
+        "Certifying at %s (channels, height, width), %s noise, sigma %s.", surveyed.resolution, kind, rule.sigma
+    )
+    chosen = request.chosen if surveyed.indices is None else surveyed.indices
     informative = {"images_per_second_by_batch_size": speeds} if speeds else {}
     settings = run_settings(
-        classifier, seen, chosen, rule, stream, execution, description=asked.description,
-        informative=informative | reading_facts(dataset, asked.chosen),
+        classifier, surveyed, chosen, rule, stream, execution, description=request.description,
+        informative=informative | reading_facts(dataset, request.chosen),
     )  # fmt: skip
-    return Agreement(settings, seen, chosen, rule, kind, asked.seed, execution)
+    return Agreement(settings, surveyed, chosen, rule, kind, request.seed, execution)
 
 
 def check_same(
@@ -119,10 +121,10 @@ def check_same(
     Raises:
         ValueError: The message names what differs.
     """
-    mine = noise_facts(stream)
-    if any(settings[key] != value for key, value in mine.items()):
+    facts = noise_facts(stream)
+    if any(settings[key] != value for key, value in facts.items()):
         raise ValueError(
-            f"All ranks of a run must draw their noise alike, but rank 0 is on {settings['noise_drawn_by']} and this one on {mine['noise_drawn_by']}."
+            f"All ranks of a run must draw their noise alike, but rank 0 is on {settings['noise_drawn_by']} and this one on {facts['noise_drawn_by']}."
         )
     if differing := differences_from(classifier, settings["model"], stream.shape, execution):
         raise ValueError(
@@ -131,14 +133,16 @@ def check_same(
         )
 
 
-def _stream(kind: str, seed: int, seen: Survey, classifier: ResolvedClassifier, sigma: float) -> NoiseStream:
-    return make_stream(kind, seed=seed, shape=seen.resolution, device=classifier.device, sigma=sigma)
+def _stream(kind: str, seed: int, surveyed: Survey, classifier: ResolvedClassifier, sigma: float) -> NoiseStream:
+    return make_stream(kind, seed=seed, shape=surveyed.resolution, device=classifier.device, sigma=sigma)
 
 
-def _with_batch_size(classifier: ResolvedClassifier, seen: Survey, asked: Asked) -> tuple[Execution, dict[str, int]]:
-    if asked.chosen is not None and len(asked.chosen) * asked.rule.stage_ends[-1] < PROBE_DRAWS:
-        return asked.execution, {}
-    return probe_batch_size(classifier, seen.resolution, asked.execution)
+def _with_batch_size(
+    classifier: ResolvedClassifier, surveyed: Survey, request: RunRequest
+) -> tuple[Execution, dict[str, int]]:
+    if request.chosen is not None and len(request.chosen) * request.rule.stage_ends[-1] < PROBE_DRAWS:
+        return request.execution, {}
+    return probe_batch_size(classifier, surveyed.resolution, request.execution)
 
 
 def _check_labelled(labelled: bool) -> None:

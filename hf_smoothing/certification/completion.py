@@ -1,4 +1,4 @@
-"""What `run.json` comes to know of the images while they are read."""
+"""Facts about the images that are added to `run.json` once they are read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def state_images(output_dir: str | os.PathLike[str], read: Fingerprint, **facts:
 
 
 def amend_informative(output_dir: str | os.PathLike[str], **facts: Any) -> None:
-    """Add to `run.json` what a run came to know and what does not decide its rows."""
+    """Add facts that do not decide the rows to `run.json`."""
     _write(output_dir, _settings(output_dir), **facts)
 
 

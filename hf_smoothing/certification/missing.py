@@ -25,7 +25,7 @@ class MissingImages:
         dataset, chosen: Data set and indices of the run.
         before: What it has recorded so far.
         noise_kind: Kind of noise that the images must be fit for.
-        seen: `image_hash` of the images that were read before.
+        hashes: `image_hash` of the images that were read before.
         read: What is to see each image as it is read, and has seen those that `read_recorded` has read; None where nothing is.
 
     Attributes:
@@ -43,11 +43,11 @@ class MissingImages:
         chosen: Sequence[int] | None,
         before: Run,
         noise_kind: str,
-        seen: Mapping[int, str],
+        hashes: Mapping[int, str],
         read: Fingerprint | None = None,
     ) -> None:
         self.dataset, self.chosen, self.before, self.noise_kind = dataset, chosen, before, noise_kind
-        self.seen, self.read = seen, read
+        self.hashes, self.read = hashes, read
         self.unreadable: UnreadableImageError | None = None
         self.total: int | None = None
 
@@ -70,7 +70,7 @@ class MissingImages:
                 self.read.add(index, item)
             recorded = rows.get(index, partials.get(index))
             votes = restored_votes(index, item, None if index in rows else recorded)
-            check_unchanged(index, str(votes.image_sha256), self.seen)
+            check_unchanged(index, str(votes.image_sha256), self.hashes)
             unseen.discard(index)
             if recorded is not None and recorded.get("image_sha256") != votes.image_sha256:
                 kind = "stream" if streamed else "data set"

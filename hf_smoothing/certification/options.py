@@ -184,7 +184,7 @@ def filled(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: option.default for name, option in known.items()} | dict(given)
 
 
-def part(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def options_in(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the options that belong to a class, such as `RuleOptions`."""
     return {name: options[name] for name in options_of(kind) if name in options}
 

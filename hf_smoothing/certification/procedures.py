@@ -26,7 +26,7 @@ from hf_smoothing.certification.options import (
     RuleOptions,
     documented,
     filled,
-    part,
+    options_in,
 )
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rules import Rule, SequentialRule, make_rule, rule_on
@@ -85,14 +85,14 @@ def certify(
 
     Source: arXiv 1902.02918, CERTIFY.
     """
-    asked = filled(CertifyOptions, options)
-    rule = make_rule(sigma, **part(RuleOptions, asked))
-    question = _question(classifier, images, rule.sigma, seed, indices, asked)
-    sound = rule_on(rule, question.stream, chosen=asked["targets"] is not None)
-    kind = question.stream.kind
+    complete = filled(CertifyOptions, options)
+    rule = make_rule(sigma, **options_in(RuleOptions, complete))
+    batch = _prepared(classifier, images, rule.sigma, seed, indices, complete)
+    sound = rule_on(rule, batch.stream, chosen=complete["targets"] is not None)
+    kind = batch.stream.kind
     return [
         replace(sound.decide(votes), noise_kind=kind, threat_model=THREAT_MODELS[kind])
-        for votes in _finished(question, sound)
+        for votes in _finished(batch, sound)
     ]
 
 
@@ -117,19 +117,19 @@ def predict(
 
     Source: `SequentialRule` with target 0 and no selection; or arXiv 1902.02918, PREDICT and Proposition 1.
     """
-    asked = filled(PredictOptions, options)
-    if asked["mode"] == "fixed":
-        n = _check_draws(asked["n"], asked["alpha"])
-        question = _question(classifier, images, statistics.check_sigma(sigma), seed, indices, asked)
-        return _predict_fixed(question, n, asked["alpha"])
-    rule = SequentialRule(sigma, (0.0,), n0=0, n=asked["n"], alpha=asked["alpha"])
-    question = _question(classifier, images, rule.sigma, seed, indices, asked)
-    return _predict_sequential(question, rule_on(rule, question.stream, chosen=True))
+    complete = filled(PredictOptions, options)
+    if complete["mode"] == "fixed":
+        n = _check_draws(complete["n"], complete["alpha"])
+        batch = _prepared(classifier, images, statistics.check_sigma(sigma), seed, indices, complete)
+        return _predict_fixed(batch, n, complete["alpha"])
+    rule = SequentialRule(sigma, (0.0,), n0=0, n=complete["n"], alpha=complete["alpha"])
+    batch = _prepared(classifier, images, rule.sigma, seed, indices, complete)
+    return _predict_sequential(batch, rule_on(rule, batch.stream, chosen=True))
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What is asked about which images: on the device of the classifier, with their numbers, the noise, and how the network is run."""
+class _Batch:
+    """Images of a call on the device of the classifier, with their numbers, the noise, and how the network is run."""
 
     classifier: ResolvedClassifier
     pixels: Tensor
@@ -138,38 +138,38 @@ class _Question:
     execution: Execution
 
 
-def _question(
+def _prepared(
     classifier: Classifier,
     images: Tensor,
     sigma: float,
     seed: int | None,
     indices: Sequence[int] | None,
-    asked: Mapping[str, Any],
-) -> _Question:
-    execution = Execution(**part(ExecutionOptions, asked))
+    complete: Mapping[str, Any],
+) -> _Batch:
+    execution = Execution(**options_in(ExecutionOptions, complete))
     resolved = resolve_classifier(classifier)
     pixels = to_unit_pixels(images)
     numbers = _check_indices(indices, len(pixels))
     check_one_image(resolved, tuple(pixels.shape[1:]), execution)
     pixels = pixels.to(resolved.device)
-    kind = choose_noise(asked["noise_kind"], off_grid(pixels))
+    kind = choose_noise(complete["noise_kind"], off_grid(pixels))
     stream = make_stream(kind, seed=fresh_seed(seed), shape=tuple(pixels.shape[1:]), device=pixels.device, sigma=sigma)
-    return _Question(resolved, pixels, numbers, stream, execution)
+    return _Batch(resolved, pixels, numbers, stream, execution)
 
 
-def _finished(question: _Question, rule: Rule) -> Iterator[Votes]:
+def _finished(batch: _Batch, rule: Rule) -> Iterator[Votes]:
     """The votes of each image, in order, when the rule needs no more."""
-    pending = (Pending(Votes(index), image) for index, image in zip(question.numbers, question.pixels, strict=True))
+    pending = (Pending(Votes(index), image) for index, image in zip(batch.numbers, batch.pixels, strict=True))
     finished: dict[int, Votes] = {}
-    for touched in vote_in_rounds(question.classifier, pending, rule, question.stream, execution=question.execution):
+    for touched in vote_in_rounds(batch.classifier, pending, rule, batch.stream, execution=batch.execution):
         finished |= {votes.index: votes for votes in touched if rule.wanted(votes) == votes.drawn}
-    return (finished[index] for index in question.numbers)
+    return (finished[index] for index in batch.numbers)
 
 
-def _predict_sequential(question: _Question, rule: Rule) -> list[Prediction]:
-    kind = question.stream.kind
+def _predict_sequential(batch: _Batch, rule: Rule) -> list[Prediction]:
+    kind = batch.stream.kind
     answers = []
-    for votes in _finished(question, rule):
+    for votes in _finished(batch, rule):
         counts = tuple(int(count) for count in np.sum(votes.counts_by_look, axis=0))
         answer = rule.decide(votes).prediction
         answers.append(Prediction(answer, votes.drawn, counts, rule.alpha, kind, THREAT_MODELS[kind]))
@@ -190,11 +190,11 @@ def _check_draws(n: Any, alpha: float) -> int:
     return draws
 
 
-def _predict_fixed(question: _Question, n: int, alpha: float) -> list[Prediction]:
-    kind = question.stream.kind
-    requests = [Draws(slot, index, 0, n) for slot, index in enumerate(question.numbers)]
-    with question.execution.prepare(question.classifier) as classify:
-        counts = count_votes(classify, question.pixels, requests, stream=question.stream, execution=question.execution)
+def _predict_fixed(batch: _Batch, n: int, alpha: float) -> list[Prediction]:
+    kind = batch.stream.kind
+    requests = [Draws(slot, index, 0, n) for slot, index in enumerate(batch.numbers)]
+    with batch.execution.prepare(batch.classifier) as classify:
+        counts = count_votes(classify, batch.pixels, requests, stream=batch.stream, execution=batch.execution)
     answers = []
     for votes in counts:
         second, first = np.argsort(votes, kind="stable")[-2:]

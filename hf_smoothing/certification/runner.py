@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
-from hf_smoothing.certification.agreement import Agreement, Asked, agree, check_same
+from hf_smoothing.certification.agreement import Agreement, RunRequest, agree, check_same
 from hf_smoothing.certification.classifiers import check_own_precision, resolve_classifier
 from hf_smoothing.certification.completion import amend_informative, state_images
 from hf_smoothing.certification.execution import Execution
@@ -21,7 +21,7 @@ from hf_smoothing.certification.options import (
     RunRuleOptions,
     documented,
     filled,
-    part,
+    options_in,
 )
 from hf_smoothing.certification.ranks import RankError, Ranks, from_first_rank, open_writer, process_state
 from hf_smoothing.certification.rounds import vote_in_rounds
@@ -79,11 +79,11 @@ def certify_dataset(
         OSError: If the folder cannot be written, or another rank is gone.
         KeyboardInterrupt: After Ctrl-C; what is done is kept, and the message says where.
     """
-    asked = filled(RunOptions, options)
-    rule = make_rule(sigma, **part(RunRuleOptions, asked))
+    complete = filled(RunOptions, options)
+    rule = make_rule(sigma, **options_in(RunRuleOptions, complete))
     resolved = resolve_classifier(classifier)
     check_own_precision(resolved)
-    execution = Execution(**part(ExecutionOptions, asked))
+    execution = Execution(**options_in(ExecutionOptions, complete))
     chosen = check_selection(dataset, indices)
     warn_other_framing(resolved.module or classifier, dataset)
     warn_other_classes(resolved.module or classifier, dataset)
@@ -91,31 +91,39 @@ def certify_dataset(
     check_seconds(partial_seconds, "partial_seconds")
     check_writable(output_dir)
     state = process_state(cpu=resolved.device.type == "cpu")
-    question = Asked(
-        rule, asked["targets"] is not None, asked["label_aware"], asked["noise_kind"], execution, chosen, seed, description,
-        images_ahead(output_dir), recorded_answer(output_dir),
-    )  # fmt: skip
-    agreed = from_first_rank(state, agree(resolved, dataset, question) if state.is_main_process else None)
+    request = RunRequest(
+        rule=rule,
+        own_targets=complete["targets"] is not None,
+        label_aware=complete["label_aware"],
+        noise_kind=complete["noise_kind"],
+        execution=execution,
+        chosen=chosen,
+        seed=seed,
+        description=description,
+        ahead=images_ahead(output_dir),
+        recorded_answer=recorded_answer(output_dir),
+    )
+    agreed = from_first_rank(state, agree(resolved, dataset, request) if state.is_main_process else None)
     stream = agreed.stream_of(resolved)
     if not state.is_main_process:
         check_same(resolved, stream, agreed.settings, execution)
-    with open_writer(state, output_dir, agreed.settings, agreed.seen, dataset) as writer:
+    with open_writer(state, output_dir, agreed.settings, agreed.survey, dataset) as writer:
         before = read_run(output_dir)
         # Of images that are not all read yet, those that are recorded must be the same before any draw is made.
-        some = state.is_main_process and agreed.chosen is not None and agreed.seen.indices is None
+        some = state.is_main_process and agreed.chosen is not None and agreed.survey.indices is None
         # Ranks compare what they read with one another, so one of them is enough.
-        seen = dict(agreed.seen.hashes) if state.is_main_process else {}
-        read = read_recorded(dataset, agreed.chosen or (), before, seen) if some and not is_stream(dataset) else None
+        hashes = dict(agreed.survey.hashes) if state.is_main_process else {}
+        read = read_recorded(dataset, agreed.chosen or (), before, hashes) if some and not is_stream(dataset) else None
         state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one
-        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, seen, read)
+        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, hashes, read)
         share = (state.process_index, state.num_processes)
         keeper = RowKeeper(writer, agreed.rule, share, partial_seconds)
         images = None if agreed.chosen is None else len(agreed.chosen)
-        tally = Tally(before, images, agreed.rule.stage_ends[-1], asked["label_aware"])
+        tally = Tally(before, images, agreed.rule.stage_ends[-1], complete["label_aware"])
         title, shown = f"Certifying at sigma {exact_text(agreed.rule.sigma)}", progress and state.is_main_process
         rounds = vote_in_rounds(
             resolved, keeper.in_turn(missing), agreed.rule, stream,
-            execution=agreed.execution, ranks=Ranks.of(state), classes=agreed.seen.classes,
+            execution=agreed.execution, ranks=Ranks.of(state), classes=agreed.survey.classes,
         )  # fmt: skip
         with (
             _telling_what_is_kept(output_dir, agreed),

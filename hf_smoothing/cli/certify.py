@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_smoothing.certification.options import RunOptions, RunRuleOptions, options_of, part
+from hf_smoothing.certification.options import RunOptions, RunRuleOptions, options_in, options_of
 from hf_smoothing.cli.options import (
     add_data_options,
     add_normalisation_options,
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
 def _certify_smoothing(args: argparse.Namespace) -> int:
     from hf_smoothing.certification import certify_dataset, make_rule
 
-    options = part(RunOptions, vars(args))
-    make_rule(args.sigma, **part(RunRuleOptions, options))  # refuse before anything is loaded
+    options = options_in(RunOptions, vars(args))
+    make_rule(args.sigma, **options_in(RunRuleOptions, options))  # refuse before anything is loaded
     model, dataset, indices, description = _model_and_images(args)
     run = certify_dataset(
         model, dataset, args.output_dir, sigma=args.sigma, indices=indices, seed=args.seed, description=description, **options

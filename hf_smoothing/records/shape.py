@@ -52,6 +52,15 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(is_whole(side) and 1 <= side <= 2**20 for side in value)
 
 
+def _are_logits(value: Any) -> bool:
+    rows = isinstance(value, list) and all(isinstance(row, list) and all(map(is_number, row)) for row in value)
+    return rows and len({len(row) for row in value}) == 1
+
+
+def _are_classes(value: Any) -> bool:
+    return isinstance(value, list) and all(one is None or is_whole(one) for one in value)
+
+
 def _is_selection(value: Any) -> bool:
     if isinstance(value, dict):
         ends = value.get("range")
@@ -102,6 +111,8 @@ CHECKS: dict[str, Check] = {
     "rule.covers_run": FLAG,
     "model": OBJECT,
     "model.id": TEXT,
+    "model.probe_logits": (_are_logits, "lists of as many numbers each"),
+    "model.probe_classes": (_are_classes, "a list of whole numbers and null"),
     "dataset": OBJECT,
     "dataset.id": TEXT,
     "dataset.split": TEXT,
