@@ -21,8 +21,8 @@ from hf_smoothing.certification.options import (
     RunOptions,
     RunRuleOptions,
     filled,
+    options_in,
     options_of,
-    part,
 )
 from hf_smoothing.cli import build_parser
 from tests.support.classifiers import Linear
@@ -117,9 +117,9 @@ OTHERS = {
 
 def recorded(**options):
     kind = options.pop("noise_kind", "grid")
-    rule = make_rule(0.5, **part(RunRuleOptions, options))
+    rule = make_rule(0.5, **options_in(RunRuleOptions, options))
     stream = make_stream(kind, seed=0, shape=(1, 2, 2), device=torch.device("cpu"), sigma=0.5)
-    return rule.to_dict() | Execution(**part(ExecutionOptions, options)).to_dict() | noise_facts(stream)
+    return rule.to_dict() | Execution(**options_in(ExecutionOptions, options)).to_dict() | noise_facts(stream)
 
 
 @pytest.mark.parametrize("name", options_of(RunOptions))
