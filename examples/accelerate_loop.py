@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import HfArgumentParser
 
 from hf_smoothing import NoiseMixture, PixelDataset, SmoothedClassifier, certify_dataset
+from hf_smoothing.cli.explained import explained
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
@@ -100,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    explained(main)

@@ -13,6 +13,7 @@ from transformers import HfArgumentParser
 
 from hf_smoothing import SmoothedClassifier, certified_accuracy_path, certify_dataset
 from hf_smoothing.certification import process_state
+from hf_smoothing.cli.explained import explained
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
@@ -59,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    explained(main)

@@ -21,6 +21,7 @@ from hf_smoothing import (
     RobustTrainingArguments,
     SmoothedClassifier,
 )
+from hf_smoothing.cli.explained import explained
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
@@ -96,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    explained(main)

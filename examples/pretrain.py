@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from hf_smoothing import CertifiedAccuracyCallback, PixelDataset, RobustTrainer, RobustTrainingArguments
+from hf_smoothing.cli.explained import explained
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
@@ -123,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    explained(main)

@@ -24,6 +24,7 @@ from hf_smoothing.cli import (
     robustness_transfer,
     selftest,
 )
+from hf_smoothing.cli.explained import warnings_in_flags
 from hf_smoothing.cli.options import in_flags
 from hf_smoothing.cli.parsing import add_config_option, parse_verb
 from hf_smoothing.cli.places import trouble_of
@@ -43,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = parse_verb(parser, verbs_of(parser), argv)
+    names = [action.dest for action in verbs_of(parser)[args.command]._actions]
     try:
-        with _rare_collections(), flushed():
+        with _rare_collections(), flushed(), warnings_in_flags(f"hf-smoothing {args.command}", names):
             status: int = args.run(args)
         return status
     except KeyboardInterrupt as interrupt:
@@ -53,7 +55,6 @@ def _run(argv: Sequence[str] | None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         if isinstance(error, ReaderGoneError):
             raise
-        names = [action.dest for action in verbs_of(parser)[args.command]._actions]
         print(f"hf-smoothing {args.command}: {in_flags(trouble_of(error), names)}", file=sys.stderr)
         return 2
 

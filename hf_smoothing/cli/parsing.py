@@ -5,10 +5,12 @@ file may give values.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_smoothing.cli.config_file import take_values
@@ -72,8 +74,8 @@ def parse_options(
     with _explained(parser):
         if any(not (action.option_strings or action.required) for action in parser._actions):
             # Arguments by place that the file has given: argparse would take them as missing at the first option.
-            return parser.parse_intermixed_args(rest, into)
-        return parser.parse_args(rest, into)
+            return _at_home(parser.parse_intermixed_args(rest, into))
+        return _at_home(parser.parse_args(rest, into))
 
 
 def parse_dataclasses(parser: Any, words: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -89,7 +91,22 @@ def parse_dataclasses(parser: Any, words: Sequence[str] | None = None) -> tuple[
         parser.error(str(error))
     if left:
         parser.error(f"unknown words: {' '.join(left)}. Every value follows its option.")
-    return tuple(found)
+    return tuple(map(_at_home, found))
+
+
+def _at_home(values: Any) -> Any:
+    """The values with `~` at the start of a path as the home folder: a shell leaves it in `--output-dir=~/x` and in quotes, and files of `--config` have no shell."""
+    for name, value in vars(values).items():
+        kept = [_expanded(one) for one in value] if isinstance(value, list) else _expanded(value)
+        if kept != value:
+            setattr(values, name, kept)
+    return values
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("~"):
+        return os.path.expanduser(value)
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 @contextmanager
@@ -129,7 +146,7 @@ def _prepared(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> l
         parser.error(f"{CONFIG} is given {len(files)} times. Put all values into one file.")
     try:
         for file in files:
-            take_values(parser, file)
+            take_values(parser, os.path.expanduser(file))
     except ValueError as error:
         _refuse(parser, str(error))
     return rest

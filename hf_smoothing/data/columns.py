@@ -41,7 +41,7 @@ def find_column(dataset: Images, name: str | None, kind: str, required: bool) ->
         return kind
     features = getattr(dataset, "features", None) or {}
     typed = [column for column in columns if type(features.get(column)).__name__ == TYPES[kind]]
-    # Whole numbers and text may be labels, images, sequences and fractions are none.
+    # Whole numbers, truth values and text may be labels, images, sequences and fractions are none.
     named = usual if kind == "image" or not features else [c for c in columns if _may_be_label(c, features.get(c))]
     found: list[str] = typed or named
     if len(found) > 1:
@@ -55,7 +55,7 @@ def find_column(dataset: Images, name: str | None, kind: str, required: bool) ->
     if kind == "label" and required and len(columns) == 1:
         raise ValueError(
             f"Labels are needed, but the data set has the column {columns[0]!r} alone. Where it is a folder, sort the images into one sub-folder "
-            "per class."
+            "per class, at least two, with all images at one depth; or name the classes in a metadata.csv with the columns file_name and label."
         )
     if required or found:
         raise ValueError(
@@ -69,7 +69,7 @@ def _may_be_label(column: str, feature: Any) -> bool:
     name = str(column).lower()
     dtype = str(getattr(feature, "dtype", ""))
     return (name in USUAL["label"] or name.endswith("label")) and (
-        dtype.startswith(("int", "uint")) or dtype in ("string", "large_string")
+        dtype.startswith(("int", "uint")) or dtype in ("string", "large_string", "bool")
     )
 
 

@@ -26,8 +26,8 @@ def eight_bit_image(image: Image.Image, grey: bool = False) -> Image.Image:
     """
     if image.mode[:1] in "IF":
         raise ValueError(
-            f"Images must have 8 bits per channel, got PIL mode {image.mode!r}. Scale to 0..255 first, e.g. "
-            "Image.fromarray((255 * values / values.max()).astype('uint8'))."
+            f"Images must have 8 bits per channel, got PIL mode {image.mode!r}. Scale to 0..255 first, all images by one fixed number, such as 257 for 16 bits: "
+            "Image.fromarray((values // 257).astype('uint8'))."
         )
     # As `datasets` and the pipelines do, so that one file gives the same pixels whichever way it comes.
     upright = ImageOps.exif_transpose(image)

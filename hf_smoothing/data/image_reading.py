@@ -76,7 +76,6 @@ class ImageReader:
                 f"Image {index} of column {self.column!r} is the text {value[:80]!r}. If these are paths, read them with "
                 f"dataset.cast_column({self.column!r}, datasets.Image())."
             )
-        file = value.get("path") if isinstance(value, Mapping) else getattr(value, "filename", None)
         try:
             if value is None:
                 raise ValueError("there is none (None)")
@@ -88,10 +87,20 @@ class ImageReader:
             if isinstance(value, PIL.Image.Image):
                 value.load()
         except Exception as error:  # decoders raise whatever comes first
-            if (named := _named(error, index, str(file) if file else None, self.column)) is None:
+            if (named := _named(error, index, self._file(row), self.column)) is None:
                 raise
             raise named from error
         return value
+
+    def _file(self, row: Mapping[str, Any]) -> str | None:
+        """The file of a row's image, where it is known."""
+        value = row.get(self.column)
+        file = value.get("path") if isinstance(value, Mapping) else getattr(value, "filename", None)
+        return str(file) if file else None
+
+    def unusable(self, error: Exception, row: Mapping[str, Any], index: int) -> UnreadableImageError:
+        """The error that names an image which can be decoded and is none to certify, as one of 16 bits."""
+        return _unreadable(error, index, self._file(row), self.column)
 
     def in_mode(self, image: PIL.Image.Image) -> PIL.Image.Image:
         """The image in the mode that the column asks for, `datasets.Image(mode=...)`, where it does.
@@ -108,13 +117,21 @@ def _named(error: Exception, index: int, file: str | None, column: str) -> Unrea
     """The error that names the image where that is damaged, or None where the machine or the network failed."""
     if not _is_damage(error):
         return None
+    return _unreadable(error, index, file, column)
+
+
+def _unreadable(error: Exception, index: int, file: str | None, column: str) -> UnreadableImageError:
     where = f" ({file})" if file else ""
-    why = re.sub(r" <[^<>]* object at 0x[0-9a-f]+>", "", str(error)).strip() or type(error).__name__
     return UnreadableImageError(
         index, file,
-        f"Image {index}{where} of column {column!r} cannot be read: {why}. Repair or remove it, or pass skip_unreadable=True to leave such images "
+        f"Image {index}{where} of column {column!r} cannot be read: {why(error)}. Repair or remove it, or pass skip_unreadable=True to leave such images "
         "out and count them.",
     )  # fmt: skip
+
+
+def why(error: Exception) -> str:
+    """What a decoder says, without the address of an object in memory, which stands for the file."""
+    return re.sub(r" <[^<>]* object at 0x[0-9a-f]+>", "", str(error)).strip().rstrip(".") or type(error).__name__
 
 
 def _is_damage(error: Exception) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_smoothing.data.label_values import number_of_text
 from hf_smoothing.spelling import number_of, plain
 
 
@@ -65,6 +66,8 @@ def _class_number(value: Any, names: Sequence[str] | None, whose: str) -> int:
                 f"`label_map` says {value!r}, but classes {same} of the {whose} are called so. Give the number."
             )
     number = value if isinstance(value, int) and not isinstance(value, bool) else number_of(str(value))
+    if number is None and names is None:  # a column may hold 0.0 or True
+        number = number_of_text(str(value))
     if number is None or number < 0 or (names is not None and number >= len(names)):
         known = (
             f"its classes are 0 to {len(names) - 1}: {few(names)}" if names is not None else "its classes are numbers"

@@ -9,10 +9,10 @@ from typing import Any
 
 from hf_smoothing.data.columns import column_values, find_column, holds_text
 from hf_smoothing.data.label_maps import called, check_targets
+from hf_smoothing.data.label_values import class_number, is_missing, refusal
 from hf_smoothing.data.labels import ClassMap, Labels, class_map, class_names, two_on_one, unasked
 from hf_smoothing.spelling import number_of
 from hf_smoothing.types import Images
-from hf_smoothing.units import check_whole
 
 
 class LabelReader:
@@ -38,7 +38,7 @@ class LabelReader:
         self.column = find_column(dataset, label_column, "label", required=False)
         self.unlabelled_column: str | None = None
         self._values = column_values(dataset, self.column)
-        if self._values and all(value is None or (isinstance(value, int) and value == -1) for value in self._values):
+        if self._values and all(is_missing(value) or class_number(value) == -1 for value in self._values):
             if label_column is not None:
                 raise ValueError(
                     f"Column {label_column!r} marks all images as unlabelled (-1). Use a split with labels, or leave label_column out."
@@ -60,7 +60,9 @@ class LabelReader:
             names = None
         else:
             present = (
-                None if self._values is None or text else {value for value in self._values if isinstance(value, int)}
+                None
+                if self._values is None or text
+                else {found for value in self._values if (found := class_number(value)) is not None}
             )
             self.class_map = class_map(names, id2label, labels=labels, label_map=label_map, present=present)
         if self.column is not None and (doubt := unasked(self.class_map, labels)) is not None:
@@ -94,13 +96,9 @@ class LabelReader:
         """
         if isinstance(value, str) and self._how is not None:
             return self._text(value, index)
-        try:
-            label = check_whole(value, "label")
-        except ValueError as error:
-            raise ValueError(
-                f"Label of image {index} must be an integer class, got {value!r}. Drop unlabelled images, and map names to numbers "
-                "with a ClassLabel feature (dataset.class_encode_column)."
-            ) from error
+        label = class_number(value)
+        if label is None:
+            raise ValueError(refusal(value, f"Label of image {index}"))
         targets = self.class_map.to_model
         count = self.num_labels if targets is None else len(targets)
         if label < 0 or (count is not None and label >= count):

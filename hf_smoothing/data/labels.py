@@ -153,7 +153,7 @@ def unasked(made: ClassMap, labels: Labels | None) -> str | None:
         return None
     return (
         f"The data set's labels are numbers without names, so they are taken for the model's numbers: 0 for {names[0]!r}, of {few(names)}. If they "
-        f"are, pass labels='by-number'; otherwise {_NAMED}, or pass label_map={{...}}."
+        f"are, pass labels='by-number'; otherwise pass label_map={{...}}, or in Python {_NAMED}."
     )
 
 

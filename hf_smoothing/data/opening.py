@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -12,11 +13,24 @@ from datasets.exceptions import DatasetGenerationError
 from hf_smoothing.data.choice import DataChoice
 from hf_smoothing.data.columns import column_names, column_values, find_column
 from hf_smoothing.data.datasets import PixelDataset, PixelStream
+from hf_smoothing.data.folders import (
+    check_merged,
+    how_to_rename,
+    innermost,
+    missed_splits,
+    why_unlabelled,
+    without_file_names,
+)
+from hf_smoothing.data.label_values import class_number, is_missing
 from hf_smoothing.data.labels import class_names
 from hf_smoothing.data.not_found import not_found, swapped
 from hf_smoothing.data.processors import PixelSource
 from hf_smoothing.data.selection import check_selection_options, select_from_stream, select_images
 from hf_smoothing.spelling import nearest
+
+
+UNNAMED = ("train", "validation", "test", "all")
+"""What one saved data set that does not know its split may be called."""
 
 
 def load_split(path: str, split: str, *, dataset_config: str | None = None, streaming: bool = False) -> Any:
@@ -29,14 +43,15 @@ def load_split(path: str, split: str, *, dataset_config: str | None = None, stre
         streaming: Read it as a stream.
 
     Raises:
-        ValueError: If there is no such data set, configuration or split, naming those that exist.
+        ValueError: If there is no such data set, configuration or split, naming those that exist; if a folder holds images to train on and to test
+            on that would be read as one split.
     """
     if (Path(path) / "state.json").is_file():
         return _saved_split(path, split, streaming)
     if (mistake := swapped("data set", path)) is not None:
         raise mistake
     try:
-        return load_dataset(path, dataset_config, split=split, streaming=streaming)
+        dataset = load_dataset(path, dataset_config, split=split, streaming=streaming)
     except OSError as error:
         raise not_found("data set", path, error) from error
     except (DatasetGenerationError, RuntimeError) as error:
@@ -49,6 +64,8 @@ def load_split(path: str, split: str, *, dataset_config: str | None = None, stre
             what = "several configurations" if dataset_config is None else f"no configuration {dataset_config!r}"
             known = get_dataset_config_names(path)
             raise ValueError(f"{path} has {what}; choose one of {known}: dataset_config={known[0]!r}.") from error
+        if "file_name" in text and (said := without_file_names(path)) is not None:
+            raise ValueError(said) from error
         if "split" not in text.lower() and "instruction" not in text.lower():
             raise
         known = get_dataset_split_names(path, dataset_config)
@@ -57,7 +74,13 @@ def load_split(path: str, split: str, *, dataset_config: str | None = None, stre
                 f"The split {split!r} of {path} has no images ({text}); its splits are {known}. Pass split=..., such as {known[0]!r} or "
                 f"'{known[0]}[:10%]'."
             ) from error
-        raise ValueError(f"{path} has no split {split!r}; it has {known}. {_cure(split, known)}") from error
+        cure = _cure(split, known)
+        if missed := missed_splits(path):
+            cure = how_to_rename(path, missed) + ("" if any(missed.values()) else f" To read all together: {cure}")
+        raise ValueError(f"{path} has no split {split!r}; it has {known}. {cure}") from error
+    if (doubt := check_merged(path, split)) is not None:
+        warnings.warn(doubt, stacklevel=2)
+    return dataset
 
 
 def _cure(split: str, known: Sequence[str]) -> str:
@@ -71,6 +94,11 @@ def _saved_split(path: str, split: str, streaming: bool) -> Any:
     if dataset.split is not None and str(dataset.split) != split:
         raise ValueError(
             f"{path} has no split {split!r}; it has [{str(dataset.split)!r}]. Pass split={str(dataset.split)!r}."
+        )
+    if dataset.split is None and split not in UNNAMED:
+        raise ValueError(
+            f"{path} has no split {split!r}: it is one data set, saved without the name of a split, and is read whole. Pass split='test' or split='train', "
+            "whichever it is."
         )
     return dataset.to_iterable_dataset() if streaming else dataset
 
@@ -113,7 +141,12 @@ def open_pixels(
         dataset = dataset.select_columns([find_column(dataset, choice.image_column, "image", required=True)])
     if streaming:
         return PixelStream(dataset, size, id2label=id2label, **options)
-    pixels = PixelDataset(dataset, size, id2label=id2label, **options)
+    try:
+        pixels = PixelDataset(dataset, size, id2label=id2label, **options)
+    except ValueError as error:
+        if "do not match the model's" in str(error) and (said := innermost(choice.dataset)):
+            raise ValueError(f"{error} {said}") from error
+        raise
     pixels.check_labels()
     return pixels
 
@@ -150,14 +183,13 @@ def choice_text(choice: DataChoice, pixels: PixelDataset | PixelStream, indices:
         return f"Data: {images}; labels in {pixels.label_column!r}.\n{pixels.class_map.describe()}"
     columns = column_names(pixels.dataset)
     why = f"none of {columns} is clearly a column of labels"
-    if len(columns) == 1:
-        why += "; where they lie in a folder, sort the images into one sub-folder per class"
+    later = "a later call with labels (label_column=...)"
+    if len(columns) == 1:  # so no other column can be named
+        why += f"; {why_unlabelled(choice.dataset) or 'where they lie in a folder, sort the images into one sub-folder per class'}"
+        later = "a later call with labels"
     if pixels.unlabelled_column is not None:
-        why = f"{pixels.unlabelled_column!r} is -1 for all, which marks unlabelled splits"
-    return (
-        f"Data: {images}; no labels: {why}. Accuracy cannot be measured then; a later call with labels (label_column=...) adds them to the "
-        "finished run without a draw."
-    )
+        why = f"{pixels.unlabelled_column!r} is empty or -1 for all, which marks unlabelled splits"
+    return f"Data: {images}; no labels: {why}. Accuracy cannot be measured then; {later} adds them to the finished run without a draw."
 
 
 def training_split(choice: DataChoice) -> tuple[Any, dict[int, str]]:
@@ -171,7 +203,9 @@ def training_split(choice: DataChoice) -> tuple[Any, dict[int, str]]:
     check_selection_options(choice.stride, choice.max_images)
     dataset = load_split(choice.dataset, choice.split, dataset_config=choice.dataset_config)
     column = str(find_column(dataset, choice.label_column, "label", required=True))
-    values = [value for value in column_values(dataset, column) or () if value is not None and value != -1]
+    every = [value for value in column_values(dataset, column) or () if not is_missing(value)]
+    values = [number if (number := class_number(value)) is not None else value for value in every]
+    values = [value for value in values if value != -1]
     if not values:
         raise ValueError(f"Column {column!r} of {choice.dataset} has no label to train on. Pass label_column=...")
     names = class_names(dataset, column) or _names_of_values(
@@ -192,8 +226,8 @@ def _names_of_values(values: Sequence[Any], column: str, images: int) -> list[st
     if len(kinds) < len(values) or len(set(kinds)) > 1:
         odd = next((value for value in values if not isinstance(value, str | int)), values[0])
         raise ValueError(
-            f"{column} must hold one class per image, as text or a whole number from 0 on, got {odd!r}. Pass label_column=..., or make classes of it: "
-            "dataset.class_encode_column(column)."
+            f"{column} must hold one class per image, as text or a whole number from 0 on, got {odd!r}. Several classes per image and measured values "
+            "cannot be used: pass label_column=..., or make classes of it: dataset.class_encode_column(column)."
         )
     if kinds[0] is str:
         return sorted(set(values))

@@ -46,7 +46,7 @@ class RowReader:
 
     def item(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
         """Pixels and, where there is one, label of a row."""
-        item: dict[str, Any] = {"pixel_values": self._pixels(self.images.image(row, index), index)}
+        item: dict[str, Any] = {"pixel_values": self._pixels(self.images.image(row, index), row, index)}
         if self.label_column is not None:
             item["labels"] = self.labels.label(row.get(self.label_column), index)
         return item
@@ -90,11 +90,14 @@ class RowReader:
             return {}
         return {"labels": {"column": self.label_column, **self.labels.class_map.to_dict()}}
 
-    def _pixels(self, image: object, index: int) -> Tensor:
+    def _pixels(self, image: object, row: Mapping[str, Any], index: int) -> Tensor:
+        given = image
         try:
             image = self.images.in_mode(_as_image(image))
             values = self._processor(image)["pixel_values"][0]
         except (ValueError, TypeError) as error:
+            if isinstance(given, Image):  # one file among many; arrays are all of one kind
+                raise self.images.unusable(error, row, index) from error
             raise ValueError(f"Image {index} of column {self.image_column!r} cannot be read: {error}") from error
         self.note_enlarged(index, (image.height, image.width))
         return torch.from_numpy(np.ascontiguousarray(values))

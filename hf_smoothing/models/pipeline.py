@@ -64,6 +64,8 @@ class CertifiedImageClassificationPipeline(Pipeline):
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """As that of `transformers.Pipeline`; of a data set or one of its columns the answers for all its images, as a list."""
         found = pictures_of(inputs)
+        if isinstance(found, list) and not found:
+            return []
         answers = super().__call__(found, *args, **kwargs)
         return list(answers) if isinstance(found, Pictures) else answers
 
@@ -77,6 +79,7 @@ class CertifiedImageClassificationPipeline(Pipeline):
 
     def preprocess(self, image: Any, timeout: float | None = None) -> dict[str, torch.Tensor]:
         """One image to pixels. They stay in float32 whatever the model's dtype: half precision would leave the 8-bit grid."""
+        source = os.fspath(image) if isinstance(image, str | os.PathLike) else getattr(image, "filename", "")
         if isinstance(image, str | os.PathLike):
             image = image_of_source(os.fspath(image), timeout)
         if not isinstance(image, Image.Image):
@@ -84,7 +87,13 @@ class CertifiedImageClassificationPipeline(Pipeline):
                 f"The task {TASK!r} takes PIL images, paths, URLs and base64, got {type(image).__name__}. Of a uint8 array make an image with "
                 "PIL.Image.fromarray(array), or pass model.certify() a batch of pixels."
             )
-        return {"pixel_values": self.image_processor(images=image, return_tensors="pt")["pixel_values"]}
+        try:
+            pixels = self.image_processor(images=image, return_tensors="pt")["pixel_values"]
+        except ValueError as error:
+            if not source or len(source) > 1_000:  # base64 names nothing
+                raise
+            raise ValueError(f"{source} cannot be certified: {error}") from error
+        return {"pixel_values": pixels}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor], **options: Any) -> dict[str, list[Certificate]]:
         pixels = model_inputs["pixel_values"]

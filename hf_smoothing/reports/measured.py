@@ -91,7 +91,7 @@ def columns(run: Run) -> tuple[list[int], list[int], list[float]]:
         if row["label"] is None:
             raise RunError(
                 f"{run.path}: image {row['index']} has no label, so accuracy cannot be measured. "
-                "Certify a labelled split, with label_column=... if its labels have an unusual name."
+                "Give the command of the run again, on a labelled split and with the column of the labels if its name is unusual: labels are added without a draw."
             )
     return [r["prediction"] for r in rows], [r["label"] for r in rows], [float(r["radius"]) for r in rows]
 

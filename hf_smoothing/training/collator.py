@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_smoothing.data.label_values import class_number, refusal
 from hf_smoothing.pixels import to_unit_pixels
-from hf_smoothing.statistics import check_whole
 
 
 class PixelCollator:
@@ -50,10 +50,17 @@ class PixelCollator:
         if key is not None and self.num_labels is not None:
             if any(item.get(key) is None for item in items):
                 raise ValueError(f"Each image of a batch with {key!r} needs one, got None for some. {_UNLABELLED}")
-            labels = torch.as_tensor([check_whole(item[key], key) for item in items])
+            labels = torch.as_tensor([_class(item[key], key) for item in items])
             check_labels(labels, self.num_labels)
             batch["labels"] = labels
         return batch
+
+
+def _class(value: Any, key: str) -> int:
+    number = class_number(value)
+    if number is None:
+        raise ValueError(refusal(value, f"`{key}`"))
+    return number
 
 
 def check_labels(labels: Tensor, num_labels: int | None) -> None:

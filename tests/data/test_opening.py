@@ -116,7 +116,7 @@ def train_folder(folder, values, feature):
 @pytest.mark.parametrize(
     ("feature", "values", "message"),
     [
-        (datasets.Value("float32"), [0.0, 1.0, 2.0], "one class per image, as text or a whole number .* got 0.0"),
+        (datasets.Value("float32"), [0.5, 1.0, 2.0], "one class per image, as text or a whole number .* got 0.5"),
         (datasets.List(datasets.Value("int64")), [[0], [1], [2]], r"one class per image.* got \[0\]"),
         (datasets.Value("int64"), [-1, -1, None], "has no label to train on"),
         (datasets.ClassLabel(names=["a", "b"]), [-1, -1, -1], "has no label to train on"),

@@ -32,6 +32,14 @@ DAMAGED = {
     "broken png": {"bytes": GOOD[0][:40] + b"\0" * 40 + GOOD[0][80:], "path": "damaged.png"},
     "missing file": {"bytes": None, "path": "/nowhere/damaged.png"},
     "none": None,
+    "16 bits": {
+        "bytes": encoded(PIL.Image.fromarray(np.full((SIZE, SIZE), 40_000, dtype=np.uint16))),
+        "path": "damaged.png",
+    },
+    "floats": {
+        "bytes": encoded(PIL.Image.fromarray(np.full((SIZE, SIZE), 0.5, dtype=np.float32)), "TIFF"),
+        "path": "damaged.tif",
+    },
 }
 
 

@@ -7,8 +7,10 @@ import math
 import shutil
 from inspect import Parameter, signature
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import ViTImageProcessor, pipeline
 
 from hf_smoothing import certify
@@ -260,3 +262,37 @@ def test_a_processor_of_another_class_is_compared_as_well(normalises, folder):
     else:
         (image,) = pil_images(1)
         assert make(folder, image_processor=other)(image, seed=7, **OPTIONS) == expected(image, seed=7, **OPTIONS)
+
+
+def bad_file(kind, folder):
+    where, good = folder / f"{kind}.png", pil_images(1, size=64)[0]
+    good.save(where)
+    if kind == "truncated":
+        where.write_bytes(where.read_bytes()[:-200])
+    elif kind == "text":
+        where.write_text("<html>")
+    elif kind == "empty":
+        where.write_bytes(b"")
+    elif kind == "deep":
+        Image.fromarray(np.full((SIZE, SIZE), 40_000, dtype=np.uint16)).save(where)
+    return where
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "empty", "deep", "bomb"])
+def test_a_bad_file_is_named(kind, shared, tmp_path, monkeypatch):
+    good, bad = tmp_path / "good.png", bad_file(kind, tmp_path)
+    pil_images(1)[0].save(good)
+    if kind == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_500)
+    given = [str(good), str(bad)]
+    with pytest.raises(ValueError, match=rf"{bad} cannot be (read as an image|certified)") as refused:
+        shared(given, **OPTIONS)
+    assert " object at 0x" not in str(refused.value)
+    if kind == "deep":
+        with pytest.raises(ValueError, match=rf"{bad} cannot be certified: Images must have 8 bits per channel.*257"):
+            with Image.open(bad) as image:
+                shared(image, **OPTIONS)
+
+
+def test_no_image_gets_no_answer(shared):
+    assert shared([], **OPTIONS) == []
