@@ -58,8 +58,8 @@ def draw(docs: Path) -> None:
     figure, ((*panels, votes),) = drawing.new_figure(2.6, columns=4, width_ratios=(1, 1, 1, 1.25))
     titles = (
         f"image: {drawing.plain(found['label'])}",
-        f"a noisy copy, sigma = {found['sigma']:g}",
-        f"worst change found, r = {found['distance']:.2f}",
+        f"noisy copy, sigma = {found['sigma']:g}",
+        f"changed by PGD, r = {found['distance']:.2f}",
     )
     for axes, shown, title in zip(panels, found["pixels"].values(), titles, strict=True):
         axes.imshow(np.frombuffer(bytes.fromhex(shown), np.uint8).reshape(32, 32, 3), interpolation="nearest")

@@ -90,9 +90,24 @@ def load_whole(
     except OSError as error:
         if "safetensors" not in str(error):
             raise not_found("model", os.fspath(path), error) from error
+        where = Path(os.fspath(path), kwargs.get("subfolder") or "")
+        if where.is_dir() and not any(one.suffix in PICKLES for one in where.iterdir()):
+            raise ValueError(
+                f"{where} has no weights: no model.safetensors beside its config.json. Download or save the whole checkpoint again."
+            ) from error
         raise ValueError(
             f"{path} has no safetensors weights. Pickle checkpoints can execute code and are not loaded; convert it once in an "
             "environment you trust: model.save_pretrained(new_path)."
+        ) from error
+    except ValueError as error:
+        if not str(error).startswith("Unrecognized configuration class"):
+            raise
+        # Which classes there are would be a page of names.
+        config = read_config(path, kwargs)
+        kind = next(iter(config.architectures or ()), type(config).__name__)
+        raise ValueError(
+            f"{path} is no image classifier: it holds a {kind} (model type {config.model_type!r}), of which transformers has no image classifier. Pass an image "
+            "classifier; of a masked autoencoder make one with classifier_from_autoencoder."
         ) from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
@@ -105,6 +120,10 @@ def load_whole(
     if _new_head_asked(kwargs) and not info["mismatched_keys"] and not info["missing_keys"]:
         _warn_kept_head(path, model, kwargs)
     return (model, info) if kwargs.get("output_loading_info") else model
+
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".index", ".pkl")
+"""Weights in other formats than safetensors."""
 
 
 def _warn_kept_head(path: Any, model: PreTrainedModel, kwargs: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hf_smoothing.drawing import NoFiguresError, legend_above, new_figure, plain
 from hf_smoothing.html_page import document, paragraph, picture, table
 from hf_smoothing.reports.curves import figure_of
-from hf_smoothing.reports.images import SORT, PixelsOf, image_table
+from hf_smoothing.reports.images import SORT, ClassesOf, PixelsOf, image_table
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.remarks import chosen_targets, norm_of
@@ -25,12 +25,17 @@ HASHED = ("config", "attributes")
 """Of a network in a record: settings and attributes, each by a short hash."""
 
 
-def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]], pixels_of: PixelsOf | None = None) -> str:
+def page(
+    groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]],
+    pixels_of: PixelsOf | None = None,
+    classes_of: ClassesOf | None = None,
+) -> str:
     """The page.
 
     Args:
         groups: For each group of comparable runs: what they have in common, the measured runs, and notes.
         pixels_of: What an image of a run looks like; without it images have their number only.
+        classes_of: What the classes of a run are called; without it they have their number only.
 
     Without matplotlib the page has a line in place of each picture.
     """
@@ -45,7 +50,7 @@ def page(groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]], pixels
             _drawn(_curves, measured),
             _drawn(_histograms, measured),
             *(_settings(m) for m in measured),
-            *(image_table(m, pixels_of) for m in measured),
+            *(image_table(m, pixels_of, classes_of) for m in measured),
         ]
     return document("Certified accuracy", [*parts, SORT])
 
@@ -132,15 +137,24 @@ def _bins(values: Sequence[Sequence[float]], log: bool) -> NDArray[np.float64]:
 
 
 def _count_on_log_axis(panel: Any, bins: NDArray[np.float64]) -> None:
-    """A logarithmic axis whose ticks are round counts, such as 100, 200, 500."""
+    """A logarithmic axis whose ticks are round counts, such as 100, 200, 500, or where the counts are near each other 200, 250, 300."""
     panel.set_xscale("log")
     first, last = math.floor(math.log10(bins[0])), math.ceil(math.log10(bins[-1]))
     ticks = [digit * 10**power for power in range(first, last + 1) for digit in (1, 2, 5)]
     ticks = [tick for tick in ticks if bins[0] <= tick <= bins[-1]]
     if len(ticks) > 6:  # decades alone, where there are many
         ticks = [tick for tick in ticks if f"{tick:g}".startswith("1")]
+    if len(ticks) < 3:  # counts within one decade: round steps, as on a linear axis
+        ticks = _even_ticks(float(bins[0]), float(bins[-1]))
     panel.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
     panel.set_xticks([], minor=True)
+
+
+def _even_ticks(low: float, high: float) -> list[int]:
+    """The multiples in an interval of the largest of 1, 2, 5, 10, 20, ... that has at least three there, or of 1."""
+    steps = [digit * 10**power for power in range(math.ceil(math.log10(high)), -1, -1) for digit in (5, 2, 1)]
+    found = [[step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)] for step in steps]
+    return next((ticks for ticks in found if len(ticks) >= 3), found[-1])
 
 
 def _radii(m: Measured) -> list[float]:

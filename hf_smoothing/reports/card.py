@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from hf_smoothing.cards import add_use, describe, fill_or_append, how_to_use
 from hf_smoothing.json_text import parse_json
@@ -170,12 +172,13 @@ def write_card(
         The files that were written.
 
     Raises:
-        ValueError: If the card has metadata that cannot be read, or places without an end; on two runs for one task of a benchmark.
+        ValueError: If the name is no id of the Hub; if the card has metadata that cannot be read, or places without an end; on two runs for one task of a benchmark.
         RunError: If a run is not finished, or has no labels.
     """
     for run in runs:
         check_finished(run)
     check_thresholds(runs, thresholds or ())
+    _check_id(name)
     page = folder / "README.md"
     card = _open(page)
     called = plain_name(name or card.data.get("model_name") or folder.resolve().name)
@@ -200,6 +203,18 @@ def write_card(
         written[-1].write_text(listed, encoding="utf-8")
     card.save(page)
     return written
+
+
+def _check_id(name: str | None) -> None:
+    """Refuse a name with an owner that the Hub would refuse as an id: the card tells readers to load the model by it."""
+    if name is None or "/" not in name or name.startswith(("/", ".", "~")):
+        return
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(
+            f"The name of the model must be an id of the Hub, owner/name of letters, digits and . _ - at most 96 characters long, or a name without a slash, got {name!r}."
+        ) from error
 
 
 def _check_distinct(entries: Sequence[EvalResultEntry]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from hf_smoothing.reports.remarks import norm_of
 
 PixelsOf = Callable[[Run, int], NDArray[np.uint8]]
 """(run, index) -> the pixels of that image, (channels, height, width)."""
+
+ClassesOf = Callable[[Run], Sequence[str] | None]
+"""run -> the names of its classes in the order of their numbers, or None where they are not known."""
 
 MOST_ROWS = 2_000
 """Images listed for one run; a page of more is slow."""
@@ -45,12 +48,13 @@ document.querySelectorAll("table.images").forEach(table => {
 HEAD = ("image", "label", "answer", "radius", "outcome", "draws")
 
 
-def image_table(m: Measured, pixels_of: PixelsOf | None = None) -> str:
+def image_table(m: Measured, pixels_of: PixelsOf | None = None, classes_of: ClassesOf | None = None) -> str:
     """The images of a run, sortable by any column.
 
     Args:
         m: A measured run.
         pixels_of: What an image looks like.
+        classes_of: What its classes are called; without it they have their number only.
     """
     rows = [m.run.rows[index] for index in sorted(m.run.rows)][:MOST_ROWS]
     of = len(m.run.rows)
@@ -62,7 +66,8 @@ def image_table(m: Measured, pixels_of: PixelsOf | None = None) -> str:
         for kind in dict.fromkeys(sorted(outcomes))
     )
     head = "".join(f"<th>{name}</th>" for name in HEAD)
-    body = "".join(_line(m.run, row, kind, pixels_of) for row, kind in zip(rows, outcomes, strict=True))
+    names = (None if classes_of is None else classes_of(m.run)) or ()
+    body = "".join(_line(m.run, row, kind, pixels_of, names) for row, kind in zip(rows, outcomes, strict=True))
     table = (
         f"<div class='wide'><table class='images'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
@@ -76,17 +81,23 @@ def outcome(row: Row) -> str:
     return "right" if row["prediction"] == row.get("label") else "wrong"
 
 
-def _line(run: Run, row: Row, kind: str, pixels_of: PixelsOf | None) -> str:
+def _line(run: Run, row: Row, kind: str, pixels_of: PixelsOf | None, names: Sequence[str]) -> str:
     picture = ""
     if pixels_of is not None and "image_sha256" in row:  # a published log does not say which image it was
         picture = f"{thumbnail(pixels_of(run, row['index']))} "
-    answer = "-" if kind == "abstained" else row["prediction"]
     cells = [
-        row.get("label", "-"),
-        answer,
+        _called(row.get("label"), names),
+        "-" if kind == "abstained" else _called(row["prediction"], names),
         statistics.radius_text(row["radius"], norm_of(run.settings)),
         kind,
         row.get("draws", "-"),
     ]
     rest = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
     return f"<tr data-outcome='{kind}'><td>{picture}{row['index']}</td>{rest}</tr>"
+
+
+def _called(number: int | None, names: Sequence[str]) -> str | int:
+    """A class by its name, with its number behind it: two classes may have one name."""
+    if number is None:
+        return "-"
+    return f"{names[number]} ({number})" if 0 <= number < len(names) else number

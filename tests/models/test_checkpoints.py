@@ -5,7 +5,15 @@ import logging
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    ViTImageProcessor,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+)
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_smoothing import NoisyImageProcessor, SmoothedClassifier, denoised_classifier, smoothed_ensemble
@@ -202,6 +210,32 @@ def test_a_pickle_checkpoint_is_refused_with_the_cure(kind, tmp_path):
     torch.save(base.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"no safetensors weights.*save_pretrained"):
         SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, **NORMALISATION)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_folder_without_weights_is_no_pickle(wrapped, tmp_path):
+    (smoothed("resnet") if wrapped else plain("resnet")).config.save_pretrained(tmp_path)
+    how = {} if wrapped else {"sigma": 0.25, "size": SIZE, **NORMALISATION}
+    load = SmoothedClassifier.from_pretrained if wrapped else SmoothedClassifier.from_base_pretrained
+    with pytest.raises(ValueError, match="has no weights: no model.safetensors beside") as refused:
+        load(tmp_path, **how)
+    assert "ickle" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "network"),
+    [
+        (ViTMAEConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, decoder_hidden_size=8, decoder_num_hidden_layers=1,
+            decoder_num_attention_heads=2, decoder_intermediate_size=8, image_size=32, patch_size=8), ViTMAEForPreTraining),
+        (BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=8), BertForSequenceClassification),
+    ],
+    ids=["mae", "bert"],
+)  # fmt: skip
+def test_what_is_no_image_classifier_is_said(config, network, tmp_path):
+    network(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"is no image classifier: it holds a {network.__name__}") as refused:
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, **NORMALISATION)
+    assert len(str(refused.value)) < 600  # no list of all there are
 
 
 @pytest.mark.parametrize("loader", [SmoothedClassifier, AutoModelForImageClassification], ids=["own", "auto"])

@@ -289,9 +289,11 @@ def test_a_bad_file_is_named(kind, shared, tmp_path, monkeypatch):
         shared(given, **OPTIONS)
     assert " object at 0x" not in str(refused.value)
     if kind == "deep":
-        with pytest.raises(ValueError, match=rf"{bad} cannot be certified: Images must have 8 bits per channel.*257"):
-            with Image.open(bad) as image:
-                shared(image, **OPTIONS)
+        with (
+            Image.open(bad) as image,
+            pytest.raises(ValueError, match=rf"{bad} cannot be certified: Images must .*257"),
+        ):
+            shared(image, **OPTIONS)
 
 
 def test_no_image_gets_no_answer(shared):

@@ -19,6 +19,7 @@ from hf_smoothing.cli import main
 from hf_smoothing.html_page import thumbnail
 from hf_smoothing.reports import browser, report
 from hf_smoothing.reports.browser import guarantee
+from tests.support.tiny import label_maps, smoothed
 from tests.support.written_runs import LINF, SEQUENTIAL, SETTINGS, written_run
 
 
@@ -174,16 +175,43 @@ def test_the_page_is_for_people(tmp_path):
     assert "<p>Not tested: " in page and "- Not tested" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_histogram_holds_all_images_on_an_axis_for_people(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("draws", "ticks"),
+    [
+        ((120, 300, 1_000, 1_100), ["200", "500", "1,000"]),
+        ((120, 300), ["150", "200", "250", "300"]),
+        ((164, 400), ["200", "300", "400"]),
+        ((1_000, 1_010), ["950", "1,000", "1,050", "1,100"]),
+        ((100, 100_000), ["100", "1,000", "10,000", "100,000"]),
+    ],
+    ids=str,
+)
+def test_a_histogram_holds_all_images_on_an_axis_for_people(draws, ticks, tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(browser, "picture", lambda figure, caption: figures.append(figure) or "")
     run = written_run(tmp_path / "run", rule=SEQUENTIAL)
     file = run / "certificates-0.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    draws = (120, 300, 1_000, 1_100)
+    draws = (draws * 2)[: len(rows)]
     file.write_text("\n".join(json.dumps(row | {"draws": n}) for row, n in zip(rows, draws, strict=True)) + "\n")
     report([run, written_run(tmp_path / "fixed", [(0, 0, 0.5)] * 4)], output_dir=tmp_path, html=True)
     (drawn,), (radii,) = (figure.axes for figure in figures[1::2])  # each after a figure of its curves
-    assert drawn.get_xscale() == "log" and drawn.get_xlim()[0] < 120 and drawn.get_xlim()[1] > 1_100
-    assert [text.get_text() for text in drawn.get_xticklabels()] == ["200", "500", "1,000"]
+    assert drawn.get_xscale() == "log" and drawn.get_xlim()[0] < min(draws) and drawn.get_xlim()[1] > max(draws)
+    assert [text.get_text() for text in drawn.get_xticklabels()] == ticks
     assert radii.get_xlim()[0] < 0.5 < radii.get_xlim()[1]  # a single radius has room around it
+
+
+def test_classes_have_their_names(tmp_path):
+    """Those of the run's model, or of the one that is named; without either, and with names like LABEL_0, numbers."""
+    smoothed("vit", base=label_maps(("cat", "dog", "<eel>"))).save_pretrained(tmp_path / "model")
+    smoothed("vit", base=label_maps(("red", "blue", "green"))).save_pretrained(tmp_path / "other")
+    for number, (model, words, found) in enumerate([
+        (tmp_path / "model", [], "dog (1)"),
+        (tmp_path / "model", ["--model", tmp_path / "other"], "blue (1)"),
+        ("gone", ["--model", tmp_path / "model"], "dog (1)"),
+        ("gone", [], "1"),
+    ]):  # fmt: skip
+        run = written_run(tmp_path / f"run{number}", model={"id": str(model)})
+        assert main(["report", str(run), "--html", "--output-dir", str(tmp_path), *map(str, words)]) == 0
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert f"<td>{found}</td>" in page and "<eel>" not in page
