@@ -11,12 +11,14 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from hf_smoothing.cli.config_file import take_values
 from hf_smoothing.cli.values import cure, number
 from hf_smoothing.spelling import nearest
 
+
+Values = TypeVar("Values")
 
 CONFIG = "--config"
 USAGE_LINES = 40
@@ -94,7 +96,7 @@ def parse_dataclasses(parser: Any, words: Sequence[str] | None = None) -> tuple[
     return tuple(map(_at_home, found))
 
 
-def _at_home(values: Any) -> Any:
+def _at_home(values: Values) -> Values:
     """The values with `~` at the start of a path as the home folder: a shell leaves it in `--output-dir=~/x` and in quotes, and files of `--config` have no shell."""
     for name, value in vars(values).items():
         kept = [_expanded(one) for one in value] if isinstance(value, list) else _expanded(value)

@@ -55,7 +55,7 @@ def missed_splits(path: str) -> dict[str, str | None]:
     folders = _folders(path)
     classes = {folder: {child.name for child in _children(folder)} for folder in folders}
     alike = {folder for pair in combinations(folders, 2) if classes[pair[0]] & classes[pair[1]] for folder in pair}
-    found = {
+    found: dict[str, str | None] = {
         folder.name: _meant(folder.name)
         for folder in folders
         if split_of(folder.name) is None and (folder in alike or (_meant(folder.name) and classes[folder]))
@@ -63,7 +63,7 @@ def missed_splits(path: str) -> dict[str, str | None]:
     if found or not folders or any(classes.values()):
         return found
     # Images right inside: a class may be called Train, among others.
-    named = {folder.name: meant for folder in folders if (meant := _meant(folder.name))}
+    named: dict[str, str | None] = {folder.name: meant for folder in folders if (meant := _meant(folder.name))}
     return named if len(named) == len(folders) > 1 else {}
 
 

@@ -75,7 +75,7 @@ def _place(kind: str, path: str, error: BaseException) -> str:
     near = nearest(here.name, [one.name for one in here.parent.iterdir()]) if here.parent.is_dir() else None
     folder = f"there is no folder {here.absolute()}" + (f" (did you mean {here.parent / near}?)" if near else "")
     if path.startswith("~"):  # the command line expands it, Python does not
-        return f"{folder}, since ~ is not expanded here. Pass {os.path.expanduser(path)!r}."
+        return f"{folder}, since ~ is not expanded here. Check the spelling and the current folder, or pass {os.path.expanduser(path)!r}."
     if _is_path(path):
         return f"{folder}. Check the spelling and the current folder."
     more = ", repo_type='dataset'" if kind == "data set" else ""

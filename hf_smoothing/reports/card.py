@@ -213,7 +213,7 @@ def _check_id(name: str | None) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise ValueError(
-            f"The name of the model must be an id of the Hub, owner/name of letters, digits and . _ - at most 96 characters long, or a name without a slash, got {name!r}."
+            f"The name of the model must be an id of the Hub, owner/name of letters, digits and . _ - with a name of at most 96 characters, or a name without a slash, got {name!r}."
         ) from error
 
 

@@ -104,11 +104,11 @@ def test_radii_are_checked_as_in_a_report(place, capsys):
     assert "apart" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ada/my flowers", "ada/", "ada/a/b", "ada/-x", "a" * 60 + "/" + "b" * 60])
+@pytest.mark.parametrize("name", ["ada/my flowers", "ada/", "ada/a/b", "ada/-x", "ada/" + "b" * 97])
 def test_a_name_that_the_hub_refuses_is_refused(name, place, capsys):
     assert card(place, "--name", name) == 2
     assert (
-        f"must be an id of the Hub, owner/name of letters, digits and . _ - at most 96 characters long, or a name without a slash, got {name!r}"
+        f"must be an id of the Hub, owner/name of letters, digits and . _ - with a name of at most 96 characters, or a name without a slash, got {name!r}"
         in capsys.readouterr().err
     )
     assert card(place, "--name", "my flowers") == 0
