@@ -61,6 +61,7 @@ class IntervalRadiusCallback(FiguresCallback):
         check_largest(largest)
         super().__init__(trainer, name)
         self.largest, self.batch_size = largest, batch_size
+        self._bounds_checked = False
         self.pixels, labels = labelled_images(dataset, spread(500, len(dataset)) if indices is None else indices)
         self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)
 
@@ -69,14 +70,21 @@ class IntervalRadiusCallback(FiguresCallback):
         return ["watched_accuracy", "average_certified_radius_linf", "tradeoff"]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """As every callback with figures; and bound one image, so that a network without bounds is refused before hours of training.
+        """As every callback with figures."""
+        super().on_train_begin(args, state, control, **kwargs)
+        self._bounds_checked = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Bound one image after the first step, so that a network without bounds is refused before hours of training.
+
+        Not before it: a network may come to know the normalisation of its pixels by the first batch.
 
         Raises:
             UnsupportedOperationError: If the network has an operation without bounds.
-            ValueError: As every callback with figures.
         """
-        super().on_train_begin(args, state, control, **kwargs)
-        self._bounded(self.pixels[:1].to(args.device), None)
+        if not self._bounds_checked:
+            self._bounded(self.pixels[:1].to(args.device), None)
+            self._bounds_checked = True
 
     def measured(self, args: Any) -> dict[str, float]:
         """The figures, by their keys."""

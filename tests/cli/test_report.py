@@ -161,7 +161,7 @@ def test_everything_abstained(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [LINF, LINF | {"rule": {"name": "interval bounds", "largest": 0.0078431}}, {"resolution": [1, 1, 1]}]
+    "other", [LINF, LINF | {"rule": LINF["rule"] | {"largest": 0.0078431}}, {"resolution": [1, 1, 1]}]
 )
 def test_each_table_has_the_radii_of_its_own_runs(other, tmp_path):
     """Radii of one group are none that somebody gave for another, where they may not even be possible."""
@@ -191,7 +191,7 @@ def test_without_matplotlib_there_is_all_but_the_picture(html, tmp_path, monkeyp
 
 def test_small_radii_are_printed_with_the_digits_that_they_need(tmp_path):
     """In the table, its notes and the list of images alike; rounded down."""
-    rule = {"name": "interval bounds", "largest": 0.0078439}
+    rule = LINF["rule"] | {"largest": 0.0078439}
     rows = [(0, 0, 0.0078439), (1, 1, 0.0039218), (2, 2, 0.0), (3, 1, 0.0)]
     text = report(
         [run(tmp_path / "a", rows, **LINF | {"rule": rule})], thresholds=[0.0, 0.01], output_dir=tmp_path, html=True

@@ -57,9 +57,9 @@ def test_several_callbacks_have_names_and_one_name_twice_is_refused(tmp_path):
         loop.evaluate()
 
 
-def test_a_network_without_bounds_is_refused_before_the_training(tmp_path):
+def test_a_network_without_bounds_is_refused_at_the_first_step(tmp_path):
     loop = trainer(smoothed("vit", num_samples=2), tmp_path, eval_dataset=data(8), max_steps=3)
     loop.add_callback(IntervalRadiusCallback(loop, data(4), largest=0.01))
     with pytest.raises(UnsupportedOperationError, match="layer_norm"):
         loop.train()
-    assert loop.state.global_step == 0
+    assert loop.state.global_step == 1
