@@ -91,7 +91,7 @@ def test_mistakes_are_explained(place, capsys):
         assert words in error and "Traceback" not in error
     smoothed("vit", seed=1).save_pretrained(place / "other")
     assert attack(place, "--model", place / "other") == 2
-    assert "another network: weights_sha256 differ" in capsys.readouterr().err
+    assert "another network: model.weights_sha256 was" in capsys.readouterr().err
     parquet_folder(place / "others", count=6, seed=1)
     assert attack(place, "--dataset", place / "others") == 2
     assert "does not hold the images" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_mistakes_are_explained(place, tmp_path, capsys, monkeypatch):
     assert "--timeout must be a positive number" in fails(place / "run", "--timeout", "-1", *out)
     assert "is that of the model" in fails(place / "run", "--output-dir", place / "model")
     smoothed("resnet", seed=1).save_pretrained(tmp_path / "other")
-    assert "another network: weights_sha256" in fails(place / "run", "--model", tmp_path / "other", *out)
+    assert "another network: model.weights_sha256" in fails(place / "run", "--model", tmp_path / "other", *out)
     assert commands.certify(place / "model", place / "images", tmp_path / "smoothing") == 0
     capsys.readouterr()
     assert "got the method randomized-smoothing: those are about a vote over noise" in fails(tmp_path / "smoothing")

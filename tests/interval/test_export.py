@@ -220,7 +220,7 @@ def test_runs_whose_claims_no_float32_file_confirms_are_refused(tmp_path):
             RunError, match=r"holds claims about a network in (float64|bfloat16), and .* is a float32 network"
         ):
             export_run(other, some, its, tmp_path / "out")
-    with pytest.raises(RunError, match="another network: weights_sha256"):
+    with pytest.raises(RunError, match="another network: model.weights_sha256"):
         export_run(network("max pool", seed=1).float(), some, run, tmp_path / "out")
     with pytest.raises(ValueError, match="does not hold the images of"):
         export_run(model, data(8, 8, seed=5), run, tmp_path / "out")
