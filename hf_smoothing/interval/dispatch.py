@@ -10,9 +10,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +23,7 @@ from hf_smoothing.interval.refusals import (
     refuse_neighbours,
 )
 from hf_smoothing.interval.registry import RULES, Operation
-from hf_smoothing.interval.trace import BoxLike, modes_entered
+from hf_smoothing.interval.trace import BoxLike, forward_mode_enabled, modes_entered
 
 
 _Box = TypeVar("_Box", bound=BoxLike)
@@ -154,26 +152,19 @@ def _has_own_rules(kind: type[torch.Tensor]) -> bool:
 
 
 def _check_gradients(name: str, boxes: Sequence[BoxLike]) -> None:
-    """No gradient of training is lost in an `autograd.Function` of the network, which torch runs without gradients and a box passes unseen."""
+    """No gradient of training is lost in an `autograd.Function` of the network, which torch runs without gradients and a box passes unseen.
+
+    What tells it from `no_grad`: torch switches derivatives in forward mode off there too, which it does elsewhere in inference mode alone.
+    """
     if torch.is_grad_enabled() and name != "view_as":  # by which torch passes on what such a function returns as it is
         return
-    if any(box.like.requires_grad for box in boxes) and _in_custom_function():
+    lost = [box for box in boxes if box.like.requires_grad and box.trace.forward_mode]
+    if lost and not forward_mode_enabled():
         refuse(
             name,
-            "Its gradient is that of an autograd.Function, or of a reentrant checkpoint, which bounds cannot follow in training.",
+            "Its gradient is that of an autograd.Function, of a reentrant checkpoint or of inference mode, "
+            "which bounds cannot follow in training.",
         )
-
-
-def _in_custom_function() -> bool:
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code is _APPLY:
-            return True
-        frame = frame.f_back
-    return False
-
-
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
 def _frozen(value: Any, kind: type[_Box]) -> Any:

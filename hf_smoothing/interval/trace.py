@@ -20,6 +20,11 @@ def modes_entered() -> int:
     return len(_get_current_dispatch_mode_stack())
 
 
+def forward_mode_enabled() -> bool:
+    """Whether torch takes derivatives in forward mode: everywhere but in the forward of an `autograd.Function` and in inference mode."""
+    return torch._C._is_fwd_grad_enabled()
+
+
 @dataclass
 class Trace:
     """What is noted down while a box travels.
@@ -41,6 +46,7 @@ class Trace:
         tighten: Whether what enters a ReLU is bounded backward as well (CROWN), not by intervals alone (CROWN-IBP); needs `origins`.
         steps: Steps by which the slopes of the lines below the ReLUs are optimised at the end (alpha-CROWN); needs `origins`.
         modes: How many modes of torch below its functions (`TorchDispatchMode`) were entered when the journey began.
+        forward_mode: Whether `forward_mode_enabled` held when the journey began.
         refusal: The first refusal of an operation, which the network may have caught to go another way than with tensors.
     """
 
@@ -59,6 +65,7 @@ class Trace:
     tighten: bool = False
     steps: int = 0
     modes: int = field(default_factory=modes_entered)
+    forward_mode: bool = field(default_factory=forward_mode_enabled)
     refusal: Exception | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:

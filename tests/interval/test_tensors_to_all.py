@@ -151,13 +151,57 @@ class Doubled(torch.autograd.Function):
         return gradient
 
 
+class DoubledInTwoSteps(Doubled):
+    """As functions are written whose context is set up apart."""
+
+    @staticmethod
+    def forward(x):
+        return x * 2.0
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+
+class DoubledInInferenceMode(Doubled):
+    @staticmethod
+    def forward(ctx, x):
+        with torch.inference_mode():
+            return x * 2.0
+
+
+class DoubledUnderAutocast(Doubled):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx, x):
+        return x * 2.0
+
+
+def doubled_in_inference_mode(h):
+    with torch.inference_mode():
+        return h * 2.0
+
+
+def doubled_without_gradients(h):
+    with torch.no_grad():
+        return h * 2.0
+
+
 PASSED = {
     "a function that returns its input": Reversed.apply,
     "a function": Doubled.apply,
+    "a function in two steps": DoubledInTwoSteps.apply,
+    "a function in inference mode": DoubledInInferenceMode.apply,
+    "a function under autocast": DoubledUnderAutocast.apply,
+    "inference mode": doubled_in_inference_mode,
+    "no gradients": doubled_without_gradients,
     "a reentrant checkpoint": lambda h: checkpoint(torch.relu, h, use_reentrant=True),
     "a checkpoint": lambda h: checkpoint(torch.relu, h, use_reentrant=False),
 }
-PLAIN = {"a function that returns its input": lambda h: h, "a function": lambda h: h * 2.0}
+PLAIN = {name: lambda h: h * 2.0 for name in PASSED if "checkpoint" not in name} | {
+    "a function that returns its input": lambda h: h,
+    "no gradients": lambda h: h.detach() * 2.0,
+}
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
@@ -170,7 +214,7 @@ def test_functions_of_autograd_are_followed_in_certificates_and_refused_where_th
     gradients = []
     for model in (network, plain):
         box = box_around(pixels().double(), 0.05)
-        if model is network and name != "a checkpoint":
+        if model is network and name not in ("a checkpoint", "no gradients"):
             with pytest.raises(UnsupportedOperationError, match="Its gradient is that of an autograd.Function"):
                 margin_bounds(model.double(), box, torch.zeros(len(pixels()), dtype=torch.int64))
             return
