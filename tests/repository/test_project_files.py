@@ -7,6 +7,8 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import hf_smoothing
 from tests.support.processes import ROOT
@@ -82,6 +84,17 @@ def test_the_versions_of_python_are_those_of_the_classifiers():
     assert said and PROJECT["requires-python"] == f">={said[0]}"
     for name, job in (("test.yml", "test"), ("release.yml", "try")):
         assert yaml.safe_load(WORKFLOWS[name])["jobs"][job]["strategy"]["matrix"]["python"] == said
+
+
+def test_every_floor_is_tested():
+    """torch apart, whose lowest has no CPU build, and what only development needs."""
+    lines = [line.split("#")[0].strip() for line in text_of(".ci/lowest.txt").splitlines()]
+    tested = {name.replace("_", "-"): Version(version) for name, version in (ln.split("==") for ln in lines if ln)}
+    extras = [PROJECT["optional-dependencies"][name] for name in ("evaluate", "plots", "diffusion", "peft", "export")]
+    for requirement in map(Requirement, PROJECT["dependencies"] + [line for extra in extras for line in extra]):
+        for limit in requirement.specifier:
+            if limit.operator == ">=" and requirement.name != "torch":
+                assert tested[requirement.name.replace("_", "-")] == Version(limit.version), requirement
 
 
 def test_a_release_is_published_only_after_it_was_tested_and_tried():
