@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,10 @@ def test_no_input_is_answered_otherwise(parsers, factor):
         assert len(found.refusals) >= 10, name
 
 
+# From Python 3.14 on, json reads lists that are nested tens of thousands of levels deep.
+TOO_DEEP = {"RecursionError"} if sys.version_info < (3, 14) else set()
+
+
 def keyed(data):
     row = json.loads(data)
     return row["index"] + 1
@@ -70,8 +75,8 @@ def swallowed(data):
 @pytest.mark.parametrize(
     ("parse", "kinds"),
     [
-        (keyed, {"KeyError", "TypeError", "JSONDecodeError", "UnicodeDecodeError", "RecursionError"}),
-        (careless, {"RecursionError"}),  # nested lists; and whole numbers of thousands of digits
+        (keyed, {"KeyError", "TypeError", "JSONDecodeError", "UnicodeDecodeError", *TOO_DEEP}),
+        (careless, {"ValueError", *TOO_DEEP}),  # whole numbers of thousands of digits; nested lists
         (endless, {"Hang"}),
         (swallowed, {"Hang"}),
         (unnamed, {"unnamed:"}),
@@ -80,7 +85,7 @@ def swallowed(data):
 def test_planted_faults_are_found(parse, kinds):
     target = Target(parse, [b'{"index": 3, "radius": 0.5}\n'], (RunError,), "row.json")
     target.parse(target.seeds[0])
-    found = fuzz(target, 4000 if "RecursionError" in kinds else 600, seed=0, hangs=0.02)
+    found = fuzz(target, 4000 if parse in (keyed, careless) else 600, seed=0, hangs=0.02)
     assert kinds <= {kind.split()[0] for kind in found.faults}
 
 
@@ -93,8 +98,8 @@ def test_a_seed_that_is_refused_is_no_seed():
     ("text", "message"),
     [
         ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), f"nested deeper than {DEEPEST} levels"),
-        ("[" * 100_000, "nested deeper than"),
-        ('{"a":' * 5000, "nested deeper than"),
+        ("[" * 100_000 + "]" * 100_000, "nested deeper than"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "nested deeper than"),
         ("9" * 5000, "4300"),
         (b"\xff", "utf-8"),
         (r'{"id": "\ud800"}', "surrogates not allowed"),
