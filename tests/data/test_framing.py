@@ -2,6 +2,7 @@
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -240,7 +241,10 @@ def test_enlarged_images_are_counted_however_they_come(way, tmp_path):
 def test_processes_that_decode_leave_the_warning_to_the_one_that_asked(capfd):
     mixed = [{"image": image} for image in (*pil_images(1, 40), *pil_images(2, 20), *pil_images(1, 8))]
     made = PixelDataset(mixed, 32)
-    with pytest.warns(UserWarning, match="Image 2 is 20 x 20, smaller") as told:
+    # Beside another thread, of which Python warns when it forks.
+    other = ThreadPoolExecutor(1)
+    other.submit(int).result()
+    with other, pytest.warns(UserWarning, match="Image 2 is 20 x 20, smaller") as told:
         found = made.decode(progress=False, indices=[0, 2, 3], processes=2)
     assert len(told) == 1 and capfd.readouterr().err == ""
     assert made.enlarged == {2: (20, 20), 3: (8, 8)} and found.enlarged == {1: (20, 20), 2: (8, 8)}
