@@ -11,6 +11,8 @@ from torch import Tensor
 
 # Resizing with bicubic filters and float rounding leave the range by less than this; normalised pixels by far more.
 RANGE_TOLERANCE = 1e-3
+PROCESS = 'model.image_processor()(images, return_tensors="pt")["pixel_values"]'
+"""The line that makes the pixels of a `SmoothedClassifier`: resized, cropped and filtered as its network expects."""
 
 
 class UnreadableImageError(ValueError):
@@ -30,6 +32,12 @@ class UnreadableImageError(ValueError):
         return self.message
 
 
+_MAKES = (
+    f"For a SmoothedClassifier `model`, {PROCESS} makes one; for another network use the image processor that belongs to it, with "
+    "do_normalize=False. Of a data set, PixelDataset(dataset, model) makes such pixels."
+)
+
+
 def check_image_batch(images: Any, name: str = "images") -> Tensor:
     """Return `images` if it is one tensor of shape (batch, channels, height, width).
 
@@ -39,15 +47,17 @@ def check_image_batch(images: Any, name: str = "images") -> Tensor:
     """
     if isinstance(images, (list, tuple)) and images and all(isinstance(image, Tensor) for image in images):
         shapes = sorted({tuple(image.shape) for image in images})
+        cure = "torch.stack makes one of them." if len(shapes) == 1 else f"Make it of the images themselves. {_MAKES}"
         raise TypeError(
-            f"`{name}` must be one tensor of shape (batch, channels, height, width), got a list of tensors of shapes "
-            f"{shapes}. Resize them to one size and channel count (NoisyImageProcessor does), then torch.stack them."
+            f"`{name}` must be one tensor of shape (batch, channels, height, width), got a list of tensors of shapes {shapes}. {cure}"
         )
     # What torch functions take in a tensor's place, such as a box of `interval`, is taken here too.
     if not isinstance(images, Tensor) and not hasattr(images, "__torch_function__"):
+        shape = getattr(images, "shape", ())
+        stacked = len(shape) == 4 and shape[1] in (1, 3)
+        cure = "It has that shape: torch.from_numpy makes a tensor of an array." if stacked else _MAKES
         raise TypeError(
-            f"`{name}` must be a torch tensor of shape (batch, channels, height, width), got {type(images).__name__}. "
-            "NoisyImageProcessor(size=32)(images, do_normalize=False, return_tensors='pt')['pixel_values'] makes one of PIL images."
+            f"`{name}` must be a torch tensor of shape (batch, channels, height, width), got {type(images).__name__}. {cure}"
         )
     if images.ndim != 4:
         raise ValueError(

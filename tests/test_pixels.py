@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,13 +89,19 @@ def test_shapes_that_are_no_image_batch_are_refused(check, shape, message):
 
 @pytest.mark.parametrize("check", [check_image_batch, to_unit_pixels])
 def test_lists_and_other_objects_are_refused(check):
-    with pytest.raises(
-        TypeError, match=r"list of tensors of shapes \[\(3, 4, 4\), \(3, 5, 5\)\]. Resize them to one size"
-    ):
+    several = (
+        r"list of tensors of shapes \[\(3, 4, 4\), \(3, 5, 5\)\]. Make it of the images themselves. .*image_processor"
+    )
+    with pytest.raises(TypeError, match=several):
         check([torch.zeros(3, 5, 5), torch.zeros(3, 4, 4)])
-    with pytest.raises(TypeError, match="must be a torch tensor of shape .*, got str. NoisyImageProcessor"):
-        check("cat.png")
-    with pytest.raises(TypeError, match="got ndarray"):
+    with pytest.raises(TypeError, match=r"of shapes \[\(3, 4, 4\)\]. torch.stack makes one"):
+        check([torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)])
+    for images, kind in (("cat.png", "str"), (np.zeros((4, 4, 3)), "ndarray"), ([np.zeros((4, 4, 3))], "list")):
+        with pytest.raises(
+            TypeError, match=rf"got {kind}. For a SmoothedClassifier `model`, model.image_processor\(\)"
+        ):
+            check(images)
+    with pytest.raises(TypeError, match="got ndarray. It has that shape: torch.from_numpy"):
         check(torch.zeros(1, 3, 4, 4).numpy())
     with pytest.raises(TypeError, match="got list"):
         check([])

@@ -94,7 +94,7 @@ def checked_items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tup
         if shape not in (None, tuple(pixels.shape)):
             raise ValueError(
                 f"All images must have one size and channel count, got {shape} and, for image {index}, {tuple(pixels.shape)}. "
-                "Resize them first: PixelDataset does."
+                "PixelDataset(dataset, model) resizes and crops them as the network expects."
             )
         shape = tuple(pixels.shape)
         if item.get("labels") is not None and statistics.check_whole(item["labels"], f"labels of image {index}") < 0:

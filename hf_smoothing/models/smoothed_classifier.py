@@ -26,7 +26,7 @@ from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import as_it_is, build_network, check_reloadable, check_unhidden, why_not_reloadable
 from hf_smoothing.models.weights import HUB, load_whole
 from hf_smoothing.noise import GaussianStream, NoiseMixture, fresh_seed, process_generator
-from hf_smoothing.pixels import check_image_batch, to_unit_pixels
+from hf_smoothing.pixels import PROCESS, check_image_batch, to_unit_pixels
 from hf_smoothing.units import check_sigma, check_whole
 
 
@@ -190,7 +190,8 @@ class SmoothedClassifier(PreTrainedModel):
         if tuple(check_image_batch(pixels, "pixels").shape[-2:]) != tuple(self.config.size):
             raise ValueError(
                 f"`pixels` must be at the certified resolution {tuple(self.config.size)}, got {tuple(pixels.shape[-2:])}. "
-                "Resize images before noise is added, with NoisyImageProcessor."
+                f"Make them of the images with {PROCESS}, or of a data set with PixelDataset(dataset, model): both resize and crop as the network expects, "
+                "before noise is added."
             )
         # By name, since torch.compile (2.11) would ask for the hash of an object it is to call, before the object has its fields.
         prepared = self.config.preprocessing().__call__(pixels)
