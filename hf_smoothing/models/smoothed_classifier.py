@@ -20,6 +20,7 @@ from hf_smoothing.models.adapters import freeze_all_but_adapters
 from hf_smoothing.models.checkpoint_pixels import check_pixels_known, origin_of, pixel_settings
 from hf_smoothing.models.checkpoints import find_network, in_float32
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
+from hf_smoothing.models.kept_heads import check_kept_names
 from hf_smoothing.models.lora_layers import inject_lora
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.probes import check_forward
@@ -55,6 +56,10 @@ class SmoothedClassifier(PreTrainedModel):
 
     def __init__(self, config: SmoothedClassifierConfig, base_network: PreTrainedModel | None = None) -> None:
         config.check_complete()
+        if base_network is not None:
+            check_kept_names(
+                f"this {type(base_network).__name__}", base_network.config.id2label or {}, config.id2label or {}
+            )
         super().__init__(config)
         # A name that does not end as heads do: adapters find those by the end of a name.
         self.base_network = build_network(config.base_config) if base_network is None else as_it_is(base_network)

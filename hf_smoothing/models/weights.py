@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from hf_smoothing.data.not_found import not_found, swapped, without_config
 from hf_smoothing.models.configuration import check_names
 from hf_smoothing.models.heads import classifier_inside, head_tensors
-from hf_smoothing.spelling import has_names
+from hf_smoothing.models.kept_heads import check_kept_names
 
 
 HUB = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "trust_remote_code")
@@ -76,7 +75,8 @@ def load_whole(
 
     Raises:
         ValueError: The message names the missing, unexpected or mismatched tensors; or if the weights are a pickle,
-            which could execute code, damaged, incomplete, or those of an adapter.
+            which could execute code, damaged, incomplete, or those of an adapter; or if the old head would answer under its own names in
+            another order.
     """
     check_no_adapter(path)
     if (mistake := swapped("model", os.fspath(path))) is not None:
@@ -117,8 +117,7 @@ def load_whole(
             "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
         ) from error
     check_complete(path, model, info, new_head=_new_head_asked(kwargs), cure=cure)
-    if _new_head_asked(kwargs) and not info["mismatched_keys"] and not info["missing_keys"]:
-        _warn_kept_head(path, model, kwargs)
+    _check_kept_head(path, model, info, kwargs)
     return (model, info) if kwargs.get("output_loading_info") else model
 
 
@@ -126,19 +125,16 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".index", ".pkl")
 """Weights in other formats than safetensors."""
 
 
-def _warn_kept_head(path: Any, model: PreTrainedModel, kwargs: Mapping[str, Any]) -> None:
-    """Warn where a new head was asked for, and the old one answers under other names because it has as many classes."""
+def _check_kept_head(path: Any, model: PreTrainedModel, info: Mapping[str, Any], kwargs: Mapping[str, Any]) -> None:
+    """Compare the names in the checkpoint with those that were asked for, as `check_kept_names`, if the head is the checkpoint's."""
+    if all(kwargs.get(name) is None for name in ("num_labels", "id2label", "config")):
+        return
+    if head_tensors(model) & ({found[0] for found in info["mismatched_keys"]} | set(info["missing_keys"])):
+        return
     found, _ = PreTrainedConfig.get_config_dict(path, **{key: kwargs[key] for key in HUB if key in kwargs})
-    before, now = (
-        [str(names[key]) for key in sorted(names, key=int)]
-        for names in (found.get("id2label") or {}, model.config.id2label or {})
+    check_kept_names(
+        str(path), found.get("id2label") or {}, model.config.id2label or {}, asked_anew=_new_head_asked(kwargs)
     )
-    if before != now and has_names(before) and has_names(now):
-        warnings.warn(
-            f"The head of {path} is for {before[:3]}... and stays under the names {now[:3]}...: there are as many, {len(now)}, so no new one was made. Finetune it "
-            f"before it answers; to start from a new head, draw its weights again: from hf_smoothing.models import new_head; new_head(model)",
-            stacklevel=4,
-        )
 
 
 def _new_head_asked(kwargs: Mapping[str, Any]) -> bool:
