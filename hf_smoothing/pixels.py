@@ -53,7 +53,7 @@ def check_image_batch(images: Any, name: str = "images") -> Tensor:
         )
     # What torch functions take in a tensor's place, such as a box of `interval`, is taken here too.
     if not isinstance(images, Tensor) and not hasattr(images, "__torch_function__"):
-        shape = getattr(images, "shape", ())
+        shape: Any = getattr(images, "shape", ())
         stacked = len(shape) == 4 and shape[1] in (1, 3)
         cure = "It has that shape: torch.from_numpy makes a tensor of an array." if stacked else _MAKES
         raise TypeError(

@@ -81,8 +81,9 @@ def load_whole(
     check_no_adapter(path)
     if (mistake := swapped("model", os.fspath(path))) is not None:
         raise mistake
+    loading = {**trusting(kwargs), "use_safetensors": True, "output_loading_info": True}
     try:
-        model, info = load(path, *args, **{**trusting(kwargs), "use_safetensors": True, "output_loading_info": True})
+        model, info = load(path, *args, **loading)
     except SafetensorError as error:
         raise ValueError(f"The weights of {path} are damaged ({error}). Download or save them again.") from error
     except FileNotFoundError as error:
@@ -112,10 +113,15 @@ def load_whole(
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
+        if not _classes_asked(kwargs):
+            found, report = load(path, *args, **{**loading, "ignore_mismatched_sizes": True})
+            raise ValueError(_other_config(path, found, report)) from error
         raise ValueError(
             f"{path} has weights of other shapes than were asked for, most likely a head for other classes. To finetune it pass "
             "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
         ) from error
+    if info["mismatched_keys"] and cure is None and not _classes_asked(kwargs):
+        raise ValueError(_other_config(path, model, info))
     check_complete(path, model, info, new_head=_new_head_asked(kwargs), cure=cure)
     _check_kept_head(path, model, info, kwargs)
     return (model, info) if kwargs.get("output_loading_info") else model
@@ -127,7 +133,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".index", ".pkl")
 
 def _check_kept_head(path: Any, model: PreTrainedModel, info: Mapping[str, Any], kwargs: Mapping[str, Any]) -> None:
     """Compare the names in the checkpoint with those that were asked for, as `check_kept_names`, if the head is the checkpoint's."""
-    if all(kwargs.get(name) is None for name in ("num_labels", "id2label", "config")):
+    if not _classes_asked(kwargs):
         return
     if head_tensors(model) & ({found[0] for found in info["mismatched_keys"]} | set(info["missing_keys"])):
         return
@@ -137,9 +143,28 @@ def _check_kept_head(path: Any, model: PreTrainedModel, info: Mapping[str, Any],
     )
 
 
+def _classes_asked(kwargs: Mapping[str, Any]) -> bool:
+    return any(kwargs.get(name) is not None for name in ("num_labels", "id2label", "label2id", "config"))
+
+
 def _new_head_asked(kwargs: Mapping[str, Any]) -> bool:
-    classes = any(kwargs.get(name) is not None for name in ("num_labels", "id2label", "config"))
-    return bool(kwargs.get("ignore_mismatched_sizes")) and classes
+    return bool(kwargs.get("ignore_mismatched_sizes")) and _classes_asked(kwargs)
+
+
+def _other_config(path: Any, model: PreTrainedModel, info: Mapping[str, Any]) -> str:
+    """What to say of a checkpoint whose configuration describes tensors of other shapes than its own."""
+    wrong = {name: (tuple(saved), tuple(made)) for name, saved, made in info["mismatched_keys"]}
+    count, name = model.config.num_labels, min(wrong)
+    if wrong.keys() <= head_tensors(model) and all(made[:1] == (count,) for _, made in wrong.values()):
+        classes = wrong[name][0][0]
+        return (
+            f"config.json of {path} names {count} classes, but the head in its weights has {classes} ({name}). Correct id2label and label2id there, to the "
+            f"{classes} classes that it was trained for; or pass id2label=dict(enumerate(names)) with their names in order."
+        )
+    return (
+        f"config.json of {path} is not that of its weights: {name} has the shape {wrong[name][0]} in the weights and {wrong[name][1]} by the configuration. "
+        "Take the config.json that was saved with them, or download both again."
+    )
 
 
 def check_complete(

@@ -296,3 +296,40 @@ def test_the_command_line_says_so_and_fails(what, tmp_path, capsys):
     assert main(words) == 2
     assert expected[what] in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def edited_config(where, make, change):
+    """A checkpoint whose config.json was edited afterwards, at the outermost level and in a wrapper's part."""
+    make().save_pretrained(where)
+    values = json.loads((where / "config.json").read_text())
+    for part in (values, values.get("base_config")):
+        if part is not None:
+            part.update(change)
+    (where / "config.json").write_text(json.dumps(values))
+
+
+def classes_of(count):
+    return {"id2label": {str(k): f"c{k}" for k in range(count)}, "label2id": {f"c{k}": k for k in range(count)}}
+
+
+@pytest.mark.parametrize("ignored", [{}, {"ignore_mismatched_sizes": True}], ids=["", "ignoring"])
+@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
+def test_a_configuration_of_other_classes_than_the_head_is_the_fault_that_is_named(
+    wrapped, kind, count, ignored, tmp_path
+):
+    edited_config(tmp_path, lambda: (smoothed if wrapped else plain)(kind), classes_of(count))
+    values = {} if wrapped else {"sigma": 0.25, **PIXELS}
+    load = SmoothedClassifier.from_pretrained if wrapped else SmoothedClassifier.from_base_pretrained
+    said = rf"names {count} classes, but the head in its weights has 3 \(.*classifier.*\). Correct id2label"
+    with pytest.raises(ValueError, match=said):
+        load(tmp_path, **values, **ignored)
+    names = dict(enumerate(("cat", "dog", "eel")))
+    assert load(tmp_path, **values, id2label=names).config.id2label == names
+
+
+def test_a_configuration_of_other_layers_than_the_weights_is_not_taken_for_other_classes(tmp_path):
+    edited_config(tmp_path, lambda: plain("vit"), {"intermediate_size": 24})
+    with pytest.raises(ValueError, match=r"is not that of its weights: vit.* has the shape \(32,\).* and \(24,\) by"):
+        SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, **PIXELS)
