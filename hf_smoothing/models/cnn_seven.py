@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.pixels import check_image_batch
 
@@ -55,6 +56,12 @@ class CnnSevenForImageClassification(PreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: CnnSevenConfig) -> None:
+        check_own_config(
+            config,
+            CnnSevenConfig,
+            "A CnnSevenForImageClassification",
+            "Load one that is saved with CnnSevenForImageClassification.from_pretrained(path).",
+        )
         super().__init__(config)
         self.num_labels, self.loss_type = config.num_labels, "ForImageClassification"
         w, side = config.width, -(-config.image_size // 2)

@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
+from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.denoisers import make_denoiser
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.reloading import as_it_is, build_network
@@ -90,6 +91,12 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
     _supports_sdpa = True
 
     def __init__(self, config: DenoisedClassifierConfig, network: PreTrainedModel | None = None) -> None:
+        check_own_config(
+            config,
+            DenoisedClassifierConfig,
+            "A DenoisedClassifierForImageClassification",
+            "Put a denoiser before a classifier with denoised_classifier(classifier, sigma=...).",
+        )
         super().__init__(config)
         self.denoiser = make_denoiser(config.denoiser)
         self.network = build_network(config.base_config) if network is None else network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
+from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.reloading import as_it_is, build_network
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -84,6 +85,12 @@ class EnsembleForImageClassification(PreTrainedModel):
     _supports_sdpa = True
 
     def __init__(self, config: EnsembleConfig, members: Sequence[PreTrainedModel] | None = None) -> None:
+        check_own_config(
+            config,
+            EnsembleConfig,
+            "An EnsembleForImageClassification",
+            "Make an ensemble of classifiers with smoothed_ensemble([one, other], sigma=...).",
+        )
         super().__init__(config)
         self.members = nn.ModuleList(
             members or [build_network(as_config(member["base_config"])) for member in config.members]
@@ -143,7 +150,8 @@ def smoothed_ensemble(
         ValueError: Without members, or if they differ in resolution, channels or classes.
         TypeError: On a single one.
     """
-    if isinstance(members, str | os.PathLike | PreTrainedModel):
+    single = isinstance(members, str | os.PathLike | PreTrainedModel | PreTrainedConfig)
+    if single or not (members is None or isinstance(members, Iterable)):
         raise TypeError(
             f"`members` must be a list of classifiers, got {type(members).__name__}. Write [...] around it."
         )

@@ -20,6 +20,7 @@ from hf_smoothing.models.adapters import freeze_all_but_adapters
 from hf_smoothing.models.checkpoint_pixels import check_pixels_known, origin_of, pixel_settings
 from hf_smoothing.models.checkpoints import find_network, in_float32
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
+from hf_smoothing.models.construction import WRAP, check_base_network, check_is_path, check_own_config
 from hf_smoothing.models.kept_heads import check_kept_names
 from hf_smoothing.models.lora_layers import inject_lora
 from hf_smoothing.models.outputs import Output, classifier_output
@@ -55,7 +56,9 @@ class SmoothedClassifier(PreTrainedModel):
     _supports_flex_attn = True
 
     def __init__(self, config: SmoothedClassifierConfig, base_network: PreTrainedModel | None = None) -> None:
+        check_own_config(config, SmoothedClassifierConfig, "A SmoothedClassifier", WRAP)
         config.check_complete()
+        check_base_network(base_network)
         if base_network is not None:
             check_kept_names(
                 f"this {type(base_network).__name__}", base_network.config.id2label or {}, config.id2label or {}
@@ -76,6 +79,7 @@ class SmoothedClassifier(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`, in float32 unless `dtype` is given, and as `load_whole` has it: safetensors only, and every
         tensor, or a ValueError."""
+        check_is_path(pretrained_model_name_or_path)
         loaded: Any = load_whole(super().from_pretrained, pretrained_model_name_or_path, in_float32(kwargs), *args)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         if model.config.lora is not None:
