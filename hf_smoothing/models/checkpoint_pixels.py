@@ -13,7 +13,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, cached_file
 
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
-from hf_smoothing.models.configuration import input_channels
+from hf_smoothing.models.configuration import input_channels, per_channel
 from hf_smoothing.models.weights import trusting
 
 
@@ -76,6 +76,24 @@ def check_pixels_known(settings: Mapping[str, Any], source: str, config: PreTrai
         )
     if missing:
         raise ValueError(" ".join(missing))
+
+
+def with_channels(
+    settings: Mapping[str, Any], known: Mapping[str, Any], config: PreTrainedConfig
+) -> list[dict[str, Any]]:
+    """The settings with a mean and a standard deviation for each channel; where nothing says how many there are, for colour first, then for grey.
+
+    Args:
+        settings: The settings, with image_mean and image_std.
+        known: What the checkpoint says of them.
+        config: Configuration of the network, which says how many channels its images have, or not.
+    """
+    if input_channels(config) is not None:
+        return [dict(settings)]
+    values = {name: per_channel(settings[name], None) for name in ("image_mean", "image_std")}
+    most = max(map(len, values.values()))
+    counts = [most] if most > 1 else [known["size"].channels] if "size" in known else [3, 1]
+    return [{**settings, **{name: per_channel(value, count) for name, value in values.items()}} for count in counts]
 
 
 def origin_of(model: PreTrainedModel, given: Mapping[str, Any]) -> str:

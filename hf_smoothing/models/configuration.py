@@ -87,7 +87,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         FixedRule(sigma=self.sigma, n0=self.n0, n=self.n, alpha=self.alpha)
         self.model_size = None if self.model_size is None else list(parse_size(self.model_size, "model_size") or ())
         channels = input_channels(self.base_config)
-        self.image_mean, self.image_std = (_per_channel(x, channels) for x in (self.image_mean, self.image_std))
+        self.image_mean, self.image_std = (per_channel(x, channels) for x in (self.image_mean, self.image_std))
         ready = self.preprocessing()  # checked, and as plain numbers, whatever they came as
         self.image_mean, self.image_std = list(ready.image_mean), list(ready.image_std)
         if channels not in (None, len(self.image_mean)):
@@ -233,7 +233,8 @@ def input_channels(config: PreTrainedConfig) -> int | None:
     return int(channels) if isinstance(channels, int) else None
 
 
-def _per_channel(values: Any, channels: int | None) -> list[Any]:
+def per_channel(values: Any, channels: int | None) -> list[Any]:
+    """One number, or a list of one, repeated for each channel, where it is known how many there are; other lists as they are."""
     plain = values.tolist() if hasattr(values, "tolist") else values  # of numpy or torch, one number or several
     every = list(plain) if isinstance(plain, Iterable) else [plain]
     return every * channels if len(every) == 1 and channels else every

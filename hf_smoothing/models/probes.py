@@ -39,7 +39,8 @@ def check_forward(
     except Exception as error:
         raise ValueError(
             f"{name} cannot classify pixels of shape {tuple(pixels.shape)}: {type(error).__name__}: {error}. It must take `pixel_values` (batch, "
-            "channels, height, width); pass the `size` or `model_size` and the number of channels that it is made for."
+            "channels, height, width); pass the `size` or `model_size` that it is made for, and image_mean and image_std with one value per channel, such as "
+            "[0.5] * 3 for colour or [0.5] for grey."
         ) from error
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(pixels), num_labels):
         what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

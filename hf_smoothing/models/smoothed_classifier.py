@@ -17,7 +17,7 @@ from hf_smoothing.certification.options import CertifyOptions, PredictOptions, d
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing
 from hf_smoothing.models.adapters import freeze_all_but_adapters
-from hf_smoothing.models.checkpoint_pixels import check_pixels_known, origin_of, pixel_settings
+from hf_smoothing.models.checkpoint_pixels import check_pixels_known, origin_of, pixel_settings, with_channels
 from hf_smoothing.models.checkpoints import find_network, in_float32
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.construction import WRAP, check_base_network, check_is_path, check_own_config
@@ -113,7 +113,8 @@ class SmoothedClassifier(PreTrainedModel):
             base: Path or Hub id of any image classifier, or the model itself.
             size: Certified resolution; another one than the checkpoint's gets the same part of each image, which is resized for the backbone
                 after the noise. A `Framing` says how images are resized and cropped as well.
-            sigma, model_size, image_mean, image_std, num_samples, n0, n, alpha, noise: As in `SmoothedClassifierConfig`.
+            sigma, model_size, image_mean, image_std, num_samples, n0, n, alpha, noise: As in `SmoothedClassifierConfig`. One value of
+                `image_mean` and `image_std` is for all channels: of colour, or else of grey, where the network does not say how many there are.
             noise_owner: As there; "model" by default if `noise` is given, else "trainer".
             model_kwargs: Arguments of `AutoModelForImageClassification.from_pretrained`, e.g. num_labels, ignore_mismatched_sizes.
 
@@ -142,15 +143,24 @@ class SmoothedClassifier(PreTrainedModel):
             given["size"] = known["size"].scaled(size)
         settings = known | given
         check_pixels_known(settings, source, model.config)
-        config = SmoothedClassifierConfig(
-            base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
-            noise_owner=noise_owner or ("trainer" if noise is None else "model"), **settings,
-        )  # fmt: skip
-        wrapper: SmoothedClassifier = cls(config, model)
-        wrapper.config._name_or_path = str(source)
-        wrapper.eval()
         name = f"{type(model).__name__}{f' of {source}' if source else ''}"
-        check_forward(wrapper, wrapper.classify, config.framing(), config.num_labels, name)
+        refused: ValueError | None = None
+        for pixels in with_channels(settings, known, model.config):
+            config = SmoothedClassifierConfig(
+                base_config=model.config, sigma=sigma, num_samples=num_samples, n0=n0, n=n, alpha=alpha, noise=noise,
+                noise_owner=noise_owner or ("trainer" if noise is None else "model"), **pixels,
+            )  # fmt: skip
+            wrapper: SmoothedClassifier = cls(config, model)
+            wrapper.config._name_or_path = str(source)
+            wrapper.eval()
+            try:
+                check_forward(wrapper, wrapper.classify, config.framing(), config.num_labels, name)
+                break
+            except ValueError as error:
+                refused = refused or error
+        else:
+            assert refused is not None
+            raise refused
         if reason := why_not_reloadable(model):
             warnings.warn(f"This classifier can be certified, but not saved. {reason}", stacklevel=2)
         return wrapper
