@@ -14,6 +14,7 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.configuration import input_channels, per_channel
+from hf_smoothing.models.level_range import warn_of_levels
 from hf_smoothing.models.weights import trusting
 
 
@@ -46,6 +47,8 @@ def pixel_settings(config: PreTrainedConfig, source: str, given: Mapping[str, An
     if found is None:
         return _settings(noted)
     if noted is None:
+        if not given.keys() >= {"image_mean", "image_std"}:
+            warn_of_levels(processor, found, _place(source, hub))
         return _settings(found)
     check_same_pixels(noted, found, f"{source}: `hf_smoothing` in config.json", "its image processor", given)
     return _settings(noted)

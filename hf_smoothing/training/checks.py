@@ -15,13 +15,14 @@ from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_pro
 from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.checkpoint_pixels import check_same_pixels
 from hf_smoothing.models.configuration import check_head, input_channels
+from hf_smoothing.models.level_range import warn_of_levels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.own_processor import check_own_processor
 from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
-from hf_smoothing.spelling import differing_classes, has_names
+from hf_smoothing.spelling import differing_classes, has_names, plain
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.objectives.signature import Objective
 
@@ -103,10 +104,18 @@ def check_classes(model: PreTrainedModel, dataset: object) -> None:
     own = [str(known[k]) for k in sorted(known)]
     if names is None or not has_names(own) or next(differing_classes(names, known), None) is None:
         return
+    keep = "pass id2label=model.config.id2label to PixelDataset, which orders the labels as the model does."
+    cure = (
+        "For a new head load the model with id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)} and "
+        f"ignore_mismatched_sizes=True; to keep the head {keep}"
+    )
+    if sorted(map(plain, map(str, names))) == sorted(map(plain, own)):  # loading refuses these names in another order
+        cure = (
+            f"They are the same in another order: {keep[0].upper()}{keep[1:]} To train a new head draw its weights again as well: "
+            "from hf_smoothing.models import new_head; new_head(model)"
+        )
     raise ValueError(
-        f"The data set has the classes {list(names)[:4]}... ({len(names)}), but the head is for {own[:4]}... ({len(own)}). For a new head load the model with "
-        "id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)} and ignore_mismatched_sizes=True; to keep the head pass "
-        "id2label=model.config.id2label to PixelDataset, which orders the labels as the model does."
+        f"The data set has the classes {list(names)[:4]}... ({len(names)}), but the head is for {own[:4]}... ({len(own)}). {cure}"
     )
 
 
@@ -191,6 +200,8 @@ def find_preprocessing(
         asked = Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
     if processor is not None:
         known = read_processor(processor, input_channels(model.config))
+        if asked is None:
+            warn_of_levels(processor, known, f"This {type(processor).__name__}")
         size = parse_size(args.model_size) or known.preprocessing.model_size or known.framing.size
         used = replace(asked or known.preprocessing, model_size=size)
         check_same_pixels(ProcessorPixels(known.framing, used), known, "The arguments", "the image processor")

@@ -99,7 +99,8 @@ def test_one_owner_is_right(model, args, processor, tmp_path):
 def test_a_data_set_of_datasets_with_other_classes_is_refused(tmp_path):
     turned = image_dataset(names=("dog", "cat", "eel"), columns=("pixel_values", "labels"))
     with pytest.raises(
-        ValueError, match=r"has the classes \['dog', 'cat', 'eel'\].* the head is for \['cat', 'dog', 'eel'\]"
+        ValueError,
+        match=r"has the classes \['dog', 'cat', 'eel'\].* the head is for \['cat', 'dog', 'eel'\].*another order: Pass id2label=",
     ):
         RobustTrainer(plain(), arguments(tmp_path, image_mean=MEAN, image_std=STD), train_dataset=turned)
 
