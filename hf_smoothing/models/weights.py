@@ -82,6 +82,8 @@ def load_whole(
     if (mistake := swapped("model", os.fspath(path))) is not None:
         raise mistake
     loading = {**trusting(kwargs), "use_safetensors": True, "output_loading_info": True}
+    if not _classes_asked(kwargs):
+        loading["ignore_mismatched_sizes"] = True  # they are refused below, by name
     try:
         model, info = load(path, *args, **loading)
     except SafetensorError as error:
@@ -113,9 +115,6 @@ def load_whole(
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
-        if not _classes_asked(kwargs):
-            found, report = load(path, *args, **{**loading, "ignore_mismatched_sizes": True})
-            raise ValueError(_other_config(path, found, report)) from error
         raise ValueError(
             f"{path} has weights of other shapes than were asked for, most likely a head for other classes. To finetune it pass "
             "ignore_mismatched_sizes=True, which gives it a new head; to certify it as it is, leave num_labels, id2label and label2id out."
