@@ -39,7 +39,7 @@ def test_only_a_path_is_loaded(name):
         SmoothedClassifier.from_pretrained(OTHERS[name]())
 
 
-def test_a_module_is_told_of_certify_and_a_network_is_not():
+def test_the_message_names_certify_for_a_module_and_not_for_a_network():
     for build in (SmoothedClassifier, SmoothedClassifier.from_pretrained):
         with pytest.raises(TypeError, match=r"got Linear.*hf_smoothing\.certify\(module"):
             build(torch.nn.Linear(3, 4))
@@ -52,7 +52,7 @@ def test_a_module_is_told_of_certify_and_a_network_is_not():
         SmoothedClassifier(smoothed().config, torch.nn.Linear(3, 4))
 
 
-def test_an_empty_configuration_is_still_told_what_it_lacks():
+def test_an_empty_configuration_is_refused_with_what_it_lacks():
     with pytest.raises(ValueError, match="needs `base_config`"):
         SmoothedClassifier(SmoothedClassifierConfig())
 

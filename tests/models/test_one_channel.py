@@ -159,17 +159,17 @@ def test_the_cure_on_the_command_line_fits_a_grey_network(tmp_path, capsys):
     assert main([*how, *few, *cure[1].split(), *cure[2].split()]) == 0
 
 
-class Silent(PreTrainedConfig):
-    """A configuration that says nothing of channels."""
+class Unknown(PreTrainedConfig):
+    """A configuration without a number of channels."""
 
-    model_type = "silent-of-channels"
+    model_type = "unknown-channels"
 
 
-class SilentNetwork(PreTrainedModel):
-    config_class = Silent
+class UnknownNetwork(PreTrainedModel):
+    config_class = Unknown
 
     def __init__(self, channels):
-        super().__init__(Silent(num_labels=3))
+        super().__init__(Unknown(num_labels=3))
         self.first = torch.nn.Conv2d(channels, 4, 3)
         self.head = torch.nn.Linear(4, 3)
 
@@ -183,9 +183,9 @@ ONE_VALUE = {"number": 0.5, "list": [0.5], "numpy": np.float32(0.5), "tensor": t
 @pytest.mark.filterwarnings("ignore:This classifier can be certified, but not saved")
 @pytest.mark.parametrize("value", ONE_VALUE.values(), ids=ONE_VALUE)
 @pytest.mark.parametrize("channels", [3, 1])
-def test_one_value_is_for_colour_where_nothing_says_how_many_channels_there_are_and_else_for_grey(channels, value):
+def test_one_value_is_for_colour_or_else_for_grey_where_the_channels_are_not_known(channels, value):
     model = SmoothedClassifier.from_base_pretrained(
-        SilentNetwork(channels), sigma=0.25, size=SIZE, image_mean=value, image_std=value
+        UnknownNetwork(channels), sigma=0.25, size=SIZE, image_mean=value, image_std=value
     )
     assert model.config.image_mean == model.config.image_std == [0.5] * channels
     assert model.config.framing().channels == channels
@@ -193,11 +193,13 @@ def test_one_value_is_for_colour_where_nothing_says_how_many_channels_there_are_
     three = [0.4, 0.5, 0.6]
     if channels == 3:
         mixed = SmoothedClassifier.from_base_pretrained(
-            SilentNetwork(3), sigma=0.25, size=SIZE, image_mean=three, image_std=value
+            UnknownNetwork(3), sigma=0.25, size=SIZE, image_mean=three, image_std=value
         )
         assert (mixed.config.image_mean, mixed.config.image_std) == (three, [0.5] * 3)
 
 
 def test_channels_that_are_neither_name_the_values_to_pass():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 28, 28\).*one value per channel, such as \[0.5\] \* 3"):
-        SmoothedClassifier.from_base_pretrained(SilentNetwork(2), sigma=0.25, size=SIZE, image_mean=0.5, image_std=0.5)
+        SmoothedClassifier.from_base_pretrained(
+            UnknownNetwork(2), sigma=0.25, size=SIZE, image_mean=0.5, image_std=0.5
+        )
