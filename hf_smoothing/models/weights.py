@@ -82,7 +82,7 @@ def load_whole(
     if (mistake := swapped("model", os.fspath(path))) is not None:
         raise mistake
     loading = {**trusting(kwargs), "use_safetensors": True, "output_loading_info": True}
-    if not _classes_asked(kwargs):
+    if not _classes_asked(kwargs) and kwargs.get("label2id") is None:
         loading["ignore_mismatched_sizes"] = True  # they are refused below, by name
     try:
         model, info = load(path, *args, **loading)
@@ -143,7 +143,7 @@ def _check_kept_head(path: Any, model: PreTrainedModel, info: Mapping[str, Any],
 
 
 def _classes_asked(kwargs: Mapping[str, Any]) -> bool:
-    return any(kwargs.get(name) is not None for name in ("num_labels", "id2label", "label2id", "config"))
+    return any(kwargs.get(name) is not None for name in ("num_labels", "id2label", "config"))
 
 
 def _new_head_asked(kwargs: Mapping[str, Any]) -> bool:
