@@ -143,10 +143,11 @@ def _as_recorded(answer: Answer, known: Mapping[str, Any], tolerance: Tolerance,
     borders = hard and tolerance == COARSE
     same = rows_apart(recorded, found, tolerance) <= (allowed_apart(tolerance, len(logits)) if borders else 0)
     same_labels = others <= (allowed_apart(tolerance, len(labels)) if borders else 0)
-    if hard and same and same_labels and len({*labels} - {None}) < 2:
+    told_by_weights = known.get("weights_sha256") is not None
+    if hard and same and same_labels and len({*labels} - {None}) < 2 and not told_by_weights:
         warnings.warn(
-            f"The classifier gives one answer to all of {len(labels)} fixed images, so nothing but its weights, if it has any, shows whether it is the one "
-            "that was recorded. Make sure that it is, or use another output folder.",
+            f"The classifier has no weights and gives one answer to all of {len(labels)} fixed images, so nothing shows whether it is the one that "
+            "was recorded. Make sure that it is, or use another output folder.",
             stacklevel=4,
         )
     return replace(answer, logits=logits if same else answer.logits, labels=labels if same_labels else answer.labels)

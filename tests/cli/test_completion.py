@@ -22,6 +22,6 @@ def test_verbs_and_options_are_completed(capsys):
     assert completed(script, "cer") == ["certify"]
     assert completed(script, "''") == list(verbs_of(build_parser()))
     assert completed(script, "report", "--th") == ["--thresholds"]
-    assert set(completed(script, "certify", "--n")) == {"--n", "--n0", "--noise-kind"}
+    assert set(completed(script, "certify", "--n")) == {"--n", "--n0", "--no-cover-run", "--noise-kind"}
     assert completed(script, "certify", "--mod") == ["--mode"]
     assert completed(script, "report", "ru") == []  # left to file names
