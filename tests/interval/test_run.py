@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from hf_smoothing.interval import Trace, UnsupportedOperationError, box_around, certify_dataset_linf, linf_certificates
+from hf_smoothing.interval import (
+    Box,
+    Trace,
+    UnsupportedOperationError,
+    box_around,
+    certify_dataset_linf,
+    linf_certificates,
+)
+from hf_smoothing.interval.rounding import FLUSHED
 from hf_smoothing.interval.search import trace_for
 from hf_smoothing.records import RunError
 from tests.support.bounded_networks import BUILDERS, Hidden, broken, images, network, pixels
@@ -173,6 +184,77 @@ def test_subnormal_numbers_may_be_flushed():
 
     x = torch.full((1, 1, 1, 1), 0.75)
     assert not linf_certificates(Tiny().eval(), x, largest=0.1)[1].any()
+
+
+@contextlib.contextmanager
+def _flushing():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor keeps subnormal numbers")
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+TINY = {torch.float32: 1e-39, torch.float64: 1e-310}
+JUMPS = {
+    "an entry at 0, a threshold below": lambda tiny: (nn.ReLU(), nn.Threshold(-tiny, -5.0)),
+    "an entry above, a threshold at 0": lambda tiny: (nn.Hardtanh(tiny, 1.0), nn.Threshold(0.0, -5.0)),
+    "both below": lambda tiny: (nn.Hardtanh(-tiny, 1.0), nn.Threshold(-2.0 * tiny, -5.0)),
+    "both above": lambda tiny: (nn.Hardtanh(2.0 * tiny, 1.0), nn.Threshold(tiny, -5.0)),
+    "an entry just below the threshold": lambda tiny: (nn.Hardtanh(-2.0 * tiny, 1.0), nn.Threshold(-tiny, -5.0)),
+}
+
+
+@pytest.mark.parametrize("backward", ["none", "optimised"])
+@pytest.mark.parametrize("dtype", TINY)
+@pytest.mark.parametrize("name", JUMPS)
+def test_a_jump_at_a_subnormal_number_certifies_no_side_of_it(name, dtype, backward):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2), *JUMPS[name](TINY[dtype]), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        model[1].weight.fill_(0.1), model[1].bias.fill_(-1.0)
+        (
+            model[-1].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])),
+            model[-1].bias.copy_(torch.tensor([1.0, -1.0])),
+        )
+    model, x = model.to(dtype), torch.full((1, 3, 1, 1), 0.5, dtype=dtype)
+    assert not linf_certificates(model, x, largest=0.3, backward=backward)[1].any()
+    model[-2] = nn.Threshold(-0.1, -5.0).eval()  # another jump is far away
+    assert linf_certificates(model, x, largest=0.3, backward=backward)[1].all()
+
+
+ELEMENTWISE = {
+    **{name: getattr(F, name) for name in ("relu", "relu6", "hardtanh", "leaky_relu", "hardsigmoid", "logsigmoid", "softsign", "elu", "celu", "selu")},
+    **{name: getattr(F, name) for name in ("gelu", "silu", "softplus")},
+    **{name: getattr(torch, name) for name in ("sigmoid", "tanh", "exp", "abs", "square", "neg")},
+    "sqrt": lambda x: x.abs().sqrt(),
+    "threshold": lambda x: F.threshold(x, 1e-39, -5.0),
+    "threshold 0": lambda x: F.threshold(x, 0.0, 0.0),
+    "threshold -": lambda x: F.threshold(x, -1e-39, -1e-39),
+    "steep leaky_relu": lambda x: F.leaky_relu(x, 1e30),
+    "steep prelu": lambda x: F.prelu(x, x.new_tensor([-1e30]) if type(x) is torch.Tensor else torch.tensor([-1e30], dtype=x.dtype)),
+    "steep elu": lambda x: F.elu(x, 1e30),
+    "softplus at its jump": lambda x: F.softplus(x, 1.0, 0.0),
+    "clamp": lambda x: x.clamp(1e-39, 2e-39),
+    "maximum": lambda x: torch.maximum(x, torch.tensor(1e-39, dtype=x.dtype)),
+    "product": lambda x: x * 1e38,
+    "quotient": lambda x: x / 1e-37,
+    "power": lambda x: x**3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TINY)
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_a_run_that_flushes_is_within_the_bounds_of_its_entries(name, dtype):
+    function, unit = ELEMENTWISE[name], TINY[dtype]
+    points = unit * torch.tensor([-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0], dtype=torch.float64)[:, None]
+    points = points.to(dtype).double()
+    box = function(Box(points, points, Trace(outward=True, cover_run=True, tolerant=True), dtype=dtype, batch=0))
+    with _flushing():
+        runs = [function(points.to(dtype))]
+    runs.append(function(points.to(dtype)))
+    for run in runs:
+        assert ((run >= box.lower - FLUSHED) & (run <= box.upper + FLUSHED)).all()
 
 
 @pytest.mark.parametrize("cover_run", [True, False])

@@ -80,11 +80,20 @@ def clamp_max(box: Box, max: float) -> Box:
 
 @rule("threshold", "_threshold")
 def threshold(box: Box, threshold: float, value: float, inplace: bool = False) -> Box:
-    """x above the threshold and a value elsewhere: does not decrease if the value is at most the threshold; exact."""
+    """x above the threshold and a value elsewhere: does not decrease if the value is at most the threshold; exact but for what is flushed.
+
+    It jumps. An entry or a threshold that a run may take for 0 (`FLUSHED`) may so be on either side of a threshold of that size.
+    """
     edge, below = number(threshold, box, "threshold"), number(value, box, "threshold")
     if not below <= edge:
         refuse("threshold", f"With a value above the threshold it is not monotone: {value} > {threshold}.")
-    return noted_for_training(box).map(partial(F.threshold, threshold=edge, value=below))
+    after = noted_for_training(box).map(partial(F.threshold, threshold=edge, value=below))
+    if not box.trace.outward or abs(edge) >= FLUSHED:
+        return after
+    least = -FLUSHED if edge else 0.0  # the least entry that a run may find above the threshold, as an infimum
+    lower = torch.where(box.lower < FLUSHED, box.lower.clamp(min=least).clamp(max=below), box.lower)
+    upper = torch.where(box.upper > least, box.upper.clamp(min=below), below)
+    return after.make(lower, upper)
 
 
 @rule("leaky_relu")
