@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from hf_smoothing.certification.classifiers import UNWRAPPED, ResolvedClassifier, resolve_classifier
+from hf_smoothing.interval.full_precision import full_precision
 from hf_smoothing.interval.margins import logits_of
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.types import classify_of
@@ -79,5 +80,5 @@ def in_own_precision(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def run_as_covered() -> Iterator[None]:
     """Runs as certificates cover them: without TF32, and compiled by nobody, who might rearrange formulas."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.compiler.set_stance("force_eager"):
+    with full_precision(), torch.compiler.set_stance("force_eager"):
         yield
