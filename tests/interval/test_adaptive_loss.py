@@ -224,7 +224,16 @@ def test_gradients_reach_every_parameter_and_running_statistics_move_once():
         ({"largest": 0.0}, "`largest` must be above 0 and at most 1"),
         ({"largest": 8.0}, "Divide steps of 0..255 by 255"),
         ({"largest": 0.1, "kappa": 1.5}, "`kappa` must be a share in"),
-        ({"largest": 0.1, "ramp_share": 1.2}, "shares of the training"),
+        ({"largest": 0.1, "ramp_share": 1.2}, "`ramp_share` must be a share in"),
+        ({"largest": 0.1, "clean_share": -0.1}, "`clean_share` must be a share in"),
+        (
+            {"largest": 0.1, "clean_share": 0.6, "ramp_share": 0.6},
+            "their sum must be at most 1.* the ramp can take 0.4",
+        ),
+        ({"largest": 0.1, "l1": -1e-6}, "`l1` must be a weight of a penalty, finite and >= 0, got -1e-06"),
+        ({"largest": 0.1, "l1": float("nan")}, "`l1` must be a weight"),
+        ({"largest": 0.1, "regularisation": -1}, "`regularisation` must be a weight"),
+        ({"largest": 0.1, "regularisation": float("inf")}, "`regularisation` must be a weight"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings_, message):

@@ -236,6 +236,8 @@ def test_a_sure_network_has_finite_gradients():
         ("mtl-ibp", {"attack_scale": 0.0}, "`attack_scale` > 0"),
         ("mtl-ibp", {"attack_scale": 100.0}, "attack_scale"),
         ("mtl-ibp", {"kappa": 2.0}, "`kappa` must be a share in"),
+        *((name, {"l1": -1.0}, "`l1` must be a weight of a penalty") for name in LOSSES),
+        *((name, {"regularisation": -1.0}, "`regularisation` must be a weight of a penalty") for name in LOSSES),
     ],
 )
 def test_settings_out_of_range_are_refused(name, given_, message):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hf_smoothing.interval.radii import check_largest
 from hf_smoothing.training.objectives import ObjectiveState
 from hf_smoothing.training.objectives.base import clean_pixels
-from hf_smoothing.units import check_share
+from hf_smoothing.units import as_number, check_share
 
 
 SMALLEST = 1e-6
@@ -43,10 +44,18 @@ class Plan:
         """
         check_largest(self.largest)
         check_share(self.kappa, "kappa")
-        if self.clean_share < 0.0 or self.ramp_share < 0.0 or self.clean_share + self.ramp_share > 1.0:
+        shares = check_share(self.clean_share, "clean_share"), check_share(self.ramp_share, "ramp_share")
+        if sum(shares) > 1.0:
             raise ValueError(
-                f"`clean_share` and `ramp_share` must be shares of the training, got {self.clean_share} and {self.ramp_share}."
+                f"`clean_share` and `ramp_share` are shares of one training, and their sum must be at most 1, got {self.clean_share} and {self.ramp_share}. "
+                f"With this `clean_share` the ramp can take {max(1.0 - shares[0], 0.0):.6g}."
             )
+        for name, weight in {"regularisation": self.regularisation, "l1": self.l1}.items():
+            if not 0.0 <= as_number(weight) < math.inf:
+                raise ValueError(
+                    f"`{name}` must be a weight of a penalty, finite and >= 0, got {weight!r}. Below 0 it would reward what it is to keep small; "
+                    "for none pass 0."
+                )
         if self.largest < SMALLEST:
             raise ValueError(
                 f"`largest` must be at least {SMALLEST:g} for training, got {self.largest}: plain cross-entropy would be left."
