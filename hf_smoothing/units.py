@@ -230,6 +230,17 @@ def is_truth_value(value: Any) -> bool:
     return isinstance(value, bool) or dtype in ("bool", "boolean")
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """Return True or False, since "no" would count as true.
+
+    Raises:
+        TypeError: In any other case.
+    """
+    if not is_truth_value(value) or is_several(value):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}.")
+    return bool(value)
+
+
 def is_several(value: Any) -> bool:
     """Whether a value has a dimension, as lists, arrays and tensors have that may hold several numbers.
 

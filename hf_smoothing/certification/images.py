@@ -15,6 +15,7 @@ from hf_smoothing.certification.layouts import dense_parts
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 from hf_smoothing.types import ImageDataset, Images, ImageStream, Item
+from hf_smoothing.units import as_number
 
 
 def is_stream(dataset: object) -> bool:
@@ -72,7 +73,18 @@ def whole_numbers(indices: Sequence[int]) -> list[int]:
         raise TypeError(
             f"`indices` must be a list of numbers of images, got {indices!r}. For one image pass [{one!r}]."
         )
-    return [statistics.check_whole(index, "indices") for index in indices]
+    return [_whole_number(index) for index in indices]
+
+
+def _whole_number(index: Any) -> int:
+    try:
+        return statistics.check_whole(index, "indices")
+    except ValueError as error:
+        number = as_number(index)
+        if math.isnan(number):  # no number at all
+            raise
+        cure = f"Pass {int(number)}." if number.is_integer() else "Images are counted from 0."
+        raise ValueError(f"`indices` must be whole numbers, those of images, got {index!r}. {cure}") from error
 
 
 def checked_items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:

@@ -58,9 +58,8 @@ class IntervalRadiusCallback(FiguresCallback):
         batch_size: int = 128,
         name: str | None = None,
     ) -> None:
-        check_largest(largest)
+        self.largest, self.batch_size = check_largest(largest), batch_size
         super().__init__(trainer, name)
-        self.largest, self.batch_size = largest, batch_size
         self._bounds_checked = False
         self.pixels, labels = labelled_images(dataset, spread(500, len(dataset)) if indices is None else indices)
         self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)

@@ -17,7 +17,7 @@ from hf_smoothing.interval.classifier import classify_function
 from hf_smoothing.interval.constants import DENSE, not_dense
 from hf_smoothing.interval.followed import check_followed, check_inside, logits_of_run
 from hf_smoothing.interval.inside import points_inside
-from hf_smoothing.interval.radii import check_largest
+from hf_smoothing.interval.radii import check_iterations, check_largest, check_tolerance
 from hf_smoothing.interval.refusals import UnsupportedOperationError
 from hf_smoothing.interval.search import (
     BACKWARD,
@@ -30,6 +30,8 @@ from hf_smoothing.interval.search import (
     trace_for,
 )
 from hf_smoothing.interval.trace import Trace
+from hf_smoothing.pixels import check_image_batch
+from hf_smoothing.units import check_flag
 
 
 @memory_kept()
@@ -66,16 +68,19 @@ def linf_certificates(
         where nothing can be certified.
 
     Raises:
+        TypeError: If the classifier is no module, pixels are no tensor, or `cover_run` is no truth value.
         UnsupportedOperationError: The message names an operation of the network without a bound, such as one that
             mixes the images of a batch.
         ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast, a `largest`
-            outside (0, 1], pixels outside [0, 1], or bounds of another name; if there is a single class, random numbers are drawn, or
+            outside (0, 1], pixels outside [0, 1] or of another shape, no image, a number out of range, or bounds of another name; if there is a single class, random numbers are drawn, or
             runs at the images and at points of certified balls (`check_followed`, `check_inside`) are not what the bounds say.
     """
     check_certifiable(classifier, largest, cover_run)
-    check_backward(backward, steps)
+    largest, steps = check_largest(largest), check_backward(backward, steps)
+    tolerance, iterations = check_tolerance(tolerance), check_iterations(iterations)
     return certificates_of(
-        classifier, pixels, largest=largest, backward=backward, steps=steps, cover_run=cover_run, tolerance=tolerance, iterations=iterations
+        classifier, check_image_batch(pixels, "pixels"), largest=largest, backward=backward, steps=steps, cover_run=bool(cover_run),
+        tolerance=tolerance, iterations=iterations,
     )[:2]  # fmt: skip
 
 
@@ -160,13 +165,14 @@ def check_certifiable(classifier: nn.Module, largest: float, cover_run: bool = T
     """Refuse what would make certificates meaningless.
 
     Raises:
-        TypeError: If the classifier is no module.
+        TypeError: If the classifier is no module, or `cover_run` is no truth value.
         UnsupportedOperationError: If a part of it is a compiled script, which boxes cannot enter, or quantised, or a weight is not dense.
         ValueError: In train mode, with weights that are not finite or, to cover the run, not float32 or float64, under autocast or left in
             mixed precision by a training, or a largest radius outside (0, 1].
     """
     classify_function(classifier)
     check_largest(largest)
+    check_flag(cover_run, "cover_run")
     if any(module.training for module in classifier.modules()):
         raise ValueError(
             f"The network is in train mode, where its output is random or depends on the batch. {into_eval_mode(classifier)}"

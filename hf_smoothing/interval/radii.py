@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_smoothing.units import as_number
+from hf_smoothing.units import as_number, check_whole
 
 
 def certified_radii(
@@ -43,15 +43,12 @@ def certified_radii(
         at_known, at_largest: Values of `violation` there (count,), where they are known already.
 
     Raises:
-        ValueError: If `largest`, `tolerance` or `iterations` is not positive.
+        ValueError: If `largest` or `tolerance` is not positive, or `iterations` is negative or no whole number.
 
     Source: Chandrupatla (1997), *A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function without
     using derivatives*, Advances in Engineering Software 28(3).
     """
-    check_largest(largest)
-    tolerance = check_tolerance(tolerance)
-    if iterations < 0:
-        raise ValueError(f"`iterations` must be at least 0, got {iterations}.")
+    largest, tolerance, iterations = check_largest(largest), check_tolerance(tolerance), check_iterations(iterations)
     radii = torch.zeros(count, device=device, dtype=dtype) if known is None else known.to(dtype=dtype, copy=True)
     open_ = torch.arange(count, device=device)[radii < largest]
     if not len(open_):
@@ -121,6 +118,18 @@ def check_tolerance(tolerance: float) -> float:
             f"`tolerance` must be > 0 in [0, 1] pixel units, and finite, got {tolerance!r}. Use 1e-8, as by default."
         )
     return width
+
+
+def check_iterations(iterations: int) -> int:
+    """Return a number of iterations as an int.
+
+    Raises:
+        ValueError: If it is negative or no whole number.
+    """
+    number = check_whole(iterations, "iterations")
+    if number < 0:
+        raise ValueError(f"`iterations` must be at least 0, got {number}. Use 100, as by default.")
+    return number
 
 
 def _next_step(a: Tensor, b: Tensor, c: Tensor, fa: Tensor, fb: Tensor, fc: Tensor) -> Tensor:

@@ -29,13 +29,13 @@ from hf_smoothing.certification.settings import common_settings
 from hf_smoothing.certification.survey import survey
 from hf_smoothing.interval.certificates import certificates_of, check_bounded, check_certifiable
 from hf_smoothing.interval.classifier import interval_classifier
-from hf_smoothing.interval.radii import check_tolerance
+from hf_smoothing.interval.radii import check_largest, check_tolerance
 from hf_smoothing.interval.search import BACKWARD, NAMES, check_backward, exact_pixels
 from hf_smoothing.pixels import check_image_batch, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.types import ImageDataset
-from hf_smoothing.units import check_whole
+from hf_smoothing.units import check_flag, check_whole
 
 
 @memory_kept()
@@ -74,6 +74,7 @@ def certify_dataset_linf(
         The run, with the rows of all ranks.
 
     Raises:
+        TypeError: If `cover_run` or `only_right` is no truth value.
         UnsupportedOperationError: The message names an operation of the network without a bound.
         ValueError: On an empty selection, bad pixels, labels that are no class, no labels where they are needed, train mode, weights that are not finite, or a folder that holds another run.
     """
@@ -82,7 +83,8 @@ def certify_dataset_linf(
     if is_stream(dataset):
         raise ValueError("Interval certification reads a data set by index, got a stream. Pass PixelDataset instead.")
     check_certifiable(classifier, largest, cover_run)
-    largest, tolerance, steps = float(largest), check_tolerance(tolerance), check_backward(backward, steps)
+    largest, tolerance, steps = check_largest(largest), check_tolerance(tolerance), check_backward(backward, steps)
+    cover_run, only_right = check_flag(cover_run, "cover_run"), check_flag(only_right, "only_right")
     chosen = check_selection(dataset, indices) or []
     warn_other_framing(classifier, dataset)
     warn_other_classes(classifier, dataset)
@@ -91,7 +93,7 @@ def certify_dataset_linf(
     covers = f"{str(run_dtype(classifier)).removeprefix('torch.')} runs" if cover_run else "real arithmetic"
     rule = {
         "name": f"{NAMES[backward]}, for {covers}",
-        "covers_run": bool(cover_run),
+        "covers_run": cover_run,
         "backward": backward,
         "largest": largest,
         "tolerance": tolerance,

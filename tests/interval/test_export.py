@@ -195,6 +195,8 @@ def test_claims_are_chosen_and_the_rest_is_counted(tmp_path):
     with pytest.raises(RunError, match=r"no claim to export: 1 without a certificate. Certify it, or"):
         claims_of(changed, indices=[0])
     for options, message in (
+        ({"indices": [3, 1, 1]}, "must name an image once, got 1 more than once"),
+        ({"indices": [1.0]}, "must be whole numbers, those of images, got 1.0. Pass 1"),
         ({"indices": [3, 99]}, "must name images that .* has certified, got 99"),
         ({"max_claims": 0}, "`max_claims` must be at least 1"),
         ({"radius": 1e-9}, "`radius` must be at least"),

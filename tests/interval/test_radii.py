@@ -1,7 +1,10 @@
 """Certified radii: the certified end of the bracket."""
 
 import re
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import scipy.optimize
 import torch
@@ -168,3 +171,35 @@ def test_pixels_further_beyond_are_refused_with_their_own_range(value, said):
     image[0, 0, 0, 0] = value
     with pytest.raises(ValueError, match=re.escape(said)):
         linf_certificates(network, image, largest=0.1)
+
+
+@pytest.mark.parametrize("number", [
+    np.float32(0.01), np.float64(0.01), np.array(0.01), Fraction(1, 100), torch.tensor(0.01), torch.tensor(0.01, dtype=torch.float64), Decimal("0.01"),
+])  # fmt: skip
+def test_numbers_of_any_kind_are_numbers(number):
+    model, x = network("mlp"), images(2).float()
+    _, radii = linf_certificates(model, x, largest=number, tolerance=number, iterations=np.int64(5))
+    assert radii.dtype == torch.float64
+    assert torch.equal(radii, linf_certificates(model, x, largest=float(number), tolerance=float(number))[1])
+
+
+@pytest.mark.parametrize(("asked", "error", "message"), [
+    ({"pixels": torch.rand(0, 3, 8, 8)}, ValueError, "at least one image, got an empty batch"),
+    ({"pixels": torch.rand(3, 8, 8)}, ValueError, r"For a single image add the batch dimension: image\[None\]"),
+    ({"pixels": np.zeros((1, 3, 8, 8))}, TypeError, "`pixels` must be a torch tensor of shape .* got ndarray"),
+    ({"pixels": [torch.rand(3, 8, 8)]}, TypeError, r"got a list of tensors .* then torch\.stack them"),
+    ({"pixels": [[0.5]]}, TypeError, "got list"),
+    ({"steps": 1.5}, ValueError, "`steps` must be a whole number, got 1.5"),
+    ({"steps": -1}, ValueError, "`steps` must be at least 0"),
+    ({"steps": None}, ValueError, "`steps` must be a whole number"),
+    ({"iterations": 1.5}, ValueError, "`iterations` must be a whole number"),
+    ({"iterations": -1}, ValueError, "`iterations` must be at least 0, got -1. Use 100"),
+    ({"tolerance": 0}, ValueError, "`tolerance` must be > 0"),
+    ({"cover_run": "no"}, TypeError, "`cover_run` must be True or False, got 'no'"),
+    ({"cover_run": 0}, TypeError, "`cover_run` must be True or False, got 0"),
+    ({"largest": [0.1, 0.1]}, ValueError, "`largest` must be above 0 and at most 1"),
+    ({"largest": None}, ValueError, "`largest` must be above 0 and at most 1"),
+])  # fmt: skip
+def test_what_is_no_request_is_refused_at_the_door(asked, error, message):
+    with pytest.raises(error, match=message):
+        linf_certificates(network("mlp"), **{"pixels": images(2).float(), "largest": 0.1} | asked)

@@ -158,6 +158,14 @@ def test_selection_and_refusals(tmp_path):
         certify_dataset_linf(smoothed("resnet").train(), images, tmp_path / "none", largest=0.04)
     with pytest.raises(ValueError, match="`largest` must be above 0 and at most 1.*got 8"):
         certify_dataset_linf(model, images, tmp_path / "none", largest=8)
+    for flag in ("cover_run", "only_right"):
+        with pytest.raises(TypeError, match=f"`{flag}` must be True or False, got 'no'"):
+            certify_dataset_linf(model, images, tmp_path / "none", largest=0.04, **{flag: "no"})
+    for wrong, cure in ((1.0, "Pass 1"), (0.5, "Images are counted from 0")):
+        with pytest.raises(
+            ValueError, match=f"`indices` must be whole numbers, those of images, got {wrong!r}. {cure}"
+        ):
+            certify_dataset_linf(model, images, tmp_path / "none", largest=0.04, indices=[wrong])
     with pytest.raises(ValueError, match="got a stream"):
         certify_dataset_linf(
             model, datasets.IterableDataset.from_generator(lambda: iter([])), tmp_path / "none", largest=0.04

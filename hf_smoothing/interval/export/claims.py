@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from hf_smoothing.certification.images import whole_numbers
 from hf_smoothing.certification.rows import recorded_pixels
 from hf_smoothing.data.selection import spread
 from hf_smoothing.interval.export.properties import STEPS
@@ -78,11 +79,17 @@ def claims_of(
         raise ValueError(f"`max_claims` must be at least 1, got {max_claims}.")
     if radius is not None and not check_radius(radius, "linf", "radius") >= 1 / STEPS:
         raise ValueError(f"`radius` must be at least 1/{STEPS}, the grid of the exported boxes, got {radius}.")
+    if indices is not None:
+        indices = whole_numbers(indices)
+        if twice := sorted({index for index in indices if indices.count(index) > 1}):
+            raise ValueError(
+                f"`indices` must name an image once, got {', '.join(map(str, twice[:5]))} more than once."
+            )
     if indices is not None and (unknown := [index for index in indices if index not in run.rows]):
         raise ValueError(
             f"`indices` must name images that {run.path} has certified, got {', '.join(map(str, unknown[:5]))}. Its rows name them as 'index'."
         )
-    chosen = sorted(run.rows if indices is None else set(indices))
+    chosen = sorted(run.rows if indices is None else indices)
     left_out: dict[str, int] = {}
     claims = []
     for index in chosen:
