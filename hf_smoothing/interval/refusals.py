@@ -30,17 +30,26 @@ OVERLOADS = (
     "certify the module that was exported."
 )
 _ATTENTION = "Attention is vacuous in intervals: one layer of a ViT turns epsilon 1/2550 into a gap of more than 100,000 logits."
+_SOFTMAX = (
+    "At the end of a network leave it out and return logits: it changes no class. Within one it divides by a sum of exponentials, which intervals bound "
+    "badly, as in attention."
+)
+_JUMP = "It jumps, so no slope bounds it, and it has no gradients either; take it out, or use clamp."
+_EINSUM = "Write it as linear, matmul, or a product and a sum."
 _ANSWER = "A box has no single value to read or compare, so a network that asks for one cannot be followed."
 _NORM = "It divides by a spread that an interval cannot bound well; use batch norm."
 _NEIGHBOURS = "A row may not depend on the others of its batch."
 REASONS = {
-    "softmax": _ATTENTION,
+    **dict.fromkeys(("softmax", "log_softmax", "softmin", "special_softmax"), _SOFTMAX),
+    **dict.fromkeys(("round", "floor", "ceil", "trunc", "sign", "heaviside", "fake_quantize_per_tensor_affine"), _JUMP),
+    **dict.fromkeys(("einsum", "tensordot", "bmm", "baddbmm", "addmv", "addbmm", "inner", "mv", "dot"), _EINSUM),
     "scaled_dot_product_attention": _ATTENTION,
     "multi_head_attention_forward": _ATTENTION,
     "layer_norm": _NORM,
     "group_norm": _NORM,
     "instance_norm": _NORM,
     "where": "Which branch is taken depends on the pixels; use max, min, clamp or relu.",
+    "masked_fill": "Multiply by a constant of 0 and 1, and add one of finite numbers, such as -1e9 where classes are masked.",
     "__setitem__": "Entries written into a tensor are not followed; use torch.cat or torch.stack.",
     "copy_": "Entries written into a tensor are not followed; use torch.cat or torch.stack.",
     **dict.fromkeys(

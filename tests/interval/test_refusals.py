@@ -53,9 +53,22 @@ def _caught_comparison(self, h):
 
 
 REFUSED = {
-    "caught": (_caught, "'softmax'. Attention is vacuous"),
+    "caught": (_caught, "'softmax'. At the end of a network leave it out and return logits"),
     "caught comparison": (_caught_comparison, "'gt'. A box has no single value"),
-    "softmax": (lambda self, h: h.softmax(1), "'softmax'. Attention is vacuous"),
+    "softmax": (lambda self, h: h.softmax(1), "'softmax'. At the end of a network leave it out and return logits"),
+    "log_softmax": (lambda self, h: h.log_softmax(1), "'log_softmax'. At the end of a network leave it out"),
+    "functional softmax": (lambda self, h: F.softmax(h, 1), "'softmax'. At the end of a network leave it out"),
+    "softmin": (lambda self, h: F.softmin(h, 1), "'softmin'. At the end of a network leave it out"),
+    "addmm of a matrix": (
+        lambda self, h: torch.addmm(torch.ones(len(h), 16), h, torch.eye(16)),
+        "'linear'. Its bias must be one number, or one for each of 16 outputs",
+    ),
+    "scaled addmm": (
+        lambda self, h: torch.addmm(torch.ones(16), h, torch.eye(16), beta=2),
+        "'addmm'. Its bound is for a constant bias .* write it as a sum and a matmul",
+    ),
+    "half": (lambda self, h: h.half().float(), "'to'. A run in torch.float16 is not covered: call .float"),
+    "bfloat16": (lambda self, h: h.bfloat16().float(), "'to'. A run in torch.bfloat16 is not covered: call .float"),
     "attention": (
         lambda self, h: F.scaled_dot_product_attention(*[h.view(-1, 4, 4)] * 3).flatten(1),
         "'scaled_dot_product_attention'",
@@ -64,7 +77,7 @@ REFUSED = {
         lambda self, h: (h.view(-1, 4, 4) @ h.view(-1, 4, 4).mT).flatten(1),
         "'matmul'. The product of two boxes",
     ),
-    "einsum": (lambda self, h: torch.einsum("bi,ij->bj", h, torch.eye(16)), "'einsum'"),
+    "einsum": (lambda self, h: torch.einsum("bi,ij->bj", h, torch.eye(16)), "'einsum'. Write it as linear, matmul"),
     "weights": (lambda self, h: F.linear(torch.ones(16), h).T, "'linear'. A box may not stand for its 'weight'"),
     "where": (
         lambda self, h: torch.where(torch.ones(16) > 0, h, 0.0),
@@ -102,7 +115,7 @@ REFUSED = {
         "'div'. Its bound is for the arguments .input, other.",
     ),
     "division by 0": (lambda self, h: h / 0, "'div'. It divides by a constant that is 0"),
-    "unknown function": (lambda self, h: h.round(), "'round'. Interval bounds are for"),
+    "unknown function": (lambda self, h: h.round(), "'round'. It jumps"),
     "array constant": (lambda self, h: h * np.ones(16), "tensors and numbers, got ndarray"),
     "maximum": (lambda self, h: h.max(1).values, "'max'. The place of a maximum depends on the pixels; use amax"),
     "dtype": (lambda self, h: h.mean(1, keepdim=True, dtype=torch.float64), "'mean'. Its bound is for the arguments"),
@@ -203,6 +216,11 @@ EASY = {
     "unbind": lambda self, h: sum(h.view(-1, 2, 8).unbind(1)).relu().repeat(1, 2),
     "maxout": lambda self, h: torch.maximum(h, self.second(h)),
     "root": lambda self, h: (h.square() + 0.5).sqrt(),
+    "mish": lambda self, h: F.mish(h),
+    "hardswish": lambda self, h: F.hardswish(4.0 * h),
+    "rrelu": lambda self, h: F.rrelu(h, 0.1, 0.3),
+    "addmm": lambda self, h: torch.addmm(self.second.bias, h, self.second.weight).relu(),
+    "made alike": lambda self, h: (h * torch.ones_like(h) + h.new_full((16,), 0.5)).relu() + h.new_zeros(len(h), 16),
     "numpy number": lambda self, h: np.float32(0.5) * h.relu() - np.float64(0.25),
 }
 
@@ -259,12 +277,14 @@ def test_a_single_output_is_no_classifier(tmp_path):
 
 SIZES = {  # what torch takes one by one, as one sequence, or by name; a new operation with any number of arguments must be entered
     "reshape": (6, 2, 6), "view": (6, 2, 6), "permute": (0, 2, 3, 1), "expand": (6, 3, 2, 2), "repeat": (1, 2, 1, 1), "flip": (1, 2), "squeeze": (1,),
+    "new_zeros": (6, 2), "new_ones": (6, 2),
 }  # fmt: skip
 
 
 def test_sizes_and_dimensions_go_by_torch_s_own_names():
     assert {name: operation.variadic for name, operation in OPERATIONS.items() if operation.variadic and name != "to"} == {
         "reshape": "shape", "view": "size", "permute": "dims", "expand": "size", "repeat": "repeats", "flip": "dims", "squeeze": "dim",
+        "new_zeros": "size", "new_ones": "size",
     }  # fmt: skip
     for name, sizes in SIZES.items():
         key = OPERATIONS[name].variadic

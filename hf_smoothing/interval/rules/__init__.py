@@ -8,6 +8,7 @@ refuses all others. Importing this package enters all rules in the `registry`.
 from hf_smoothing.interval.rules import (
     arithmetic,
     elementwise,
+    fresh,
     joins,
     moves,
     parts,
@@ -21,6 +22,7 @@ from hf_smoothing.interval.rules import (
 __all__ = [
     "arithmetic",
     "elementwise",
+    "fresh",
     "joins",
     "moves",
     "parts",

@@ -107,6 +107,16 @@ def leaky_relu(box: Box, negative_slope: float = 0.01, inplace: bool = False) ->
     return bent(after, box, slope, 1.0)
 
 
+@rule("rrelu")
+def rrelu(
+    box: Box, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
+) -> Box:
+    """In eval mode a leaky ReLU with the mean of both slopes; in train mode its slope is random."""
+    if training:
+        raise ValueError("rrelu has a random slope in train mode, so it has no bounds. Call model.eval().")
+    return leaky_relu(box, (number(lower, box, "rrelu") + number(upper, box, "rrelu")) / 2)
+
+
 @rule("sigmoid")
 def sigmoid(box: Box) -> Box:
     """1 / (1 + exp(-x))."""

@@ -127,6 +127,18 @@ def matmul(input: Any, other: Any) -> Box:
     return _weighted("matmul", box, matrix, None, apply, box.shape[summed], batch)
 
 
+@rule("addmm", boxes=("input", "mat1", "mat2"))
+def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Box:
+    """A linear layer with its weights transposed: a bias and a product with a constant matrix."""
+    if isinstance(input, Box) or isinstance(mat2, Box) or not isinstance(mat1, Box) or (beta, alpha) != (1, 1):
+        refuse(
+            "addmm", "Its bound is for a constant bias and a constant second matrix; write it as a sum and a matmul."
+        )
+    if mat1.ndim != 2 or mat2.ndim != 2:
+        refuse("addmm", f"Its bound is for matrices, got {tuple(mat1.shape)} and {tuple(mat2.shape)}.")
+    return linear(mat1, mat2.t(), input)
+
+
 @rule("batch_norm")
 def batch_norm(
     box: Box, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None,

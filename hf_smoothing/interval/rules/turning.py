@@ -73,7 +73,12 @@ def prelu(box: Box, weight: Tensor) -> Box:
 
 
 # Where the minimum is, and a number just below it.
-_VALLEYS = {"gelu": (-0.7517916, -0.1699713), "silu": (-1.2784645, -0.2784646)}
+_VALLEYS = {
+    "gelu": (-0.7517916, -0.1699713),
+    "silu": (-1.2784645, -0.2784646),
+    "mish": (-1.1924312, -0.3088435),
+    "hardswish": (-1.5, -0.3750001),
+}
 
 
 def _valley(name: str, box: Box, function: Callable[[Tensor], Tensor]) -> Box:
@@ -98,6 +103,18 @@ def gelu(box: Box, approximate: str = "none") -> Box:
 def silu(box: Box, inplace: bool = False) -> Box:
     """x sigmoid(x), with one valley."""
     return _valley("silu", box, F.silu)
+
+
+@rule("mish")
+def mish(box: Box, inplace: bool = False) -> Box:
+    """x tanh(softplus(x)), with one valley."""
+    return _valley("mish", box, F.mish)
+
+
+@rule("hardswish")
+def hardswish(box: Box, inplace: bool = False) -> Box:
+    """x min(max(x + 3, 0), 6) / 6, with one valley; 0 up to -3."""
+    return _valley("hardswish", box, F.hardswish)
 
 
 @rule("reciprocal")

@@ -83,6 +83,18 @@ def double(box: Box, memory_format: Any = None) -> Box:
     return to(box, torch.float64)
 
 
+@rule("half", views=True)
+def half(box: Box, memory_format: Any = None) -> Box:
+    """To float16."""
+    return to(box, torch.float16)
+
+
+@rule("bfloat16", views=True)
+def bfloat16(box: Box, memory_format: Any = None) -> Box:
+    """To bfloat16."""
+    return to(box, torch.bfloat16)
+
+
 def _dropout(name: str) -> Callable[..., Box]:
     def dropout(box: Box, p: float = 0.5, training: bool = True, inplace: bool = False) -> Box:
         """Nothing in eval mode; random in train mode."""
