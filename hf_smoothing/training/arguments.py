@@ -112,7 +112,8 @@ class RobustTrainingArguments(TrainingArguments):
     eval_num_samples: int | None = field(
         default=None,
         metadata={
-            "help": "Noisy copies of each image that vote in the evaluation of a SmoothedClassifier; its num_samples by default."
+            "help": "Noisy copies of each image that vote in the evaluation of a SmoothedClassifier; its num_samples by default, and 0, for no vote, "
+            "where the objective is one of interval bounds."
         },
     )
     logging_nan_inf_filter: bool = field(
@@ -151,8 +152,10 @@ class RobustTrainingArguments(TrainingArguments):
             )
         check_noise_owner(self.noise_owner)
         parse_size(self.model_size, "model_size")
-        if self.eval_num_samples is not None and check_whole(self.eval_num_samples, "eval_num_samples") < 1:
-            raise ValueError(f"`eval_num_samples` must be at least 1, got {self.eval_num_samples}.")
+        if self.eval_num_samples is not None and check_whole(self.eval_num_samples, "eval_num_samples") < 0:
+            raise ValueError(
+                f"`eval_num_samples` must be at least 0, got {self.eval_num_samples}. Use 0 for an evaluation without votes."
+            )
         if self.crop_padding < 0:
             raise ValueError(f"`crop_padding` must be >= 0, got {self.crop_padding}.")
         if (self.image_mean is None) != (self.image_std is None):

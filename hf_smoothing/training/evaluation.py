@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate.state import GradientState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
@@ -69,11 +70,14 @@ class ImageMeans(WholeCheckpoints):
     Args:
         num_labels: Number of classes, or None for an autoencoder.
         preprocessing: Of a plain backbone's pixels, or None where the model does it.
+        votes_matter: Whether a `SmoothedClassifier` votes over noise in evaluation where the number of votes is not set.
         kwargs: As for `WholeCheckpoints`.
     """
 
-    def __init__(self, *, num_labels: int | None, preprocessing: Preprocessing | None, **kwargs: Any) -> None:
-        self._num_labels, self.preprocessing = num_labels, preprocessing
+    def __init__(
+        self, *, num_labels: int | None, preprocessing: Preprocessing | None, votes_matter: bool = True, **kwargs: Any
+    ) -> None:
+        self._num_labels, self.preprocessing, self._votes_matter = num_labels, preprocessing, votes_matter
         self._evaluated, self._sums = 0, EvaluationSums()
         self._cost_said = False
         super().__init__(**kwargs)
@@ -135,7 +139,7 @@ class ImageMeans(WholeCheckpoints):
         """As the parent, but figures are means over the images, and a classifier's accuracy is among them.
 
         Of a `SmoothedClassifier`, `accuracy` is that of the base classifier on clean images; `smoothed_accuracy` and `loss` are of its
-        vote shares. `loss` is the cross-entropy, with `label_smoothing_factor` where it is set, as the parent has it. `predictions`, also those that compute_metrics gets, are the logarithms of the vote
+        vote shares. Without votes (`eval_num_samples` 0) all figures and `predictions` are of the base classifier, and `smoothed_accuracy` is none of them. `loss` is the cross-entropy, with `label_smoothing_factor` where it is set, as the parent has it. `predictions`, also those that compute_metrics gets, are the logarithms of the vote
         shares. A figure of compute_metrics wins over one of the same name here, but not over the loss.
         """
         self._evaluated, self._sums = (
@@ -152,7 +156,12 @@ class ImageMeans(WholeCheckpoints):
         return output
 
     def _say_what_votes_cost(self) -> None:
-        if not isinstance(self.model, SmoothedClassifier) or self._cost_said or not self.is_world_process_zero():
+        if (
+            not isinstance(self.model, SmoothedClassifier)
+            or not self._copies
+            or self._cost_said
+            or not self.is_world_process_zero()
+        ):
             return
         self._cost_said = True
         _LOG.warning(
@@ -174,7 +183,9 @@ class ImageMeans(WholeCheckpoints):
     @property
     def _copies(self) -> int:
         asked = self.args.eval_num_samples
-        return int(self.model.config.num_samples) if asked is None else asked
+        if asked is None:
+            return int(self.model.config.num_samples) if self._votes_matter else 0
+        return int(asked)
 
     def prediction_step(
         self,
@@ -196,6 +207,8 @@ class ImageMeans(WholeCheckpoints):
         if real < count and "labels" in inputs:  # the loss ignores these, and gathering drops them
             inputs["labels"] = torch.cat([inputs["labels"][:real], torch.full_like(inputs["labels"][real:], -100)])
         clean = None
+        if isinstance(self.model, SmoothedClassifier) and not self._copies:
+            return self._without_votes(inputs, prediction_loss_only, real)
         if isinstance(self.model, SmoothedClassifier):
             if "labels" in inputs:
                 with torch.no_grad():
@@ -216,6 +229,21 @@ class ImageMeans(WholeCheckpoints):
             if clean is not None:
                 self._sums.add("smoothed_accuracy", _hits(answers, labels, real), real)
             self._sums.add("accuracy", _hits(answers if clean is None else clean, labels, real), real)
+        return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
+
+    def _without_votes(
+        self, inputs: dict[str, Any], prediction_loss_only: bool, real: int
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The evaluation step of a base classifier on clean images."""
+        labels, loss = inputs.get("labels"), None
+        with torch.no_grad():
+            logits = self.classify(to_unit_pixels(inputs["pixel_values"], "pixel_values")).float()
+        if labels is not None and real:
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.args.label_smoothing_factor)
+            self._sums.add("loss", real * float(loss), real)
+            self._sums.add("accuracy", _hits(logits, labels, real), real)
+        elif labels is not None:  # of copies alone: ranks gather a loss each
+            loss = logits.new_zeros(())
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
 
 

@@ -168,7 +168,41 @@ def test_the_number_of_votes_can_be_set_and_is_said_once(asked, copies, tmp_path
     assert model.config.num_samples == 20
 
 
-@pytest.mark.parametrize("copies", [0, -1, 2.5])
+INTERVALS = {"objective_args": {"largest": 0.01}, "noise": "clean"}
+
+
+@pytest.mark.parametrize(("options", "copies"), [
+    ({"eval_num_samples": 0}, 0),
+    *(({"objective": name, **INTERVALS}, 0) for name in ("adaptive-interval", "sabr", "mtl-ibp", "cc-ibp", "exp-ibp")),
+    ({"objective": "adaptive-interval", **INTERVALS, "eval_num_samples": 7}, 7),
+    ({"objective": "consistency", "noise": "0.25"}, 20),
+])  # fmt: skip
+def test_nobody_votes_where_no_certificate_comes_of_it(options, copies, tmp_path, caplog):
+    model = smoothed("resnet", num_samples=20)
+    model.classify = watched = Watched(type(model).classify.__get__(model))
+    metrics = trainer(model, tmp_path, eval_dataset=data(5), per_device_eval_batch_size=4, **options).evaluate()
+    assert sum(watched.sizes) == 5 * (1 + copies)
+    assert ("eval_smoothed_accuracy" in metrics) == bool(copies) == bool("copies that vote" in caplog.text)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("batch", [2, 5])
+def test_figures_without_votes_are_those_of_the_base_classifier(smoothing, batch, tmp_path):
+    model, images = smoothed("resnet"), data(5)
+    loop = trainer(
+        model, tmp_path, eval_num_samples=0, label_smoothing_factor=smoothing, per_device_eval_batch_size=batch,
+    )  # fmt: skip
+    output = loop.predict(images)
+    labels = torch.tensor([int(item["labels"]) for item in images])
+    with torch.no_grad():
+        logits = model.eval().classify(images.pixels.float() / 255)
+    assert torch.allclose(torch.as_tensor(output.predictions), logits, atol=1e-5)
+    loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    assert output.metrics["test_loss"] == pytest.approx(float(loss), abs=1e-5)
+    assert output.metrics["test_accuracy"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+
+
+@pytest.mark.parametrize("copies", [-1, 2.5])
 def test_a_number_of_votes_that_is_none_is_refused(copies, tmp_path):
     with pytest.raises((ValueError, TypeError), match="`eval_num_samples` must be"):
         trainer(smoothed("vit"), tmp_path, eval_num_samples=copies)

@@ -2,7 +2,7 @@
 
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.adversarial import adversarial_training, trades
-from hf_smoothing.training.objectives.base import find_objective
+from hf_smoothing.training.objectives.base import find_objective, of_intervals
 from hf_smoothing.training.objectives.catrs import cat_rs
 from hf_smoothing.training.objectives.consistency import consistency
 from hf_smoothing.training.objectives.denoising import denoising
@@ -57,6 +57,7 @@ __all__ = [
     "macer",
     "masked_denoising",
     "mixture_cross_entropy",
+    "of_intervals",
     "smoothadv",
     "smoothmix",
     "stability",

@@ -126,6 +126,13 @@ def no_smoothing(state: ObjectiveState, name: str) -> None:
         )
 
 
+def of_intervals(objective: Objective) -> bool:
+    """Whether an objective trains interval bounds, whose certificates have nothing to do with noise or votes: by where it is defined."""
+    while isinstance(objective, functools.partial):
+        objective = objective.func
+    return getattr(objective, "__module__", "").startswith("hf_smoothing.interval.")
+
+
 def find_objective(
     asked: str | Objective, known: Mapping[str, Loss | str], settings: Mapping[str, Any] | None = None
 ) -> Objective:
