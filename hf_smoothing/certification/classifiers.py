@@ -97,9 +97,19 @@ def check_finite(classifier: nn.Module, whose: str = "Weights") -> None:
     Raises:
         ValueError: The message names the first.
     """
+    trained = dict(classifier.named_parameters())
     for name, value in classifier.state_dict().items():
-        if not all(bool(torch.isfinite(part).all()) for part in dense_parts(value)):
-            raise ValueError(f"{whose} must be finite, but {name} holds nan or inf. Did training diverge?")
+        parts = list(dense_parts(value))
+        if all(bool(torch.isfinite(part).all()) for part in parts):
+            continue
+        if name not in trained and not any(bool(part.isnan().any() | part.isposinf().any()) for part in parts):
+            raise ValueError(f"{whose} must be finite, but the buffer {name} holds -inf. {FINITE_MASK}")
+        raise ValueError(f"{whose} must be finite, but {name} holds nan or inf. Did training diverge?")
+
+
+FINITE_MASK = (
+    "To mask classes add a large finite number in its place, such as -1e9: it keeps them from winning as well."
+)
 
 
 UNWRAPPED = "_original_forward"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -107,10 +109,14 @@ def certificates_of(
     covered = logits_box(classify, ball(company, 0.0, dtype, trace))
     half = trace.autocast or not coverable
     check_followed(classify, company, covered, dtype, half=half)
+    if cover_run:
+        _warn_of_no_bounds(trace, len(images))
     trace.forget()
     # A box without width, whose ends are not rounded outward, is the image itself: the network in float64.
     trace = Trace(tolerant=True, real=not cover_run)
     logits = logits_box(classify, ball(images, 0.0, dtype, trace)).centre
+    if not cover_run:
+        _warn_of_no_bounds(trace, len(images))
     if trace.hopeless is not None:  # such as 1 / 0, which only a run goes through
         run = logits_of_run(classify, images.to(dtype), len(images))
         logits = torch.where(trace.hopeless[:, None], run.to(logits.dtype), logits)
@@ -132,6 +138,16 @@ def certificates_of(
         )  # fmt: skip
         trace.forget()
     return classes, found.radii, found.kinds
+
+
+def _warn_of_no_bounds(trace: Trace, images: int) -> None:
+    """Say it where no image of a batch has bounds, not even of itself: its radius 0 would look like that of a network that is not robust."""
+    if trace.hopeless is not None and bool(trace.hopeless[:images].all()):
+        warnings.warn(
+            f"No image of the batch has finite bounds, whatever its radius, so all get the radius 0: {trace.reason} Take that step out of the network, or "
+            "keep its numbers smaller.",
+            stacklevel=3,
+        )
 
 
 def check_bounded(

@@ -37,6 +37,7 @@ class Trace:
         tolerant: Whether images for which an operation has no bound (a division by an interval around 0) are noted in `hopeless`
             and go on without meaning, in place of an error.
         hopeless: Mask, bool (batch,): those images, or None if there are none.
+        reason: Why the first of them has none, a sentence.
         statistics: Batch mean and variance of each batch norm in train mode, in the order of the calls: those of the clean batch.
         read: How many of `statistics` have been read.
         before_activations: The boxes that entered an activation.
@@ -67,6 +68,7 @@ class Trace:
     modes: int = field(default_factory=modes_entered)
     forward_mode: bool = field(default_factory=forward_mode_enabled)
     refusal: Exception | None = None
+    reason: str = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse the sum of a diagonal, which tensors have under this name; the network may catch it."""
@@ -89,6 +91,7 @@ class Trace:
             return
         if not self.tolerant or batch is None:
             refuse(name, why)
+        self.reason = self.reason or f"{name!r} has none. {why}"
         found = where.movedim(batch, 0).reshape(where.shape[batch], -1).any(1)
         self.hopeless = found if self.hopeless is None else self.hopeless | found
 

@@ -172,7 +172,8 @@ def test_what_no_certificate_covers_is_refused():
 def test_numbers_that_overflow_certify_nothing():
     model, x = Hidden(lambda self, h: (h * 1e30 * 1e20).tanh()).eval(), pixels()
     assert (linf_certificates(model, x, largest=0.1, cover_run=False)[1] > 0).any()
-    assert not linf_certificates(model, x, largest=0.1)[1].any()
+    with pytest.warns(UserWarning, match="No image of the batch has finite bounds"):
+        assert not linf_certificates(model, x, largest=0.1)[1].any()
     assert (linf_certificates(model.double(), x, largest=0.1)[1] > 0).any()
 
 
@@ -308,3 +309,45 @@ def test_the_record_says_what_is_covered(tmp_path):
     assert exact.settings["rule"]["covers_run"] is False
     with pytest.raises(RunError, match="other settings"):
         certify_dataset_linf(model, some, tmp_path / "exact", largest=0.05, progress=False)
+
+
+MASK = [0.0, 0.0, float("-inf"), 0.0]
+
+
+class Masked(nn.Module):
+    def __init__(self, mask, add=torch.add):
+        super().__init__()
+        torch.manual_seed(0)
+        self.last, self.add = nn.Linear(12, 4), add
+        self.register_buffer("mask", torch.tensor(mask))
+
+    def forward(self, x):
+        return self.add(self.last(x.flatten(1)), self.mask)
+
+
+def test_classes_masked_by_infinity_get_the_cure_and_by_a_finite_number_certificates():
+    x, cure = torch.rand(2, 3, 2, 2), "a large finite number in its place, such as -1e9"
+    with pytest.raises(ValueError, match=f"the buffer mask holds -inf. To mask classes add {cure}"):
+        linf_certificates(Masked(MASK).eval(), x, largest=0.05)
+    for add in (
+        lambda h, _: h + torch.tensor(MASK),
+        lambda h, _: torch.tensor(MASK) + h,
+        lambda h, _: h - torch.tensor([-number for number in MASK]),
+        lambda h, _: torch.cat([h[:, :2], h[:, 2:3] + float("-inf"), h[:, 3:]], 1),
+    ):
+        with pytest.raises(UnsupportedOperationError, match=f"adds an infinite number.* {cure}"):
+            linf_certificates(Masked([0.0], add).eval(), x, largest=0.05)
+    assert (linf_certificates(Masked([0.0, 0.0, -1e9, 0.0]).eval(), x, largest=0.05)[1] > 0).all()
+    broken_weight = Masked([0.0])
+    broken_weight.last.bias.data[0] = -torch.inf
+    with pytest.raises(ValueError, match="last.bias holds nan or inf. Did training diverge"):
+        linf_certificates(broken_weight.eval(), x, largest=0.05)
+
+
+def test_a_batch_without_any_finite_bounds_says_why():
+    model = Masked([0.0], lambda h, _: (h * 1e30 * 1e20).tanh()).eval()
+    with pytest.warns(
+        UserWarning, match="No image of the batch has finite bounds.*'mul' has none. Numbers of this size"
+    ):
+        _, radii = linf_certificates(model, torch.rand(2, 3, 2, 2), largest=0.05)
+    assert not radii.any()

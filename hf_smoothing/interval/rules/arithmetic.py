@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_smoothing.certification.classifiers import FINITE_MASK
 from hf_smoothing.interval.batches import after_broadcast
 from hf_smoothing.interval.box import Box
 from hf_smoothing.interval.constants import constant, number
@@ -63,6 +64,8 @@ def sub(input: Any, other: Any, *, alpha: float = 1) -> Box:
 
 def _sum(name: str, input: Any, other: Any, alpha: float, sign: int) -> Box:
     parts, box, dtype = _operands(name, input, other)
+    if box.trace.outward and any(bool(part.isinf().any()) for part in parts if not isinstance(part, Box)):
+        refuse(name, f"It adds an infinite number, which has no finite bounds. {FINITE_MASK}")
     if sign < 0:
         parts[1] = neg(parts[1]) if isinstance(parts[1], Box) else -parts[1]
     sizes = None
