@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_smoothing.interval.dispatch import boxes_in, dispatch
 from hf_smoothing.interval.memory import Memory
 from hf_smoothing.interval.refusals import UnsupportedOperationError
-from hf_smoothing.interval.tensor_like import TensorLike
+from hf_smoothing.interval.tensor_like import METADATA, TensorLike
 from hf_smoothing.interval.trace import Linear, Origin, Trace
 
 
@@ -128,6 +128,11 @@ class Box(TensorLike):
         return self._middle[0] if self._middle else self.lower
 
     @property
+    def shown(self) -> Tensor:
+        """A tensor whose dtype, layout and device are those that the network asks about; what is in it means nothing."""
+        return self.like.detach().to(self.dtype)
+
+    @property
     def largest(self) -> Tensor:
         """The largest absolute value of each entry."""
         return torch.maximum(self.lower.abs(), self.upper.abs())
@@ -187,6 +192,9 @@ class Box(TensorLike):
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        name = getattr(function, "__name__", "")
+        if name in _ASKED and args and isinstance(args[0], cls):  # as a function of torch, or seen by a mode of torch
+            return getattr(args[0], name)(*args[1:], **(kwargs or {}))
         try:
             return dispatch(cls, function, args, kwargs or {})
         except UnsupportedOperationError as refusal:
@@ -195,4 +203,5 @@ class Box(TensorLike):
             raise
 
 
+_ASKED = {*METADATA, "numel", "is_floating_point", "dim", "size"}
 _NUMBERS = itertools.count()

@@ -69,6 +69,10 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
         if isinstance(error, (UnsupportedOperationError, torch.OutOfMemoryError)):  # one is an AttributeError as well
             raise
         raise UnsupportedOperationError(f"There is no bound for {name!r} with these arguments: {error}") from error
+    except (ValueError, AssertionError) as error:
+        if isinstance(error, UnsupportedOperationError) or not _of_torch(error):  # a rule has said why
+            raise
+        raise UnsupportedOperationError(f"There is no bound for {name!r} with these arguments: {error}") from error
     _check_batch(name, boxes_in(list(given.arguments.values()), kind), boxes_in(result, kind))
     if operation.views:
         for box in boxes_in(result, kind):
@@ -79,6 +83,14 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
         refuse(name, f"In place it changes shape or dtype, from {_described(target)} to {_described(result)}.")
     target.become(result, name)
     return target
+
+
+def _of_torch(error: BaseException) -> bool:
+    """Whether torch has raised an error, and none of our rules."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "torch"
 
 
 def boxes_in(value: Any, kind: type[_Box]) -> list[_Box]:

@@ -96,6 +96,44 @@ def _refused(name: str) -> Any:
     return method
 
 
+def _metadata(name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.shown, name)(*args, **kwargs)
+
+    return method
+
+
+def _metadata_property(name: str) -> property:
+    return property(lambda self: getattr(self.shown, name))
+
+
+# Of the tensor, whatever is in it.
+METADATA = (
+    "is_contiguous",
+    "stride",
+    "element_size",
+    "storage_offset",
+    "is_complex",
+    "is_signed",
+    "get_device",
+    "nelement",
+)
+for _name in METADATA:
+    setattr(TensorLike, _name, _metadata(_name))
+for _name in (
+    "nbytes",
+    "itemsize",
+    "layout",
+    "is_cuda",
+    "is_cpu",
+    "is_mps",
+    "is_xpu",
+    "is_meta",
+    "is_sparse",
+    "is_quantized",
+    "is_mkldnn",
+):
+    setattr(TensorLike, _name, _metadata_property(_name))
 for _name in ("add", "sub", "mul", "div", "matmul", "pow"):
     _spelled = {"div": "truediv"}.get(_name, _name)
     setattr(TensorLike, f"__{_spelled}__", _operator(getattr(torch, _name)))

@@ -125,6 +125,14 @@ REFUSED = {
         lambda self, h: h + torch.ones(5),
         "There is no bound for 'add' with these arguments: The size of tensor",
     ),
+    "an error of torch": (
+        lambda self, h: F.interpolate(h, size=(3, 9)).flatten(1),
+        "There is no bound for 'interpolate' with these arguments|'interpolate'. ",
+    ),
+    "another error of torch": (
+        lambda self, h: F.interpolate(h[:, None], size=(3, 9)).flatten(1),
+        "There is no bound for 'interpolate' with these arguments: Input and output must have the same number of spatial",
+    ),
     "norm": (lambda self, h: F.layer_norm(h, (16,)), "'layer_norm'. It divides by a spread"),
     "normalize": (lambda self, h: F.normalize(h), "'normalize'"),
     "padding": (
@@ -200,6 +208,25 @@ def test_weights_that_are_computed_are_bounded(norm):
     assert broken(model, x, classes, radii) == 0
 
 
+def _asked(h):
+    """All that a tensor says of itself whatever is in it, by methods, properties and functions."""
+    facts = (
+        h.is_contiguous(),
+        h.is_contiguous(memory_format=torch.contiguous_format),
+        not h.is_complex(),
+        not torch.is_complex(h),
+    )
+    facts += h.stride() == (16, 1), h.stride(1) == 1, h.element_size() == 4, h.itemsize == 4, h.storage_offset() == 0
+    facts += (
+        h.nelement() == torch.numel(h) == h.numel(),
+        torch.is_floating_point(h),
+        h.is_signed(),
+        h.layout is torch.strided,
+    )
+    facts += h.is_cpu, not h.is_cuda, not h.is_sparse, not h.is_quantized, not h.is_meta, h.get_device() == -1
+    return all(facts) and h.nbytes == 4 * h.numel()
+
+
 EASY = {
     "power": lambda self, h: h**2 + h.pow(3),
     "abs": lambda self, h: abs(h) + torch.abs(h),
@@ -221,6 +248,7 @@ EASY = {
     "rrelu": lambda self, h: F.rrelu(h, 0.1, 0.3),
     "addmm": lambda self, h: torch.addmm(self.second.bias, h, self.second.weight).relu(),
     "made alike": lambda self, h: (h * torch.ones_like(h) + h.new_full((16,), 0.5)).relu() + h.new_zeros(len(h), 16),
+    "metadata": lambda self, h: (h if _asked(h) else 0.0 * h).relu(),
     "numpy number": lambda self, h: np.float32(0.5) * h.relu() - np.float64(0.25),
 }
 
@@ -286,7 +314,10 @@ def test_sizes_and_dimensions_go_by_torch_s_own_names():
         "reshape": "shape", "view": "size", "permute": "dims", "expand": "size", "repeat": "repeats", "flip": "dims", "squeeze": "dim",
         "new_zeros": "size", "new_ones": "size",
     }  # fmt: skip
-    for name, sizes in SIZES.items():
+    for name in ("new_zeros", "new_ones"):  # no boxes come of these
+        x = pixels()
+        assert torch.equal(getattr(box_around(x, 0.1), name)(size=SIZES[name]), getattr(x, name)(size=SIZES[name]))
+    for name, sizes in ((name, sizes) for name, sizes in SIZES.items() if not name.startswith("new_")):
         key = OPERATIONS[name].variadic
         value = sizes[0] if name == "squeeze" else sizes
         tensor = getattr(pixels(), name)(**{key: value})
