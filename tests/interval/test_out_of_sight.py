@@ -63,6 +63,7 @@ OVERFLOWING = {  # each certified for class 1 as far as real numbers go, and inf
 }
 
 
+@pytest.mark.filterwarnings("ignore:No image of the batch has finite bounds")
 @pytest.mark.parametrize("backward", ["none", "optimised"])
 @pytest.mark.parametrize("name", OVERFLOWING)
 def test_numbers_on_the_way_overflow(name, backward):
