@@ -15,7 +15,7 @@ from hf_smoothing.certification.images import checked_items, reading_facts
 from hf_smoothing.certification.noise_kinds import NoiseStream, choose_noise, make_stream, noise_facts
 from hf_smoothing.certification.rules import FixedRule, SequentialRule, rule_on
 from hf_smoothing.certification.settings import run_settings
-from hf_smoothing.certification.survey import Survey, survey
+from hf_smoothing.certification.survey import AHEAD, Survey, survey
 from hf_smoothing.types import Images
 
 
@@ -38,7 +38,6 @@ class RunRequest:
         chosen: Indices of the images; None for all of a stream.
         seed: Seed of the noise generator.
         description: Further facts for `run.json`.
-        ahead: How many images to read before the first draw, as in `survey`.
         recorded_answer: What the classifier of a run that is there answered to the probe; empty without one.
     """
 
@@ -50,7 +49,6 @@ class RunRequest:
     chosen: list[int] | None
     seed: int
     description: Mapping[str, Any] | None
-    ahead: int | None
     recorded_answer: Mapping[str, Any]
 
 
@@ -94,7 +92,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, request: RunRequest) 
     def answer_of(shape: tuple[int, ...]) -> Answer:
         return answer_to_probe(classifier, shape, request.execution, known=request.recorded_answer)
 
-    surveyed = survey(dataset, request.chosen, request.ahead, answer_of)
+    surveyed = survey(dataset, request.chosen, AHEAD, answer_of)
     if request.label_aware:
         _check_labelled(surveyed.labelled)
     kind = choose_noise(request.noise_kind, surveyed.off_grid)
@@ -107,7 +105,7 @@ def agree(classifier: ResolvedClassifier, dataset: Images, request: RunRequest) 
     chosen = request.chosen if surveyed.indices is None else surveyed.indices
     informative = {"images_per_second_by_batch_size": speeds} if speeds else {}
     settings = run_settings(
-        classifier, surveyed, chosen, rule, stream, execution, description=request.description,
+        classifier, surveyed, request.chosen, rule, stream, execution, description=request.description,
         informative=informative | reading_facts(dataset, request.chosen),
     )  # fmt: skip
     return Agreement(settings, surveyed, chosen, rule, kind, request.seed, execution)

@@ -26,7 +26,7 @@ class Votes:
             first. The last may be unfinished.
         drawn: Number of draws made.
         seconds: Time spent on them.
-        image_sha256: SHA-256 of the image and its label, where a run keeps it.
+        image_sha256: SHA-256 of the image's pixels, where a run keeps it.
     """
 
     index: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -159,10 +160,13 @@ def _in_order(dataset: ImageStream, chosen: Sequence[int] | None) -> Iterator[tu
 
 
 def reading_facts(dataset: object, chosen: Sequence[int] | None) -> dict[str, Any]:
-    """What reading the images has shown so far, for the record: which cannot be read, how many were enlarged and how small the smallest was."""
+    """What reading the images has shown so far, for the record: names of the classes, which images cannot be read, how many were enlarged and how small
+    the smallest was."""
     unreadable, enlarged = _noted(dataset, "unreadable"), _noted(dataset, "enlarged")
     few = None if chosen is None else set(chosen)
     facts: dict[str, Any] = {}
+    if names := getattr(dataset, "class_names", None) or getattr(dataset, "names", None):
+        facts["class_names"] = [str(name) for name in names]
     if found := sorted(unreadable.keys() if few is None else unreadable.keys() & few):
         facts["unreadable"] = found
     if sizes := [size for index, size in enlarged.items() if few is None or index in few]:
@@ -182,50 +186,38 @@ def _noted(dataset: object, name: str) -> Mapping[int, Any]:
     return getattr(dataset, name, None) or {}
 
 
-class Fingerprint:
-    """SHA-256 of the indices, pixels and labels of images, as they are read; keeps none of them.
+class Seen(NamedTuple):
+    """What a run remembers of an image that it has read.
 
     Attributes:
-        indices: Those of the images that it has seen, in order.
+        image_sha256: SHA-256 of the pixels, their dtype and shape; short, since it stands in every row.
+        label: The label, None without one.
     """
 
-    def __init__(self) -> None:
-        self.indices: dict[int, None] = {}
-        self._digest = hashlib.sha256()
-
-    def add(self, index: int, item: Item, *, labelled: bool = True) -> None:
-        """See the next image, with its label or without; one that was seen already counts once."""
-        if index in self.indices:
-            return
-        self.indices[index] = None
-        pixels, label = item["pixel_values"], item.get("labels") if labelled else None
-        self._digest.update(f"{index} {pixels.dtype} {tuple(pixels.shape)} {label}\n".encode())
-        self._digest.update(raw_bytes(pixels))
-
-    def hexdigest(self) -> str:
-        """The hash so far."""
-        return self._digest.hexdigest()
+    image_sha256: str
+    label: int | None
 
 
-def image_hash(index: int, item: Item) -> str:
-    """Of one image and its label: short, since it stands in every row."""
-    alone = Fingerprint()
-    alone.add(index, item)
-    return alone.hexdigest()[:16]
+def seen_of(item: Item) -> Seen:
+    """What is remembered of an image."""
+    pixels, label = item["pixel_values"], item.get("labels")
+    digest = hashlib.sha256(f"{pixels.dtype} {tuple(pixels.shape)}\n".encode())
+    digest.update(raw_bytes(pixels))
+    return Seen(digest.hexdigest()[:16], None if label is None else operator.index(label))
 
 
-def check_unchanged(index: int, digest: str, seen: Mapping[int, str]) -> None:
+def check_unchanged(index: int, now: Seen, seen: Mapping[int, Seen]) -> None:
     """Refuse an image that is another one, or has another label, than when it was read before.
 
     Args:
         index: Index of the image.
-        digest: What `image_hash` gives now.
-        seen: What it gave before, for the images that were read before.
+        now: What it is now.
+        seen: What the images were that were read before.
 
     Raises:
         ValueError: A certificate would be for pixels that nobody has again, and the record would name others.
     """
-    if seen.get(index, digest) != digest:
+    if seen.get(index, now) != now:
         raise ValueError(
             f"The images of a data set must stay as they are, but image {index} has other pixels or another label than when it was read before. "
             "Certify images without augmentation, shuffling or labels that are drawn: make them once, and pass what was made."

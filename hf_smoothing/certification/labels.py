@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.certification.classes import check_class
-from hf_smoothing.certification.images import check_unchanged, checked_items, image_hash
+from hf_smoothing.certification.images import check_unchanged, checked_items, seen_of
 from hf_smoothing.certification.survey import Survey
 from hf_smoothing.records import (
     FORMAT,
@@ -26,10 +26,6 @@ from hf_smoothing.records import (
 )
 from hf_smoothing.spelling import differing_classes
 from hf_smoothing.types import Images
-
-
-LABEL_FACTS = ("sha256", "beginning_sha256", "labels")
-"""What `run.json` says of a data set that depends on its labels."""
 
 
 def warn_other_classes(classifier: object, dataset: object) -> None:
@@ -59,7 +55,7 @@ def adopt_labels(
 ) -> int:
     """Give the rows of a run that has no labels those that its data set has now, if all else about the run is the same.
 
-    Killed halfway, it can be called again. Rows and hashes become those of a run that had these labels from the start.
+    Killed halfway, it can be called again. The rows become those of a run that had these labels from the start.
 
     Args:
         output_dir: The run folder; nothing is done if there is no run yet.
@@ -81,69 +77,52 @@ def adopt_labels(
         run = read_run(folder)
         now = json.loads(json.dumps({"format": FORMAT} | dict(settings)))
         old = run.settings.get("dataset", {})
-        facts = {key: now["dataset"][key] for key in LABEL_FACTS if key in now["dataset"]}
-        adopted = {**run.settings, "dataset": {key: old[key] for key in old if key not in LABEL_FACTS} | facts}
+        facts = {"labels": now["dataset"]["labels"]} if "labels" in now["dataset"] else {}
+        dataset_facts = {key: value for key, value in old.items() if key != "labels"} | facts
+        adopted = {**run.settings, "dataset": dataset_facts}
         # What the run would be with these labels must be what is asked for by the rule that decides so afterwards: nothing is written for a run that is refused.
         first, second = deciding(adopted, now, run.hashed_rows)
         if first != second:
             return 0
-        # The hash of images without labels is that of their pixels alone. A stream has none, so its rows are compared; so are those of a run whose
-        # hash is that of its first images.
-        known = old.get("sha256", old.get("beginning_sha256"))
-        if known is not None and known not in (seen.read_sha256, seen.pixels_sha256):
+        if dataset_facts == old and not _gains(run, dataset):
             return 0
-        gains = _gains(run, dataset) if known is None else known != seen.read_sha256
-        if adopted["dataset"] == old and not gains:
+        labels = _labels(run, dataset, seen)
+        if labels is None:
             return 0
-        changed = _relabel(run, dataset, seen, by_row="sha256" not in old)
-        if changed is None:
-            return 0
-        if adopted["dataset"] != old:
+        for file in sorted(folder.glob(ROW_PATTERN)):
+            replace_file(file, "".join(json.dumps(row) + "\n" for row in _labelled_rows(file, labels)))
+        if dataset_facts != old:
             write_settings(folder, adopted)
-        return changed
+        return sum(row.get("label") != labels[index] for index, row in run.rows.items())
 
 
 def _gains(run: Run, dataset: Images) -> bool:
     """Whether the first row without a label has one now; only then are the recorded images read once more."""
-    if not run.rows:
-        return bool(run.partials)
-    first = min((index for index, row in run.rows.items() if row.get("label") is None), default=None)
+    recorded = run.partials | run.rows
+    first = min((index for index, row in recorded.items() if row.get("label") is None), default=None)
     if first is None:
         return False
     _, item = next(checked_items(dataset, [first]), (first, {}))
     return item.get("labels") is not None
 
 
-def _relabel(run: Run, dataset: Images, seen: Survey, by_row: bool) -> int | None:
-    """Rewrite the rows with their labels; None, and nothing is written, if they have others or are of other images."""
-    recorded = sorted(run.rows.keys() | run.partials.keys())
-    new: dict[int, tuple[int | None, str]] = {}
-    for index, item in checked_items(dataset, recorded) if recorded else ():
+def _labels(run: Run, dataset: Images, seen: Survey) -> dict[int, int | None] | None:
+    """The label of each recorded image; None if some have others, are other images or are gone."""
+    recorded = run.partials | run.rows
+    labels: dict[int, int | None] = {}
+    for index, item in checked_items(dataset, sorted(recorded)) if recorded else ():
         check_class(item.get("labels"), index, seen.classes)
-        check_unchanged(index, image_hash(index, item), seen.hashes)
-        label, row = item.get("labels"), run.rows.get(index, run.partials.get(index, {}))
-        if row.get("label") not in (None, label):
+        now, row = seen_of(item), recorded[index]
+        check_unchanged(index, now, seen.seen)
+        if row.get("image_sha256") != now.image_sha256 or row.get("label") not in (None, now.label):
             return None
-        # A partial row does not say with which label it was made.
-        before = [row["label"]] if "label" in row else [None, label]
-        if by_row and row.get("image_sha256") not in [image_hash(index, {**item, "labels": one}) for one in before]:
-            return None
-        new[index] = (None if label is None else int(label), image_hash(index, item))
-    if len(new) < len(recorded):
-        return None
-    for file in sorted(run.path.glob(ROW_PATTERN)):
-        replace_file(file, "".join(json.dumps(row) + "\n" for row in _labelled_rows(file, new)))
-    return len([index for index in run.rows if run.rows[index].get("label") != new[index][0]])
+        labels[index] = now.label
+    return labels if len(labels) == len(recorded) else None
 
 
-def _labelled_rows(file: Path, new: Mapping[int, tuple[int | None, str]]) -> Iterator[Row]:
+def _labelled_rows(file: Path, labels: Mapping[int, int | None]) -> Iterator[Row]:
     for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
         if not line.endswith("\n"):
             return  # torn by a kill
         row: Row = json.loads(line)
-        label, digest = new[row["index"]]
-        if "label" in row:
-            row["label"] = label
-        if "image_sha256" in row:
-            row["image_sha256"] = digest
-        yield row
+        yield {**row, "label": labels[row["index"]]}

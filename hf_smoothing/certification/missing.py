@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from hf_smoothing.certification.certificates import Pending
-from hf_smoothing.certification.images import Fingerprint, check_unchanged, checked_items, is_stream
+from hf_smoothing.certification.images import Seen, check_unchanged, checked_items, is_stream
 from hf_smoothing.certification.noise_kinds import choose_noise, off_grid
-from hf_smoothing.certification.rows import other_image, restored_votes
+from hf_smoothing.certification.rows import check_same_image, restored_votes
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.types import Images
-
-
-_SAME_STREAM = "Resume with the same stream in the same order, with the same labels, or use another output folder."
 
 
 class MissingImages:
@@ -25,15 +22,14 @@ class MissingImages:
         dataset, chosen: Data set and indices of the run.
         before: What it has recorded so far.
         noise_kind: Kind of noise that the images must be fit for.
-        hashes: `image_hash` of the images that were read before.
-        read: What is to see each image as it is read, and has seen those that `read_recorded` has read; None where nothing is.
+        seen: The images that were read before.
 
     Attributes:
         unreadable: The error of the image that ended them, or None.
         total: How many images the data set or stream gave, finished ones among them; None before its end was reached.
 
     Raises:
-        RunError: On reading them, if a stream is not the one that was recorded.
+        RunError: On reading them, if one is not what was recorded.
         ValueError: On an image off the grid of its noise, or another one than was read before.
     """
 
@@ -43,11 +39,10 @@ class MissingImages:
         chosen: Sequence[int] | None,
         before: Run,
         noise_kind: str,
-        hashes: Mapping[int, str],
-        read: Fingerprint | None = None,
+        seen: Mapping[int, Seen],
     ) -> None:
         self.dataset, self.chosen, self.before, self.noise_kind = dataset, chosen, before, noise_kind
-        self.hashes, self.read = hashes, read
+        self.seen = seen
         self.unreadable: UnreadableImageError | None = None
         self.total: int | None = None
 
@@ -66,15 +61,13 @@ class MissingImages:
         given = 0
         for index, item in checked_items(self.dataset, todo):
             given += 1
-            if self.read is not None:
-                self.read.add(index, item)
             recorded = rows.get(index, partials.get(index))
             votes = restored_votes(index, item, None if index in rows else recorded)
-            check_unchanged(index, str(votes.image_sha256), self.hashes)
+            now = Seen(str(votes.image_sha256), votes.label)
+            check_unchanged(index, now, self.seen)
             unseen.discard(index)
-            if recorded is not None and recorded.get("image_sha256") != votes.image_sha256:
-                kind = "stream" if streamed else "data set"
-                raise RunError(f"Image {index} of the {kind} {other_image(index, item, recorded)}. {_SAME_STREAM}")
+            if recorded is not None:
+                check_same_image(index, now, recorded, "stream" if streamed else "data set")
             if index in rows:
                 continue
             pixels = to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]
@@ -82,5 +75,8 @@ class MissingImages:
                 choose_noise("grid", off_grid(pixels, f"image {index} lies"))  # the noise was chosen by the first
             yield Pending(votes, pixels)
         if unseen:
-            raise RunError(f"The stream ended before image {max(unseen)}, which this run has recorded. {_SAME_STREAM}")
+            raise RunError(
+                f"The stream ended before image {max(unseen)}, which this run has recorded. Resume with the same stream in the same order, or use another "
+                "output folder."
+            )
         self.total = given

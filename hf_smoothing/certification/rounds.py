@@ -180,7 +180,7 @@ class _Part(NamedTuple):
 
     counts: dict[int, Counts]
     seconds: float
-    images: list[str | None]
+    images: list[str]
 
 
 def draw_round(
@@ -198,7 +198,8 @@ def draw_round(
         ValueError: If the ranks read different images, and as `count_votes`.
     """
     shares = share_of(requests, ranks.rank, ranks.count)
-    read = [images[request.slot].votes.image_sha256 for request in requests]
+    votes = [images[request.slot].votes for request in requests]
+    read = [f"{one.image_sha256} {one.label}" for one in votes]
 
     def draw() -> _Part:
         if not shares:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -11,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from hf_smoothing.certification.certificates import Certificate, Counts, Pending, Votes
-from hf_smoothing.certification.images import image_hash
+from hf_smoothing.certification.images import Seen, seen_of
 from hf_smoothing.certification.rules import Rule
-from hf_smoothing.records import Row, Run, RunWriter
+from hf_smoothing.records import Row, Run, RunError, RunWriter
 from hf_smoothing.types import ImageDataset, Item
 
 
@@ -94,6 +93,7 @@ def certificate_row(certificate: Certificate, image_sha256: str | None = None) -
 def _partial_row(votes: Votes) -> Row:
     return {
         "index": votes.index,
+        "label": votes.label,
         "partial": True,
         "draws": votes.drawn,
         "num_labels": len(votes.counts_by_look[0]),
@@ -105,8 +105,8 @@ def _partial_row(votes: Votes) -> Row:
 
 def restored_votes(index: int, item: Item, partial: Row | None) -> Votes:
     """The votes that an image starts with: none, or those of its partial row."""
-    label = item.get("labels")
-    votes = Votes(index, None if label is None else operator.index(label), image_sha256=image_hash(index, item))
+    seen = seen_of(item)
+    votes = Votes(index, seen.label, image_sha256=seen.image_sha256)
     if partial is not None:
         votes.counts_by_look = [_dense(look, partial["num_labels"]) for look in partial["counts_by_look"]]
         votes.drawn, votes.seconds = partial["draws"], partial["seconds"]
@@ -123,9 +123,7 @@ def recorded_pixels(dataset: ImageDataset, run: Run, index: int) -> Tensor:
         item = dataset[index]
     except IndexError:
         item = None
-    # The hash of a row is made with the label of the row, which another look at the data set may not have.
-    row = run.rows[index]
-    if item is None or image_hash(index, {**item, "labels": row.get("label")}) != row.get("image_sha256"):
+    if item is None or seen_of(item).image_sha256 != run.rows[index].get("image_sha256"):
         raise ValueError(
             f"The data set does not hold the images of {run.path}: image {index} is another one or missing. Pass the data set that was "
             "certified, with the same split."
@@ -134,16 +132,29 @@ def recorded_pixels(dataset: ImageDataset, run: Run, index: int) -> Tensor:
     return pixels
 
 
-def other_image(index: int, item: Item, recorded: Row, run: str = "this run") -> str:
-    """How an image differs from its row, whose hash is another: where only the label does, that is said. Partial rows do not tell their label."""
-    if "label" not in recorded:
-        return f"is not the one that {run} has certified, or has another label"
-    if image_hash(index, {**item, "labels": recorded["label"]}) != recorded.get("image_sha256"):
-        return f"is not the one that {run} has certified"
-    here, there = (
-        "no label" if label is None else f"label {label}" for label in (item.get("labels"), recorded["label"])
-    )
-    return f"is the one that {run} has certified, but has {here} here and {there} there"
+def check_same_image(index: int, seen: Seen, recorded: Row, whose: str, run: str = "this run") -> None:
+    """Refuse an image that is not the one of its row, or has another label.
+
+    Args:
+        index: Index of the image.
+        seen: What it is now.
+        recorded: Its row, partial or not.
+        whose: What holds the image, such as "data set".
+        run: What holds the row.
+
+    Raises:
+        RunError: The message says which of the two differs.
+    """
+    if seen.image_sha256 != recorded.get("image_sha256"):
+        raise RunError(
+            f"Image {index} of the {whose} is not the one that {run} has certified. Resume with the same {whose}, or use another output folder."
+        )
+    if seen.label != recorded.get("label"):
+        here, there = ("no label" if one is None else f"label {one}" for one in (seen.label, recorded.get("label")))
+        raise RunError(
+            f"Image {index} of the {whose} is the one that {run} has certified, but the label changed: it has {here} here and {there} there. Resume with the "
+            "labels that the run has, or use another output folder."
+        )
 
 
 def _sparse(counts: Counts) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from hf_smoothing.certification.agreement import Agreement, RunRequest, agree, check_same
 from hf_smoothing.certification.classifiers import check_own_precision, resolve_classifier
-from hf_smoothing.certification.completion import amend_informative, state_images
+from hf_smoothing.certification.completion import state_images
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import recorded_answer
 from hf_smoothing.certification.images import check_selection, is_stream, reading_facts
@@ -27,7 +27,7 @@ from hf_smoothing.certification.ranks import RankError, Ranks, from_first_rank, 
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rows import PARTIAL_SECONDS, RowKeeper
 from hf_smoothing.certification.rules import make_rule
-from hf_smoothing.certification.survey import images_ahead, read_recorded
+from hf_smoothing.certification.survey import check_recorded
 from hf_smoothing.certification.tally import Tally
 from hf_smoothing.pixels import UnreadableImageError, warn_other_framing
 from hf_smoothing.progress import progress_of
@@ -100,7 +100,6 @@ def certify_dataset(
         chosen=chosen,
         seed=seed,
         description=description,
-        ahead=images_ahead(output_dir),
         recorded_answer=recorded_answer(output_dir),
     )
     agreed = from_first_rank(state, agree(resolved, dataset, request) if state.is_main_process else None)
@@ -109,13 +108,12 @@ def certify_dataset(
         check_same(resolved, stream, agreed.settings, execution)
     with open_writer(state, output_dir, agreed.settings, agreed.survey, dataset) as writer:
         before = read_run(output_dir)
-        # Of images that are not all read yet, those that are recorded must be the same before any draw is made.
-        some = state.is_main_process and agreed.chosen is not None and agreed.survey.indices is None
         # Ranks compare what they read with one another, so one of them is enough.
-        hashes = dict(agreed.survey.hashes) if state.is_main_process else {}
-        read = read_recorded(dataset, agreed.chosen or (), before, hashes) if some and not is_stream(dataset) else None
+        seen = dict(agreed.survey.seen) if state.is_main_process else {}
+        if state.is_main_process and agreed.chosen is not None and not is_stream(dataset):
+            check_recorded(dataset, agreed.chosen, before, seen)
         state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one
-        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, hashes, read)
+        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, seen)
         share = (state.process_index, state.num_processes)
         keeper = RowKeeper(writer, agreed.rule, share, partial_seconds)
         images = None if agreed.chosen is None else len(agreed.chosen)
@@ -136,22 +134,12 @@ def certify_dataset(
     if missing.unreadable is not None:
         found = missing.unreadable
         raise UnreadableImageError(found.index, found.file, f"{found} {_kept(output_dir, agreed)}")
+    state.wait_for_everyone()  # the rows of all ranks are written
     if state.is_main_process:
-        _state_what_was_read(output_dir, dataset, agreed, missing)
+        counted = {} if chosen is not None else {"num_images": missing.total}
+        state_images(output_dir, **reading_facts(dataset, chosen), **counted)
     state.wait_for_everyone()
     return read_run(output_dir)
-
-
-def _state_what_was_read(
-    output_dir: str | os.PathLike[str], dataset: Images, agreed: Agreement, missing: MissingImages
-) -> None:
-    """Add to `run.json` what only the last image tells: the hash of all, which were left out, how many a stream held."""
-    facts = reading_facts(dataset, agreed.chosen)
-    if missing.read is not None:
-        state_images(output_dir, missing.read, **facts)
-    elif is_stream(dataset):
-        counted = {} if agreed.chosen is not None else {"num_images": missing.total}
-        amend_informative(output_dir, **facts, **counted)
 
 
 @contextlib.contextmanager

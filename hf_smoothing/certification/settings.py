@@ -61,7 +61,7 @@ def common_settings(
     Args:
         classifier: The network.
         seen: What is known of the images.
-        chosen: Indices of the images, None for all of a stream.
+        chosen: Indices of the images that are asked for, None for all of a stream.
         decided: Method, norm and what else decides the rows of this method.
         device: Where the network is.
         description: Further facts from the caller.
@@ -76,14 +76,13 @@ def common_settings(
         "resolution": list(seen.resolution),
         "num_images": None if chosen is None else len(chosen),
         "model": classifier_identity(classifier) | seen.probe_facts(),
-        "dataset": seen.to_dict(),
+        "dataset": {**seen.facts, "selection": selection_of(chosen)},
         "versions": versions_of("hf_smoothing", "torch"),
         "informative": {
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": versions_of("transformers", "accelerate", "numpy", "scipy"),
             "device": device_name(device),
-            "indices": selection_of(chosen),
             **informative,
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

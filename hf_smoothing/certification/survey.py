@@ -1,37 +1,25 @@
-"""What is known of the images of a run before its first draw, and the hash of all of them once the last is read.
-
-Of many images only the first are read before the first draw. Their hash and that of the selection stand in `run.json` until the hash of
-all takes their place; a resumption compares each recorded image with its row before it draws.
-"""
+"""What is known of the images of a run before its first draw: the first of them, and that those which are recorded are still the same."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from hf_smoothing.certification.behaviour import Answer
 from hf_smoothing.certification.classes import check_class, known_labels
-from hf_smoothing.certification.images import Fingerprint, check_unchanged, checked_items, image_hash, is_stream
+from hf_smoothing.certification.images import Seen, checked_items, is_stream, seen_of
 from hf_smoothing.certification.noise_kinds import off_grid
-from hf_smoothing.certification.rows import other_image
+from hf_smoothing.certification.rows import check_same_image
 from hf_smoothing.pixels import to_unit_pixels
-from hf_smoothing.records import RUN_FILE, Run, RunError, read_settings
+from hf_smoothing.records import Run, RunError
 from hf_smoothing.types import Images, Item
 
 
 AHEAD = 64
 """Number of images that are read before the first draw: as many as the first round has in work in any case."""
-
-_SAME_DATASET = "Resume with the same data set and labels, or use another output folder."
-
-BEGINNING = ("selection_sha256", "beginning_sha256")
-"""What `run.json` says of a data set until all images are read."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +30,19 @@ class Survey:
         resolution: Resolution (channels, height, width).
         off_grid: What to say of the first image that is not 8-bit (see `off_grid`), None where all are that were read.
         labelled: Whether all that were read have a label.
-        selection_sha256: SHA-256 of the indices that were chosen.
-        read_sha256: SHA-256 of indices, pixels and labels of all that were read.
-        pixels_sha256: As `read_sha256`, without labels.
         indices: Indices of the images that could be read; None where not all were tried.
-        streamed: Whether it is a stream, of which the first image is read.
         facts: What the data set says of its labels, for the record.
         answer: What the classifier answered to the probe; None where it was not asked.
-        hashes: `image_hash` of each image that was read: what is certified must be the same.
+        seen: Each image that was read, by index: what is certified must be the same.
     """
 
     resolution: tuple[int, ...]
     off_grid: str | None
     labelled: bool
-    selection_sha256: str
-    read_sha256: str
-    pixels_sha256: str
     indices: list[int] | None
-    streamed: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
     answer: Answer | None = None
-    hashes: Mapping[int, str] = field(default_factory=dict)
+    seen: Mapping[int, Seen] = field(default_factory=dict)
 
     @property
     def classes(self) -> int | None:
@@ -72,14 +52,6 @@ class Survey:
     def probe_facts(self) -> dict[str, Any]:
         """What a record says of the classifier's answer to the probe."""
         return {} if self.answer is None else self.answer.to_dict()
-
-    def to_dict(self) -> dict[str, Any]:
-        """What a record says of the data set."""
-        if self.streamed:
-            return {**self.facts, "stream_sha256": self.selection_sha256}
-        if self.indices is not None:
-            return {**self.facts, "sha256": self.read_sha256}
-        return {**self.facts, **dict(zip(BEGINNING, (self.selection_sha256, self.read_sha256), strict=True))}
 
 
 def survey(
@@ -101,11 +73,11 @@ def survey(
     """
     streamed, answer, classes = is_stream(dataset), None, None
     resolution, odd, labelled, whole = None, None, True, not streamed
-    found, alone = Fingerprint(), Fingerprint()
-    hashes: dict[int, str] = {}
+    seen: dict[int, Seen] = {}
     for index, item in checked_items(dataset, chosen):
-        pixels, hashes[index] = item["pixel_values"], image_hash(index, item)
-        if len(found.indices) == ahead and pixels.dtype == torch.uint8:
+        pixels, enough = item["pixel_values"], len(seen) == ahead
+        seen[index] = seen_of(item)
+        if enough and pixels.dtype == torch.uint8:
             whole = False
             break
         if resolution is None and answer_of is not None:
@@ -114,8 +86,6 @@ def survey(
         resolution = tuple(pixels.shape)
         check_class(item.get("labels"), index, classes)
         odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None
-        found.add(index, item)
-        alone.add(index, item, labelled=False)
         if streamed:
             break
     if resolution is None:
@@ -123,51 +93,30 @@ def survey(
     for index, label in known_labels(dataset, [] if streamed else chosen or []):
         check_class(label, index, classes)
     facts = dataset.facts() if hasattr(dataset, "facts") else {}
-    selection = "all" if chosen is None else ",".join(map(str, chosen))
-    return Survey(
-        resolution, odd, labelled, hashlib.sha256(selection.encode()).hexdigest(), found.hexdigest(), alone.hexdigest(),
-        list(found.indices) if whole else None, streamed, facts, answer, hashes,
-    )  # fmt: skip
+    return Survey(resolution, odd, labelled, list(seen) if whole else None, facts, answer, seen)
 
 
-def images_ahead(output_dir: str | os.PathLike[str]) -> int | None:
-    """How many images to read before the first draw: all (None) where the folder holds a run that states the hash of all.
-
-    Raises:
-        RunError: If its run.json is corrupt or of another format.
-    """
-    if not (Path(output_dir) / RUN_FILE).exists():
-        return AHEAD
-    return None if "sha256" in read_settings(Path(output_dir)).get("dataset", {}) else AHEAD
-
-
-def read_recorded(dataset: Images, chosen: Sequence[int], before: Run, seen: dict[int, str]) -> Fingerprint:
-    """Read the images up to the last that a run has recorded, in the order of the run.
+def check_recorded(dataset: Images, chosen: Sequence[int], before: Run, seen: dict[int, Seen]) -> None:
+    """Compare the images that a run has recorded with their rows, before any draw is made.
 
     Args:
         dataset, chosen: The images of the run.
         before: What it has recorded so far.
-        seen: `image_hash` of the images that were read before; those that are read here are added.
+        seen: The images that were read before; those that are read here are added.
 
     Raises:
-        RunError: If one of them is another image than its row says, or cannot be read any more; ValueError, TypeError as `checked_items` and `check_unchanged`.
+        RunError: If one of them is another image than its row says, has another label, or cannot be read any more; ValueError, TypeError as `checked_items`.
     """
-    recorded = before.rows | before.partials
-    places = [place for place, index in enumerate(chosen) if index in recorded]
-    found = Fingerprint()
-    for index, item in checked_items(dataset, chosen[: places[-1] + 1] if places else []):
-        found.add(index, item)
-        digest = image_hash(index, item)
-        check_unchanged(index, digest, seen)
-        seen[index] = digest
-        if index in recorded and recorded[index].get("image_sha256") != digest:
-            difference = other_image(index, item, recorded[index], f"the run in {before.path}")
-            raise RunError(f"Image {index} of the data set {difference}. {_SAME_DATASET}")
-    if left := recorded.keys() - found.indices.keys():
-        raise RunError(
-            f"Image {min(left)} of the data set cannot be read any more, but the run in {before.path} has recorded it. {_SAME_DATASET}"
-        )
-    return found
+    recorded, run = before.partials | before.rows, f"the run in {before.path}"
+    unread = [index for index in chosen if index in recorded and index not in seen]
+    seen.update((index, seen_of(item)) for index, item in checked_items(dataset, unread))
+    for index in sorted(recorded):
+        if index not in seen:
+            raise RunError(
+                f"Image {index} of the data set cannot be read any more, but {run} has recorded it. Resume with the same data set, or use another "
+                "output folder."
+            )
+        check_same_image(index, seen[index], recorded[index], "data set", run)
 
 
 def _first_reason(dataset: object) -> str:

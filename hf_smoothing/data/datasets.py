@@ -63,7 +63,7 @@ class PixelDataset(Dataset[dict[str, Any]]):
         self.image_column, self.label_column = reader.image_column, reader.label_column
         self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
         self.skip_unreadable, self.unreadable, self.enlarged = skip_unreadable, reader.unreadable, reader.enlarged
-        self.names = self._reader.labels.names
+        self.names, self.class_names = reader.labels.names, reader.class_names
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -166,7 +166,7 @@ class PixelStream(IterableDataset[dict[str, Any]]):
         self.image_column, self.label_column = reader.image_column, reader.label_column
         self.class_map, self.unlabelled_column = reader.labels.class_map, reader.labels.unlabelled_column
         self.skip_unreadable, self.unreadable, self.enlarged = skip_unreadable, reader.unreadable, reader.enlarged
-        self.names = reader.labels.names
+        self.names, self.class_names = reader.labels.names, reader.class_names
 
     def original_size(self) -> tuple[int, int] | None:
         """As that of `PixelDataset`; reads the first image of the stream."""

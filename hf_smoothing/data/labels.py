@@ -43,6 +43,14 @@ class ClassMap:
             facts["to_model"] = list(self.to_model)
         return facts
 
+    def class_names(self) -> list[str] | None:
+        """What the classes under the numbers of the model are called: by the data set where it has the class, which is the same for every model."""
+        if self.names is None or self.to_model is None:
+            known = self.model_names or self.names
+            return None if known is None else list(known)
+        own = {target: name for name, target in zip(self.names, self.to_model, strict=True)}
+        return [own.get(number, name) for number, name in enumerate(self.model_names or ())]
+
     def describe(self, most: int = 8) -> str:
         """For a person: one line, and a line for each pair whose names or numbers differ.
 

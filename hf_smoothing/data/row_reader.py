@@ -84,6 +84,11 @@ class RowReader:
                 stacklevel=4,
             )
 
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes in the order of the labels, those of the data set first; None without labels or names."""
+        return None if self.label_column is None else self.labels.class_map.class_names()
+
     def facts(self) -> dict[str, Any]:
         """What a record says about the labels."""
         if self.label_column is None:

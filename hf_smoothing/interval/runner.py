@@ -14,19 +14,20 @@ from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.behaviour import Answer, answer_to_probe
 from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import classifier_device, run_dtype
+from hf_smoothing.certification.completion import state_images
 from hf_smoothing.certification.identity import recorded_answer
 from hf_smoothing.certification.images import (
     check_selection,
     check_unchanged,
     checked_items,
-    image_hash,
     is_stream,
     reading_facts,
+    seen_of,
 )
 from hf_smoothing.certification.labels import warn_other_classes
 from hf_smoothing.certification.ranks import from_first_rank, open_writer, process_state
 from hf_smoothing.certification.settings import common_settings
-from hf_smoothing.certification.survey import survey
+from hf_smoothing.certification.survey import check_recorded, survey
 from hf_smoothing.interval.certificates import certificates_of, check_bounded, check_certifiable
 from hf_smoothing.interval.classifier import interval_classifier
 from hf_smoothing.interval.radii import check_largest, check_tolerance
@@ -128,7 +129,6 @@ def certify_dataset_linf(
     if only_right and not seen.labelled:
         raise ValueError("`only_right` needs labels, and images have none. Use a labelled split, or leave it out.")
     read = reading_facts(dataset, chosen)
-    chosen = seen.indices or chosen
     decided = {
         "method": "interval-bounds",
         "norm": "linf",
@@ -140,18 +140,20 @@ def certify_dataset_linf(
         classifier, seen, chosen, decided, device=device, description=description, informative=read
     )
     with open_writer(state, output_dir, settings, seen, dataset) as writer:
-        done = read_run(output_dir).rows
-        mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in done]
+        before, chosen = read_run(output_dir), seen.indices or chosen
+        check_recorded(dataset, chosen, before, dict(seen.seen))
+        state.wait_for_everyone()  # all ranks must read the rows before any adds one
+        mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in before.rows]
         shown = progress and state.is_main_process
         with progress_of("Bounding", len(mine), shown=shown) as bar:
             for start in range(0, len(mine), batch_size):
                 items = list(checked_items(dataset, mine[start : start + batch_size]))
                 labels = [item.get("labels") for _, item in items]
                 pixels = torch.cat([_pixels_of(item) for _, item in items])
-                hashes = [image_hash(index, item) for index, item in items]
-                for (index, _), label, digest in zip(items, labels, hashes, strict=True):
-                    check_class(label, index, seen.classes)
-                    check_unchanged(index, digest, seen.hashes)
+                now = [seen_of(item) for _, item in items]
+                for (index, _), one in zip(items, now, strict=True):
+                    check_class(one.label, index, seen.classes)
+                    check_unchanged(index, one, seen.seen)
                 began = time.perf_counter()
                 classes, radii, kinds = certificates_of(
                     classifier,
@@ -160,21 +162,24 @@ def certify_dataset_linf(
                     **how,
                 )
                 seconds = (time.perf_counter() - began) / len(items)
-                found = zip(items, labels, hashes, classes.tolist(), radii.tolist(), kinds.tolist(), strict=True)
-                for (index, _), label, digest, prediction, radius, kind in found:
+                found = zip(items, now, classes.tolist(), radii.tolist(), kinds.tolist(), strict=True)
+                for (index, _), one, prediction, radius, kind in found:
                     writer.append(
                         {
                             "index": index,
-                            "label": None if label is None else int(label),
+                            "label": one.label,
                             "prediction": prediction,
                             "radius": radius,
                             "backward": BACKWARD[kind] if radius > 0 else None,
                             "seconds": round(seconds, 4),
-                            "image_sha256": digest,
+                            "image_sha256": one.image_sha256,
                         }
                     )
                 bar.update(len(items))
-        state.wait_for_everyone()
+    state.wait_for_everyone()  # the rows of all ranks are written
+    if state.is_main_process:
+        state_images(output_dir, **read)
+    state.wait_for_everyone()
     return read_run(output_dir)
 
 

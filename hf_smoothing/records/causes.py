@@ -34,10 +34,7 @@ FOLLOWS = {
     "noise_drawn_by": ("noise_kind", "device_kind"),
     "threat_model": ("noise_kind",),
     "num_images": _CHOICE,
-    "dataset.sha256": (*_CHOICE, "num_images", "resolution"),
-    "dataset.stream_sha256": (*_CHOICE, "num_images"),
-    "dataset.selection_sha256": (*_CHOICE, "num_images"),
-    "dataset.beginning_sha256": (*_CHOICE, "num_images", "resolution", "dataset.selection_sha256"),
+    "dataset.selection": (*_CHOICE, "num_images"),
     "rule.looks": ("rule.n", "rule.name"),
     "model.probe_logits": _ANSWERING,
     "model.probe_classes": (*_ANSWERING, "model.probe_logits"),
@@ -62,18 +59,11 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ['sigma was 0.5, is 1.0', 'dataset.sha256 was 00000000, is 11111111']
     """
     found = {text.partition(" was ")[0]: text for text in differences(before, now)}
-    follows = dict(FOLLOWS)
-    if "dataset.stream_sha256" in found and not found.keys().isdisjoint(
-        ("dataset.sha256", "dataset.selection_sha256")
-    ):
-        # One is a stream, the other is not, which the choice of images does not say.
-        for key in ("sha256", "stream_sha256", "selection_sha256"):
-            del follows[f"dataset.{key}"]
     for key in found.keys() & ANSWERS.keys():
         first, second = (one["model"].get(key.removeprefix("model."), ()) for one in (before, now))
         found[key] = f"{ANSWERS[key]} ({key}) {_apart(first, second)} ({CURE})"
     groups = {group for key in found for group in _groups(key)}
-    deciding = [key for key in found if not any(groups & {*follows.get(one, ())} for one in _groups(key))]
+    deciding = [key for key in found if not any(groups & {*FOLLOWS.get(one, ())} for one in _groups(key))]
     settings = sorted((key for key in deciding if key.startswith(_CONFIG)), key=lambda key: (key.count("."), key))
     for key in settings:
         found[key] = f"the setting of the network's configuration ({key}){found[key].removeprefix(key)}"

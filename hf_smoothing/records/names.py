@@ -10,14 +10,8 @@ from typing import Any
 INFORMATIVE = frozenset({"created", "informative"})
 """Facts about a run that do not decide its result, so that a resumption may differ in them."""
 
-CONTENT = {"model": ("weights_sha256",), "dataset": ("sha256", "beginning_sha256")}
-"""Parts of the settings with a name -> the hashes of what it names."""
-
 NETWORK = ("weights_sha256", "weights_dtype", "probe_logits", "probe_classes")
 """What makes two networks one: their weights, and their answers to fixed images. Their configuration only says why these differ."""
-
-STREAM = "stream_sha256"
-"""What stands in the settings of a data set that is a stream: which of its images are asked for, not what they are."""
 
 
 def plain_name(name: Any) -> str:
@@ -49,9 +43,11 @@ def deciding(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What decides the result of two runs; the names of a model or data set only where neither hash nor path shows that they are one.
 
+    The hash of all images is left out: it comes of the rows, with which a resumption compares each image.
+
     Args:
         before, now: Settings of the runs.
-        hashed_rows: Whether the first has rows, and each holds the hash of its image: a stream is compared with them, so its name decides nothing.
+        hashed_rows: Whether the first has rows, and each holds the hash of its image: the images are compared with them, so their name decides nothing.
 
     >>> one, other = {"model": {"id": "a", "weights_sha256": "0"}}, {"model": {"id": "/b/a", "weights_sha256": "0"}}
     >>> deciding(one, other)
@@ -60,14 +56,14 @@ def deciding(
     kept = [{key: value for key, value in one.items() if key not in INFORMATIVE} for one in (before, now)]
     if all(isinstance(one.get("model"), Mapping) for one in kept):
         kept[0]["model"], kept[1]["model"] = of_networks(kept[0]["model"], kept[1]["model"])
-    for part, hashes in CONTENT.items():
+    for part in ("model", "dataset"):
         first, second = (one.get(part) for one in kept)
         if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
             continue
-        contents = [tuple(one.get(key) for key in hashes) for one in (first, second)]
-        same = contents[0] == contents[1] and any(value is not None for value in contents[0])
-        same = same or (hashed_rows and part == "dataset" and STREAM in first and STREAM in second)
-        if same or ("id" in first and "id" in second and plain_name(first["id"]) == plain_name(second["id"])):
-            for one in kept:
-                one[part] = {key: value for key, value in one[part].items() if key != "id"}
+        weights = first.get("weights_sha256")
+        same = hashed_rows if part == "dataset" else weights is not None and weights == second.get("weights_sha256")
+        same = same or ("id" in first and "id" in second and plain_name(first["id"]) == plain_name(second["id"]))
+        left_out = {*(["id"] if same else ()), *(["sha256"] if part == "dataset" else ())}
+        for one in kept:
+            one[part] = {key: value for key, value in one[part].items() if key not in left_out}
     return kept[0], kept[1]

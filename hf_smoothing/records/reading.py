@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.json_text import parse_json
-from hf_smoothing.records.finished import images_asked
+from hf_smoothing.records.finished import hash_of_images, images_asked
 from hf_smoothing.records.shape import is_whole, settings_fault, shown
 
 
 RUN_FILE = "run.json"
 ROW_PATTERN = "certificates-*.jsonl"
-FORMAT = 2
+FORMAT = 3
 """Of settings and rows; another one whenever a key changes its name or its meaning."""
 
 MOST_NAMED = 5
@@ -51,7 +51,7 @@ class Run:
     @property
     def images_asked(self) -> int | None:
         """Number of images that it is to certify; None where that is not known, see `records.finished`."""
-        return images_asked(self.settings, len(self.rows))
+        return images_asked(self.settings, self.rows)
 
     @property
     def finished(self) -> bool:
@@ -59,8 +59,14 @@ class Run:
         return not self.partials and len(self.rows) == self.images_asked
 
     @property
+    def images_sha256(self) -> str | None:
+        """Hash of all images, the same for a data set and a stream of them: of the hashes in the rows, where all are there, else what `run.json` states."""
+        stated: str | None = self.settings.get("dataset", {}).get("sha256")
+        return hash_of_images(self.rows) if self.finished and self.hashed_rows else stated
+
+    @property
     def hashed_rows(self) -> bool:
-        """Whether something is recorded, and all of it with the hash of its image, by which a resumption compares a stream."""
+        """Whether something is recorded, and all of it with the hash of its image, by which a resumption compares it."""
         rows = [*self.rows.values(), *self.partials.values()]
         return bool(rows) and all(row.get("image_sha256") is not None for row in rows)
 

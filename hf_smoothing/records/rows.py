@@ -44,8 +44,8 @@ def terms_of(settings: Mapping[str, Any]) -> Terms:
     """The terms of a run, from its settings."""
     rule = settings.get("rule")
     rule = rule if isinstance(rule, dict) else {}
-    images = settings.get("informative")
-    selection = images.get("indices") if isinstance(images, dict) else None
+    images = settings.get("dataset")
+    selection = images.get("selection") if isinstance(images, dict) else None
     return Terms(
         selection=range(*selection["range"]) if isinstance(selection, dict) else None if selection is None else frozenset(selection),
         ceiling=ceiling(settings),

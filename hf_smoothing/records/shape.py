@@ -61,6 +61,10 @@ def _are_classes(value: Any) -> bool:
     return isinstance(value, list) and all(one is None or is_whole(one) for one in value)
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 def _is_selection(value: Any) -> bool:
     if isinstance(value, dict):
         ends = value.get("range")
@@ -116,11 +120,11 @@ CHECKS: dict[str, Check] = {
     "dataset": OBJECT,
     "dataset.id": TEXT,
     "dataset.split": TEXT,
-    "dataset.labels_sha256": TEXT,
+    "dataset.selection": (_is_selection, 'null, indices, or {"range": [start, stop, step]}'),
     "informative": OBJECT,
-    "informative.indices": (_is_selection, 'null, indices, or {"range": [start, stop, step]}'),
     "informative.num_images": (lambda value: is_whole(value) and value >= 1, "a whole number of at least 1"),
     "informative.unreadable": (lambda value: isinstance(value, list), "a list"),
+    "informative.class_names": (_are_names, "a list of texts"),
     "informative.enlarged": (_is_enlarged, 'an object {"images": a number, "smallest": [height, width]}'),
 }  # fmt: skip
 """Key -> (whether a value may stand there, what it must be). Of a key that is not there nothing is asked, unless it is required."""

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.records.causes import causes
 from hf_smoothing.records.json_files import cure_of, replace_file
-from hf_smoothing.records.names import STREAM, deciding
+from hf_smoothing.records.names import deciding
 from hf_smoothing.records.reading import FORMAT, ROW_PATTERN, RUN_FILE, RunError, read_run, read_settings
 from hf_smoothing.records.shape import settings_fault
 
@@ -66,8 +66,7 @@ class RunWriter:
         file = self.path / RUN_FILE
         if file.exists():
             before = read_settings(self.path)
-            hashed_rows = STREAM in before.get("dataset", {}) and read_run(self.path).hashed_rows
-            if differing := causes(*deciding(before, settings, hashed_rows)):
+            if differing := causes(*deciding(before, settings, read_run(self.path).hashed_rows)):
                 raise RunError(
                     f"{self.path} holds a run with other settings, so it cannot be resumed with these: "
                     f"{'; '.join(differing)}. Use the same settings, or another output folder."

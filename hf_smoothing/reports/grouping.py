@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hf_smoothing.records import Run, plain_name
+from hf_smoothing.spelling import match_names
+
+
+PUBLISHED_LOG = "published log"
+"""Name of the rule of a log, which names no data set."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,8 @@ class Conditions:
         rule, draws: Name of the rule, and its whole numbers as (name, value).
         alpha: Failure probability of one certificate; None if it is not stated, "deterministic" if there is none.
         data: Name of the data set with its split, which need not be the same.
-        content: A hash of what was certified, with the split, or the whole name where there is no hash of all images.
+        content: A hash of what was certified, with the split.
+        labelling: Number of the first of the runs that are compared whose images have the same labels; 0 of a run alone.
         num_images, left_out: Images asked for, None where that is not known yet, and those left out since they cannot be read.
         noise_kind, resolution: Noise kind and resolution of the noise; None and () without noise.
         label_aware: Whether the true label was tested only.
@@ -34,6 +41,7 @@ class Conditions:
     alpha: float | str | None
     data: str = field(compare=False)
     content: str
+    labelling: int
     num_images: int | None
     left_out: int
     noise_kind: str | None
@@ -41,11 +49,10 @@ class Conditions:
     label_aware: bool
 
     @classmethod
-    def of(cls, run: Run, others: Iterable[Run] = ()) -> Conditions:
-        """The conditions of a run; of one that is not finished, the images are those of another that has certified the same ones."""
+    def of(cls, run: Run, content: str | None = None, labelling: int = 0) -> Conditions:
+        """The conditions of a run; what `comparable` finds of it among others is given."""
         s = run.settings
         rule = s.get("rule", {})
-        data, content = _data(run, others)
         return cls(
             norm=str(s.get("norm")),
             bound=s.get("bound", ""),
@@ -53,8 +60,9 @@ class Conditions:
             rule=str(rule.get("name")),
             draws=tuple((key, value) for key, value in rule.items() if isinstance(value, int)),
             alpha="deterministic" if s.get("deterministic") else s.get("alpha"),
-            data=data,
-            content=content,
+            data=_called(run),
+            content=content or _content(run, [run]),
+            labelling=labelling,
             num_images=run.images_asked,
             left_out=_left_out(run),
             noise_kind=s.get("noise_kind"),
@@ -91,11 +99,17 @@ class Conditions:
 
 
 def comparable(runs: Iterable[Run]) -> dict[Conditions, list[Run]]:
-    """The runs by what those of one table must have in common, in the order given."""
+    """The runs by what those of one table must have in common, in the order given.
+
+    The images of a run that is not finished are those of another that has certified the same ones.
+    """
     groups: dict[Conditions, list[Run]] = {}
     runs = list(runs)
-    for run in runs:
-        groups.setdefault(Conditions.of(run, runs), []).append(run)
+    contents = [_content(run, runs) for run in runs]
+    for run, content in zip(runs, contents, strict=True):
+        same = (k for k, other in enumerate(contents) if other == content)
+        labelling = next(k for k in same if _other_label(run, runs[k]) is None)
+        groups.setdefault(Conditions.of(run, content, labelling), []).append(run)
     return groups
 
 
@@ -116,7 +130,11 @@ def differing(groups: Mapping[Conditions, Sequence[Run]]) -> str:
 
 
 def _facts(common: Conditions) -> dict[str, Any]:
-    named = {one.name: getattr(common, one.name) for one in fields(common) if one.name not in ("draws", "content")}
+    named = {
+        one.name: getattr(common, one.name)
+        for one in fields(common)
+        if one.name not in ("draws", "content", "labelling")
+    }
     words = {_WORDS.get(key, key.replace("_", " ")): value for key, value in named.items()}
     return words | dict(common.draws) | {"images": common.short_hash}
 
@@ -128,38 +146,89 @@ def _shown_fact(value: Any) -> str:
 
 def _other_labels(runs: Sequence[Run]) -> str:
     """The first image that two runs have with different labels."""
-    for index in sorted(set.intersection(*(set(run.rows) for run in runs))):
-        labels = dict.fromkeys(run.rows[index].get("label") for run in runs)
-        if len(labels) > 1 and None not in labels:
-            return f"labels of idx {index}: {' / '.join(map(str, labels))}"
+    for first, second in itertools.combinations(runs, 2):
+        if (index := _other_label(first, second)) is not None:
+            return f"labels of idx {index}: {' / '.join(_label_text(run, index) for run in (first, second))}"
     return ""
 
 
-def _data(run: Run, others: Iterable[Run]) -> tuple[str, str]:
-    """Name of a run's data set with its split, and a hash of what was certified."""
+def _other_label(first: Run, second: Run) -> int | None:
+    """The first image that two runs have with different labels; None where there is none, or one of them has no label.
+
+    Where both say what their classes are called, the same name is the same label whatever its number, as in models that order their classes differently.
+    """
+    same = _same_class(*(_class_names(run) for run in (first, second)))
+    for index in sorted(first.rows.keys() & second.rows.keys()):
+        label, other = first.rows[index].get("label"), second.rows[index].get("label")
+        if label is not None and other is not None and other != same.get(label, label):
+            return index
+    return None
+
+
+def _same_class(names: Sequence[str], others: Sequence[str]) -> dict[int, int | None]:
+    """Where both are known and differ: number of a class among the first -> that among the others, None where they lack it."""
+    if names == others or not (names and others):
+        return {}
+    matched = match_names(names, others, range(len(names)), None)
+    shared = min(len(names), len(others))
+    # A name that two classes share decides only at the same number.
+    alike = {number: number for number in range(shared) if names[number] == others[number]}
+    return {number: matched[number][0] if number in matched else alike.get(number) for number in range(len(names))}
+
+
+def _class_names(run: Run) -> list[str]:
+    names: list[str] = run.settings.get("informative", {}).get("class_names") or []
+    return names
+
+
+def _label_text(run: Run, index: int) -> str:
+    label, names = run.rows[index]["label"], _class_names(run)
+    return f"{label} ({names[label]})" if label < len(names) else str(label)
+
+
+def _called(run: Run) -> str:
+    """Name of a run's data set with its split."""
     data = run.settings.get("dataset", {})
-    if "labels_sha256" in data:  # a log, which names no data set
-        return "an unknown data set with labels", data["labels_sha256"]
-    split = f" {data['split']}" if data.get("split") else ""
-    called = plain_name(data["id"]) if data.get("id") else ""
-    if "stream_sha256" not in data:
-        alike = (other.settings["dataset"]["sha256"] for other in others if _begins_as(run, other))
-        known = data.get("sha256") or next(alike, None)
-        name = f"{called or 'data set'}{split}"
-        return name, f"{known}{split}" if known else f"{data.get('beginning_sha256') or 'unknown'} {name}"
-    # A stream has no hash of its own before it ends; what its rows keep distinguishes it from others.
-    rows = ",".join(f"{index} {run.rows[index].get('image_sha256')}" for index in sorted(run.rows))
-    return f"{called or 'a stream'}{split}", hashlib.sha256(rows.encode()).hexdigest()
+    if _is_log(run):
+        return "an unknown data set with labels"
+    return (plain_name(data["id"]) if data.get("id") else "data set") + _split(run)
 
 
-def _begins_as(run: Run, other: Run) -> bool:
-    """Whether all images that a run has certified so far are those of another run, which has the hash of all."""
-    if "sha256" not in other.settings.get("dataset", {}) or not run.rows:
+def _split(run: Run) -> str:
+    split = run.settings.get("dataset", {}).get("split")
+    return f" {split}" if split else ""
+
+
+def _is_log(run: Run) -> bool:
+    return bool(run.settings.get("rule", {}).get("name") == PUBLISHED_LOG)
+
+
+def _content(run: Run, others: Iterable[Run]) -> str:
+    """A hash of what was certified, with the split: of an unfinished run that of another which has the same images."""
+    if _is_log(run):  # labels are all that can be known of its data, and enough to distinguish data sets
+        return _hash(run, "label")
+    known = (one.images_sha256 for one in (run, *(other for other in others if _same_images(run, other))))
+    whole = next(filter(None, known), None)
+    if whole is None and not run.hashed_rows:
+        return f"unknown {_called(run)}"
+    if whole is None:  # nobody has all of them: the hash of the first that has begun the same
+        whole = _hash(next((other for other in others if _same_images(run, other)), run), "image_sha256")
+    return f"{whole}{_split(run)}"
+
+
+def _same_images(run: Run, other: Run) -> bool:
+    """Whether two runs have asked for the same images, as far as their rows tell; a finished one must have all that the other has."""
+    common = run.rows.keys() & other.rows.keys()
+    if not common or (other.finished and len(common) < len(run.rows)):
         return False
-    hashes = (
-        (row.get("image_sha256"), other.rows.get(index, {}).get("image_sha256")) for index, row in run.rows.items()
-    )
-    return all(mine is not None and mine == theirs for mine, theirs in hashes)
+    pairs = [(run.rows[index].get("image_sha256"), other.rows[index].get("image_sha256")) for index in common]
+    asked, theirs = (one.settings.get("dataset", {}).get("selection") for one in (run, other))
+    return (other.finished or asked == theirs) and all(mine is not None and mine == hers for mine, hers in pairs)
+
+
+def _hash(run: Run, key: str) -> str:
+    rows = "\n".join(f"{index} {run.rows[index].get(key)}" for index in sorted(run.rows))
+    return hashlib.sha256(rows.encode()).hexdigest()
 
 
 def _left_out(run: Run) -> int:

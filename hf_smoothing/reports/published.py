@@ -6,7 +6,6 @@ A log says neither alpha nor the number of draws nor the data set, so its figure
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from hf_smoothing.records import Row, Run, RunError
 from hf_smoothing.records.shape import MOST_SIGMAS
+from hf_smoothing.reports.grouping import PUBLISHED_LOG
 from hf_smoothing.statistics import ABSTAIN
 from hf_smoothing.units import MAX_SIGMA
 
@@ -85,14 +85,13 @@ def published_log_of(file: Path, content: bytes) -> Run:
             "method": "randomized-smoothing",
             "norm": "l2",
             "bound": "one-sided",
-            "rule": {"name": "published log"},
+            "rule": {"name": PUBLISHED_LOG},
             "alpha": None,
             "sigma": sigma,
             "num_images": len(rows),
             "rounding": _rounding([row["radius"] for row in rows.values()]),
             "model": {"id": file.as_posix()},
-            # The same images with the same labels: all that can be known of the data, and enough to distinguish data sets.
-            "dataset": {"id": None, "labels_sha256": _hash_labels(rows)},
+            "dataset": {"id": None},
         },
         rows,
     )
@@ -269,8 +268,3 @@ def _rounding(radii: list[float]) -> str:
     # "{:.3}" and "{:.3f}" are both in use. A log with more digits must not be said to be coarser than it is.
     coarse = all(float(f"{r:.3}") == r for r in radii) or all(round(r, 3) == r for r in radii)
     return "rounded to 3 digits as published" if coarse else "with the digits that were published"
-
-
-def _hash_labels(rows: dict[int, Row]) -> str:
-    pairs = "\n".join(f"{index} {rows[index]['label']}" for index in sorted(rows))
-    return hashlib.sha256(pairs.encode()).hexdigest()

@@ -96,7 +96,9 @@ def test_labels_are_not_added_to_another_run(tmp_path, changed, made):
 def test_labels_that_a_run_has_are_never_replaced(tmp_path):
     certify_dataset(Ranges(), DATASET, tmp_path, **RUN)
     others = [{**item, "labels": 4} for item in DATASET]
-    with pytest.raises(RunError, match="dataset.sha256 was"):
+    with pytest.raises(
+        RunError, match="Image 0 of the data set is the one .* but the label changed: it has label 4 here"
+    ):
         certify_dataset(Ranges(), others, tmp_path, **RUN)
     assert [row["label"] for row in read_run(tmp_path).rows.values()] == [item["labels"] for item in DATASET]
 
@@ -151,20 +153,29 @@ def test_other_labels_of_a_stream_leave_the_run_as_it_is(tmp_path, place, change
     assert files_of(tmp_path) == before
 
 
-def test_a_kill_between_the_files_is_made_good(tmp_path, kind, monkeypatch):
+class Told(list):
+    """One by index that says where its labels come from."""
+
+    facts = Labelled.facts
+
+
+@pytest.mark.parametrize("written", ["write_settings", "replace_file"])
+def test_a_kill_between_the_files_is_made_good(tmp_path, kind, monkeypatch, written):
     from hf_smoothing.certification import labels
 
-    classifier, arguments, labelled = kind
+    classifier, arguments, _ = kind
+    told = Told(DATASET)
+    labelled = certify_dataset(classifier, told, tmp_path / "labelled", **arguments)
     certify_dataset(classifier, UNLABELLED, tmp_path / "run", **arguments)
 
     def killed(folder, settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(labels, "write_settings", killed)
+    monkeypatch.setattr(labels, written, killed)
     with pytest.raises(KeyboardInterrupt):
-        certify_dataset(classifier, DATASET, tmp_path / "run", **arguments)
+        certify_dataset(classifier, told, tmp_path / "run", **arguments)
     monkeypatch.undo()
-    run = certify_dataset(Failing(classifier, 0, AskedError), DATASET, tmp_path / "run", **arguments)
+    run = certify_dataset(Failing(classifier, 0, AskedError), told, tmp_path / "run", **arguments)
     assert results(run) == results(labelled) and settings(run) == settings(labelled)
 
 

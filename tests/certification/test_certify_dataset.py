@@ -201,10 +201,7 @@ def test_labels_never_influence_a_certificate(tmp_path, kind):
     classifier, arguments, whole = kind
     unlabelled = [{"pixel_values": item["pixel_values"]} for item in DATASET]
     run = certify_dataset(classifier, unlabelled, tmp_path, **arguments)
-    hidden = {"label": None, "image_sha256": None}  # the hash is that of the image and its label
-    assert [{**row, **hidden} for row in results(whole).values()] == [
-        {**row, **hidden} for row in results(run).values()
-    ]
+    assert [{**row, "label": None} for row in results(whole).values()] == list(results(run).values())
 
 
 @pytest.mark.parametrize(
@@ -222,9 +219,7 @@ def test_labels_never_influence_a_certificate(tmp_path, kind):
         ({"bound": "runner-up"}, "bound was 'one-sided', is 'runner-up'"),
         ({"noise_kind": "gaussian"}, "noise.kind was 'grid', is 'gaussian'"),
         ({"indices": [0, 1]}, "num_images was 6, is 2"),
-        ({"indices": [1, 0, 2, 3, 4, 5]}, "dataset.sha256 was"),
-        ({"dataset": random_dataset(6, seed=1)}, "dataset.sha256 was"),
-        ({"dataset": [{**item, "labels": 0} for item in DATASET]}, "dataset.sha256 was"),
+        ({"indices": [1, 0, 2, 3, 4, 5]}, "dataset.selection was"),
         ({"classifier": nn.Flatten().eval()}, "model.weights_sha256 was None, is"),
         ({"description": {"model": {"id": "x"}}}, "model.id was None, is 'x'"),
     ],
@@ -268,11 +263,11 @@ def test_a_run_goes_on_wherever_its_network_and_images_lie(tmp_path, model, data
     others = random_dataset(6, seed=1)
     labels = [{**item, "labels": 0} for item in DATASET]
     for changed, said in (
-        (others, "dataset.sha256 was"),
-        (labels, "dataset.sha256 was"),
+        (others, "Image 0 of the data set is not the one"),
+        (labels, "but the label changed: it has label 0 here"),
         (others[:5], "num_images was 6, is 5"),
     ):
-        with pytest.raises(RunError, match=f"dataset.id was 'data/b', is 'data/c'; {said}"):
+        with pytest.raises(RunError, match=said):
             certify_dataset(network, changed, tmp_path / "run", **RUN, **_named("nets/a", "data/c"))
 
 

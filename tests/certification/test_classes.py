@@ -114,9 +114,8 @@ def test_a_run_gains_no_label_beyond_the_classes(tmp_path):
     # The images ahead are fewer than all, so that the last label is met where rows are rewritten.
     seen = survey(Lazy(items), [0, 1, 2])
     limited = type(seen)(**{**vars(seen), "answer": Answer([], [], 3)})
-    settings = {**run.settings, "dataset": {**run.settings["dataset"], "sha256": seen.pixels_sha256}}
     with pytest.raises(ValueError, match=MESSAGE):
-        adopt_labels(tmp_path, settings, limited, Lazy(items))
+        adopt_labels(tmp_path, run.settings, limited, Lazy(items))
     assert [row["label"] for row in read_run(tmp_path).rows.values()] == [None] * 3
 
 

@@ -143,7 +143,7 @@ def test_other_weights_or_images_are_other_settings(model, images, tmp_path, cap
     smoothed("vit").save_pretrained(model)
     parquet_folder(images, count=6, seed=1)
     assert certify(model, images, tmp_path / "run") == 2
-    assert "dataset.sha256 was" in capsys.readouterr().err
+    assert "Image 0 of the data set is not the one" in capsys.readouterr().err
 
 
 def test_stride_and_max_images(model, images, tmp_path):

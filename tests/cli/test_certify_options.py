@@ -213,7 +213,7 @@ def test_channels_last_is_recorded(place, tmp_path):
         ([], ["--mode", "curve"], "rule.targets was [0.0, 0.25], is [0.0, 0.025,"),
         (["--mode", "fixed"], ["--mode", "fixed", "--bound", "runner-up"], "bound was 'one-sided', is 'runner-up'"),
         ([], ["--channels-last"], "channels_last was False, is True"),
-        ([], ["--streaming", "--max-images", "6"], "dataset.sha256 was"),
+        ([], ["--streaming", "--max-images", "6"], "dataset.max_images was None, is 6"),
     ],
     ids=lambda value: " ".join(value) or "default" if isinstance(value, list) else "",
 )

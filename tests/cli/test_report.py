@@ -115,6 +115,34 @@ def test_what_sets_tables_apart_is_named(tmp_path):
     assert "; labels of idx 2: 2 / 7.\n" in report([tmp_path / "a", run(tmp_path / "d", rows, dataset=data)])
 
 
+NAMES = ["cat", "dog", "eel", "fox"]
+SWAPPED = [NAMES[1], NAMES[0], *NAMES[2:]]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "said"),
+    [
+        ((NAMES, SWAPPED), (0, 1), None),
+        ((NAMES, ["Dog", "001.cat", "eel"]), (0, 1), None),
+        ((NAMES, SWAPPED), (0, 0), "labels of idx 0: 0 (cat) / 0 (dog)"),
+        ((NAMES, ["ant", "bee", "cow", "fox"]), (0, 0), "labels of idx 0: 0 (cat) / 0 (ant)"),
+        ((["crane", "dog", "crane"], ["crane", "crane", "dog"]), (0, 0), None),
+        ((NAMES, None), (0, 0), None),
+        ((NAMES, None), (0, 1), "labels of idx 0: 0 (cat) / 1"),
+        ((None, None), (0, 1), "labels of idx 0: 0 / 1"),
+    ],
+)
+def test_labels_are_compared_by_name_where_both_runs_have_names(names, labels, said, tmp_path):
+    """Models that order their classes differently give a label different numbers; right is decided within each run."""
+    folders = [
+        run(tmp_path / name, [(label, label, 0.5)], num_images=1, informative={"class_names": own} if own else {})
+        for name, own, label in zip("ab", names, labels, strict=True)
+    ]
+    text = report(folders)
+    assert text.count("| model") == (2 if said else 1) and (said or "") in text
+    assert text.count("| 100.0") == 6, "two runs at three radii"
+
+
 def test_label_aware_runs_say_so(tmp_path):
     assert "LABEL-AWARE" in report([run(tmp_path / "a", label_aware=True)])
 

@@ -136,7 +136,7 @@ def test_the_last_image_of_a_selection_from_a_stream_may_be_unreadable(broken, t
 def test_interval_certificates_leave_it_out(broken, tmp_path):
     made = PixelDataset(broken, SIZE, skip_unreadable=True)
     run = certify_dataset_linf(smoothed("resnet"), made, tmp_path, largest=0.05, progress=False)
-    assert sorted(run.rows) == [0, 1, 3, 4, 5] and run.settings["num_images"] == 5
+    assert sorted(run.rows) == [0, 1, 3, 4, 5] and run.images_asked == 5
     assert run.settings["informative"]["unreadable"] == [2]
 
 

@@ -71,6 +71,15 @@ def test_rows_say_which_bound_certified(tmp_path):
         certify_dataset_linf(model, images, tmp_path / "bad", largest=0.02, backward="lirpa")
 
 
+@pytest.mark.parametrize(("change", "said"), [("pixels", "is not the one"), ("labels", "but the label changed")])
+def test_another_image_or_label_than_a_row_names_is_refused(change, said, tmp_path):
+    model, images = network("mlp"), data(10, size=8)
+    certify_dataset_linf(model, images, tmp_path, largest=0.05, progress=False)
+    getattr(images, change)[7] += 1
+    with pytest.raises(RunError, match=f"Image 7 of the data set .*{said}"):
+        certify_dataset_linf(model, images, tmp_path, largest=0.05, progress=False)
+
+
 class Odd(nn.Module):
     """A network in whose middle something happens."""
 

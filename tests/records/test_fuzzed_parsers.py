@@ -141,8 +141,8 @@ SEQUENTIAL = {
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"informative": {"indices": {"range": [0, 4, 0]}}}, "informative.indices is .*must be null, indices"),
-        ({"informative": {"indices": {"rnge": 1}}}, "informative.indices"),
+        ({"dataset": {"selection": {"range": [0, 4, 0]}}}, "dataset.selection is .*must be null, indices"),
+        ({"informative": {"class_names": {"rnge": 1}}}, "informative.class_names"),
         ({"rule": {"targets": [0.5, 0.5]}}, "rule.targets is .*ascending"),
         ({"rule": {"looks": [10, 10**9]}}, "rule.looks"),
         ({"rule": {"n": 10**9}}, "rule.n is 1000000000, must be a whole number from 1 to 524,288"),

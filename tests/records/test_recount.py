@@ -149,7 +149,7 @@ def test_more_rows_than_images_are_refused(runs, tmp_path):
     run = runs["fixed"]
 
     def fewer(settings):
-        del settings["informative"]["indices"]
+        del settings["dataset"]["selection"]
         return settings | {"num_images": 5}
 
     with pytest.raises(
@@ -208,7 +208,9 @@ def test_settings_that_say_little_ask_little(tmp_path):
 
 def test_ten_thousand_rows_are_read_in_seconds(runs, tmp_path):
     run = runs["targets"]
-    folder = rewrite(tmp_path, run, lambda row: None, lambda s: s | {"num_images": None, "informative": {}})
+    folder = rewrite(
+        tmp_path, run, lambda row: None, lambda s: s | {"num_images": None, "dataset": {}, "informative": {}}
+    )
     rows = list(run.rows.values())
     lines = [json.dumps(rows[i % len(rows)] | {"index": i}) for i in range(10_000)]
     (folder / "certificates-0.jsonl").write_text("\n".join(lines) + "\n")

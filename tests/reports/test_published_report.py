@@ -14,7 +14,7 @@ from tests.support.published import LINES, cells, log, own_run, synthetic
 
 def test_the_caption_says_what_is_not_known(tmp_path):
     run = read_published_log(log(tmp_path / "log"))
-    labels = run.settings["dataset"]["labels_sha256"][:8]
+    labels = Conditions.of(run).short_hash
     assert str(Conditions.of(run)) == (
         "l2 one-sided radii, rounded to 3 digits as published; published log; alpha not stated; "
         f"5 images of an unknown data set with labels ({labels})"

@@ -81,7 +81,7 @@ ARROWS = {
     },
     "audit": {"units"},
     "selftest": {"audit", "certification", "noise", "records", "spelling", "statistics"},
-    "reports": {"cards", "drawing", "html_page", "json_text", "statistics", "records", "units"},
+    "reports": {"cards", "drawing", "html_page", "json_text", "spelling", "statistics", "records", "units"},
     "data": {"json_text", "lazy", "noise", "pixels", "preprocessing", "progress", "spelling", "types", "units"},
     "registration": set(),
     "robustness_transfer": {

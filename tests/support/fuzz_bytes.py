@@ -26,7 +26,7 @@ VALUES: list[Any] = [
     "linf", "l2", "fixed-n", "sequential, error spending", "randomized-smoothing", "interval-bounds", [10**6] * 3, [1, 10**6], -(10**400),
 ]  # fmt: skip
 KEYS = ["index", "draws", "partial", "counts_by_look", "label", "prediction", "radius", "p_lower", "certified_targets", "rule", "n", "n0", "targets",
-        "looks", "informative", "indices", "unreadable", "num_images", "resolution", "model", "dataset", "id", "stream_sha256", "labels_sha256",
+        "looks", "informative", "indices", "unreadable", "num_images", "resolution", "model", "dataset", "id", "selection", "class_names",
         "rounding", "largest", "sigma", "alpha", "bound", "method", "norm", "", "0", "1", "__class__", "x" * 100]  # fmt: skip
 
 
