@@ -124,7 +124,17 @@ def answer_to_probe(
     else:
         tolerance = COARSE if elsewhere or asking.coarse else FINE
     answer = Answer(_kept(first), [clear_class(row, tolerance) for row in rows], rows.shape[1])
-    return _as_recorded(answer, known, tolerance, hard) if known else answer
+    if not known:
+        return answer
+    found = _as_recorded(answer, known, tolerance, hard)
+    weights = classifier.module is not None and next(classifier.module.parameters(), None) is not None
+    if hard and not weights and found.to_dict() == known and len({*found.labels} - {None}) < 2:
+        warnings.warn(
+            f"The classifier has no weights and gives one answer to all of {len(found.labels)} fixed images, so nothing shows whether it is the one "
+            "that was recorded. Make sure that it is, or use another output folder.",
+            stacklevel=3,
+        )
+    return found
 
 
 def _alike(near: Tensor) -> bool:
@@ -143,13 +153,6 @@ def _as_recorded(answer: Answer, known: Mapping[str, Any], tolerance: Tolerance,
     borders = hard and tolerance == COARSE
     same = rows_apart(recorded, found, tolerance) <= (allowed_apart(tolerance, len(logits)) if borders else 0)
     same_labels = others <= (allowed_apart(tolerance, len(labels)) if borders else 0)
-    told_by_weights = known.get("weights_sha256") is not None
-    if hard and same and same_labels and len({*labels} - {None}) < 2 and not told_by_weights:
-        warnings.warn(
-            f"The classifier has no weights and gives one answer to all of {len(labels)} fixed images, so nothing shows whether it is the one that "
-            "was recorded. Make sure that it is, or use another output folder.",
-            stacklevel=4,
-        )
     return replace(answer, logits=logits if same else answer.logits, labels=labels if same_labels else answer.labels)
 
 
