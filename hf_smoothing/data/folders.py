@@ -30,13 +30,19 @@ def check_merged(path: str, split: str) -> str | None:
         split: The split that was read.
 
     Returns:
-        What to say of other folders that are read together, or None.
+        What to say of other folders that are read together, or not at all; None where there are none.
 
     Raises:
         ValueError: The message names the folders and the cure.
     """
     folders = _folders(path)
-    if len(folders) < 2 or any(split_of(folder.name) for folder in folders):
+    splits, others = ([f.name for f in folders if (split_of(f.name) is not None) == known] for known in (True, False))
+    if splits and others and not any(_children(folder) for folder in folders):
+        return (
+            f"The images of {_listed(others)} in {path} are not read: datasets takes {_listed(splits)} for {_are(splits, 'splits', 'a split')}. If all are classes, "
+            "put them into one folder called 'train'."
+        )
+    if len(folders) < 2 or splits:
         return None
     missed = missed_splits(path)
     if len(missed) < 2:
@@ -63,7 +69,9 @@ def missed_splits(path: str) -> dict[str, str | None]:
     if found or not folders or any(classes.values()):
         return found
     # Images right inside: a class may be called Train, among others.
-    named: dict[str, str | None] = {folder.name: meant for folder in folders if (meant := _meant(folder.name))}
+    named: dict[str, str | None] = {
+        folder.name: meant for folder in folders if split_of(folder.name) is None and (meant := _meant(folder.name))
+    }
     return named if len(named) == len(folders) > 1 else {}
 
 
@@ -77,7 +85,7 @@ def how_to_rename(path: str, missed: dict[str, str | None]) -> str:
     held_out = next((name for name, split in missed.items() if split == "test"), next(iter(missed)))
     return (
         f"{_listed(list(missed))} {_are(list(missed), 'are', 'is')} not read as {_are(list(missed), 'splits', 'a split')}: {', and '.join(cures)}; or pass the one "
-        f"folder as the data set, {os.path.join(path, held_out)!r}, with split='train'."
+        f"folder as the data set, {os.path.join(path, held_out)!r}, with split='train'. Where they are classes, put them into one folder called 'train'."
     )
 
 

@@ -113,7 +113,7 @@ class RobustTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Noisy copies of each image that vote in the evaluation of a SmoothedClassifier; its num_samples by default, and 0, for no vote, "
-            "where the objective is one of interval bounds."
+            "where the objective is one of interval bounds and metric_for_best_model is not smoothed_accuracy."
         },
     )
     logging_nan_inf_filter: bool = field(
@@ -156,6 +156,11 @@ class RobustTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"`eval_num_samples` must be at least 0, got {self.eval_num_samples}. Use 0 for an evaluation without votes."
             )
+        if self.eval_num_samples == 0 and self.chooses_by_votes():
+            raise ValueError(
+                f"`metric_for_best_model` must be a figure of the evaluation, got {self.metric_for_best_model!r} beside eval_num_samples=0, without whose votes "
+                "there is none. Set eval_num_samples, or choose by 'accuracy'."
+            )
         if self.crop_padding < 0:
             raise ValueError(f"`crop_padding` must be >= 0, got {self.crop_padding}.")
         if (self.image_mean is None) != (self.image_std is None):
@@ -175,6 +180,10 @@ class RobustTrainingArguments(TrainingArguments):
         """As the parent, for JSON: a network among the settings of the objective, such as a teacher, is named by its class."""
         values: dict[str, Any] = super().to_dict()
         return values | {"objective_args": as_json(self.objective_args)}
+
+    def chooses_by_votes(self) -> bool:
+        """Whether checkpoints are chosen by a figure of the votes under noise."""
+        return (self.metric_for_best_model or "").endswith("smoothed_accuracy")
 
     def mixture(self) -> NoiseMixture | None:
         """The training noise, or None."""

@@ -131,7 +131,7 @@ class RobustTrainer(ImageMeans):
                 f"remove_unused_columns=False, got {type(train_dataset).__name__}. Pass PixelDataset(...).decode() as train_dataset."
             )
         super().__init__(
-            note=note, num_labels=num_labels, preprocessing=preprocessing, votes_matter=not of_intervals(self.objective), model=model, args=args, train_dataset=train_dataset,
+            note=note, num_labels=num_labels, preprocessing=preprocessing, votes_matter=not of_intervals(self.objective) or args.chooses_by_votes(), model=model, args=args, train_dataset=train_dataset,
             data_collator=data_collator or PixelCollator(num_labels, ready=args.noise_owner == "processor"),
             processing_class=processing_class, **kwargs,
         )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from hf_smoothing.data import DataChoice, load_split, open_pixels
 from hf_smoothing.data.folders import KEYWORDS, missed_splits, split_of
-from hf_smoothing.data.opening import summary, training_split
+from hf_smoothing.data.opening import choice_text, training_split
 from tests.support.tiny import SIZE, image_dataset, pil_images
 
 
@@ -104,6 +104,24 @@ def test_classes_are_no_splits(files, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("classes", "split"), [(("train", "bus", "car"), "train"), (("valid", "invalid"), "validation"), (("dev", "ops"), "validation")], ids=str
+)  # fmt: skip
+def test_classes_beside_one_that_is_read_as_a_split_are_said_to_be_missing(classes, split, tmp_path):
+    path = str(folder_of(tmp_path / "images", *(f"{name}/{k}.png" for name in classes for k in range(2))))
+    others = " and ".join(sorted(repr(name) for name in classes[1:]))
+    with pytest.warns(
+        UserWarning, match=f"The images of {others} .* are not read: .* takes '{classes[0]}' for a split"
+    ):
+        assert len(load_split(path, split)) == 2
+
+
+def test_classes_whose_names_say_one_split_are_not_to_be_renamed(tmp_path):
+    path = str(folder_of(tmp_path / "images", "test_positive/0.png", "test_negative/0.png"))
+    with pytest.raises(ValueError, match=r"has no split 'train'; it has \['test'\]\. Pass split='test'\.$"):
+        load_split(path, "train")
+
+
+@pytest.mark.parametrize(
     ("files", "said"),
     [
         (("test/cat/0.png", "test/cat/1.png"), "a single class, 'cat'.*metadata.csv .* file_name and label"),
@@ -115,7 +133,7 @@ def test_classes_are_no_splits(files, tmp_path):
 def test_why_a_folder_has_no_labels(files, said, tmp_path):
     choice = DataChoice(str(folder_of(tmp_path / "images", *files)))
     pixels = open_pixels(choice, SIZE)
-    text = summary(choice, pixels, range(len(pixels)))
+    text = choice_text(choice, pixels, range(len(pixels)))
     assert pixels.label_column is None
     assert re.search(said, text)
     assert "label_column" not in text  # there is no other column

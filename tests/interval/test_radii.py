@@ -187,7 +187,7 @@ def test_numbers_of_any_kind_are_numbers(number):
     ({"pixels": torch.rand(0, 3, 8, 8)}, ValueError, "at least one image, got an empty batch"),
     ({"pixels": torch.rand(3, 8, 8)}, ValueError, r"For a single image add the batch dimension: image\[None\]"),
     ({"pixels": np.zeros((1, 3, 8, 8))}, TypeError, "`pixels` must be a torch tensor of shape .* got ndarray"),
-    ({"pixels": [torch.rand(3, 8, 8)]}, TypeError, r"got a list of tensors .* then torch\.stack them"),
+    ({"pixels": [torch.rand(3, 8, 8)]}, TypeError, r"got a list of tensors .* torch\.stack makes one of them"),
     ({"pixels": [[0.5]]}, TypeError, "got list"),
     ({"steps": 1.5}, ValueError, "`steps` must be a whole number, got 1.5"),
     ({"steps": -1}, ValueError, "`steps` must be at least 0"),

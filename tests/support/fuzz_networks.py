@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_smoothing.interval import UnsupportedOperationError, box_around, linf_certificates
+from hf_smoothing.interval import Box, UnsupportedOperationError, box_around, linf_certificates
 from hf_smoothing.interval.margins import margins_of
 from hf_smoothing.interval.registry import RULES
 from hf_smoothing.interval.search import BACKWARD, trace_for
-from tests.support.fuzz_operations import ARGUMENTS, LISTS
+from tests.support.fuzz_operations import ARGUMENTS, LISTS, SECOND
 
 
 Step = Callable[[list[Any]], list[Any]]
@@ -93,6 +93,8 @@ def draw_step(source: random.Random, tensors: list[Any], names: list[str]) -> tu
             given = [a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in given]
         if name in LISTS:
             result = function([target, known[other]], *given, **named)
+        elif name in SECOND:
+            result = function(given[0], target, *given[1:], **named)
         elif method is not None:
             result = getattr(target, method)(*given, **named)
         elif reverse:
@@ -220,7 +222,10 @@ def violations(
     box = box_around(exact, wide, trace, dtype=torch.float32, separate=True)
     with torch.no_grad():
         boxes = program.registers(box)
-        lower = margins_of(program.logits(boxes), classes).lower
+        logits_box = program.logits(boxes)
+    if not isinstance(logits_box, Box):
+        return ""  # constants made like boxes: no pixel changes the logits
+    lower = margins_of(logits_box, classes).lower
     sound = everyone if trace.hopeless is None else everyone[~trace.hopeless]
     for y in nearby(program, exact, wide, classes, generator, source):
         tally.attacked += len(y)
@@ -229,8 +234,10 @@ def violations(
         if bool((gaps < lower).masked_fill(lower == torch.inf, False).any()):
             return f"a margin below its bound in boxes of radius {float(wide[0])}"
         for k, (tensor, known) in enumerate(zip(tensors, boxes, strict=True)):
-            if known is NotImplemented or known.memory.version != known.version:
-                continue  # refused if it were used: Python's own operators answer a refusal so
+            if not isinstance(known, Box):
+                continue  # a constant made like a box; or NotImplemented, with which Python's own operators answer a refusal
+            if known.memory.version != known.version:
+                continue  # refused if it were used
             outside = (tensor < known.lower) | (tensor > known.upper)
             if bool(outside.movedim(known.batch or 0, 0)[sound].any()):
                 return f"tensor {k} outside its bounds in boxes of radius {float(wide[0])}"

@@ -186,11 +186,22 @@ def power(source: random.Random, x: torch.Tensor) -> Arguments:
     return (source.choice([1, 2, 2, 3, 4, 5]),), {}
 
 
+DOUBLE = {"dtype": torch.float64}
+"""Of constants: what is computed of them alone is no part of the bounds, and rounded as the network rounds it."""
+
+
+def size(source: random.Random, x: torch.Tensor) -> tuple[int, ...]:
+    """Of a constant, which broadcasts with the given tensor, or not."""
+    return source.choice([(1,), (1, x.shape[-1]), (2, 3)])
+
+
 ARGUMENTS: dict[str, Draw] = {
     **dict.fromkeys(
         ("relu", "relu6", "sigmoid", "hardsigmoid", "logsigmoid", "tanh", "softsign", "exp", "sqrt", "selu", "silu", "abs", "square", "reciprocal",
-         "neg", "positive", "t", "contiguous", "detach", "clone", "double", "float"), nothing,
+         "neg", "positive", "t", "contiguous", "detach", "clone", "double", "float", "half", "bfloat16", "mish", "hardswish"), nothing,
     ),
+    **dict.fromkeys(("zeros_like", "ones_like"), lambda s, x: ((), DOUBLE)),
+    **dict.fromkeys(("new_zeros", "new_ones"), lambda s, x: ((size(s, x),), DOUBLE)),
     **dict.fromkeys(("mul", "maximum", "minimum"), operand),
     **dict.fromkeys(("add", "sub"), summand),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), average_pool),
@@ -199,6 +210,10 @@ ARGUMENTS: dict[str, Draw] = {
     **dict.fromkeys(("mean", "sum", "amax", "amin"), reduction),
     **dict.fromkeys(("reshape", "view"), shape),
     **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"), lambda s, x: ((0.5, False), {})),
+    "full_like": lambda s, x: ((number(s),), DOUBLE),
+    "new_full": lambda s, x: ((size(s, x), number(s)), DOUBLE),
+    "addmm": lambda s, x: ((weights(s, 3), weights(s, x.shape[-1], 3) / 2), {}),
+    "rrelu": lambda s, x: ((number(s, 0.0, 0.25), number(s, 0.25, 1.0), s.random() < 0.05), {}),
     "hardtanh": numbers((-1.0, 0.0), (0.0, 1.0)),
     "clamp": numbers((-1.0, 0.0), (0.0, 1.0)),
     "clamp_min": numbers((-1.0, 1.0)),
@@ -253,3 +268,6 @@ ARGUMENTS: dict[str, Draw] = {
 
 # These take a list of tensors in place of one.
 LISTS = {"cat", "stack"}
+
+# These take a constant before the tensor.
+SECOND = {"addmm"}

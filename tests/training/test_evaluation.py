@@ -13,7 +13,7 @@ from hf_smoothing.data import DecodedPixels
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 from hf_smoothing.training.evaluation import real_images
 from tests.support.classifiers import Watched
-from tests.support.tiny import MEAN, SIZE, STD, any_model, data, plain, smoothed, trainer
+from tests.support.tiny import MEAN, SIZE, STD, any_model, arguments, data, plain, smoothed, trainer
 
 
 def accuracy(output):
@@ -173,6 +173,7 @@ INTERVALS = {"objective_args": {"largest": 0.01}, "noise": "clean"}
 
 @pytest.mark.parametrize(("options", "copies"), [
     ({"eval_num_samples": 0}, 0),
+    ({"objective": "adaptive-interval", **INTERVALS, "metric_for_best_model": "smoothed_accuracy"}, 20),
     *(({"objective": name, **INTERVALS}, 0) for name in ("adaptive-interval", "sabr", "mtl-ibp", "cc-ibp", "exp-ibp")),
     ({"objective": "adaptive-interval", **INTERVALS, "eval_num_samples": 7}, 7),
     ({"objective": "consistency", "noise": "0.25"}, 20),
@@ -399,3 +400,9 @@ def test_the_callback_needs_labels(tmp_path):
     loop = trainer(plain("vit"), tmp_path)
     with pytest.raises(ValueError, match="label"):
         CertifiedAccuracyCallback(loop, DecodedPixels(data(4).pixels))
+
+
+@pytest.mark.parametrize("metric", ["smoothed_accuracy", "eval_smoothed_accuracy", "eval_held_out_smoothed_accuracy"])
+def test_checkpoints_are_not_chosen_by_votes_that_are_not_drawn(metric, tmp_path):
+    with pytest.raises(ValueError, match="beside eval_num_samples=0.*choose by 'accuracy'"):
+        arguments(tmp_path, eval_num_samples=0, metric_for_best_model=metric)
