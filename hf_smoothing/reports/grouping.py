@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from hf_smoothing.records import Run, plain_name
-from hf_smoothing.spelling import match_names
+from hf_smoothing.spelling import has_names, match_names, number_of
 
 
 PUBLISHED_LOG = "published log"
@@ -27,7 +28,7 @@ class Conditions:
         alpha: Failure probability of one certificate; None if it is not stated, "deterministic" if there is none.
         data: Name of the data set with its split, which need not be the same.
         content: A hash of what was certified, with the split.
-        labelling: Number of the first of the runs that are compared whose images have the same labels; 0 of a run alone.
+        labelling: Distinguishes groups of runs that have only the labels of their images apart; 0 of a run alone.
         num_images, left_out: Images asked for, None where that is not known yet, and those left out since they cannot be read.
         noise_kind, resolution: Noise kind and resolution of the noise; None and () without noise.
         label_aware: Whether the true label was tested only.
@@ -99,17 +100,25 @@ class Conditions:
 
 
 def comparable(runs: Iterable[Run]) -> dict[Conditions, list[Run]]:
-    """The runs by what those of one table must have in common, in the order given.
+    """The runs by what those of one table must have in common; tables and their runs in the order given, which decides nothing else.
 
-    The images of a run that is not finished are those of another that has certified the same ones.
+    The images of a run that is not finished are those of another that has certified the same ones. No two runs of a table have
+    different labels: what is missing agrees with everything, so that agreeing with one run of a table is not enough.
     """
-    groups: dict[Conditions, list[Run]] = {}
     runs = list(runs)
-    contents = [_content(run, runs) for run in runs]
-    for run, content in zip(runs, contents, strict=True):
-        same = (k for k, other in enumerate(contents) if other == content)
-        labelling = next(k for k in same if _other_label(run, runs[k]) is None)
-        groups.setdefault(Conditions.of(run, content, labelling), []).append(run)
+    # Longest first, since they tell most apart; any order would do that does not come from the command line.
+    ordered = sorted(runs, key=lambda run: (-len(run.rows), str(run.path)))
+    joined: dict[Conditions, list[Run]] = {}
+    conditions = {}
+    for run in ordered:
+        common = Conditions.of(run, _content(run, ordered))
+        while any(_other_label(run, member) is not None for member in joined.get(common, ())):
+            common = replace(common, labelling=common.labelling + 1)
+        joined.setdefault(common, []).append(run)
+        conditions[id(run)] = common
+    groups: dict[Conditions, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(conditions[id(run)], []).append(run)
     return groups
 
 
@@ -126,7 +135,7 @@ def differing(groups: Mapping[Conditions, Sequence[Run]]) -> str:
         # Equal images under two names are one data set.
         if len(values) > 1 and (key != _WORDS["data"] or len({common.content for common in groups}) > 1):
             parts.append(f"{key}: {' / '.join(values[:4])}{' / ...' if len(values) > 4 else ''}")
-    return "; ".join(filter(None, [*parts, _other_labels([runs[0] for runs in groups.values()])]))
+    return "; ".join(filter(None, [*parts, _other_labels(list(groups.values()))]))
 
 
 def _facts(common: Conditions) -> dict[str, Any]:
@@ -144,36 +153,47 @@ def _shown_fact(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _other_labels(runs: Sequence[Run]) -> str:
-    """The first image that two runs have with different labels."""
-    for first, second in itertools.combinations(runs, 2):
-        if (index := _other_label(first, second)) is not None:
-            return f"labels of idx {index}: {' / '.join(_label_text(run, index) for run in (first, second))}"
+def _other_labels(groups: Sequence[Sequence[Run]]) -> str:
+    """The first image that runs of two groups have with different labels."""
+    for one, another in itertools.combinations(groups, 2):
+        for first, second in itertools.product(one, another):
+            if (index := _other_label(first, second)) is not None:
+                return f"labels of idx {index}: {' / '.join(_label_text(run, index) for run in (first, second))}"
     return ""
 
 
 def _other_label(first: Run, second: Run) -> int | None:
     """The first image that two runs have with different labels; None where there is none, or one of them has no label.
 
-    Where both say what their classes are called, the same name is the same label whatever its number, as in models that order their classes differently.
+    Where both say what their classes are called, the same name is the same label whatever its number, as in models that order their
+    classes differently. A class whose name the other run lacks (a synonym, a translation) is the class of the same number, unless
+    that one's name is found elsewhere.
     """
-    same = _same_class(*(_class_names(run) for run in (first, second)))
+    first, second = sorted((first, second), key=_class_names)  # the answer must not depend on which is first
+    same = _same_class(tuple(_class_names(first)), tuple(_class_names(second)))
+    found = set(same.values())
     for index in sorted(first.rows.keys() & second.rows.keys()):
         label, other = first.rows[index].get("label"), second.rows[index].get("label")
-        if label is not None and other is not None and other != same.get(label, label):
+        if label is None or other is None:
+            continue
+        if other != same.get(label, None if label in found else label):
             return index
     return None
 
 
-def _same_class(names: Sequence[str], others: Sequence[str]) -> dict[int, int | None]:
-    """Where both are known and differ: number of a class among the first -> that among the others, None where they lack it."""
-    if names == others or not (names and others):
+@functools.lru_cache(maxsize=64)
+def _same_class(names: tuple[str, ...], others: tuple[str, ...]) -> dict[int, int]:
+    """Number of a class among the first -> that of the same name among the others; empty where either has no names, or both the same.
+
+    Numbers alone are no names, counted from 0 or from 1, unless both have the same ones in another order.
+    """
+    if names == others or not (sorted(names) == sorted(others) or (_says_names(names) and _says_names(others))):
         return {}
-    matched = match_names(names, others, range(len(names)), None)
-    shared = min(len(names), len(others))
-    # A name that two classes share decides only at the same number.
-    alike = {number: number for number in range(shared) if names[number] == others[number]}
-    return {number: matched[number][0] if number in matched else alike.get(number) for number in range(len(names))}
+    return {number: target for number, (target, _) in match_names(names, others, range(len(names)), None).items()}
+
+
+def _says_names(names: Sequence[str]) -> bool:
+    return has_names(names) and any(number_of(name) is None for name in names)
 
 
 def _class_names(run: Run) -> list[str]:
