@@ -132,7 +132,7 @@ def difference(first: dict[str, Any], second: dict[str, Any], images: int) -> Pa
 
 
 def texts(networks: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Markdown: "fronts", a row per method, and "front pairs", a verdict for each pair of them."""
+    """Markdown: "fronts", a row per method, and of several methods "front pairs", a verdict for each pair of them."""
     found, images = fronts(networks), networks[0]["test"]["images"]
     rows = []
     for method, front in found.items():
@@ -147,10 +147,10 @@ def texts(networks: Sequence[dict[str, Any]]) -> dict[str, str]:
     for one, other in itertools.combinations(found, 2):
         compared = difference(found[one], found[other], images)
         pairs.append([one, other, f"{word(compared)}, {interval_text(compared, 100.0)}"])
-    return {
-        "fronts": markdown_table(["method", "front: clean/certified, %", "hypervolume, %", "seeds"], rows),
-        "front pairs": markdown_table(["hypervolume of", "against", "verdict, points"], pairs),
-    }
+    tables = {"fronts": markdown_table(["method", "front: clean/certified, %", "hypervolume, %", "seeds"], rows)}
+    if pairs:
+        tables["front pairs"] = markdown_table(["hypervolume of", "against", "verdict, points"], pairs)
+    return tables
 
 
 def schedule(arguments: dict[str, Any]) -> dict[str, Any]:
