@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from hf_smoothing.certification.certificates import Pending
-from hf_smoothing.certification.images import Seen, check_unchanged, checked_items, is_stream
+from hf_smoothing.certification.images import Seen, check_unchanged, checked_items, is_stream, reading_facts
 from hf_smoothing.certification.noise_kinds import choose_noise, off_grid
 from hf_smoothing.certification.rows import check_same_image, restored_votes
+from hf_smoothing.certification.survey import unreadable_now
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.types import Images
@@ -23,6 +24,7 @@ class MissingImages:
         before: What it has recorded so far.
         noise_kind: Kind of noise that the images must be fit for.
         seen: The images that were read before.
+        begin: Called once, before the first of them is given.
 
     Attributes:
         unreadable: The error of the image that ended them, or None.
@@ -40,9 +42,10 @@ class MissingImages:
         before: Run,
         noise_kind: str,
         seen: Mapping[int, Seen],
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         self.dataset, self.chosen, self.before, self.noise_kind = dataset, chosen, before, noise_kind
-        self.seen = seen
+        self.seen, self.begin = seen, begin
         self.unreadable: UnreadableImageError | None = None
         self.total: int | None = None
 
@@ -58,7 +61,7 @@ class MissingImages:
         # A stream is read from its start, to see that it is the same.
         todo = self.chosen if streamed else [index for index in self.chosen or () if index not in rows]
         unseen = rows.keys() | partials.keys() if streamed else set()
-        given = 0
+        given, begun = 0, False
         for index, item in checked_items(self.dataset, todo):
             given += 1
             recorded = rows.get(index, partials.get(index))
@@ -73,7 +76,12 @@ class MissingImages:
             pixels = to_unit_pixels(item["pixel_values"][None], f"image {index}")[0]
             if self.noise_kind == "grid":
                 choose_noise("grid", off_grid(pixels, f"image {index} lies"))  # the noise was chosen by the first
+            if not begun:
+                self.begin()
+                begun = True
             yield Pending(votes, pixels)
+        if gone := unseen.intersection(reading_facts(self.dataset, None).get("unreadable", ())):
+            raise unreadable_now(min(gone), "stream", f"the run in {self.before.path}")
         if unseen:
             raise RunError(
                 f"The stream ended before image {max(unseen)}, which this run has recorded. Resume with the same stream in the same order, or use another "

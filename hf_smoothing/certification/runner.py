@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from hf_smoothing.certification.agreement import Agreement, RunRequest, agree, check_same
 from hf_smoothing.certification.classifiers import check_own_precision, resolve_classifier
-from hf_smoothing.certification.completion import state_images
+from hf_smoothing.certification.completion import state_images, take_back_statement
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import recorded_answer
 from hf_smoothing.certification.images import check_selection, is_stream, reading_facts
@@ -113,7 +114,9 @@ def certify_dataset(
         if state.is_main_process and agreed.chosen is not None and not is_stream(dataset):
             check_recorded(dataset, agreed.chosen, before, seen)
         state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one
-        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, seen)
+        # No rank writes a row of an image that is not recorded before all have drawn for it, so one of them is in time.
+        begin = functools.partial(take_back_statement, output_dir) if state.is_main_process else (lambda: None)
+        missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, seen, begin)
         share = (state.process_index, state.num_processes)
         keeper = RowKeeper(writer, agreed.rule, share, partial_seconds)
         images = None if agreed.chosen is None else len(agreed.chosen)

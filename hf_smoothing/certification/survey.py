@@ -112,11 +112,15 @@ def check_recorded(dataset: Images, chosen: Sequence[int], before: Run, seen: di
     seen.update((index, seen_of(item)) for index, item in checked_items(dataset, unread))
     for index in sorted(recorded):
         if index not in seen:
-            raise RunError(
-                f"Image {index} of the data set cannot be read any more, but {run} has recorded it. Resume with the same data set, or use another "
-                "output folder."
-            )
+            raise unreadable_now(index, "data set", run)
         check_same_image(index, seen[index], recorded[index], "data set", run)
+
+
+def unreadable_now(index: int, place: str, run: str) -> RunError:
+    """The error of a recorded image of a data set or stream (`place`) that is left out now."""
+    return RunError(
+        f"Image {index} of the {place} cannot be read any more, but {run} has recorded it. Resume with the same {place}, or use another output folder."
+    )
 
 
 def _first_reason(dataset: object) -> str:

@@ -14,7 +14,7 @@ from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.behaviour import Answer, answer_to_probe
 from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import classifier_device, run_dtype
-from hf_smoothing.certification.completion import state_images
+from hf_smoothing.certification.completion import state_images, take_back_statement
 from hf_smoothing.certification.identity import recorded_answer
 from hf_smoothing.certification.images import (
     check_selection,
@@ -142,6 +142,8 @@ def certify_dataset_linf(
     with open_writer(state, output_dir, settings, seen, dataset) as writer:
         before, chosen = read_run(output_dir), seen.indices or chosen
         check_recorded(dataset, chosen, before, dict(seen.seen))
+        if state.is_main_process and not before.rows.keys() >= set(chosen):
+            take_back_statement(output_dir)
         state.wait_for_everyone()  # all ranks must read the rows before any adds one
         mine = [index for index in chosen[state.process_index :: state.num_processes] if index not in before.rows]
         shown = progress and state.is_main_process

@@ -325,6 +325,77 @@ def test_a_stream_that_has_become_shorter_is_refused(tmp_path):
         certify_dataset(Ranges(), Stream(DATASET[:3]), tmp_path, **RUN)
 
 
+class Numbered(Stream):
+    """Leaves out what it cannot read, which keeps its number."""
+
+    def __init__(self, items, unreadable=()) -> None:
+        super().__init__(items)
+        self.unreadable = dict.fromkeys(unreadable, "broken")
+
+    def numbered(self):
+        yield from ((index, item) for index, item in enumerate(self) if index not in self.unreadable)
+
+
+FEWER = {"grown": (Stream(DATASET[:4]), 4), "healed": (Numbered(DATASET, (1, 4)), 4)}
+
+
+@pytest.mark.parametrize("change", FEWER)
+def test_a_finished_stream_that_gives_more_images_goes_on(tmp_path, kind, change):
+    classifier, arguments, expected = kind
+    stream, count = FEWER[change]
+    first = certify_dataset(classifier, stream, tmp_path, **arguments)
+    assert first.finished and first.images_asked == count
+    again = certify_dataset(classifier, Stream(DATASET), tmp_path, **arguments)
+    assert again.finished and again.images_asked == 6 and results(again) == results(expected)
+    assert again.settings["dataset"]["sha256"] == expected.settings["dataset"]["sha256"]
+    assert "unreadable" not in again.settings["informative"] and "6 of" not in report([tmp_path])
+
+
+@pytest.mark.parametrize("change", FEWER)
+def test_a_kill_before_further_images_are_stated_leaves_an_unfinished_run(tmp_path, kind, change, monkeypatch):
+    classifier, arguments, expected = kind
+
+    def killed(*args, **facts):
+        raise KeyboardInterrupt
+
+    certify_dataset(classifier, FEWER[change][0], tmp_path, **arguments)
+    with monkeypatch.context() as patched:
+        patched.setattr("hf_smoothing.certification.runner.state_images", killed)
+        with pytest.raises(KeyboardInterrupt):
+            certify_dataset(classifier, Stream(DATASET), tmp_path, **arguments)
+    left = read_run(tmp_path)
+    assert len(left.rows) == 6 and not left.finished and left.images_asked is None and left.images_sha256 is None
+    assert "6 of ? (unfinished)" in report([tmp_path])
+    again = certify_dataset(classifier, Stream(DATASET), tmp_path, **arguments)
+    assert again.finished and results(again) == results(expected)
+
+
+def test_a_finished_stream_is_unfinished_from_the_first_further_draw(tmp_path, kind):
+    classifier, arguments, expected = kind
+    certify_dataset(classifier, Stream(DATASET[:4]), tmp_path, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(classifier, 1), Stream(DATASET), tmp_path, **arguments, partial_seconds=0)
+    assert not read_run(tmp_path).finished
+    assert results(certify_dataset(classifier, Stream(DATASET), tmp_path, **arguments)) == results(expected)
+
+
+def test_a_finished_run_that_is_called_again_writes_nothing(tmp_path, monkeypatch):
+    certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN)
+    before = (tmp_path / "run.json").stat()
+    certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN)
+    after = (tmp_path / "run.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("broken", [1, 5])
+@pytest.mark.parametrize("indices", [None, [0, 1, 5]])
+def test_a_recorded_image_of_a_stream_that_cannot_be_read_any_more(tmp_path, broken, indices):
+    first = certify_dataset(Ranges(), Stream(DATASET), tmp_path, **RUN, indices=indices)
+    with pytest.raises(RunError, match=f"Image {broken} of the stream cannot be read any more, but the run in .* has"):
+        certify_dataset(Ranges(), Numbered(DATASET, (broken,)), tmp_path, **RUN, indices=indices)
+    assert results(read_run(tmp_path)) == results(first)
+
+
 # --- datasets.IterableDataset -----------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 from hf_smoothing import PixelDataset, PixelStream, certify_dataset, read_run
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.pixels import UnreadableImageError
-from hf_smoothing.records import keep_run
+from hf_smoothing.records import RunError, keep_run
 from hf_smoothing.reports import report
 from tests.support.classifiers import RUN, Ranges, results
 from tests.support.tiny import SIZE, pil_images, smoothed
@@ -138,6 +138,37 @@ def test_interval_certificates_leave_it_out(broken, tmp_path):
     run = certify_dataset_linf(smoothed("resnet"), made, tmp_path, largest=0.05, progress=False)
     assert sorted(run.rows) == [0, 1, 3, 4, 5] and run.images_asked == 5
     assert run.settings["informative"]["unreadable"] == [2]
+
+
+def test_interval_certificates_of_repaired_images_are_unfinished_until_stated(broken, tmp_path, monkeypatch):
+    def killed(*args, **facts):
+        raise KeyboardInterrupt
+
+    whole, options = (
+        PixelDataset(images({"bytes": GOOD[2], "path": "2.png"}), SIZE),
+        {"largest": 0.05, "progress": False},
+    )
+    some = PixelDataset(broken, SIZE, skip_unreadable=True)
+    assert certify_dataset_linf(smoothed("resnet"), some, tmp_path, **options).finished
+    with monkeypatch.context() as patched:
+        patched.setattr("hf_smoothing.interval.runner.state_images", killed)
+        with pytest.raises(KeyboardInterrupt):
+            certify_dataset_linf(smoothed("resnet"), whole, tmp_path, **options)
+    left = read_run(tmp_path)
+    assert "sha256" not in left.settings["dataset"] and "unreadable" not in left.settings["informative"]
+    run = certify_dataset_linf(smoothed("resnet"), whole, tmp_path, **options)
+    assert run.finished and sorted(run.rows) == list(range(6)) and "sha256" in run.settings["dataset"]
+
+
+@pytest.mark.parametrize("kind", [PixelDataset, PixelStream])
+def test_a_run_goes_on_when_it_is_repaired(broken, kind, tmp_path):
+    whole = kind(images({"bytes": GOOD[2], "path": "2.png"}), SIZE)
+    some = kind(broken, SIZE, skip_unreadable=True)
+    assert certify_dataset(Ranges(), some, tmp_path, **RUN).images_asked == 5
+    run = certify_dataset(Ranges(), whole, tmp_path, **RUN)
+    assert run.finished and run.images_asked == 6 and "unreadable" not in run.settings["informative"]
+    with pytest.raises(RunError, match="Image 2 of the (stream|data set) cannot be read any more"):
+        certify_dataset(Ranges(), kind(broken, SIZE, skip_unreadable=True), tmp_path, **RUN)
 
 
 def test_a_selection_of_nothing_else_is_refused(tmp_path):
