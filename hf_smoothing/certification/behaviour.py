@@ -28,7 +28,16 @@ from hf_smoothing.certification.asking import Asking, in_half
 from hf_smoothing.certification.classifiers import ResolvedClassifier
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.structure import saved_buffers
-from hf_smoothing.certification.tolerance import COARSE, EXACT, FINE, Tolerance, allowed_apart, clear_class, rows_apart
+from hf_smoothing.certification.tolerance import (
+    COARSE,
+    EXACT,
+    FINE,
+    Tolerance,
+    allowed_apart,
+    clear_class,
+    rows_apart,
+    without_masks,
+)
 
 
 KEPT = 16
@@ -160,6 +169,5 @@ def _kept(rows: Tensor) -> list[list[float]]:
     if rows.shape[1] > KEPT:
         generator = torch.Generator("cpu").manual_seed(0)
         signs = 2.0 * torch.randint(0, 2, (rows.shape[1], KEPT), generator=generator, device="cpu") - 1
-        # A class that is ruled out must not drown the others.
-        rows = rows.maximum(rows.amax(1, keepdim=True) - 1e4) @ signs.double() / rows.shape[1] ** 0.5
+        rows = torch.stack([without_masks(row) for row in rows]) @ signs.double() / rows.shape[1] ** 0.5
     return [[float(f"{value:.6g}") for value in row] for row in rows.tolist()]

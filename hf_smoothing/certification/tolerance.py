@@ -55,6 +55,31 @@ def _allowed(rows: Tensor, tolerance: Tolerance) -> Tensor:
     return of_range * (leading.max() - leading.min()) + of_itself * size
 
 
+def without_masks(logits: Tensor) -> Tensor:
+    """Logits in which masked ones (-1e9, -100) lie as near as the others: in a mixture they would drown them.
+
+    Masked ones lie below a gap: from the leading class five times as far as the last one above it, which is the fifth or a later one, and further than
+    1.5 times the leading logit, as no class does whose logits are positive. Whatever number masks them, they get the same one, so rounding of a huge
+    number does not count, and which classes are masked does. It shrinks with their count: all of them together add to a mixture about as much as
+    one class two ranges below the others would, so the tolerance stays a share of the range of logits that can win. Zeros, which stand for classes
+    that are ruled out, add nothing, and logits without masks stay as they are.
+
+    >>> without_masks(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, -1e9]))
+    tensor([ 1.,  2.,  3.,  4.,  5., -5.])
+    """
+    ranked = logits[logits != 0].sort(descending=True).values
+    if len(ranked) < 6:
+        return logits
+    below_first = ranked[0] - ranked[4:]
+    gaps = (below_first[1:] > torch.maximum(5 * below_first[:-1], 1.5 * ranked[0].abs())).nonzero()
+    if not len(gaps):
+        return logits
+    others = ranked[: 5 + int(gaps[0])]
+    masked = (logits < others[-1]) & (logits != 0)
+    below = 2 * (others.max() - others.min()) / masked.sum().sqrt()
+    return torch.where(masked, others.mean() - below, logits)
+
+
 def most(difference: Tensor) -> float:
     """The largest absolute value."""
     return float(difference.abs().max())
