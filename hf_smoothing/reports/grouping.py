@@ -106,7 +106,7 @@ def comparable(runs: Iterable[Run]) -> dict[Conditions, list[Run]]:
     different labels: what is missing agrees with everything, so that agreeing with one run of a table is not enough.
     """
     runs = list(runs)
-    # Longest first, since they tell most apart; any order would do that does not come from the command line.
+    # Longest first, since they differ from most others; any order would do that does not come from the command line.
     ordered = sorted(runs, key=lambda run: (-len(run.rows), str(run.path)))
     joined: dict[Conditions, list[Run]] = {}
     conditions = {}
