@@ -103,7 +103,8 @@ def test_blocks_do_not_pay_for_their_pages_again():
         pytest.skip("the environment has settings of its own for the allocator, which were NOT compared")
     usual = pages_taken()
     with memory_kept():
-        kept = pages_taken()
+        # The least of a few: what other threads of the process allocate meanwhile may lie above a block that is given back.
+        kept = min(pages_taken() for _ in range(3))
     assert kept < usual / 2
 
 

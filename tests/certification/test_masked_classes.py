@@ -1,4 +1,4 @@
-"""Networks with classes that are masked by a huge negative logit are told apart by the others, as those without."""
+"""A network whose other classes are masked by a huge negative logit is no more taken for another than one without masks."""
 
 from __future__ import annotations
 
