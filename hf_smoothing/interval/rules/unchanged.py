@@ -71,28 +71,17 @@ def positive(box: Box) -> Box:
     return _unchanged(box)
 
 
-@rule("float", views=True)
-def single(box: Box, memory_format: Any = None) -> Box:
-    """To float32."""
-    return to(box, torch.float32)
+def _cast(name: str, dtype: torch.dtype) -> None:
+    @rule(name, views=True)
+    def cast(box: Box, memory_format: Any = None) -> Box:
+        """To the dtype of this name."""
+        return to(box, dtype)
 
 
-@rule("double", views=True)
-def double(box: Box, memory_format: Any = None) -> Box:
-    """To float64."""
-    return to(box, torch.float64)
-
-
-@rule("half", views=True)
-def half(box: Box, memory_format: Any = None) -> Box:
-    """To float16."""
-    return to(box, torch.float16)
-
-
-@rule("bfloat16", views=True)
-def bfloat16(box: Box, memory_format: Any = None) -> Box:
-    """To bfloat16."""
-    return to(box, torch.bfloat16)
+_cast("float", torch.float32)
+_cast("double", torch.float64)
+_cast("half", torch.float16)
+_cast("bfloat16", torch.bfloat16)
 
 
 def _dropout(name: str) -> Callable[..., Box]:
