@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from hf_smoothing.cli.options import add_data_options
 from hf_smoothing.cli.parsing import add_switch
-from hf_smoothing.json_text import parse_json
-from hf_smoothing.spelling import has_names
 
 
 if TYPE_CHECKING:
     from hf_smoothing.reports import PixelsOf
-    from hf_smoothing.reports.images import ClassesOf
 
 
 def add(commands: Any) -> None:
@@ -33,7 +30,7 @@ def add(commands: Any) -> None:
     add_data_options(r, leave_out=unused, dataset=None, split=None)
     r.add_argument(
         "--model",
-        help="model whose preprocessing shows the images, where the data set's are resized or cropped, and whose classes have names; by default those of the run's model, where it is a folder that is still there",
+        help="model whose preprocessing shows the images, where the data set's are resized or cropped; by default that of the run",
     )
     r.set_defaults(run=run)
 
@@ -44,35 +41,21 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dataset is not None and not args.html:
         raise ValueError("--dataset shows the images of the page that --html writes. Add --html.")
+    if args.model is not None and args.dataset is None:
+        raise ValueError("--model says how the images of --dataset are resized and cropped. Add --dataset.")
     where = args.output_dir
     text = report(
-        args.runs, thresholds=args.thresholds, output_dir=where, names=args.names, html=args.html,
-        pixels_of=None if args.dataset is None else _pixels_of(args), classes_of=_classes_of(args) if args.html else None,
-    )  # fmt: skip
+        args.runs,
+        thresholds=args.thresholds,
+        output_dir=where,
+        names=args.names,
+        html=args.html,
+        pixels_of=None if args.dataset is None else _pixels_of(args),
+    )
     print(text)
     curves = ", with the curves beside it" if "\n![" in text else ""
     print(f"Written to {where / ('report.html' if args.html else 'report.md')}{curves}.")
     return 0
-
-
-def _classes_of(args: argparse.Namespace) -> ClassesOf:
-    """Names of a run's classes: those of `--model`, else those in the folder of the run's model, if it is still there."""
-
-    def classes(run: Any) -> list[str] | None:
-        named = run.settings.get("model", {}).get("id")
-        if args.model is not None:
-            from hf_smoothing.models.weights import read_config
-
-            found = read_config(args.model, {}).id2label
-        elif named is not None and (file := Path(named, "config.json")).is_file():
-            found = parse_json(file.read_bytes()).get("id2label")  # read_config imports all of transformers
-        else:
-            return None
-        names = {int(number): str(name) for number, name in (found or {}).items()}
-        ordered = [names[number] for number in sorted(names)]
-        return ordered if has_names(ordered) else None
-
-    return classes
 
 
 def _pixels_of(args: argparse.Namespace) -> PixelsOf:

@@ -71,6 +71,11 @@ class Run:
         return bool(rows) and all(row.get("image_sha256") is not None for row in rows)
 
     @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of their numbers; empty where they are not recorded."""
+        return self.settings.get("informative", {}).get("class_names") or []
+
+    @property
     def progress(self) -> str:
         """How far it is, such as "4 of 10"; "4 of ?" where it is not known how many a stream holds."""
         return f"{len(self.rows)} of {'?' if self.images_asked is None else self.images_asked}"

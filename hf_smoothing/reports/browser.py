@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hf_smoothing.drawing import NoFiguresError, legend_above, new_figure, plain
 from hf_smoothing.html_page import document, paragraph, picture, table
 from hf_smoothing.reports.curves import figure_of
-from hf_smoothing.reports.images import SORT, ClassesOf, PixelsOf, image_table
+from hf_smoothing.reports.images import SORT, PixelsOf, image_table
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.remarks import chosen_targets, norm_of
@@ -21,21 +21,19 @@ from hf_smoothing.reports.tables import cells
 
 
 DRAWS = "draws of an image"
-HASHED = ("config", "attributes")
-"""Of a network in a record: settings and attributes, each by a short hash."""
+HASHED = "config"
+"""Of a network in a record: its settings, by a short hash."""
 
 
 def page(
     groups: Sequence[tuple[str, Sequence[Measured], Sequence[str]]],
     pixels_of: PixelsOf | None = None,
-    classes_of: ClassesOf | None = None,
 ) -> str:
     """The page.
 
     Args:
         groups: For each group of comparable runs: what they have in common, the measured runs, and notes.
         pixels_of: What an image of a run looks like; without it images have their number only.
-        classes_of: What the classes of a run are called; without it they have their number only.
 
     Without matplotlib the page has a line in place of each picture.
     """
@@ -50,7 +48,7 @@ def page(
             _drawn(_curves, measured),
             _drawn(_histograms, measured),
             *(_settings(m) for m in measured),
-            *(image_table(m, pixels_of, classes_of) for m in measured),
+            *(image_table(m, pixels_of) for m in measured),
         ]
     return document("Certified accuracy", [*parts, SORT])
 
@@ -179,7 +177,7 @@ def _folded(settings: dict[str, Any]) -> dict[str, Any]:
     parts = {
         key: f"{len(_flat(value))} parts, in run.json"
         for key, value in model.items()
-        if key in HASHED and isinstance(value, dict)
+        if key == HASHED and isinstance(value, dict)
     }
     return {**settings, "model": {**model, **parts}}
 

@@ -169,8 +169,10 @@ def _other_label(first: Run, second: Run) -> int | None:
     classes differently. A class whose name the other run lacks (a synonym, a translation) is the class of the same number, unless
     that one's name is found elsewhere.
     """
-    first, second = sorted((first, second), key=_class_names)  # the answer must not depend on which is first
-    same = _same_class(tuple(_class_names(first)), tuple(_class_names(second)))
+    first, second = sorted(
+        (first, second), key=lambda run: run.class_names
+    )  # the answer must not depend on which is first
+    same = _same_class(tuple(first.class_names), tuple(second.class_names))
     found = set(same.values())
     for index in sorted(first.rows.keys() & second.rows.keys()):
         label, other = first.rows[index].get("label"), second.rows[index].get("label")
@@ -196,13 +198,8 @@ def _says_names(names: Sequence[str]) -> bool:
     return has_names(names) and any(number_of(name) is None for name in names)
 
 
-def _class_names(run: Run) -> list[str]:
-    names: list[str] = run.settings.get("informative", {}).get("class_names") or []
-    return names
-
-
 def _label_text(run: Run, index: int) -> str:
-    label, names = run.rows[index]["label"], _class_names(run)
+    label, names = run.rows[index]["label"], run.class_names
     return f"{label} ({names[label]})" if label < len(names) else str(label)
 
 

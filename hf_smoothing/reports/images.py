@@ -13,13 +13,11 @@ from hf_smoothing.html_page import thumbnail
 from hf_smoothing.records import Row, Run
 from hf_smoothing.reports.measured import Measured
 from hf_smoothing.reports.remarks import norm_of
+from hf_smoothing.spelling import has_names
 
 
 PixelsOf = Callable[[Run, int], NDArray[np.uint8]]
 """(run, index) -> the pixels of that image, (channels, height, width)."""
-
-ClassesOf = Callable[[Run], Sequence[str] | None]
-"""run -> the names of its classes in the order of their numbers, or None where they are not known."""
 
 MOST_ROWS = 2_000
 """Images listed for one run; a page of more is slow."""
@@ -48,13 +46,12 @@ document.querySelectorAll("table.images").forEach(table => {
 HEAD = ("image", "label", "answer", "radius", "outcome", "draws")
 
 
-def image_table(m: Measured, pixels_of: PixelsOf | None = None, classes_of: ClassesOf | None = None) -> str:
+def image_table(m: Measured, pixels_of: PixelsOf | None = None) -> str:
     """The images of a run, sortable by any column.
 
     Args:
         m: A measured run.
         pixels_of: What an image looks like.
-        classes_of: What its classes are called; without it they have their number only.
     """
     rows = [m.run.rows[index] for index in sorted(m.run.rows)][:MOST_ROWS]
     of = len(m.run.rows)
@@ -66,7 +63,7 @@ def image_table(m: Measured, pixels_of: PixelsOf | None = None, classes_of: Clas
         for kind in dict.fromkeys(sorted(outcomes))
     )
     head = "".join(f"<th>{name}</th>" for name in HEAD)
-    names = (None if classes_of is None else classes_of(m.run)) or ()
+    names = m.run.class_names if has_names(m.run.class_names) else []
     body = "".join(_line(m.run, row, kind, pixels_of, names) for row, kind in zip(rows, outcomes, strict=True))
     table = (
         f"<div class='wide'><table class='images'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -12,7 +12,7 @@ from hf_smoothing.records.reading import MOST_NAMED
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
 from hf_smoothing.reports.grouping import Conditions, comparable, differing
-from hf_smoothing.reports.images import ClassesOf, PixelsOf
+from hf_smoothing.reports.images import PixelsOf
 from hf_smoothing.reports.measured import Measured, check_method, measure
 from hf_smoothing.reports.published import logs_in, read_published_log
 from hf_smoothing.reports.remarks import beyond, default_thresholds, enlarged, norm_of, note
@@ -74,7 +74,6 @@ def report(
     names: Sequence[str] | None = None,
     html: bool = False,
     pixels_of: PixelsOf | None = None,
-    classes_of: ClassesOf | None = None,
 ) -> str:
     """One table for each group of comparable runs, as Markdown; with `output_dir` also report.md and a curve for each group.
 
@@ -88,7 +87,6 @@ def report(
         names: Names of the models, one per path; their ids by default, the path for a log.
         html: Write report.html as well, one page with curves, histograms, settings and a table of the images; needs `output_dir`.
         pixels_of: A function of (run, index) -> pixels, uint8 (channels, height, width), by which that page shows the images.
-        classes_of: A function of a run -> the names of its classes in the order of their numbers, or None; without it that page has their numbers.
 
     Raises:
         RunError: If a folder is no run, a file no published log, or either has nothing to report.
@@ -134,5 +132,5 @@ def report(
     if folder is not None:
         (folder / "report.md").write_bytes(markdown.encode("utf-8", "replace"))
     if folder is not None and html:
-        (folder / "report.html").write_text(browser.page(for_page, pixels_of, classes_of), encoding="utf-8")
+        (folder / "report.html").write_text(browser.page(for_page, pixels_of), encoding="utf-8")
     return markdown
