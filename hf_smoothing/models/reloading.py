@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 from transformers import (
@@ -82,7 +86,7 @@ def check_reloadable(model: PreTrainedModel, state: Mapping[str, Tensor] | None 
     for network in _networks(model):
         if reason := why_not_reloadable(network):
             raise ValueError(f"What cannot be loaded again is not saved. {reason}")
-    with init_empty_weights():
+    with generators_kept(), init_empty_weights():  # saving must not change what a training draws next
         built = type(model)(copy.deepcopy(model.config)).state_dict()
     expected = {name: tuple(value.shape) for name, value in built.items()}
     found = {name: tuple(value.shape) for name, value in (model.state_dict() if state is None else state).items()}
@@ -94,6 +98,19 @@ def check_reloadable(model: PreTrainedModel, state: Mapping[str, Tensor] | None 
             f"{found.get(first, 'none')} for {expected.get(first, 'none')}. A part that was replaced, or an adapter that was added by hand, is not in the "
             "configuration: merge adapters (merge_and_unload() or merge_lora(model)), and change parts in the configuration, before the model is made."
         )
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put the global generators back afterwards: those of torch, here and on the device, of numpy and of Python."""
+    python, arrays = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
 
 
 def check_unhidden(folder: str | os.PathLike[str]) -> None:
