@@ -172,6 +172,10 @@ class PixelStream(IterableDataset[dict[str, Any]]):
         """As that of `PixelDataset`; reads the first image of the stream."""
         return self._reader.original_size(lambda: next(self._reader.images.rows()))
 
+    def set_epoch(self, epoch: int) -> None:
+        """Read the rows in the order of an epoch, where the stream is shuffled: that of its seed and this number. Trainers say it."""
+        self._reader.images.set_epoch(epoch)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (item for _, item in self.numbered())
 

@@ -54,6 +54,11 @@ class ImageReader:
             raise named from error
         return row
 
+    def set_epoch(self, epoch: int) -> None:
+        """Tell a stream the number of the epoch, by which it may be shuffled."""
+        if hasattr(self._rows, "set_epoch"):
+            self._rows.set_epoch(epoch)
+
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """All rows in order."""
         return iter(self._rows)
