@@ -15,6 +15,8 @@ from hf_smoothing.training.averaging import AveragingCallback
 class FiguresCallback(TrainerCallback):
     """Measures at every evaluation; the figures join those of the evaluation, of which they replace none.
 
+    An evaluation under another `metric_key_prefix` than "eval" is one of other images, say of the test set: nothing is measured beside it.
+
     In a training they are measured once per step, and of several evaluation sets they join the figures of the first, so that what counts
     evaluations, such as `EarlyStoppingCallback`, counts each of them once. Such a callback may have been added before: this one goes before it.
 
@@ -63,11 +65,13 @@ class FiguresCallback(TrainerCallback):
         Raises:
             ValueError: Outside a training, if another callback has figures of the same names.
         """
+        which = next((key for key in metrics or () if key.endswith("_runtime")), "")  # each set has one of its own
+        if which and not which.startswith("eval_"):
+            return
         if not getattr(self.trainer, "is_in_train", False):  # the weights may be others each time
             self._check_names()
             add_figures(self.trainer, metrics, self._named(self.measured(args)))
             return
-        which = next((key for key in metrics or () if key.endswith("_runtime")), "")  # each set has one of its own
         if self._known is None or self._known[0] != state.global_step:
             self._known, self._sets = (state.global_step, self._named(self.measured(args))), set()
         elif which not in self._sets:

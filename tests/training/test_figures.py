@@ -127,3 +127,24 @@ def test_a_callback_of_another_trainer_is_refused(tmp_path):
     loop.add_callback(KINDS["interval"][0](other))
     with pytest.raises(ValueError, match="must be added to the trainer that it was made with"):
         loop.train()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trained", [False, True])
+def test_figures_of_other_images_stay_out_of_a_test(trained, kind, tmp_path):
+    loop = loop_with(
+        tmp_path, kind=kind, max_steps=1, eval_strategy="no", save_strategy="no", load_best_model_at_end=False
+    )
+    make, figure = KINDS[kind]
+    callback = make(loop)
+    loop.add_callback(callback)
+    if trained:
+        loop.train()
+    callback.measured, measured = (lambda args: pytest.fail("measured for another set")), callback.measured
+    for prefix in ("test", "evaluation"):
+        assert all(
+            key.startswith(prefix) or key == "epoch" for key in loop.evaluate(data(4), metric_key_prefix=prefix)
+        )
+    callback.measured = measured
+    for prefix in ("eval", "eval_held_out"):
+        assert f"eval_{figure}" in loop.evaluate(data(4), metric_key_prefix=prefix)
