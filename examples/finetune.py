@@ -83,9 +83,7 @@ def main() -> None:
         args.num_train_epochs = epochs_within(wanted.minutes, model, args, make_trainer)
     trainer = make_trainer(model, args)
     trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(wanted.sigma,)))
-    trainer.train(
-        resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint
-    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():

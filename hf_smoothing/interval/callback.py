@@ -20,6 +20,7 @@ from hf_smoothing.models.network import evaluating
 from hf_smoothing.pixels import without_tolerance
 from hf_smoothing.statistics import average_certified_radius
 from hf_smoothing.training.callbacks import labelled_images
+from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.figures import FiguresCallback
 from hf_smoothing.types import ImageDataset
 
@@ -43,7 +44,7 @@ class IntervalRadiusCallback(FiguresCallback):
         name: Stands in the names of the figures, as in `eval_NAME_tradeoff`, where a training has several such callbacks.
 
     Raises:
-        ValueError: If `largest` is not in (0, 1], or an image has no label.
+        ValueError: If `largest` is not in (0, 1], an image has no label, or the data set names the classes otherwise than the model does.
 
     Source of the criterion: arXiv 2307.13078 (which applied it to test images).
     """
@@ -59,6 +60,7 @@ class IntervalRadiusCallback(FiguresCallback):
         name: str | None = None,
     ) -> None:
         self.largest, self.batch_size = check_largest(largest), batch_size
+        check_classes(trainer.model, dataset)
         super().__init__(trainer, name)
         self._bounds_checked = False
         self.pixels, labels = labelled_images(dataset, spread(500, len(dataset)) if indices is None else indices)
@@ -75,8 +77,6 @@ class IntervalRadiusCallback(FiguresCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Bound one image after the first step, so that a network without bounds is refused before hours of training.
-
-        Not before it: a network may come to know the normalisation of its pixels by the first batch.
 
         Raises:
             UnsupportedOperationError: If the network has an operation without bounds.
@@ -104,7 +104,9 @@ class IntervalRadiusCallback(FiguresCallback):
         """Predictions and radii, without labels of every image; the model is left in its mode."""
         model = self.trainer.model
         with evaluating(model), in_own_precision(model):
-            classify, dtype = classify_function(model), run_dtype(model)
+            # The trainer's own normalisation: what the configuration says may be of an earlier training, and is not there before the first batch.
+            plain = not hasattr(model, "classify") and hasattr(self.trainer, "classify")
+            classify, dtype = self.trainer.classify if plain else classify_function(model), run_dtype(model)
             with run_as_covered():
                 # A network may change its pixels in place.
                 logits = logits_of(classify, pixels.to(dtype, copy=True))

@@ -1,12 +1,16 @@
-"""What every image classifier here returns."""
+"""What every image classifier here is given and returns: images of its channels, one class for each, and logits with their loss."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
+
+from hf_smoothing.models.configuration import input_channels
 
 
 Output: TypeAlias = ImageClassifierOutput | tuple[Tensor, ...]
@@ -15,8 +19,59 @@ Output: TypeAlias = ImageClassifierOutput | tuple[Tensor, ...]
 def classifier_output(
     model: PreTrainedModel, logits: Tensor, labels: Tensor | None, return_dict: bool | None
 ) -> Output:
-    """The loss, if there are labels, and the logits; a tuple if that is asked for, here or in the configuration."""
-    loss = None if labels is None else model.loss_function(labels, logits, model.config)
+    """The loss, if there are labels, and the logits; a tuple if that is asked for, here or in the configuration.
+
+    Raises:
+        ValueError: As `class_labels`.
+    """
+    # Not `model.loss_function`: it guesses the kind of problem from the labels, and leaves its guess in the configuration.
+    loss = None if labels is None else F.cross_entropy(logits, class_labels(labels, len(logits)).to(logits.device))
     output: Any = ImageClassifierOutput(loss=loss, logits=logits)
     as_dict = model.config.return_dict if return_dict is None else return_dict
     return output if as_dict else output.to_tuple()
+
+
+def class_labels(labels: Tensor, images: int) -> Tensor:
+    """Labels as int64 (batch,). Their values are not looked at, for which the host would wait for the device.
+
+    Args:
+        labels: One whole number for each image, of any integer type.
+        images: Number of images.
+
+    Raises:
+        ValueError: If they are not; the message says how they become so.
+    """
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if whole and tuple(labels.shape) == (images,):
+        return labels.long()
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        cure = (
+            "These look like a probability or a mark for each class: the most probable class is labels.argmax(dim=1)."
+        )
+    elif labels.numel() == images:
+        cure = f"Pass labels{'' if labels.ndim == 1 else '.flatten()'}{'' if whole else '.long()'}."
+    else:
+        cure = "Pass one for each image of the batch."
+    raise ValueError(
+        f"Labels must be the class of each image, whole numbers of shape ({images},), got {labels.dtype} of shape {tuple(labels.shape)}. {cure}"
+    )
+
+
+def check_channels(pixels: Tensor, config: PreTrainedConfig, name: str) -> None:
+    """Refuse images of other channels than a network takes, where its configuration says how many.
+
+    Args:
+        pixels: Pixels (batch, channels, height, width).
+        config: The network's configuration.
+        name: Name of the network, for the message.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    channels = input_channels(config)
+    if channels is not None and pixels.ndim == 4 and pixels.shape[1] != channels:
+        kinds = {1: "grey images, of 1 channel", 3: "colour images, of 3 channels"}
+        raise ValueError(
+            f"{name} takes {kinds.get(channels, f'images of {channels} channels')}, got pixels of shape {tuple(pixels.shape)}. Read the images with "
+            "PixelDataset(dataset, model), which converts them, or convert them yourself: image.convert('L') for grey, image.convert('RGB') for colour."
+        )

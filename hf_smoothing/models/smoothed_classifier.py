@@ -23,7 +23,7 @@ from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_he
 from hf_smoothing.models.construction import WRAP, check_base_network, check_is_path, check_own_config
 from hf_smoothing.models.kept_heads import check_kept_names
 from hf_smoothing.models.lora_layers import inject_lora
-from hf_smoothing.models.outputs import Output, classifier_output
+from hf_smoothing.models.outputs import Output, check_channels, classifier_output
 from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import as_it_is, build_network, check_reloadable, check_unhidden, why_not_reloadable
 from hf_smoothing.models.weights import HUB, load_whole
@@ -212,6 +212,7 @@ class SmoothedClassifier(PreTrainedModel):
                 f"Make them of the images with {PROCESS}, or of a data set with PixelDataset(dataset, model): both resize and crop as the network expects, "
                 "before noise is added."
             )
+        check_channels(pixels, self.config.base_config, f"This {type(self.base_network).__name__}")
         # By name, since torch.compile (2.11) would ask for the hash of an object it is to call, before the object has its fields.
         prepared = self.config.preprocessing().__call__(pixels)
         outputs = self.base_network(pixel_values=prepared.to(self.base_network.dtype), return_dict=True, **kwargs)
@@ -230,7 +231,7 @@ class SmoothedClassifier(PreTrainedModel):
         Args:
             pixel_values: Pixel values (batch, channels, *config.size), in [0, 1] (uint8 or float). In train mode noise
                 may already be added by the trainer or the processor, as `config.noise_owner` says.
-            labels: Labels, int64 (batch,), for the cross-entropy loss.
+            labels: Labels, whole numbers (batch,), for the cross-entropy loss.
             seed: Seed of the noise in eval mode; fresh entropy by default.
             first_index: Number of the first image within a data set; with `seed` it decides the noise.
             num_samples: Number of noisy copies of each image in eval mode; `config.num_samples` by default.

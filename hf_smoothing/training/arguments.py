@@ -131,6 +131,9 @@ class RobustTrainingArguments(TrainingArguments):
         self.noise = "clean" if mixture is None else json.dumps(mixture.to_dict())
         if isinstance(self.objective_args, str):
             self.objective_args = read_settings(self.objective_args)
+        asked = str(self.resume_from_checkpoint).lower()  # type: ignore[has-type]
+        if asked in ("true", "false"):  # of a command line
+            self.resume_from_checkpoint = asked == "true" or None
         self.finetuning()
         if not 0.0 <= self.label_smoothing_factor < 1.0:
             raise ValueError(

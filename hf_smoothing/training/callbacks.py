@@ -16,7 +16,7 @@ from hf_smoothing.data.selection import spread
 from hf_smoothing.models.network import evaluating
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import exact_text
-from hf_smoothing.training.checks import check_classes
+from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.figures import FiguresCallback
 from hf_smoothing.types import ImageDataset
 from hf_smoothing.units import check_radius

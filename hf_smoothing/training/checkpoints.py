@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import has_length
 
 from hf_smoothing.json_text import as_json
 from hf_smoothing.models.restoring import load_as
@@ -18,7 +19,7 @@ from hf_smoothing.training import training_weights
 from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
 from hf_smoothing.training.finite import FiniteWatch
 from hf_smoothing.training.model_card import note_differences
-from hf_smoothing.training.resuming import FreshDraws
+from hf_smoothing.training.resuming import FreshDraws, find_checkpoint, place_in_stream
 
 
 class WholeCheckpoints(Trainer):
@@ -54,11 +55,16 @@ class WholeCheckpoints(Trainer):
             self.average = WeightAverage(self.model, self.args.ema_decay)
         return self.average
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent; the model ends with its averaged weights where there are any."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As the parent; the model ends with its averaged weights where there are any.
+
+        Raises:
+            ValueError: If there is no checkpoint to go on from.
+        """
         self._forget()
+        checkpoint = find_checkpoint(resume_from_checkpoint, self.args)
         try:
-            result = super().train(*args, **kwargs)
+            result = super().train(checkpoint, *args, **kwargs)
         finally:
             self.is_in_train = False  # also after one that was broken off, so that what is evaluated then is measured
         if self.average is not None:
@@ -101,6 +107,18 @@ class WholeCheckpoints(Trainer):
             yield
         finally:
             self.args = given
+
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: str | None, *args: Any
+    ) -> tuple[int, int]:
+        """As the parent, but at its place in a stream."""
+        trained: tuple[int, int] = super()._init_training_state(
+            max_steps, steps_per_epoch, epochs, resume_from_checkpoint, *args
+        )
+        if resume_from_checkpoint is None or has_length(self.train_dataset):
+            return trained
+        epoch, batches = place_in_stream(resume_from_checkpoint, self.args) or trained
+        return epoch, 0 if self.args.ignore_data_skip else batches
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """As the parent, which trains one step more on resuming a complete run in the middle of an epoch."""

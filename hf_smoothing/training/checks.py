@@ -22,7 +22,6 @@ from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
-from hf_smoothing.spelling import differing_classes, has_names, plain
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.objectives.signature import Objective
 
@@ -32,9 +31,12 @@ if TYPE_CHECKING:
 
 
 def check_request(
-    model: PreTrainedModel, args: RobustTrainingArguments, objective: Objective | str | None, more: Mapping[str, Any]
-) -> None:
-    """Refuse what `RobustTrainer` cannot train.
+    model: PreTrainedModel | None,
+    args: RobustTrainingArguments | None,
+    objective: Objective | str | None,
+    more: Mapping[str, Any],
+) -> tuple[PreTrainedModel, RobustTrainingArguments]:
+    """Refuse what `RobustTrainer` cannot train; returns model and arguments.
 
     Args:
         model, args, objective: As it gets them.
@@ -44,6 +46,8 @@ def check_request(
         TypeError: On a module that is no model of `transformers`, a `PeftModel`, or arguments of another class.
         ValueError: The message names what does not fit.
     """
+    if more.get("model_init") is not None:
+        raise ValueError("RobustTrainer needs the model itself: pass `model`, not `model_init`.")
     check_merged(model)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
@@ -52,8 +56,6 @@ def check_request(
         )
     if not isinstance(args, RobustTrainingArguments):
         raise TypeError(f"`args` must be RobustTrainingArguments, got {type(args).__name__}.")
-    if more.get("model_init") is not None:
-        raise ValueError("RobustTrainer needs the model itself: pass `model`, not `model_init`.")
     if more.get("compute_loss_func") is not None:
         raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
     if "objective_args" in more:
@@ -84,45 +86,46 @@ def check_request(
         raise ValueError(
             f"An autoencoder rebuilds the clean image, so noise must be added here, got noise_owner={args.noise_owner!r}. Leave it at 'trainer'."
         )
+    return model, args
 
 
-def check_classes(model: PreTrainedModel, dataset: object) -> None:
-    """Refuse to train or evaluate a head on classes that it names otherwise, spelling apart; nothing is checked where either has no names.
+_SETTLED = (
+    "noise", "noise_owner", "objective", "objective_args", "protocol", "trainable", "train_last", "freeze_batch_norm", "image_mean", "image_std", "model_size",
+)  # fmt: skip
+
+
+def settled(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> dict[str, Any]:
+    """What a trainer settles, and notes in the checkpoint, when it is made."""
+    return {
+        **{name: getattr(args, name) for name in _SETTLED},
+        "noise of the model": getattr(model.config, "noise", None),
+        "noise of the processor": (getattr(processor, "noise", None), getattr(processor, "do_noise", False)),
+    }
+
+
+def check_settled(made_with: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to train otherwise than a trainer was made for, which its checkpoints would not note.
 
     Args:
-        model: Model whose configuration names the classes.
-        dataset: A `PixelDataset`, or several by name, or anything.
+        made_with: Result of `settled` when it was made.
+        now: Result of `settled` now.
 
     Raises:
-        ValueError: If they differ; the message shows both.
+        ValueError: The message names what was changed.
     """
-    if isinstance(dataset, Mapping):
-        for part in dataset.values():
-            check_classes(model, part)
-        return
-    names, known = getattr(dataset, "names", None) or _label_names(dataset), dict(model.config.id2label or {})
-    own = [str(known[k]) for k in sorted(known)]
-    if names is None or not has_names(own) or next(differing_classes(names, known), None) is None:
-        return
-    keep = "pass id2label=model.config.id2label to PixelDataset, which orders the labels as the model does."
-    cure = (
-        "For a new head load the model with id2label=dict(enumerate(names)), label2id={name: k for k, name in enumerate(names)} and "
-        f"ignore_mismatched_sizes=True; to keep the head {keep}"
-    )
-    if sorted(map(plain, map(str, names))) == sorted(map(plain, own)):  # loading refuses these names in another order
-        cure = (
-            f"They are the same in another order: {keep[0].upper()}{keep[1:]} To train a new head draw its weights again as well: "
-            "from hf_smoothing.models import new_head; new_head(model)"
-        )
-    raise ValueError(
-        f"The data set has the classes {list(names)[:4]}... ({len(names)}), but the head is for {own[:4]}... ({len(own)}). {cure}"
-    )
+    for name, before in made_with.items():
+        if now[name] is not before and now[name] != before:
+            raise ValueError(
+                f"`{name}` is settled when the trainer is made, with {before!r}, and was changed to {now[name]!r} afterwards. Make a new RobustTrainer with it."
+            )
 
 
-def _label_names(dataset: object) -> list[str] | None:
-    """Names of the classes of a data set of `datasets`, whose labels are read as they are; None without."""
-    column = (getattr(dataset, "features", None) or {}).get("labels")
-    return getattr(column, "names", None)
+def nothing_trained(args: RobustTrainingArguments, objective: str) -> str:
+    """The message where no parameter that is trained changes the loss."""
+    cure = "Unfreeze some that do: model.requires_grad_(True), or parameters by name."
+    if args.trainable is not None:
+        cure = f"Name other modules in `trainable`, got {args.trainable}, or leave it out."
+    return f"Nothing that is trained changes the loss of {objective!r}. {cure}"
 
 
 def check_optimizer(trainer: Trainer, rates_by_depth: bool) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_smoothing.data.label_values import class_number, refusal
 from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.training.labels import UNLABELLED_CURE, check_labels
 
 
 class PixelCollator:
@@ -49,7 +50,7 @@ class PixelCollator:
         key = next((name for name in ("labels", "label") if name in items[0]), None)
         if key is not None and self.num_labels is not None:
             if any(item.get(key) is None for item in items):
-                raise ValueError(f"Each image of a batch with {key!r} needs one, got None for some. {_UNLABELLED}")
+                raise ValueError(f"Each image of a batch with {key!r} needs one, got None for some. {UNLABELLED_CURE}")
             labels = torch.as_tensor([_class(item[key], key) for item in items])
             check_labels(labels, self.num_labels)
             batch["labels"] = labels
@@ -63,21 +64,23 @@ def _class(value: Any, key: str) -> int:
     return number
 
 
-def check_labels(labels: Tensor, num_labels: int | None) -> None:
-    """Refuse labels that are not classes; None where they are not used.
+def checked_batch(made: Any) -> dict[str, Any]:
+    """What a collator has made, with the labels, if there are any, as a tensor under "labels".
 
     Raises:
-        ValueError: The message names one that is not in [0, num_labels).
+        TypeError: If it is no mapping.
+        ValueError: Without pixels.
     """
-    if num_labels is None:
-        return
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_labels:
-        cure = _UNLABELLED if low < 0 else "A data set with other classes needs a model with num_labels set to theirs."
-        raise ValueError(f"Labels must be classes in [0, {num_labels}), got {low if low < 0 else high}. {cure}")
-
-
-_UNLABELLED = (
-    "Unlabelled images cannot be trained on or measured: leave them out. To predict them leave their labels out, of all images together: "
-    "dataset.remove_columns of that column, or DecodedPixels(pixels)."
-)
+    if not isinstance(made, Mapping):
+        raise TypeError(
+            f"A data_collator must return a mapping such as {{'pixel_values': ..., 'labels': ...}}, got {type(made).__name__}. Put the tensors under these names."
+        )
+    batch = dict(made)
+    if batch.get("pixel_values") is None:
+        raise ValueError(
+            f"A batch needs its images under 'pixel_values', got {sorted(map(str, batch))}. Let the data_collator name them so, or leave it out."
+        )
+    label = batch.pop("label", None)
+    labels = label if batch.get("labels") is None else batch["labels"]
+    batch.pop("labels", None)
+    return batch if labels is None else batch | {"labels": torch.as_tensor(labels)}

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.training.collator import check_labels
+from hf_smoothing.models.outputs import class_labels
+from hf_smoothing.training.labels import check_labels
 
 
 def can_be_on_device(dataset: object) -> bool:
@@ -40,7 +41,8 @@ class DevicePixels(Dataset[dict[str, Any]]):
                 raise ValueError(
                     f"Each of the {len(data)} images needs one label, got labels of shape {tuple(data.labels.shape)}."
                 )
-            check_labels(data.labels, num_labels)
+            if num_labels is not None:
+                check_labels(class_labels(data.labels, len(data)), num_labels)
         self.pixels = data.pixels.to(device)
         self.labels = None if data.labels is None else data.labels.long().to(device)
 

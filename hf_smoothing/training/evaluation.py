@@ -22,7 +22,9 @@ from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.checkpoints import WholeCheckpoints
-from hf_smoothing.training.checks import check_classes
+from hf_smoothing.training.classes import check_classes
+from hf_smoothing.training.collator import checked_batch
+from hf_smoothing.training.labels import UNLABELLED, hard_labels
 
 
 _LOG = logging.getLogger(__name__)
@@ -140,7 +142,7 @@ class ImageMeans(WholeCheckpoints):
 
         Of a `SmoothedClassifier`, `accuracy` is that of the base classifier on clean images; `smoothed_accuracy` and `loss` are of its
         vote shares. Without votes (`eval_num_samples` 0) all figures and `predictions` are of the base classifier, and `smoothed_accuracy` is none of them. `loss` is the cross-entropy, with `label_smoothing_factor` where it is set, as the parent has it. `predictions`, also those that compute_metrics gets, are the logarithms of the vote
-        shares. A figure of compute_metrics wins over one of the same name here, but not over the loss.
+        shares. An image with the label -100 counts in none of them. A figure of compute_metrics wins over one of the same name here, but not over the loss.
         """
         self._evaluated, self._sums = (
             0,
@@ -180,6 +182,24 @@ class ImageMeans(WholeCheckpoints):
         self.model_wrapped = self.model
         self.accelerator.free_memory()
 
+    def _prepare_inputs(self, inputs: Any) -> dict[str, Any]:
+        """As the parent, of a batch that has its images and labels under their names.
+
+        Raises:
+            TypeError, ValueError: As `checked_batch`.
+        """
+        batch: dict[str, Any] = super()._prepare_inputs(checked_batch(inputs))
+        return batch
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent; models of `transformers` would note in their configuration what kind of problem they take the labels for."""
+        config = self.model.config
+        given, config.problem_type = config.problem_type, "single_label_classification"
+        try:
+            return super().compute_loss(*args, **kwargs)
+        finally:
+            config.problem_type = given
+
     @property
     def _copies(self) -> int:
         asked = self.args.eval_num_samples
@@ -204,11 +224,14 @@ class ImageMeans(WholeCheckpoints):
                 loss = self.compute_loss(model, inputs).detach()
             self._sums.add("loss", real * float(loss), real)
             return loss, None, None
-        if real < count and "labels" in inputs:  # the loss ignores these, and gathering drops them
-            inputs["labels"] = torch.cat([inputs["labels"][:real], torch.full_like(inputs["labels"][real:], -100)])
+        labelled = 0
+        if "labels" in inputs:
+            inputs["labels"] = hard_labels(inputs["labels"], count, self._num_labels).clone()
+            inputs["labels"][real:] = UNLABELLED  # the loss ignores these, and gathering drops them
+            labelled = int((inputs["labels"] != UNLABELLED).sum())
         clean = None
         if isinstance(self.model, SmoothedClassifier) and not self._copies:
-            return self._without_votes(inputs, prediction_loss_only, real)
+            return self._without_votes(inputs, prediction_loss_only, labelled)
         if isinstance(self.model, SmoothedClassifier):
             if "labels" in inputs:
                 with torch.no_grad():
@@ -223,29 +246,29 @@ class ImageMeans(WholeCheckpoints):
         else:  # the processor's, ready but for the dtype
             inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         loss, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
-        if loss is not None and labels is not None and real:
-            self._sums.add("loss", real * float(loss), real)
+        if loss is not None and labels is not None and labelled:
+            self._sums.add("loss", labelled * float(loss), labelled)
             answers = logits[0] if isinstance(logits, tuple) else logits
             if clean is not None:
-                self._sums.add("smoothed_accuracy", _hits(answers, labels, real), real)
-            self._sums.add("accuracy", _hits(answers if clean is None else clean, labels, real), real)
+                self._sums.add("smoothed_accuracy", _hits(answers, labels), labelled)
+            self._sums.add("accuracy", _hits(answers if clean is None else clean, labels), labelled)
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
 
     def _without_votes(
-        self, inputs: dict[str, Any], prediction_loss_only: bool, real: int
+        self, inputs: dict[str, Any], prediction_loss_only: bool, labelled: int
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The evaluation step of a base classifier on clean images."""
         labels, loss = inputs.get("labels"), None
         with torch.no_grad():
             logits = self.classify(to_unit_pixels(inputs["pixel_values"], "pixel_values")).float()
-        if labels is not None and real:
+        if labels is not None and labelled:
             loss = F.cross_entropy(logits, labels, label_smoothing=self.args.label_smoothing_factor)
-            self._sums.add("loss", real * float(loss), real)
-            self._sums.add("accuracy", _hits(logits, labels, real), real)
+            self._sums.add("loss", labelled * float(loss), labelled)
+            self._sums.add("accuracy", _hits(logits, labels), labelled)
         elif labels is not None:  # of copies alone: ranks gather a loss each
             loss = logits.new_zeros(())
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
 
 
-def _hits(logits: Tensor, labels: Tensor, count: int) -> int:
-    return int((logits[:count].argmax(dim=1) == labels[:count]).sum())
+def _hits(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(dim=1) == labels).sum())  # no class is `UNLABELLED`

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
-from hf_smoothing.cards import add_use, describe
+from hf_smoothing.cards import add_use, describe, how_to_use
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.processors import read_processor
 from hf_smoothing.json_text import as_json
@@ -109,6 +109,19 @@ def add_to_card(page: Path, note: dict[str, Any], how: str, *, wrapped: bool) ->
     describe(card.data, wrapped)
     card.text = add_use(f"{card.text.rstrip()}\n\n" + "\n".join(lines) + "\n", page, how)
     card.save(page)
+
+
+def complete_card(model: PreTrainedModel, args: RobustTrainingArguments, note: dict[str, Any]) -> None:
+    """The card in the folder of a training, with its noise and objective and how its model is used: `add_to_card`."""
+    folder = Path(str(args.output_dir))
+    wrapped = isinstance(model, SmoothedClassifier)
+    how = how_to_use(
+        args.hub_model_id or folder.resolve().name,
+        wrapped=wrapped,
+        sigma=model.config.sigma if wrapped else 0.25,
+        largest=note["objective"].get("largest"),
+    )
+    add_to_card(folder / "README.md", note, how, wrapped=wrapped)
 
 
 def note_differences(before: Any, now: dict[str, Any]) -> str:

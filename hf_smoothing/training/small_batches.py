@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import TrainingArguments
+from transformers.trainer_utils import has_length
 
 
 def has_batch_of_one(args: TrainingArguments, images: int, batch_size: int, steps: int) -> bool:
@@ -29,6 +30,26 @@ def has_batch_of_one(args: TrainingArguments, images: int, batch_size: int, step
         return False
     batches = math.ceil(images / batch_size / args.world_size)
     return bool(steps * args.gradient_accumulation_steps >= batches)
+
+
+def first_pass(
+    model: nn.Module, args: TrainingArguments, dataset: Any, *, batch_size: int, steps: int, images: int
+) -> AbstractContextManager[None]:
+    """The first forward pass: it refuses a training set of which the network could not take the last batch.
+
+    Args:
+        model, images: As for `norms_watched`.
+        args, batch_size, steps: As for `has_batch_of_one`.
+        dataset: The training set.
+    """
+    if not has_length(dataset) or not has_batch_of_one(args, len(dataset), batch_size, steps):
+        return nullcontext()
+    cure = (
+        f"Set dataloader_drop_last=True, or another per_device_train_batch_size: {len(dataset)} images leave one over after batches of {batch_size}."
+        if batch_size > 1
+        else "Set per_device_train_batch_size to at least 2."
+    )
+    return norms_watched(model, images, cure)
 
 
 @contextmanager

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.trainer_utils import has_length
 
 from hf_smoothing.allocator import memory_kept
-from hf_smoothing.cards import how_to_use
 from hf_smoothing.models.masked import is_autoencoder
+from hf_smoothing.models.outputs import check_channels
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import training_generator
 from hf_smoothing.pixels import check_image_batch, to_unit_pixels, warn_other_framing, without_tolerance
@@ -23,20 +21,24 @@ from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.augmentation import random_crop, random_flip
 from hf_smoothing.training.checks import (
-    check_classes,
     check_one_owner,
     check_optimizer,
     check_request,
+    check_settled,
     find_preprocessing,
+    nothing_trained,
     processor_preprocessing,
+    settled,
 )
+from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.device_data import DevicePixels, can_be_on_device
 from hf_smoothing.training.evaluation import ImageMeans
 from hf_smoothing.training.freezing import freeze_all_but
+from hf_smoothing.training.labels import hard_labels, soft_labels
 from hf_smoothing.training.layerwise import last_blocks, split_by_depth
 from hf_smoothing.training.log_progress import say_progress_in_logs
-from hf_smoothing.training.model_card import add_to_card, noise_note, objective_note, pixels_note
+from hf_smoothing.training.model_card import complete_card, noise_note, objective_note, pixels_note
 from hf_smoothing.training.objectives import (
     OBJECTIVES,
     UNLABELLED,
@@ -46,8 +48,10 @@ from hf_smoothing.training.objectives import (
     ObjectiveState,
     find_objective,
     of_intervals,
+    takes_probabilities,
 )
-from hf_smoothing.training.small_batches import has_batch_of_one, norms_watched
+from hf_smoothing.training.resuming import noise_seed
+from hf_smoothing.training.small_batches import first_pass
 from hf_smoothing.training.stochastic_depth import stochastic_depth
 
 
@@ -67,8 +71,8 @@ class RobustTrainer(ImageMeans):
     frozen parts; a note in the checkpoint (`config.hf_smoothing`) of the pixels that the network knows.
 
     Args:
-        model: The classifier.
-        args: The arguments.
+        model: The classifier. Not a function that makes one: `model_init` is refused.
+        args: The arguments. What says who adds noise, what is trained and how pixels are normalised is settled here, and refused if it is changed later.
         objective: A callable, or the name of an objective, that replaces the one named in `args`.
         processing_class: An image processor of a plain backbone; its size and normalisation are used and saved.
         kwargs: As for `transformers.Trainer`.
@@ -84,15 +88,15 @@ class RobustTrainer(ImageMeans):
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        args: RobustTrainingArguments,
+        model: PreTrainedModel | None = None,
+        args: RobustTrainingArguments | None = None,
         *,
         objective: Objective | str | None = None,
         processing_class: BaseImageProcessor | None = None,
         data_collator: Callable[[list[Any]], Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
-        check_request(model, args, objective, kwargs)
+        model, args = check_request(model, args, objective, kwargs)
         num_labels = None if is_autoencoder(model) else model.config.num_labels
         check_one_owner(model, args, processing_class)
         if isinstance(model, SmoothedClassifier):
@@ -102,6 +106,7 @@ class RobustTrainer(ImageMeans):
         name = asked if isinstance(asked, str) else getattr(asked, "__name__", type(asked).__name__)
         note = {"noise": noise_note(model, args, processing_class), "objective": objective_note(self.objective, name)}
         self._unlabelled = asked in UNLABELLED
+        self._settled = settled(model, args, processing_class)
         preprocessing = find_preprocessing(model, args, processing_class)
         finetuning = args.finetuning()
         if args.trainable is not None:
@@ -197,6 +202,8 @@ class RobustTrainer(ImageMeans):
         return logits
 
     def _model_pixels(self, pixels: Tensor) -> Tensor:
+        if not isinstance(self.model, SmoothedClassifier):  # which says so itself
+            check_channels(pixels, self.model.config, f"This {type(self.model).__name__}")
         return pixels if self.preprocessing is None else self.preprocessing(pixels).to(self.model.dtype)
 
     def compute_loss(
@@ -209,6 +216,7 @@ class RobustTrainer(ImageMeans):
         """The objective in training; the model's own loss in evaluation, but of an autoencoder the objective."""
         if not model.training and self._num_labels is not None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        check_settled(self._settled, settled(self.model, self.args, self.processing_class))
         for norm in self._frozen_norms:
             norm.eval()
         if "labels" not in inputs and not self._unlabelled:
@@ -216,7 +224,7 @@ class RobustTrainer(ImageMeans):
                 f"Training needs 'labels' beside 'pixel_values', got {sorted(inputs)}. Which column holds them?"
             )
         values = inputs["pixel_values"]
-        labels = inputs.get("labels", torch.empty(0, dtype=torch.long, device=values.device))
+        labels = self._training_labels(inputs.get("labels"), values)
         self._generator = self._next_generator(values.device, model.training)
         pixels = self._training_pixels(values, self._generator, augment=model.training)
         state = ObjectiveState(
@@ -233,32 +241,33 @@ class RobustTrainer(ImageMeans):
             self.accelerator.autocast,
             self._logits,
         )
-        with self._first_look(len(pixels)) if model.training else nullcontext():
+        watch: AbstractContextManager[None] = nullcontext()
+        if model.training and not self._looked:
+            watch = first_pass(
+                self.model, self.args, self.train_dataset,
+                batch_size=self._train_batch_size, steps=self.state.max_steps, images=len(pixels),
+            )  # fmt: skip
+            self._looked = True
+        with watch:
             loss, logs = self.objective(network, Batch(pixels, labels), state)
         if model.training:
             if not loss.requires_grad:
-                raise ValueError(
-                    f"Nothing that is trained changes the loss of {self.note['objective']['name']!r}. Name other modules in `trainable`, or leave it out."
-                )
+                raise ValueError(nothing_trained(self.args, self.note["objective"]["name"]))
             self._finite_watch.see(loss)
             for name, value in logs.items():
                 total, count = self._logs.get(name, (0.0, 0))
                 self._logs[name] = (total + value.detach(), count + 1)
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def _first_look(self, images: int) -> AbstractContextManager[None]:
-        """The first forward pass: refuse a training set whose last batch the network could not take."""
-        first, self._looked = not self._looked, True
-        size = self._train_batch_size
-        if not first or not has_length(self.train_dataset):
-            return nullcontext()
-        count = len(self.train_dataset)
-        if not has_batch_of_one(self.args, count, size, self.state.max_steps):
-            return nullcontext()
-        cure = f"Set dataloader_drop_last=True, or another per_device_train_batch_size: {count} images leave one over after batches of {size}."
-        if size == 1:
-            cure = "Set per_device_train_batch_size to at least 2."
-        return norms_watched(self.model, images, cure)
+    def _training_labels(self, labels: Tensor | None, values: Tensor) -> Tensor:
+        if labels is None:
+            return torch.empty(0, dtype=torch.long, device=values.device)
+        if self._unlabelled or self._num_labels is None:
+            return labels
+        look = labels.device.type == "cpu" or not self._looked  # as at the pixels; a device finds wrong ones itself
+        if takes_probabilities(self.objective):
+            return soft_labels(labels, len(values), self._num_labels, look=look)
+        return hard_labels(labels, len(values), self._num_labels, look=look, all_labelled=True)
 
     def _training_pixels(self, values: Tensor, generator: torch.Generator, augment: bool = True) -> Tensor:
         if self.args.noise_owner == "processor":
@@ -288,7 +297,7 @@ class RobustTrainer(ImageMeans):
         micro = micro + 1 if step == self.state.global_step else 0
         self._forward_pass = (self.state.global_step, micro)
         number = self.state.global_step * self.args.gradient_accumulation_steps + micro
-        return training_generator(self.args.seed, number, self.args.process_index, self.args.world_size, device)
+        return training_generator(noise_seed(self.args), number, self.args.process_index, self.args.world_size, device)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the objective's own figures averaged since the last time; stop if training has diverged."""
@@ -303,15 +312,7 @@ class RobustTrainer(ImageMeans):
         """As the parent, with the noise, the objective, and how to load and certify the model."""
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir)
-            wrapped = isinstance(self.model, SmoothedClassifier)
-            how = how_to_use(
-                self.args.hub_model_id or folder.resolve().name,
-                wrapped=wrapped,
-                sigma=self.model.config.sigma if wrapped else 0.25,
-                largest=self.note["objective"].get("largest"),
-            )
-            add_to_card(folder / "README.md", self.note, how, wrapped=wrapped)
+            complete_card(self.model, self.args, self.note)
 
     def _leave_note(self, size: tuple[int, ...]) -> None:
         """Leave in the configuration how it was trained, and of a plain backbone its pixels, for `SmoothedClassifier.from_base_pretrained`."""

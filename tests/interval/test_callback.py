@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import Subset
 
+from hf_smoothing import CertifiedAccuracyCallback, NoisyImageProcessor, PixelDataset
 from hf_smoothing.data import DecodedPixels
 from hf_smoothing.interval import IntervalRadiusCallback, UnsupportedOperationError, linf_certificates
 from hf_smoothing.statistics import average_certified_radius
-from tests.support.tiny import data, smoothed, trainer
+from tests.support.tiny import MEAN, SIZE, STD, data, image_dataset, note, plain, smoothed, trainer
 
 
 def test_it_adds_what_a_checkpoint_is_chosen_by_and_leaves_the_mode():
@@ -63,3 +65,34 @@ def test_a_network_without_bounds_is_refused_at_the_first_step(tmp_path):
     with pytest.raises(UnsupportedOperationError, match="layer_norm"):
         loop.train()
     assert loop.state.global_step == 1
+
+
+def test_other_classes_are_refused(tmp_path):
+    loop = trainer(smoothed("resnet"), tmp_path)
+    named = PixelDataset(image_dataset(names=("eel", "dog", "cat")), SIZE)
+    for images in (named, Subset(named, range(4))):
+        for callback in (
+            lambda images: IntervalRadiusCallback(loop, images, largest=0.01),
+            lambda images: CertifiedAccuracyCallback(loop, images),
+        ):
+            with pytest.raises(ValueError, match="same in another order"):
+                callback(images)
+
+
+@pytest.mark.parametrize("noted", [None, {"image_mean": [0.9] * 3, "image_std": [0.1] * 3}])
+@pytest.mark.parametrize("owner", ["trainer", "processor"])
+def test_pixels_are_normalised_as_the_trainer_does_it(owner, noted, tmp_path):
+    """Before the first batch, when the configuration says nothing of it, or what an earlier training noted."""
+    network, images = plain("resnet"), data(12)
+    if noted is not None:
+        network.config.hf_smoothing = note(**noted)
+    processor = NoisyImageProcessor(size=SIZE, image_mean=MEAN, image_std=STD)
+    more = {"processing_class": processor} if owner == "processor" else {}
+    loop = trainer(network, tmp_path, noise_owner=owner, **more)
+    seen = []
+    network.register_forward_pre_hook(lambda _m, _a, given: seen.append(given["pixel_values"]), with_kwargs=True)
+    callback = IntervalRadiusCallback(loop, images, largest=0.01)
+    figures = callback.measured(loop.args)
+    expected = loop.classify(images.pixels / 255)
+    assert torch.allclose(seen[0], seen[-1], atol=1e-6)
+    assert figures["watched_accuracy"] == float((expected.argmax(1) == images.labels).double().mean())

@@ -1,10 +1,12 @@
 """Noise, and normalisation, have exactly one owner."""
 
 import pytest
+import torch
 from torch import nn
 from transformers import TrainingArguments, ViTImageProcessor
 
-from hf_smoothing import NoisyImageProcessor, RobustTrainer
+from hf_smoothing import NoisyImageProcessor, RobustTrainer, SmoothedClassifier
+from hf_smoothing.data import DecodedPixels
 from hf_smoothing.preprocessing import Preprocessing
 from tests.support.tiny import (
     MEAN,
@@ -236,3 +238,67 @@ def test_names_are_in_the_order_of_numbers_that_are_text():
     names = tuple(f"class {k}" for k in range(12))
     images = image_dataset(count=12, names=names)
     assert PixelDataset(images, 16, id2label={str(k): name for k, name in enumerate(names)}).names == list(names)
+
+
+def test_a_function_that_makes_the_model_is_refused_with_its_cure(tmp_path):
+    for given in ({}, {"model": None}):
+        with pytest.raises(ValueError, match="pass `model`, not `model_init`"):
+            RobustTrainer(args=arguments(tmp_path), model_init=plain, **given)
+    with pytest.raises(TypeError, match="RobustTrainer trains a model of transformers, got NoneType"):
+        RobustTrainer(args=arguments(tmp_path))
+
+
+CHANGES = {
+    "noise": "1.0", "noise_owner": "model", "objective": "consistency", "objective_args": {"mixup": 0.5},
+    "protocol": "linear-probe", "trainable": ["classifier"], "train_last": 0, "freeze_batch_norm": True,
+    "image_mean": [0.1] * 3, "image_std": [0.1] * 3, "model_size": 32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_was_settled_is_not_changed_afterwards(name, tmp_path):
+    """It would be trained with, or left out, and not noted in the checkpoint."""
+    loop = trainer(plain(), tmp_path, noise="0.25")
+    setattr(loop.args, name, CHANGES[name])
+    with pytest.raises(ValueError, match=f"`{name}` is settled when the trainer is made"):
+        loop.train()
+
+
+def test_nor_is_the_noise_of_a_model_or_processor(tmp_path):
+    model, processor = smoothed(noise=0.5), NoisyImageProcessor(**NOISY)
+    loop = trainer(model, tmp_path, noise_owner="model")
+    model.config.noise = {"sigmas": [1.0]}
+    with pytest.raises(ValueError, match="`noise of the model` is settled"):
+        loop.train()
+    loop = trainer(plain(), tmp_path, noise_owner="processor", processing_class=processor)
+    processor.noise = {"sigmas": [1.0]}
+    with pytest.raises(ValueError, match="`noise of the processor` is settled"):
+        loop.train()
+
+
+def test_other_arguments_may_change(tmp_path):
+    loop = trainer(plain(), tmp_path, noise="0.25")
+    loop.args.max_steps, loop.args.learning_rate, loop.args.noise = 1, 0.1, str(loop.args.noise)
+    assert loop.train().global_step == 1
+
+
+def test_a_frozen_network_is_told_how_it_is_thawed(tmp_path):
+    with pytest.raises(ValueError, match=r"Unfreeze some that do: model.requires_grad_\(True\)"):
+        trainer(smoothed().requires_grad_(False), tmp_path).train()
+    loop = trainer(smoothed(), tmp_path, trainable=["classifier"])
+    loop.model.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"Name other modules in `trainable`, got \['classifier'\]"):
+        loop.train()
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize(("channels", "name"), [(1, "grey"), (3, "colour")])
+def test_images_of_other_channels_are_refused_with_their_cure(channels, name, wrapped, tmp_path):
+    other = DecodedPixels(torch.zeros(8, 4 - channels, SIZE, SIZE, dtype=torch.uint8), torch.arange(8) % 3)
+    values = {"image_mean": [0.5] * channels, "image_std": [0.5] * channels}
+    base = plain(num_channels=channels)
+    model = SmoothedClassifier.from_base_pretrained(base, sigma=0.25, size=SIZE, **values) if wrapped else base
+    loop = RobustTrainer(model, arguments(tmp_path, **({} if wrapped else values)), train_dataset=other)
+    for run in (loop.train, lambda: loop.evaluate(other), lambda: loop.predict(other)):
+        with pytest.raises(ValueError, match=f"takes {name} images, of {channels} channel.*PixelDataset"):
+            run()

@@ -1,5 +1,7 @@
 """What is minimised. An objective is a function `objective(model, batch, state) -> (loss, logs)`."""
 
+import functools
+
 from hf_smoothing.models.network import Network
 from hf_smoothing.training.objectives.adversarial import adversarial_training, trades
 from hf_smoothing.training.objectives.base import find_objective, of_intervals
@@ -38,9 +40,21 @@ OBJECTIVES: dict[str, Loss | str] = {
 """By the name that `RobustTrainingArguments.objective` takes; a path where a room that builds on this one holds it."""
 UNLABELLED = ("denoising", "masked-denoising")
 """Those that need no labels."""
+PROBABILITIES = ("discrepancy-mitigation", "feature-distillation", "mixture", "stability", "trades")
+"""Those in which labels stand in a plain cross-entropy alone, so that they may be probabilities of the classes, float (batch, classes)."""
+
+
+def takes_probabilities(objective: Objective) -> bool:
+    """Whether labels may be probabilities: in those of `PROBABILITIES`, and as far as is known here in one of the user's own."""
+    while isinstance(objective, functools.partial):
+        objective = objective.func
+    own = not getattr(objective, "__module__", "").startswith("hf_smoothing.")
+    return own or any(objective is OBJECTIVES[name] for name in PROBABILITIES)
+
 
 __all__ = [
     "OBJECTIVES",
+    "PROBABILITIES",
     "UNLABELLED",
     "Batch",
     "Loss",
@@ -61,5 +75,6 @@ __all__ = [
     "smoothadv",
     "smoothmix",
     "stability",
+    "takes_probabilities",
     "trades",
 ]
