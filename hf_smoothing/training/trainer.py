@@ -51,6 +51,7 @@ from hf_smoothing.training.objectives import (
     takes_probabilities,
 )
 from hf_smoothing.training.resuming import noise_seed
+from hf_smoothing.training.sent_buffers import buffers_sent_once
 from hf_smoothing.training.small_batches import first_pass
 from hf_smoothing.training.stochastic_depth import stochastic_depth
 
@@ -248,7 +249,7 @@ class RobustTrainer(ImageMeans):
                 batch_size=self._train_batch_size, steps=self.state.max_steps, images=len(pixels),
             )  # fmt: skip
             self._looked = True
-        with watch:
+        with watch, buffers_sent_once(model):
             loss, logs = self.objective(network, Batch(pixels, labels), state)
         if model.training:
             if not loss.requires_grad:

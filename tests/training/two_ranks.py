@@ -3,8 +3,10 @@
 import gc
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from hf_smoothing import CertifiedAccuracyCallback, denoised_classifier
 from tests.support.tiny import any_model, assert_same_tensors, data, tensors, trainer
@@ -12,6 +14,8 @@ from tests.support.tiny import any_model, assert_same_tensors, data, tensors, tr
 
 ATTACKING = ("smoothadv", "cat-rs", "adversarial")
 """Objectives that run the network in eval mode as well."""
+
+SEND = DistributedDataParallel._sync_buffers
 
 CERTIFYING = {
     "adaptive-interval": {},
@@ -63,8 +67,9 @@ def main(folder: Path) -> None:
             "smoothed-resnet", folder / name, noise="clean" if name == "adversarial" else "0.5", objective=name,
             objective_args={"steps": 2}, max_steps=2,
         )  # fmt: skip
-        loop.train()
-        record[name] = {"weights": tensors(model)}
+        with patch.object(DistributedDataParallel, "_sync_buffers", autospec=True, side_effect=SEND) as sent:
+            loop.train()
+        record[name] = {"weights": tensors(model), "sent": sent.call_count}
         hook.remove()
 
     for name, settings in CERTIFYING.items():
