@@ -113,7 +113,7 @@ def _converted(network: nn.Module, pixels: Tensor) -> Any:
             )  # fmt: skip
         except Exception as error:
             raise UnsupportedOperationError(
-                f"torch's exporter cannot write the network as ONNX: {_cause(error)}"
+                f"torch's exporter cannot write the network as ONNX: {_cause(error)}. It is that of torch {torch.__version__}: newer ones write more operations."
             ) from error
 
 
