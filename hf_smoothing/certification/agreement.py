@@ -51,6 +51,18 @@ class RunRequest:
     description: Mapping[str, Any] | None
     recorded_answer: Mapping[str, Any]
 
+    def facts(self) -> dict[str, Any]:
+        """What decides the rows, in which the ranks of a run must not differ."""
+        decided = self.rule.to_dict()
+        decided["rule"] = {key: value for key, value in decided["rule"].items() if key != "looks"}  # follow from n
+        return {
+            **decided,
+            "label_aware": self.label_aware,
+            "noise_kind": self.noise_kind,
+            **self.execution.to_dict(),
+            "seed": self.seed,
+        }
+
 
 @dataclass(frozen=True)
 class Agreement:

@@ -37,7 +37,7 @@ def is_stream(dataset: object) -> bool:
 
 
 def check_selection(dataset: Images, indices: Sequence[int] | None) -> list[int] | None:
-    """The indices to certify, checked against the data set; None for all of a stream, whose length is not known.
+    """The indices to certify, checked against the data set and sorted, since no row depends on their order; None for all of a stream, whose length is not known.
 
     Raises:
         ValueError: If there are none, they repeat, or they lie outside the data set.
@@ -58,7 +58,7 @@ def check_selection(dataset: Images, indices: Sequence[int] | None) -> list[int]
             f"`indices` must be numbers in [0, {size}), none of them twice, got {len(chosen)} numbers from {min(chosen)} to {max(chosen)}, "
             f"{len(set(chosen))} of them different."
         )
-    return chosen
+    return sorted(chosen)
 
 
 def whole_numbers(indices: Sequence[int]) -> list[int]:

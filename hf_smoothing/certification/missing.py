@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from hf_smoothing.certification.alike import trouble_reading
 from hf_smoothing.certification.certificates import Pending
 from hf_smoothing.certification.images import Seen, check_unchanged, checked_items, is_stream, reading_facts
 from hf_smoothing.certification.noise_kinds import choose_noise, off_grid
@@ -48,6 +49,15 @@ class MissingImages:
         self.seen, self.begin = seen, begin
         self.unreadable: UnreadableImageError | None = None
         self.total: int | None = None
+
+    def trouble(self) -> str:
+        """Why the images may be others than those of another rank, in words; "" if nothing is known."""
+        if self.unreadable is not None:
+            return str(self.unreadable)
+        if left_out := trouble_reading(self.dataset, self.chosen):
+            return left_out
+        ended = self.total is not None and is_stream(self.dataset)
+        return f"the stream ended after {self.total} images" if ended else ""
 
     def __iter__(self) -> Iterator[Pending]:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_smoothing.certification.alike import other_images
 from hf_smoothing.certification.certificates import Counts, Pending, Votes
 from hf_smoothing.certification.classes import check_class
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
+from hf_smoothing.certification.images import Seen
 from hf_smoothing.certification.noise_kinds import NoiseStream
 from hf_smoothing.certification.ranks import Ranks, share_of
 from hf_smoothing.certification.rules import Rule
@@ -33,6 +35,7 @@ def vote_in_rounds(
     execution: Execution | None = None,
     ranks: Ranks | None = None,
     classes: int | None = None,
+    trouble: Callable[[], str] = str,
     window: int = 64,
     round_seconds: float = 1.0,
 ) -> Generator[list[Votes], None, None]:
@@ -48,6 +51,7 @@ def vote_in_rounds(
         stream: Stream of the noise, on the classifier's device.
         classes: Number of classes of the classifier, with which labels are compared; None where it is not known.
         ranks: The processes that share the work; each must be given the same images.
+        trouble: As in `other_images`: asked where the images of the ranks differ.
         window: Smallest number of images in work, while there are any; at most eight times as many.
         round_seconds: The time aimed at for one round.
 
@@ -66,11 +70,13 @@ def vote_in_rounds(
         while True:
             for votes in work.fill(batches * full):
                 yield [votes]
-            if not work.images:
+            if not work.images and ranks.count == 1:
                 return
             budget = min(batches * full, max(full, work.wanted() // full * full))
             requests = requests_of_round(work.images, rule.stage_ends, budget)
-            drawn = draw_round(prepared, work.images, requests, stream, execution, ranks)
+            drawn = draw_round(prepared, work.images, requests, stream, execution, ranks, trouble)
+            if not requests:  # on any rank
+                return
             yield _add_votes(work.images, requests, drawn, rule.stage_ends)
             work.let_go(requests)
             batches = _next_batches(
@@ -176,11 +182,11 @@ class RoundCounts(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What one rank has drawn in a round: counts by request number, and which images it has read."""
+    """What one rank has drawn in a round: counts by request number, and which draws of which images were to be made."""
 
     counts: dict[int, Counts]
     seconds: float
-    images: list[str]
+    asked: list[str]
 
 
 def draw_round(
@@ -190,8 +196,9 @@ def draw_round(
     stream: NoiseStream,
     execution: Execution,
     ranks: Ranks,
+    trouble: Callable[[], str] = str,
 ) -> RoundCounts:
-    """Make the draws of a round, each rank its share.
+    """Make the draws of a round, each rank its share; a rank without images takes part, since others may have some.
 
     Raises:
         RankError: If another rank has failed.
@@ -199,25 +206,26 @@ def draw_round(
     """
     shares = share_of(requests, ranks.rank, ranks.count)
     votes = [images[request.slot].votes for request in requests]
-    read = [f"{one.image_sha256} {one.label}" for one in votes]
+    asked = [
+        f"{one.index} {one.image_sha256} {one.label} {request.start} {request.stop}"
+        for one, request in zip(votes, requests, strict=True)
+    ]
 
     def draw() -> _Part:
         if not shares:
-            return _Part({}, 0.0, read)
+            return _Part({}, 0.0, asked)
         slots = _slots([share.draws for share in shares])
         pixels = torch.stack([images[slot].image for slot in slots])
         began = time.perf_counter()
-        asked = [share.draws._replace(slot=slots.index(share.draws.slot)) for share in shares]
-        counts = count_votes(classifier, pixels, asked, stream=stream, execution=execution)
+        mine = [share.draws._replace(slot=slots.index(share.draws.slot)) for share in shares]
+        counts = count_votes(classifier, pixels, mine, stream=stream, execution=execution)
         by_request = {share.request: row for share, row in zip(shares, counts, strict=True)}
-        return _Part(by_request, time.perf_counter() - began, read)
+        return _Part(by_request, time.perf_counter() - began, asked)
 
     parts = ranks.exchange(draw)
-    if any(part.images != read for part in parts):
-        raise ValueError(
-            "The ranks of this run do not read the same images, so their votes cannot be added. Give every rank the same data set in the "
-            "same order, unshuffled or shuffled with one seed."
-        )
+    if any(part.asked != parts[0].asked for part in parts):
+        seen = {one.index: Seen(str(one.image_sha256), one.label) for one in votes}
+        raise other_images(ranks, seen, trouble)
     counts = [
         np.sum([part.counts[number] for part in parts if number in part.counts], axis=0)
         for number in range(len(requests))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from hf_smoothing.certification.agreement import Agreement, RunRequest, agree, check_same
-from hf_smoothing.certification.classifiers import check_own_precision, resolve_classifier
-from hf_smoothing.certification.completion import state_images, take_back_statement
+from hf_smoothing.certification.agreement import RunRequest, agree, check_same
+from hf_smoothing.certification.alike import check_same_images, check_same_request, trouble_reading
+from hf_smoothing.certification.classifiers import ResolvedClassifier, check_own_precision, resolve_classifier
+from hf_smoothing.certification.completion import state_images, take_back_statement, telling_what_is_kept
 from hf_smoothing.certification.execution import Execution
 from hf_smoothing.certification.identity import recorded_answer
 from hf_smoothing.certification.images import check_selection, is_stream, reading_facts
@@ -24,13 +25,13 @@ from hf_smoothing.certification.options import (
     filled,
     options_in,
 )
-from hf_smoothing.certification.ranks import RankError, Ranks, from_first_rank, open_writer, process_state
+from hf_smoothing.certification.ranks import Ranks, open_writer, ranks_of_run
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rows import PARTIAL_SECONDS, RowKeeper
 from hf_smoothing.certification.rules import make_rule
-from hf_smoothing.certification.survey import check_recorded
+from hf_smoothing.certification.survey import check_recorded, first_images, read_again
 from hf_smoothing.certification.tally import Tally
-from hf_smoothing.pixels import UnreadableImageError, warn_other_framing
+from hf_smoothing.pixels import warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
 from hf_smoothing.statistics import check_whole, exact_text
@@ -76,87 +77,82 @@ def certify_dataset(
         The run, with the rows of all ranks.
 
     Raises:
-        ValueError: On an empty selection, bad pixels, or a folder that holds another run.
+        ValueError: On an empty selection, bad pixels, a folder that holds another run, or ranks that are asked for different runs or read different images.
         OSError: If the folder cannot be written, or another rank is gone.
         KeyboardInterrupt: After Ctrl-C; what is done is kept, and the message says where.
     """
-    complete = filled(RunOptions, options)
-    rule = make_rule(sigma, **options_in(RunRuleOptions, complete))
-    resolved = resolve_classifier(classifier)
-    check_own_precision(resolved)
-    execution = Execution(**options_in(ExecutionOptions, complete))
-    chosen = check_selection(dataset, indices)
-    warn_other_framing(resolved.module or classifier, dataset)
-    warn_other_classes(resolved.module or classifier, dataset)
-    seed = check_whole(seed, "seed")
-    check_seconds(partial_seconds, "partial_seconds")
-    check_writable(output_dir)
-    state = process_state(cpu=resolved.device.type == "cpu")
-    request = RunRequest(
-        rule=rule,
-        own_targets=complete["targets"] is not None,
-        label_aware=complete["label_aware"],
-        noise_kind=complete["noise_kind"],
-        execution=execution,
-        chosen=chosen,
-        seed=seed,
-        description=description,
-        recorded_answer=recorded_answer(output_dir),
-    )
-    agreed = from_first_rank(state, agree(resolved, dataset, request) if state.is_main_process else None)
-    stream = agreed.stream_of(resolved)
-    if not state.is_main_process:
-        check_same(resolved, stream, agreed.settings, execution)
-    with open_writer(state, output_dir, agreed.settings, agreed.survey, dataset) as writer:
+    with ranks_of_run(classifier) as ranks:
+        complete = filled(RunOptions, options)
+        rule = make_rule(sigma, **options_in(RunRuleOptions, complete))
+        resolved = resolve_classifier(classifier)
+        check_own_precision(resolved)
+        chosen = check_selection(dataset, indices)
+        warn_other_framing(resolved.module or classifier, dataset)
+        warn_other_classes(resolved.module or classifier, dataset)
+        check_seconds(partial_seconds, "partial_seconds")
+        check_writable(output_dir)
+        request = RunRequest(
+            rule=rule,
+            own_targets=complete["targets"] is not None,
+            label_aware=complete["label_aware"],
+            noise_kind=complete["noise_kind"],
+            execution=Execution(**options_in(ExecutionOptions, complete)),
+            chosen=chosen,
+            seed=check_whole(seed, "seed"),
+            description=description,
+            recorded_answer=recorded_answer(output_dir),
+        )
+        check_same_request(ranks, output_dir, chosen, description, request.facts())
+        _certify(ranks, resolved, dataset, output_dir, request, progress, partial_seconds)
+    return read_run(output_dir)
+
+
+def _certify(
+    ranks: Ranks,
+    classifier: ResolvedClassifier,
+    dataset: Images,
+    output_dir: str | os.PathLike[str],
+    request: RunRequest,
+    progress: bool,
+    partial_seconds: float,
+) -> None:
+    """Certify what the ranks are asked for, which is the same on all."""
+    first = ranks.rank == 0
+    agreed = ranks.from_first(lambda: agree(classifier, dataset, request))
+    stream = agreed.stream_of(classifier)
+    # Before the folder is made. The further images are compared with one another as they are drawn for.
+    ranks.exchange(lambda: None if first else check_same(classifier, stream, agreed.settings, request.execution))
+    seen = agreed.survey.seen if first else read_again(dataset, request.chosen, first_images(agreed.survey.seen))
+    check_same_images(ranks, first_images(seen), lambda: trouble_reading(dataset, request.chosen))
+    with open_writer(ranks, output_dir, agreed.settings, agreed.survey, dataset) as writer:
         before = read_run(output_dir)
-        # Ranks compare what they read with one another, so one of them is enough.
-        seen = dict(agreed.survey.seen) if state.is_main_process else {}
-        if state.is_main_process and agreed.chosen is not None and not is_stream(dataset):
-            check_recorded(dataset, agreed.chosen, before, seen)
-        state.wait_for_everyone()  # all ranks must plan from the same rows, before any adds one
+        if agreed.chosen is None or is_stream(dataset):
+            ranks.wait()  # all ranks must plan from the same rows, before any adds one
+        else:
+            recorded, seen = agreed.chosen, dict(seen)
+            # Ranks compare what they read with one another, so one of them is enough.
+            ranks.from_first(lambda: check_recorded(dataset, recorded, before, seen))
         # No rank writes a row of an image that is not recorded before all have drawn for it, so one of them is in time.
-        begin = functools.partial(take_back_statement, output_dir) if state.is_main_process else (lambda: None)
+        begin = functools.partial(take_back_statement, output_dir) if first else (lambda: None)
         missing = MissingImages(dataset, agreed.chosen, before, agreed.noise_kind, seen, begin)
-        share = (state.process_index, state.num_processes)
-        keeper = RowKeeper(writer, agreed.rule, share, partial_seconds)
+        keeper = RowKeeper(writer, agreed.rule, (ranks.rank, ranks.count), partial_seconds)
         images = None if agreed.chosen is None else len(agreed.chosen)
-        tally = Tally(before, images, agreed.rule.stage_ends[-1], complete["label_aware"])
-        title, shown = f"Certifying at sigma {exact_text(agreed.rule.sigma)}", progress and state.is_main_process
+        tally = Tally(before, images, agreed.rule.stage_ends[-1], request.label_aware)
+        title, shown = f"Certifying at sigma {exact_text(agreed.rule.sigma)}", progress and first
         rounds = vote_in_rounds(
-            resolved, keeper.in_turn(missing), agreed.rule, stream,
-            execution=agreed.execution, ranks=Ranks.of(state), classes=agreed.survey.classes,
+            classifier, keeper.in_turn(missing), agreed.rule, stream,
+            execution=agreed.execution, ranks=ranks, classes=agreed.survey.classes, trouble=missing.trouble,
         )  # fmt: skip
         with (
-            _telling_what_is_kept(output_dir, agreed),
+            telling_what_is_kept(output_dir, images),
             progress_of(title, tally.total, "draw", initial=tally.draws, shown=shown) as bar,
             contextlib.closing(rounds),  # leaves the network as it was found
         ):
             for touched in rounds:
                 finished = keeper.keep(touched)
                 bar.update(tally.see(touched, finished), total=tally.total, **tally.facts())
-    if missing.unreadable is not None:
-        found = missing.unreadable
-        raise UnreadableImageError(found.index, found.file, f"{found} {_kept(output_dir, agreed)}")
-    state.wait_for_everyone()  # the rows of all ranks are written
-    if state.is_main_process:
-        counted = {} if chosen is not None else {"num_images": missing.total}
-        state_images(output_dir, **reading_facts(dataset, chosen), **counted)
-    state.wait_for_everyone()
-    return read_run(output_dir)
-
-
-@contextlib.contextmanager
-def _telling_what_is_kept(output_dir: str | os.PathLike[str], agreed: Agreement) -> Iterator[None]:
-    """Say in an interruption, and where another rank has failed, what is done and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        # Said by the exception itself, so that it is seen wherever it ends: a log may go nowhere.
-        raise KeyboardInterrupt(f"Interrupted: {_kept(output_dir, agreed)}") from None
-    except RankError as error:
-        raise RankError(f"{error} {_kept(output_dir, agreed)}") from error
-
-
-def _kept(output_dir: str | os.PathLike[str], agreed: Agreement) -> str:
-    total = "all" if agreed.chosen is None else len(agreed.chosen)
-    return f"{len(read_run(output_dir).rows)} of {total} images are done and kept in {output_dir}. The same command resumes."
+            if missing.unreadable is not None:
+                raise missing.unreadable
+    ranks.wait()  # the rows of all ranks are written
+    counted = {} if request.chosen is not None else {"num_images": missing.total}
+    ranks.from_first(lambda: state_images(output_dir, **reading_facts(dataset, request.chosen), **counted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -94,6 +95,22 @@ def survey(
         check_class(label, index, classes)
     facts = dataset.facts() if hasattr(dataset, "facts") else {}
     return Survey(resolution, odd, labelled, list(seen) if whole else None, facts, answer, seen)
+
+
+def first_images(seen: Mapping[int, Seen]) -> dict[int, Seen]:
+    """At most the first `AHEAD` of the images that a survey has read."""
+    return dict(itertools.islice(seen.items(), AHEAD))
+
+
+def read_again(dataset: Images, chosen: Sequence[int] | None, first: Mapping[int, Seen]) -> dict[int, Seen]:
+    """What another rank reads of the images up to the last of the first ones.
+
+    Raises:
+        ValueError, TypeError: As `checked_items`.
+    """
+    last = max(first)
+    wanted = list(first) if chosen is None else [index for index in chosen if index <= last]
+    return {index: seen_of(item) for index, item in checked_items(dataset, wanted)}
 
 
 def check_recorded(dataset: Images, chosen: Sequence[int], before: Run, seen: dict[int, Seen]) -> None:

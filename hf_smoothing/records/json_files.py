@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], said: str = "{} was {!r}, is {!r}") -> list[str]:
     """What two settings disagree about, in words.
+
+    Args:
+        before, now: The settings.
+        said: What is said of a name and its two values.
 
     >>> differences({"epochs": 1, "noise": {"sigma": 0.5}}, {"epochs": 2, "noise": {"sigma": 0.5}})
     ['epochs was 1, is 2']
     """
     was, is_ = dict(_flat(before)), dict(_flat(now))
     keys = sorted(key for key in was | is_ if was.get(key) != is_.get(key))
-    return [f"{key} was {was.get(key)!r}, is {is_.get(key)!r}" for key in keys]
+    return [said.format(key, was.get(key), is_.get(key)) for key in keys]
 
 
 def _flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hf_smoothing.certification import ranks as ranks_module
 from hf_smoothing.certification import rounds
 from hf_smoothing.certification.certificates import Pending, Votes
 from hf_smoothing.certification.noise_kinds import make_stream
@@ -156,6 +159,68 @@ def test_an_error_of_the_transport_is_a_rank_error():
 
     with pytest.raises(ValueError, match="my own error comes first"):
         Ranks(0, 2, lost).exchange(broken)
+
+
+def test_what_one_rank_says_at_its_end_is_said_once():
+    """Whatever it raises after an exchange that failed is known to the others already: they are in their next run."""
+    sent = []
+
+    def other_has_failed(mine):
+        sent.append(mine)
+        return [*mine, (False, "OSError: disk")]
+
+    def run(ranks):
+        with ranks.together():
+            try:
+                ranks.wait()
+            except RankError as error:
+                raise ValueError("said otherwise") from error
+
+    with pytest.raises(ValueError, match="said otherwise"):
+        run(Ranks(0, 2, other_has_failed))
+    assert sent == [[(True, None)]]
+
+
+def test_an_error_outside_an_exchange_is_told_in_one():
+    sent = []
+
+    def other_is_well(mine):
+        sent.append(mine)
+        return [*mine, (True, None)]
+
+    def run(ranks):
+        with ranks.together():
+            ranks.wait()
+            raise ValueError("an error of its own")
+
+    with pytest.raises(ValueError, match="an error of its own"):
+        run(Ranks(0, 2, other_is_well))
+    assert sent == [[(True, None)], [(False, "ValueError: an error of its own")]]
+
+
+def test_a_rank_that_waits_to_tell_its_error_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(ranks_module, "NOTICE_SECONDS", 0.01)
+    ranks = Ranks(1, 2, lambda mine: time.sleep(0.3) or [(True, None), *mine])
+    with pytest.raises(OSError, match="disk"), ranks.together():
+        raise OSError("disk")
+    assert "Rank 1 of this run failed, and waits to tell the others: OSError: disk" in caplog.text
+
+
+def test_an_interruption_is_not_told():
+    with pytest.raises(KeyboardInterrupt), Ranks(0, 2, lambda mine: pytest.fail("told")).together():
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("names", [("WORLD_SIZE",), ("WORLD_SIZE", "LOCAL_RANK")])
+def test_a_state_of_one_process_among_several_is_refused(monkeypatch, names):
+    for name in names:
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(ranks_module, "PartialState", lambda **_: SimpleNamespace(num_processes=1))
+    if len(names) == 1:  # a cluster's own variable
+        assert ranks_module.process_state().num_processes == 1
+        return
+    with pytest.raises(ValueError, match=r"one of 2 that a launcher has started.*ACCELERATE_USE_CPU=true"):
+        ranks_module.process_state()
 
 
 def test_one_rank_needs_no_transport():
