@@ -46,6 +46,7 @@ ANSWERS = {
 }
 """Settings that are long lists -> what they are."""
 CURE = "ask the network that was recorded: with the same buffers, hooks, activations, adapters and settings, and the same function around it"
+OTHER_IMAGES = "a run keeps its images: certify further ones alone into another folder"
 MOST_SETTINGS = 8
 """Settings of a configuration that are named: two networks may differ in all."""
 LONGEST = 60
@@ -62,6 +63,8 @@ def causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for key in found.keys() & ANSWERS.keys():
         first, second = (one["model"].get(key.removeprefix("model."), ()) for one in (before, now))
         found[key] = f"{ANSWERS[key]} ({key}) {_apart(first, second)} ({CURE})"
+    for key in found.keys() & {"num_images", "dataset.selection"}:
+        found[key] = f"{found[key]} ({OTHER_IMAGES})"
     groups = {group for key in found for group in _groups(key)}
     deciding = [key for key in found if not any(groups & {*FOLLOWS.get(one, ())} for one in _groups(key))]
     settings = sorted((key for key in deciding if key.startswith(_CONFIG)), key=lambda key: (key.count("."), key))

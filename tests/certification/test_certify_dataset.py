@@ -11,7 +11,7 @@ from torch import nn
 
 from hf_smoothing.certification import certify, certify_dataset
 from hf_smoothing.noise import MAX_IMAGES, GridStream
-from hf_smoothing.records import RunError, read_run
+from hf_smoothing.records import RunError, read_run, write_settings
 from hf_smoothing.reports import report
 from tests.support.classifiers import (
     RUN,
@@ -219,7 +219,6 @@ def test_labels_never_influence_a_certificate(tmp_path, kind):
         ({"bound": "runner-up"}, "bound was 'one-sided', is 'runner-up'"),
         ({"noise_kind": "gaussian"}, "noise.kind was 'grid', is 'gaussian'"),
         ({"indices": [0, 1]}, "num_images was 6, is 2"),
-        ({"indices": [1, 0, 2, 3, 4, 5]}, "dataset.selection was"),
         ({"classifier": nn.Flatten().eval()}, "model.weights_sha256 was None, is"),
         ({"description": {"model": {"id": "x"}}}, "model.id was None, is 'x'"),
     ],
@@ -229,6 +228,22 @@ def test_resuming_with_other_settings_is_refused(tmp_path, change, message):
         certify_dataset(Failing(Ranges(), 1), DATASET, tmp_path, **RUN)
     with pytest.raises(RunError, match=f"cannot be resumed with these: .*{message}"):
         certify_dataset(**{"classifier": Ranges(), "dataset": DATASET, "output_dir": tmp_path, **RUN, **change})
+
+
+def test_the_order_of_indices_decides_nothing(tmp_path, kind):
+    classifier, arguments, whole = kind
+    with pytest.raises(KeyboardInterrupt):
+        certify_dataset(Failing(classifier, 3), DATASET, tmp_path, **arguments, indices=[4, 0, 3])
+    run = certify_dataset(classifier, DATASET, tmp_path, **arguments, indices=[3, 4, 0])
+    assert run.settings["dataset"]["selection"] == [0, 3, 4]
+    # As older versions wrote it.
+    write_settings(tmp_path, {**run.settings, "dataset": {**run.settings["dataset"], "selection": [4, 0, 3]}})
+    (tmp_path / "certificates-0.jsonl").write_text("")
+    run = certify_dataset(classifier, DATASET, tmp_path, **arguments, indices=[0, 3, 4])
+    assert results(run) == {index: results(whole)[index] for index in (0, 3, 4)}
+    cure = r"num_images was 3, is 4 \(a run keeps its images: certify further ones alone into another folder\)"
+    with pytest.raises(RunError, match=cure):
+        certify_dataset(classifier, DATASET, tmp_path, **arguments, indices=[0, 3, 4, 5])
 
 
 def _named(model, dataset):
