@@ -25,6 +25,7 @@ from hf_smoothing.cli import (
     selftest,
 )
 from hf_smoothing.cli.explained import warnings_in_flags
+from hf_smoothing.cli.launched import left_to_first
 from hf_smoothing.cli.options import in_flags
 from hf_smoothing.cli.parsing import add_config_option, parse_verb
 from hf_smoothing.cli.places import trouble_of
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = parse_verb(parser, verbs_of(parser), argv)
+    if left_to_first(args.command):
+        return 0
     names = [action.dest for action in verbs_of(parser)[args.command]._actions]
     try:
         with _rare_collections(), flushed(), warnings_in_flags(f"hf-smoothing {args.command}", names):
