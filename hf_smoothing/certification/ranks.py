@@ -85,9 +85,9 @@ class Ranks:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """A run: an error of this rank outside an exchange is told to the others, whichever exchange they come to next.
+        """A run: an error of this rank outside an exchange ends the run on the others too, whichever exchange they come to next.
 
-        The last that happens within must be an exchange. An interruption is not told, since it comes to all or ends the process.
+        The last that happens within must be an exchange. An interruption is not passed on, since it comes to all or ends the process.
         """
         try:
             yield

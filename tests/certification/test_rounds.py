@@ -181,7 +181,7 @@ def test_what_one_rank_says_at_its_end_is_said_once():
     assert sent == [[(True, None)]]
 
 
-def test_an_error_outside_an_exchange_is_told_in_one():
+def test_an_error_outside_an_exchange_reaches_the_others_in_one():
     sent = []
 
     def other_is_well(mine):
@@ -206,7 +206,7 @@ def test_a_rank_that_waits_to_tell_its_error_says_so(monkeypatch, caplog):
     assert "Rank 1 of this run failed, and waits to tell the others: OSError: disk" in caplog.text
 
 
-def test_an_interruption_is_not_told():
+def test_an_interruption_is_not_passed_on():
     with pytest.raises(KeyboardInterrupt), Ranks(0, 2, lambda mine: pytest.fail("told")).together():
         raise KeyboardInterrupt
 
