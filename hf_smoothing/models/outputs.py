@@ -69,9 +69,9 @@ def check_channels(pixels: Tensor, config: PreTrainedConfig, name: str) -> None:
         ValueError: If they differ.
     """
     channels = input_channels(config)
-    if channels is not None and pixels.ndim == 4 and pixels.shape[1] != channels:
+    if channels is not None and pixels.ndim == 4 and (given := pixels.shape[1]) != channels:
         kinds = {1: "grey images, of 1 channel", 3: "colour images, of 3 channels"}
         raise ValueError(
-            f"{name} takes {kinds.get(channels, f'images of {channels} channels')}, got pixels of shape {tuple(pixels.shape)}. Read the images with "
+            f"{name} takes {kinds.get(channels, f'images of {channels} channels')}, got {given} channel{'s' if given > 1 else ''}, in pixels of shape {tuple(pixels.shape)}. Read the images with "
             "PixelDataset(dataset, model), which converts them, or convert them yourself: image.convert('L') for grey, image.convert('RGB') for colour."
         )
