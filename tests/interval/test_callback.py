@@ -82,7 +82,7 @@ def test_other_classes_are_refused(tmp_path):
 @pytest.mark.parametrize("noted", [None, {"image_mean": [0.9] * 3, "image_std": [0.1] * 3}])
 @pytest.mark.parametrize("owner", ["trainer", "processor"])
 def test_pixels_are_normalised_as_the_trainer_does_it(owner, noted, tmp_path):
-    """Before the first batch, when the configuration says nothing of it, or what an earlier training noted."""
+    """Before the first batch, when the configuration notes none, or that of an earlier training."""
     network, images = plain("resnet"), data(12)
     if noted is not None:
         network.config.hf_smoothing = note(**noted)

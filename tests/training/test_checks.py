@@ -282,7 +282,7 @@ def test_other_arguments_may_change(tmp_path):
     assert loop.train().global_step == 1
 
 
-def test_a_frozen_network_is_told_how_it_is_thawed(tmp_path):
+def test_a_frozen_network_is_refused_with_its_cure(tmp_path):
     with pytest.raises(ValueError, match=r"Unfreeze some that do: model.requires_grad_\(True\)"):
         trainer(smoothed().requires_grad_(False), tmp_path).train()
     loop = trainer(smoothed(), tmp_path, trainable=["classifier"])
