@@ -37,6 +37,21 @@ def pictures(count, seed=0):
     return torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_black_and_white_pixels_are_moved(end):
+    # From torch 2.14 on, the gradient of `clamp` is 0 at its ends: such pixels would stay as they are.
+    clean, labels = torch.full((2, 3, 4, 4), end), torch.tensor([0, 3])
+    for name, attack in ATTACKS.items():
+        generator = torch.Generator().manual_seed(0)
+        moved = attack(waves, clean, labels, epsilon=0.1, norm="linf", steps=2, generator=generator)
+        assert float((moved != clean).float().mean()) > 0.1, name
+    for norm in ("linf", "l2"):
+        found = universal_perturbation(waves, clean, labels, epsilon=0.1, norm=norm, epochs=1)
+        assert bool((found != 0.0).all()), norm
+    moved = feature_pgd(waves, clean, epsilon=0.1, generator=torch.Generator().manual_seed(0))
+    assert float((moved != clean).float().mean()) > 0.1
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 @given(
     seed=st.integers(0, 1000),
