@@ -62,13 +62,23 @@ def _add_fronts(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -
         elsewhere,
     )
     file = docs / "results" / "linf_frontier.json"
-    levels = round(255 * radius)
-    key = f"{dataset}_{levels}_255" if abs(255 * radius - levels) < 0.01 else f"{dataset}_{radius:g}"
+    key = f"{dataset}_{radius_name(radius)}"
     kept, about = read_json(file) or {}, found["arguments"]
     points = [point for point in kept.get(key, []) if fronts.schedule(point) != fronts.schedule(about)]
     points += fronts.listed_points(results, about)
     points.sort(key=lambda point: ("start_from" in point, float(point["epochs"])))
     file.write_text(json.dumps(kept | {key: points}, indent=2) + "\n", encoding="utf-8")
+
+
+def radius_name(radius: float) -> str:
+    """A radius as papers write it, in a key.
+
+    >>> [radius_name(radius) for radius in (0.3, 0.4, 0.0078431, 8 / 255, 0.0123)]
+    ['0.3', '0.4', '2_255', '8_255', '0.0123']
+    """
+    levels = round(255 * radius)
+    in_levels = radius != round(radius, 2) and abs(255 * radius - levels) < 0.01
+    return f"{levels}_255" if in_levels else f"{radius:g}"
 
 
 def at_equal_accuracy(found: dict[str, Any]) -> str:
