@@ -42,7 +42,7 @@ def check_same_request(
     request = {
         **asked,
         "indices": selection_of(chosen),
-        **({"description": described} if described else {}),
+        **({"description": _nameless(described)} if described else {}),
         "output_dir": os.fspath(output_dir),
     }
     requests = ranks.exchange(lambda: request)
@@ -52,6 +52,14 @@ def check_same_request(
             raise ValueError(
                 f"The ranks of a run must be asked for the same, but {_cut('; '.join(found))}. Give every rank the same arguments."
             )
+
+
+def _nameless(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the names of network and data set: each rank may have a copy of its own, and what is in them is compared."""
+    return {
+        part: {key: value for key, value in said.items() if key != "id"} if part in ("model", "dataset") else said
+        for part, said in description.items()
+    }
 
 
 def check_same_images(ranks: Ranks, seen: Mapping[int, Seen], trouble: Callable[[], str]) -> None:
@@ -84,7 +92,7 @@ def settings_of_first(ranks: Ranks, settings: dict[str, Any]) -> dict[str, Any]:
     """
     first, *others = ranks.exchange(lambda: settings)
     for rank, other in enumerate(others, 1):
-        if differing := causes(*deciding(first, other)):
+        if differing := causes(*deciding(first, other, hashed_rows=True)):
             raise ValueError(
                 f"The ranks of a run must certify the same, but rank {rank} has other settings than rank 0: {_cut('; '.join(differing))}. Load one model and "
                 "data set on all ranks; after distributed training save the model on one rank first."

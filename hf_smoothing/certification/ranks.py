@@ -120,7 +120,9 @@ class Ranks:
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    """What the others are told; not what this rank has kept (`telling_what_is_kept` raises the same error once more), since they say so themselves."""
+    told = error.__cause__ if type(error.__cause__) is type(error) else error
+    return f"{type(error).__name__}: {told}"
 
 
 @contextlib.contextmanager

@@ -14,8 +14,11 @@ NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 def left_to_first(command: str) -> bool:
     """Whether this process leaves a command to rank 0, after one line that says so; rank 0 forgets the others, for which it would wait."""
-    count, rank = (int(os.environ.get(name) or least) for name, least in (("WORLD_SIZE", 1), ("RANK", 0)))
-    if command in ON_ALL or count <= 1 or "LOCAL_RANK" not in os.environ:  # which a launcher sets, and not a cluster
+    said = [os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK")]
+    if command in ON_ALL or "LOCAL_RANK" not in os.environ:  # which a launcher sets, and not a cluster
+        return False
+    count, rank = (int(number) if number.isdecimal() else 0 for number in said)
+    if count <= 1:
         return False
     if rank > 0:
         print(

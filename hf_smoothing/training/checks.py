@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
@@ -89,15 +91,16 @@ def check_request(
     return model, args
 
 
-_SETTLED = (
-    "noise", "noise_owner", "objective", "objective_args", "protocol", "trainable", "train_last", "freeze_batch_norm", "image_mean", "image_std", "model_size",
-)  # fmt: skip
+_SETTLED = ("noise_owner", "objective", "objective_args", "protocol", "trainable", "train_last", "freeze_batch_norm")
 
 
 def settled(model: PreTrainedModel, args: RobustTrainingArguments, processor: Any) -> dict[str, Any]:
-    """What a trainer settles, and notes in the checkpoint, when it is made."""
+    """What a trainer settles, and notes in the checkpoint, when it is made; the same for the same values in another spelling."""
     return {
-        **{name: getattr(args, name) for name in _SETTLED},
+        **{name: copy.copy(getattr(args, name)) for name in _SETTLED},
+        "noise": args.mixture(),
+        **{name: np.ravel(getattr(args, name)).tolist() for name in ("image_mean", "image_std")},
+        "model_size": parse_size(args.model_size, "model_size"),
         "noise of the model": getattr(model.config, "noise", None),
         "noise of the processor": (getattr(processor, "noise", None), getattr(processor, "do_noise", False)),
     }
@@ -114,7 +117,7 @@ def check_settled(made_with: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         ValueError: The message names what was changed.
     """
     for name, before in made_with.items():
-        if now[name] is not before and now[name] != before:
+        if now[name] != before:
             raise ValueError(
                 f"`{name}` is settled when the trainer is made, with {before!r}, and was changed to {now[name]!r} afterwards. Make a new RobustTrainer with it."
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import warnings
+from collections.abc import Mapping
 
+from torch.utils.data import ConcatDataset, Subset
 from transformers import PreTrainedModel
 
 from hf_smoothing.spelling import differing_classes, has_names, plain
@@ -15,24 +16,27 @@ def check_classes(model: PreTrainedModel, dataset: object) -> None:
 
     Args:
         model: Model whose configuration names the classes.
-        dataset: A data set, a part of one or several together, such as a `Subset` or `ConcatDataset` of torch, or several by name, or anything.
+        dataset: A data set, a `Subset` or `ConcatDataset` of torch, several by name, or anything. What is derived from these, or holds a data set in
+            another way, may number the classes anew, so it is taken as it is.
 
     Raises:
-        ValueError: If they differ; the message shows both.
+        ValueError: If they differ; the message shows both. Where a transform may number the classes anew it is a warning.
     """
-    parts = dataset.values() if isinstance(dataset, Mapping) else getattr(dataset, "datasets", None)
-    if isinstance(parts, Iterable):
-        for part in parts:
+    if isinstance(dataset, Mapping) or type(dataset) is ConcatDataset:
+        for part in dataset.values() if isinstance(dataset, Mapping) else dataset.datasets:
             check_classes(model, part)
         return
+    if type(dataset) is Subset:
+        return check_classes(model, dataset.dataset)
+    cast, features, sure = None, getattr(dataset, "features", None), True
     if hasattr(dataset, "names"):
-        names, cast = dataset.names, None
-    elif getattr(dataset, "features", None):
-        column, names = _label_names(dataset)
+        names = dataset.names
+    elif isinstance(features, Mapping):
+        column = "labels" if "labels" in features else "label"
+        names = getattr(features.get(column), "names", None)
         cast = f"dataset.cast_column({column!r}, datasets.Value('int64'))"
-    elif getattr(dataset, "dataset", None) is not None:
-        check_classes(model, dataset.dataset)  # type: ignore[attr-defined]
-        return
+        # A transform may make "labels" of it, which the collator would take.
+        sure = column == "labels" or getattr(dataset, "format", {}).get("type") != "custom"
     else:
         return
     known = dict(model.config.id2label or {})
@@ -51,12 +55,7 @@ def check_classes(model: PreTrainedModel, dataset: object) -> None:
         )
     if cast is not None:
         cure += f" If a transform orders the labels already, take the old names away: {cast}."
-    raise ValueError(
-        f"The data set has the classes {list(names)[:4]}... ({len(names)}), but the head is for {own[:4]}... ({len(own)}). {cure}"
-    )
-
-
-def _label_names(dataset: Any) -> tuple[str, list[str] | None]:
-    """The column of a data set of `datasets` that a collator takes for the labels, and the names of its classes; None without."""
-    column = "labels" if "labels" in dataset.features else "label"
-    return column, getattr(dataset.features.get(column), "names", None)
+    said = f"The data set has the classes {list(names)[:4]}... ({len(names)}), but the head is for {own[:4]}... ({len(own)}). {cure}"
+    if sure:
+        raise ValueError(said)
+    warnings.warn(said, stacklevel=4)

@@ -48,6 +48,7 @@ from hf_smoothing.training.objectives import (
     ObjectiveState,
     find_objective,
     of_intervals,
+    of_this_library,
     takes_probabilities,
 )
 from hf_smoothing.training.resuming import noise_seed
@@ -263,7 +264,7 @@ class RobustTrainer(ImageMeans):
     def _training_labels(self, labels: Tensor | None, values: Tensor) -> Tensor:
         if labels is None:
             return torch.empty(0, dtype=torch.long, device=values.device)
-        if self._unlabelled or self._num_labels is None:
+        if self._unlabelled or self._num_labels is None or not of_this_library(self.objective):
             return labels
         look = labels.device.type == "cpu" or not self._looked  # as at the pixels; a device finds wrong ones itself
         if takes_probabilities(self.objective):

@@ -157,6 +157,8 @@ def cases(rank: int, home: Path) -> Iterator[tuple[str, str]]:
                 name = f"{method} {kind} {on}"
                 yield name, outcome(method, IMAGES, home / name, **(asked if rank == on else {}))
         yield f"after wrong {method}", well(method, home / f"after wrong {method}", home)
+        copies = {part: {"id": f"/local/{rank}/{part}"} for part in ("model", "dataset")}
+        yield f"own copies {method}", outcome(method, IMAGES, home / f"own copies {method}", description=copies)
     more = random_dataset(9)
     for on in (0, 1):
         name = f"smoothing grown {on}"

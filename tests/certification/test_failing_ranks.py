@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hf_smoothing.certification import ranks
+from hf_smoothing.certification.completion import telling_what_is_kept
+from hf_smoothing.pixels import UnreadableImageError
+from hf_smoothing.records import read_run
 from tests.certification.failing_ranks import FAILING, METHODS, OTHER, WRONG
 from tests.support.processes import printed, run_python
 
@@ -57,6 +61,19 @@ def test_ranks_that_differ_are_refused_and_leave_no_folder(said, home, method, k
 @pytest.mark.parametrize("method", METHODS)
 def test_ranks_that_were_refused_certify_the_same_afterwards(said, method):
     assert [one[f"after wrong {method}"] for one in said] == ["True", "True"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ranks_may_have_copies_of_network_and_images_of_their_own(said, home, method):
+    assert [one[f"own copies {method}"] for one in said] == ["5", "5"]
+    assert read_run(home / f"own copies {method}").settings["model"]["id"] == "/local/0/model"
+
+
+def test_what_a_rank_has_kept_is_not_told_to_the_others(home):
+    told = pytest.raises(UnreadableImageError, match="5 of 5 images are done")
+    with told as raised, telling_what_is_kept(home / "smoothing", 5):
+        raise UnreadableImageError(3, None, "Image 3 is damaged.")
+    assert ranks._text(raised.value) == "UnreadableImageError: Image 3 is damaged."
 
 
 @pytest.mark.parametrize("on", [0, 1])

@@ -44,6 +44,12 @@ def test_shared_commands_go_on_on_all(launched, capsys, command):
     assert set(NAMES) <= os.environ.keys()
 
 
+def test_a_place_that_is_no_number_is_none(launched, monkeypatch):
+    launched(0)
+    monkeypatch.setenv("WORLD_SIZE", "x")
+    assert main(["report", "no-such-run"]) == 2
+
+
 def test_a_cluster_without_a_launcher_is_none(launched, capsys, monkeypatch):
     launched(1)
     monkeypatch.delenv("LOCAL_RANK")

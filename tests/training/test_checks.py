@@ -1,5 +1,6 @@
 """Noise, and normalisation, have exactly one owner."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -276,9 +277,18 @@ def test_nor_is_the_noise_of_a_model_or_processor(tmp_path):
         loop.train()
 
 
-def test_other_arguments_may_change(tmp_path):
-    loop = trainer(plain(), tmp_path, noise="0.25")
-    loop.args.max_steps, loop.args.learning_rate, loop.args.noise = 1, 0.1, str(loop.args.noise)
+def test_settings_of_an_objective_are_not_changed_in_place(tmp_path):
+    loop = trainer(plain(), tmp_path, objective_args={"mixup": 0.5})
+    loop.args.objective_args["mixup"] = 0.8
+    with pytest.raises(ValueError, match="`objective_args` is settled when the trainer is made"):
+        loop.train()
+
+
+def test_other_arguments_may_change_and_settled_ones_be_spelt_otherwise(tmp_path):
+    loop = trainer(plain(), tmp_path, noise="0.25", model_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    loop.args.max_steps, loop.args.learning_rate = 1, 0.1
+    loop.args.noise, loop.args.model_size = 0.25, (16, 16)
+    loop.args.image_mean, loop.args.image_std = (0.5, 0.5, 0.5), np.full(3, 0.5)
     assert loop.train().global_step == 1
 
 

@@ -142,12 +142,26 @@ def test_an_interval_objective_refuses_probabilities(tmp_path):
         loop.train()
 
 
-def test_an_objective_of_ones_own_gets_probabilities(tmp_path):
-    def own(model, batch, state):
-        assert batch.labels.dtype == torch.float32
-        return -(batch.labels * model(batch.pixels).log_softmax(1)).sum(1).mean(), {}
+@pytest.mark.parametrize(
+    "change",
+    [one_hot, lambda y: torch.stack([y, 2 - y], 1), lambda y: 0.5 * y, lambda y: torch.full_like(y, -1)],
+    ids=["probabilities", "two classes", "numbers", "unlabelled"],
+)
+def test_an_objective_of_ones_own_gets_the_labels_as_they_are(change, tmp_path):
+    seen = []
 
-    trainer(plain(), tmp_path, objective=own, data_collator=collated(lambda y: one_hot(y).half())).train()
+    def own(model, batch, state):
+        seen.append(batch.labels)
+        return model(batch.pixels).square().mean(), {}
+
+    asked = []
+
+    def changed(labels):
+        asked.append(change(labels))
+        return asked[-1]
+
+    trainer(plain(), tmp_path, objective=own, data_collator=collated(changed)).train()
+    assert seen[0].dtype == asked[0].dtype and torch.equal(seen[0], asked[0])
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,19 @@ PROBABILITIES = ("discrepancy-mitigation", "feature-distillation", "mixture", "s
 
 
 def takes_probabilities(objective: Objective) -> bool:
-    """Whether labels may be probabilities: in those of `PROBABILITIES`, and as far as is known here in one of the user's own."""
+    """Whether labels may be probabilities: in those of `PROBABILITIES`."""
+    return any(_bare(objective) is OBJECTIVES[name] for name in PROBABILITIES)
+
+
+def of_this_library(objective: Objective) -> bool:
+    """Whether an objective is one of ours, with settings or without; one of the user's own may take any labels."""
+    return getattr(_bare(objective), "__module__", "").startswith("hf_smoothing.")
+
+
+def _bare(objective: Objective) -> Objective:
     while isinstance(objective, functools.partial):
         objective = objective.func
-    own = not getattr(objective, "__module__", "").startswith("hf_smoothing.")
-    return own or any(objective is OBJECTIVES[name] for name in PROBABILITIES)
+    return objective
 
 
 __all__ = [
@@ -72,6 +80,7 @@ __all__ = [
     "masked_denoising",
     "mixture_cross_entropy",
     "of_intervals",
+    "of_this_library",
     "smoothadv",
     "smoothmix",
     "stability",

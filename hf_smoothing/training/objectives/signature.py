@@ -29,7 +29,7 @@ class Batch:
         pixels: Pixels, float32 (batch, channels, height, width): clean, augmented, in [0, 1], unless a model or
             processor owns the noise.
         labels: Labels, int64 (batch,); none where an autoencoder needs none. For objectives whose labels stand in a plain cross-entropy alone
-            (`PROBABILITIES`), and for one of the user's own, maybe probabilities of the classes, float32 (batch, classes).
+            (`PROBABILITIES`) maybe probabilities of the classes, float32 (batch, classes); for one of the user's own what the collator made.
     """
 
     pixels: Tensor
