@@ -85,7 +85,9 @@ def test_certify_equals_the_pseudocode(classifier, case, n0, seed, eight_bit):
             assert certificate.radius <= radius
             assert certificate.radius == pytest.approx(radius, rel=1e-8, abs=1e-8)
         else:
-            assert certificate.radius == pytest.approx(radius, rel=1e-10)
+            # The bound is rounded down by a share below 1e-9.
+            assert certificate.radius <= radius * (1 + 1e-9)
+            assert certificate.radius == pytest.approx(radius, rel=1e-9, abs=1e-9)
         assert certificate.draws == n0 + case["n"]
         assert certificate.abstained == (prediction == ABSTAIN)
 
