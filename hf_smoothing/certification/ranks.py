@@ -120,7 +120,7 @@ class Ranks:
 
 
 def _text(error: Exception) -> str:
-    """What the others are told; not what this rank has kept (`telling_what_is_kept` raises the same error once more), since they say so themselves."""
+    """For the other ranks: without what this one has kept (`telling_what_is_kept` raises the same error once more), which they count themselves."""
     told = error.__cause__ if type(error.__cause__) is type(error) else error
     return f"{type(error).__name__}: {told}"
 
