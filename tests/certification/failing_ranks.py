@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from hf_smoothing.interval import runner as interval_runner
 from hf_smoothing.pixels import UnreadableImageError
 from hf_smoothing.records import Run, read_run
 from tests.support.classifiers import SEQUENTIAL, Linear, random_dataset, results
+from tests.support.forked_ranks import forked_ranks
 
 
 METHODS = ("smoothing", "interval")
@@ -179,23 +179,12 @@ def well(method: str, folder: Path, home: Path) -> str:
 def main(home: Path) -> None:
     for method in METHODS:
         certify(method, IMAGES, home / method)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(2):
-        child = os.fork()  # importing torch anew would take longer than all cases
-        if child == 0:
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-            os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
-            ranks.PartialState._reset_state()
-            status = 1
-            try:
-                (home / f"said-{rank}.json").write_text(json.dumps(dict(cases(rank, home))))
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
+
+    def work(rank: int) -> None:
+        ranks.PartialState._reset_state()
+        (home / f"said-{rank}.json").write_text(json.dumps(dict(cases(rank, home))))
+
+    children = forked_ranks(work)
     sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -15,44 +14,32 @@ from hf_smoothing.certification import certify_dataset
 from hf_smoothing.records import RUN_FILE, read_run
 from tests.certification.killed_anywhere import Slow
 from tests.support.classifiers import KINDS, random_dataset
+from tests.support.forked_ranks import forked_ranks
 
 
 LONGEST = 120.0
 """Seconds after which ranks that were left alone hang."""
 
 
-def rank(number: int, port: int, folder: Path, kind: str, count: int) -> None:
+def rank(folder: Path, kind: str, count: int) -> None:
     """In a child: one of the two ranks. What it says at its end goes to a file beside the folder."""
-    os.environ |= {
-        "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
-    }  # fmt: skip
     classifier, arguments = KINDS[kind]
-    status, said = 1, ""
     try:
         certify_dataset(Slow(classifier), random_dataset(count), folder, **arguments, partial_seconds=0)
-        status = 0
     except BaseException as error:
         said = f"{type(error).__name__}: {error}"
-    if said:
         with open(folder.parent / "said", "a", encoding="utf-8") as stream:
             stream.write(said.replace("\n", " ") + "\n")
-    os._exit(status)
+        raise
 
 
 def start(folder: Path, kind: str, count: int) -> list[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for number in range(2):
-        child = os.fork()  # importing torch anew would take longer than the run
-        if child == 0:
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), 2)
-                rank(number, port, folder, kind, count)
-        children.append(child)
-    return children
+    def work(_: int) -> None:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        rank(folder, kind, count)
+
+    return forked_ranks(work)
 
 
 def ended(child: int, seconds: float) -> int | None:
