@@ -104,8 +104,8 @@ def norms(delta: Tensor, norm: Norm) -> Tensor:
     return norms
 
 
-def pixels_of(point: Tensor) -> Tensor:
-    """Clamped to [0, 1], with a gradient at both ends: that of `Tensor.clamp` is 0 there from torch 2.14 on, and a black pixel would stay black."""
+def clamped_pixels(point: Tensor) -> Tensor:
+    """The point clamped to [0, 1], with a gradient at both ends: that of `Tensor.clamp` is 0 there from torch 2.14 on, and a black pixel would stay black."""
     return torch.where((point >= 0.0) & (point <= 1.0), point, point.detach().clamp(0.0, 1.0))
 
 

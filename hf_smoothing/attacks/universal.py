@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_smoothing.attacks.ascent import check_positive, check_units, climb
-from hf_smoothing.attacks.balls import Norm, check_norm, norms, per_image, pixels_of
+from hf_smoothing.attacks.balls import Norm, check_norm, clamped_pixels, norms, per_image
 from hf_smoothing.attacks.losses import check_labels, cross_entropies, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.types import Classifier
@@ -73,7 +73,7 @@ def universal_perturbation(
             for chosen in order.split(batch_size):
 
                 def losses_of(shift: Tensor, images: Tensor = clean[chosen], truth: Tensor = labels[chosen]) -> Tensor:
-                    moved = pixels_of(images + shift)
+                    moved = clamped_pixels(images + shift)
                     return cross_entropies(logits_of, moved, truth).clamp_max(clip_loss)
 
                 _, gradient = climb(losses_of, delta.clone())

@@ -98,7 +98,7 @@ def test_the_tables_of_the_hardware_page_follow_from_the_records(copy):
     (copy / "docs" / "hardware.md").write_text(re.sub(r"(-->\n)\|.*?(<!-- end)", r"\1\2", text, flags=re.DOTALL))
     assert (copy / "docs" / "hardware.md").read_text() != text
     hardware.write(copy)
-    assert (copy / "docs" / "hardware.md").read_text() == text
+    assert (copy / "docs" / "hardware.md").read_text() == text, "a record is newer than the page: make reports"
 
 
 def test_every_card_has_a_page_in_the_documentation():
