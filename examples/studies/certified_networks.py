@@ -61,6 +61,22 @@ class NetworkName:
         loss, kind, strength, kappa, seed = found.groups()
         return cls(kind, float(kappa), int(seed), loss or "interval", float(strength) if strength else None)
 
+    @classmethod
+    def of_record(cls, network: Mapping[str, Any]) -> NetworkName:
+        """The name of a network of a record, `to_dict` backwards."""
+        return cls(
+            network["kind"],
+            network["kappa"],
+            network["seed"],
+            network.get("loss", "interval"),
+            network.get("strength"),
+        )
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Place in a table: by seed, loss, strength and kappa."""
+        return self.seed, self.loss != "interval", self.loss, self.strength or 0.0, self.kappa, self.kind
+
     @property
     def objective(self) -> str:
         """Name of the objective."""
@@ -80,12 +96,9 @@ class NetworkName:
 
 
 def trained(output: Path) -> list[NetworkName]:
-    """Those below a folder that are trained, by seed, loss, strength and kappa."""
+    """Those below a folder that are trained, by their ranks."""
     found = [NetworkName.read(folder.name) for folder in output.iterdir() if (folder / "model/config.json").exists()]
-    return sorted(
-        (name for name in found if name is not None),
-        key=lambda one: (one.seed, one.loss != "interval", one.loss, one.strength or 0.0, one.kappa, one.kind),
-    )
+    return sorted((name for name in found if name is not None), key=lambda name: name.rank)
 
 
 def check_settings(now: Mapping[str, Any], folder: Path, own: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from examples.studies import fronts
-from examples.studies.certified_networks import LOSSES
+from examples.studies.certified_networks import LOSSES, NetworkName
 from examples.studies.labels import one_class_for_all
 from examples.studies.pages import markdown_table, publish
 from examples.studies.verdicts import listed
@@ -50,7 +50,16 @@ def add(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -> None:
     )
 
 
+def _with_earlier(found: dict[str, Any], earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """A record with the networks of an earlier one that it does not measure anew: those of folders that are gone, if all else that both say is the same."""
+    if earlier is None or any(earlier.get(key) != found[key] for key in found if key != "networks"):
+        return found
+    networks = {NetworkName.of_record(one): one for one in earlier["networks"] + found["networks"]}
+    return found | {"networks": [networks[name] for name in sorted(networks, key=lambda name: name.rank)]}
+
+
 def _add_fronts(docs: Path, name: str, found: dict[str, Any], elsewhere: Path) -> None:
+    found = _with_earlier(found, (read_json(docs / "results" / "interval.json") or {}).get(name))
     results, dataset, radius = found["networks"], found["dataset"], found["networks"][0]["at"]
     fronts.plot(results, docs / "figures" / "interval" / f"{name}.png", radius, fronts.published(dataset, radius))
     publish(

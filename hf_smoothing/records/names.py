@@ -38,17 +38,6 @@ def of_networks(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict
     return first, second
 
 
-def _same_selection(before: Any, now: Any) -> bool:
-    """Whether two records name the same images; older ones kept the order in which they were asked for, on which no row depends.
-
-    >>> _same_selection([2, 0, 1], {"range": [0, 3, 1]}), _same_selection([7, 0, 1], [0, 1, 7])
-    (True, True)
-    """
-    if not isinstance(before, list) or now is None:
-        return False
-    return sorted(before) == (now if isinstance(now, list) else list(range(*now["range"])))
-
-
 def deciding(
     before: Mapping[str, Any], now: Mapping[str, Any], hashed_rows: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -74,8 +63,6 @@ def deciding(
         weights = first.get("weights_sha256")
         same = hashed_rows if part == "dataset" else weights is not None and weights == second.get("weights_sha256")
         same = same or ("id" in first and "id" in second and plain_name(first["id"]) == plain_name(second["id"]))
-        if part == "dataset" and _same_selection(first.get("selection"), second.get("selection")):
-            kept[1][part] = {**second, "selection": first["selection"]}
         left_out = {*(["id"] if same else ()), *(["sha256"] if part == "dataset" else ())}
         for one in kept:
             one[part] = {key: value for key, value in one[part].items() if key not in left_out}

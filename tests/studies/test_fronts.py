@@ -106,3 +106,24 @@ def test_the_points_of_two_schedules_stand_beside_each_other(tmp_path):
     assert points(70, 0.7) == [(10, 50.0), (10, 60.0), (70, 70.0)]
     assert points(10, 0.9, start_from="models/a")[2:] == [(70, 70.0), (10, 90.0)]  # those that went on stand last
     assert points(10, 0.4)[0] == (10, 40.0) and points(10, 0.6, start_from="elsewhere/a")[2:] == [(10, 60.0)]
+
+
+def test_networks_whose_folders_are_gone_stay_in_the_record(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "interval.md").write_text("<!-- table on networks -->\n<!-- end -->")
+
+    def kept(*networks, epochs=10, torch="2.13.0"):
+        found = {"dataset": "mnist", "arguments": {"width": 8, "epochs": epochs}, "torch": torch}
+        add(tmp_path, "on", found | {"networks": list(networks)}, tmp_path / "elsewhere")
+        after = json.loads((tmp_path / "results" / "interval.json").read_text())["on"]["networks"]
+        points = json.loads((tmp_path / "results" / "linf_frontier.json").read_text())["mnist_0.3"]
+        assert len([point for point in points if point["epochs"] == epochs]) == len(after)
+        return [(one.get("loss"), one["seed"], one["right"]["0.3"]) for one in after]
+
+    assert kept(network(0.9, 0.5, loss="sabr")) == [("sabr", 0, 500)]
+    assert kept(network(0.9, 0.6)) == [(None, 0, 600), ("sabr", 0, 500)]
+    assert kept(network(0.9, 0.7, loss="sabr"), network(0.9, 0.4, seed=1)) == [(None, 0, 600), ("sabr", 0, 700), (None, 1, 400)]  # fmt: skip
+    assert kept(network(0.9, 0.3), torch="2.14.1") == [
+        (None, 0, 300)
+    ]  # measured otherwise: the earlier ones are not of one kind with it
+    assert kept(network(0.9, 0.2, loss="sabr"), torch="2.14.1", epochs=20) == [("sabr", 0, 200)]
