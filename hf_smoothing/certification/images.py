@@ -51,7 +51,8 @@ def check_selection(dataset: Images, indices: Sequence[int] | None) -> list[int]
         raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
     if max(chosen) >= MAX_IMAGES:
         raise ValueError(
-            f"Indices of one run must be below {MAX_IMAGES}, got {max(chosen)}. Split the data set into runs with different seeds."
+            f"Indices of one run must be below {MAX_IMAGES}, got {max(chosen)}. Make runs of parts of the data set, whose "
+            "indices begin at 0 again, each with a seed of its own: `dataset.select(...)`, or a slice such as 'train[:10%]' for a split."
         )
     if len(set(chosen)) != len(chosen) or min(chosen) < 0 or max(chosen) >= size:
         raise ValueError(
@@ -141,7 +142,7 @@ def _in_order(dataset: ImageStream, chosen: Sequence[int] | None) -> Iterator[tu
     for position, item in dataset.numbered() if hasattr(dataset, "numbered") else enumerate(dataset):
         if position >= MAX_IMAGES:
             raise ValueError(
-                f"A run has at most {MAX_IMAGES} images, but the stream goes on. Pass `indices`, or split it."
+                f"A run has at most {MAX_IMAGES} images, but the stream goes on. Pass `indices`, or a stream of a part of the data: `dataset.take(...)`."
             )
         if wanted is not None and position > max(wanted):
             return

@@ -18,7 +18,12 @@ def add(commands: Any) -> None:
     a.add_argument("--size", type=int, help="certified resolution of a plain classifier; by default that of the run")
     a.add_argument("--steps", type=int, default=20, help="number of steps of gradient ascent (%(default)s)")
     a.add_argument("--restarts", type=int, default=1, help="ascents per image, for deterministic runs (%(default)s)")
-    a.add_argument("--copies", type=int, default=16, help="noisy copies per gradient (%(default)s)")
+    a.add_argument(
+        "--copies",
+        type=int,
+        default=16,
+        help="noisy copies per gradient, for smoothing as --n and --alpha (%(default)s)",
+    )
     a.add_argument("--n", type=int, default=10_000, help="maximum number of draws per answer (%(default)s)")
     a.add_argument("--alpha", type=float, default=0.001, help="failure probability of an answer (%(default)s)")
     a.add_argument("--seed", type=int, help="seed of the attack; fresh by default")
@@ -31,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.attack_run import attack_run, summary, write_summary
     from hf_smoothing.cli.recorded import check_named, load_recorded, recorded_choice
     from hf_smoothing.data.opening import open_pixels
+    from hf_smoothing.noise import fresh_seed
     from hf_smoothing.records import check_writable, read_run
 
     run = read_run(args.certified)
@@ -47,9 +53,11 @@ def run(args: argparse.Namespace) -> int:
         "copies": args.copies,
         "n": args.n,
         "alpha": args.alpha,
+        "max_images": args.max_images,
+        "seed": fresh_seed(args.seed),  # kept with the figures: an attack that broke something can be repeated
     }
-    found = attack_run(model, dataset, run, **how, max_images=args.max_images, seed=args.seed)
-    figures = summary(found, run, **how, seed=args.seed, max_images=args.max_images)
+    found = attack_run(model, dataset, run, **how)
+    figures = summary(found, run, **how)
     kept = write_summary(figures, run)
     chance = "the certificates are deterministic, so none may be"
     if not run.settings.get("deterministic"):

@@ -21,7 +21,9 @@ def add(commands: Any) -> None:
     d.add_argument(
         "--dataset", help="folder of images of 32 px with splits train and test; by default the CIFAR-10 images that come with the package"
     )  # fmt: skip
-    d.add_argument("--sigmas", type=float, nargs="+", default=[0.25, 0.5], help="noise levels of the certificates")
+    d.add_argument(
+        "--sigmas", type=float, nargs="+", default=[0.25, 0.5], help="noise levels of the certificates (0.25 0.5)"
+    )
     d.add_argument("--max-images", type=int, default=100, help="test images to certify (%(default)s)")
     d.add_argument(
         "--n",

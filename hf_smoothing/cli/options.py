@@ -35,8 +35,9 @@ def add_data_options(
             parser.add_argument(one.name, **values)
             continue
         default = defaults.get(one.name, None if one.default is MISSING else one.default)
-        if default is None:  # there is nothing to show
-            values["help"] = values["help"].replace(" (%(default)s)", "")
+        values["help"] = values["help"].removesuffix(" (%(default)s)")
+        if default is not None and hints[one.name] is not bool:
+            values["help"] += " (%(default)s)"
         if one.default is MISSING and one.name not in defaults:
             values["required"] = True
         if hints[one.name] is bool:

@@ -29,12 +29,13 @@ class CertifiedImageClassificationPipeline(Pipeline):
 
     Takes what the image-classification pipeline takes: PIL images, paths, URLs, base64, lists of them, or a data set with a column
     of images, or that column. Options, when
-    it is made or called: all of `hf_smoothing.certify`, e.g. sigma, targets, n, alpha, channels_last.
+    it is made or called: all of `hf_smoothing.certify`, e.g. sigma, targets, n, alpha, channels_last;
+    but dtype, half precision of the network, when it is called, since `pipeline` makes it the dtype of the weights.
     The noise is fresh at every call unless a `seed` is given.
 
     Returns, for each image, a dictionary: "label", its name, or None on an abstention; "radius" in [0, 1] pixel units at the certified
     resolution, unrounded; "grey_levels", the same in 8-bit grey levels (255 times), and "linf_radius", by how much all pixels may change at
-    once; "draws" made; "alpha", the probability that this is wrong; "sigma"; "noise_kind" and "threat_model": which
+    once; "draws" made; "alpha", the largest probability that this is wrong; "sigma"; "noise_kind" and "threat_model": which
     perturbed images the radius is about.
 
     >>> classify = pipeline("certified-image-classification", model="path/or/hub-id")  # doctest: +SKIP

@@ -177,7 +177,7 @@ class GridStream:
             if not (0 <= image < MAX_IMAGES and 0 <= start <= stop <= MAX_DRAWS):
                 raise ValueError(
                     f"A run has images in [0, {MAX_IMAGES}) and at most {MAX_DRAWS:,} draws of each, got image {image}, draws "
-                    f"{start:,} to {stop:,}. Split a larger data set into runs with different seeds."
+                    f"{start:,} to {stop:,}. Make runs of parts of a larger data set, each with a seed of its own."
                 )
         # The counters of all copies in one tensor, so that a GPU gets a few large kernels a batch and not some for each image.
         numbers = np.concatenate([np.arange(start, stop) + image * MAX_DRAWS for _, image, start, stop in draws])

@@ -61,7 +61,7 @@ def stream_keys(seed: int, image: ArrayLike, block: ArrayLike) -> NDArray[np.uin
     if np.any(i < 0) or np.any(i >= MAX_IMAGES):
         raise ValueError(
             f"Image indices of one run must lie in [0, {MAX_IMAGES}), got {i.min()} to {i.max()}. "
-            "Split a larger data set into runs with different seeds."
+            "Make runs of parts of a larger data set, each with a seed of its own."
         )
     if np.any(b < 0) or np.any(b >= 1 << BLOCK_BITS):
         raise ValueError(

@@ -40,6 +40,9 @@ def test_attack_from_the_command_line(place, capsys):
     assert [row["index"] for row in json.loads((place / "run" / "attack-2.json").read_text())["rows"]] == [0, 3]
     assert str(place / "run" / "attack-2.json") in capsys.readouterr().out
     assert json.loads((place / "run" / "attack.json").read_text()) == kept
+    fresh = json.loads((place / "run" / "attack-2.json").read_text())
+    assert attack(place, "--max-images", "2", "--seed", str(fresh["seed"])) == 0  # a seed that nobody gave is kept
+    assert json.loads((place / "run" / "attack-3.json").read_text()) == fresh
     # The folder is still a run, which the report reads and certify resumes.
     assert command("report", place / "run", "--output-dir", place / "out") == 0
     assert certify(place) == 0

@@ -1,6 +1,7 @@
 """Which images of a data set the command line takes, with which labels, and what it says before the first draw."""
 
 import json
+from argparse import SUPPRESS
 
 import datasets
 import numpy as np
@@ -310,3 +311,17 @@ def test_no_message_names_an_option_that_the_verb_has_not(tmp_path, capsys):
     assert in_flags(message, names["certify"]) == in_flags(message)
     assert in_flags(message, names["attack"]) == "Pass --size, image_mean=[0.5, 0.5, 0.5] or cover_run=False."
     assert in_flags(message, names["env"]) == message
+
+
+def test_every_help_says_its_default():
+    silent = {}
+    for verb, parser in verbs_of(build_parser()).items():
+        for action in parser._actions:
+            values = action.default if isinstance(action.default, list | tuple) else [action.default]
+            said = (action.help or "") % vars(action)
+            said_elsewhere = (None, True, False, SUPPRESS, {})
+            if action.option_strings and any(
+                str(value) not in said for value in values if value not in said_elsewhere
+            ):
+                silent[verb, action.dest] = (action.default, said)
+    assert not silent

@@ -83,7 +83,7 @@ def test_seeds_differ_in_all_their_bits():
     [(-1, 0, 1), (MAX_IMAGES, 0, 1), (0, -1, 1), (0, MAX_DRAWS, 1), (0, MAX_DRAWS - 1, 2)],
 )
 def test_beyond_the_limits_nothing_is_drawn(image, start, count):
-    with pytest.raises(ValueError, match="Split a larger data set into runs with different seeds"):
+    with pytest.raises(ValueError, match="Make runs of parts of a larger data set, each with a seed of its own"):
         draws(GridStream(0, SHAPE, sigma=0.5), image, start, count)
     assert torch.isfinite(draws(GridStream(0, SHAPE, sigma=0.5), MAX_IMAGES - 1, MAX_DRAWS - 2, 2)).all()
 

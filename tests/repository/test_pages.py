@@ -100,7 +100,7 @@ def test_limits_are_those_of_the_code():
 
     page = (DOCS / "explanation" / "limits.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("|")]
-    assert ["images of a run", f"{MAX_IMAGES:,}"] in rows
+    assert ["index of an image", f"below {MAX_IMAGES:,}"] in rows
     assert ["copies of an image", f"{MAX_DRAWS:,}"] in rows
     assert ["sigma", f"{MAX_SIGMA:g}"] in rows
 
