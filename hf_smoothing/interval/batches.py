@@ -33,7 +33,26 @@ def after_move(name: str, box: Box, function: Callable[[Tensor], Tensor]) -> int
     ]
     if not places:
         refuse_neighbours(name, f"It merges, reorders or drops images: {tuple(box.shape)} to {tuple(moved.shape)}")
-    return box.batch if box.batch in places else places[0]  # a batch of one image has several
+    if len(places) > 1:  # one image, and other dimensions of size 1
+        return _of_two(box, box.batch, function) or (box.batch if box.batch in places else places[0])
+    return places[0]
+
+
+def _of_two(box: Box, batch: int, function: Callable[[Tensor], Tensor]) -> int | None:
+    """Where a batch of two images would be; None where the move names the size of the batch, so that it keeps its place."""
+    shape = [2 if dim == batch else size for dim, size in enumerate(box.shape)]
+    try:
+        moved = function(_numbers(2, box.ndim, batch, box).expand(shape))
+    except (RuntimeError, IndexError, ValueError):
+        return None
+    return next(
+        (
+            dim
+            for dim in range(moved.ndim)
+            if moved.shape[dim] == 2 and bool((moved == _numbers(2, moved.ndim, dim, box)).all())
+        ),
+        None,
+    )
 
 
 def _numbers(count: int, ndim: int, dim: int, box: Box) -> Tensor:

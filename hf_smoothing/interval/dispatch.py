@@ -27,6 +27,8 @@ from hf_smoothing.interval.trace import BoxLike, forward_mode_enabled, modes_ent
 
 
 _Box = TypeVar("_Box", bound=BoxLike)
+_OTHER_NAMES = {"axis": "dim", "keepdims": "keepdim", "train": "training"}
+"""Names that torch takes for an argument beside the one of the documentation: those of NumPy, and of `torch.dropout`."""
 _OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 
 
@@ -106,6 +108,9 @@ def boxes_in(value: Any, kind: type[_Box]) -> list[_Box]:
 def _bound(operation: Operation, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
     if not args and "input" in kwargs:  # the name that torch's own functions have for their first argument
         args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+    for other, own in _OTHER_NAMES.items():
+        if other in kwargs and own not in kwargs and own in operation.signature.parameters:
+            kwargs = {own if key == other else key: value for key, value in kwargs.items()}
     if len(args) == 1 and operation.variadic in kwargs:  # sizes or dimensions that torch takes one by one, or by name
         args, kwargs = (
             (*args, kwargs[operation.variadic]),

@@ -44,7 +44,9 @@ RULES: dict[Any, tuple[Operation, bool]] = {}
 """From torch functions to operations, and whether the function works in place."""
 
 _Rule = TypeVar("_Rule", bound=Callable[..., Any])
-_PLACES = (torch, F, torch.Tensor, torch._C._nn)
+_PLACES = (F, torch, torch.Tensor, torch._C._nn)
+_OTHERS = (torch.adaptive_max_pool1d, torch.batch_norm)
+"""Functions of the same name as one of `torch.nn.functional`, which take other arguments or return something else; so do its twins in `torch._C._nn`."""
 
 
 def rule(name: str, *aliases: str, boxes: tuple[str, ...] = (), views: bool = False) -> Callable[[_Rule], _Rule]:
@@ -65,13 +67,18 @@ def rule(name: str, *aliases: str, boxes: tuple[str, ...] = (), views: bool = Fa
         OPERATIONS[name] = operation
         for spelled in (name, *aliases):
             for function_name, in_place in _spellings(spelled):
-                for place in _PLACES:
-                    found = getattr(place, function_name, None)
-                    if callable(found):
-                        RULES[found] = operation, in_place
+                for found in _functions(function_name):
+                    RULES[found] = operation, in_place
         return function
 
     return keep
+
+
+def _functions(name: str) -> list[Any]:
+    """All functions of torch that have this name and are one function."""
+    public = getattr(F, name, None)
+    found = [getattr(place, name, None) for place in _PLACES if place is not torch._C._nn or public is None]
+    return [function for function in found if callable(function) and function not in _OTHERS]
 
 
 def _spellings(name: str) -> list[tuple[str, bool]]:

@@ -76,7 +76,8 @@ def found_radii(
 
         known = radii[asked]
         found = certified_radii(
-            violation, len(asked), largest, device=images.device, dtype=images.dtype, tolerance=tolerance, iterations=iterations, known=known
+            violation, len(asked), largest, device=images.device, dtype=images.dtype, tolerance=tolerance, flatness=0.0,
+            iterations=iterations, known=known,
         )  # fmt: skip
         kinds[asked[found > known]], radii[asked] = number, found
     return FoundRadii(radii, kinds, proved, reached)

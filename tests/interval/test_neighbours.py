@@ -106,3 +106,38 @@ def test_batch_norm_in_train_mode_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12, track_running_stats=False)).eval()
     with pytest.raises(ValueError, match="keeps no running statistics"):
         linf_certificates(model, pixels(), largest=0.1)
+
+
+MOVED = {
+    "channel first": lambda x: x.permute(1, 0, 2).mean(0),
+    "transposed": lambda x: x.transpose(0, 1).sum(0),
+    "moved": lambda x: x.movedim(0, 2).amax(0).T,
+    "back and forth": lambda x: x.permute(1, 2, 0).permute(2, 0, 1).flatten(1),
+    "a new dimension": lambda x: x[None].mean(0).flatten(1),
+    "a new dimension and turned": lambda x: x.unsqueeze(0).transpose(0, 1).flatten(1),
+    "squeezed": lambda x: x.permute(1, 0, 2).squeeze(0),
+    "sizes by name": lambda x: x.permute(1, 0, 2).reshape(1, len(x), -1).mean(0),
+}
+
+
+class Turned(nn.Module):
+    """A classifier of grey images, whose pixels (batch, 1, 16) are moved about."""
+
+    def __init__(self, moved):
+        super().__init__()
+        torch.manual_seed(0)
+        self.moved, self.head = moved, nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.head(self.moved(x.flatten(2)))
+
+
+@pytest.mark.parametrize("backward", ["none", "crown"])
+@pytest.mark.parametrize("name", MOVED)
+def test_one_image_is_followed_among_other_dimensions_of_one(name, backward):
+    network, images = Turned(MOVED[name]).eval(), torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    together = linf_certificates(network, images, largest=0.3, backward=backward)
+    alone = [linf_certificates(network, image[None], largest=0.3, backward=backward) for image in images]
+    assert [int(classes) for classes, _ in alone] == together[0].tolist()
+    assert [float(radii) for _, radii in alone] == pytest.approx(together[1].tolist(), abs=1e-7)
+    assert together[1].max() > 0.0

@@ -203,3 +203,15 @@ def test_numbers_of_any_kind_are_numbers(number):
 def test_what_is_no_request_is_refused_at_the_door(asked, error, message):
     with pytest.raises(error, match=message):
         linf_certificates(network("mlp"), **{"pixels": images(2).float(), "largest": 0.1} | asked)
+
+
+@pytest.mark.parametrize("backward", ["none", "crown"])
+def test_the_scale_of_the_logits_does_not_count(backward):
+    images = torch.tensor([0.3, 0.31, 0.9]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    for scale in (1.0, 1e-6, 1e-9, 1e-12):
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+        with torch.no_grad():
+            network[1].weight.copy_(scale * torch.tensor([[-1.0] * 4, [1.0] * 4]))
+            network[1].bias.copy_(scale * torch.tensor([2.0, -2.0]))
+        _, radii = linf_certificates(network, images, largest=0.5, backward=backward)
+        assert radii.tolist() == pytest.approx([0.2, 0.19, 0.4], abs=1e-5)

@@ -118,7 +118,10 @@ REFUSED = {
     "unknown function": (lambda self, h: h.round(), "'round'. It jumps"),
     "array constant": (lambda self, h: h * np.ones(16), "tensors and numbers, got ndarray"),
     "maximum": (lambda self, h: h.max(1).values, "'max'. The place of a maximum depends on the pixels; use amax"),
-    "dtype": (lambda self, h: h.mean(1, keepdim=True, dtype=torch.float64), "'mean'. Its bound is for the arguments"),
+    "dtype": (
+        lambda self, h: h.mean(1, keepdim=True, dtype=torch.float64),
+        "'mean'. Its bound is for the dtype of its entries, torch.float32, got dtype=torch.float64",
+    ),
     "bits": (lambda self, h: h.view(torch.int32), "'view'. Its bound is for whole numbers"),
     "whole": (lambda self, h: h.long(), "'long'"),
     "shapes": (

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_smoothing.interval import rules
-from hf_smoothing.interval.registry import OPERATIONS
+from hf_smoothing.interval import UnsupportedOperationError, rules
+from hf_smoothing.interval.box import Box
+from hf_smoothing.interval.registry import OPERATIONS, RULES
 from hf_smoothing.interval.rules.turning import _VALLEYS
 from tests.support.forks import fork_python
 from tests.support.processes import printed
@@ -42,3 +43,47 @@ def test_the_bottom_of_a_valley_is_where_a_grid_finds_it(name):
     assert least <= float(y.min()) < least + 2e-7
     far = torch.linspace(-50.0, 50.0, 100_001, dtype=torch.float64)
     assert float(getattr(F, name)(far).min()) >= least
+
+
+SPELT = {
+    "axis": lambda x: x.sum(axis=1),
+    "axis of torch's own": lambda x: torch.mean(x, axis=1, keepdims=True).flatten(1),
+    "axis of a maximum": lambda x: x.amax(axis=1),
+    "dtype": lambda x: x.sum(1, dtype=torch.float32) + x.mean(1, dtype=torch.float32),
+    "train": lambda x: torch.dropout(x, 0.5, train=False).flatten(1),
+    "joined by axis": lambda x: torch.cat([x, x], axis=1).flatten(1),
+}
+
+
+@pytest.mark.parametrize("name", SPELT)
+def test_arguments_by_the_other_names_that_torch_takes(name):
+    point = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    box = SPELT[name](Box(point - 0.1, point + 0.1))
+    middle = SPELT[name](point)
+    assert box.shape == middle.shape
+    assert (box.lower <= middle).all() and (middle <= box.upper).all()
+
+
+OTHERS = {
+    "a pair": lambda x: torch.adaptive_max_pool1d(x, 2)[0],
+    "other arguments": lambda x: torch.batch_norm(x, *[torch.ones(3)] * 4, False, 0.1, 1e-5, False),
+    "scaled": lambda x: torch._C._nn.elu(x, 1.0, 2),
+    "a pair in two dimensions": lambda x: torch._C._nn.adaptive_max_pool2d(x[:, :, None], (1, 2))[0],
+    "another dtype": lambda x: x.sum(1, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_functions_of_the_same_name_that_are_others_are_refused_for_what_they_are(name):
+    point = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    OTHERS[name](point)  # torch takes it
+    with pytest.raises(UnsupportedOperationError, match="There is no sound bound for"):
+        OTHERS[name](Box(point - 0.1, point + 0.1))
+
+
+def test_no_rule_is_for_a_private_function_beside_a_public_one():
+    """F.elu takes (alpha, inplace), torch._C._nn.elu (alpha, scale, input_scale)."""
+    private = {name for name in OPERATIONS if getattr(torch._C._nn, name, None) in RULES}
+    assert private and all(
+        getattr(F, name, None) is getattr(torch._C._nn, name) for name in private if hasattr(F, name)
+    )

@@ -125,22 +125,24 @@ for _spatial in (1, 2):
     _adaptive_maximum_rule(f"adaptive_max_pool{_spatial}d", _spatial)
 
 
-def _summed(name: str, box: Box, dim: Any, keepdim: bool) -> Box:
+def _summed(name: str, box: Box, dim: Any, keepdim: bool, dtype: torch.dtype | None) -> Box:
+    if dtype not in (None, box.dtype):
+        refuse(name, f"Its bound is for the dtype of its entries, {box.dtype}, got dtype={dtype}.")
     dims, batch = after_reduction(name, box, dim, keepdim)
     terms = math.prod(box.shape[d] for d in dims)
     return average(name, box, lambda x: getattr(x, name)(dims, keepdim), terms, batch)
 
 
 @rule("mean")
-def mean(box: Box, dim: Any = None, keepdim: bool = False) -> Box:
+def mean(box: Box, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Box:
     """Over any dimensions but the images."""
-    return _summed("mean", box, dim, keepdim)
+    return _summed("mean", box, dim, keepdim, dtype)
 
 
 @rule("sum")
-def total(box: Box, dim: Any = None, keepdim: bool = False) -> Box:
+def total(box: Box, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Box:
     """Over any dimensions but the images."""
-    return _summed("sum", box, dim, keepdim)
+    return _summed("sum", box, dim, keepdim, dtype)
 
 
 @rule("amax")
