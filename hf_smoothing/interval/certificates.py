@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,16 +114,11 @@ def certificates_of(
     if cover_run:
         _warn_of_no_bounds(trace, len(images))
     trace.forget()
-    # A box without width, whose ends are not rounded outward, is the image itself: the network in float64.
     trace = Trace(tolerant=True, real=not cover_run)
-    logits = logits_box(classify, ball(images, 0.0, dtype, trace)).centre
+    logits = exact_logits(classify, images, dtype, trace)
     if not cover_run:
         _warn_of_no_bounds(trace, len(images))
-    if trace.hopeless is not None:  # such as 1 / 0, which only a run goes through
-        run = logits_of_run(classify, images.to(dtype), len(images))
-        logits = torch.where(trace.hopeless[:, None], run.to(logits.dtype), logits)
     classes = logits.argmax(dim=1)
-    trace.forget()
 
     found = found_radii(
         classify, images, logits, dtype, largest=largest, backward=backward, steps=steps, cover_run=cover_run, tolerance=tolerance, iterations=iterations,
@@ -138,6 +135,26 @@ def certificates_of(
         )  # fmt: skip
         trace.forget()
     return classes, found.radii, found.kinds
+
+
+def exact_logits(classify: Callable[[Any], Any], points: Tensor, dtype: torch.dtype, trace: Trace) -> Tensor:
+    """The logits of the function that is certified: the network in float64, with its constants as they are in its own dtype.
+
+    Args:
+        classify: From pixels, or a box of them, to logits.
+        points: Pixels, float64 (batch, channels, height, width) in [0, 1].
+        dtype: Computing dtype of the network.
+        trace: A trace of its own, tolerant and not outward; afterwards it says which images have no logits but those of a run (`hopeless`).
+
+    Returns: Logits, float64 (batch, num_labels).
+    """
+    # A box without width, whose ends are not rounded outward, is the image itself.
+    logits = logits_box(classify, ball(points, 0.0, dtype, trace)).centre
+    trace.forget()
+    if trace.hopeless is not None:  # such as 1 / 0, which only a run goes through
+        run = logits_of_run(classify, points.to(dtype), len(points))
+        logits = torch.where(trace.hopeless[:, None], run.to(logits.dtype), logits)
+    return logits
 
 
 def _warn_of_no_bounds(trace: Trace, images: int) -> None:
