@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
     figures = summary(found, run, **how)
     kept = write_summary(figures, run)
     chance = "the certificates are deterministic, so none may be"
-    if not run.settings.get("deterministic"):
+    if figures["alpha_of_certificates"]:
         chance = (
-            f"{figures['undecided']} answers undecided; chance alone allows {figures['allowed_by_chance']} "
-            f"(99.9%, alpha = {figures['alpha_of_certificates']} and {args.alpha})"
+            f"{figures['undecided']} answers undecided; chance alone allows {figures['allowed_by_chance']} (99.9%: alpha = "
+            f"{figures['alpha_of_certificates']} for each of the run's {figures['images_begun']} images, {args.alpha} for each answer)"
         )
     print(
         f"{figures['broken']} of {figures['certificates']} certificates broken; {chance}. Attacks went to "

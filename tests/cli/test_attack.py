@@ -31,7 +31,8 @@ def test_attack_from_the_command_line(place, capsys):
     capsys.readouterr()
     assert attack(place, "--seed", "0") == 0
     out = capsys.readouterr().out
-    assert "0 of 6 certificates broken" in out and "chance alone allows 1 (99.9%, alpha = 0.001 and 0.001)" in out
+    assert "0 of 6 certificates broken" in out
+    assert "allows 2 (99.9%: alpha = 0.001 for each of the run's 6 images, 0.001 for each answer)" in out
     assert str(place / "run" / "attack.json") in out and "% of the radius on average" in out
     kept = json.loads((place / "run" / "attack.json").read_text())
     assert (kept["certificates"], kept["steps"], kept["copies"], kept["n"]) == (6, 2, 2, 100)
