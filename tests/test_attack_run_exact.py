@@ -132,7 +132,7 @@ def test_constants_are_those_of_the_network(kind, tmp_path):
 
 @pytest.mark.parametrize("cover_run", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_ball_smaller_than_what_a_run_tells_apart(cover_run, dtype, tmp_path):
+def test_a_ball_below_the_resolution_of_a_run(cover_run, dtype, tmp_path):
     """Its corner is found nevertheless, where only the certified function answers otherwise."""
     image = torch.full((3, 2, 2), 0.5)
     network = Edge(6.0 + 2.0**-19, dtype)  # at a distance of 1.6e-7

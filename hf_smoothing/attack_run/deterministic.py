@@ -45,7 +45,7 @@ class DeterministicAttacker:
     def attack(self, centres: Tensor, radii: Tensor, rows: Sequence[dict[str, Any]]) -> Outcome:
         """As of `Attacker`; float64, of each image the worse of two points: the best for a run in its own dtype, and the corner uphill of it.
 
-        In a small ball a run can tell no point from another, but its gradient still says which corner.
+        In a ball below its resolution a run answers the same everywhere, but its gradient still says which corner.
         """
         claimed = classes_of(rows, centres)
         reach = radii[:, None, None, None]
