@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hf_smoothing.attacks import Norm, fooled, pgd, universal_perturbation
+from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
 from hf_smoothing.certification.behaviour import answer_to_probe
 from hf_smoothing.certification.classifiers import resolve_classifier
 from hf_smoothing.certification.execution import Execution
@@ -50,13 +51,15 @@ class Analysis:
         models: By role: "pretrained", "finetuned" and "standard"; in eval mode, on one device, of one certified resolution.
             Finetuned and standard have the classes of the data set, the pretrained one may have others.
         pixels: Pixels, uint8 or float (images, channels, height, width) in [0, 1].
-        labels: Labels, int64 (images,).
+        labels: Labels, whole numbers (images,), classes of the finetuned network.
         output: Folder of the records; an interrupted run is continued.
         settings: Measurements to make.
         about: Further facts to keep.
 
     Raises:
-        ValueError: On missing roles, different resolutions or label maps, fewer images than a comparison needs, or layers that cannot be compared.
+        TypeError: On labels that are no tensor of whole numbers.
+        ValueError: On missing roles, different resolutions or label maps, fewer images than a comparison needs, labels that are not one class for each
+            image, or layers that cannot be compared.
         RunError: If the folder holds the records of other models, images or settings.
     """
 
@@ -76,8 +79,9 @@ class Analysis:
         device = models["finetuned"].device
         # In random order: a data set sorted by class would have perturbations crafted on some classes and judged on the others.
         order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.settings.seed))
-        self.pixels = to_unit_pixels(pixels[order].to(device), "pixels")
-        self.labels = labels[order].to(device)
+        pixels = to_unit_pixels(pixels, "pixels")
+        labels = check_labels(labels, pixels)
+        self.pixels, self.labels = pixels[order].to(device), labels[order].to(device)
         self.networks = {role: Network(models[role].eval(), models[role].classify) for role in ROLES}
         self.facts = {
             "models": {role: self._identity(models[role]) for role in ROLES},
@@ -95,6 +99,8 @@ class Analysis:
             check_epsilons(radii, norm, pixels[0].numel())
         for role in ROLES:  # refuse before hours of attacks
             self._activations(role, self.pixels[:4])
+        with torch.no_grad():
+            check_answers(logits_of_batch(self.networks["finetuned"], self.pixels[:4]), self.labels)
         self._open(models, {"other_framings": other_framings(models), **(about or {})})
 
     def _identity(self, model: SmoothedClassifier) -> dict[str, Any]:

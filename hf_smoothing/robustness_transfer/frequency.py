@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hf_smoothing.attacks.losses import check_answers, logits_of_batch
+from hf_smoothing.attacks.ascent import check_positive
+from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.robustness_transfer.records import bits
 
@@ -59,13 +60,19 @@ def frequency_curve(
 
     Args:
         classify: Pixels -> logits.
-        pixels, labels: Pixels (count, channels, height, width), as for `radial_filter`, and (count,).
+        pixels: Pixels (count, channels, height, width), as for `radial_filter`.
+        labels: Labels, whole numbers (count,).
         cutoffs: Radii of the masks, cycles per image side.
         batch_size: Number of images per forward pass.
 
     Returns:
         A dictionary {"low" | "high": for each radius a dict of radius, right (a 0 or 1 per image) and confidence}.
+
+    Raises:
+        TypeError, ValueError: As `radial_filter`, on labels that are not one class for each image, or logits that are nan.
     """
+    pixels = to_unit_pixels(pixels, "pixels")
+    labels, batch_size = check_labels(labels, pixels), check_positive(batch_size, "batch_size")
     found: dict[str, list[dict[str, Any]]] = {}
     parts: tuple[Literal["low", "high"], ...] = ("low", "high")
     for part in parts:

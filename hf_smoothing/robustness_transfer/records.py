@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.records import RunError
 
@@ -104,8 +106,21 @@ def record_of(file: Path, content: bytes) -> dict[str, Any]:
 
 
 def bits(flags: Any) -> str:
-    """Flags as a string of 0 and 1."""
-    return "".join("1" if flag else "0" for flag in (flags.tolist() if hasattr(flags, "tolist") else flags))
+    """Flags, one for each image, as a string of 0 and 1.
+
+    Args:
+        flags: Truth values (images,): a list, an array or a tensor on any device.
+
+    Raises:
+        ValueError: If they have another dimension, of which each row would count as true, or are something else.
+    """
+    values = np.asarray(flags.tolist() if hasattr(flags, "tolist") else flags)
+    if values.ndim != 1 or not (values.dtype == bool or not len(values)):
+        raise ValueError(
+            f"Flags of a record must be one truth value for each image, got {values.dtype} of shape {values.shape}. Compare answers (images,) with labels "
+            "(images,)."
+        )
+    return "".join("1" if flag else "0" for flag in values.tolist())
 
 
 def from_bits(text: str) -> list[bool]:

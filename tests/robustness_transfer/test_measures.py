@@ -16,6 +16,10 @@ from hf_smoothing.robustness_transfer import (
     matched,
     radial_filter,
 )
+from hf_smoothing.robustness_transfer.analysis import Analysis
+from hf_smoothing.robustness_transfer.records import bits
+from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings
+from tests.support.tiny import smoothed
 
 
 WEIGHT = torch.randn(48, 2, generator=torch.Generator().manual_seed(0))
@@ -121,6 +125,8 @@ def test_frequency_curve_counts():
         (lambda: attack_curve(linear, pictures(0), torch.tensor([]).long(), epsilons=[0.0]), "at least one image"),
         (lambda: attack_curve(linear, pictures(1), torch.tensor([0]), epsilons=[0.0], batch_size=0), "`batch_size` must be at least 1"),
         (lambda: frequency_curve(lambda x: linear(x) * torch.nan, pictures(1), torch.tensor([0]), [1.0]), "logits that are no nan"),
+        (lambda: frequency_curve(linear, pictures(1), torch.tensor([0]), [1.0], batch_size=0), "`batch_size` must be at least 1"),
+        (lambda: frequency_curve(linear, pictures(0), torch.tensor([]).long(), [1.0]), "at least one image"),
         (lambda: radial_filter(pictures(1), -1.0, "low"), "`radius` must be >= 0"),
         (lambda: area_under_curve([0.0], [1.0]), "at least two radii"),
     ],
@@ -176,3 +182,55 @@ def test_pixels_out_of_range_are_refused_by_every_measure():
     ):
         with pytest.raises(ValueError, match=r"`pixels` must hold pixels in \[0, 1\]"):
             measure()
+
+
+def analysed(pixels, labels, folder):
+    networks = {role: smoothed("resnet", seed, size=8).eval() for seed, role in enumerate(ROLES)}
+    return Analysis(networks, pixels, labels, folder / "out", AnalysisSettings(batch_size=4))
+
+
+MEASURES = {
+    "attack": lambda pixels, labels, folder: attack_curve(wide, pixels, labels, epsilons=[0.0, 0.01]),
+    "frequency": lambda pixels, labels, folder: frequency_curve(wide, pixels, labels, [1.0]),
+    "analysis": analysed,
+}
+"""Every entry that takes labels."""
+RIGHT = torch.arange(12) % 3
+WRONG = {
+    "a column": (RIGHT[:, None], ValueError, r"`labels` must have shape \(batch,\) = \(12,\), got \(12, 1\)"),
+    "one": (RIGHT[:1], ValueError, r"`labels` must have shape"),
+    "fewer": (RIGHT[:9], ValueError, r"`labels` must have shape"),
+    "more": (torch.arange(20) % 3, ValueError, r"`labels` must have shape"),
+    "negative": (RIGHT - 1, ValueError, "`labels` must be classes >= 0, got -1"),
+    "beyond": (RIGHT + 1, ValueError, "`labels` must be below the number of classes, 3, got 3"),
+    "fractions": (RIGHT + 0.4, TypeError, "`labels` must be a tensor of whole numbers, got torch.float32"),
+    "a list": (RIGHT.tolist(), TypeError, "`labels` must be a tensor of whole numbers, got list"),
+}
+
+
+def wide(x):
+    return x.flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_labels_that_are_not_one_class_for_each_image_are_refused_by_every_measure(measure, wrong, tmp_path):
+    labels, error, message = WRONG[wrong]
+    with pytest.raises(error, match=message):
+        MEASURES[measure](pictures(12, 8), labels, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_labels_of_every_whole_type_are_taken(measure, dtype, tmp_path):
+    MEASURES[measure](pictures(12, 8), RIGHT.to(dtype), tmp_path)
+
+
+def test_flags_of_a_record_are_flat_truth_values():
+    flags = torch.tensor([True, False, True])
+    assert bits(flags) == bits(flags.numpy()) == bits(flags.tolist()) == "101"
+    assert bits([]) == ""
+    for wrong in (flags[:, None], flags[:, None].tolist(), np.ones((2, 3), bool), flags[0], [0.4, 1.0], ["0", "1"]):
+        with pytest.raises(ValueError, match="one truth value for each image"):
+            bits(wrong)
