@@ -24,7 +24,7 @@ from hf_smoothing.certification.identity import classifier_identity, differences
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.layers import layers_of
 from hf_smoothing.models.network import Network
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import to_unit_pixels, without_tolerance
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import RunError, write_json
 from hf_smoothing.robustness_transfer.activations import activations
@@ -50,7 +50,7 @@ class Analysis:
     Args:
         models: By role: "pretrained", "finetuned" and "standard"; in eval mode, on one device, of one certified resolution.
             Finetuned and standard have the classes of the data set, the pretrained one may have others.
-        pixels: Pixels, uint8 or float (images, channels, height, width) in [0, 1].
+        pixels: Pixels, uint8 or float (images, channels, height, width) in [0, 1], as of `attack_curve`.
         labels: Labels, whole numbers (images,), classes of the finetuned network.
         output: Folder of the records; an interrupted run is continued.
         settings: Measurements to make.
@@ -79,7 +79,7 @@ class Analysis:
         device = models["finetuned"].device
         # In random order: a data set sorted by class would have perturbations crafted on some classes and judged on the others.
         order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(self.settings.seed))
-        pixels = to_unit_pixels(pixels, "pixels")
+        pixels = without_tolerance(to_unit_pixels(pixels, "pixels"))
         labels = check_labels(labels, pixels)
         self.pixels, self.labels = pixels[order].to(device), labels[order].to(device)
         self.networks = {role: Network(models[role].eval(), models[role].classify) for role in ROLES}

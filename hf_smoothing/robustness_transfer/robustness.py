@@ -14,7 +14,7 @@ from torch import Tensor
 from hf_smoothing.attacks import ATTACKS, Norm, distance
 from hf_smoothing.attacks.ascent import check_positive
 from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import to_unit_pixels, without_tolerance
 from hf_smoothing.types import Classifier
 from hf_smoothing.units import as_number, check_seed
 
@@ -45,7 +45,8 @@ def attack_curve(
 
     Args:
         classify: Pixels -> logits, differentiable; its modules in eval mode.
-        pixels: Pixels (count, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32.
+        pixels: Pixels (count, channels, height, width), uint8 or float in [0, 1]; floats are taken as float32, those beyond by the tolerance of
+            pixels as 0 and 1, which the attacked images end at.
         labels: Labels, int64 (count,).
         attack: A name in `ATTACKS`.
         norm: The norm, "linf" or "l2".
@@ -67,9 +68,8 @@ def attack_curve(
     check_positive(batch_size, "batch_size")
     if not len(pixels):
         raise ValueError("A curve needs at least one image, got none.")
-    pixels = to_unit_pixels(
-        pixels, "pixels"
-    )  # what the attack moves: other roundings of it would lie outside small balls
+    # What the attack moves: other roundings of it would lie outside small balls.
+    pixels = without_tolerance(to_unit_pixels(pixels, "pixels"))
     labels = check_labels(labels, pixels)
     generator = torch.Generator(pixels.device).manual_seed(check_seed(seed))
     right = np.zeros((len(epsilons), len(pixels)), dtype=bool)

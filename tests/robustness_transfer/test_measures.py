@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_smoothing.attacks import ATTACKS
 from hf_smoothing.robustness_transfer import (
     area_under_curve,
     attack_curve,
@@ -225,6 +226,25 @@ def test_labels_that_are_not_one_class_for_each_image_are_refused_by_every_measu
 @pytest.mark.parametrize("measure", MEASURES)
 def test_labels_of_every_whole_type_are_taken(measure, dtype, tmp_path):
     MEASURES[measure](pictures(12, 8), RIGHT.to(dtype), tmp_path)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_pixels_beyond_the_ends_by_the_tolerance_are_those_of_the_ends(norm, attack):
+    pixels, options = pictures(12, 8), {"attack": attack, "norm": norm, "steps": 2}
+    pixels[:, 0, 0, :2] = torch.tensor([-5e-4, 1.0005])
+    for epsilons in ([0.0], [0.0, 0.01], [0.02]):
+        found = attack_curve(wide, pixels, RIGHT, epsilons=epsilons, **options)
+        expected = attack_curve(wide, pixels.clamp(0, 1), RIGHT, epsilons=epsilons, **options)
+        assert np.array_equal(found, expected) and not found.all()
+
+
+def test_an_analysis_takes_pixels_beyond_the_ends_by_the_tolerance_for_those_of_the_ends(tmp_path):
+    pixels = pictures(12, 8)
+    pixels[:, 0, 0, :2] = torch.tensor([-5e-4, 1.0005])
+    found, expected = (analysed(x, RIGHT, tmp_path / name) for name, x in (("a", pixels), ("b", pixels.clamp(0, 1))))
+    assert torch.equal(found.pixels, expected.pixels)
+    assert found.attack("finetuned", "pgd", "linf") == expected.attack("finetuned", "pgd", "linf")
 
 
 def test_flags_of_a_record_are_flat_truth_values():
