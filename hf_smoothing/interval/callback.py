@@ -19,7 +19,7 @@ from hf_smoothing.interval.search import found_radii
 from hf_smoothing.models.network import evaluating
 from hf_smoothing.pixels import without_tolerance
 from hf_smoothing.statistics import average_certified_radius
-from hf_smoothing.training.callbacks import labelled_images
+from hf_smoothing.training.callbacks import classes_of, labelled_images
 from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.figures import FiguresCallback
 from hf_smoothing.types import ImageDataset
@@ -44,7 +44,8 @@ class IntervalRadiusCallback(FiguresCallback):
         name: Stands in the names of the figures, as in `eval_NAME_tradeoff`, where a training has several such callbacks.
 
     Raises:
-        ValueError: If `largest` is not in (0, 1], an image has no label, or the data set names the classes otherwise than the model does.
+        ValueError: If `largest` is not in (0, 1], an image has no label or one that is no class of the model, or the data set names the classes otherwise than
+            the model does.
 
     Source of the criterion: arXiv 2307.13078 (which applied it to test images).
     """
@@ -63,7 +64,9 @@ class IntervalRadiusCallback(FiguresCallback):
         check_classes(trainer.model, dataset)
         super().__init__(trainer, name)
         self._bounds_checked = False
-        self.pixels, labels = labelled_images(dataset, spread(500, len(dataset)) if indices is None else indices)
+        self.pixels, labels = labelled_images(
+            dataset, spread(500, len(dataset)) if indices is None else indices, classes_of(trainer.model)
+        )
         self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)
 
     def keys(self) -> list[str]:

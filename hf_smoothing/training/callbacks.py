@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from torch import nn
 
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule, certify
-from hf_smoothing.certification.images import check_selection
+from hf_smoothing.certification.classes import check_class
+from hf_smoothing.certification.images import check_selection, checked_items
 from hf_smoothing.data.selection import spread
 from hf_smoothing.models.network import evaluating
 from hf_smoothing.pixels import to_unit_pixels
@@ -34,7 +36,7 @@ class CertifiedAccuracyCallback(FiguresCallback):
 
     Args:
         trainer: The trainer to watch; add the callback with `trainer.add_callback`.
-        dataset: As for `certify_dataset`: [0, 1] or uint8 pixels at the certified resolution, with labels.
+        dataset: As for `certify_dataset`: [0, 1] or uint8 pixels at the certified resolution, with "labels", which are classes of the model.
         sigmas: Noise levels.
         thresholds: Radii at which to measure certified accuracy.
         indices: Which images; by default 100, spread over the data set.
@@ -43,8 +45,8 @@ class CertifiedAccuracyCallback(FiguresCallback):
         name: Stands in the names of the figures, as in `eval_NAME_certified_accuracy_sigma0.25_r0`, where a training has several such callbacks.
 
     Raises:
-        ValueError: If the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label, the
-            data set names the classes otherwise than the model does, or [0, 1] pixels cannot be classified by it.
+        ValueError: If the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label or one
+            that is no class of the model, the data set names the classes otherwise than the model does, or [0, 1] pixels cannot be classified by it.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class CertifiedAccuracyCallback(FiguresCallback):
         if not self.thresholds:
             raise ValueError(f"`thresholds` must be a non-empty list of radii >= 0, got {self.thresholds}.")
         self.draws = {"mode": "fixed", "n0": n0, "n": n, "alpha": alpha, "seed": seed}
-        self.pixels, self.labels = labelled_images(dataset, spread(100, len(dataset)) if indices is None else indices)
+        self.pixels, self.labels = labelled_images(
+            dataset, spread(100, len(dataset)) if indices is None else indices, classes_of(trainer.model)
+        )
         for radius in self.thresholds:
             check_radius(radius, "l2", "thresholds", self.pixels.shape[1:])
         with evaluated(trainer) as classifier, torch.no_grad():
@@ -119,16 +123,33 @@ def evaluated(trainer: RobustTrainer) -> Iterator[_BaseClassifier]:
         yield classifier
 
 
-def labelled_images(dataset: ImageDataset, indices: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
-    """Images of a data set in memory, [0, 1] pixels (count, channels, height, width), and their labels.
+def classes_of(model: nn.Module) -> int | None:
+    """Number of classes of a model, None where it does not say."""
+    return getattr(getattr(model, "config", None), "num_labels", None)
+
+
+def labelled_images(
+    dataset: ImageDataset, indices: Sequence[int], num_labels: int | None
+) -> tuple[torch.Tensor, list[int]]:
+    """Images of a data set in memory, [0, 1] pixels (count, channels, height, width), and their labels, read as `certify_dataset` reads them.
+
+    Args:
+        dataset, indices: Data set and selection.
+        num_labels: Number of classes of the model, None where it is not known.
 
     Raises:
-        ValueError: If an image has no label, or the selection is not one of the data set.
+        ValueError, TypeError: If an image has no label, or one that is no class, if items are no images, or the selection is not one of the data set.
     """
-    chosen = check_selection(dataset, indices) or []
-    items = [dataset[index] for index in chosen]
-    unlabelled = [index for index, item in zip(chosen, items, strict=True) if item.get("labels") is None]
-    if unlabelled:
-        raise ValueError(f"Certified accuracy needs labels, but image {unlabelled[0]} has none under 'labels'.")
-    pixels = torch.cat([to_unit_pixels(item["pixel_values"][None]) for item in items])
-    return pixels, [int(item["labels"]) for item in items]
+    chosen = check_selection(dataset, indices)
+    pixels, labels = list[torch.Tensor](), list[int]()
+    for index, item in checked_items(dataset, chosen):
+        label = item.get("labels")
+        if label is None:
+            cure = "Rename its 'label'." if "label" in item else "Use a labelled split."
+            raise ValueError(f"Certified accuracy needs labels, but image {index} has none under 'labels'. {cure}")
+        check_class(label, index, num_labels)
+        pixels.append(to_unit_pixels(item["pixel_values"][None]))
+        labels.append(operator.index(label))
+    if not labels:
+        raise ValueError("Certified accuracy needs images, but none of those chosen can be read.")
+    return torch.cat(pixels), labels

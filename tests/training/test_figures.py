@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from hf_smoothing import CertifiedAccuracyCallback
+from hf_smoothing import CertifiedAccuracyCallback, certify_dataset
 from hf_smoothing.interval import IntervalRadiusCallback
-from tests.support.tiny import data, smoothed, trainer
+from tests.support.tiny import any_model, data, pixels, smoothed, trainer
 
 
 EVERY = {
@@ -148,3 +149,50 @@ def test_figures_of_other_images_stay_out_of_a_test(trained, kind, tmp_path):
     callback.measured = measured
     for prefix in ("eval", "eval_held_out"):
         assert f"eval_{figure}" in loop.evaluate(data(4), metric_key_prefix=prefix)
+
+
+WATCHED = {
+    "certified": lambda loop, images, **more: CertifiedAccuracyCallback(loop, images, n0=5, n=20, **more),
+    "interval": lambda loop, images, **more: IntervalRadiusCallback(loop, images, largest=0.01, **more),
+}
+ODD = {
+    "beyond": (7, ValueError, r"classes of the classifier, in \[0, 3\), got 7 for image 3"),
+    "fraction": (1.7, ValueError, "`labels of image 3` must be a whole number, got 1.7"),
+    "negative": (-1, ValueError, "classes >= 0, got -1 for image 3"),
+    "unlabelled": (None, ValueError, "image 3 has none under 'labels'"),
+    "several": ([0, 1], ValueError, "`labels of image 3` must be a whole number"),
+    "text": ("cat", ValueError, "`labels of image 3` must be a whole number"),
+}
+
+
+def images_with(label):
+    return [{"pixel_values": image, "labels": label if k == 3 else k} for k, image in enumerate(pixels(4))]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("model", ["smoothed-resnet", "resnet"])
+@pytest.mark.parametrize("kind", WATCHED)
+def test_labels_that_certify_dataset_refuses_are_refused_before_training(kind, model, odd, tmp_path):
+    label, error, message = ODD[odd]
+    loop, images = trainer(any_model(model), tmp_path / "training"), images_with(label)
+    with pytest.raises(error, match=message):
+        WATCHED[kind](loop, images)
+    assert WATCHED[kind](loop, images, indices=range(3)).labels is not None
+    if label is not None:  # which is certified without a label
+        with pytest.raises(error, match=message):
+            certify_dataset(smoothed(), images, tmp_path / "run", sigma=0.25, n0=5, n=20, progress=False)
+
+
+@pytest.mark.parametrize("kind", WATCHED)
+def test_a_column_of_another_name_has_its_cure(kind, tmp_path):
+    images = [{"pixel_values": item["pixel_values"], "label": 0} for item in images_with(0)]
+    with pytest.raises(ValueError, match="Rename its 'label'"):
+        WATCHED[kind](trainer(smoothed(), tmp_path), images)
+
+
+@pytest.mark.parametrize("whole", [int, torch.tensor, np.int64, np.uint8])
+@pytest.mark.parametrize("kind", WATCHED)
+def test_whole_labels_of_every_kind_are_taken(kind, whole, tmp_path):
+    images = [item | {"labels": whole(item["labels"])} for item in images_with(0)]
+    found = WATCHED[kind](trainer(smoothed(), tmp_path), images).labels
+    assert list(found) == [0, 1, 2, 0]
