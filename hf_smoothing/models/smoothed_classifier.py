@@ -205,7 +205,18 @@ class SmoothedClassifier(PreTrainedModel):
         """
         return self._base_logits(pixels)
 
-    def _base_logits(self, pixels: Tensor, **kwargs: Any) -> Tensor:
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """What the base classifier is given of (noisy) pixels: resized to `config.model_size` and normalised.
+
+        Args:
+            pixels: As for `classify`.
+
+        Returns:
+            A tensor of their dtype, (batch, channels, height, width).
+
+        Raises:
+            ValueError: If the pixels are not at the certified resolution, or of other channels than the base classifier takes.
+        """
         if tuple(check_image_batch(pixels, "pixels").shape[-2:]) != tuple(self.config.size):
             raise ValueError(
                 f"`pixels` must be at the certified resolution {tuple(self.config.size)}, got {tuple(pixels.shape[-2:])}. "
@@ -214,7 +225,10 @@ class SmoothedClassifier(PreTrainedModel):
             )
         check_channels(pixels, self.config.base_config, f"This {type(self.base_network).__name__}")
         # By name, since torch.compile (2.11) would ask for the hash of an object it is to call, before the object has its fields.
-        prepared = self.config.preprocessing().__call__(pixels)
+        return self.config.preprocessing().__call__(pixels)
+
+    def _base_logits(self, pixels: Tensor, **kwargs: Any) -> Tensor:
+        prepared = self.prepare(pixels)
         outputs = self.base_network(pixel_values=prepared.to(self.base_network.dtype), return_dict=True, **kwargs)
         logits: Tensor = getattr(outputs, "logits", outputs)  # what is no classifier is refused when it is wrapped
         return logits

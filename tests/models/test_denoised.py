@@ -18,6 +18,7 @@ from hf_smoothing import (
 from hf_smoothing.models.denoisers import DiffusionDenoiser, ResidualDenoiser, diffusion_from_pretrained, make_denoiser
 from hf_smoothing.models.loading import load_classifier
 from hf_smoothing.models.network import Network
+from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import denoising
 from tests.support.tiny import MEAN, STD, data, plain, smoothed, trainer
@@ -147,6 +148,60 @@ def test_the_losses_are_those_of_the_formula():
     stable = -sum(shares[i, answers[i]] for i in range(4)) / 4
     torch.testing.assert_close(loss, 0.5 * (cleaned - PIXELS).square().mean() + 2.0 * stable)
     assert logs.keys() == {"mse", "stability"}
+
+
+LOSSES = [{}, {"stability": 0.5}, {"mse": 0.0, "stability": 1.0}]
+
+
+@pytest.mark.parametrize("settings", LOSSES)
+@pytest.mark.parametrize("other", [{"size": 24}, {"size": 12}, {"image_mean": [0.1] * 3, "image_std": [0.5] * 3}])
+def test_a_denoiser_is_trained_on_what_a_certificate_gives_it(other, settings, tmp_path):
+    """Certified at another size than the denoiser's, or with a normalisation before it."""
+    torch.manual_seed(0)
+    denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL).save_pretrained(tmp_path / "model")
+    model = SmoothedClassifier.from_pretrained(tmp_path / "model", **other).eval()
+    size = model.config.size[0]
+    clean = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(1))
+    inner, seen = model.base_network, []
+    inner.network.requires_grad_(False)
+    inner.denoiser.register_forward_hook(lambda module, given, output: seen.append((given[0], output)))
+    _, logs = denoising(Network(model, model.classify), Batch(clean, BATCH.labels), state(), **settings)
+    generator = torch.Generator().manual_seed(0)
+    noisy, _ = NoiseMixture((0.3,)).add(clean, generator, NoiseMixture((0.3,)).sample_sigmas(4, generator))
+    with torch.no_grad():
+        model.classify(noisy)
+        model.classify(clean)
+    (trained, cleaned), (used, _), (target, _) = seen
+    torch.testing.assert_close(trained, used)
+    torch.testing.assert_close(logs["mse"], (cleaned - target).square().mean())
+    made = trainer(
+        model, tmp_path / "training", objective="denoising", objective_args=settings, noise="0.25", trainable=["denoiser"], train_dataset=data(8, size=size),
+    )  # fmt: skip
+    made.train()
+    assert made.state.global_step == 2
+
+
+@pytest.mark.parametrize("settings", LOSSES)
+def test_pixels_of_another_size_are_refused_by_every_loss(settings):
+    model = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL)
+    model.base_network.network.requires_grad_(False)
+    images = Batch(torch.rand(4, 3, 24, 24), BATCH.labels)
+    with pytest.raises(ValueError, match=r"at the certified resolution \(16, 16\), got \(24, 24\)"):
+        denoising(Network(model, model.classify), images, state(), **settings)
+
+
+@pytest.mark.parametrize("settings", LOSSES)
+def test_a_denoiser_without_a_wrapper_sees_what_its_trainer_makes_of_pixels(settings):
+    inner, seen = denoised_classifier(smoothed(), sigma=0.25, denoiser=SMALL).eval().base_network, []
+    inner.network.requires_grad_(False)
+    prepare = Preprocessing((0.4,) * 3, (0.5,) * 3)
+    inner.denoiser.register_forward_hook(lambda module, given, output: seen.append((given[0], output)))
+    network = Network(inner, lambda x: inner(prepare(x)).logits, prepare)
+    _, logs = denoising(network, BATCH, state(), **settings)
+    ((given, cleaned),), generator = seen, torch.Generator().manual_seed(0)
+    noisy, _ = NoiseMixture((0.3,)).add(PIXELS, generator, NoiseMixture((0.3,)).sample_sigmas(4, generator))
+    torch.testing.assert_close(given, prepare(noisy))
+    torch.testing.assert_close(logs["mse"], (cleaned - prepare(PIXELS)).square().mean())
 
 
 @pytest.mark.parametrize("settings", [{}, {"mse": 0.0, "stability": 1.0}])

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from hf_smoothing.models.network import recorded
+from hf_smoothing.models.network import Network, recorded
 from hf_smoothing.training.objectives.base import network_of, no_smoothing, noisy_copies
 from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
 
@@ -15,7 +16,10 @@ from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, Objec
 def denoising(
     model: PixelsToLogits, batch: Batch, state: ObjectiveState, *, mse: float = 1.0, stability: float = 0.0
 ) -> LossAndLogs:
-    """mse * mean (D(x + d) - x)^2 + stability * CE(f(D(x + d)), argmax f(x)), D the denoiser and f the classifier behind it.
+    """mse * mean (D(P(x + d)) - P(x))^2 + stability * CE(f(D(P(x + d))), argmax f(P(x))), D the denoiser and f the classifier behind it.
+
+    P is what comes before the denoiser: nothing, unless the classifier is certified at another size than that of the denoiser, which then sees
+    images and their noise resized, as in a certificate.
 
     The stability loss needs no labels: the classifier's own answers to clean images are what the denoiser should keep.
 
@@ -25,7 +29,7 @@ def denoising(
         stability: Weight of the stability loss.
 
     Raises:
-        ValueError: Without noise, on weights out of range, or with a stability loss and a classifier that is not frozen.
+        ValueError: Without noise, on weights out of range, on pixels that are not at the certified resolution, or with a stability loss and a classifier that is not frozen.
         TypeError: If the model has no denoiser.
 
     Source: Salman et al. (2020), arXiv 2003.01908, section 3.
@@ -49,7 +53,7 @@ def denoising(
             "RobustTrainingArguments, or freeze it: model.base_network.network.requires_grad_(False)."
         )
     noise, _ = noisy_copies(batch, state, 1, "Denoising")
-    noisy = batch.pixels + noise[0]
+    noisy, clean = batch.pixels + noise[0], _before(network, inner, batch.pixels)
     if stability or ranks() > 1:
         inner.network.eval()  # it is what it was, batch-norm statistics included
         # Through the whole model, which is what shares gradients between ranks.
@@ -58,16 +62,23 @@ def denoising(
         cleaned = seen["cleaned"]
     else:
         with network.precision():
-            cleaned = inner.denoise(noisy.to(inner.dtype))
-    error = F.mse_loss(cleaned.float(), batch.pixels)
+            cleaned = inner.denoise(_before(network, inner, noisy).to(inner.dtype))
+    error = F.mse_loss(cleaned.float(), clean.float())
     loss, logs = mse * error, {"mse": error}
     if stability:
         with torch.no_grad(), network.precision():
-            clean = inner.config.preprocessing()(batch.pixels).to(inner.network.dtype)
-            answers = inner.network(pixel_values=clean).logits.argmax(1)
+            prepared = inner.config.preprocessing()(clean).to(inner.network.dtype)
+            answers = inner.network(pixel_values=prepared).logits.argmax(1)
         stable = F.cross_entropy(logits.float(), answers)
         loss, logs = loss + stability * stable, logs | {"stability": stable}
     return loss, logs
+
+
+def _before(network: Network, inner: Any, pixels: Tensor) -> Tensor:
+    """What the denoiser is given of pixels: a wrapper may resize, a trainer may normalise what is not wrapped."""
+    module: Any = network.module
+    given = network.prepare(pixels)
+    return given if module is inner else module.prepare(given)
 
 
 def ranks() -> int:
