@@ -54,10 +54,10 @@ class Analysis:
         labels: Labels, whole numbers (images,), classes of the finetuned network.
         output: Folder of the records; an interrupted run is continued.
         settings: Measurements to make.
-        about: Further facts to keep.
+        about: Further facts to keep, JSON values.
 
     Raises:
-        TypeError: On labels that are no tensor of whole numbers.
+        TypeError: On labels that are no tensor of whole numbers, or further facts that are no JSON.
         ValueError: On missing roles, different resolutions or label maps, fewer images than a comparison needs, labels that are not one class for each
             image, or layers that cannot be compared.
         RunError: If the folder holds the records of other models, images or settings.
@@ -73,6 +73,7 @@ class Analysis:
         about: Mapping[str, Any] | None = None,
     ) -> None:
         check_models(models)
+        check_about(about or {})
         if len(pixels) < 8:
             raise ValueError(f"A comparison needs at least 8 images, got {len(pixels)}. Take more images.")
         self.settings, self.output = settings or AnalysisSettings(), Path(output)
@@ -92,7 +93,7 @@ class Analysis:
             "data_sha256": hashlib.sha256(
                 (self.pixels * 255).round().byte().cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
             ).hexdigest(),
-            **json.loads(json.dumps(asdict(self.settings))),
+            **json.loads(json.dumps(asdict(self.settings))),  # tuples become lists, as they are read back
         }
         universal = ((norm, (radius,)) for norm, radius in self.settings.universal.items())
         for norm, radii in (*self.settings.epsilons.items(), *universal):
@@ -236,7 +237,7 @@ class Analysis:
         """The same for every network: attacks are made on the finetuned network, universal ones on the pretrained."""
         if kind == "clean":
             return images
-        norm = next(iter(self.settings.epsilons))
+        norm = next(iter(self.settings.epsilons))  # in the order of `NORMS`
         if kind == "universal":
             norm = next(iter(self.settings.universal))
             file = self._file(Key("universal", "pretrained", norm=norm), ".safetensors")
@@ -258,6 +259,21 @@ class Analysis:
         """The classes that the finetuned network gives the images."""
         parts = self.pixels.split(self.settings.batch_size)
         return torch.cat([self.networks["finetuned"](part).argmax(1) for part in parts])
+
+
+def check_about(about: Mapping[str, Any]) -> None:
+    """Refuse facts that cannot be kept, before anything is.
+
+    Raises:
+        TypeError: The message names the first.
+    """
+    for key, value in about.items():
+        try:
+            json.dumps({key: value})
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"`about` must hold JSON values only, but {key!r} holds {value!r}: {error}. Convert numbers of numpy or torch with .item()."
+            ) from error
 
 
 def random_perturbation(like: Tensor, epsilon: float, norm: Norm, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hf_smoothing.attacks import ATTACKS
 from hf_smoothing.robustness_transfer.records import Key, Records, from_bits, pair_of
-from hf_smoothing.robustness_transfer.robustness import area_of_each, area_under_curve, decline_ratio, matched
+from hf_smoothing.robustness_transfer.robustness import NORMS, area_of_each, area_under_curve, decline_ratio, matched
 from hf_smoothing.statistics import Paired, interval, paired_difference
 
 
@@ -65,7 +65,7 @@ def robustness(records: Records) -> list[Robustness]:
     """One entry per attack and norm, from the records of the finetuned and the standard network (and the pretrained, if it is there)."""
     found = []
     attacked = {(key.norm, key.attack) for key in records if key.kind == "attack" and key.subject == "finetuned"}
-    for norm, attack in [pair for pair in itertools.product(("linf", "l2"), ATTACKS) if pair in attacked]:
+    for norm, attack in [pair for pair in itertools.product(NORMS, ATTACKS) if pair in attacked]:
         keys = {role: Key("attack", role, attack, norm) for role in ("pretrained", "finetuned", "standard")}
         curves = {role: _curve(records, key) for role, key in keys.items()}
         known = {role: curve for role, curve in curves.items() if curve is not None}
@@ -118,7 +118,7 @@ class Universal:
 def universal(records: Records) -> list[Universal]:
     """One entry per norm."""
     found = []
-    for norm in ("linf", "l2"):
+    for norm in NORMS:
         sources = ("pretrained", "finetuned", "standard", "random")
         rows = {role: records.get(Key("universal", role, norm=norm)) for role in sources}
         if rows["random"] is None or rows["pretrained"] is None:

@@ -28,7 +28,7 @@ from hf_smoothing.robustness_transfer.settings import ROLES
 
 SIMILARITY = (
     "Linear CKA between the layers of each pair of networks. Attacked images are the same for all pairs, made by PGD on the finetuned network at the largest "
-    "radius; the universal perturbation is that of the pretrained network."
+    "radius; the universal perturbation is that of the pretrained network. Both are in l-infinity where that was measured, else in l2."
 )
 
 

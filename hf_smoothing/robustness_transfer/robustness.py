@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from hf_smoothing.attacks.ascent import check_positive
 from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels, without_tolerance
 from hf_smoothing.types import Classifier
-from hf_smoothing.units import as_number, check_seed
+from hf_smoothing.units import as_number, check_seed, is_several
 
 
-NORMS = get_args(Norm)
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+"""In the order in which they are measured and shown; what is made in one norm alone is made in the first that is there."""
 
 Right = NDArray[np.bool_]
 """(radii, images): whether the network is right about the attacked image."""
@@ -64,7 +66,7 @@ def attack_curve(
     """
     if attack not in ATTACKS:
         raise ValueError(f"`attack` must be one of {', '.join(ATTACKS)}, got {attack!r}.")
-    check_epsilons(epsilons, norm, pixels[0].numel() if len(pixels) else None)
+    epsilons = check_epsilons(epsilons, norm, pixels[0].numel() if len(pixels) else None)
     check_positive(batch_size, "batch_size")
     if not len(pixels):
         raise ValueError("A curve needs at least one image, got none.")
@@ -98,11 +100,31 @@ def attack_curve(
     return right
 
 
-def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = None) -> None:
-    """Refuse radii that make no sense.
+def plain_numbers(values: Any, name: str, example: str) -> tuple[float, ...]:
+    """The numbers of a list, an array or a tensor as Python's; nan for what is no number.
 
     Args:
-        epsilons: Radii, growing.
+        values: The numbers.
+        name: What they are, for the message.
+        example: Such numbers.
+
+    Raises:
+        TypeError: If they are no sequence.
+
+    >>> plain_numbers(np.float32([0.5, 2]), "Radii", "(0.0, 0.01)"), plain_numbers([1, "2"], "Radii", "(0.0, 0.01)")
+    ((0.5, 2.0), (1.0, nan))
+    """
+    single = getattr(values, "ndim", 1) == 0  # an array or a tensor, which looks iterable
+    if single or isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of numbers, such as {example}, got {values!r}.")
+    return tuple(math.nan if is_several(value) else as_number(value) for value in values)
+
+
+def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = None) -> tuple[float, ...]:
+    """Return radii as Python's numbers if they make sense.
+
+    Args:
+        epsilons: Radii, growing: a list, an array or a tensor.
         norm: The norm, "linf" or "l2".
         entries: Number of entries of an image, if they are known.
 
@@ -113,18 +135,16 @@ def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = 
     """
     if norm not in NORMS:
         raise ValueError(f"A norm must be one of {' and '.join(NORMS)}, got {norm!r}.")
-    given: Any = epsilons
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"Radii must be a sequence of numbers, such as (0.0, 0.01), got {epsilons!r}.")
-    values = [as_number(epsilon) for epsilon in epsilons]
+    values = plain_numbers(epsilons, "Radii", "(0.0, 0.01)")
     grow = all(b > a for a, b in itertools.pairwise(values))
     if not values or not grow or not values[0] >= 0.0 or not np.isfinite(values).all():
-        raise ValueError(f"Radii must be finite and grow from 0 or above, got {list(epsilons)}.")
+        raise ValueError(f"Radii must be finite and grow from 0 or above, got {epsilons!r}.")
     largest = 1.0 if norm == "linf" else np.inf if entries is None else entries**0.5
     if values[-1] > largest:
         raise ValueError(
-            f"{norm} radii are in [0, 1] pixel units, at most {largest:.4g}, got {values}, which look like steps of 0..255. Divide them by 255."
+            f"{norm} radii are in [0, 1] pixel units, at most {largest:.4g}, got {list(values)}, which look like steps of 0..255. Divide them by 255."
         )
+    return values
 
 
 def decline_ratio(clean: float, attacked: float) -> float:

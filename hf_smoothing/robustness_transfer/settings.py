@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hf_smoothing.attacks import ATTACKS, Norm
 from hf_smoothing.models import SmoothedClassifier
-from hf_smoothing.robustness_transfer.robustness import check_epsilons
+from hf_smoothing.robustness_transfer.robustness import NORMS, check_epsilons, plain_numbers
 from hf_smoothing.spelling import nearest
-from hf_smoothing.units import as_number, check_seed, check_whole
+from hf_smoothing.units import check_seed, check_whole
 
 
 ROLES = ("pretrained", "finetuned", "standard")
@@ -20,13 +20,14 @@ ROLES = ("pretrained", "finetuned", "standard")
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """What is measured.
+    """What is measured. Numbers may be of numpy or torch; they are kept as Python's.
 
     Attributes:
         attacks: Names in `hf_smoothing.attacks.ATTACKS`.
-        epsilons: Norm -> growing radii in [0, 1] pixel units, the first of them 0.
+        epsilons: Norm -> growing radii in [0, 1] pixel units, the first of them 0. The attacked images whose representations are compared are made in "linf" where it is
+            there, else in "l2", in whatever order the norms are given.
         steps: Number of steps of the attacks.
-        universal: Norm -> radius of the universal perturbations.
+        universal: Norm -> radius of the universal perturbations; of those of images that are compared, as of `epsilons`.
         cutoffs: Radii of the frequency masks, cycles per image side; by default 1/16, 1/8, 3/16, 1/4 and 3/8 of the side.
         layers: Role -> names of modules to compare; by default the stem and the blocks.
         batch_size: Number of images per forward pass.
@@ -52,31 +53,23 @@ class AnalysisSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.epsilons or not self.universal or not self.attacks:
+        batch_size, steps = check_whole(self.batch_size, "batch_size"), check_whole(self.steps, "steps")
+        if batch_size < 4 or steps < 1:
             raise ValueError(
-                "An analysis needs attacks, and radii for attacks and universal perturbations, of at least one norm."
+                f"An analysis needs batches of at least 4 images and at least 1 step, got {batch_size} and {steps}."
             )
-        _check_names(self.attacks, "attacks", "attack", ATTACKS)
-        for norm, values in _mapping(self.epsilons, "epsilons", "{'linf': (0.0, 0.01)}").items():
-            check_epsilons(values, norm)
-            if len(values) < 2 or values[0] != 0.0:
-                raise ValueError(
-                    f"Radii must start with 0, the clean images, and have at least one more, got {list(values)}."
-                )
-        for norm, epsilon in _mapping(self.universal, "universal", "{'linf': 8 / 255}").items():
-            check_epsilons([epsilon], norm)
-        if self.cutoffs is not None:
-            _check_cutoffs(self.cutoffs)
-        if self.layers is not None:
-            layers = _mapping(self.layers, "layers", "{'finetuned': ('base_network.classifier',)}")
-            _check_names(list(layers), "layers", "role", ROLES)
-            for role, names in layers.items():
-                _check_names(names, f"layers[{role!r}]", "module")
-        if check_whole(self.batch_size, "batch_size") < 4 or check_whole(self.steps, "steps") < 1:
-            raise ValueError(
-                f"An analysis needs batches of at least 4 images and at least 1 step, got {self.batch_size} and {self.steps}."
-            )
-        check_seed(self.seed)
+        plain = {
+            "attacks": _names(self.attacks, "attacks", "attack", ATTACKS),
+            "epsilons": _by_norm(self.epsilons, "epsilons", "{'linf': (0.0, 0.01)}", _radii),
+            "steps": steps,
+            "universal": _by_norm(self.universal, "universal", "{'linf': 8 / 255}", _radius),
+            "cutoffs": None if self.cutoffs is None else _cutoffs(self.cutoffs),
+            "layers": None if self.layers is None else _layers(self.layers),
+            "batch_size": batch_size,
+            "seed": check_seed(self.seed),
+        }
+        for name, value in plain.items():  # whatever they came as: records are JSON
+            object.__setattr__(self, name, value)
 
 
 def _mapping(value: Any, name: str, example: str) -> Mapping[Any, Any]:
@@ -85,8 +78,34 @@ def _mapping(value: Any, name: str, example: str) -> Mapping[Any, Any]:
     return value
 
 
-def _check_names(names: Any, name: str, kind: str, known: Collection[str] = ()) -> None:
-    """Refuse what is no sequence of different names, and names that are not known where any are."""
+def _by_norm(value: Any, name: str, example: str, plain: Callable[[Any, Norm], Any]) -> dict[Norm, Any]:
+    """What is given for each norm, in the order of `NORMS`, whatever the order in which it was given."""
+    given = _mapping(value, name, example)
+    if not given:
+        raise ValueError(f"`{name}` must have at least one norm, such as {example}, got none.")
+    found = {norm: plain(values, norm) for norm, values in given.items()}
+    return {norm: found[norm] for norm in NORMS if norm in found}
+
+
+def _radii(values: Any, norm: Norm) -> tuple[float, ...]:
+    found = check_epsilons(values, norm)
+    if len(found) < 2 or found[0] != 0.0:
+        raise ValueError(f"Radii must start with 0, the clean images, and have at least one more, got {list(found)}.")
+    return found
+
+
+def _radius(value: Any, norm: Norm) -> float:
+    return check_epsilons([value], norm)[0]
+
+
+def _layers(value: Any) -> dict[str, tuple[str, ...]]:
+    given = _mapping(value, "layers", "{'finetuned': ('base_network.classifier',)}")
+    roles = _names(list(given), "layers", "role", ROLES)
+    return {role: _names(given[role], f"layers[{role!r}]", "module") for role in roles}
+
+
+def _names(names: Any, name: str, kind: str, known: Collection[str] = ()) -> tuple[str, ...]:
+    """Different names; what is no sequence of these is refused, and names that are not known where any are."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(one, str) for one in names):
         example = f"({names!r},)" if isinstance(names, str) else f"a tuple of names of {kind}s"
         raise TypeError(f"`{name}` must be a sequence of names of {kind}s, got {names!r}. Write {example}.")
@@ -98,15 +117,16 @@ def _check_names(names: Any, name: str, kind: str, known: Collection[str] = ()) 
         near = nearest(unknown[0], known)
         meant = f" Did you mean {near}?" if near else ""
         raise ValueError(f"`{name}` must be among {', '.join(known)}, got {unknown[0]!r}.{meant}")
+    return tuple(map(str, names))
 
 
-def _check_cutoffs(cutoffs: Any) -> None:
-    if isinstance(cutoffs, str) or not isinstance(cutoffs, Sequence):
-        raise TypeError(f"`cutoffs` must be a sequence of numbers, such as (2.0, 4.0), got {cutoffs!r}.")
-    if not cutoffs or not all(0.0 <= as_number(radius) < math.inf for radius in cutoffs):
+def _cutoffs(cutoffs: Any) -> tuple[float, ...]:
+    found = plain_numbers(cutoffs, "`cutoffs`", "(2.0, 4.0)")
+    if not found or not all(0.0 <= radius < math.inf for radius in found):
         raise ValueError(
-            f"`cutoffs` must be radii of at least 0 cycles per image side, got {list(cutoffs)}. Leave it out for the usual ones."
+            f"`cutoffs` must be radii of at least 0 cycles per image side, got {cutoffs!r}. Leave it out for the usual ones."
         )
+    return found
 
 
 def check_models(models: Mapping[str, SmoothedClassifier]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -150,14 +152,25 @@ def test_networks_for_other_parts_of_the_image_are_warned_of_and_named_in_the_re
         ({"layers": ("a", "b")}, TypeError, "`layers` must be a mapping such as"),
         ({"attacks": "pgd"}, TypeError, r"`attacks` must be a sequence of names of attacks, got 'pgd'. Write \('pgd',\)"),
         ({"attacks": ("pdg",)}, ValueError, "`attacks` must be among fgsm.* got 'pdg'. Did you mean pgd"),
-        ({"epsilons": {"Linf": (0.0, 0.1)}}, ValueError, "A norm must be one of l2 and linf, got 'Linf'"),
+        ({"epsilons": {"Linf": (0.0, 0.1)}}, ValueError, "A norm must be one of linf and l2, got 'Linf'"),
         ({"epsilons": {"linf": 0.1}}, TypeError, "Radii must be a sequence of numbers"),
         ({"epsilons": (0.0, 0.1)}, TypeError, "`epsilons` must be a mapping"),
+        ({"epsilons": {"linf": np.array(0.1)}}, TypeError, "Radii must be a sequence of numbers"),
+        ({"epsilons": {"linf": np.zeros((2, 2))}}, ValueError, "Radii must be finite"),
+        ({"epsilons": {"linf": np.array([0.1, 0.2])}}, ValueError, "Radii must start with 0"),
+        ({"epsilons": np.array([0.0, 0.1])}, TypeError, "`epsilons` must be a mapping"),
+        ({"epsilons": {}}, ValueError, "`epsilons` must have at least one norm"),
+        ({"universal": {}}, ValueError, "`universal` must have at least one norm"),
+        ({"attacks": np.array(["pgd", "fgsm"])}, TypeError, "`attacks` must be a sequence of names"),
+        ({"attacks": ()}, ValueError, "`attacks` must name at least one attack"),
+        ({"universal": {"linf": np.array([0.1])}}, ValueError, "Radii must be finite"),
         ({"universal": {"l1": 0.1}}, ValueError, "A norm must be one of"),
         ({"universal": {"linf": "0.1"}}, ValueError, "Radii must be finite"),
         ({"universal": 0.1}, TypeError, "`universal` must be a mapping"),
         ({"cutoffs": ()}, ValueError, "Leave it out for the usual ones"),
         ({"cutoffs": (-1.0,)}, ValueError, "at least 0 cycles"),
+        ({"cutoffs": np.array([])}, ValueError, "Leave it out for the usual ones"),
+        ({"cutoffs": torch.tensor(2.0)}, TypeError, "`cutoffs` must be a sequence of numbers"),
         ({"cutoffs": 2.0}, TypeError, "`cutoffs` must be a sequence of numbers"),
         ({"steps": 2.5}, ValueError, "`steps` must be a whole number"),
         ({"batch_size": 3}, ValueError, "at least 4 images"),
@@ -168,3 +181,63 @@ def test_networks_for_other_parts_of_the_image_are_warned_of_and_named_in_the_re
 def test_settings_that_mean_nothing_are_refused_when_they_are_made(settings, error, message):
     with pytest.raises(error, match=message):
         AnalysisSettings(**settings)
+
+
+VALUES = {
+    "epsilons": {"linf": [0.0, 0.5, 1.0]},
+    "universal": {"linf": 0.5},
+    "cutoffs": [1.0, 2.5],
+    "steps": 3,
+    "batch_size": 4,
+    "seed": 7,
+}
+"""Every setting that holds numbers, in numbers that all types hold exactly."""
+TYPES = {
+    "numpy": lambda x: np.float32(x) if isinstance(x, float) else np.int64(x) if isinstance(x, int) else np.array(x),
+    "numpy in a list": lambda x: [np.float64(one) for one in x] if isinstance(x, list) else np.array(x)[()],
+    "torch": torch.tensor,
+    "torch in a tuple": lambda x: tuple(map(torch.tensor, x)) if isinstance(x, list) else torch.tensor(x),
+}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("name", VALUES)
+def test_numbers_of_numpy_and_torch_are_kept_as_plain_ones(networks, name, kind, tmp_path):
+    plain = VALUES[name]
+    given = {k: TYPES[kind](v) for k, v in plain.items()} if isinstance(plain, dict) else TYPES[kind](plain)
+    expected, found = AnalysisSettings(**{name: plain}), AnalysisSettings(**{name: given})
+    assert found == expected and json.dumps(asdict(found)) == json.dumps(asdict(expected))
+    pixels, labels = torch.rand(8, 3, SIZE, SIZE), torch.zeros(8).long()
+    Analysis(networks, pixels, labels, tmp_path, expected)
+    Analysis(networks, pixels, labels, tmp_path, found)  # takes up the same records
+
+
+@pytest.mark.parametrize("value", [np.float32(1.0), torch.tensor(1.0), {1, 2}, object()])
+def test_further_facts_that_cannot_be_kept_are_refused_before_anything_is(networks, value, tmp_path):
+    with pytest.raises(TypeError, match="`about` must hold JSON values only, but 'mine' holds"):
+        Analysis(
+            networks, torch.rand(8, 3, SIZE, SIZE), torch.zeros(8).long(), tmp_path / "new", about={"mine": value}
+        )
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_order_in_which_norms_are_given_changes_nothing(networks, tmp_path):
+    pixels, labels = torch.rand(8, 3, SIZE, SIZE), torch.arange(8) % 3
+    epsilons, universal = {"linf": (0.0, 0.01), "l2": (0.0, 0.5)}, {"linf": 0.1, "l2": 2.0}
+    made = []
+    for place, order in (("one", list), ("other", lambda items: list(reversed(items)))):
+        settings = AnalysisSettings(
+            attacks=("fgsm",),
+            epsilons=dict(order(epsilons.items())),
+            universal=dict(order(universal.items())),
+            steps=1,
+        )
+        made.append(Analysis(networks, pixels, labels, tmp_path / place, settings))
+        Analysis(networks, pixels, labels, tmp_path / "both", settings)
+    assert list(made[0].work()) == list(made[1].work())
+    for one in made:
+        one.run(progress=False)
+    (about, records), (other_about, others) = (read_analysis(one.output) for one in made)
+    assert json.dumps(about) == json.dumps(other_about) and records == others
+    moved = made[1]._inputs(made[1].pixels, "attacked", 0) - made[1].pixels
+    assert float(moved.abs().max()) <= 0.01 + 1e-6  # made in l-infinity, whatever came first

@@ -254,3 +254,11 @@ def test_flags_of_a_record_are_flat_truth_values():
     for wrong in (flags[:, None], flags[:, None].tolist(), np.ones((2, 3), bool), flags[0], [0.4, 1.0], ["0", "1"]):
         with pytest.raises(ValueError, match="one truth value for each image"):
             bits(wrong)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list, lambda x: [np.float64(one) for one in x]])
+def test_radii_and_cutoffs_may_be_of_numpy_and_torch(kind):
+    pixels = pictures(12, 8)
+    found = attack_curve(wide, pixels, RIGHT, epsilons=kind([0.0, 0.25]))
+    assert np.array_equal(found, attack_curve(wide, pixels, RIGHT, epsilons=[0.0, 0.25]))
+    assert frequency_curve(wide, pixels, RIGHT, kind([1.0])) == frequency_curve(wide, pixels, RIGHT, [1.0])
