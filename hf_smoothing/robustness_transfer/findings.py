@@ -104,7 +104,7 @@ class Universal:
 
     Attributes:
         norm, epsilon: Norm and epsilon of the perturbations.
-        fooled: A dictionary (source, target) -> share of changed answers, with its 95% interval.
+        fooled: A dictionary (source, target) -> share of changed answers, with its 95% interval; of the sources that were measured.
         carried: By how much more the pretrained network's perturbation than a random one of its size fools the finetuned network, minus
             the same for the standard network; paired.
     """

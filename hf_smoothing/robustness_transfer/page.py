@@ -149,8 +149,8 @@ def _universal_table(one: Universal) -> str:
     for source in (*roles, "random"):
         cells = []
         for target in roles:
-            rate, low, high = one.fooled[source, target]
-            cells.append(f"{100 * rate:.1f} ({100 * low:.1f}-{100 * high:.1f})")
+            share = one.fooled.get((source, target))  # a network that is not measured yet has none
+            cells.append("-" if share is None else f"{100 * share[0]:.1f} ({100 * share[1]:.1f}-{100 * share[2]:.1f})")
         rows.append(["random" if source == "random" else f"crafted on {source}", *cells])
     return table(
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from hf_smoothing.records import RunError
 
 
 SETTINGS = "analysis.json"
+
+_NAMES = re.compile(r"attack-\w+-[\w-]+-(linf|l2)|universal-\w+-(linf|l2)|(similarity|frequency)-\w+")
+"""The texts that are keys."""
+_FIELDS = {"attack": ("epsilons", "right"), "universal": ("epsilon", "changed"), "frequency": ("low", "high")}
+"""What a record of each kind has; one of similarity has pairs of networks."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,13 @@ class Key:
 
     @classmethod
     def parse(cls, text: str) -> Key:
-        """The key of which this is the text."""
+        """The key of which this is the text.
+
+        Raises:
+            ValueError: If it is of none.
+        """
+        if not _NAMES.fullmatch(text):
+            raise ValueError(f"A record is named as {cls('attack', 'finetuned', 'pgd', 'linf')}, got {text!r}.")
         kind, subject, *rest = text.split("-")
         norm = rest.pop() if rest else ""
         return cls(kind, subject, "-".join(rest), norm)
@@ -68,18 +80,18 @@ Records = Mapping[Key, dict[str, Any]]
 
 
 def read_analysis(output: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[Key, dict[str, Any]]]:
-    """The settings (with "about") and the records by their keys.
+    """The settings (with "about") and the records by their keys; files of other names are left alone.
 
     Raises:
-        RunError: If there are none.
+        RunError: If there are none, or a record is damaged.
     """
     folder = Path(output)
     if not (folder / SETTINGS).exists():
         raise RunError(
             f"{folder} holds no analysis of robustness transfer. Make one with `Analysis(..., output).run()`."
         )
-    records = {Key.parse(file.stem): read_record(file) for file in sorted((folder / "records").glob("*.json"))}
-    return read_record(folder / SETTINGS), records
+    files = sorted(file for file in (folder / "records").glob("*.json") if _NAMES.fullmatch(file.stem))
+    return read_record(folder / SETTINGS), {Key.parse(file.stem): read_record(file) for file in files}
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -102,6 +114,10 @@ def record_of(file: Path, content: bytes) -> dict[str, Any]:
         raise RunError(f"{file} is damaged or not of an analysis ({error}). {cure}") from error
     if not isinstance(found, dict):
         raise RunError(f"{file} is not of an analysis: it holds no JSON object. {cure}")
+    fields = ("settings", "about") if file.name == SETTINGS else _FIELDS.get(file.stem.partition("-")[0], ())
+    missing = [name for name in fields if name not in found]
+    if missing or not found:
+        raise RunError(f"{file} is not of an analysis: it has no {(missing or ['measurement'])[0]!r}. {cure}")
     return found
 
 

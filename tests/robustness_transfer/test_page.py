@@ -5,19 +5,23 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from hf_smoothing.records import RunError, write_json
-from hf_smoothing.robustness_transfer import figures
+from hf_smoothing.robustness_transfer import figures, page
+from hf_smoothing.robustness_transfer.analysis import Analysis
 from hf_smoothing.robustness_transfer.answer import answer, questions
 from hf_smoothing.robustness_transfer.findings import frequency_gap, frequency_lean, robustness
 from hf_smoothing.robustness_transfer.page import write_page
 from hf_smoothing.robustness_transfer.records import SETTINGS, Key, bits, pair_key, read_analysis
 from hf_smoothing.robustness_transfer.sentences import sentences
-from hf_smoothing.robustness_transfer.settings import ROLES
+from hf_smoothing.robustness_transfer.settings import ROLES, AnalysisSettings
 from hf_smoothing.statistics import interval
+from tests.support.tiny import pixels, smoothed
 
 
 @pytest.fixture
@@ -257,3 +261,70 @@ def test_the_picture_of_frequencies_counts_what_is_right():
     assert low.lines[0].get_xydata().tolist() == [[2.0, 50.0], [4.0, 75.0]]
     assert high.lines[0].get_xydata().tolist() == [[2.0, 50.0]]
     assert confidence.lines[0].get_ydata().tolist() == [75.0, 50.0]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """An analysis of tiny networks, with every kind of record."""
+    folder = tmp_path_factory.mktemp("measured")
+    networks = {role: smoothed("resnet", seed).eval() for seed, role in enumerate(ROLES)}
+    settings = AnalysisSettings(
+        attacks=("fgsm",), epsilons={"linf": (0.0, 0.01), "l2": (0.0, 0.5)}, universal={"linf": 0.1, "l2": 2.0}, steps=1,
+        batch_size=8,
+    )  # fmt: skip
+    Analysis(networks, pixels(16), torch.arange(16) % 3, folder, settings).run(progress=False)
+    return folder
+
+
+RECORDS = [
+    *(Key("attack", role, "fgsm", norm) for role in ROLES for norm in ("linf", "l2")),
+    *(Key("universal", source, norm=norm) for source in (*ROLES, "random") for norm in ("linf", "l2")),
+    *(Key("similarity", kind) for kind in figures.KINDS),
+    *(Key("frequency", role) for role in ROLES),
+]
+KINDS = sorted({key.kind for key in RECORDS})
+
+
+def test_every_kind_of_record_is_among_those(measured):
+    records = {key for key in RECORDS if key.subject != "pretrained" or key.kind not in ("attack", "frequency")}
+    assert records <= set(read_analysis(measured)[1]) <= set(RECORDS)
+
+
+@pytest.mark.parametrize("parts", [*([key] for key in RECORDS), *([key for key in RECORDS if key.kind == kind] for kind in KINDS)], ids=lambda keys: f"{len(keys)} {keys[0]}")  # fmt: skip
+def test_a_page_is_written_of_what_is_there(parts, measured, tmp_path, monkeypatch):
+    """As after the advice to delete a damaged record."""
+    monkeypatch.setattr(page, "picture", lambda figure, caption: caption)  # drawing takes most of the time
+    folder = shutil.copytree(measured, tmp_path / "run")
+    for key in parts:
+        (folder / "records" / f"{key}.json").unlink(missing_ok=True)
+    text = write_page(folder).read_text(encoding="utf-8")
+    assert "nan" not in text
+    assert sentences(read_analysis(folder)[1]) or len(parts) > 1
+
+
+def test_files_of_others_among_the_records_are_left_alone(measured, tmp_path):
+    folder = shutil.copytree(measured, tmp_path / "run")
+    before = read_analysis(folder)
+    for name in (
+        "notes",
+        "notes-of-mine",
+        "attack-finetuned",
+        "universal-finetuned-linf 2",
+        "._attack-finetuned-fgsm-linf",
+        "similarity-clean-linf",
+        "a",
+    ):
+        (folder / "records" / f"{name}.json").write_bytes(b"\x00{")
+        assert read_analysis(folder) == before
+        with pytest.raises(ValueError, match="A record is named as attack-finetuned-pgd-linf"):
+            Key.parse(name)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "settings"])
+def test_a_record_without_its_measurement_is_named_with_its_cure(kind, measured, tmp_path):
+    folder = shutil.copytree(measured, tmp_path / "run")
+    key = next((key for key in RECORDS if key.kind == kind and key.subject != "pretrained"), None)
+    file = folder / SETTINGS if key is None else folder / "records" / f"{key}.json"
+    file.write_text("{}")
+    with pytest.raises(RunError, match=f"{file.name} is not of an analysis: it has no '.*Delete"):
+        write_page(folder)
