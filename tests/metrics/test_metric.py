@@ -1,6 +1,7 @@
 """The metric of `evaluate` gives the figures of the statistics, in batches as well, and refuses bad columns."""
 
 import math
+import re
 import subprocess
 import sys
 import textwrap
@@ -83,11 +84,6 @@ def test_radii_stay_in_double_precision(metric):
     result = metric.compute(**columns, thresholds=[0.1, radius])
     assert result["certified_accuracy"] == [1.0, 0.5]
     assert result["average_certified_radius"] == (radius + 0.1) / 2
-
-
-def test_unequal_lengths_are_refused(metric):
-    with pytest.raises(ValueError, match=r"(?i)mismatch|equal length"):
-        metric.compute(predictions=[0, 1], references=[0], radii=[0.1, 0.2])
 
 
 @pytest.mark.parametrize(
@@ -261,3 +257,31 @@ def test_the_mathematics_needs_no_torch():
         assert not {"torch", "transformers", "datasets", "evaluate"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+WAYS = {
+    "compute": lambda metric, columns: metric.compute(**columns),
+    "add_batch": lambda metric, columns: metric.add_batch(**columns),
+    "add": lambda metric, columns: metric.add(**{name if name == "radii" else name[:-1]: values if values is None else values[0] for name, values in columns.items()}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("absent", [True, False])
+@pytest.mark.parametrize("missing", [("predictions",), ("references",), ("radii",), ("predictions", "references")], ids=str)  # fmt: skip
+@pytest.mark.parametrize("way", WAYS)
+def test_columns_that_are_missing_are_named(metric, way, missing, absent):
+    columns = {name: values for name, values in COLUMNS.items() if name not in missing}
+    if not absent:
+        columns |= dict.fromkeys(missing)
+    with pytest.raises(ValueError, match=missing[0] if way == "add" else ".*".join(missing)) as caught:
+        WAYS[way](metric, columns)
+    assert re.search("none for|inputs are missing|must be .* got None", str(caught.value))
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("short", [[], [0], [0] * 7])
+@pytest.mark.parametrize("way", ["compute", "add_batch"])
+def test_columns_of_different_lengths_are_refused(metric, way, name, short):
+    with pytest.raises(ValueError, match=f"one entry for each image, got .*{len(short)} {name}"):
+        WAYS[way](metric, COLUMNS | {name: short})
+    assert metric.compute(**COLUMNS)["num_images"] == 5  # nothing of the refused columns is left

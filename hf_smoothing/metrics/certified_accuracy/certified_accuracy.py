@@ -84,11 +84,30 @@ def _plain_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _check_complete(columns: Mapping[str, Any]) -> None:
+    """Refuse columns that are missing or of different lengths, which `evaluate` would not name, or drop.
+
+    Raises:
+        ValueError: The message names them.
+    """
+    if missing := [name for name in _KINDS if columns.get(name) is None]:
+        raise ValueError(
+            f"Certified accuracy needs `predictions`, `references` and `radii`, got none for {' and '.join(f'`{name}`' for name in missing)}. Pass "
+            "certified classes, true classes and certified radii, one of each for each image."
+        )
+    lengths = {name: len(columns[name]) for name in _KINDS}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
+        raise ValueError(
+            f"The columns must have one entry for each image, got {counts}. Pass those of the same images."
+        )
+
+
 def _check_kinds(columns: Mapping[str, Any]) -> None:
     for name, (kinds, meaning) in _KINDS.items():
-        column = _on_host(columns.get(name))
-        if column is None or not len(column):
-            continue  # evaluate says what is missing
+        column = _on_host(columns[name])
+        if not len(column):
+            continue
         if np.asarray(column).dtype.kind not in kinds:
             odd = next((value for value in column if np.asarray(value).dtype.kind not in kinds), column)
             raise ValueError(
@@ -129,9 +148,11 @@ class CertifiedAccuracyMetric(evaluate.Metric):
         """As that of `evaluate.Metric`; `compute` adds its columns by it.
 
         Raises:
-            ValueError: On columns that are not of the kind of the metric's: `evaluate` would make them so, and cut fractions off.
+            ValueError: On columns that are missing, of different lengths, or not of the kind of the metric's: `evaluate` would make them so, and cut
+                fractions off.
         """
         columns = _plain_columns({"predictions": predictions, "references": references, **kwargs})
+        _check_complete(columns)
         _check_kinds(columns)
         super().add_batch(**columns)
 
@@ -141,7 +162,7 @@ class CertifiedAccuracyMetric(evaluate.Metric):
         Raises:
             ValueError: As `add_batch`.
         """
-        example = {"predictions": prediction, "references": reference, **kwargs}
+        example = {"predictions": prediction, "references": reference, "radii": None, **kwargs}
         _check_kinds({name: [value] for name, value in example.items()})
         super().add(prediction=prediction, reference=reference, **kwargs)
 
