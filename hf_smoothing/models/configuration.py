@@ -19,7 +19,7 @@ from hf_smoothing.preprocessing import Preprocessing, parse_size
 
 NOISE_OWNERS = ("trainer", "model", "processor")
 _OWN = (
-    "sigma", "size", "resize", "resample", "model_size", "image_mean", "image_std", "num_samples", "n0", "n", "alpha", "noise", "noise_owner", "id2label",
+    "sigma", "size", "resize", "resample", "model_size", "image_mean", "image_std", "num_samples", "n0", "n", "alpha", "noise", "noise_owner", "id2label", "label2id",
 )  # fmt: skip
 _REQUIRED = ("base_config", "sigma", "size", "image_mean", "image_std")
 
@@ -41,12 +41,14 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         noise: The mixture that the model itself adds in train mode, as `NoiseMixture.parse` reads it; only with
             noise_owner="model".
         lora: Settings of the low-rank adapters of the base classifier, as `add_lora` leaves them, or None.
+        id2label: Names of the classes by their numbers; those of the base classifier by default, which gets the same.
+        label2id: The inverse of `id2label`, of which it is made where it is left out.
         noise_owner: Who adds noise in training: "trainer" (`RobustTrainer`), "model" (for the stock `Trainer`), or "processor".
 
     Without any of the required values it is empty: enough to be known by `transformers`, and no model can be made from it.
 
     Raises:
-        ValueError: If some of the required values are missing, a value is out of range, or the base classifier is for regression or multi-label data.
+        ValueError: If some of the required values are missing, a value is out of range, `label2id` is not the inverse of the names, or the base classifier is for regression or multi-label data.
     """
 
     model_type = "smoothed_classifier"
@@ -113,7 +115,10 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         if self.id2label is None and "num_labels" not in kwargs:
             names = {k: f"LABEL_{k}" for k in range(self.base_config.num_labels)}
             self.id2label = dict(self.base_config.id2label or names)
+        numbers = self.label2id
         super().__post_init__(**kwargs)
+        if numbers:
+            check_numbers(numbers, self.id2label or {})
         self._push_down(self.id2label or {})
         self.label2id = dict(self.base_config.label2id)
 
@@ -152,7 +157,10 @@ class SmoothedClassifierConfig(PreTrainedConfig):
                 overrides["size"] = (
                     parse_framing(given) if isinstance(given, Framing | FramedSize) else known.scaled(given)
                 )
-        return super().from_dict({**config_dict, **overrides}, **kwargs)
+        stored = {
+            name: value for name, value in config_dict.items() if name != "label2id"
+        }  # made of the names that are asked for
+        return super().from_dict({**stored, **overrides}, **kwargs)
 
     def framing(self) -> Framing:
         """How an image becomes the pixels that noise is added to."""
@@ -222,6 +230,21 @@ def check_names(id2label: Any, num_labels: int | None = None) -> None:
     if num_labels is not None and num_labels != len(id2label):
         raise ValueError(
             f"`num_labels` and `id2label` must agree, got num_labels={num_labels} and {len(id2label)} names. Leave num_labels out."
+        )
+
+
+def check_numbers(label2id: Any, id2label: Mapping[Any, str]) -> None:
+    """Refuse numbers of classes other than those under which they are named.
+
+    Raises:
+        ValueError: If they are no mapping, or not the inverse of the names.
+    """
+    named = {str(number): name for number, name in id2label.items()}
+    right = isinstance(label2id, Mapping) and set(label2id) == set(named.values())
+    if not right or any(named.get(str(number)) != name for name, number in label2id.items()):
+        raise ValueError(
+            f"`label2id` must be the inverse of `id2label`, {reprlib.repr(dict(id2label))}, got {reprlib.repr(label2id)}. Leave it out: it is made of id2label, "
+            "which is where other names belong."
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
+from hf_smoothing.models.configuration import check_numbers
 from hf_smoothing.models.weights import HUB, load_whole, read_config
 
 
@@ -37,7 +38,7 @@ def classifier_from_autoencoder(
         In float32; it knows its pixels if the autoencoder was trained by `RobustTrainer`.
 
     Raises:
-        ValueError: If the checkpoint is a pickle, or not whole.
+        ValueError: If the checkpoint is a pickle, or not whole, or `label2id` is not the inverse of the names.
         TypeError: If it is no masked autoencoder, or no checkpoint where there are arguments for one.
     """
     hub = {name: kwargs.pop(name) for name in HUB if name in kwargs}
@@ -53,7 +54,9 @@ def classifier_from_autoencoder(
     known = {name: getattr(source.config, name) for name in SHARED}
     if "id2label" in kwargs:
         kwargs = {"label2id": {name: index for index, name in kwargs["id2label"].items()}} | kwargs
-    model = ViTForImageClassification(ViTConfig(**known | kwargs))
+    config = ViTConfig(**known | kwargs)
+    check_numbers(kwargs.get("label2id") or config.label2id, config.id2label)
+    model = ViTForImageClassification(config)
     encoder = source.vit.state_dict()
     model.vit.load_state_dict(encoder)  # strict: every tensor, or an error
     noted = getattr(source.config, "hf_smoothing", None)

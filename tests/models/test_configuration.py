@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig
 
 from hf_smoothing import (
     NoiseMixture,
@@ -277,3 +277,54 @@ def test_names_are_corrected_by_the_names_in_order(names, tmp_path):
 def test_a_plain_network_is_not_trained_with_names_that_no_wrapper_takes(tmp_path):
     with pytest.raises(ValueError, match="`id2label` must name each class by its number"):
         trainer(plain(id2label={1: "cat", 2: "dog", 3: "eel"}, label2id=None), tmp_path)
+
+
+NUMBERS = {
+    "other names": {"x": 0, "y": 1, "z": 2},
+    "another order": {"cat": 1, "dog": 0, "eel": 2},
+    "fewer": {"cat": 0, "dog": 1},
+    "more": {"cat": 0, "dog": 1, "eel": 2, "fox": 3},
+    "a list": ["cat", "dog", "eel"],
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    smoothed().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("wrong", NUMBERS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder, **given: config(**given),
+        lambda folder, **given: config(id2label=dict(enumerate(NAMES)), **given),
+        lambda folder, **given: SmoothedClassifier.from_pretrained(folder, **given),
+        lambda folder, **given: SmoothedClassifier.from_pretrained(folder, id2label=dict(enumerate(NAMES)), **given),
+        lambda folder, **given: AutoModelForImageClassification.from_pretrained(folder, **given),
+        lambda folder, **given: AutoConfig.from_pretrained(folder, **given),
+    ],
+    ids=["config", "config and names", "model", "model and names", "auto", "auto config"],
+)
+def test_numbers_of_classes_at_odds_with_their_names_are_refused(make, wrong, checkpoint):
+    with pytest.raises(ValueError, match="`label2id` must be the inverse of `id2label`, .* Leave it out"):
+        make(checkpoint, label2id=NUMBERS[wrong])
+    right = make(checkpoint, label2id={name: index for index, name in enumerate(NAMES)})
+    assert getattr(right, "config", right).label2id == {name: index for index, name in enumerate(NAMES)}
+
+
+def test_numbers_of_classes_follow_the_names_that_are_asked_for(checkpoint):
+    names = ("fox", "gnu", "hen", "ibis")
+    model = SmoothedClassifier.from_pretrained(
+        checkpoint, id2label=dict(enumerate(names)), ignore_mismatched_sizes=True
+    )
+    for one in (model.config, model.config.base_config):
+        assert one.label2id == {name: index for index, name in enumerate(names)}
+    twice = {0: "crane", 1: "crane", 2: "eel"}  # as two classes of ImageNet are
+    assert config(id2label=twice, label2id={"crane": 1, "eel": 2}).label2id == {"crane": 1, "eel": 2}
+    values = json.loads((checkpoint / "config.json").read_text("utf-8")) | {
+        "label2id": {"x": 0}
+    }  # as it was saved before
+    assert SmoothedClassifierConfig.from_dict(values).label2id == {name: index for index, name in enumerate(NAMES)}

@@ -116,6 +116,10 @@ def test_what_does_not_go_together(tmp_path):
     plain("vit").save_pretrained(tmp_path / "vit")
     with pytest.raises(TypeError, match="is no ViTMAEForPreTraining"):
         classifier_from_autoencoder(tmp_path / "vit")
+    for more in ({}, {"id2label": dict(enumerate("abc"))}):
+        with pytest.raises(ValueError, match="`label2id` must be the inverse of `id2label`"):
+            classifier_from_autoencoder(autoencoder(), label2id={"x": 0, "y": 1, "z": 2}, **more)
+    assert classifier_from_autoencoder(autoencoder(), num_labels=4).config.label2id["LABEL_3"] == 3
     with pytest.raises(ValueError, match="rebuilds the clean image, so noise must be added here"):
         trainer(autoencoder(), tmp_path, train_dataset=data(), objective="masked-denoising", noise_owner="processor")
     with pytest.raises(ValueError, match="needs a classifier"):
