@@ -16,6 +16,7 @@ from hf_smoothing.robustness_transfer.findings import (
     verdict_of,
 )
 from hf_smoothing.robustness_transfer.records import Records
+from hf_smoothing.robustness_transfer.words import in_words
 from hf_smoothing.statistics import Paired
 
 
@@ -39,12 +40,7 @@ def answer(records: Records) -> str:
         if len(found) > 1 and one.verdict != "few"  # that others have no verdict either is no agreement
         else ""
     )
-    said = {
-        "less": "Yes, the finetuned network is less robust than the one without pretraining",
-        "more": "No, the finetuned network is more robust than the one without pretraining",
-        "as": "Not determined: no significant difference between the finetuned network and the one without pretraining",
-        "few": "Not determined: too few images for a verdict",
-    }[one.verdict]
+    said = in_words("answer", one.verdict, few="too few images for a verdict")
     by = "" if one.difference is None or one.verdict == "few" else f", {in_points(one.difference)} of accuracy"
     largest = epsilon_text(one.norm, one.epsilons[-1])
     return f"{said}{by}: {one.attack} ({one.norm}), mean over radii up to {largest}, on the images that both get right without an attack.{others}"
@@ -58,12 +54,12 @@ def questions(records: Records) -> list[list[str]]:
     if one is not None:
         rows.append([
             "Is it less robust, at matched accuracy?", _evidence(one.difference, f" on {one.matched_images} images", cause),
-            {"less": "yes", "more": "no, more robust", "as": "no significant difference", "few": few}[one.verdict],
+            in_words("is it less robust?", one.verdict, few=few),
         ])  # fmt: skip
     for fooled in universal(records):
         rows.append([
             f"Do {fooled.norm} perturbations of the pretrained network fool it more?", _evidence(fooled.carried, " beyond a random one"),
-            _yes_or_no(fooled.carried),
+            in_words("is it more?", verdict_of(fooled.carried)),
         ])  # fmt: skip
     if (close := closeness(records)) is not None:
         rows.append([
@@ -72,7 +68,7 @@ def questions(records: Records) -> list[list[str]]:
         ])  # fmt: skip
     lean = frequency_lean(records, at_matched_accuracy=True)
     if lean is not None or (cause and any(key.kind == "frequency" for key in records)):
-        verdict = few if lean is None or cause else _yes_or_no(lean)
+        verdict = few if lean is None or cause else in_words("is it more?", verdict_of(lean))
         rows.append([
             "Does it rely more on high than on low frequencies, at matched accuracy?",
             _evidence(lean, " on high frequencies alone, less the same on low ones", cause), verdict,
@@ -88,9 +84,3 @@ def in_points(found: Paired) -> str:
 def _evidence(found: Paired | None, where: str, cause: str = "") -> str:
     """The difference, or why there is none."""
     return cause or ("none matched" if found is None else f"finetuned - standard: {in_points(found)}{where}")
-
-
-def _yes_or_no(found: Paired) -> str:
-    return {"more": "yes", "less": "no, less", "as": "no significant difference", "few": "too few images"}[
-        verdict_of(found)
-    ]

@@ -24,6 +24,7 @@ from hf_smoothing.robustness_transfer.findings import (
 from hf_smoothing.robustness_transfer.records import Key, Records, pair_of, read_analysis
 from hf_smoothing.robustness_transfer.sentences import sentences
 from hf_smoothing.robustness_transfer.settings import ROLES
+from hf_smoothing.robustness_transfer.words import in_words
 
 
 SIMILARITY = (
@@ -111,12 +112,8 @@ def _robustness_table(found: Sequence[Robustness], few_matched: bool) -> str:
             )
             verdict = difference = ""
             if role == "finetuned":
-                verdict = {
-                    "less": "less robust",
-                    "more": "more robust",
-                    "as": "no significant difference",
-                    "few": "too few images right in both" if few_matched else "too few images",
-                }[one.verdict]
+                few = "too few images right in both" if few_matched else "too few images"
+                verdict = in_words("how robust is it?", one.verdict, few=few)
                 d = one.difference
                 difference = "-" if d is None else f"{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
             rows.append(

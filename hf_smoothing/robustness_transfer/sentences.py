@@ -19,6 +19,7 @@ from hf_smoothing.robustness_transfer.findings import (
     verdict_of,
 )
 from hf_smoothing.robustness_transfer.records import Records
+from hf_smoothing.robustness_transfer.words import in_words
 
 
 def sentences(records: Records) -> dict[str, str]:
@@ -26,16 +27,13 @@ def sentences(records: Records) -> dict[str, str]:
     said: dict[str, str] = {}
     tested, cause = robustness(records), unmatched(records)
     if tested:
-        words = {
-            "less": "less robust than the standard one",
-            "more": "more robust than the standard one",
-            "as": "not significantly different from the standard one",
-            "few": f"not judged, since {cause}," if cause else f"not judged, with fewer than {FEW} such images,",
-        }
+        few = f"since {cause}" if cause else f"with fewer than {FEW} such images"
         groups: dict[str, list[str]] = {}
         for one in tested:
             groups.setdefault(one.verdict, []).append(f"{one.attack} ({one.norm})")
-        parts = [f"{words[verdict]} under {', '.join(names)}" for verdict, names in groups.items()]
+        parts = [
+            f"{in_words('robustness', verdict, few=few)} under {', '.join(names)}" for verdict, names in groups.items()
+        ]
         said["robustness"] = (
             "At matched accuracy, that is on the images which both get right without an attack, the finetuned network is "
             + "; ".join(parts)
@@ -46,12 +44,7 @@ def sentences(records: Records) -> dict[str, str]:
     agree = all(verdict_of(fooled.carried) == "more" for fooled in perturbed)
     sign = "a sign that it has kept what fools the pretrained network" + ("" if agree else ", in this norm alone")
     for fooled in perturbed:
-        verdict = {
-            "more": f"fools the finetuned network more often than the standard one: {sign}",
-            "less": "fools the finetuned network less often than the standard one",
-            "as": "shows no significant difference in how often it fools the finetuned and the standard network",
-            "few": f"was tried on too few images (fewer than {FEW}) to say whether it fools the finetuned network more often than the standard one",
-        }[verdict_of(fooled.carried)]
+        verdict = in_words("universal", verdict_of(fooled.carried), few=f"fewer than {FEW}", sign=sign)
         said[f"universal {fooled.norm}"] = (
             f"A perturbation crafted on the pretrained network ({fooled.norm}, radius {epsilon_text(fooled.norm, fooled.epsilon)}) {verdict}, over and above what a random one of "
             f"its size does (difference {100 * fooled.carried.value:+.1f} points, 95% interval {100 * fooled.carried.low:+.1f} to "
@@ -63,12 +56,7 @@ def sentences(records: Records) -> dict[str, str]:
     texts = []
     for part, gap in gaps.items():
         if gap is not None:
-            word = {
-                "more": "right more often than",
-                "less": "right less often than",
-                "as": "not significantly more or less often right than",
-                "few": f"not judged, on fewer than {FEW} images, against",
-            }[verdict_of(gap)]
+            word = in_words("frequencies of a part", verdict_of(gap), few=f"fewer than {FEW} images")
             texts.append(
                 f"on {part} frequencies alone the finetuned network is {word} the standard one ({100 * gap.value:+.1f} points, 95% interval "
                 f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
@@ -99,11 +87,7 @@ def _lean(records: Records) -> str:
     lean = frequency_lean(records, at_matched_accuracy=True)
     if lean is None or verdict_of(lean) == "few":
         return ""
-    word = {
-        "more": "it relies more on high frequencies than the standard one",
-        "less": "it relies less on high frequencies than the standard one",
-        "as": "no significant difference in how much the two rely on high frequencies",
-    }[verdict_of(lean)]
+    word = in_words("high frequencies", verdict_of(lean))
     return (
         f" The difference on high frequencies less that on low ones is {100 * lean.value:+.1f} points, 95% interval {100 * lean.low:+.1f} to "
         f"{100 * lean.high:+.1f}: {word}."

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_smoothing.attacks import ATTACKS
+from hf_smoothing.robustness_transfer import findings, words
 from hf_smoothing.robustness_transfer.answer import answer, questions
 from hf_smoothing.robustness_transfer.findings import robustness, universal
 from hf_smoothing.robustness_transfer.records import Key, bits, from_bits, pair_key
 from hf_smoothing.robustness_transfer.sentences import sentences
 from hf_smoothing.robustness_transfer.settings import ROLES
+from hf_smoothing.statistics import Paired
 
 
 @given(
@@ -177,3 +179,11 @@ def test_an_attack_does_not_count_itself(attacks, said):
     records = {Key("attack", role, name, "linf"): curve for name in names for role, curve in curves.items()}
     assert answer(records).split("without an attack.")[1] == said
     assert ("uncorrected" in sentences(records)["robustness"]) == (attacks > 1)
+
+
+@pytest.mark.parametrize("question", words._ROWS)
+def test_every_question_has_different_words_for_every_verdict(question):
+    differences = [None, *(Paired(value, 0.0, 0.0, p, 100) for value, p in ((-0.1, 0.01), (0.1, 0.01), (0.1, 0.5)))]
+    verdicts = {findings.verdict_of(difference) for difference in differences}
+    assert verdicts == set(words.VERDICTS)
+    assert len({words.in_words(question, verdict, sign="a sign") for verdict in verdicts}) == len(verdicts)
