@@ -8,7 +8,7 @@ from torch import Tensor
 from hf_smoothing.attacks.ascent import check_positive, check_units, climb
 from hf_smoothing.attacks.balls import Norm, check_norm, clamped_pixels, norms, per_image
 from hf_smoothing.attacks.losses import check_labels, cross_entropies, logits_of_batch
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import to_unit_pixels, without_tolerance
 from hf_smoothing.types import Classifier
 
 
@@ -110,7 +110,7 @@ def fooled(logits_of: Classifier, pixels: Tensor, perturbation: Tensor, batch_si
             f"`perturbation` must have the shape of an image, {tuple(pixels.shape[1:])}, got {tuple(perturbation.shape)}."
         )
     found = []
-    for part in to_unit_pixels(pixels, "pixels").split(batch_size):
+    for part in without_tolerance(to_unit_pixels(pixels, "pixels")).split(batch_size):
         moved = (part + perturbation.to(part.device)).clamp(0.0, 1.0)
         found.append(logits_of_batch(logits_of, part).argmax(1) != logits_of_batch(logits_of, moved).argmax(1))
     return torch.cat(found)

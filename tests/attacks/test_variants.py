@@ -162,6 +162,13 @@ def test_one_perturbation_fools_most_images_and_stays_in_its_ball(norm, epsilon,
     noise = epsilon * (noise.sign() if norm == "linf" else noise / noise.norm())
     assert fooled(waves, images, found).sum() > 1.2 * fooled(waves, images, noise).sum()
     assert not fooled(waves, images, torch.zeros_like(found)).any()
+    beside = images.clone()
+    beside[:, 0, 0, 0] = -5e-4  # within the tolerance of pixels, and moved to 0 with the perturbation
+
+    def edge(x):
+        return torch.stack([x[:, 0, 0, 0], torch.zeros(len(x))], 1)
+
+    assert not fooled(edge, beside, torch.zeros_like(found)).any()
 
 
 @pytest.mark.parametrize(
