@@ -23,6 +23,8 @@ MOST_ROWS = 2_000
 """Images listed for one run; a page of more is slow."""
 
 SORT = """<script>
+const rank = text => text === "-" ? 0 : isNaN(text) ? 2 : 1;
+const order = (a, b) => rank(a) - rank(b) || (rank(a) === 1 ? a - b : a < b ? -1 : a > b ? 1 : 0);
 document.querySelectorAll("table.images").forEach(table => {
   const rows = [...table.tBodies[0].rows];
   table.querySelectorAll("th").forEach((head, column) => {
@@ -31,8 +33,8 @@ document.querySelectorAll("table.images").forEach(table => {
       const down = head.getAttribute("aria-sort") !== "descending";
       table.querySelectorAll("th").forEach(other => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const value = row => { const text = row.cells[column].textContent; return isNaN(text) ? text : Number(text); };
-      rows.sort((a, b) => (value(a) < value(b) ? 1 : value(a) > value(b) ? -1 : 0) * (down ? 1 : -1));
+      const text = row => row.cells[column].textContent.trim();
+      rows.sort((a, b) => order(text(a), text(b)) * (down ? -1 : 1));
       table.tBodies[0].append(...rows);
     };
     head.onclick = sort; head.onkeydown = event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(); } };
@@ -41,7 +43,9 @@ document.querySelectorAll("table.images").forEach(table => {
     rows.forEach(row => { if (row.dataset.outcome === box.value) row.hidden = !box.checked; }));
 });
 </script>"""
-"""A click on a head sorts by its column, another the other way round; the boxes above choose outcomes."""
+"""A click on a head sorts by its column, another the other way round; the boxes above choose outcomes.
+
+A dash is below every number, and numbers are below names: cells of one column may be of each kind."""
 
 HEAD = ("image", "label", "answer", "radius", "outcome", "draws")
 
@@ -85,12 +89,17 @@ def _line(run: Run, row: Row, kind: str, pixels_of: PixelsOf | None, names: Sequ
     cells = [
         _called(row.get("label"), names),
         "-" if kind == "abstained" else _called(row["prediction"], names),
-        statistics.radius_text(row["radius"], norm_of(run.settings)),
+        statistics.radius_text(row["radius"], norm_of(run.settings)) if _bounded(run, kind) else "-",
         kind,
         row.get("draws", "-"),
     ]
     rest = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
     return f"<tr data-outcome='{kind}'><td>{picture}{row['index']}</td>{rest}</tr>"
+
+
+def _bounded(run: Run, kind: str) -> bool:
+    """Whether a radius was looked for: not where a run of interval bounds left out what is answered wrong."""
+    return not (kind == "wrong" and run.settings.get("rule", {}).get("only_right"))
 
 
 def _called(number: int | None, names: Sequence[str]) -> str | int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from hf_smoothing.cli import main
 from hf_smoothing.html_page import thumbnail
 from hf_smoothing.reports import browser, report
 from hf_smoothing.reports.browser import guarantee
+from hf_smoothing.reports.images import SORT
 from tests.support.tiny import label_maps, smoothed
 from tests.support.written_runs import LINF, SEQUENTIAL, SETTINGS, written_run
 
@@ -214,3 +218,22 @@ def test_classes_have_their_names(tmp_path):
         assert main(["report", str(run), "--html", "--output-dir", str(tmp_path)]) == 0
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert f"<td>{found}</td>" in page and "<eel>" not in page
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["-", "-", "0", "0.5", "3", "12"],
+        ["-", "0.00000", "0.00784", "0.03137"],
+        ["-", "3", "10", "cat (0)", "dog (1)", "eel (10)"],
+        ["abstained", "right", "wrong"],
+    ],
+)
+def test_a_column_has_one_order_whatever_it_holds(cells, tmp_path):
+    """The script's own order of every two cells: a dash is the smallest, numbers are below names."""
+    order = re.search(r"const rank = .*?(?=document)", SORT, re.DOTALL)[0]
+    pairs = list(itertools.product(range(len(cells)), repeat=2))
+    asked = f"{order}console.log(JSON.stringify({json.dumps([[cells[a], cells[b]] for a, b in pairs])}.map(([a, b]) => Math.sign(order(a, b)))))"
+    found = json.loads(subprocess.run(["node", "-e", asked], capture_output=True, check=True, timeout=60).stdout)
+    assert found == [0 if cells[a] == cells[b] else (a > b) - (a < b) for a, b in pairs]
