@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from hf_smoothing.records import Run, plain_name
+from hf_smoothing.records.shape import is_whole
 from hf_smoothing.spelling import has_names, match_names, number_of
 
 
@@ -25,6 +26,7 @@ class Conditions:
         norm, bound, rounding: Norm, bound and rounding of the radii; `rounding` is None where the run does not state
             it.
         rule, draws: Name of the rule, and its whole numbers as (name, value).
+        covers_run: Whether interval bounds hold for runs of the network in its own dtype, as the name of their rule says as well; None without such bounds.
         alpha: Failure probability of one certificate; None if it is not stated, "deterministic" if there is none.
         data: Name of the data set with its split, which need not be the same.
         content: A hash of what was certified, with the split.
@@ -39,6 +41,7 @@ class Conditions:
     rounding: str | None
     rule: str
     draws: tuple[tuple[str, int], ...]
+    covers_run: bool | None
     alpha: float | str | None
     data: str = field(compare=False)
     content: str
@@ -59,7 +62,8 @@ class Conditions:
             bound=s.get("bound", ""),
             rounding=s.get("rounding"),
             rule=str(rule.get("name")),
-            draws=tuple((key, value) for key, value in rule.items() if isinstance(value, int)),
+            draws=tuple((key, value) for key, value in rule.items() if is_whole(value)),
+            covers_run=rule.get("covers_run"),
             alpha="deterministic" if s.get("deterministic") else s.get("alpha"),
             data=_called(run),
             content=content or _content(run, [run]),

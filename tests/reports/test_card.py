@@ -122,6 +122,8 @@ def test_a_deterministic_run_names_no_noise(model, tmp_path):
         and 'certify_dataset_linf(model, images, "runs/certified", largest=1)' in text
     )
     assert "certified accuracy (linf) at r = 0.25, %" in text
+    given = ModelCard(text).data.eval_results[0].metric_args
+    assert given["rule"] == "interval bounds" and not [key for key, value in given.items() if isinstance(value, bool)]
 
 
 def test_an_unfinished_run_is_refused_before_anything_is_written(model, tmp_path):

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from hf_smoothing.records import read_run
-from hf_smoothing.reports.grouping import comparable, differing
-from tests.support.written_runs import written_run
+from hf_smoothing.reports.grouping import Conditions, comparable, differing
+from tests.support.written_runs import LINF, written_run
 
 
 LABELS, OTHERS = [0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0]
@@ -89,3 +89,20 @@ def test_an_unfinished_run_has_the_images_of_the_same_run_in_every_order(tmp_pat
         for index, row in run.rows.items():
             row["image_sha256"] = f"{index}{run.path.name if index > 2 else ''}"
     assert all(tables == [["a", "begun"], ["b"]] and "images: " in said for tables, said in tables_of(runs))
+
+
+def test_a_truth_value_is_no_number_of_draws(tmp_path):
+    """What a rule says yes or no to is not printed as 1 or 0; whether a run of the network is covered still keeps two tables apart."""
+    flags = [{"covers_run": True}, {"covers_run": False}, {"covers_run": True, "only_right": True, "steps": 20}]
+    runs = [
+        read_run(written_run(tmp_path / str(k), **LINF | {"rule": LINF["rule"] | some}))
+        for k, some in enumerate(flags)
+    ]
+    assert [Conditions.of(run).draws for run in runs] == [(), (), (("steps", 20),)]
+    captions = [str(Conditions.of(run)) for run in runs]
+    assert (
+        captions[0]
+        == "linf one-sided radii; interval bounds; deterministic; 4 images of toys test (01234567); noise gaussian at 3x16x16"
+    )
+    assert "; interval bounds (steps = 20); " in captions[2]
+    assert len(comparable(runs)) == 3 and "covers run: True / False" in differing(comparable(runs[:2]))
