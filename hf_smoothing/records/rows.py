@@ -80,8 +80,9 @@ def ceiling(settings: Mapping[str, Any]) -> float:
     if name.startswith("sequential"):
         level = statistics.sequential_level(alpha, rule.get("n0", 0), settings.get("label_aware", False))
         return min(farthest, statistics.sequential_ceiling(n, level, sigma, slack))
-    if name == "fixed-n" and settings.get("bound") == "runner-up":
-        best = statistics.fixed_claims(n, 0, n=n, alpha=alpha, sigma=sigma, bound="runner-up", slack=slack)
+    if name == "fixed-n":
+        bound = "runner-up" if settings.get("bound") == "runner-up" else "one-sided"
+        best = statistics.fixed_claims(n, 0, n=n, alpha=alpha, sigma=sigma, bound=bound, slack=slack)
         return min(farthest, float(best.radius))
     return min(farthest, float(statistics.max_radius(n, alpha, sigma)))
 

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from hf_smoothing.drawing import NoFiguresError, legend_above, new_figure, plain
 from hf_smoothing.html_page import document, paragraph, picture, table
+from hf_smoothing.records.rows import TOLERANCE
 from hf_smoothing.reports.curves import figure_of
 from hf_smoothing.reports.images import SORT, PixelsOf, image_table
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
-from hf_smoothing.reports.remarks import chosen_targets, norm_of
+from hf_smoothing.reports.remarks import by_row, limit, norm_of
 from hf_smoothing.reports.tables import cells
+from hf_smoothing.statistics import exact_text
 
 
 DRAWS = "draws of an image"
+RADII = "certified radius of images that are right"
 HASHED = "config"
 """Of a network in a record: its settings, by a short hash."""
 
@@ -101,7 +104,7 @@ def _accuracies(measured: Sequence[Measured]) -> str:
 
 def _histograms(measured: Sequence[Measured]) -> str:
     """Images by draws, where draws were made, and by radius, where each is as large as the draws allow: not in a run with targets."""
-    panels = {DRAWS: _draws, "certified radius of images that are right": _radii}
+    panels = {DRAWS: _draws, RADII: _radii}
     found = {about: [values(m) for m in measured] for about, values in panels.items()}
     shown = {about: values for about, values in found.items() if any(map(len, values))}
     if not shown:
@@ -118,7 +121,8 @@ def _histograms(measured: Sequence[Measured]) -> str:
         if about == DRAWS:
             _count_on_log_axis(panel, bins)
     legend_above(figure, axes[0, 0], columns=2)
-    return picture(figure, f"Number of images by {' and by '.join(shown)}")
+    ends = by_row([[_limit_reached(m)] for m in measured]) if RADII in shown else []
+    return picture(figure, f"Number of images by {' and by '.join(shown)}") + "".join(map(paragraph, ends))
 
 
 def _draws(m: Measured) -> list[float]:
@@ -156,9 +160,21 @@ def _even_ticks(low: float, high: float) -> list[int]:
 
 
 def _radii(m: Measured) -> list[float]:
-    if chosen_targets(m.settings) is not None:
+    if m.tested.chosen is not None:
         return []
     return [radius for answer, label, radius in zip(*columns(m.run), strict=True) if answer == label and radius > 0.0]
+
+
+def _limit_reached(m: Measured) -> str:
+    """How many images of a histogram of radii stand where their run went no further; empty where none does."""
+    count = sum(radius >= m.tested.up_to * (1.0 - TOLERANCE) for radius in _radii(m))
+    if not count:
+        return ""
+    if m.tested.targets is None:
+        ends = limit(m.settings)
+    else:
+        ends = f"draws stopped at {exact_text(m.tested.up_to)}, the last radius of the curve"
+    return f"{ends[0].upper()}{ends[1:]}: {count} of these images {'reaches' if count == 1 else 'reach'} it, and might have more."
 
 
 def _settings(m: Measured) -> str:

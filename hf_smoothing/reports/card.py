@@ -15,13 +15,11 @@ from huggingface_hub.utils import validate_repo_id
 from hf_smoothing.cards import add_use, describe, fill_or_append, how_to_use
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.records import Run, RunError, plain_name
-from hf_smoothing.records.rows import ceiling
 from hf_smoothing.reports.browser import guarantee
 from hf_smoothing.reports.grouping import Conditions, comparable
 from hf_smoothing.reports.measured import Measured, measure
 from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
 from hf_smoothing.reports.remarks import default_thresholds, norm_of
-from hf_smoothing.reports.tables import decided
 from hf_smoothing.statistics import exact_text
 
 
@@ -85,12 +83,9 @@ def section(runs: Sequence[Run], thresholds: Sequence[float] | None = None, name
 
 def certified_shares(measured: Measured) -> list[tuple[float, float]]:
     """Radius and certified accuracy in %, to one decimal, at each radius of the table that the run decided and could certify."""
-    reach = ceiling(measured.settings)
     pairs = zip(measured.curve.thresholds, measured.curve.accuracy, strict=True)
     return [
-        (float(radius), round(100 * float(share), 1))
-        for radius, share in pairs
-        if radius <= reach and decided(measured.run, radius)
+        (float(radius), round(100 * float(share), 1)) for radius, share in pairs if measured.tested.decided(radius)
     ]
 
 

@@ -13,7 +13,7 @@ from hf_smoothing import statistics
 from hf_smoothing.drawing import floor, legend_entries, new_figure, plain, points, save, shifts
 from hf_smoothing.reports.legends import short_names, styles
 from hf_smoothing.reports.measured import Measured, columns
-from hf_smoothing.reports.remarks import chosen_targets, norm_of
+from hf_smoothing.reports.remarks import norm_of
 
 
 def plot(measured: Sequence[Measured], path: str | os.PathLike[str], title: str | None = None) -> Path:
@@ -25,7 +25,8 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
     """Certified accuracy with 95% confidence intervals over the images.
 
     A run with targets decided nothing between them or beyond the last: it has a marker with its interval at each. Runs of mode curve or
-    fixed have a curve with its band. A dotted line is the floor: the share of the most frequent class.
+    fixed, and of interval bounds, have a curve with its band, which ends at the largest radius that the run tested. A dotted line is the floor:
+    the share of the most frequent class.
 
     Args:
         measured: The runs.
@@ -37,12 +38,14 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
     # The legend takes a third of the width. Many curves make the figure taller, not narrower.
     figure, panels = new_figure(max(4.0, 1.0 + 0.19 * len(measured)))
     axes = panels[0, 0]
-    targets = [chosen_targets(m.settings) for m in measured]
+    targets = [m.tested.chosen for m in measured]
     shared = [radius for some in targets for radius in some or ()]
     moved = shifts(sum(some is not None for some in targets), shared)
     beside, reach = iter(moved), max(abs(moved), default=0.0)
-    curved = [max(columns(m.run)[2]) for m, some in zip(measured, targets, strict=True) if some is None]
-    furthest = max([*shared, *curved], default=0.0) or 1.0
+    curved = [m for m, some in zip(measured, targets, strict=True) if some is None]
+    furthest = max([*shared, *(max(columns(m.run)[2]) for m in curved)], default=0.0) or 1.0
+    margin = 0.02 * furthest
+    ends = [min(m.tested.up_to, furthest + margin) for m in curved]
     names = short_names([m.name for m in measured])
     looks = styles([(m.name, m.settings.get("sigma")) for m in measured])
     for number, (m, name, look, some) in enumerate(zip(measured, names, looks, targets, strict=True)):
@@ -50,7 +53,8 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
         if some is None:
             # Markers of different curves stand at different places, so that none hides another.
             places = (int(40 * number / len(measured)), 40)
-            _curve(axes, m, np.linspace(0.0, furthest * 1.02, 400), label, look, places, faint=len(measured) > 5)
+            grid = np.linspace(0.0, min(m.tested.up_to, furthest + margin), 400)
+            _curve(axes, m, grid, label, look, places, faint=len(measured) > 5)
         else:
             at = statistics.certified_accuracy(*columns(m.run), thresholds=some)
             heights = (100 * at.accuracy, 100 * at.lower, 100 * at.upper)
@@ -61,9 +65,11 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
     at_targets = (
         "\nmarkers: targets with 95% intervals" + (", side by side" if len(moved) > 1 else "") if shared else ""
     )
-    axes.set(xlabel=f"{kind}{at_targets}", ylabel="certified accuracy (%)", ylim=(0, 100))
-    margin = 0.02 * furthest
-    axes.set_xlim(-margin if shared else 0.0, furthest + reach + margin)
+    cut = any(end < furthest + margin for end in ends)
+    ending = "\na curve ends at the largest radius that was tested" if cut else ""
+    axes.set(xlabel=f"{kind}{at_targets}{ending}", ylabel="certified accuracy (%)", ylim=(0, 100))
+    right = max([*ends, *([max(shared) + reach + margin] if shared else [])], default=0.0)
+    axes.set_xlim(-margin if shared else 0.0, right or 1.0)
     if title:
         axes.set_title(plain(title), fontsize="medium")
     axes.grid(alpha=0.3)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hf_smoothing import statistics
 from hf_smoothing.records import METHODS, Run, RunError, plain_name
+from hf_smoothing.reports.tested import Tested
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 
 
@@ -33,6 +35,11 @@ class Measured:
     def settings(self) -> dict[str, Any]:
         """Of the run."""
         return self.run.settings
+
+    @functools.cached_property
+    def tested(self) -> Tested:
+        """The radii of which the run says anything."""
+        return Tested.of(self.settings)
 
     def label(self, name: str) -> str:
         """What a legend says for the run: the name, and the sigma where there is one."""

@@ -15,7 +15,7 @@ from hf_smoothing.reports.grouping import Conditions, comparable, differing
 from hf_smoothing.reports.images import PixelsOf
 from hf_smoothing.reports.measured import Measured, check_method, measure
 from hf_smoothing.reports.published import logs_in, read_published_log
-from hf_smoothing.reports.remarks import beyond, default_thresholds, enlarged, norm_of, note
+from hf_smoothing.reports.remarks import beyond, by_row, default_thresholds, enlarged, norm_of, note, unbounded
 from hf_smoothing.reports.tables import table
 from hf_smoothing.units import check_radius
 
@@ -39,10 +39,13 @@ def check_thresholds(runs: Iterable[Run], thresholds: Sequence[float]) -> None:
 
 
 def notes_of(runs: Iterable[Run], thresholds: Sequence[float]) -> list[str]:
-    """What a table of these radii must say about the runs in it, each remark once."""
-    runs = list(runs)
-    remarks = [text for run in runs for text in (note(run.settings), beyond(run.settings, thresholds), enlarged(run))]
-    return list(dict.fromkeys(filter(None, [*remarks, *([] if all(run.finished for run in runs) else [UNFINISHED])])))
+    """What a table of these radii must say about the runs in it: each remark once, with its rows where it is not of all."""
+    runs, texts = list(runs), list[list[str]]()
+    for run in runs:
+        unfinished = "" if run.finished else UNFINISHED
+        s = run.settings
+        texts.append([note(s), beyond(s, thresholds), unbounded(s), enlarged(run), unfinished])
+    return by_row(texts)
 
 
 def captioned(measured: Sequence[Measured], common: Conditions, notes: Sequence[str]) -> str:

@@ -1,16 +1,14 @@
-"""What must be said of the figures of a run: which radii it was asked for and tested, and what lies under its table."""
+"""What must be said of the figures of runs: the radii of a table, and what lies under it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_smoothing import statistics
 from hf_smoothing.records import Run
-from hf_smoothing.records.rows import ceiling
+from hf_smoothing.reports.tested import Tested
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
-from hf_smoothing.units import diameter
 
 
 def norm_of(settings: Mapping[str, Any]) -> str:
@@ -35,32 +33,7 @@ def default_thresholds(runs: Iterable[Run]) -> list[float]:
 def _shown(settings: dict[str, Any]) -> list[float]:
     """The target radii that a table has room for: all that somebody chose, of a curve every fifth."""
     targets = [float(radius) for radius in settings.get("rule", {}).get("targets", ())]
-    return targets[::5] if _is_curve(settings) else targets
-
-
-def _is_curve(settings: dict[str, Any]) -> bool:
-    """Whether the targets are those of mode "curve": all of its grid that the rule can certify, and no beginning of it that somebody chose."""
-    rule = settings.get("rule", {})
-    sigma, alpha, n = settings.get("sigma"), settings.get("alpha"), rule.get("n")
-    if "targets" not in rule or sigma is None or alpha is None or n is None:
-        return False
-    level = statistics.sequential_level(alpha, rule.get("n0", 0), settings.get("label_aware", False))
-    shape = settings.get("resolution")
-    farthest = diameter(shape) if shape else math.inf
-    curve = statistics.default_targets(sigma, n, level, curve=True)
-    # With few draws a curve is the radius 0 alone, as other targets may be.
-    return len(rule["targets"]) > 1 and list(rule["targets"]) == [radius for radius in curve if radius <= farthest]
-
-
-def chosen_targets(settings: dict[str, Any]) -> list[float] | None:
-    """The radii between which a run decided nothing; None where its curve holds at all radii, as in mode curve or fixed.
-
-    Targets that the run cannot certify were not tested, and are left out.
-    """
-    targets = settings.get("rule", {}).get("targets")
-    if targets is None or _is_curve(settings):
-        return None
-    return [float(radius) for radius in targets if radius <= ceiling(settings)]
+    return targets[::5] if Tested.of(settings).whole_curve else targets
 
 
 def note(settings: dict[str, Any]) -> str:
@@ -73,7 +46,7 @@ def note(settings: dict[str, Any]) -> str:
     if "targets" not in rule:
         return ""
     aware, spending = settings.get("label_aware"), "spending" in str(rule.get("name"))
-    if _is_curve(settings):
+    if Tested.of(settings).whole_curve:
         last = exact_text(rule["targets"][-1])
         text = (
             f"† Draws stopped when every radius of the curve, each sigma/10 = {exact_text(round(settings['sigma'] / 10, 12))} up to {last}, was decided. Between "
@@ -85,6 +58,15 @@ def note(settings: dict[str, Any]) -> str:
     if spending:
         text += ", since the radius of an image is its largest certified target"
     return f"{text}: use mode curve{'' if aware else ' or fixed'} to measure those."
+
+
+def unbounded(settings: dict[str, Any]) -> str:
+    """What must be said where a run of interval bounds left out what its network answers wrong, as no figure of a table shows; empty elsewhere."""
+    return (
+        "Images that the network answers wrong were given no radius."
+        if settings.get("rule", {}).get("only_right")
+        else ""
+    )
 
 
 def enlarged(run: Run) -> str:
@@ -101,21 +83,50 @@ def enlarged(run: Run) -> str:
     )
 
 
-def tested_up_to(settings: dict[str, Any]) -> float:
-    """The largest radius of which a run says anything: what it can certify, and no more than its largest target where it drew for targets."""
-    targets, reach = chosen_targets(settings), ceiling(settings)
-    return reach if targets is None else min(reach, max(targets, default=0.0))
-
-
 def beyond(settings: dict[str, Any], thresholds: Iterable[float]) -> str:
     """What a table must say where a run did not test one of its radii; empty where it tested all."""
-    radii, tested, reach = list(thresholds), tested_up_to(settings), ceiling(settings)
+    radii, tested = list(thresholds), Tested.of(settings)
     sigma = "" if settings.get("sigma") is None else f" at sigma {exact_text(settings['sigma'])}"
     why = []
-    if any(tested < radius <= reach for radius in radii):
-        why.append(f"{exact_text(tested)} is the largest target{sigma}")
-    if max(radii) > reach:
-        why.append(
-            f"the largest radius that this run can certify{sigma} is {statistics.radius_text(reach, norm_of(settings))}"
-        )
+    if any(tested.up_to < radius <= tested.ceiling for radius in radii):
+        why.append(f"{exact_text(tested.up_to)} is the largest target{sigma}")
+    if max(radii) > tested.ceiling:
+        why.append(limit(settings, sigma))
     return f"- Not tested: {'; '.join(why)}." if why else ""
+
+
+def limit(settings: dict[str, Any], sigma: str = "") -> str:
+    """What ends the radii of a run, as the beginning of a sentence.
+
+    Args:
+        settings: Of the run.
+        sigma: Its noise level in words, where readers need it.
+    """
+    tested = Tested.of(settings)
+    if "largest" in settings.get("rule", {}):
+        return f"the largest radius that was looked for is {exact_text(tested.ceiling)}"
+    reach = statistics.radius_text(tested.ceiling, norm_of(settings))
+    return f"the largest radius that this run can certify{sigma} is {reach}"
+
+
+def by_row(texts: Sequence[Sequence[str]]) -> list[str]:
+    """Remarks on the rows of a table, each once; one that is not of all rows says of which.
+
+    Args:
+        texts: For each row its remarks; empty ones are left out. "- " or "† " at the beginning stays there.
+
+    >>> by_row([["Slow.", "- Old."], ["", "- Old."], ["Slow."]])
+    ['Rows 1 and 3: Slow.', '- Rows 1 and 2: Old.']
+    """
+    found: dict[str, list[int]] = {}
+    for row, said in enumerate(texts, start=1):
+        for text in dict.fromkeys(filter(None, said)):
+            found.setdefault(text, []).append(row)
+    return [text if len(rows) == len(texts) else _of_rows(text, rows) for text, rows in found.items()]
+
+
+def _of_rows(text: str, rows: Sequence[int]) -> str:
+    mark = text[:2] if text.startswith(("- ", "† ")) else ""
+    *others, last = map(str, rows)
+    which = f"Rows {', '.join(others)} and {last}" if others else f"Row {last}"
+    return f"{mark}{which}: {text.removeprefix(mark)}"

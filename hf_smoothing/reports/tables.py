@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_smoothing import statistics
-from hf_smoothing.records import Run
 from hf_smoothing.reports.measured import Measured, sigma_text
-from hf_smoothing.reports.remarks import norm_of, tested_up_to
+from hf_smoothing.reports.remarks import norm_of
 from hf_smoothing.statistics import exact_text
 
 
@@ -35,20 +34,15 @@ def cells(measured: Sequence[Measured]) -> list[list[str]]:
     header = ["model", "sigma", *(f"r = {exact_text(r)}" for r in radii), "ACR", "abstained", "images"]
     rows = [header]
     for m in measured:
-        tested = tested_up_to(m.settings)
         at_radii = [
-            "-" if r > tested else f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if decided(m.run, r) else '†'}"
+            "-"
+            if r > m.tested.up_to
+            else f"{100 * a:.1f} ({100 * lo:.1f}-{100 * hi:.1f}){'' if m.tested.decided(r) else '†'}"
             for r, a, lo, hi in zip(radii, m.curve.accuracy, m.curve.lower, m.curve.upper, strict=True)
         ]
         images = str(len(m.run.rows)) if m.run.finished else f"{m.run.progress} (unfinished)"
-        targets = "targets" in m.settings.get("rule", {})
-        acr = statistics.radius_text(m.average_radius, norm_of(m.settings)) + ("†" if targets else "")
+        stopped = "" if m.tested.targets is None else "†"
+        acr = statistics.radius_text(m.average_radius, norm_of(m.settings)) + stopped
         abstained = "-" if m.settings.get("label_aware") else f"{100 * m.abstention:.1f}"
         rows.append([m.name, sigma_text(m.settings), *at_radii, acr, abstained, images])
     return rows
-
-
-def decided(run: Run, radius: float) -> bool:
-    """Whether the run drew until this radius was certified or given up; one with a fixed number of draws decides all."""
-    targets = run.settings.get("rule", {}).get("targets")
-    return targets is None or radius in targets

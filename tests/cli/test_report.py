@@ -228,7 +228,7 @@ def test_small_radii_are_printed_with_the_digits_that_they_need(tmp_path):
     )
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for shown in (text, page):
-        assert "the largest radius that this run can certify is 0.00784." in shown
+        assert "the largest radius that was looked for is 0.0078439." in shown
     assert cells(text)["ACR"] == "0.00294"
     assert "<td>0.00784</td>" in page and "<td>0.00392</td>" in page
 

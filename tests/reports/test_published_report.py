@@ -77,7 +77,7 @@ def test_an_unknown_sigma_is_a_question_mark(tmp_path):
     paths = [log(tmp_path / "unknown"), log(tmp_path / "sigma_0.50"), log(tmp_path / "sigma_0.25")]
     text = report(paths, output_dir=tmp_path / "out")
     assert [cells(text, line)["sigma"] for line in range(3)] == ["?", "0.5", "0.25"]
-    assert text.count("- sigma unknown: put it into the path of the log, such as sigma_1.0/log.tsv.") == 1
+    assert text.count("- Row 1: sigma unknown: put it into the path of the log, such as sigma_1.0/log.tsv.") == 1
     assert (tmp_path / "out" / "certified_accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
