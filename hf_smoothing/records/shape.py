@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
-from hf_smoothing.units import LEAST_SIGMA, MAX_DRAWS, MAX_SIGMA, diameter
+from hf_smoothing.units import LEAST_ALPHA, LEAST_SIGMA, MAX_DRAWS, MAX_SIGMA, diameter
 
 
 MOST_TARGETS = 1_000
@@ -96,7 +96,7 @@ CHECKS: dict[str, Check] = {
     "norm": _one_of("l2", "linf"),
     "deterministic": FLAG,
     "sigma": (lambda value: is_number(value) and LEAST_SIGMA <= value <= MAX_SIGMA, f"a number from {LEAST_SIGMA:g} to {MAX_SIGMA:g}"),
-    "alpha": (lambda value: is_number(value) and 0 < value <= 0.5, "a number above 0 and at most 1/2"),
+    "alpha": (lambda value: is_number(value) and LEAST_ALPHA <= value <= 0.5, f"a number from {LEAST_ALPHA:g} to 1/2"),
     "bound": _one_of("one-sided", "runner-up"),
     "label_aware": FLAG,
     "noise_kind": _one_of("grid", "gaussian"),
