@@ -72,7 +72,7 @@ class RobustTrainingArguments(TrainingArguments):
     trainable: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Train only modules whose name starts with or contains one of these, e.g. classifier stages.3."
+            "help": "Train only parameters whose name has one of these as whole parts, e.g. classifier stages.3."
         },
     )
     train_last: int | None = field(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from accelerate.state import GradientState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
@@ -40,6 +41,22 @@ def real_images(state: GradientState, count: int, rank: int, ranks: int) -> int:
     """
     left = state.remainder if ranks > 1 and state.end_of_dataloader else -1
     return count if left <= 0 else min(max(left - rank * count, 0), count)
+
+
+def in_own_precision(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """The model with its own `forward`, and such that the next training or evaluation puts it into mixed precision again."""
+    if accelerator.native_amp:
+        inner = accelerator.unwrap_model(model, keep_torch_compile=False)
+        own = vars(inner).pop("_original_forward", None)
+        # Not by `unwrap_model`, which would take the decorators of `transformers` away as well.
+        if getattr(own, "__func__", None) is type(inner).forward:
+            del inner.forward
+        elif own is not None:
+            inner.forward = own
+        vars(inner).pop("_is_accelerate_prepared", None)
+        accelerator._models = [one for one in accelerator._models if one not in (inner, model)]
+    unwrapped: nn.Module = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return unwrapped
 
 
 class EvaluationSums:
@@ -114,7 +131,7 @@ class ImageMeans(WholeCheckpoints):
         """
         if self._num_labels is not None:
             check_classes(self.model, eval_dataset)
-        with self._averaged():
+        with self._averaged(), self._in_own_precision_after():
             metrics: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
         return metrics
 
@@ -127,7 +144,7 @@ class ImageMeans(WholeCheckpoints):
         """
         if self._num_labels is not None:
             check_classes(self.model, test_dataset)
-        with self._averaged():
+        with self._averaged(), self._in_own_precision_after():
             return super().predict(test_dataset, *args, **kwargs)
 
     def evaluation_loop(
@@ -156,6 +173,16 @@ class ImageMeans(WholeCheckpoints):
             if name == "loss" or key not in output.metrics:
                 output.metrics[key] = mean
         return output
+
+    @contextmanager
+    def _in_own_precision_after(self) -> Iterator[None]:
+        """Mixed precision replaces `forward`. A classifier made of this model later must not run in it unasked, however a training or evaluation ended."""
+        inside = self.is_in_train
+        try:
+            yield
+        finally:
+            if not inside:
+                self.model = in_own_precision(self.model, self.accelerator)
 
     def _say_what_votes_cost(self) -> None:
         if (

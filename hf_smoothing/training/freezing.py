@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
 from hf_smoothing.models.masked import is_autoencoder
 
 
-def freeze_all_but(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze every parameter but those whose name contains one of the patterns as whole components.
+def named_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the parameters that contain one of the patterns as whole components.
 
     Args:
-        model: Model to be changed in place.
+        model: The model.
         patterns: Name patterns, e.g. ["classifier", "stages.3"].
 
     Raises:
@@ -30,7 +30,40 @@ def freeze_all_but(model: nn.Module, patterns: Sequence[str]) -> None:
             raise ValueError(
                 f"`trainable` names {pattern!r}, which no parameter has. There are: {', '.join(children[:30])}"
             )
+    return [name for name in names if any(f".{pattern}." in f".{name}." for pattern in patterns)]
+
+
+def train_only(model: nn.Module, names: Collection[str] | None) -> None:
+    """Train the parameters of these names alone.
+
+    What an earlier call froze is trained again, unless this one freezes it too. What somebody else froze stays so where it is not named; of a
+    classifier with LoRA all does.
+
+    Args:
+        model: Model to be changed in place.
+        names: Names of parameters, or None for all that nobody else froze.
+    """
+    if getattr(getattr(model, "config", None), "lora", None) is None:
+        _train_again(model)
+    if names is None:
+        return
     for name, parameter in model.named_parameters():
         if is_autoencoder(model) and "pos" in name and not parameter.requires_grad:
             continue  # a table of sines, fixed by design
-        parameter.requires_grad_(any(f".{pattern}." in f".{name}." for pattern in patterns))
+        if parameter.requires_grad and name not in names:
+            where, _, own = name.rpartition(".")
+            module = model.get_submodule(where)
+            vars(module)[_FROZEN] = vars(module).get(_FROZEN, frozenset()) | {own}
+        parameter.requires_grad_(name in names)
+
+
+_FROZEN = "_frozen_in_training"
+"""Of a module, the names of its own parameters that `train_only` froze: there they stay known where the network is copied, or wrapped."""
+
+
+def _train_again(model: nn.Module) -> None:
+    for module in model.modules():
+        for name in vars(module).pop(_FROZEN, ()):
+            parameter = module._parameters.get(name)
+            if parameter is not None:
+                parameter.requires_grad_(True)

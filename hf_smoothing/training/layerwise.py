@@ -13,6 +13,7 @@ from hf_smoothing.models.ensemble import EnsembleForImageClassification
 from hf_smoothing.models.heads import head_parameters
 from hf_smoothing.models.layers import block_lists
 from hf_smoothing.training.arguments import RobustTrainingArguments
+from hf_smoothing.training.freezing import named_in
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,18 @@ def last_blocks(model: nn.Module, count: int) -> list[str]:
         )
     first = depths.blocks + 1 - count if count else depths.blocks + 2
     return [name for name, depth in depths.of.items() if name in depths.head or depth >= first]
+
+
+def trained_names(model: nn.Module, args: RobustTrainingArguments) -> list[str] | None:
+    """Names of the parameters that the arguments ask to train: those of `trainable`, or of the last blocks; None for all.
+
+    Raises:
+        ValueError: As `named_in` and `last_blocks`.
+    """
+    if args.trainable is not None:
+        return named_in(model, args.trainable)
+    last = args.finetuning().train_last
+    return None if last is None else last_blocks(model, last)
 
 
 def learning_rates(

@@ -34,9 +34,9 @@ from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.device_data import DevicePixels, can_be_on_device
 from hf_smoothing.training.evaluation import ImageMeans
-from hf_smoothing.training.freezing import freeze_all_but
+from hf_smoothing.training.freezing import train_only
 from hf_smoothing.training.labels import hard_labels, soft_labels
-from hf_smoothing.training.layerwise import last_blocks, split_by_depth
+from hf_smoothing.training.layerwise import split_by_depth, trained_names
 from hf_smoothing.training.log_progress import say_progress_in_logs
 from hf_smoothing.training.model_card import complete_card, noise_note, objective_note, pixels_note
 from hf_smoothing.training.objectives import (
@@ -101,8 +101,6 @@ class RobustTrainer(ImageMeans):
         model, args = check_request(model, args, objective, kwargs)
         num_labels = None if is_autoencoder(model) else model.config.num_labels
         check_one_owner(model, args, processing_class)
-        if isinstance(model, SmoothedClassifier):
-            model.config.noise_owner = args.noise_owner  # what the saved configuration says should be what was done
         asked = objective or args.objective
         self.objective = find_objective(asked, OBJECTIVES, args.objective_args)  # type: ignore[arg-type]
         name = asked if isinstance(asked, str) else getattr(asked, "__name__", type(asked).__name__)
@@ -111,12 +109,7 @@ class RobustTrainer(ImageMeans):
         self._settled = settled(model, args, processing_class)
         preprocessing = find_preprocessing(model, args, processing_class)
         finetuning = args.finetuning()
-        if args.trainable is not None:
-            freeze_all_but(model, args.trainable)
-        elif finetuning.train_last is not None:
-            freeze_all_but(model, last_blocks(model, finetuning.train_last))
-        if args.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+        trained = trained_names(model, args)
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._frozen_norms = norms if finetuning.freeze_batch_norm else []
         self._forward_pass = (-1, 0)  # (global step, micro-step)
@@ -145,6 +138,12 @@ class RobustTrainer(ImageMeans):
         say_progress_in_logs(self)
         self._rates_by_depth = finetuning.body_learning_rate is not None or args.layer_decay < 1.0
         check_optimizer(self, self._rates_by_depth)
+        # The model is changed last of all: one that is refused stays as it was.
+        train_only(model, trained)
+        if isinstance(model, SmoothedClassifier):
+            model.config.noise_owner = args.noise_owner  # what the saved configuration says should be what was done
+        if args.channels_last:
+            model.to(memory_format=torch.channels_last)
         # The loss is the mean over a micro-batch, so Trainer must divide it when it accumulates gradients. It would not for a
         # ResNet, whose forward takes **kwargs and so seems to scale its loss itself.
         self.model_accepts_loss_kwargs = False
@@ -153,11 +152,10 @@ class RobustTrainer(ImageMeans):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; afterwards all ranks hold the same model, and it runs in the dtype of its weights."""
         self._logs = {}  # an earlier training, perhaps broken off, may have left some
-        result = super().train(*args, **kwargs)
+        with self._in_own_precision_after():
+            result = super().train(*args, **kwargs)
         self._share_buffers()
         self._check_finite(self.model)
-        # Mixed precision wraps `forward`: a classifier made of this model must not run in half precision unasked.
-        self.model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return result
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:

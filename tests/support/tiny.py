@@ -108,6 +108,8 @@ def trainer(model: PreTrainedModel, folder: Path | str, **kwargs: Any) -> Robust
         "objective",
         "data_collator",
         "callbacks",
+        "compute_loss_func",
+        "optimizers",
     }
     passed = {key: kwargs.pop(key) for key in own & kwargs.keys()}
     if (

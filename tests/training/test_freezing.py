@@ -1,10 +1,20 @@
 """Training parts of a network."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
-from hf_smoothing.training.freezing import freeze_all_but
-from tests.support.tiny import any_model, data, plain, smoothed, tensors, trainer
+from hf_smoothing import SmoothedClassifier, denoised_classifier
+from hf_smoothing.models import add_lora
+from hf_smoothing.training.freezing import named_in, train_only
+from hf_smoothing.training.protocols import PROTOCOLS
+from tests.support.tiny import MEAN, SIZE, STD, any_model, data, pixels, plain, smoothed, tensors, trainer
+
+
+def freeze_all_but(model, patterns):
+    train_only(model, named_in(model, patterns))
 
 
 def trained(model):
@@ -112,3 +122,79 @@ def test_channels_last_trains_to_the_same_weights(tmp_path):
         weights.append(tensors(model))
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-5)
+
+
+def wrapped(model):
+    return SmoothedClassifier.from_base_pretrained(model, sigma=0.25, size=SIZE, image_mean=MEAN, image_std=STD)
+
+
+@pytest.mark.parametrize("between", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), wrapped])
+@pytest.mark.parametrize("second", [{"protocol": "whole"}, {"protocol": "light", "learning_rate": 0.1}, {}])
+@pytest.mark.parametrize("first", [{"protocol": "linear-probe"}, {"trainable": ["classifier"]}, {"train_last": 1}])
+def test_the_next_training_trains_what_the_last_one_froze(first, second, between, tmp_path):
+    model = plain("vit", num_hidden_layers=2)
+    trainer(model, tmp_path, **first)
+    assert trained(model) < names(model, "")
+    model = between(model)
+    trainer(model, tmp_path, **second)
+    assert trained(model) == names(model, "")
+
+
+def test_whole_finetuning_after_a_linear_probe_changes_the_backbone(tmp_path):
+    model = plain("vit")
+    trainer(model, tmp_path, protocol="linear-probe").train()
+    before = tensors(model)
+    trainer(model, tmp_path, protocol="whole").train()
+    assert all(
+        not torch.equal(value, before[name]) for name, value in tensors(model).items() if "key.bias" not in name
+    )
+
+
+def test_a_denoised_classifier_is_trained_whole_after_its_denoiser(tmp_path):
+    pixels_of = {"size": SIZE, "image_mean": MEAN, "image_std": STD}
+    denoiser = {"kind": "residual", "width": 4, "depth": 3}
+    model = denoised_classifier(plain(), sigma=0.25, pixels=pixels_of, denoiser=denoiser)
+    trainer(model, tmp_path, objective="denoising", noise="0.25", trainable=["denoiser"])
+    trainer(model, tmp_path, noise="0.25")
+    assert trained(model) == names(model, "")
+
+
+@pytest.mark.parametrize("protocol", [None, *PROTOCOLS])
+def test_what_the_user_froze_stays_frozen(protocol, tmp_path):
+    model = plain("vit", num_hidden_layers=2)
+    mine = names(model, "vit.embeddings")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in mine)
+    for one in (protocol, "whole", "linear-probe", None):
+        trainer(model, tmp_path, protocol=one, learning_rate=0.1)
+        assert not trained(model) & mine
+    assert trained(model) == names(model, "") - mine
+
+
+def test_adapters_keep_their_base_frozen(tmp_path):
+    pytest.importorskip("peft")
+    model = smoothed("vit")
+    trainer(model, tmp_path, protocol="linear-probe")
+    add_lora(model, rank=2)
+    expected = trained(model)
+    for protocol in (None, "whole"):
+        trainer(model, tmp_path, protocol=protocol)
+        assert trained(model) == expected < names(model, "")
+
+
+REFUSED = [
+    {"data_on_device": True, "train_dataset": [{"pixel_values": pixels(1)[0], "labels": 0}]},
+    {"compute_loss_func": lambda *_: None},
+    {"layer_decay": 0.5, "optimizers": (torch.optim.SGD([torch.zeros(1)]), None)},
+    {"eval_strategy": "steps", "eval_steps": 1},
+]
+
+
+@pytest.mark.parametrize("asked", REFUSED, ids=lambda asked: next(iter(asked)))
+def test_a_refused_trainer_leaves_the_model_as_it_was(asked, tmp_path):
+    model = smoothed("vit")
+    model.config.noise_owner = "processor"
+    with pytest.raises(ValueError):
+        trainer(model, tmp_path, train_last=0, **asked)
+    assert trained(model) == names(model, "")
+    assert model.config.noise_owner == "processor"
