@@ -25,6 +25,7 @@ from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
+from hf_smoothing.training.forward import logits_of
 from hf_smoothing.training.objectives.signature import Objective
 
 
@@ -243,6 +244,6 @@ def processor_preprocessing(processor: Any, model: PreTrainedModel) -> Preproces
 
 def _check_backbone(model: PreTrainedModel, preprocessing: Preprocessing, framing: Framing) -> None:
     def classify(pixels: Tensor) -> Any:
-        return model(pixel_values=preprocessing(pixels).to(model.dtype)).logits
+        return logits_of(model, model.config, preprocessing(pixels).to(model.dtype))
 
     check_forward(model, classify, framing, model.config.num_labels, type(model).__name__)

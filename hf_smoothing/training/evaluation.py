@@ -25,6 +25,7 @@ from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.checkpoints import WholeCheckpoints
 from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import checked_batch
+from hf_smoothing.training.forward import logits_of
 from hf_smoothing.training.labels import UNLABELLED, hard_labels
 
 
@@ -168,7 +169,10 @@ class ImageMeans(WholeCheckpoints):
         self._share_buffers()
         self._say_what_votes_cost()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        for name, mean in self._sums.means().items():
+        means = self._sums.means()
+        if "loss" not in means:  # no image has a label
+            output.metrics.pop(f"{metric_key_prefix}_loss", None)
+        for name, mean in means.items():
             key = f"{metric_key_prefix}_{name}"
             if name == "loss" or key not in output.metrics:
                 output.metrics[key] = mean
@@ -218,15 +222,6 @@ class ImageMeans(WholeCheckpoints):
         batch: dict[str, Any] = super()._prepare_inputs(checked_batch(inputs))
         return batch
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent; models of `transformers` would note in their configuration what kind of problem they take the labels for."""
-        config = self.model.config
-        given, config.problem_type = config.problem_type, "single_label_classification"
-        try:
-            return super().compute_loss(*args, **kwargs)
-        finally:
-            config.problem_type = given
-
     @property
     def _copies(self) -> int:
         asked = self.args.eval_num_samples
@@ -251,50 +246,42 @@ class ImageMeans(WholeCheckpoints):
                 loss = self.compute_loss(model, inputs).detach()
             self._sums.add("loss", real * float(loss), real)
             return loss, None, None
-        labelled = 0
-        if "labels" in inputs:
-            inputs["labels"] = hard_labels(inputs["labels"], count, self._num_labels).clone()
-            inputs["labels"][real:] = UNLABELLED  # the loss ignores these, and gathering drops them
-            labelled = int((inputs["labels"] != UNLABELLED).sum())
-        clean = None
-        if isinstance(self.model, SmoothedClassifier) and not self._copies:
-            return self._without_votes(inputs, prediction_loss_only, labelled)
-        if isinstance(self.model, SmoothedClassifier):
-            if "labels" in inputs:
-                with torch.no_grad():
-                    clean = self.classify(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
-            number = self._evaluated * self.args.world_size + self.args.process_index
-            size = self.args.eval_batch_size
-            inputs |= {"seed": self.args.seed, "first_index": number * size % (MAX_IMAGES - size)}
-            inputs["num_samples"] = self._copies
-            self._evaluated += 1
-        elif self.preprocessing is not None:
-            inputs["pixel_values"] = self._model_pixels(to_unit_pixels(inputs["pixel_values"], "pixel_values"))
-        else:  # the processor's, ready but for the dtype
-            inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
-        loss, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
-        if loss is not None and labels is not None and labelled:
-            self._sums.add("loss", labelled * float(loss), labelled)
-            answers = logits[0] if isinstance(logits, tuple) else logits
-            if clean is not None:
-                self._sums.add("smoothed_accuracy", _hits(answers, labels), labelled)
-            self._sums.add("accuracy", _hits(answers if clean is None else clean, labels), labelled)
-        return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
-
-    def _without_votes(
-        self, inputs: dict[str, Any], prediction_loss_only: bool, labelled: int
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The evaluation step of a base classifier on clean images."""
-        labels, loss = inputs.get("labels"), None
-        with torch.no_grad():
-            logits = self.classify(to_unit_pixels(inputs["pixel_values"], "pixel_values")).float()
+        labels, labelled, loss = inputs.get("labels"), 0, None
+        if labels is not None:
+            labels = hard_labels(labels, count, self._num_labels).clone()
+            labels[real:] = UNLABELLED  # the loss ignores these, and gathering drops them
+            labelled = int((labels != UNLABELLED).sum())
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits, clean = self._answers(model, inputs["pixel_values"], labelled > 0)
         if labels is not None and labelled:
+            # Here and not by the model, whose forward may take no labels.
             loss = F.cross_entropy(logits, labels, label_smoothing=self.args.label_smoothing_factor)
             self._sums.add("loss", labelled * float(loss), labelled)
-            self._sums.add("accuracy", _hits(logits, labels), labelled)
+            if clean is not None:
+                self._sums.add("smoothed_accuracy", _hits(logits, labels), labelled)
+            self._sums.add("accuracy", _hits(logits if clean is None else clean, labels), labelled)
         elif labels is not None:  # of copies alone: ranks gather a loss each
             loss = logits.new_zeros(())
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
+
+    def _answers(self, model: nn.Module, values: Tensor, measured: bool) -> tuple[Tensor, Tensor | None]:
+        """What is predicted of a batch, logits or logarithms of vote shares; beside votes that are measured, the logits of the base classifier."""
+        wrapped, clean = isinstance(self.model, SmoothedClassifier), None
+        if wrapped and not self._copies:
+            return self.classify(to_unit_pixels(values, "pixel_values")).float(), None
+        if not wrapped:
+            # With noise_owner="processor" they are ready but for the dtype.
+            ready = self.preprocessing is None
+            pixels = values.to(self.model.dtype) if ready else to_unit_pixels(values, "pixel_values")
+            return self._logits(pixels, model).float(), None
+        if measured:
+            clean = self.classify(to_unit_pixels(values, "pixel_values"))
+        number = self._evaluated * self.args.world_size + self.args.process_index
+        size = self.args.eval_batch_size
+        self._evaluated += 1
+        noise = {"seed": self.args.seed, "first_index": number * size % (MAX_IMAGES - size)}
+        votes = logits_of(model, self.model.config, values, num_samples=self._copies, **noise)
+        return votes.float(), clean
 
 
 def _hits(logits: Tensor, labels: Tensor) -> int:

@@ -34,6 +34,7 @@ from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.device_data import DevicePixels, can_be_on_device
 from hf_smoothing.training.evaluation import ImageMeans
+from hf_smoothing.training.forward import logits_of
 from hf_smoothing.training.freezing import train_only
 from hf_smoothing.training.labels import hard_labels, soft_labels
 from hf_smoothing.training.layerwise import split_by_depth, trained_names
@@ -198,8 +199,7 @@ class RobustTrainer(ImageMeans):
             # Not through DDP, which would run the voting forward; so not through the `forward` that mixed precision wraps either.
             with self.accelerator.autocast():
                 return self.model.classify(pixels)
-        logits: Tensor = target(pixel_values=self._model_pixels(pixels), **inputs).logits
-        return logits
+        return logits_of(target, self.model.config, self._model_pixels(pixels), **inputs)
 
     def _model_pixels(self, pixels: Tensor) -> Tensor:
         if not isinstance(self.model, SmoothedClassifier):  # which says so itself
@@ -213,9 +213,7 @@ class RobustTrainer(ImageMeans):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The objective in training; the model's own loss in evaluation, but of an autoencoder the objective."""
-        if not model.training and self._num_labels is not None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        """The objective."""
         check_settled(self._settled, settled(self.model, self.args, self.processing_class))
         for norm in self._frozen_norms:
             norm.eval()

@@ -194,7 +194,7 @@ REFUSED = [
 def test_a_refused_trainer_leaves_the_model_as_it_was(asked, tmp_path):
     model = smoothed("vit")
     model.config.noise_owner = "processor"
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="needs|not `compute|optimizer|eval_dataset"):
         trainer(model, tmp_path, train_last=0, **asked)
     assert trained(model) == names(model, "")
     assert model.config.noise_owner == "processor"
