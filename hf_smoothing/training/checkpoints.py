@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import HubStrategy, has_length
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from hf_smoothing.json_text import as_json
 from hf_smoothing.models.restoring import load_as
@@ -98,9 +100,17 @@ class WholeCheckpoints(Trainer):
             if self.average is not None and own is not None and self.args.should_save:
                 training_weights.write(folder, own, self.average.rounded_in(self.model))
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As the parent, which uploads the arguments as they are, and no image processor but one that it was given."""
+        made = os.path.join(checkpoint_folder, IMAGE_PROCESSOR_NAME)  # by a `SmoothedClassifier`
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END and os.path.isfile(made):
+            shutil.copy(made, self.args.output_dir)
+        with self._arguments_without_networks():
+            super()._push_from_checkpoint(checkpoint_folder)
+
     @contextmanager
     def _arguments_without_networks(self) -> Iterator[None]:
-        """A teacher would be pickled into each checkpoint, weights and all."""
+        """A teacher would be pickled into each checkpoint, and uploaded, weights and all."""
         given, self.args = self.args, copy.copy(self.args)
         self.args.objective_args = as_json(given.objective_args)
         try:

@@ -1,9 +1,10 @@
-"""How many epochs fit into some minutes on this machine: measured first, by training a copy of the model for a few seconds."""
+"""How many epochs fit into some minutes on this machine: measured first, by training copies of the model for a few seconds."""
 
 from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import tempfile
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback, set_seed
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.training.arguments import RobustTrainingArguments
@@ -68,10 +69,10 @@ def epochs_within(
 
     Args:
         minutes: What the training may take.
-        model: The model; a copy is trained.
-        args: Arguments of the training.
-        make_trainer: A function of (model, args) -> trainer.
-        seconds: Seconds of training to time.
+        model: The model; copies are trained.
+        args: Arguments of the training. The trials evaluate, save, report and upload nothing.
+        make_trainer: A function of (model, args) -> trainer; called once for each of two trials.
+        seconds: About how many seconds of training to time.
 
     Returns:
         The number, at least 1 and rounded down to tenths.
@@ -85,26 +86,46 @@ def epochs_within(
     before = _read_note(noted)
     if before is not None and (args.resume_from_checkpoint or before["minutes"] == minutes):
         return before["epochs"]
+    # How many steps are made in half of the time tells how long the second trial is, whose progress then is that of a whole training: some objectives
+    # cost more the further it is.
+    steps, _, _ = _tried(model, args, make_trainer, Pace(seconds / 2), 1_000_000)
+    _, rate, steps_per_epoch = _tried(model, args, make_trainer, Pace(math.inf), FIRST_STEPS + steps)
+    set_seed(args.seed)  # as if the trial had not been
+    epochs = max(1.0, int(10 * 60.0 * minutes * rate / steps_per_epoch) / 10)
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    found = {"epochs": epochs, "minutes": minutes, "steps_per_second": round(rate, 2)}
+    partial = noted.with_suffix(".partial")
+    partial.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    os.replace(partial, noted)  # a whole note or none
+    print(f"{epochs:g} epochs fit into {minutes:g} minutes ({rate:.1f} steps per second).", flush=True)
+    return epochs
+
+
+def _tried(
+    model: PreTrainedModel,
+    args: RobustTrainingArguments,
+    make_trainer: Callable[[PreTrainedModel, RobustTrainingArguments], RobustTrainer],
+    pace: Pace,
+    max_steps: int,
+) -> tuple[int, float, int]:
+    """Train a copy of the model elsewhere: the number of steps that were timed, how many were made per second, and how many an epoch has."""
     trial = copy.copy(args)
-    trial.max_steps, trial.save_strategy, trial.logging_steps = 1_000_000, SaveStrategy.NO, 1_000_000
-    pace = Pace(seconds)
+    trial.max_steps = max_steps
+    # Nothing is kept, shown or uploaded, and nothing but training takes time.
+    trial.save_strategy, trial.eval_strategy, trial.logging_strategy = (
+        SaveStrategy.NO,
+        IntervalStrategy.NO,
+        IntervalStrategy.NO,
+    )
+    trial.push_to_hub = trial.load_best_model_at_end = trial.eval_on_start = trial.logging_first_step = False
+    trial.report_to = []
     with tempfile.TemporaryDirectory() as folder:
         trial.output_dir = folder
         trainer = make_trainer(copy.deepcopy(model), trial)
         trainer.add_callback(pace)
         trainer.train()
-        steps_per_epoch = len(trainer.get_train_dataloader()) / args.gradient_accumulation_steps
-    set_seed(args.seed)  # as if the trial had not been
-    epochs = max(1.0, int(10 * 60.0 * minutes * pace.steps_per_second / steps_per_epoch) / 10)
-    noted.parent.mkdir(parents=True, exist_ok=True)
-    found = {"epochs": epochs, "minutes": minutes, "steps_per_second": round(pace.steps_per_second, 2)}
-    partial = noted.with_suffix(".partial")
-    partial.write_text(json.dumps(found) + "\n", encoding="utf-8")
-    os.replace(partial, noted)  # a whole note or none
-    print(
-        f"{epochs:g} epochs fit into {minutes:g} minutes ({pace.steps_per_second:.1f} steps per second).", flush=True
-    )
-    return epochs
+    updates = math.ceil(len(trainer.get_train_dataloader()) / args.gradient_accumulation_steps)
+    return pace.steps, pace.steps_per_second, updates
 
 
 def _read_note(file: Path) -> dict[str, float] | None:

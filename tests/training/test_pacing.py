@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -43,9 +44,9 @@ def test_the_number_follows_from_the_pace_and_is_kept(tmp_path, monkeypatch, cap
         "epochs": 15.0, "minutes": 0.5, "steps_per_second": 4.0,
     }  # fmt: skip
     assert "15 epochs fit into 0.5 minutes" in capsys.readouterr().out
-    # The trial trained a copy, elsewhere, and a run that goes on keeps the number.
-    (trained, trial), *others = made
-    assert not others and trained is not model and trial.output_dir != args.output_dir
+    # The trials trained copies, elsewhere, and a run that goes on keeps the number.
+    assert len(made) == 2
+    assert all(trained is not model and trial.output_dir != args.output_dir for trained, trial in made)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     args.resume_from_checkpoint = "true"
     assert epochs_within(99.0, model, args, make_trainer) == 15.0
@@ -95,3 +96,49 @@ def test_the_first_steps_are_not_timed(tmp_path):
 def test_minutes_must_be_positive(tmp_path, minutes):
     with pytest.raises(ValueError, match=f"`minutes` must be a positive number, got {minutes}"):
         epochs_within(minutes, smoothed("resnet", size=8), arguments(tmp_path), None)
+
+
+def test_steps_of_an_epoch_are_counted_as_the_trainer_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pace, "steps_per_second", property(lambda pace: 4.0))
+    args = arguments(tmp_path, gradient_accumulation_steps=5)  # 8 batches: two updates, the second of three
+    make = lambda model, args: RobustTrainer(model, args, train_dataset=images())  # noqa: E731
+    assert epochs_within(0.5, smoothed("resnet", size=8), args, make, seconds=0.1) == 60.0
+
+
+def test_the_pace_is_that_of_the_whole_training(tmp_path):
+    seen = []
+
+    def objective(model, batch, state):
+        seen.append(state.progress)
+        return torch.nn.functional.cross_entropy(model(batch.pixels), batch.labels), {}
+
+    make = lambda model, args: RobustTrainer(model, args, objective=objective, train_dataset=images())  # noqa: E731
+    epochs_within(0.01, smoothed("resnet", size=8), arguments(tmp_path), make, seconds=0.3)
+    second = seen[len(seen) - seen[::-1].index(0.0) - 1 :]
+    assert second == sorted(second) and len(second) > FIRST_STEPS
+    assert second[-1] == pytest.approx(1.0, abs=1.5 / len(second))
+
+
+def test_a_trial_evaluates_saves_reports_and_uploads_nothing(tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("called in a trial")
+
+    for name in ("init_hf_repo", "push_to_hub", "evaluate", "_save_checkpoint"):
+        monkeypatch.setattr(RobustTrainer, name, never)
+    made = []
+
+    def make(model, args):
+        made.append(args)
+        return RobustTrainer(model, args, train_dataset=images(), eval_dataset=images())
+
+    asked = {
+        "push_to_hub": True, "eval_on_start": True, "load_best_model_at_end": True, "metric_for_best_model": "accuracy", "logging_steps": 1,
+        "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1,
+    }  # fmt: skip
+    args = dataclasses.replace(arguments(tmp_path, logging_first_step=True), save_strategy="steps", **asked)
+    args.report_to = ["tensorboard"]  # whose folder would be made
+    given = args.to_dict()
+    assert epochs_within(0.01, smoothed("resnet", size=8), args, make, seconds=0.1) >= 1.0
+    assert [trial.report_to for trial in made] == [[], []]
+    assert args.to_dict() == given
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["pace.json"]
