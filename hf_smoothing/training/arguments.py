@@ -145,10 +145,8 @@ class RobustTrainingArguments(TrainingArguments):
             raise ValueError(f"`body_learning_rate` must be finite and >= 0, got {self.body_learning_rate}.")
         if not 0.0 < self.layer_decay <= 1.0:
             raise ValueError(f"`layer_decay` must be in (0, 1], e.g. 0.75, got {self.layer_decay}.")
-        if not 0.0 <= self.drop_path < 1.0 or (self.drop_path and self.gradient_checkpointing):
-            raise ValueError(
-                f"`drop_path` must be in [0, 1), and not go with gradient_checkpointing, which would draw anew, got {self.drop_path}."
-            )
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"`drop_path` must be in [0, 1), e.g. 0.1, got {self.drop_path}.")
         if self.data_on_device and self.dataloader_num_workers:
             raise ValueError(
                 f"`data_on_device` needs no workers, got dataloader_num_workers={self.dataloader_num_workers}. Set it to 0."

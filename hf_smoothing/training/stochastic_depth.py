@@ -11,18 +11,20 @@ from torch.utils.hooks import RemovableHandle
 
 from hf_smoothing.models.heads import classifier_inside, members_of
 from hf_smoothing.models.layers import running_blocks
+from hf_smoothing.noise.streams import seed_words
 
 
 def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torch.Generator]) -> list[RemovableHandle]:
     """Let the blocks of a transformer drop out, image by image; what is kept is scaled so that means stay.
 
     Block k = 0 .. K - 1 of K is skipped with probability rate * k / (K - 1), a single one with `rate`, in train mode only. (Its two branches go
-    together; the authors of DMAE drop each for itself.)
+    together; the authors of DMAE drop each for itself.) Which images skip it is a function of the generator's seed and k alone, so that gradient
+    checkpointing, which runs a block again in the backward pass, skips the same; so do the calls of an objective that calls the network several times.
 
     Args:
         model: An image classifier or autoencoder; hooks are added to its blocks.
         rate: Rate of the last block, in (0, 1).
-        generator: A function that gives the source of randomness of this forward pass, on the device of the activations.
+        generator: A function that gives the generator of this training step, of which only the seed is used.
 
     Returns:
         The hooks, to be removed when training ends.
@@ -40,13 +42,13 @@ def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torc
     last = len(blocks) - 1
     rates = [rate * number / last for number in range(len(blocks))] if last else [rate]
     return [
-        block.register_forward_hook(_skipping(probability, generator), with_kwargs=True)
-        for block, probability in zip(blocks, rates, strict=True)
+        block.register_forward_hook(_skipping(probability, number, generator), with_kwargs=True)
+        for number, (block, probability) in enumerate(zip(blocks, rates, strict=True))
         if probability
     ]
 
 
-def _skipping(probability: float, generator: Callable[[], torch.Generator]) -> Callable[..., Any]:
+def _skipping(probability: float, number: int, generator: Callable[[], torch.Generator]) -> Callable[..., Any]:
     def hook(block: nn.Module, given: tuple[Any, ...], more: dict[str, Any], output: Any) -> Any:
         if not block.training:
             return None
@@ -56,7 +58,9 @@ def _skipping(probability: float, generator: Callable[[], torch.Generator]) -> C
                 f"`drop_path` skips blocks that keep the shape of what they get, as a transformer's do, but {type(block).__name__} turns "
                 f"{_said(came)} into {_said(went)}. Leave it out."
             )
-        draws = torch.rand(len(came), generator=generator(), device=came.device)
+        high, low = seed_words(f"{generator().initial_seed()} block {number}")
+        own = torch.Generator(came.device).manual_seed(high << 32 | low)
+        draws = torch.rand(len(came), generator=own, device=came.device)
         kept = (draws >= probability).to(went.dtype) / (1.0 - probability)
         mixed = came + (went - came) * kept.view(-1, *[1] * (came.ndim - 1))
         return _with_first(output, mixed)

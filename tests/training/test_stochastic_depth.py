@@ -6,8 +6,12 @@ import pytest
 import torch
 from scipy.stats import beta, kstest
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import TrainerCallback
+from transformers.modeling_outputs import BaseModelOutput
 
 from hf_smoothing import NoiseMixture, denoised_classifier, smoothed_ensemble
+from hf_smoothing.noise import training_generator
 from hf_smoothing.training import Batch, ObjectiveState
 from hf_smoothing.training.objectives import mixture_cross_entropy
 from hf_smoothing.training.stochastic_depth import stochastic_depth
@@ -17,12 +21,12 @@ from tests.support.tiny import data, plain, smoothed, trainer
 
 def test_blocks_drop_out_at_their_rate_and_means_stay():
     model = plain("vit", num_hidden_layers=3).train()
-    generator = torch.Generator().manual_seed(0)
+    steps = iter(range(1000))
     layers = model.vit.layers
     given, put_out = [], []
     # Before and after the hooks of the method, which run in the order in which they were added.
     layers[2].register_forward_hook(lambda block, came, went: given.append((came[0].detach(), went.detach())))
-    stochastic_depth(model, 0.5, lambda: generator)
+    stochastic_depth(model, 0.5, lambda: torch.Generator().manual_seed(next(steps)))
     layers[2].register_forward_hook(lambda block, came, went: put_out.append(went.detach()))
     assert [len(layer._forward_hooks) for layer in layers] == [0, 1, 3]
     with torch.no_grad():
@@ -44,8 +48,6 @@ def test_drop_path_where_it_cannot_be(tmp_path):
         trainer(plain("resnet"), tmp_path, train_dataset=data(), drop_path=0.2).train()
     with pytest.raises(ValueError, match=r"`drop_path` must be in \[0, 1\)"):
         trainer(plain("vit"), tmp_path, train_dataset=data(), drop_path=1.0)
-    with pytest.raises(ValueError, match="gradient_checkpointing"):
-        trainer(plain("vit"), tmp_path, train_dataset=data(), drop_path=0.1, gradient_checkpointing=True)
 
 
 def test_networks_of_several_have_no_blocks_to_skip(tmp_path):
@@ -154,3 +156,70 @@ def test_blocks_drop_out_only_while_their_trainer_trains(tmp_path):
     trainer(model, tmp_path, train_dataset=data()).train()  # the first trainer, which never trained, adds nothing
     first.train()
     assert all(not layer._forward_hooks for layer in model.vit.layers)
+
+
+def gradients(model, folder, **kwargs):
+    """Of the first step of a training with stochastic depth."""
+    found = {}
+
+    class Look(TrainerCallback):
+        def on_pre_optimizer_step(self, *args, **more):
+            found.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+
+    loop = trainer(
+        model, folder, drop_path=0.8, max_steps=1, max_grad_norm=0.0, per_device_train_batch_size=8, callbacks=[Look()], **kwargs
+    )  # fmt: skip
+    loop.train()
+    return found
+
+
+def checkpointed(model, reentrant, several):
+    """The model, whose blocks are run again in the backward pass: one by one as `transformers` does it, or all together."""
+    if not several:
+        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        return model
+
+    def blocks(hidden):
+        for block in model.vit.layers:
+            hidden = block(hidden)
+        return hidden
+
+    def forward(pixel_values, **kwargs):
+        hidden = checkpoint(blocks, model.vit.embeddings(pixel_values), use_reentrant=reentrant)
+        return BaseModelOutput(last_hidden_state=model.vit.layernorm(hidden))
+
+    model.vit.forward = forward
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")  # the names that the lowest version knows
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_blocks_that_are_run_again_skip_the_same_images(reentrant, several, tmp_path):
+    expected = gradients(plain("vit", num_hidden_layers=4), tmp_path)
+    found = gradients(checkpointed(plain("vit", num_hidden_layers=4), reentrant, several), tmp_path)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")  # the names that the lowest version knows
+def test_checkpointing_of_the_arguments_goes_with_it(tmp_path):
+    expected = gradients(plain("vit", num_hidden_layers=4), tmp_path)
+    found = gradients(plain("vit", num_hidden_layers=4), tmp_path, gradient_checkpointing=True)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_steps_blocks_and_ranks_skip_other_images():
+    hidden, seen = torch.rand(64, 4), set()
+    for step in range(3):
+        for rank in range(2):
+            model = nn.Module()
+            model.base_model_prefix, model.body = "body", nn.Module()
+            model.body.blocks = nn.ModuleList([Block("bare") for _ in range(3)])
+            generator = training_generator(0, step, rank, 2, "cpu")
+            stochastic_depth(model.train(), 0.5, lambda g=generator: g)
+            for block in model.body.blocks[1:]:
+                seen.add(tuple((block(hidden) == hidden).all(1).tolist()))
+    assert len(seen) == 3 * 2 * 2
