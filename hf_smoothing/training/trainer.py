@@ -114,7 +114,7 @@ class RobustTrainer(ImageMeans):
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._frozen_norms = norms if finetuning.freeze_batch_norm else []
         self._forward_pass = (-1, 0)  # (global step, micro-step)
-        self._pixels_checked = self._looked = False
+        self._first_batch = True
         self._noted_size: tuple[int, ...] | None = None
         self._logs: dict[str, tuple[Tensor, int]] = {}
         train_dataset = kwargs.pop("train_dataset", None)
@@ -161,7 +161,7 @@ class RobustTrainer(ImageMeans):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in train(): the loop starts again with a smaller batch after running out of memory.
-        self._forward_pass, self._looked = (-1, 0), False
+        self._forward_pass, self._first_batch = (-1, 0), True
         rate = self.args.drop_path
         hooks = stochastic_depth(self.model, rate, lambda: self._generator) if rate else []
         try:
@@ -222,9 +222,11 @@ class RobustTrainer(ImageMeans):
                 f"Training needs 'labels' beside 'pixel_values', got {sorted(inputs)}. Which column holds them?"
             )
         values = inputs["pixel_values"]
-        labels = self._training_labels(inputs.get("labels"), values)
+        # Looking at values makes the host wait for a device, so in training only those of its first batch are looked at there.
+        look = values.device.type == "cpu" or self._first_batch or not model.training
+        labels = self._training_labels(inputs.get("labels"), values, look)
         self._generator = self._next_generator(values.device, model.training)
-        pixels = self._training_pixels(values, self._generator, augment=model.training)
+        pixels = self._training_pixels(values, self._generator, look, augment=model.training)
         state = ObjectiveState(
             noise=self.args.mixture(),
             noise_owner=self.args.noise_owner,
@@ -240,12 +242,12 @@ class RobustTrainer(ImageMeans):
             self._logits,
         )
         watch: AbstractContextManager[None] = nullcontext()
-        if model.training and not self._looked:
+        if model.training and self._first_batch:
             watch = first_pass(
                 self.model, self.args, self.train_dataset,
                 batch_size=self._train_batch_size, steps=self.state.max_steps, images=len(pixels),
             )  # fmt: skip
-            self._looked = True
+            self._first_batch = False
         with watch, buffers_sent_once(model):
             loss, logs = self.objective(network, Batch(pixels, labels), state)
         if model.training:
@@ -257,25 +259,22 @@ class RobustTrainer(ImageMeans):
                 self._logs[name] = (total + value.detach(), count + 1)
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def _training_labels(self, labels: Tensor | None, values: Tensor) -> Tensor:
+    def _training_labels(self, labels: Tensor | None, values: Tensor, look: bool) -> Tensor:
         if labels is None:
             return torch.empty(0, dtype=torch.long, device=values.device)
         if self._unlabelled or self._num_labels is None or not of_this_library(self.objective):
             return labels
-        look = labels.device.type == "cpu" or not self._looked  # as at the pixels; a device finds wrong ones itself
         if takes_probabilities(self.objective):
             return soft_labels(labels, len(values), self._num_labels, look=look)
         return hard_labels(labels, len(values), self._num_labels, look=look, all_labelled=True)
 
-    def _training_pixels(self, values: Tensor, generator: torch.Generator, augment: bool = True) -> Tensor:
+    def _training_pixels(self, values: Tensor, generator: torch.Generator, look: bool, augment: bool = True) -> Tensor:
         if self.args.noise_owner == "processor":
             pixels = check_image_batch(values, "pixel_values")
             self._leave_note(tuple(pixels.shape[-2:]))
             # A wrapper normalises them still, so it casts them itself, later.
             return pixels if isinstance(self.model, SmoothedClassifier) else pixels.to(self.model.dtype)
-        # Looking at the values makes the host wait for the device, so only the first batch is looked at.
-        looked_at, self._pixels_checked = self._pixels_checked, True
-        pixels = values if looked_at and values.is_floating_point() else to_unit_pixels(values, "pixel_values")
+        pixels = values if values.dtype == torch.float32 and not look else to_unit_pixels(values, "pixel_values")
         if values.is_floating_point():
             pixels = without_tolerance(pixels)  # attacks and bounds take nothing beyond [0, 1]
         if not augment:
