@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification
 from hf_smoothing.models.ensemble import EnsembleForImageClassification
 from hf_smoothing.models.heads import head_parameters
-from hf_smoothing.models.layers import block_lists
+from hf_smoothing.models.layers import block_lists, blocks_of
 from hf_smoothing.training.arguments import RobustTrainingArguments
 from hf_smoothing.training.freezing import named_in
 
@@ -35,8 +35,9 @@ class ParameterDepths:
 def parameter_depths(model: nn.Module) -> ParameterDepths:
     """Depth of every parameter of an image classifier of `transformers`, wrapped or not.
 
-    The blocks are the items of the backbone's largest outermost `ModuleList`: stages of a ResNet, layers of a ViT; with them go the items of
-    other lists of that length, such as the patch embeddings of PVT.
+    The blocks are the items of the backbone's largest outermost `ModuleList` or `Sequential`: stages of a ResNet, layers of a ViT; with them go the
+    items of other lists of that length, such as the patch embeddings of PVT. An item without parameters, or a norm, belongs to the one before it: the six
+    blocks of CNN-7 are its convolutions and its linear layer, each with its batch norm and ReLU.
 
     Raises:
         ValueError: If the model is made of several networks, has no backbone of its own, or no list of blocks.
@@ -51,14 +52,33 @@ def parameter_depths(model: nn.Module) -> ParameterDepths:
     starts = [f"{place}." for place in block_lists(model)]
     if not starts:
         raise ValueError(f"The backbone of {kind} has no list of blocks. {_CURE}")
-    count = len(list(model.get_submodule(starts[0][:-1]).children()))
+    numbers = _block_numbers(model.get_submodule(blocks_of(model) or ""))
+    depths = {
+        f"{start}{name}.": number
+        for start in starts
+        for (name, _), number in zip(model.get_submodule(start[:-1]).named_children(), numbers, strict=True)
+    }
+    count = max(numbers)
     of: dict[str, int] = {}
     passed = False
     for parameter, _ in model.named_parameters():
-        start = next((start for start in starts if parameter.startswith(start)), None)
-        passed = passed or start is not None
-        of[parameter] = int(parameter[len(start) :].split(".")[0]) + 1 if start else (count + 1 if passed else 0)
+        depth = next((depth for place, depth in depths.items() if parameter.startswith(place)), None)
+        passed = passed or depth is not None
+        of[parameter] = (count + 1 if passed else 0) if depth is None else depth
     return ParameterDepths(of, head, count)
+
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def _block_numbers(blocks: nn.Module) -> list[int]:
+    """For each item of a list of blocks the number of its block, from 1: norms, and what has no parameters, belong to the item before them."""
+    numbers: list[int] = []
+    for item in blocks.children():
+        begins = not isinstance(item, _NORMS) and any(True for _ in item.parameters())
+        numbers.append((numbers[-1] if numbers else 0) + begins)
+    # What comes before the first block belongs to it.
+    return [max(number, 1) for number in numbers]
 
 
 def last_blocks(model: nn.Module, count: int) -> list[str]:

@@ -57,10 +57,11 @@ def test_it_saves_and_loads_with_the_auto_classes_alone_and_wrapped(tmp_path):
 
 def test_its_layers_have_depths():
     depths = parameter_depths(model())
-    assert depths.blocks == 19
+    assert depths.blocks == 6  # five convolutions and a linear layer, each with its batch norm and ReLU
     assert depths.head == {"classifier.weight", "classifier.bias"}
     last = {f"{layer}.{kind}" for layer in ("classifier", "body.16", "body.17") for kind in ("weight", "bias")}
-    assert set(last_blocks(model(), 3)) == last
+    assert set(last_blocks(model(), 1)) == last
+    assert [depths.of[f"body.{place}.weight"] for place in (0, 1, 3, 4, 12, 13, 16, 17)] == [1, 1, 2, 2, 5, 5, 6, 6]
 
 
 def test_images_of_another_size_are_refused():

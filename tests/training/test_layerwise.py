@@ -1,14 +1,25 @@
 """How deep a parameter sits, and what `train_last`, `body_learning_rate` and `layer_decay` make of it."""
 
+import copy
 import re
+from collections import OrderedDict
 
 import pytest
 import torch
 import transformers
 from torch import nn
-from transformers import Adafactor, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    Adafactor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_smoothing import RobustTrainer, denoised_classifier, smoothed_ensemble
+from hf_smoothing.models import CnnSevenConfig, CnnSevenForImageClassification
 from hf_smoothing.training.layerwise import last_blocks, learning_rates, parameter_depths
 from tests.support.deep import BLOCKS, RESNET, deep
 from tests.support.tiny import (
@@ -345,3 +356,50 @@ def test_a_network_of_one_block_has_last_blocks_too():
     depths = parameter_depths(any_model("vit"))
     assert depths.blocks == 1
     assert {name for name, depth in depths.of.items() if depth == 1} == {n for n in depths.of if ".layers.0." in n}
+
+
+class OwnConfig(PreTrainedConfig):
+    model_type = "own_lists"
+
+
+class Own(PreTrainedModel):
+    config_class = OwnConfig
+    base_model_prefix = "body"
+
+    def __init__(self, config, body):
+        super().__init__(config)
+        self.body, self.head = body, nn.Linear(8, config.num_labels)
+        self.post_init()
+
+    def forward(self, pixel_values=None, labels=None, **kwargs):
+        return ImageClassifierOutput(logits=self.head(self.body(pixel_values).mean((2, 3))))
+
+
+def conv(inside=8):
+    return nn.Conv2d(inside, 8, 3, padding=1)
+
+
+BODIES = {
+    "named": ({"conv1": conv(3), "relu1": nn.ReLU(), "conv2": conv(), "relu2": nn.ReLU()}, [1, 2]),
+    "norms": ({"a": conv(3), "n": nn.GroupNorm(2, 8), "r": nn.ReLU(), "b": conv(), "m": nn.BatchNorm2d(8)}, [1, 1, 2, 2]),
+    "first": ({"0": nn.Identity(), "1": nn.BatchNorm2d(3), "2": conv(3), "3": nn.ReLU(), "4": conv()}, [1, 1, 2]),
+    "gaps": ({"3": conv(3), "7": conv()}, [1, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "expected"), BODIES.values(), ids=BODIES)
+def test_layers_between_belong_to_the_block_before_them(parts, expected, tmp_path):
+    model = Own(OwnConfig(num_labels=3), copy.deepcopy(nn.Sequential(OrderedDict(parts))))
+    depths = parameter_depths(model)
+    assert depths.blocks == max(expected)
+    assert [depths.of[name] for name in depths.of if name.endswith("weight") and "head" not in name] == expected
+    for settings in ({"train_last": 1}, {"layer_decay": 0.7}, {"protocol": "last-stage"}, {"protocol": "light"}):
+        trainer(model, tmp_path, learning_rate=0.1, **settings, max_steps=1).train()
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == set()
+
+
+def test_learning_rates_decay_once_per_block_of_cnn_seven():
+    model = CnnSevenForImageClassification(CnnSevenConfig(width=4, image_size=16, num_labels=3))
+    rates = learning_rates(model, 1.0, decay=0.5)
+    assert rates["body.16.weight"] == rates["body.17.weight"] == 0.5
+    assert rates["body.0.weight"] == 0.5**6
