@@ -42,17 +42,17 @@ from hf_smoothing.training.log_progress import say_progress_in_logs
 from hf_smoothing.training.model_card import complete_card, noise_note, objective_note, pixels_note
 from hf_smoothing.training.objectives import (
     OBJECTIVES,
-    UNLABELLED,
     Batch,
     Network,
     Objective,
     ObjectiveState,
     find_objective,
+    needs_labels,
     of_intervals,
-    of_this_library,
     takes_probabilities,
 )
 from hf_smoothing.training.resuming import noise_seed
+from hf_smoothing.training.returned import loss_and_figures
 from hf_smoothing.training.sent_buffers import buffers_sent_once
 from hf_smoothing.training.small_batches import first_pass
 from hf_smoothing.training.stochastic_depth import stochastic_depth
@@ -106,7 +106,6 @@ class RobustTrainer(ImageMeans):
         self.objective = find_objective(asked, OBJECTIVES, args.objective_args)  # type: ignore[arg-type]
         name = asked if isinstance(asked, str) else getattr(asked, "__name__", type(asked).__name__)
         note = {"noise": noise_note(model, args, processing_class), "objective": objective_note(self.objective, name)}
-        self._unlabelled = asked in UNLABELLED
         self._settled = settled(model, args, processing_class)
         preprocessing = find_preprocessing(model, args, processing_class)
         finetuning = args.finetuning()
@@ -116,7 +115,7 @@ class RobustTrainer(ImageMeans):
         self._forward_pass = (-1, 0)  # (global step, micro-step)
         self._first_batch = True
         self._noted_size: tuple[int, ...] | None = None
-        self._logs: dict[str, tuple[Tensor, int]] = {}
+        self._logs: dict[str, tuple[Tensor | float, int]] = {}
         train_dataset = kwargs.pop("train_dataset", None)
         self._framing = getattr(train_dataset, "framing", None)
         warn_other_framing(model, train_dataset)
@@ -217,7 +216,7 @@ class RobustTrainer(ImageMeans):
         check_settled(self._settled, settled(self.model, self.args, self.processing_class))
         for norm in self._frozen_norms:
             norm.eval()
-        if "labels" not in inputs and not self._unlabelled:
+        if "labels" not in inputs and needs_labels(self.objective):
             raise ValueError(
                 f"Training needs 'labels' beside 'pixel_values', got {sorted(inputs)}. Which column holds them?"
             )
@@ -249,20 +248,21 @@ class RobustTrainer(ImageMeans):
             )  # fmt: skip
             self._first_batch = False
         with watch, buffers_sent_once(model):
-            loss, logs = self.objective(network, Batch(pixels, labels), state)
+            returned = self.objective(network, Batch(pixels, labels), state)
+        loss, figures = loss_and_figures(returned, self.note["objective"]["name"])
         if model.training:
             if not loss.requires_grad:
                 raise ValueError(nothing_trained(self.args, self.note["objective"]["name"]))
             self._finite_watch.see(loss)
-            for name, value in logs.items():
+            for name, value in figures.items():
                 total, count = self._logs.get(name, (0.0, 0))
-                self._logs[name] = (total + value.detach(), count + 1)
+                self._logs[name] = (total + value, count + 1)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def _training_labels(self, labels: Tensor | None, values: Tensor, look: bool) -> Tensor:
         if labels is None:
             return torch.empty(0, dtype=torch.long, device=values.device)
-        if self._unlabelled or self._num_labels is None or not of_this_library(self.objective):
+        if self._num_labels is None or not needs_labels(self.objective):
             return labels
         if takes_probabilities(self.objective):
             return soft_labels(labels, len(values), self._num_labels, look=look)

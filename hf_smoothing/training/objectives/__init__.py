@@ -38,7 +38,7 @@ OBJECTIVES: dict[str, Loss | str] = {
     "trades": trades,
 }
 """By the name that `RobustTrainingArguments.objective` takes; a path where a room that builds on this one holds it."""
-UNLABELLED = ("denoising", "masked-denoising")
+LABEL_FREE = ("denoising", "masked-denoising")
 """Those that need no labels."""
 PROBABILITIES = ("discrepancy-mitigation", "feature-distillation", "mixture", "stability", "trades")
 """Those in which labels stand in a plain cross-entropy alone, so that they may be probabilities of the classes, float (batch, classes)."""
@@ -47,6 +47,11 @@ PROBABILITIES = ("discrepancy-mitigation", "feature-distillation", "mixture", "s
 def takes_probabilities(objective: Objective) -> bool:
     """Whether labels may be probabilities: in those of `PROBABILITIES`."""
     return any(_bare(objective) is OBJECTIVES[name] for name in PROBABILITIES)
+
+
+def needs_labels(objective: Objective) -> bool:
+    """Whether labels must be there: in ours but those of `LABEL_FREE`; one of the user's own may do without."""
+    return of_this_library(objective) and not any(_bare(objective) is OBJECTIVES[name] for name in LABEL_FREE)
 
 
 def of_this_library(objective: Objective) -> bool:
@@ -61,9 +66,9 @@ def _bare(objective: Objective) -> Objective:
 
 
 __all__ = [
+    "LABEL_FREE",
     "OBJECTIVES",
     "PROBABILITIES",
-    "UNLABELLED",
     "Batch",
     "Loss",
     "Network",
@@ -79,6 +84,7 @@ __all__ = [
     "macer",
     "masked_denoising",
     "mixture_cross_entropy",
+    "needs_labels",
     "of_intervals",
     "of_this_library",
     "smoothadv",

@@ -18,7 +18,7 @@ PixelsToLogits = Callable[[Tensor], Tensor]
 """What an objective needs of a model at the least; some need a `Network`."""
 
 LossAndLogs = tuple[Tensor, dict[str, Tensor]]
-"""What an objective returns: the mean loss, and figures to log."""
+"""What an objective returns: the mean loss, and figures to log. One of the user's own may log numbers as well."""
 
 
 @dataclass(frozen=True)
