@@ -103,7 +103,9 @@ class RobustTrainingArguments(TrainingArguments):
     )
     image_mean: list[float] | None = field(
         default=None,
-        metadata={"help": "Normalisation of a plain backbone in [0, 1] pixel units; from its processor by default."},
+        metadata={
+            "help": "Normalisation of a plain backbone in [0, 1] pixel units, one for all channels or one each; from its processor by default."
+        },
     )
     image_std: list[float] | None = field(default=None, metadata={"help": "As image_mean."})
     model_size: int | None = field(

@@ -16,7 +16,7 @@ from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.checkpoint_pixels import check_same_pixels
-from hf_smoothing.models.configuration import check_head, input_channels
+from hf_smoothing.models.configuration import check_head, input_channels, per_channel
 from hf_smoothing.models.level_range import warn_of_levels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.own_processor import check_own_processor
@@ -200,11 +200,12 @@ def find_preprocessing(
     asked = None
     if args.image_mean is not None and args.image_std is not None:
         channels = input_channels(model.config)
-        if channels not in (None, len(args.image_mean)):
+        mean, std = (per_channel(values, channels) for values in (args.image_mean, args.image_std))
+        if channels not in (None, len(mean)):
             raise ValueError(
-                f"`image_mean` and `image_std` need one value per channel, {channels} for this {type(model).__name__}, got {len(args.image_mean)}."
+                f"`image_mean` and `image_std` need one value per channel, {channels} for this {type(model).__name__}, got {len(mean)}. One value is for all."
             )
-        asked = Preprocessing(tuple(args.image_mean), tuple(args.image_std), parse_size(args.model_size))
+        asked = Preprocessing(tuple(mean), tuple(std), parse_size(args.model_size))
     if processor is not None:
         known = read_processor(processor, input_channels(model.config))
         if asked is None:

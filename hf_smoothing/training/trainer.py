@@ -70,7 +70,7 @@ class RobustTrainer(ImageMeans):
     here for a plain backbone. With noise_owner="processor" the pixels are ready as they come.
 
     What it adds to the stock Trainer: noise of its own for every rank and forward pass, so that a resumed run is bit-exact (that of a model or processor is not repeated);
-    checkpoints restored whole (the stock Trainer restores 8 of 40 tensors of a ViT); gradient accumulation that averages;
+    checkpoints restored whole (the stock Trainer restores 8 of 40 tensors of a ViT); gradient accumulation that averages over the micro-batches, whatever their size;
     frozen parts; a note in the checkpoint (`config.hf_smoothing`) of the pixels that the network knows.
 
     Args:

@@ -312,3 +312,10 @@ def test_images_of_other_channels_are_refused_with_their_cure(channels, name, wr
     for run in (loop.train, lambda: loop.evaluate(other), lambda: loop.predict(other)):
         with pytest.raises(ValueError, match=f"takes {name} images, of {channels} channel.*PixelDataset"):
             run()
+
+
+@pytest.mark.parametrize("as_given", [0.5, [0.5], (0.5,), np.float32(0.5), [0.5] * 3])
+def test_one_value_of_the_normalisation_is_for_all_channels(as_given, tmp_path):
+    loop = trainer(plain("vit"), tmp_path, image_mean=as_given, image_std=as_given)
+    assert loop.preprocessing.image_mean == loop.preprocessing.image_std == (0.5, 0.5, 0.5)
+    loop.train()
