@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_smoothing.json_text import parse_json
@@ -122,6 +122,7 @@ def _tried(
     with tempfile.TemporaryDirectory() as folder:
         trial.output_dir = folder
         trainer = make_trainer(copy.deepcopy(model), trial)
+        trainer.remove_callback(EarlyStoppingCallback)  # which asks for evaluations
         trainer.add_callback(pace)
         trainer.train()
     updates = math.ceil(len(trainer.get_train_dataloader()) / args.gradient_accumulation_steps)

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from transformers import EarlyStoppingCallback
 
 from hf_smoothing import RobustTrainer, RobustTrainingArguments
 from hf_smoothing.data import DecodedPixels
@@ -142,3 +143,14 @@ def test_a_trial_evaluates_saves_reports_and_uploads_nothing(tmp_path, monkeypat
     assert [trial.report_to for trial in made] == [[], []]
     assert args.to_dict() == given
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["pace.json"]
+
+
+def test_a_trial_does_not_ask_for_what_stops_early(tmp_path):
+    def make_trainer(model, args):
+        return RobustTrainer(
+            model, args, train_dataset=images(), eval_dataset=images(8), callbacks=[EarlyStoppingCallback(2)]
+        )
+
+    args = arguments(tmp_path, eval_strategy="epoch", metric_for_best_model="loss")
+    assert epochs_within(0.01, smoothed("resnet", size=8), args, make_trainer, seconds=0.1) >= 1.0
+    assert args.eval_strategy == "epoch"
