@@ -33,9 +33,12 @@ def after_move(name: str, box: Box, function: Callable[[Tensor], Tensor]) -> int
     ]
     if not places:
         refuse_neighbours(name, f"It merges, reorders or drops images: {tuple(box.shape)} to {tuple(moved.shape)}")
-    if len(places) > 1:  # one image, and other dimensions of size 1
-        return _of_two(box, box.batch, function) or (box.batch if box.batch in places else places[0])
-    return places[0]
+    if len(places) == 1:
+        return places[0]
+    place = _of_two(box, box.batch, function)  # there is one image, and there are other dimensions of size 1
+    if place is not None:
+        return place
+    return box.batch if box.batch in places else places[0]
 
 
 def _of_two(box: Box, batch: int, function: Callable[[Tensor], Tensor]) -> int | None:

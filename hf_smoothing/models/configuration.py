@@ -233,15 +233,23 @@ def check_names(id2label: Any, num_labels: int | None = None) -> None:
         )
 
 
+def _whole(number: Any) -> int | None:
+    """A class's number as configurations may write it: a number, a tensor or a text."""
+    try:
+        return int(number)
+    except (TypeError, ValueError):
+        return None
+
+
 def check_numbers(label2id: Any, id2label: Mapping[Any, str]) -> None:
     """Refuse numbers of classes other than those under which they are named.
 
     Raises:
         ValueError: If they are no mapping, or not the inverse of the names.
     """
-    named = {str(number): name for number, name in id2label.items()}
+    named = {int(number): name for number, name in id2label.items()}
     right = isinstance(label2id, Mapping) and set(label2id) == set(named.values())
-    if not right or any(named.get(str(number)) != name for name, number in label2id.items()):
+    if not right or any(named.get(_whole(number)) != name for name, number in label2id.items()):
         raise ValueError(
             f"`label2id` must be the inverse of `id2label`, {reprlib.repr(dict(id2label))}, got {reprlib.repr(label2id)}. Leave it out: it is made of id2label, "
             "which is where other names belong."

@@ -52,8 +52,8 @@ def classifier_from_autoencoder(
     if not is_autoencoder(source):
         raise TypeError(f"Only a ViTMAEForPreTraining has an encoder to extract here, got {type(source).__name__}.")
     known = {name: getattr(source.config, name) for name in SHARED}
-    if "id2label" in kwargs:
-        kwargs = {"label2id": {name: index for index, name in kwargs["id2label"].items()}} | kwargs
+    if "id2label" in kwargs and kwargs.get("label2id") is None:
+        kwargs["label2id"] = {name: int(index) for index, name in kwargs["id2label"].items()}
     config = ViTConfig(**known | kwargs)
     check_numbers(kwargs.get("label2id") or config.label2id, config.id2label)
     model = ViTForImageClassification(config)

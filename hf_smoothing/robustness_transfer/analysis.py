@@ -116,7 +116,12 @@ class Analysis:
         records.mkdir(parents=True, exist_ok=True)
         if file.exists():
             known = read_record(file).get("settings", {})
-            differing = [key for key in self.facts if key != "models" and known.get(key) != self.facts[key]]
+            # As texts, so that the order of norms counts: images are attacked in the first one.
+            differing = [
+                key
+                for key in self.facts
+                if key != "models" and json.dumps(known.get(key)) != json.dumps(self.facts[key])
+            ]
             if not all(self._is_recorded(models[role], known.get("models", {}).get(role, {})) for role in ROLES):
                 differing.insert(0, "models")
             if differing:

@@ -116,6 +116,12 @@ MOVED = {
     "a new dimension": lambda x: x[None].mean(0).flatten(1),
     "a new dimension and turned": lambda x: x.unsqueeze(0).transpose(0, 1).flatten(1),
     "squeezed": lambda x: x.permute(1, 0, 2).squeeze(0),
+    "there and back": lambda x: F.conv1d(x.transpose(0, 1).transpose(0, 1), torch.ones(2, 1, 3)).flatten(1)[:, :16],
+    "there and back, bent between": lambda x: F.max_pool1d(
+        x.permute(1, 0, 2).relu().permute(1, 0, 2), 3, 1, 1
+    ).flatten(1),
+    "in and out": lambda x: F.max_pool1d(x.unsqueeze(0).squeeze(0), 3, 1, 1).flatten(1),
+    "to the end and back": lambda x: F.max_pool1d(x.permute(1, 2, 0).permute(2, 0, 1), 3, 1, 1).flatten(1),
     "sizes by name": lambda x: x.permute(1, 0, 2).reshape(1, len(x), -1).mean(0),
 }
 

@@ -324,6 +324,9 @@ def test_numbers_of_classes_follow_the_names_that_are_asked_for(checkpoint):
         assert one.label2id == {name: index for index, name in enumerate(names)}
     twice = {0: "crane", 1: "crane", 2: "eel"}  # as two classes of ImageNet are
     assert config(id2label=twice, label2id={"crane": 1, "eel": 2}).label2id == {"crane": 1, "eel": 2}
+    for kind in (str, torch.tensor, np.int64):  # however the numbers are written
+        numbers = {name: kind(index) for index, name in enumerate(NAMES)}
+        assert config(label2id=numbers).label2id == {name: index for index, name in enumerate(NAMES)}
     values = json.loads((checkpoint / "config.json").read_text("utf-8")) | {
         "label2id": {"x": 0}
     }  # as it was saved before

@@ -241,3 +241,15 @@ def test_the_order_in_which_norms_are_given_changes_nothing(networks, tmp_path):
     assert json.dumps(about) == json.dumps(other_about) and records == others
     moved = made[1]._inputs(made[1].pixels, "attacked", 0) - made[1].pixels
     assert float(moved.abs().max()) <= 0.01 + 1e-6  # made in l-infinity, whatever came first
+
+
+def test_records_of_norms_in_another_order_are_those_of_another_analysis(networks, tmp_path):
+    pixels, labels = torch.rand(8, 3, SIZE, SIZE), torch.arange(8) % 3
+    settings = AnalysisSettings(attacks=("fgsm",), epsilons={"linf": (0.0, 0.01), "l2": (0.0, 0.5)}, steps=1)
+    Analysis(networks, pixels, labels, tmp_path / "one", settings)
+    file = tmp_path / "one" / "analysis.json"
+    kept = json.loads(file.read_text())
+    kept["settings"]["epsilons"] = dict(reversed(kept["settings"]["epsilons"].items()))
+    file.write_text(json.dumps(kept))
+    with pytest.raises(RunError, match="another analysis: epsilons differ"):
+        Analysis(networks, pixels, labels, tmp_path / "one", settings)

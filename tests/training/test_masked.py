@@ -120,6 +120,8 @@ def test_what_does_not_go_together(tmp_path):
         with pytest.raises(ValueError, match="`label2id` must be the inverse of `id2label`"):
             classifier_from_autoencoder(autoencoder(), label2id={"x": 0, "y": 1, "z": 2}, **more)
     assert classifier_from_autoencoder(autoencoder(), num_labels=4).config.label2id["LABEL_3"] == 3
+    named = classifier_from_autoencoder(autoencoder(), id2label={"0": "a", "1": "b", "2": "c"}, label2id=None)
+    assert named.config.label2id == {"a": 0, "b": 1, "c": 2}
     with pytest.raises(ValueError, match="rebuilds the clean image, so noise must be added here"):
         trainer(autoencoder(), tmp_path, train_dataset=data(), objective="masked-denoising", noise_owner="processor")
     with pytest.raises(ValueError, match="needs a classifier"):
