@@ -13,6 +13,7 @@ from hf_smoothing.statistics import exact_text, radius_text
 
 LINF = {
     "cnn7-linf-cifar10": [0.0, 0.0086274, 0.0172549, 0.0258823, 0.0345098],
+    "cnn7-linf-cifar10-8-255": [0.0, 0.0086274, 0.0172549, 0.0258823, 0.0345098],
     "cnn7-linf-cifar10-2-255": [0.0, 0.0039215, 0.0078431],
     "cnn7-linf-mnist": [0.0, 0.1, 0.2, 0.3, 0.4],
 }

@@ -139,8 +139,8 @@ def texts(networks: Sequence[dict[str, Any]]) -> dict[str, str]:
     for method, front in found.items():
         low, high = 100 * np.quantile(front["resamples"], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         ends = [
-            f"{100 * right:.1f}/{100 * certified:.1f}"
-            for right, certified in sorted(unpacked(n["test"]).mean(1).tolist() for n in front["chosen"])
+            f"{100 * right / images:.1f}/{100 * certified / images:.1f}"
+            for right, certified in sorted(unpacked(n["test"]).sum(1).tolist() for n in front["chosen"])
         ]
         seeds = len({n["seed"] for n in front["chosen"]})
         rows.append([method, ", ".join(ends), f"{100 * front['hypervolume']:.1f} ({low:.1f}-{high:.1f})", seeds])

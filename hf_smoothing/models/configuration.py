@@ -247,7 +247,7 @@ def check_numbers(label2id: Any, id2label: Mapping[Any, str]) -> None:
     Raises:
         ValueError: If they are no mapping, or not the inverse of the names.
     """
-    named = {int(number): name for number, name in id2label.items()}
+    named: dict[int | None, str] = {int(number): name for number, name in id2label.items()}
     right = isinstance(label2id, Mapping) and set(label2id) == set(named.values())
     if not right or any(named.get(_whole(number)) != name for name, number in label2id.items()):
         raise ValueError(
