@@ -63,7 +63,7 @@ def allowed_failures(images: int, alpha: float, answers: int, alpha_of_answers: 
         ValueError: If one that is not 0 is no failure probability.
 
     >>> allowed_failures(1000, 0.001, 200, 0.001)
-    8
+    9
     """
     return _bound(images, alpha) + _bound(answers, alpha_of_answers)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from hf_smoothing.certification import certify, certify_dataset
 from hf_smoothing.noise import MAX_IMAGES, GridStream
-from hf_smoothing.records import RunError, read_run, write_settings
+from hf_smoothing.records import RunError, read_run
 from hf_smoothing.reports import report
 from tests.support.classifiers import (
     RUN,
@@ -236,10 +236,6 @@ def test_the_order_of_indices_decides_nothing(tmp_path, kind):
         certify_dataset(Failing(classifier, 3), DATASET, tmp_path, **arguments, indices=[4, 0, 3])
     run = certify_dataset(classifier, DATASET, tmp_path, **arguments, indices=[3, 4, 0])
     assert run.settings["dataset"]["selection"] == [0, 3, 4]
-    # As older versions wrote it.
-    write_settings(tmp_path, {**run.settings, "dataset": {**run.settings["dataset"], "selection": [4, 0, 3]}})
-    (tmp_path / "certificates-0.jsonl").write_text("")
-    run = certify_dataset(classifier, DATASET, tmp_path, **arguments, indices=[0, 3, 4])
     assert results(run) == {index: results(whole)[index] for index in (0, 3, 4)}
     cure = r"num_images was 3, is 4 \(a run keeps its images: certify further ones alone into another folder\)"
     with pytest.raises(RunError, match=cure):

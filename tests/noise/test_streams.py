@@ -72,7 +72,7 @@ def test_keys_differ_between_seeds_in_both_halves():
 @pytest.mark.parametrize(
     ("image", "block", "message"),
     [
-        (-1, 0, rf"Image indices of one run must lie in \[0, {MAX_IMAGES}\), got -1 to -1. Split"),
+        (-1, 0, rf"Image indices of one run must lie in \[0, {MAX_IMAGES}\), got -1 to -1. Make runs of parts"),
         ([0, MAX_IMAGES], 0, f"got 0 to {MAX_IMAGES}"),
         (0, 1 << BLOCK_BITS, f"at most {MAX_DRAWS:,} draws in all; draw {MAX_DRAWS:,} is beyond"),
         (0, -1, "at most"),

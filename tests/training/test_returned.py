@@ -29,7 +29,7 @@ def test_figures_are_numbers_or_tensors_of_one_value(value, tmp_path):
 
 WRONG = {
     "the loss alone": (lambda loss: loss, TypeError, "'own' returned a tensor alone. Without figures: return loss"),
-    "a number": (lambda loss: (float(loss), {}), TypeError, "returned a tuple of float, dict"),
+    "a number": (lambda loss: (float(loss.detach()), {}), TypeError, "returned a tuple of float, dict"),
     "three": (lambda loss: (loss, {}, 1), TypeError, "a tuple of Tensor, dict, int"),
     "nothing": (lambda loss: None, TypeError, "a NoneType"),
     "a list of figures": (lambda loss: (loss, [1.0]), TypeError, "must be a dictionary"),
