@@ -26,11 +26,7 @@ def after_move(name: str, box: Box, function: Callable[[Tensor], Tensor]) -> int
         return None
     count = box.shape[box.batch]
     moved = function(_numbers(count, box.ndim, box.batch, box).expand(box.shape))
-    places = [
-        dim
-        for dim in range(moved.ndim)
-        if moved.shape[dim] == count and bool((moved == _numbers(count, moved.ndim, dim, box)).all())
-    ]
+    places = _places(moved, count, box)
     if not places:
         refuse_neighbours(name, f"It merges, reorders or drops images: {tuple(box.shape)} to {tuple(moved.shape)}")
     if len(places) == 1:
@@ -48,14 +44,16 @@ def _of_two(box: Box, batch: int, function: Callable[[Tensor], Tensor]) -> int |
         moved = function(_numbers(2, box.ndim, batch, box).expand(shape))
     except (RuntimeError, IndexError, ValueError):
         return None
-    return next(
-        (
-            dim
-            for dim in range(moved.ndim)
-            if moved.shape[dim] == 2 and bool((moved == _numbers(2, moved.ndim, dim, box)).all())
-        ),
-        None,
-    )
+    return next(iter(_places(moved, 2, box)), None)
+
+
+def _places(moved: Tensor, count: int, box: Box) -> list[int]:
+    """The dimensions along which the numbers of `count` images are in order."""
+    return [
+        dim
+        for dim in range(moved.ndim)
+        if moved.shape[dim] == count and bool((moved == _numbers(count, moved.ndim, dim, box)).all())
+    ]
 
 
 def _numbers(count: int, ndim: int, dim: int, box: Box) -> Tensor:

@@ -19,7 +19,7 @@ from hf_smoothing.interval.search import found_radii
 from hf_smoothing.models.network import evaluating
 from hf_smoothing.pixels import without_tolerance
 from hf_smoothing.statistics import average_certified_radius
-from hf_smoothing.training.callbacks import classes_of, labelled_images
+from hf_smoothing.training.callbacks import labelled_images, number_of_classes
 from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.figures import FiguresCallback
 from hf_smoothing.types import ImageDataset
@@ -65,7 +65,7 @@ class IntervalRadiusCallback(FiguresCallback):
         super().__init__(trainer, name)
         self._bounds_checked = False
         self.pixels, labels = labelled_images(
-            dataset, spread(500, len(dataset)) if indices is None else indices, classes_of(trainer.model)
+            dataset, spread(500, len(dataset)) if indices is None else indices, number_of_classes(trainer.model)
         )
         self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)
 

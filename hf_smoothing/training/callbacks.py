@@ -71,7 +71,7 @@ class CertifiedAccuracyCallback(FiguresCallback):
             raise ValueError(f"`thresholds` must be a non-empty list of radii >= 0, got {self.thresholds}.")
         self.draws = {"mode": "fixed", "n0": n0, "n": n, "alpha": alpha, "seed": seed}
         self.pixels, self.labels = labelled_images(
-            dataset, spread(100, len(dataset)) if indices is None else indices, classes_of(trainer.model)
+            dataset, spread(100, len(dataset)) if indices is None else indices, number_of_classes(trainer.model)
         )
         for radius in self.thresholds:
             check_radius(radius, "l2", "thresholds", self.pixels.shape[1:])
@@ -123,7 +123,7 @@ def evaluated(trainer: RobustTrainer) -> Iterator[_BaseClassifier]:
         yield classifier
 
 
-def classes_of(model: nn.Module) -> int | None:
+def number_of_classes(model: nn.Module) -> int | None:
     """Number of classes of a model, None where it does not say."""
     return getattr(getattr(model, "config", None), "num_labels", None)
 
