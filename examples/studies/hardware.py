@@ -7,7 +7,7 @@ from typing import Any
 
 from examples.studies.pages import markdown_table
 from hf_smoothing.cards import fill_one
-from hf_smoothing.records import read_json, read_run
+from hf_smoothing.records import read_json
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +18,7 @@ def trainings(gpu: dict[str, Any]) -> list[list[str]]:
     return [
         [
             one["job"],
+            f"{one['gpu']}, beside {one['beside']}",
             f"{one['batch_size']}",
             f"{one['copies_of_each']}",
             f"{one['steps_per_second']:.1f}",
@@ -28,15 +29,13 @@ def trainings(gpu: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def jobs(root: Path, gpu: dict[str, Any], throughput: dict[str, Any]) -> list[list[str]]:
+def jobs(root: Path, gpu: dict[str, Any], throughput: dict[str, Any], on_gpu: dict[str, Any]) -> list[list[str]]:
     """Rows of the table of usual jobs."""
     cpu = read_json(root / "docs" / "results" / "certification.json")["speedup_over_published_loop"]
     small = cpu["details"]["resnet-small, CIFAR-10"]["cpu"]
     minutes = small["our_mean_draws"] * small["images"] / small["copies_per_second"]["ours"] / 60
     large = cpu["details"]["resnet-mixture-cifar10, CIFAR-10"]["cpu"]["copies_per_second"]["ours"]
-    seconds = gpu["certification"]["seconds"]
-    records = root / "model_cards" / gpu["certification"]["model"] / "records"
-    draws = sum(row["draws"] for sigma in seconds for row in read_run(records / f"sigma-{sigma}").rows.values())
+    seconds, draws = gpu["certification"]["seconds"], gpu["certification"]["draws"]
     return [
         [
             f"CIFAR-10, {small['images']} images, n = {small['n']:,}, {len(small['radii'])} target radii, one sigma, ResNet with 1.2M parameters",
@@ -46,13 +45,13 @@ def jobs(root: Path, gpu: dict[str, Any], throughput: dict[str, Any]) -> list[li
         [
             f"CIFAR-10, 500 images, n = 100,000, three sigmas at all targets, ResNet with 4.9M parameters ({draws / 1e6:.1f} million draws)",
             f"{draws / large / 3600:.1f} hours by the measured {large:,} copies/s",
-            f"{max(seconds.values()) / 60:.1f} minutes ({round(draws / max(seconds.values()), -3):,.0f} copies/s in all)",
+            f"{max(seconds.values()) / 60:.1f} minutes of an {gpu['certification']['gpu']} ({round(draws / max(seconds.values()), -3):,.0f} copies/s in all)",
         ],
         *(
             [
                 f"ImageNet, 500 images, n = 100,000, {name} at {one['resolution'][-1]} px, at the {small['our_mean_draws']:,.0f} draws per image of the first row",
                 f"{500 * small['our_mean_draws'] / one['copies_per_second'] / 3600:.0f} hours by the measured {one['copies_per_second']:.1f} copies/s",
-                "not measured",
+                f"{500 * small['our_mean_draws'] / on_gpu[name]['copies_per_second'] / 60:.1f} minutes of an H200 by the measured {on_gpu[name]['copies_per_second']:,.0f} copies/s",
             ]
             for name, one in throughput.items()
             if one["resolution"][-1] == 224
@@ -75,6 +74,24 @@ def speeds(throughput: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def gpu_speeds(throughput: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table of certification on a GPU."""
+    return [
+        [
+            f"{name}, {one['parameters'] / 1e6:.0f}M parameters, {one['resolution'][-1]} px",
+            f"{one['batch_size']:,}",
+            f"{round(one['copies_per_second'], -1):,.0f}",
+            f"{one['certify_over_forward']:.3f}",
+            f"{one['certify_over_forward_by_torch']:.3f}",
+            f"{100 * one['noise_share']:.2g}%",
+            f"{one['noise_kernel_over_torch']:.1f}",
+            f"{one['images_per_hour_at_n_100000']:,.0f}",
+            f"{one['peak_memory_mib'] / 1024:.1f} GiB",
+        ]
+        for name, one in throughput.items()
+    ]
+
+
 def exchanges(measured: dict[str, Any]) -> list[list[str]]:
     """Rows of the table of the exchange of ranks."""
     return [
@@ -86,18 +103,35 @@ def exchanges(measured: dict[str, Any]) -> list[list[str]]:
 def write(root: Path = ROOT) -> None:
     """Fill the page."""
     measured = read_json(root / "docs" / "results" / "hardware.json")
-    gpu, throughput = measured["gpu"], measured["cpu"]["value"]
+    gpu, throughput, on_gpu = (measured[part] for part in ("gpu", "cpu", "gpu_throughput"))
+    throughput, on_gpu = throughput["value"], on_gpu["value"]
     tables = {
-        "hardware jobs": markdown_table(["job", "2 CPU cores (AMD EPYC)", "one H100"], jobs(root, gpu, throughput)),
+        "hardware jobs": markdown_table(
+            ["job", "2 CPU cores (AMD EPYC)", "one GPU"], jobs(root, gpu, throughput, on_gpu)
+        ),
         "hardware speeds": markdown_table(
             ["network", "batch size found", "copies/s", "certify / bare forward", "noise", "peak memory"],
             speeds(throughput),
+        ),
+        "hardware gpu speeds": markdown_table(
+            [
+                "network",
+                "batch size found",
+                "copies/s",
+                "certify / bare forward",
+                "the same without the kernel",
+                "noise",
+                "kernel / torch's operations, noise alone",
+                "images an hour at n = 100,000",
+                "peak memory",
+            ],
+            gpu_speeds(on_gpu),
         ),
         "hardware exchange": markdown_table(
             ["ranks", "median", "95% of the exchanges within"], exchanges(measured["exchange"])
         ),
         "hardware trainings": markdown_table(
-            ["training", "batch size", "copies of each", "steps/s", "copies/s", "minutes"], trainings(gpu)
+            ["training", "GPU", "batch size", "copies of each", "steps/s", "copies/s", "minutes"], trainings(gpu)
         ),
     }
     page = root / "docs" / "hardware.md"

@@ -14,8 +14,9 @@ certificate covers perturbed images that are themselves 8-bit at the certified r
 from __future__ import annotations
 
 import functools
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,12 +27,17 @@ from hf_smoothing.noise.streams import MAX_IMAGES, Draws, seed_words
 from hf_smoothing.units import MAX_DRAWS
 
 
+logger = logging.getLogger(__name__)
+
 STEPS = 255
 """Grid steps in the range of a pixel."""
 
 # Values beyond this many standard deviations have probability below 1e-16 together; they go to the last ones kept.
 _REACH = 8.5
 _ROUNDING = 2.0**-53
+
+_TRIED = 4
+"""Copies by which the kernel of a GPU is compared with the operations of torch before it is used."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -145,6 +151,8 @@ class GridStream:
         self._values = torch.from_numpy(values.astype(np.float32)).to(self.device)
         self._steps = torch.tensor(float(STEPS), dtype=torch.float32, device=self.device)  # see grid_to_unit
         self._words = torch.arange(-(-self.pixels // 4), device=self.device)
+        self._kernel: Callable[..., None] | None = None
+        self._kernel_tried = False
 
     def draw(self, out: Tensor, image: int, start: int) -> None:
         """Write the noise of draws start, start + 1, ... of `image` into `out`, in grid steps.
@@ -164,23 +172,63 @@ class GridStream:
             images: Images, float32 (slots, *shape), multiples of 1/255 in [0, 1] (within 1e-3 grid steps).
             draws: The copies wanted, as many in all as `out` has room for.
         """
-        self._fill(out, draws)
-        steps, first = images.mul(STEPS).round_(), 0
-        for slot, _, start, stop in draws:
-            # The sum is a whole number, exact in float32; so the copy is a function of 255 x + k alone.
-            out[first : first + stop - start].add_(steps[slot])
-            first += stop - start
-        out.div_(self._steps)
+        self._fill(out, draws, images.mul(STEPS).round_())
 
-    def _fill(self, out: Tensor, draws: Sequence[Draws]) -> None:
+    def _fill(self, out: Tensor, draws: Sequence[Draws], steps: Tensor | None = None) -> None:
+        """Noise in grid steps or, with images in grid steps, noisy copies of these in [0, 1]."""
         for _, image, start, stop in draws:
             if not (0 <= image < MAX_IMAGES and 0 <= start <= stop <= MAX_DRAWS):
                 raise ValueError(
                     f"A run has images in [0, {MAX_IMAGES}) and at most {MAX_DRAWS:,} draws of each, got image {image}, draws "
                     f"{start:,} to {stop:,}. Make runs of parts of a larger data set, each with a seed of its own."
                 )
-        # The counters of all copies in one tensor, so that a GPU gets a few large kernels a batch and not some for each image.
         numbers = np.concatenate([np.arange(start, stop) + image * MAX_DRAWS for _, image, start, stop in draws])
+        if out.is_cuda and not self._kernel_tried:
+            self._kernel, self._kernel_tried = self._same_kernel(), True
+        if self._kernel is not None:
+            slots = np.repeat([draw.slot for draw in draws], [draw.stop - draw.start for draw in draws])
+            self._kernel_fill(self._kernel, out, np.stack([numbers, slots], axis=1), steps)
+            return
+        self._torch_fill(out, numbers)
+        if steps is None:
+            return
+        first = 0
+        for slot, _, start, stop in draws:
+            # The sum is a whole number, exact in float32; so the copy is a function of 255 x + k alone.
+            out[first : first + stop - start].add_(steps[slot])
+            first += stop - start
+        out.div_(self._steps)
+
+    def _kernel_fill(
+        self, kernel: Callable[..., None], out: Tensor, copies: NDArray[np.int64], steps: Tensor | None
+    ) -> None:
+        tables = (self._table, self._thresholds, self._values)
+        numbers = torch.from_numpy(copies).to(self.device, non_blocking=True)
+        pixels = None if steps is None else steps.reshape(len(steps), -1).contiguous()
+        kernel(out.view(len(out), -1), numbers, pixels, tables, self._filled, self._key)
+
+    def _same_kernel(self) -> Callable[..., None] | None:
+        """The kernel that draws and adds in one go, where there is one and it gives the numbers of torch's operations here."""
+        try:
+            from hf_smoothing.noise.grid_kernel import draw_grid
+
+            copies = np.stack([np.arange(_TRIED), np.zeros(_TRIED, dtype=np.int64)], axis=1)
+            image = torch.arange(self.pixels, device=self.device).remainder_(STEPS + 1).float()[None]
+            expected, found = (torch.empty(_TRIED, self.pixels, device=self.device) for _ in range(2))
+            self._torch_fill(expected, copies[:, 0])
+            expected.add_(image).div_(self._steps)
+            self._kernel_fill(draw_grid, found, copies, image)
+            if torch.equal(expected, found):
+                return draw_grid
+            logger.warning(
+                "The kernel for grid noise draws other numbers than torch on %s and is not used.", self.device
+            )
+        except Exception as error:  # Triton is missing, or finds no compiler on this machine, and says so in many ways
+            logger.info("Grid noise is drawn by operations of torch, at a slower pace: %s", error)
+        return None
+
+    def _torch_fill(self, out: Tensor, numbers: NDArray[np.int64]) -> None:
+        # The counters of all copies in one tensor, so that a GPU gets a few large kernels a batch and not some for each image.
         firsts = torch.from_numpy(numbers).to(self.device, non_blocking=True) << 27
         # In pieces, so that what lies between fits a CPU's cache, and a GPU's memory however large the images.
         rows = max(1, (1 << 18 if self.device.type == "cpu" else 1 << 24) // self.pixels)

@@ -75,10 +75,15 @@ def certify_speed(model: SmoothedClassifier, execution: Execution, shape: tuple[
     return statistics.median(speeds[1:])
 
 
-def noise_speed(model: SmoothedClassifier, size: int, shape: tuple[int, ...], seconds: float) -> float:
-    """Noisy copies per second, without any network."""
+def noise_speed(
+    model: SmoothedClassifier, size: int, shape: tuple[int, ...], seconds: float, kernel: bool = True
+) -> float:
+    """Noisy copies per second, without any network; on a GPU by one kernel or, without it, by operations of torch."""
     stream = make_stream("grid", seed=0, shape=shape, device=model.device, sigma=SIGMA)
+    stream._kernel_tried = not kernel
     images, out = torch.zeros(1, *shape, device=model.device), torch.empty(size, *shape, device=model.device)
+    stream.noisy_copies(out, images, [Draws(0, 0, 0, size)])  # the first batch sets up kernels
+    synchronize(model.device)
     count, began = 0, time.perf_counter()
     while count < 2 or time.perf_counter() - began < seconds:
         stream.noisy_copies(out, images, [Draws(0, count, 0, size)])
@@ -118,6 +123,10 @@ def measure(model: SmoothedClassifier, name: str, seconds: float) -> dict[str, A
         ratios.append(certifying[-1] / forward[-1])
     speed = statistics.median(certifying)
     size = execution.size_on(model.device)
+    noise = noise_speed(model, size, shape, seconds / 10)
+    gain = {}
+    if model.device.type == "cuda":
+        gain = {"noise_kernel_over_torch": round(noise / noise_speed(model, size, shape, seconds / 10, False), 2)}
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "resolution": list(shape),
@@ -125,7 +134,8 @@ def measure(model: SmoothedClassifier, name: str, seconds: float) -> dict[str, A
         "images_per_second_by_batch_size": tried,
         "copies_per_second": round(speed, 2),
         "certify_over_forward": round(statistics.median(ratios), 3),
-        "noise_share": round(speed / noise_speed(model, size, shape, seconds / 10), 4),
+        "noise_share": round(speed / noise, 4),
+        **gain,
         "peak_memory_mib": peak_memory_mib(model.device),
         "images_per_hour_at_n_100000": round(3600 * speed / FIXED_DRAWS, 1),
         "seconds_per_image_sequential": round(SEQUENTIAL_DRAWS / speed, 3),
