@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from examples.studies.verdicts import verdict
 from hf_smoothing.cards import fill_one
-from hf_smoothing.records import Run, keep_run, read_json, read_run, write_json
+from hf_smoothing.records import Run, joined, keep_run, read_json, read_run, write_json
 from hf_smoothing.reports import measure
 from hf_smoothing.reports.card import eval_results
 from hf_smoothing.reports.measured import Measured, columns
@@ -33,9 +33,11 @@ SHOWN = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
 
 
 @functools.cache
-def _run(folder: Path) -> Run:
-    """A run, read once: reading recomputes every row from its votes, and several tables are made of it."""
-    return read_run(folder)
+def kept(folder: Path) -> Run:
+    """A run of a card, or the parts in the folders below it as one: read once, since reading recomputes every row from its votes."""
+    if (folder / "run.json").exists():
+        return read_run(folder)
+    return joined(sorted(map(read_run, sorted(folder.iterdir())), key=lambda part: part.finished))
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Row:
 
     def measured(self, root: Path, sigma: str) -> Measured:
         """Its figures at one sigma."""
-        return measure(_run(root / "model_cards" / self.records.format(sigma)), thresholds=SHOWN, name=self.name)
+        return measure(kept(root / "model_cards" / self.records.format(sigma)), thresholds=SHOWN, name=self.name)
 
 
 ROWS = {
@@ -230,6 +232,12 @@ def write(root: Path = ROOT) -> None:
     write_json(root / "docs" / "results" / "strong_models.json", everything)
 
 
+def card_of(target: Path) -> str:
+    """Name of the card in whose `records` a folder lies."""
+    parts = target.resolve().parts
+    return parts[parts.index("records") - 1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="model_cards.records", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -240,12 +248,13 @@ def main() -> None:
     keep.add_argument("target", type=Path)
     keep.add_argument("--model", help="what to call the model; the card's name by default")
     keep.add_argument("--dataset", help="what to call the data set")
+    keep.add_argument("--unfinished", action="store_true", help="a part, which others in folders beside it complete")
     commands.add_parser("write")
     args = parser.parse_args()
     if args.command == "keep":
         keep_run(
-            args.run, args.target, model=args.model or args.target.resolve().parents[1].name, dataset=args.dataset
-        )
+            args.run, args.target, model=args.model or card_of(args.target), dataset=args.dataset, unfinished=args.unfinished,
+        )  # fmt: skip
     else:
         write()
 

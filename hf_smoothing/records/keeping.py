@@ -16,6 +16,7 @@ def keep_run(
     *,
     model: str | None = None,
     dataset: str | None = None,
+    unfinished: bool = False,
 ) -> None:
     """Copy a finished run without its intermediate rows; `read_run` reads the copy, and checks it, as it does the run.
 
@@ -23,13 +24,16 @@ def keep_run(
         path: The run folder.
         target: Folder of the copy, which must not exist.
         model, dataset: What to call them, such as ids on the Hub, in place of the paths where they lay.
+        unfinished: Keep a run that is not finished as well, whose other images are in runs of their own: see `joined`.
 
     Raises:
         RunError: If the run is not finished, or the target exists.
     """
     run, folder = read_run(path), Path(target)
-    if not run.finished:
-        raise RunError(f"A run must be finished to be kept, got {run.progress} images in {path}. Resume it.")
+    if not run.finished and not unfinished:
+        raise RunError(
+            f"A run must be finished to be kept, got {run.progress} images in {path}. Resume it, or pass unfinished=True if others complete it."
+        )
     if folder.exists():
         raise RunError(f"{folder} exists: a copy must go to a new folder.")
     settings = dict(run.settings)

@@ -21,6 +21,7 @@ from environments import borrowing_python
 
 from hf_smoothing import PixelDataset, SmoothedClassifier, allocator, certify_dataset, read_run
 from hf_smoothing.certification import Execution, SequentialRule, Votes
+from hf_smoothing.records import joined
 
 
 HERE = Path(__file__).resolve().parent
@@ -90,10 +91,13 @@ def speedups(args: argparse.Namespace) -> None:
     targets = TARGETS[:-2] if args.quick else TARGETS  # the last are out of reach of few draws
     made = Path(args.runs) / f"bench-seven-radii-{Path(path).name}"
     # The records beside a classifier of model_cards serve as well: votes serve any rule that stops no later.
-    kept = [
-        read_run(place) for place in (Path(path) / "records" / f"sigma-{SIGMA}", made) if (place / "run.json").exists()
-    ]
-    run = next((one for one in kept if len(one.rows) == count), None) if not args.quick else None
+    for place in (Path(path) / "records" / f"sigma-{SIGMA}", made):
+        parts = [read_run(file.parent) for file in sorted(place.rglob("run.json"))]
+        run = joined(parts) if parts and not args.quick else None
+        if run is not None and len(run.rows) == count:
+            break
+    else:
+        run = None
     if run is None:
         with tempfile.TemporaryDirectory() as temporary:
             run = certify_dataset(

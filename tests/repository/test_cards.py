@@ -12,9 +12,8 @@ from scipy.stats import beta
 from examples.studies import hardware
 from hf_smoothing import SmoothedClassifier
 from hf_smoothing.certification.structure import weights_sha256
-from hf_smoothing.records import read_run
 from model_cards.linf import LINF
-from model_cards.records import BACKBONES, ROWS, SIGMAS, verdicts, write
+from model_cards.records import BACKBONES, ROWS, SIGMAS, kept, verdicts, write
 from tests.support.processes import ROOT
 
 
@@ -41,7 +40,7 @@ def test_the_cards_are_rebuilt_from_the_records(copy):
 
 
 def test_a_changed_row_is_refused(copy):
-    file = copy / "model_cards" / "resnet-mixture-cifar10" / "records" / "sigma-0.5" / "certificates-0.jsonl"
+    file = copy / "model_cards" / "resnet-mixture-cifar10" / "records" / "sigma-0.25" / "certificates-0.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     first = next(row for row in rows if row["radius"] > 0.5)
     first["radius"] *= 2
@@ -60,7 +59,8 @@ def test_a_card_without_a_place_is_refused(copy):
 def test_the_certified_weights_are_the_shipped_ones():
     model = SmoothedClassifier.from_pretrained(ROOT / "model_cards" / "resnet-mixture-cifar10")
     for sigma in SIGMAS:
-        run = read_run(ROOT / "model_cards" / "resnet-mixture-cifar10" / "records" / f"sigma-{sigma}")
+        run = kept(ROOT / "model_cards" / "resnet-mixture-cifar10" / "records" / f"sigma-{sigma}")
+        assert run.finished and len(run.rows) == 500
         assert run.settings["model"]["weights_sha256"] == weights_sha256(model)
         assert run.settings["num_images"] == 500 and run.settings["rule"]["n"] == 100_000
         assert not run.settings["label_aware"]
@@ -71,7 +71,7 @@ def test_verdicts_say_what_the_intervals_say():
     theirs = json.loads((ROOT / "docs" / "results" / "published_cifar10.json").read_text())
     for row in (rows[0] for rows in ROWS.values()):
         for line, sigma in zip(verdicts(ROOT, row).splitlines(), SIGMAS, strict=True):
-            run = read_run(ROOT / "model_cards" / row.records.format(sigma))
+            run = kept(ROOT / "model_cards" / row.records.format(sigma))
             images, found = len(run.rows), {"above": [], "contains": [], "below": []}
             figures = theirs["strides"][str(run.settings["dataset"]["stride"])][sigma]["certified_accuracy"]
             for radius, figure in zip(theirs["radii"], figures, strict=False):
