@@ -13,8 +13,8 @@ from examples.studies.stages import Stage
 ROOT = Path(__file__).resolve().parents[2]
 SIGMAS = (0.25, 0.5, 1.0)
 MIXTURE = {"sigmas": [0.0, 1.0], "clean": 0.125, "distribution": "uniform"}
-PRETRAINING_SHARE, FINETUNING_SHARE = 0.25, 0.22
-"""Of the minutes: what is left goes into loading, the benchmark, and certification."""
+PRETRAINING_SHARE, FINETUNING_SHARE, ONLY_FINETUNING_SHARE = 0.25, 0.22, 0.6
+"""Of the minutes, the last where a backbone is given: what is left goes into loading, the benchmark, and certification."""
 
 GOES_ON = ("train", "certify")
 """Kinds of stages that continue where they were cut off; those of kind "check" start over."""
@@ -52,7 +52,7 @@ def plan(choice: Choice) -> list[list[Stage]]:
     """
     tests = [_stage("check", "tests", 0.5, _tests(choice))]
     if choice.backbone is not None:
-        names, pretraining = {"finetune": choice.backbone}, []
+        names, pretraining, share = {"finetune": choice.backbone}, [], ONLY_FINETUNING_SHARE
     else:
         # Small networks leave most of a GPU idle, so several are trained at once.
         pretraining = [
@@ -64,8 +64,9 @@ def plan(choice: Choice) -> list[list[Stage]]:
             )
         ]
         names = {f"finetune{end}": str(choice.output / f"pretrain{end}" / "model") for end in ("", "-large")}
+        share = FINETUNING_SHARE
     finetuning = [
-        _training_stage(choice, name, _finetune(choice, name, backbone), FINETUNING_SHARE, *needs)
+        _training_stage(choice, name, _finetune(choice, name, backbone), share, *needs)
         for name, backbone in names.items()
         for needs in ([] if choice.backbone else [Path(backbone).parent.name],)
     ]

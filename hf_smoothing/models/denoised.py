@@ -123,7 +123,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         prepared = self.config.preprocessing().__call__(self.denoise(pixels))  # as in SmoothedClassifier._base_logits
-        logits = self.network(pixel_values=prepared.to(self.network.dtype)).logits
+        logits = self.network(pixel_values=prepared.to(self.network.dtype), return_dict=True).logits
         return classifier_output(self, logits, labels, return_dict)
 
 

@@ -123,7 +123,7 @@ class EnsembleForImageClassification(PreTrainedModel):
         members = zip(self.members, self.config.preprocessing(), self._dtypes(), strict=True)
         logits = torch.stack(
             [
-                member(pixel_values=prepare(pixels).to(dtype)).logits.to(self.dtype)
+                member(pixel_values=prepare(pixels).to(dtype), return_dict=True).logits.to(self.dtype)
                 for member, prepare, dtype in members
             ]
         ).mean(0)

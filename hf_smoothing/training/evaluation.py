@@ -44,7 +44,7 @@ def real_images(state: GradientState, count: int, rank: int, ranks: int) -> int:
     return count if left <= 0 else min(max(left - rank * count, 0), count)
 
 
-def in_own_precision(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+def without_mixed_precision(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     """The model with its own `forward`, and such that the next training or evaluation puts it into mixed precision again."""
     if accelerator.native_amp:
         inner = accelerator.unwrap_model(model, keep_torch_compile=False)
@@ -132,7 +132,7 @@ class ImageMeans(WholeCheckpoints):
         """
         if self._num_labels is not None:
             check_classes(self.model, eval_dataset)
-        with self._averaged(), self._in_own_precision_after():
+        with self._averaged(), self._without_mixed_precision_after():
             metrics: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
         return metrics
 
@@ -145,7 +145,7 @@ class ImageMeans(WholeCheckpoints):
         """
         if self._num_labels is not None:
             check_classes(self.model, test_dataset)
-        with self._averaged(), self._in_own_precision_after():
+        with self._averaged(), self._without_mixed_precision_after():
             return super().predict(test_dataset, *args, **kwargs)
 
     def evaluation_loop(
@@ -179,14 +179,14 @@ class ImageMeans(WholeCheckpoints):
         return output
 
     @contextmanager
-    def _in_own_precision_after(self) -> Iterator[None]:
+    def _without_mixed_precision_after(self) -> Iterator[None]:
         """Mixed precision replaces `forward`. A classifier made of this model later must not run in it unasked, however a training or evaluation ended."""
         inside = self.is_in_train
         try:
             yield
         finally:
             if not inside:
-                self.model = in_own_precision(self.model, self.accelerator)
+                self.model = without_mixed_precision(self.model, self.accelerator)
 
     def _say_what_votes_cost(self) -> None:
         if (

@@ -152,7 +152,7 @@ class RobustTrainer(ImageMeans):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the parent; afterwards all ranks hold the same model, and it runs in the dtype of its weights."""
         self._logs = {}  # an earlier training, perhaps broken off, may have left some
-        with self._in_own_precision_after():
+        with self._without_mixed_precision_after():
             result = super().train(*args, **kwargs)
         self._share_buffers()
         self._check_finite(self.model)
