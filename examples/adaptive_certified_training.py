@@ -124,9 +124,6 @@ class Arguments:
         },
     )
     held_out: int = field(default=1_000, metadata={"help": "Training images by which the checkpoint is chosen."})
-    evaluate_every: int = field(
-        default=1, metadata={"help": "Epochs between two checkpoints, which are measured on the held-out images."}
-    )
     held_out_at: int | None = field(
         default=None, metadata={"help": "With --at, the first so many of the held-out images; all by default."}
     )
@@ -148,10 +145,6 @@ def main() -> None:
     parser.set_defaults(max_images=1_000)
     args, choice = parse_dataclasses(parser)
     check_places(args.output_dir, choice.dataset)
-    if args.evaluate_every < 1 or args.epochs % args.evaluate_every:
-        raise ValueError(
-            f"--evaluate_every must divide the number of epochs, {args.epochs}, so that the last is measured, got {args.evaluate_every}."
-        )
     objective = NetworkName("fixed", 0.0, 0, args.loss).objective
     find_objective(objective, OBJECTIVES, {"largest": args.largest} | own_settings(args))  # or refuse them at once
     dataset, labels = training_split(replace(choice, split=args.train_split, max_images=None, stride=1))
@@ -308,8 +301,7 @@ def train_one(
     set_seed(name.seed)
     validation, train = (part.decode() for part in split_of(data, labels, args, choice, name.seed))
     model = start_of(args, list(labels.values()), train)
-    epoch = -(-len(train) // args.batch_size)
-    steps, between = args.epochs * epoch, args.evaluate_every * epoch
+    steps = args.epochs * -(-len(train) // args.batch_size)
     optimizer = torch.optim.Adam(model.parameters(), args.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, args.learning_rate, total_steps=steps + 1, three_phase=args.three_phases
@@ -322,7 +314,7 @@ def train_one(
         } | name.settings | own_settings(args),
         num_train_epochs=args.epochs, per_device_train_batch_size=args.batch_size, per_device_eval_batch_size=250,
         max_grad_norm=10.0, crop_padding=args.crop_padding, horizontal_flip=args.horizontal_flip, channels_last=args.channels_last, data_on_device=True, seed=name.seed,
-        eval_strategy="steps", eval_steps=between, save_strategy="steps", save_steps=between, save_total_limit=1, load_best_model_at_end=name.loss == "interval", metric_for_best_model="tradeoff",
+        eval_strategy="epoch", save_strategy="epoch", save_total_limit=1, load_best_model_at_end=name.loss == "interval", metric_for_best_model="tradeoff",
         logging_steps=100, report_to="none",
     )  # fmt: skip
     trainer = RobustTrainer(

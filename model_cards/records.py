@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 
 from examples.studies.verdicts import verdict
 from hf_smoothing.cards import fill_one
-from hf_smoothing.records import Run, joined, keep_run, read_json, read_run, write_json
+from hf_smoothing.records import keep_run, read_json, read_run, write_json
 from hf_smoothing.reports import measure
 from hf_smoothing.reports.card import eval_results
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import table as report_table
 from hf_smoothing.statistics import exact_text, paired_difference, round_down
 from model_cards.linf import LINF, linf_attack, linf_figures, linf_table
+from model_cards.parts import read_parts
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,12 +33,8 @@ SIGMAS = ("0.25", "0.5", "1.0")
 SHOWN = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
 
 
-@functools.cache
-def kept(folder: Path) -> Run:
-    """A run of a card, or the parts in the folders below it as one: read once, since reading recomputes every row from its votes."""
-    if (folder / "run.json").exists():
-        return read_run(folder)
-    return joined(sorted(map(read_run, sorted(folder.iterdir())), key=lambda part: part.finished))
+kept = functools.cache(read_parts)
+"""A run of a card, read once: reading recomputes every row from its votes, and several tables are made of it."""
 
 
 @dataclass(frozen=True)
@@ -234,8 +231,7 @@ def write(root: Path = ROOT) -> None:
 
 def card_of(target: Path) -> str:
     """Name of the card in whose `records` a folder lies."""
-    parts = target.resolve().parts
-    return parts[parts.index("records") - 1]
+    return next(place.parent.name for place in target.resolve().parents if place.name == "records")
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def source(docs: Path, page: str, name: str) -> tuple[str, str]:
         "losses": ("`results/linf_frontier.json`", "`tests/benchmarks/interval_losses.py`"),
         "certification": ("`results/certification.json`", "`make bench-certification`"),
         "hardware": (
-            "`results/hardware.json` (its part `gpu` noted by hand from the logs of `make gpu` stages), `results/certification.json`, the rows of `resnet-mixture-cifar10`",
+            "`results/hardware.json` (its part `gpu` noted by hand from the logs of `make gpu` stages), `results/certification.json`",
             "`make gpu`, `make bench-certification`",
         ),
     }

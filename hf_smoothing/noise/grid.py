@@ -36,8 +36,9 @@ STEPS = 255
 _REACH = 8.5
 _ROUNDING = 2.0**-53
 
-_TRIED = 4
-"""Copies by which the kernel of a GPU is compared with the operations of torch before it is used."""
+Kernel = Callable[..., None]
+_WITHOUT_KERNEL: set[torch.device] = set()
+"""Devices on which the kernel cannot be used."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -151,8 +152,8 @@ class GridStream:
         self._values = torch.from_numpy(values.astype(np.float32)).to(self.device)
         self._steps = torch.tensor(float(STEPS), dtype=torch.float32, device=self.device)  # see grid_to_unit
         self._words = torch.arange(-(-self.pixels // 4), device=self.device)
-        self._kernel: Callable[..., None] | None = None
-        self._kernel_tried = False
+        self._kernel: Kernel | None = None
+        self._kernel_wanted = True
 
     def draw(self, out: Tensor, image: int, start: int) -> None:
         """Write the noise of draws start, start + 1, ... of `image` into `out`, in grid steps.
@@ -176,18 +177,23 @@ class GridStream:
 
     def _fill(self, out: Tensor, draws: Sequence[Draws], steps: Tensor | None = None) -> None:
         """Noise in grid steps or, with images in grid steps, noisy copies of these in [0, 1]."""
-        for _, image, start, stop in draws:
+        for slot, image, start, stop in draws:
             if not (0 <= image < MAX_IMAGES and 0 <= start <= stop <= MAX_DRAWS):
                 raise ValueError(
                     f"A run has images in [0, {MAX_IMAGES}) and at most {MAX_DRAWS:,} draws of each, got image {image}, draws "
                     f"{start:,} to {stop:,}. Make runs of parts of a larger data set, each with a seed of its own."
                 )
+            if steps is not None and not 0 <= slot < len(steps):
+                raise ValueError(f"Draws must be of one of the {len(steps)} images given, got slot {slot}.")
         numbers = np.concatenate([np.arange(start, stop) + image * MAX_DRAWS for _, image, start, stop in draws])
-        if out.is_cuda and not self._kernel_tried:
-            self._kernel, self._kernel_tried = self._same_kernel(), True
-        if self._kernel is not None:
-            slots = np.repeat([draw.slot for draw in draws], [draw.stop - draw.start for draw in draws])
-            self._kernel_fill(self._kernel, out, np.stack([numbers, slots], axis=1), steps)
+        if len(out) != len(numbers) or out.dtype != torch.float32 or not out.is_contiguous():
+            raise ValueError(
+                f"`out` must be a contiguous float32 tensor with room for the {len(numbers)} copies asked for, got {out.dtype} {tuple(out.shape)}."
+            )
+        kernel = self._kernel_that_agrees() if out.is_cuda else None
+        if kernel is not None:
+            slots = np.repeat([slot for slot, *_ in draws], [stop - start for *_, start, stop in draws])
+            self._kernel_fill(kernel, out, np.stack([numbers, slots], axis=1), steps)
             return
         self._torch_fill(out, numbers)
         if steps is None:
@@ -199,32 +205,49 @@ class GridStream:
             first += stop - start
         out.div_(self._steps)
 
-    def _kernel_fill(
-        self, kernel: Callable[..., None], out: Tensor, copies: NDArray[np.int64], steps: Tensor | None
-    ) -> None:
+    def _kernel_fill(self, kernel: Kernel, out: Tensor, copies: NDArray[np.int64], steps: Tensor | None) -> None:
         tables = (self._table, self._thresholds, self._values)
         numbers = torch.from_numpy(copies).to(self.device, non_blocking=True)
-        pixels = None if steps is None else steps.reshape(len(steps), -1).contiguous()
-        kernel(out.view(len(out), -1), numbers, pixels, tables, self._filled, self._key)
+        images = None if steps is None else steps.reshape(len(steps), -1).to(self.device, torch.float32).contiguous()
+        kernel(out.view(len(out), -1), numbers, images, tables, self._filled, self._key)
 
-    def _same_kernel(self) -> Callable[..., None] | None:
-        """The kernel that draws and adds in one go, where there is one and it gives the numbers of torch's operations here."""
-        try:
-            from hf_smoothing.noise.grid_kernel import draw_grid
+    def _kernel_that_agrees(self) -> Kernel | None:
+        """The kernel that draws and adds in one go, where there is one and a trial of it gives the numbers of torch's operations."""
+        if self._kernel is None and self._kernel_wanted and self.device not in _WITHOUT_KERNEL:
+            try:
+                self._kernel = self._tried()
+            except torch.OutOfMemoryError:
+                raise
+            except (
+                Exception
+            ) as error:  # Triton is missing, or finds no compiler on this machine, and says so in many ways
+                logger.info("Grid noise is drawn by operations of torch, at a slower pace: %s", error)
+            if self._kernel is None:
+                _WITHOUT_KERNEL.add(self.device)  # each further trial would end so
+        return self._kernel
 
-            copies = np.stack([np.arange(_TRIED), np.zeros(_TRIED, dtype=np.int64)], axis=1)
-            image = torch.arange(self.pixels, device=self.device).remainder_(STEPS + 1).float()[None]
-            expected, found = (torch.empty(_TRIED, self.pixels, device=self.device) for _ in range(2))
-            self._torch_fill(expected, copies[:, 0])
-            expected.add_(image).div_(self._steps)
-            self._kernel_fill(draw_grid, found, copies, image)
-            if torch.equal(expected, found):
-                return draw_grid
-            logger.warning(
-                "The kernel for grid noise draws other numbers than torch on %s and is not used.", self.device
-            )
-        except Exception as error:  # Triton is missing, or finds no compiler on this machine, and says so in many ways
-            logger.info("Grid noise is drawn by operations of torch, at a slower pace: %s", error)
+    def _tried(self) -> Kernel | None:
+        if torch.version.hip is None and self.device.type == "cuda" and torch.cuda.is_available():
+            major, _ = torch.cuda.get_device_capability(self.device)
+            if major < 7:
+                raise RuntimeError("the GPU is older than those for which Triton compiles")
+        from hf_smoothing.noise.grid_kernel import draw_grid
+
+        numbers = np.array([0, 1, (1 << 36) + 5, MAX_IMAGES * MAX_DRAWS - 1])
+        slots = np.array([0, 1, 1, 0])
+        levels = torch.arange(2 * self.pixels, device=self.device).remainder_(STEPS + 1).view(2, -1).float()
+        expected, noise, copies = (
+            torch.empty(len(numbers), self.pixels, dtype=torch.float32, device=self.device) for _ in range(3)
+        )
+        self._torch_fill(expected, numbers)
+        asked = np.stack([numbers, slots], axis=1)
+        self._kernel_fill(draw_grid, noise, asked, None)
+        self._kernel_fill(draw_grid, copies, asked, levels)
+        same = torch.equal(noise, expected)
+        expected.add_(levels[torch.from_numpy(slots).to(self.device)]).div_(self._steps)
+        if same and torch.equal(copies, expected):
+            return draw_grid
+        logger.warning("The kernel for grid noise draws other numbers than torch on %s and is not used.", self.device)
         return None
 
     def _torch_fill(self, out: Tensor, numbers: NDArray[np.int64]) -> None:

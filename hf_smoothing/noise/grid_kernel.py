@@ -81,7 +81,7 @@ def draw_grid(
     table, thresholds, values = tables
     pixels, number = out.shape[1], len(thresholds)
     blocks = triton.cdiv(pixels, _BLOCK)
-    with torch.cuda.device(out.device if out.is_cuda else -1):
+    with torch.cuda.device(out.device if out.device.type == "cuda" else -1):  # not on a CPU, where it is interpreted
         _draw[(len(out) * blocks,)](
             out, out if steps is None else steps, copies, table, thresholds, values, *key, filled, pixels, number, blocks,
             searches=number.bit_length(), add=steps is not None, block=_BLOCK,

@@ -1,7 +1,6 @@
 """Run folders: what was asked (`run.json`) and one line per item that is done (`certificates-<rank>.jsonl`)."""
 
 from hf_smoothing.records.causes import network_differences
-from hf_smoothing.records.joining import joined
 from hf_smoothing.records.json_files import differences, read_json, replace_file, write_json
 from hf_smoothing.records.keeping import keep_run
 from hf_smoothing.records.names import deciding, plain_name
@@ -22,7 +21,6 @@ __all__ = [
     "check_writable",
     "deciding",
     "differences",
-    "joined",
     "keep_run",
     "lock_folder",
     "network_differences",

@@ -18,21 +18,21 @@ def keep_run(
     dataset: str | None = None,
     unfinished: bool = False,
 ) -> None:
-    """Copy a finished run without its intermediate rows; `read_run` reads the copy, and checks it, as it does the run.
+    """Copy a run without its intermediate rows; `read_run` reads the copy, and checks it, as it does the run.
 
     Args:
         path: The run folder.
         target: Folder of the copy, which must not exist.
         model, dataset: What to call them, such as ids on the Hub, in place of the paths where they lay.
-        unfinished: Keep a run that is not finished as well, whose other images are in runs of their own: see `joined`.
+        unfinished: Keep a run that is not finished as well, with the last states of the images that it had begun.
 
     Raises:
-        RunError: If the run is not finished, or the target exists.
+        RunError: If the run is not finished and that was not asked for, or the target exists.
     """
     run, folder = read_run(path), Path(target)
     if not run.finished and not unfinished:
         raise RunError(
-            f"A run must be finished to be kept, got {run.progress} images in {path}. Resume it, or pass unfinished=True if others complete it."
+            f"A run must be finished to be kept, got {run.progress} images in {path}. Resume it, or pass unfinished=True to keep a part."
         )
     if folder.exists():
         raise RunError(f"{folder} exists: a copy must go to a new folder.")
@@ -43,6 +43,7 @@ def keep_run(
     if "informative" in settings:  # the kernel's name says something of the machine alone
         settings["informative"] = {k: v for k, v in settings["informative"].items() if k != "platform"}
     folder.mkdir(parents=True)
-    lines = (json.dumps(run.rows[index], separators=(",", ":")) + "\n" for index in sorted(run.rows))
+    rows = run.rows | run.partials
+    lines = (json.dumps(rows[index], separators=(",", ":")) + "\n" for index in sorted(rows))
     (folder / ROW_PATTERN.replace("*", "0")).write_text("".join(lines), encoding="utf-8")
     write_json(folder / RUN_FILE, settings)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from environments import borrowing_python
 
 from hf_smoothing import PixelDataset, SmoothedClassifier, allocator, certify_dataset, read_run
 from hf_smoothing.certification import Execution, SequentialRule, Votes
-from hf_smoothing.records import joined
+from hf_smoothing.records import Run
 
 
 HERE = Path(__file__).resolve().parent
@@ -82,6 +83,12 @@ def art_seconds(model: str, images: Any) -> dict[str, Any] | None:
     return found
 
 
+def recorded(place: Path) -> Run:
+    """The rows of a run folder, or of the parts of a run in the folders below it."""
+    first, *others = (read_run(file.parent) for file in sorted(place.rglob("run.json")))
+    return replace(first, rows=first.rows | {index: row for other in others for index, row in other.rows.items()})
+
+
 def speedups(args: argparse.Namespace) -> None:
     """(b, c) The whole table of a paper, against the published loop and ART; draws per image by mode."""
     path = small_classifier(args)
@@ -91,13 +98,9 @@ def speedups(args: argparse.Namespace) -> None:
     targets = TARGETS[:-2] if args.quick else TARGETS  # the last are out of reach of few draws
     made = Path(args.runs) / f"bench-seven-radii-{Path(path).name}"
     # The records beside a classifier of model_cards serve as well: votes serve any rule that stops no later.
-    for place in (Path(path) / "records" / f"sigma-{SIGMA}", made):
-        parts = [read_run(file.parent) for file in sorted(place.rglob("run.json"))]
-        run = joined(parts) if parts and not args.quick else None
-        if run is not None and len(run.rows) == count:
-            break
-    else:
-        run = None
+    places = (Path(path) / "records" / f"sigma-{SIGMA}", made)
+    found = [recorded(place) for place in places if place.exists()]
+    run = next((one for one in found if len(one.rows) == count), None) if not args.quick else None
     if run is None:
         with tempfile.TemporaryDirectory() as temporary:
             run = certify_dataset(

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_smoothing.noise import Draws, GridStream
+from hf_smoothing.noise import Draws, GridStream, grid
 
 
 TWIN = """
 import torch
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES, Draws, GridStream
+
+class Pretended(torch.Tensor):
+    is_cuda = True
 
 for sigma in (0.001, 0.25, 3.0):  # from two thresholds to thousands
     for shape in ((3, 5, 7), (1, 1, 1), (3, 32, 33)):  # words that are not filled, one pixel, several blocks of pixels
@@ -28,10 +31,10 @@ for sigma in (0.001, 0.25, 3.0):  # from two thresholds to thousands
             noise, kernel_noise = torch.empty(12, *shape), torch.empty(12, *shape)
             stream.noisy_copies(by_torch, images, draws)
             stream._fill(noise, draws)
-            stream._kernel = stream._same_kernel()
+            stream._kernel = stream._tried()
             assert stream._kernel is not None
-            stream.noisy_copies(by_kernel, images, draws)
-            stream._fill(kernel_noise, draws)
+            stream.noisy_copies(by_kernel.as_subclass(Pretended), images.to(memory_format=torch.channels_last), draws)
+            stream._fill(kernel_noise.as_subclass(Pretended), draws)
             assert torch.equal(by_torch, by_kernel) and torch.equal(noise, kernel_noise), (sigma, shape, seed)
 print("the same")
 """
@@ -84,10 +87,40 @@ def test_without_a_kernel_that_can_be_trusted_torch_draws(fault, monkeypatch, ca
     images, draws = torch.rand(1, 3, 8, 8).mul(255).round() / 255, [Draws(0, 2, 0, 20)]
     expected = torch.empty(20, 3, 8, 8)
     GridStream(1, (3, 8, 8), sigma=0.5).noisy_copies(expected, images, draws)
+    monkeypatch.setattr(grid, "_WITHOUT_KERNEL", set())
     stream = GridStream(1, (3, 8, 8), sigma=0.5)
     found = torch.empty(20, 3, 8, 8).as_subclass(Pretended)
     with caplog.at_level("INFO"):
         stream.noisy_copies(found, images, draws)
     assert torch.equal(found.as_subclass(torch.Tensor), expected)
-    assert stream._kernel is None and stream._kernel_tried
+    assert stream._kernel is None and {torch.device("cpu")} == grid._WITHOUT_KERNEL
     assert ("other numbers" in caplog.text) == (fault == "other numbers")
+
+
+def test_want_of_memory_is_said_and_says_nothing_of_the_kernel(monkeypatch):
+    monkeypatch.setattr(grid, "_WITHOUT_KERNEL", set())
+    stream = GridStream(1, (3, 8, 8), sigma=0.5)
+
+    def tried():
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(stream, "_tried", tried)
+    with pytest.raises(torch.OutOfMemoryError):
+        stream.draw(torch.empty(2, 3, 8, 8).as_subclass(Pretended), 0, 0)
+    assert not grid._WITHOUT_KERNEL
+
+
+@pytest.mark.parametrize(
+    ("out", "draws", "said"),
+    [
+        (torch.empty(8, 3, 4, 4)[::2], [Draws(0, 0, 0, 4)], "contiguous float32 tensor with room for the 4 copies"),
+        (torch.empty(4, 3, 4, 4).half(), [Draws(0, 0, 0, 4)], r"got torch.float16 \(4, 3, 4, 4\)"),
+        (torch.empty(5, 3, 4, 4), [Draws(0, 0, 0, 4)], "room for the 4 copies asked for"),
+        (torch.empty(4, 3, 4, 4), [Draws(2, 0, 0, 4)], "one of the 2 images given, got slot 2"),
+        (torch.empty(4, 3, 4, 4), [Draws(-1, 0, 0, 4)], "got slot -1"),
+    ],
+)
+def test_what_a_kernel_would_read_or_write_beside_its_tensors_is_refused(out, draws, said):
+    stream = GridStream(1, (3, 4, 4), sigma=0.5)
+    with pytest.raises(ValueError, match=said):
+        stream.noisy_copies(out, torch.zeros(2, 3, 4, 4), draws)
