@@ -11,7 +11,7 @@ from scipy import stats
 
 from hf_smoothing import certify
 from hf_smoothing.noise import MAX_DRAWS, MAX_IMAGES, Draws, GridStream, on_grid
-from hf_smoothing.noise.grid import grid_law
+from hf_smoothing.noise.grid_law import grid_law
 from tests.support.classifiers import Linear
 from tests.support.grid_noise import SHAPE, SIGMAS, draws, on_pretended_gpu, twin_draw
 

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from hf_smoothing.noise import GridStream
-from hf_smoothing.noise.grid import _tables, grid_law, total_variation
+from hf_smoothing.noise.grid_law import grid_law, tables, total_variation
 from tests.support.grid_noise import SIGMAS, VERDICT, draws
 
 
@@ -52,7 +52,7 @@ def test_law_against_mpmath(sigma):
 @pytest.mark.parametrize("sigma", [1e-6, 0.0002, 0.0003, 0.001, *SIGMAS])
 def test_implied_law_of_the_tables_is_within_the_total_variation(sigma):
     values, law = grid_law(sigma)
-    table, filled, thresholds = _tables(sigma)
+    table, filled, thresholds = tables(sigma)
     assert filled <= 65536 and table.shape == (65536,)
     slots = np.array([np.count_nonzero(table[:filled] == v) for v in values])
     assert slots.sum() == filled

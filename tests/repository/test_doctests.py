@@ -34,6 +34,6 @@ def test_the_examples_are_found():
         "hf_smoothing.statistics.binomial",
         "hf_smoothing.statistics.radius",
         "hf_smoothing.statistics.sequential",
-        "hf_smoothing.noise.grid",
+        "hf_smoothing.noise.grid_law",
         "hf_smoothing.noise.mixture",
     } <= found

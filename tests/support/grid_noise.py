@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_smoothing.noise import GridStream
-from hf_smoothing.noise.grid import _tables, grid_law
+from hf_smoothing.noise.grid_law import grid_law, tables
 
 
 SHAPE = (1, 4, 4)
@@ -26,7 +26,7 @@ def draws(stream: GridStream, image: int, start: int, count: int) -> torch.Tenso
 def twin_draw(stream: GridStream, image: int, draw: int) -> list[float]:
     """The sampler in Python's integers, one number at a time."""
     modulus = 1 << 64
-    table, filled, thresholds = _tables(stream.sigma)
+    table, filled, thresholds = tables(stream.sigma)
     values = grid_law(stream.sigma)[0]
 
     def mixed(counter: int) -> int:
