@@ -31,7 +31,7 @@ def measure(docs: Path) -> None:
     data = load_dataset(sample_images(), split="test")
     example = PixelDataset(data, 32)[INDEX]
     image, label = example["pixel_values"][None], torch.tensor([example["labels"]])
-    certificate = model.certify(image, sigma=SIGMA, n=N, alpha=ALPHA, seed=SEED)[0]
+    certificate = model.certify(image, sigma=SIGMA, n=N, alpha=ALPHA, mode="fixed", seed=SEED)[0]
     pixels, generator = image.float() / 255, torch.Generator().manual_seed(SEED)
     soft = smoothed_logits(model, SIGMA, 16, generator)
     changed = pgd(soft, pixels, label, epsilon=RADIUS, steps=20, generator=generator, keep="last")
