@@ -32,7 +32,6 @@ Kernel = Callable[..., None]
 _WITHOUT_KERNEL: set[torch.device] = set()
 """Devices on which the kernel cannot be used."""
 
-
 # The finaliser of SplitMix64 (Steele, Lea & Flood 2014, in Stafford's variant 13): a bijection of the 64-bit words whose output
 # bits each depend on every input bit. torch has signed words only: products wrap alike, shifts must clear the sign's copies.
 _GOLDEN, _FIRST, _SECOND = (
@@ -144,10 +143,10 @@ class GridStream:
         out.div_(self._steps)
 
     def _kernel_fill(self, kernel: Kernel, out: Tensor, copies: NDArray[np.int64], steps: Tensor | None) -> None:
-        tables = (self._table, self._thresholds, self._values)
+        law = (self._table, self._thresholds, self._values)
         numbers = torch.from_numpy(copies).to(self.device, non_blocking=True)
         images = None if steps is None else steps.reshape(len(steps), -1).to(self.device, torch.float32).contiguous()
-        kernel(out.view(len(out), -1), numbers, images, tables, self._filled, self._key)
+        kernel(out.view(len(out), -1), numbers, images, law, self._filled, self._key)
 
     def _kernel_that_agrees(self) -> Kernel | None:
         """The kernel that draws and adds in one go, where there is one and a trial of it gives the numbers of torch's operations."""
@@ -156,9 +155,7 @@ class GridStream:
                 self._kernel = self._tried()
             except torch.OutOfMemoryError:
                 raise
-            except (
-                Exception
-            ) as error:  # Triton is missing, or finds no compiler on this machine, and says so in many ways
+            except Exception as error:  # Triton is missing, or has no compiler here, and says so in many ways
                 logger.info("Grid noise is drawn by operations of torch, at a slower pace: %s", error)
             if self._kernel is None:
                 _WITHOUT_KERNEL.add(self.device)  # each further trial would end so
