@@ -51,7 +51,7 @@ def jobs(root: Path, gpu: dict[str, Any], throughput: dict[str, Any], on_gpu: di
             [
                 f"ImageNet, 500 images, n = 100,000, {name} at {one['resolution'][-1]} px, at the {small['our_mean_draws']:,.0f} draws per image of the first row",
                 f"{500 * small['our_mean_draws'] / one['copies_per_second'] / 3600:.0f} hours by the measured {one['copies_per_second']:.1f} copies/s",
-                f"{500 * small['our_mean_draws'] / on_gpu['value'][name]['copies_per_second'] / 60:.1f} minutes of an {on_gpu['gpu']} by the measured {on_gpu['value'][name]['copies_per_second']:,.0f} copies/s",
+                f"{500 * small['our_mean_draws'] / on_gpu['value'][name]['copies_per_second'] / 60:.1f} minutes of an {on_gpu['gpu']} by the measured {round(on_gpu['value'][name]['copies_per_second'], -1):,.0f} copies/s",
             ]
             for name, one in throughput.items()
             if one["resolution"][-1] == 224
@@ -122,7 +122,7 @@ def write(root: Path = ROOT) -> None:
                 "the same without the kernel",
                 "noise",
                 "kernel / torch's operations, noise alone",
-                "images an hour at n = 100,000",
+                "images an hour by `--mode fixed`, n = 100,000",
                 "peak memory",
             ],
             gpu_speeds(on_gpu["value"]),

@@ -99,7 +99,7 @@ class ExecutionOptions(TypedDict, total=False):
         int | None,
         Option(
             None,
-            "Number of noisy copies per forward pass; never changes the result. By default that of the device, of a data set the fastest of a "
+            "Number of noisy copies per forward pass; it changes no noise. By default that of the device, of a data set the fastest of a "
             "short trial.",
         ),
     ]
