@@ -136,8 +136,9 @@ def test_tables_are_read():
     assert accuracies(RECORD["train_at_a_tradeoff"]["printed"][-1])["small"] == [59.0, 43.0, 29.0]
 
 
+@pytest.mark.slow
 def test_l_infinity(tmp_path):
-    """From its notebook, in seconds; the certificates of the trained network within what another processor may change."""
+    """From its notebook, in a minute; the certificates of the trained network within what another processor may change."""
     pytest.importorskip("onnx")
     printed = list(run(steps_of(notebook("linf")), tmp_path))
     radii = [
