@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_smoothing.records import RUN_FILE, Run, RunError, read_run
+from hf_smoothing.records.rows import terms_of
 
 
 SAME = (
@@ -60,7 +61,8 @@ def joined(parts: Sequence[Run]) -> Run:
         if twice := sorted(rows.keys() & other.rows.keys()):
             raise RunError(f"Parts must be of different images, got image {twice[0]} in {other.path} and before it.")
         rows |= other.rows
-    wanted = images_of(whole)
+    selection = terms_of(whole.settings).selection
+    wanted = set(range(whole.settings["num_images"]) if selection is None else selection)
     if rows.keys() != wanted:
         raise RunError(
             f"The parts must have the {len(wanted)} images of {whole.path}, got {len(rows)} of them or others."
@@ -70,14 +72,6 @@ def joined(parts: Sequence[Run]) -> Run:
     )
     informative = whole.settings["informative"] | {"device": machines}
     return replace(whole, settings=whole.settings | {"informative": informative}, rows=rows, partials={})
-
-
-def images_of(run: Run) -> set[int]:
-    """Indices of the images that a run was asked for, by its selection."""
-    selection = setting(run, "dataset.selection")
-    if selection is None:
-        return set(range(run.settings["num_images"]))
-    return set(range(*selection["range"]) if isinstance(selection, dict) else selection)
 
 
 def setting(run: Run, name: str) -> Any:

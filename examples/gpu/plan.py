@@ -103,17 +103,8 @@ def _python(*words: object) -> list[str]:
 def _tests(choice: Choice) -> list[str]:
     # Without a GPU the same tests run on the CPU. Other versions of other libraries may warn of what does not matter here.
     which = "not gpu" if choice.dry else "gpu"
-    return _python(
-        "-m",
-        "pytest",
-        "-q",
-        "-W",
-        "default",
-        "-m",
-        which,
-        "tests/certification/test_devices.py",
-        "tests/noise/test_grid_kernel.py",
-    )
+    files = ("tests/certification/test_devices.py", "tests/noise/test_grid_kernel.py")
+    return _python("-m", "pytest", "-q", "-W", "default", "-m", which, *files)
 
 
 def _benchmark(choice: Choice) -> list[str]:

@@ -90,7 +90,6 @@ class GridStream:
         self._steps = torch.tensor(float(STEPS), dtype=torch.float32, device=self.device)  # see grid_to_unit
         self._words = torch.arange(-(-self.pixels // 4), device=self.device)
         self._kernel: Kernel | None = None
-        self._kernel_wanted = True
 
     def draw(self, out: Tensor, image: int, start: int) -> None:
         """Write the noise of draws start, start + 1, ... of `image` into `out`, in grid steps.
@@ -150,7 +149,7 @@ class GridStream:
 
     def _kernel_that_agrees(self) -> Kernel | None:
         """The kernel that draws and adds in one go, where there is one and a trial of it gives the numbers of torch's operations."""
-        if self._kernel is None and self._kernel_wanted and self.device not in _WITHOUT_KERNEL:
+        if self._kernel is None and self.device not in _WITHOUT_KERNEL:
             try:
                 self._kernel = self._tried()
             except torch.OutOfMemoryError:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,13 @@ from certification_shared import ALPHA, SIGMA, TARGETS, every_20th, keep, name_o
 from certification_speed import certify_speeds
 from environments import borrowing_python
 
-from hf_smoothing import PixelDataset, SmoothedClassifier, allocator, certify_dataset, read_run
+from hf_smoothing import PixelDataset, SmoothedClassifier, allocator, certify_dataset
 from hf_smoothing.certification import Execution, SequentialRule, Votes
-from hf_smoothing.records import Run
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from model_cards.parts import read_parts
 
 
 HERE = Path(__file__).resolve().parent
@@ -83,12 +86,6 @@ def art_seconds(model: str, images: Any) -> dict[str, Any] | None:
     return found
 
 
-def recorded(place: Path) -> Run:
-    """The rows of a run folder, or of the parts of a run in the folders below it."""
-    first, *others = (read_run(file.parent) for file in sorted(place.rglob("run.json")))
-    return replace(first, rows=first.rows | {index: row for other in others for index, row in other.rows.items()})
-
-
 def speedups(args: argparse.Namespace) -> None:
     """(b, c) The whole table of a paper, against the published loop and ART; draws per image by mode."""
     path = small_classifier(args)
@@ -99,7 +96,7 @@ def speedups(args: argparse.Namespace) -> None:
     made = Path(args.runs) / f"bench-seven-radii-{Path(path).name}"
     # The records beside a classifier of model_cards serve as well: votes serve any rule that stops no later.
     places = (Path(path) / "records" / f"sigma-{SIGMA}", made)
-    found = [recorded(place) for place in places if place.exists()]
+    found = [read_parts(place) for place in places if any(place.rglob("run.json"))]
     run = next((one for one in found if len(one.rows) == count), None) if not args.quick else None
     if run is None:
         with tempfile.TemporaryDirectory() as temporary:

@@ -93,9 +93,8 @@ def test_beyond_the_limits_nothing_is_drawn(image, start, count):
 
 def copies_with(noise: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     stream = GridStream(0, tuple(pixels.shape), sigma=2.0)
-    stream._torch_fill = lambda out, numbers: out.copy_(
-        noise
-    )  # the instance's own, as if the generator had given this
+    # The instance's own, as if the generator had given this.
+    stream._torch_fill = lambda out, numbers: out.copy_(noise)
     out = torch.empty(len(noise), *pixels.shape)
     stream.noisy_copies(out, pixels[None], [Draws(0, 0, 0, len(noise))])
     return out

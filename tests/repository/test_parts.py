@@ -12,6 +12,7 @@ import torch
 from hf_smoothing import certify_dataset
 from hf_smoothing.records import RunError, keep_run, read_run
 from model_cards.parts import joined, read_parts
+from tests.support.classifiers import results
 from tests.support.tiny import smoothed
 
 
@@ -46,10 +47,6 @@ def runs(tmp_path_factory):
     return folder
 
 
-def told(run):
-    return {k: {name: value for name, value in row.items() if name != "seconds"} for k, row in run.rows.items()}
-
-
 @pytest.mark.parametrize("rest", [["rest"], ["first half", "second half"]])
 def test_the_parts_are_the_whole_run_in_any_order(runs, rest):
     whole = read_run(runs / "whole")
@@ -57,7 +54,7 @@ def test_the_parts_are_the_whole_run_in_any_order(runs, rest):
     for order in itertools.permutations(["whole, cut", *rest]):
         found = joined([read_run(runs / name) for name in order])
         assert found.finished and found.images_sha256 == whole.images_sha256
-        assert told(found) == told(whole)
+        assert results(found) == results(whole)
         assert found.settings["informative"]["device"].startswith(f"{device} (2 images), {device} (")
 
 
@@ -86,5 +83,5 @@ def test_parts_are_kept_and_read_from_one_folder(runs, tmp_path):
     keep_run(runs / "whole, cut", tmp_path / "all" / "a", unfinished=True, dataset="images")
     keep_run(runs / "rest", tmp_path / "all" / "b", dataset="images")
     (tmp_path / "all" / "note.txt").write_text("no run")
-    assert told(read_parts(tmp_path / "all")) == told(read_run(runs / "whole"))
-    assert told(read_parts(runs / "rest")) == told(read_run(runs / "rest"))
+    assert results(read_parts(tmp_path / "all")) == results(read_run(runs / "whole"))
+    assert results(read_parts(runs / "rest")) == results(read_run(runs / "rest"))
