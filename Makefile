@@ -22,9 +22,10 @@ check: $(VENV)/installed
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-# The documentation site, docs/_build/index.html. Warnings are errors; links inside are checked.
+# The documentation site, docs/_build/index.html, made anew: pages show cards, signatures and tests, whose changes an old build does not see.
+# Warnings are errors; links inside are checked.
 docs: $(VENV)/installed
-	$(RUN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build
+	$(RUN)/python -m sphinx --fresh-env --fail-on-warning --keep-going -q -b html docs docs/_build
 
 test: $(VENV)/installed
 	$(MAKE) --jobs 2 check docs
