@@ -50,8 +50,7 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
         refuse(name, OVERLOADS if isinstance(function, _OPERATORS) else None)
     operation, in_place = RULES[function]
     given = _bound(operation, name, args, kwargs)
-    _check_boxes(operation, name, given, kind)
-    others = boxes_in(list(given.arguments.values()), kind)
+    others = _checked_boxes(operation, name, given, kind)
     _check_pass(name, others)
     _check_constants(name, list(given.arguments.values()), kind)
     _check_gradients(name, others)
@@ -64,7 +63,8 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
         refuse(name, "A tensor that is no box is changed in place by a box. Take the operation that is not in place.")
     if in_place and any(box.memory is target.memory and box.number != target.number for box in others):
         refuse(name, "It reads another view of the memory that it changes, of which torch may see old or new entries.")
-    given.arguments.update({key: _frozen(value, kind) for key, value in given.arguments.items()})
+    for key, value in given.arguments.items():
+        given.arguments[key] = _frozen(value, kind)
     try:
         result = operation.rule(*given.args, **given.kwargs)
     except (RuntimeError, TypeError, IndexError, AttributeError, OverflowError) as error:
@@ -75,7 +75,7 @@ def dispatch(kind: type[_Box], function: Any, args: tuple[Any, ...], kwargs: dic
         if isinstance(error, UnsupportedOperationError) or not _of_torch(error):  # a rule has said why
             raise
         raise UnsupportedOperationError(f"There is no bound for {name!r} with these arguments: {error}") from error
-    _check_batch(name, boxes_in(list(given.arguments.values()), kind), boxes_in(result, kind))
+    _check_batch(name, others, boxes_in(result, kind))
     if operation.views:
         for box in boxes_in(result, kind):
             box.memory, box.version = target.memory, target.version
@@ -101,8 +101,11 @@ def boxes_in(value: Any, kind: type[_Box]) -> list[_Box]:
         return [value]
     if isinstance(value, slice):
         value = (value.start, value.stop, value.step)
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return [box for part in parts for box in boxes_in(part, kind)]
+    elif isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return []
+    return [box for part in value for box in boxes_in(part, kind)]
 
 
 def _bound(operation: Operation, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
@@ -117,19 +120,25 @@ def _bound(operation: Operation, name: str, args: tuple[Any, ...], kwargs: dict[
             {k: v for k, v in kwargs.items() if k != operation.variadic},
         )
     try:
-        return operation.signature.bind(*args, **kwargs)
+        return operation.bind(args, kwargs)
     except TypeError as error:
         known = ", ".join(str(p.replace(annotation=p.empty)) for p in operation.signature.parameters.values())
         refuse(name, f"Its bound is for the arguments ({known}): {error}.")
 
 
-def _check_boxes(operation: Operation, name: str, given: inspect.BoundArguments, kind: type[_Box]) -> None:
+def _checked_boxes(
+    operation: Operation, name: str, given: inspect.BoundArguments, kind: type[_Box]
+) -> list[_Box]:  # fmt: skip
+    """All boxes among the arguments: each where one may stand, and none of memory that has changed since."""
+    found = []
     for parameter, value in given.arguments.items():
         boxes = boxes_in(value, kind)
         if boxes and parameter not in operation.boxes:
             refuse(name, f"A box may not stand for its {parameter!r}, which must be a constant.")
         for box in boxes:
             box.memory.check(box.version, name)
+        found += boxes
+    return found
 
 
 def _check_pass(name: str, boxes: Sequence[BoxLike]) -> None:

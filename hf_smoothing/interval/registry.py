@@ -31,6 +31,30 @@ class Operation:
     views: bool
 
     @cached_property
+    def _plain(self) -> tuple[tuple[str, ...], frozenset[str], frozenset[str]] | None:
+        """The parameters that are taken by position, all, and those without a default; None where any number of arguments is taken."""
+        parameters = self.signature.parameters
+        if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
+            return None
+        by_position = tuple(name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
+        return by_position, frozenset(parameters), frozenset(n for n, p in parameters.items() if p.default is p.empty)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        """As `Signature.bind`, whose general way takes longer than many a layer: that is left to the rules which take any number of arguments, and to errors.
+
+        Raises:
+            TypeError: If the rule has not these parameters.
+        """
+        if args and self._plain is not None and len(args) <= len(self._plain[0]):
+            by_position, known, needed = self._plain
+            arguments = dict(zip(by_position, args, strict=False))
+            if arguments.keys().isdisjoint(kwargs) and kwargs.keys() <= known:
+                arguments |= kwargs
+                if needed <= arguments.keys():
+                    return inspect.BoundArguments(self.signature, arguments)
+        return self.signature.bind(*args, **kwargs)
+
+    @cached_property
     def variadic(self) -> str | None:
         """The parameter that takes any number of arguments, which torch takes as one sequence by this name too."""
         kinds = ((name, parameter.kind) for name, parameter in self.signature.parameters.items())

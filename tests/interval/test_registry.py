@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hf_smoothing.interval import UnsupportedOperationError, rules
 from hf_smoothing.interval.box import Box
@@ -87,3 +89,31 @@ def test_no_rule_is_for_a_private_function_beside_a_public_one():
     assert private and all(
         getattr(F, name, None) is getattr(torch._C._nn, name) for name in private if hasattr(F, name)
     )
+
+
+def _bound(bind, args, kwargs):
+    """What is bound, or that nothing is."""
+    try:
+        given = bind(*args, **kwargs)
+    except TypeError:
+        return None
+    return dict(given.arguments), next(iter(given.arguments), None), given.args, given.kwargs
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_short_way_binds_as_the_signature_does(name, data):
+    operation = OPERATIONS[name]
+    names = [*operation.signature.parameters, "unheard_of"]
+    args = tuple(data.draw(st.lists(st.integers(), max_size=len(names))))
+    keys = data.draw(st.lists(st.sampled_from(names), unique=True, max_size=len(names)))
+    kwargs = {key: data.draw(st.integers()) for key in keys}
+    ours = _bound(lambda *args, **kwargs: operation.bind(args, kwargs), args, kwargs)
+    assert ours == _bound(operation.signature.bind, args, kwargs)
+
+
+def test_a_call_of_all_names_in_any_order_finds_its_box():
+    box = Box(-torch.ones(2, 3), torch.ones(2, 3))
+    assert torch.cat(dim=1, tensors=[box, box]).shape == (2, 6)
+    assert torch.flatten(end_dim=1, input=box, start_dim=0).shape == (6,)
