@@ -99,14 +99,10 @@ def run_of(folder: Path, settings: dict[str, Any], contents: Mapping[Path, bytes
 
     Args:
         folder: The run folder, for messages.
-        settings: The content of `run.json`.
+        settings: The content of `run.json`, from `settings_of`.
         contents: What stands in each file of rows.
     """
     run = Run(folder, settings)
-    if (fault := settings_fault(settings)) is not None:
-        raise RunError(
-            f"{folder / RUN_FILE} is not as a run writes it: {fault}. Take the file as it was written, or certify again into another folder."
-        )
     places: dict[tuple[int, bool], str] = {}
     for file, content in contents.items():
         for number, row in _lines(file, content):
@@ -151,7 +147,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """The content of `run.json`.
 
     Raises:
-        RunError: If there is none, or it cannot be read, or it is corrupt or of another format.
+        RunError: If there is none, or it cannot be read, or it is corrupt or of another format, or not as a run writes it (see `shape`).
     """
     file = folder / RUN_FILE
     try:
@@ -175,6 +171,10 @@ def settings_of(file: Path, content: bytes) -> dict[str, Any]:
         raise RunError(
             f"{file} must have the format {FORMAT}, got {shown(settings.get('format'))}: another version of hf_smoothing recorded this run, with "
             "other names in its settings and rows. Read it with that version, or certify again into another folder."
+        )
+    if (fault := settings_fault(settings)) is not None:
+        raise RunError(
+            f"{file} is not as a run writes it: {fault}. Take the file as it was written, or certify again into another folder."
         )
     return settings
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_smoothing import statistics
-from hf_smoothing.records.rows import TOLERANCE, Look, Row, Terms, index_fault, read_looks, row_fault, terms_of
+from hf_smoothing.records.rows import TOLERANCE, Look, Row, Terms, read_looks, row_fault, terms_of, unfinished_fault
 from hf_smoothing.records.shape import is_number, shown
 from hf_smoothing.statistics import ABSTAIN
 from hf_smoothing.units import diameter
@@ -48,10 +48,7 @@ def faults(
             yield index, fault
             return  # what follows reads the rows by their meaning
     for index, row in partials.items():
-        fault = index_fault(index, terms)
-        if fault is None and "counts_by_look" in row and terms.stage_ends:
-            fault, _ = read_looks(row, terms, partial=True)
-        if fault is not None:
+        if (fault := unfinished_fault(index, row, terms)) is not None:
             yield index, fault
             return
     if counted.indices:
@@ -63,7 +60,6 @@ def _recounted(
 ) -> Iterator[tuple[int, str]]:
     """Rows whose answer, radius, bounds or targets are not those of their votes."""
     rule, aware = settings["rule"], bool(settings.get("label_aware"))
-    fixed = rule.get("name") == "fixed-n"
     least = 2 if rule["n0"] else 1
     short = [index for index, looks in zip(counted.indices, counted.votes, strict=True) if len(looks) < least]
     if short:
@@ -76,7 +72,7 @@ def _recounted(
     if None in tops:
         yield counted.indices[tops.index(None)], "a label-aware row must have a label"
         return
-    claims = (_fixed if fixed else _sequential)(settings, counted.votes, [top or 0 for top in tops], terms)
+    claims = claims_of(settings, counted.votes, [top or 0 for top in tops], terms)
     for place, index in enumerate(counted.indices):
         row = rows[index]
         given = {
@@ -104,6 +100,21 @@ def _top(row: Row, looks: Sequence[Look], n0: int, aware: bool) -> int | None:
             for label, count in look.items():
                 votes[label] = votes.get(label, 0) + count
     return min(votes, key=lambda label: (-votes[label], label))
+
+
+def claims_of(
+    settings: Mapping[str, Any], looks: Sequence[Sequence[Look]], tops: Sequence[int], terms: Terms
+) -> statistics.Claims:
+    """What the rule of a run claims of images.
+
+    Args:
+        settings: Content of `run.json`.
+        looks: The votes of each stage of each image.
+        tops: The class under test of each image.
+        terms: The terms of the run.
+    """
+    fixed = settings["rule"]["name"] == "fixed-n"
+    return (_fixed if fixed else _sequential)(settings, looks, tops, terms)
 
 
 def _fixed(

@@ -19,6 +19,16 @@ Look = dict[int, int]
 
 TOLERANCE = 1e-6
 """Between versions of SciPy; far below what is printed."""
+MOST_CLASSES = 2**20
+"""Of an unfinished row, whose votes are counted in an array of so many."""
+SAID = ("label", "prediction", "radius", "seconds", "image_sha256")
+ROW_KEYS = {
+    "randomized-smoothing": frozenset({*SAID, "p_lower", "certified_targets", "draws", "counts_by_look"}),
+    "interval-bounds": frozenset(SAID),
+}
+"""Method -> what each of its finished rows says beside the index: without its votes none could be counted again."""
+UNFINISHED_KEYS = frozenset({"label", "draws", "num_labels", "counts_by_look", "seconds", "image_sha256"})
+"""What each unfinished row says, from which its image goes on."""
 CLASS = re.compile(r"0|[1-9][0-9]{0,17}")
 """The number of a class as a run writes it, so that no class is counted under two names."""
 
@@ -28,12 +38,16 @@ class Terms:
     """What the settings of a run say that its rows must keep to; what they do not say is not asked.
 
     Attributes:
+        keys: What each finished row says.
+        unfinished_keys: What each unfinished row says.
         selection: Indices of the run's images.
         ceiling: Upper limit of every radius.
         targets: Target radii.
         stage_ends: Draws at the end of each stage, where votes can be counted again.
     """
 
+    keys: frozenset[str] = frozenset()
+    unfinished_keys: frozenset[str] = frozenset()
     selection: range | frozenset[int] | None = None
     ceiling: float = math.inf
     targets: tuple[float, ...] = ()
@@ -46,7 +60,10 @@ def terms_of(settings: Mapping[str, Any]) -> Terms:
     rule = rule if isinstance(rule, dict) else {}
     images = settings.get("dataset")
     selection = images.get("selection") if isinstance(images, dict) else None
+    known = settings.get("method") in ROW_KEYS
     return Terms(
+        keys=ROW_KEYS[settings["method"]] if known else frozenset(),
+        unfinished_keys=UNFINISHED_KEYS if known else frozenset(),
         selection=range(*selection["range"]) if isinstance(selection, dict) else None if selection is None else frozenset(selection),
         ceiling=ceiling(settings),
         targets=tuple(rule.get("targets", ())),
@@ -57,7 +74,7 @@ def terms_of(settings: Mapping[str, Any]) -> Terms:
 def _stage_ends(settings: Mapping[str, Any], rule: Mapping[str, Any]) -> tuple[int, ...]:
     """Ends of the stages; none where the settings do not say all that counting again takes."""
     # Also of settings that lost their method: rows do not escape by that.
-    if "resolution" not in settings or settings_fault({**settings, "method": "randomized-smoothing"}) is not None:
+    if settings_fault({**settings, "method": "randomized-smoothing"}) is not None:
         return ()
     n0, n = rule["n0"], rule["n"]
     if rule["name"] == "fixed-n":
@@ -87,22 +104,47 @@ def ceiling(settings: Mapping[str, Any]) -> float:
     return min(farthest, float(statistics.max_radius(n, alpha, sigma)))
 
 
-def index_fault(index: int, terms: Terms) -> str | None:
-    """What is wrong with the index of a row, or None."""
+def common_fault(index: int, row: Row, terms: Terms, keys: frozenset[str]) -> str | None:
+    """What is wrong with what finished and unfinished rows say, or None.
+
+    Args:
+        index, row, terms: The row.
+        keys: What such a row must say.
+    """
     if index < 0 or (terms.selection is not None and index not in terms.selection):
         return f"image {index} is not one of this run's images"
+    if missing := sorted(keys - row.keys()):
+        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    label: Any = row.get("label")
+    if label is not None and not (is_whole(label) and label >= 0):
+        return f"label must be a class >= 0 or null, got {shown(label)}"
+    if not (is_number(row.get("seconds", 0)) and row.get("seconds", 0) >= 0):
+        return f"seconds must be a number >= 0, got {shown(row['seconds'])}"
+    if not isinstance(row.get("image_sha256", ""), str):
+        return f"image_sha256 must be text, got {shown(row['image_sha256'])}"
     return None
 
 
-def row_fault(index: int, row: Row, terms: Terms) -> str | None:
-    """What no row of this run can say, whatever its votes."""
-    if (fault := index_fault(index, terms)) is not None:
+def unfinished_fault(index: int, row: Row, terms: Terms) -> str | None:
+    """What no unfinished row of this run can say."""
+    fault = common_fault(index, row, terms, terms.unfinished_keys)
+    if fault is not None or not terms.unfinished_keys:
         return fault
-    label: Any = row.get("label")
+    if not terms.stage_ends:
+        return "it is unfinished, which none is without votes"
+    fault, looks = read_looks(row, terms, partial=True)
+    most = max((label for look in looks for label in look), default=0)
+    if fault is None and not (is_whole(row["num_labels"]) and most < row["num_labels"] <= MOST_CLASSES):
+        fault = f"num_labels must be a number of classes above {most}, got {shown(row['num_labels'])}"
+    return fault
+
+
+def row_fault(index: int, row: Row, terms: Terms) -> str | None:
+    """What no finished row of this run can say, whatever its votes."""
+    if (fault := common_fault(index, row, terms, terms.keys)) is not None:
+        return fault
     prediction: Any = row.get("prediction")
     radius: Any = row.get("radius")
-    if label is not None and not (is_whole(label) and label >= 0):
-        return f"label must be a class >= 0 or null, got {shown(label)}"
     if "prediction" in row and not (is_whole(prediction) and prediction >= ABSTAIN):
         return f"prediction must be a class >= 0, or {ABSTAIN} for an abstention, got {shown(prediction)}"
     if "radius" in row:

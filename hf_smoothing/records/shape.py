@@ -72,6 +72,13 @@ def _is_selection(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(is_whole(index) for index in value))
 
 
+def _are_places(value: Any) -> bool:
+    ascends = (
+        isinstance(value, list) and all(map(is_whole, value)) and all(a < b for a, b in itertools.pairwise(value))
+    )
+    return ascends and (not value or value[0] >= 0)
+
+
 def _is_enlarged(value: Any) -> bool:
     sizes = isinstance(value, dict) and [value.get("images"), *_two(value.get("smallest"))]
     return isinstance(sizes, list) and len(sizes) == 3 and all(is_whole(size) and size >= 1 for size in sizes)
@@ -89,6 +96,7 @@ Check = tuple[Callable[[Any], bool], str]
 TEXT: Check = (lambda value: isinstance(value, str), "text")
 OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
 FLAG: Check = (lambda value: isinstance(value, bool), "true or false")
+NAME: Check = (lambda value: value is None or isinstance(value, str), "text, or null")
 STAGE: Check = (lambda value: is_whole(value) and 0 <= value <= MAX_DRAWS, f"a whole number up to {MAX_DRAWS:,}")
 
 CHECKS: dict[str, Check] = {
@@ -100,8 +108,15 @@ CHECKS: dict[str, Check] = {
     "bound": _one_of("one-sided", "runner-up"),
     "label_aware": FLAG,
     "noise_kind": _one_of("grid", "gaussian"),
+    "noise_dtype": TEXT,
+    "noise_drawn_by": TEXT,
     "threat_model": TEXT,
     "total_variation": (lambda value: is_number(value) and 0 <= value < 0.5, "a number in [0, 1/2)"),
+    "dtype": TEXT,
+    "channels_last": FLAG,
+    "compile": FLAG,
+    "seed": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "device_kind": TEXT,
     "resolution": (_is_shape, "channels, height and width"),
     "num_images": (lambda value: value is None or (is_whole(value) and value >= 1), "a whole number of at least 1, or null"),
     "rounding": TEXT,
@@ -113,17 +128,29 @@ CHECKS: dict[str, Check] = {
     "rule.looks": (_is_looks, f"1 to {MOST_LOOKS} numbers of draws in ascending order"),
     "rule.largest": (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 and at most 1"),
     "rule.covers_run": FLAG,
+    "rule.tolerance": (lambda value: is_number(value) and value > 0, "a number above 0"),
     "model": OBJECT,
     "model.id": TEXT,
+    "model.weights_sha256": NAME,
+    "model.weights_dtype": TEXT,
+    "model.config": OBJECT,
+    "model.preprocessing": OBJECT,
+    "model.normalisation": OBJECT,
     "model.probe_logits": (_are_logits, "lists of as many numbers each"),
     "model.probe_classes": (_are_classes, "a list of whole numbers and null"),
     "dataset": OBJECT,
     "dataset.id": TEXT,
+    "dataset.config": NAME,
     "dataset.split": TEXT,
+    "dataset.image_column": NAME,
+    "dataset.sha256": TEXT,
+    "dataset.labels": OBJECT,
     "dataset.selection": (_is_selection, 'null, indices, or {"range": [start, stop, step]}'),
+    "versions": OBJECT,
+    "created": TEXT,
     "informative": OBJECT,
     "informative.num_images": (lambda value: is_whole(value) and value >= 1, "a whole number of at least 1"),
-    "informative.unreadable": (lambda value: isinstance(value, list), "a list"),
+    "informative.unreadable": (_are_places, "a list of whole numbers in ascending order"),
     "informative.class_names": (_are_names, "a list of texts"),
     "informative.enlarged": (_is_enlarged, 'an object {"images": a number, "smallest": [height, width]}'),
 }  # fmt: skip
@@ -132,11 +159,17 @@ CHECKS: dict[str, Check] = {
 NULLABLE = frozenset({"sigma", "alpha", "bound", "noise_kind"})
 """Keys that may be there with null: certificates without noise have none of these."""
 
+ALWAYS = (
+    "norm", "rule", "rule.name", "dtype", "device_kind", "resolution", "num_images", "model", "dataset", "versions", "informative", "created",
+)  # fmt: skip
 REQUIRED = {
-    "randomized-smoothing": ("sigma", "alpha", "bound", "label_aware", "noise_kind", "rule", "rule.name", "rule.n0", "rule.n"),
-    "interval-bounds": ("norm", "deterministic", "rule", "rule.name", "rule.covers_run", "rule.largest"),
+    "randomized-smoothing": (
+        *ALWAYS, "sigma", "alpha", "bound", "label_aware", "seed", "noise_kind", "noise_dtype", "noise_drawn_by", "threat_model", "channels_last", "compile",
+        "rule.n0", "rule.n",
+    ),
+    "interval-bounds": (*ALWAYS, "deterministic", "rule.covers_run", "rule.largest", "rule.tolerance"),
 }  # fmt: skip
-"""Method -> the keys without which its rows mean nothing."""
+"""Method -> the keys that each of its runs writes, on which whoever reads one may rely."""
 METHODS = tuple(REQUIRED)
 """How a run may have been certified."""
 
@@ -165,7 +198,9 @@ def _joint_fault(settings: Mapping[str, Any], method: Any) -> str | None:
     if method not in REQUIRED:
         return None
     rule, norm = settings["rule"], "l2" if method == "randomized-smoothing" else "linf"
-    if settings.get("norm", norm) != norm:
+    if bool(settings.get("deterministic")) != (norm == "linf"):
+        return f"deterministic is {shown(settings.get('deterministic'))}, must be {norm == 'linf'} for {method}"
+    if settings["norm"] != norm:
         return f"norm is {shown(settings['norm'])}, must be {norm} for {method}"
     if norm == "linf":
         return "rule.targets is there, which interval bounds do not have" if "targets" in rule else None
@@ -175,8 +210,7 @@ def _joint_fault(settings: Mapping[str, Any], method: Any) -> str | None:
         return f"rule.name is {shown(rule['name'])}, must be fixed-n or begin with sequential"
     if (missing := next((key for key in ("targets", "looks") if key not in rule), None)) is not None:
         return f"rule.{missing} is missing"
-    farthest = diameter(settings["resolution"]) if "resolution" in settings else math.inf
-    if rule["targets"][-1] > min(MOST_SIGMAS * settings["sigma"], farthest):
+    if rule["targets"][-1] > min(MOST_SIGMAS * settings["sigma"], diameter(settings["resolution"])):
         return f"rule.targets is {shown(rule['targets'])}, beyond what noise of sigma {settings['sigma']:g} can certify in images of this resolution"
     if rule["looks"][-1] != rule["n"]:
         return f"rule.looks is {shown(rule['looks'])}, must end with rule.n, {rule['n']}"

@@ -12,7 +12,7 @@ from hf_smoothing.cli import main
 from hf_smoothing.reports import report, table
 from hf_smoothing.statistics import interval
 from hf_smoothing.units import diameter
-from tests.support.written_runs import CURVE, LINF, SEQUENTIAL, SETTINGS
+from tests.support.written_runs import CURVE, LINF, SEQUENTIAL, SETTINGS, short_hash
 from tests.support.written_runs import written_run as run
 
 
@@ -44,10 +44,11 @@ def test_figures_by_hand(tmp_path, capsys):
 
 
 def test_the_average_radius_is_rounded_down(tmp_path):
-    # (0.9999 + 0.25) / 4 = 0.312475; and 3.9999 / 4 = 0.999975, which rounds to 1.000.
-    assert cells(report([run(tmp_path / "a")]))["ACR"] == "0.312"
+    # (0.9999 + 0.25) / 4 = 0.312475; and 3.9999 / 4 = 0.999975, which rounds to 0.99998.
+    rows = [(0, 0, 0.9999), (1, 1, 0.25), (2, -1, 0.0), (3, 1, 0.7)]
+    assert cells(report([run(tmp_path / "a", rows, **LINF)]))["ACR"] == "0.31247"
     high = [(0, 0, 0.9999), (0, 0, 1.0), (0, 0, 1.0), (0, 0, 1.0)]
-    assert cells(report([run(tmp_path / "b", high)]))["ACR"] == "0.999"
+    assert cells(report([run(tmp_path / "b", high, **LINF)]))["ACR"] == "0.99997"
 
 
 def test_a_radius_at_the_head_of_a_column_is_not_rounded_up(tmp_path):
@@ -108,8 +109,9 @@ def test_what_sets_tables_apart_is_named(tmp_path):
     rule = SETTINGS["rule"] | {"n": 500}
     data = SETTINGS["dataset"] | {"sha256": "f" * 64}
     others = [run(tmp_path / "b", alpha=0.01, rule=rule), run(tmp_path / "c", dataset=data)]
-    assert "compared: alpha: 0.001 / 0.01; n: 1000 / 500; images: 01234567 / ffffffff.\n" in report(
-        [run(tmp_path / "a"), *others]
+    assert (
+        f"compared: alpha: 0.001 / 0.01; n: 1000 / 500; images: {short_hash()} / {short_hash(4, data['sha256'])}.\n"
+        in report([run(tmp_path / "a"), *others])
     )
     rows = [(0, 0, 0.9), (1, 1, 0.25), (7, -1, 0.0), (3, 1, 0.7)]
     assert "; labels of idx 2: 2 / 7.\n" in report([tmp_path / "a", run(tmp_path / "d", rows, dataset=data)])
@@ -166,7 +168,10 @@ def test_rows_that_lack_something_are_explained(tmp_path, capsys):
     folder = run(tmp_path / "a")
     (folder / "certificates-0.jsonl").write_text('{"index": 3, "label": 1, "prediction": 1}\n')
     assert main(["report", str(folder), "--output-dir", str(tmp_path / "out")]) == 2
-    assert "row of image 3 lacks radius" in capsys.readouterr().err
+    assert (
+        "row of image 3 is not one of this run: certified_targets, counts_by_look, draws, image_sha256, p_lower, radius, seconds are missing"
+        in capsys.readouterr().err
+    )
 
 
 def test_names(tmp_path, capsys):
@@ -291,7 +296,7 @@ def test_a_picture_of_a_dozen_logs_leaves_room_for_the_curves(tmp_path, monkeypa
         ({"rule": SEQUENTIAL | {"n0": 0}, "label_aware": True}, ["use mode curve to measure", "LABEL-AWARE"], ["fixed to"]),
         ({"rule": CURVE | {"n0": 0}, "label_aware": True}, ["by targets of your own"], ["mode curve", "mode fixed"]),
         (
-            {"method": "interval-bounds", "norm": "linf", "deterministic": True, "rule": {"name": "interval bounds", "covers_run": True, "largest": 1.0}},
+            LINF,
             ["No radius above 1 was looked for"],
             ["†", "mode curve", "Draws"],
         ),
@@ -350,7 +355,9 @@ def test_radii_of_a_table_in_grey_levels_are_refused(changes, radius, message, t
 
 
 def test_an_impossible_row_never_becomes_a_figure(tmp_path, capsys):
-    folder = run(tmp_path / "a", [(0, 0, 5.0)] * 4)
+    folder = run(tmp_path / "a")
+    file = folder / "certificates-0.jsonl"
+    file.write_text(re.sub('"radius": [0-9.]+', '"radius": 5.0', file.read_text(), count=1))
     assert main(["report", str(folder), "--output-dir", str(tmp_path)]) == 2
     assert "line 1: the row of image 0 is not one of this run: radius 5.0 is above 1.23" in capsys.readouterr().err
     more = run(tmp_path / "b", [(0, 0, 0.5)] * 32, num_images=12)

@@ -13,7 +13,8 @@ from hf_smoothing.records import RunError, RunWriter
 from hf_smoothing.records.shape import settings_fault
 from tests.support.fuzz_parsers import Target, fuzz
 from tests.support.fuzz_targets import targets
-from tests.support.written_runs import LINF
+from tests.support.written_runs import LINF, SETTINGS
+from tests.support.written_runs import SEQUENTIAL as RULE
 
 
 QUICK, LONG = 20, 5_000
@@ -124,7 +125,7 @@ def test_what_could_not_be_read_again_is_refused_before_the_first_row(tmp_path):
         deep = {"a": deep}
     for settings, message in (
         ({"rounding": 3}, "rounding is 3, must be text"),
-        ({"informative": {"unreadable": 7}}, "informative.unreadable is 7, must be a list"),
+        ({"informative": {"unreadable": 7}}, "informative.unreadable is 7, must be a list of whole numbers"),
         ({"note": deep}, "nested deeper"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -132,10 +133,7 @@ def test_what_could_not_be_read_again_is_refused_before_the_first_row(tmp_path):
     assert not list(Path(tmp_path).rglob("run.json"))
 
 
-SEQUENTIAL = {
-    "method": "randomized-smoothing", "sigma": 0.5, "alpha": 0.001, "bound": "one-sided", "label_aware": False, "noise_kind": "grid",
-    "rule": {"name": "sequential, union bound", "n0": 100, "n": 200, "targets": [0.0, 0.25], "looks": [20, 200]},
-}  # fmt: skip
+SEQUENTIAL = SETTINGS | {"rule": RULE}
 
 
 @pytest.mark.parametrize(
@@ -153,9 +151,12 @@ SEQUENTIAL = {
         ({"alpha": 1e-64}, "alpha is 1e-64.*from 1e-20 to 1/2"),
         ({"model": "id"}, "model is 'id', must be an object"),
         ({"num_images": True}, "num_images is True"),
-        ({"method": "interval-bounds", "norm": "linf"}, "deterministic is missing"),
-        (LINF | {"rule": {"name": "interval bounds", "largest": 1.0}}, "rule.covers_run is missing"),
-        (LINF | {"rule": LINF["rule"] | {"covers_run": "float32 runs"}}, "rule.covers_run is .*must be true or false"),
+        (SETTINGS | {"method": "interval-bounds", "norm": "linf"}, "deterministic is missing"),
+        (SETTINGS | LINF | {"rule": {"name": "interval bounds", "largest": 1.0}}, "rule.covers_run is missing"),
+        (
+            SETTINGS | LINF | {"rule": LINF["rule"] | {"covers_run": "float32 runs"}},
+            "rule.covers_run is .*must be true or false",
+        ),
         (
             SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"targets": [0.0, 1e308]}},
             "rule.targets is .*beyond what noise of sigma 0.5",
@@ -163,6 +164,13 @@ SEQUENTIAL = {
         (SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"n": 300}}, "rule.looks is .*must end with rule.n, 300"),
         (SEQUENTIAL | {"rule": SEQUENTIAL["rule"] | {"name": "other"}}, "must be fixed-n or begin with sequential"),
         (SEQUENTIAL | {"rule": {"name": "sequential", "n0": 0, "n": 3}}, "rule.targets is missing"),
+        (SETTINGS | LINF | {"deterministic": False}, "deterministic is False, must be True for interval-bounds"),
+        (SETTINGS | {"deterministic": True}, "deterministic is True, must be False for randomized-smoothing"),
+        ({"informative": {"unreadable": [[1]]}}, "informative.unreadable is .*whole numbers in ascending order"),
+        ({"informative": {"unreadable": [3, 3]}}, "informative.unreadable is .*whole numbers in ascending order"),
+        ({"model": {"weights_sha256": 5}}, "model.weights_sha256 is 5, must be text, or null"),
+        ({"model": {"preprocessing": [1]}}, "model.preprocessing is .*must be an object"),
+        ({"dataset": {"sha256": 5}}, "dataset.sha256 is 5, must be text"),
     ],
 )
 def test_settings_of_another_shape_are_named(settings, message):

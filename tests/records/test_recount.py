@@ -12,7 +12,7 @@ import torch
 
 from hf_smoothing.certification import certify_dataset
 from hf_smoothing.interval import certify_dataset_linf
-from hf_smoothing.records import RunError, RunWriter, read_run
+from hf_smoothing.records import RunError, RunWriter, read_run, read_settings
 
 
 WEIGHTS = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
@@ -71,7 +71,6 @@ def test_rows_as_runs_write_them_are_taken(runs, kind, tmp_path):
     run = runs[kind]
     assert read_run(run.path).rows == run.rows
     assert any(row["radius"] > 0 for row in run.rows.values())
-    assert read_run(rewrite(tmp_path, run, lambda row: row.pop("counts_by_look"))).rows.keys() == run.rows.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -168,7 +167,10 @@ def test_rows_of_another_run_are_refused(runs, tmp_path):
 
 def test_unfinished_rows_are_checked(runs, tmp_path):
     folder = rewrite(tmp_path, runs["targets"], lambda row: None)
-    partial = {"index": 4, "partial": True, "draws": 110, "num_labels": 3, "counts_by_look": [{"0": 100}, {"0": 10}]}
+    partial = {
+        "index": 4, "label": 1, "partial": True, "draws": 110, "num_labels": 3, "counts_by_look": [{"0": 100}, {"0": 10}], "seconds": 0.1,
+        "image_sha256": "4",
+    }  # fmt: skip
     file = folder / "certificates-0.jsonl"
     lines = file.read_text().splitlines()
     for change, message in (
@@ -177,8 +179,14 @@ def test_unfinished_rows_are_checked(runs, tmp_path):
         ({"counts_by_look": [{"0": 90}, {"0": 20}]}, "look 1 must have 100 votes, got 90"),
         ({"draws": 50}, "draws must be the number of votes, 110, got 50"),
         ({"index": 3}, "image 3 is not one of this run's images"),
-    ):
-        file.write_text("\n".join([*lines[:2], *lines[3:], json.dumps(partial | change)]) + "\n")
+        ({"num_labels": "3"}, "num_labels must be a number of classes above 0, got '3'"),
+        ({"num_labels": 2, "counts_by_look": [{"2": 100}, {"0": 10}]}, "num_labels must be a number of classes above 2, got 2"),
+        ({"label": "1"}, "label must be a class"),
+        ({"seconds": None}, "seconds must be a number"),
+        *(({key: ...}, f"{key} is missing") for key in ("draws", "label", "num_labels", "counts_by_look", "seconds", "image_sha256")),
+    ):  # fmt: skip
+        said = {key: value for key, value in (partial | change).items() if value is not ...}
+        file.write_text("\n".join([*lines[:2], *lines[3:], json.dumps(said)]) + "\n")
         if message is None:
             assert read_run(folder).partials.keys() == {4}
         else:
@@ -244,3 +252,31 @@ def test_settings_that_no_run_writes_are_refused_by_name(runs, tmp_path, key, va
     folder = rewrite(tmp_path, runs["targets"], lambda row: None, change)
     with pytest.raises(RunError, match=f"run.json is not as a run writes it: {words}"):
         read_run(folder)
+
+
+SAID = [
+    "label",
+    "prediction",
+    "radius",
+    "p_lower",
+    "certified_targets",
+    "draws",
+    "counts_by_look",
+    "seconds",
+    "image_sha256",
+]
+
+
+@pytest.mark.parametrize("key", SAID)
+def test_a_row_without_what_each_run_writes_is_refused(runs, key, tmp_path):
+    """Without its votes, or what settles them, a row would escape the count."""
+    with pytest.raises(RunError, match=f"line 1: the row of image 0 is not one of this run: {key} is missing"):
+        read_run(rewrite(tmp_path, runs["fixed"], lambda row: row.pop(key)))
+
+
+@pytest.mark.parametrize("key", ["resolution", "dtype", "model", "dataset", "seed", "versions"])
+def test_settings_without_what_each_run_writes_are_refused(runs, key, tmp_path):
+    folder = rewrite(tmp_path, runs["fixed"], lambda row: None, lambda s: {k: v for k, v in s.items() if k != key})
+    for read in (read_run, read_settings):
+        with pytest.raises(RunError, match=f"run.json is not as a run writes it: {key} is missing"):
+            read(folder)

@@ -11,6 +11,8 @@ import torch
 from hf_smoothing import certify_dataset
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.records import FORMAT
+from hf_smoothing.records.rows import ROW_KEYS, UNFINISHED_KEYS
+from hf_smoothing.records.shape import CHECKS, REQUIRED
 from tests.support.schema import faults
 
 
@@ -104,3 +106,14 @@ def test_rows_and_settings_of_another_kind_are_found():
         assert list(faults(ROW, row | change)), change
     with pytest.raises(KeyError):
         list(faults({"format": "date"}, 1))
+
+
+def test_what_a_run_must_say_is_what_its_reader_asks():
+    """Or a record that lacks it would end in a KeyError of whoever relies on it."""
+    rule = RUN["properties"]["rule"]["required"]
+    for method, part in (("randomized-smoothing", RUN["then"]), ("interval-bounds", RUN["else"])):
+        said = {*RUN["required"], *part["required"]} - {"format", "method"}
+        inner = {f"rule.{key}" for key in (*rule, *part["properties"]["rule"]["required"])}
+        assert {*REQUIRED[method]} == said | inner and {*REQUIRED[method]} <= CHECKS.keys(), method
+        assert ROW_KEYS[method] >= {*ROW["required"], *ROW["else"]["required"]} - {"index"}, method
+    assert {*ROW["required"], *ROW["then"]["required"]} - {"index"} == UNFINISHED_KEYS

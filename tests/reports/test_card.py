@@ -15,7 +15,7 @@ from hf_smoothing.records import RunError, read_run
 from hf_smoothing.reports.card import check_finished, check_same_weights, write_card
 from hf_smoothing.statistics import interval
 from tests.support.tiny import NAMES, pixels, plain, smoothed
-from tests.support.written_runs import LINF, SEQUENTIAL, written_run
+from tests.support.written_runs import LINF, SEQUENTIAL, short_hash, written_run
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_card_says_what_was_measured_and_what_it_means(model, tmp_path):
         in text
     )
     assert (
-        "fixed-n (n0 = 100, n = 1,000); alpha = 0.001; 4 images of toys test (01234567); noise gaussian at 3x16x16."
+        f"fixed-n (n0 = 100, n = 1,000); alpha = 0.001; 4 images of toys test ({short_hash()}); noise gaussian at 3x16x16."
         in text
     )
     assert 'SmoothedClassifier.from_pretrained("ada/mine")' in text
@@ -132,8 +132,9 @@ def test_an_unfinished_run_is_refused_before_anything_is_written(model, tmp_path
     ):
         write_card(model, [run(tmp_path / "a", num_images=9)])
     folder = written_run(tmp_path / "b")
-    with (folder / "certificates-0.jsonl").open("a") as file:
-        file.write('{"index": 4, "label": 1, "partial": true, "draws": 20}\n')
+    *whole, last = (folder / "certificates-0.jsonl").read_text().splitlines()
+    unfinished = json.dumps(json.loads(last) | {"partial": True, "num_labels": 4})
+    (folder / "certificates-0.jsonl").write_text("\n".join([*whole, unfinished]) + "\n")
     with pytest.raises(RunError, match="must be finished"):
         check_finished(read_run(folder))
     assert not (model / "README.md").exists()
@@ -218,7 +219,7 @@ def test_results_are_what_the_hub_library_calls_results(tmp_path):
             metric_value=50.0, metric_name="certified accuracy (l2) at r = 0.25, sigma = 0.5, %",
             metric_args={
                 "norm": "l2", "radius": 0.25, "sigma": 0.5, "bound": "one-sided", "rule": "fixed-n", "n0": 100, "n": 1000, "alpha": 0.001,
-                "noise": "gaussian", "resolution": "3x16x16", "images": 4, "images_sha256": "01234567", "seed": 0,
+                "noise": "gaussian", "resolution": "3x16x16", "images": 4, "images_sha256": short_hash(), "seed": 0,
             },
         )
     ]  # fmt: skip

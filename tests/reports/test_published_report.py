@@ -10,6 +10,7 @@ from hf_smoothing.reports import measure, plot, report
 from hf_smoothing.reports.grouping import Conditions, comparable
 from hf_smoothing.reports.published import read_published_log
 from tests.support.published import LINES, cells, log, own_run, synthetic
+from tests.support.written_runs import short_hash
 
 
 def test_the_caption_says_what_is_not_known(tmp_path):
@@ -24,7 +25,9 @@ def test_the_caption_says_what_is_not_known(tmp_path):
 def test_the_caption_of_a_run_folder_is_as_ever(tmp_path):
     text = report([own_run(tmp_path / "own")])
     assert (
-        "\nl2 one-sided radii; fixed-n (n0 = 100, n = 1,000); alpha = 0.001; 5 images of toys test (01234567); "
+        "\nl2 one-sided radii; fixed-n (n0 = 100, n = 1,000); alpha = 0.001; 5 images of toys test ("
+        + short_hash(5)
+        + "); "
         "noise gaussian at 3x8x8.\n"
     ) in text
 

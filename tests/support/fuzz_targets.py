@@ -71,7 +71,8 @@ def _blob(run: Run) -> bytes:
             "index": first["index"],
             "partial": True,
             "draws": first["draws"],
-            "counts_by_look": first["counts_by_look"],
+            "num_labels": 3,
+            **{key: first[key] for key in ("label", "counts_by_look", "seconds", "image_sha256")},
         }
     return b"".join(json.dumps(one).encode() + b"\n" for one in (run.settings, *rows))
 

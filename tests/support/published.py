@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_smoothing.records import FORMAT
+from tests.support.written_runs import written_run
 
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
@@ -43,16 +42,8 @@ def synthetic(seed: int, count: int = 200) -> list[str]:
 
 def own_run(folder: Path, **changes: Any) -> Path:
     """A run of this library that is as like a published log as it can be."""
-    folder.mkdir(parents=True)
-    settings = {
-        "method": "randomized-smoothing", "norm": "l2", "bound": "one-sided", "rule": {"name": "fixed-n", "n0": 100, "n": 1000},
-        "alpha": 0.001, "sigma": 0.5, "label_aware": False, "num_images": len(LINES), "model": {"id": "own"}, "noise_kind": "gaussian",
-        "resolution": [3, 8, 8], "dataset": {"id": "toys", "split": "test", "sha256": "0123456789"},
-    }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps({"format": FORMAT} | settings | changes))
-    rows = [{"index": i, "label": 1, "prediction": 1, "radius": 0.3} for i in range(len(LINES))]
-    (folder / "certificates-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    settings = {"num_images": len(LINES), "model": {"id": "own"}, "resolution": [3, 8, 8]} | changes
+    return written_run(folder, [(1, 1, 0.3)] * len(LINES), **settings)
 
 
 def cells(text: str, line: int = 0) -> dict[str, str]:
