@@ -60,9 +60,8 @@ class Run:
 
     @property
     def images_sha256(self) -> str | None:
-        """Hash of all images, the same for a data set and a stream of them: of the hashes in the rows, where all are there, else what `run.json` states."""
-        stated: str | None = self.settings.get("dataset", {}).get("sha256")
-        return hash_of_images(self.rows) if self.finished and self.hashed_rows else stated
+        """Hash of all images, of the hashes in the rows: the same for a data set and a stream of them. None while not all are there."""
+        return hash_of_images(self.rows) if self.finished and self.hashed_rows else None
 
     @property
     def hashed_rows(self) -> bool:
@@ -87,7 +86,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     Raises:
         RunError: If the folder is no run folder or cannot be read, or its settings are not as a run writes them, or a line other than a
             torn last one is corrupt, or two files disagree on a finished item, or a row is not what the run's rule gives for the votes
-            it records (see `recount`).
+            it records (see `recount`), or the images of a finished run are not those that its settings state.
     """
     folder = Path(path)
     settings = read_settings(folder)
@@ -140,6 +139,13 @@ def _check_rows(run: Run, places: Mapping[tuple[int, bool], str]) -> None:
     if total is not None and len(run.rows) > total:
         raise RunError(
             f"{run.path} has {len(run.rows)} finished images, but its {RUN_FILE} says {total}. Were files of another run copied into it?"
+        )
+    # Taken back before a further row is written, so that what is stated counts all rows.
+    stated, found = run.settings.get("dataset", {}).get("sha256"), run.images_sha256
+    if stated is not None and found is not None and found != stated:
+        raise RunError(
+            f"{run.path} must have rows of the images that its {RUN_FILE} states ({stated[:8]}), got those of others ({found[:8]}). Were files of another run "
+            "copied into it? Take the folder as the run wrote it, or certify again into another folder."
         )
 
 

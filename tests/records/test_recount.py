@@ -280,3 +280,38 @@ def test_settings_without_what_each_run_writes_are_refused(runs, key, tmp_path):
     for read in (read_run, read_settings):
         with pytest.raises(RunError, match=f"run.json is not as a run writes it: {key} is missing"):
             read(folder)
+
+
+def smoothing(folder, images):
+    return certify_dataset(linear, images, folder, sigma=0.5, mode="fixed", n=500, progress=False)
+
+
+def bounds(folder, images):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)).eval()
+    torch.nn.init.constant_(network[1].weight, 0.1)
+    torch.nn.init.zeros_(network[1].bias)
+    return certify_dataset_linf(network, images, folder, largest=0.1, progress=False)
+
+
+@pytest.mark.parametrize("certified", [smoothing, bounds])
+def test_rows_of_other_images_than_those_stated_are_refused(certified, tmp_path):
+    """Each row is well formed, and all were made with the same settings."""
+    others = [{**image, "pixel_values": 255 - image["pixel_values"]} for image in IMAGES[:4]]
+    run, other = certified(tmp_path / "a", IMAGES[:4]), certified(tmp_path / "b", others)
+    file = run.path / "certificates-0.jsonl"
+    mine, theirs = ({index: json.dumps(one.rows[index]) for index in sorted(one.rows)} for one in (run, other))
+    stated, found = run.images_sha256[:8], other.images_sha256[:8]
+    file.write_text("\n".join(theirs.values()) + "\n")
+    with pytest.raises(
+        RunError, match=rf"images that its run.json states \({stated}\), got those of others \({found}\)"
+    ):
+        read_run(run.path)
+    file.write_text("\n".join([mine[0], mine[1], theirs[2], theirs[3]]) + "\n")
+    with pytest.raises(RunError, match="files of another run copied into it"):
+        read_run(run.path)
+    file.write_text("\n".join([theirs[0], theirs[1]]) + "\n")
+    assert read_run(run.path).images_sha256 is None, "what is stated is of rows that are gone"
+    with pytest.raises(RunError, match="Image 0 of the data set is not the one"):
+        certified(run.path, IMAGES[:4])
+    file.write_text("\n".join([mine[0], mine[1]]) + "\n")
+    assert certified(run.path, IMAGES[:4]).rows.keys() == run.rows.keys()
