@@ -185,7 +185,7 @@ def test_columns_of_text_and_gaps_are_refused(call, column, values, metric):
     [
         tuple,
         lambda values: np.asarray(values).astype(np.int16 if isinstance(values[0], int) else np.float32),
-        lambda values: torch.tensor(values, dtype=None if isinstance(values[0], int) else torch.bfloat16),
+        lambda values: torch.tensor(values, dtype=None if isinstance(values[0], int) else torch.float32),
         lambda values: [torch.tensor(value) for value in values],
     ],
     ids=["tuple", "numpy", "torch", "list of tensors"],
@@ -285,3 +285,23 @@ def test_columns_of_different_lengths_are_refused(metric, way, name, short):
     with pytest.raises(ValueError, match=f"one entry for each image, got .*{len(short)} {name}"):
         WAYS[way](metric, COLUMNS | {name: short})
     assert metric.compute(**COLUMNS)["num_images"] == 5  # nothing of the refused columns is left
+
+
+def test_an_option_that_is_refused_costs_no_batch(metric):
+    metric.add_batch(**COLUMNS)
+    for wrong, error in (
+        ({"thresholds": [-1]}, ValueError),
+        ({"threshold": [0.5]}, TypeError),
+        ({"sigma": 64}, ValueError),
+    ):
+        with pytest.raises(error):
+            metric.compute(**wrong)
+    assert metric.compute(n=1000)["num_images"] == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_radii_that_were_rounded_over_a_threshold_are_refused(metric, dtype):
+    radii = torch.tensor([0.49995], dtype=dtype)
+    for given in (radii, [*radii], *([radii.numpy(), [*radii.numpy()]] if dtype == torch.float16 else [])):
+        with pytest.raises(ValueError, match=f"at least float32, got {dtype}".replace("torch.", "")):
+            metric.compute(predictions=[0], references=[0], radii=given)

@@ -116,6 +116,18 @@ def _check_kinds(columns: Mapping[str, Any]) -> None:
             )
         if name != "radii":
             check_classes(np.asarray(column), name)
+        else:
+            _check_precision(columns[name])
+
+
+def _check_precision(radii: Any) -> None:
+    """Refuse radii that were rounded so far that they may have been rounded over a threshold."""
+    for one in (radii, *(radii if isinstance(radii, list | tuple) else ())):
+        dtype = str(getattr(one, "dtype", "")).removeprefix("torch.")
+        if dtype.startswith(("float16", "bfloat16", "float8")):
+            raise ValueError(
+                f"`radii` must be in double precision, at least float32, got {dtype}, which rounds 0.49995 up to 0.5. Pass the radii of the certificates."
+            )
 
 
 def _on_host(column: Any) -> Any:
@@ -165,6 +177,17 @@ class CertifiedAccuracyMetric(evaluate.Metric):
         example = {"predictions": prediction, "references": reference, "radii": None, **kwargs}
         _check_kinds({name: [value] for name, value in example.items()})
         super().add(prediction=prediction, reference=reference, **kwargs)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+        """As that of `evaluate.Metric`, which forgets what was added to it when it fails: options are tried before, on one image.
+
+        Raises:
+            TypeError: On an option that there is not.
+            ValueError: On options or columns out of range.
+        """
+        self._compute([0], [0], [0.0], **{name: value for name, value in kwargs.items() if name not in _KINDS})
+        found: dict[str, Any] | None = super().compute(predictions=predictions, references=references, **kwargs)
+        return found
 
     def _compute(
         self,
