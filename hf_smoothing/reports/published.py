@@ -105,13 +105,13 @@ def sigma_of_path(path: str | os.PathLike[str]) -> float | None:
 
     >>> sigma_of_path("cifar10/noise_0.25/test/sigma_0.50"), sigma_of_path("/logs/noise_1.00.tsv")
     (0.5, 1.0)
-    >>> sigma_of_path("/logs/sigma_50") is None
-    True
+    >>> sigma_of_path("/logs/sigma_50") is None, sigma_of_path("/logs/sigma_1.0e-1")
+    (True, 0.1)
     """
     text = Path(path).absolute().as_posix()
     for word in ("sigma", "noise"):
         # noise_0.00 names a network that was trained without noise, never the noise of a certificate.
-        found = [float(n) for n in re.findall(rf"(?<![A-Za-z0-9]){word}_([0-9]+\.[0-9]+)", text)]
+        found = [float(n) for n in re.findall(rf"(?<![A-Za-z0-9]){word}_([0-9]+\.[0-9]+(?:[eE][+-][0-9]+)?)", text)]
         if word == "sigma" and found and found[-1] > MAX_SIGMA:
             raise RunError(
                 f"{path}: a path must name sigma in [0, 1] pixel units, at most {MAX_SIGMA:g}, got {found[-1]:g}. Radii and sigma of this log are "
