@@ -81,7 +81,12 @@ def summary(found: Sequence[Attacked], run: Run, *, alpha: float, **how: Any) ->
         run: The run that was attacked.
         alpha: Failure probability of the answers, for smoothing.
         how: Further settings of the attack, to be kept with its figures.
+
+    Raises:
+        ValueError: If no certificate was attacked.
     """
+    if not found:
+        raise ValueError("A summary needs certificates that were attacked, got none. Pass what attack_run returned.")
     promised, mistaken = (0.0, 0.0) if run.settings.get("deterministic") else (run.settings["alpha"], alpha)
     begun = len(run.rows) + len(run.partials)  # which of them have finished may depend on what they came to
     return {
@@ -104,10 +109,19 @@ def write_summary(figures: dict[str, Any], run: Run) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        ValueError: If they are no JSON values; nothing is written.
     """
+    try:
+        text = json.dumps(figures, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The figures of an attack must be JSON values, got others ({error}). Convert numbers of numpy or torch with .item()."
+        ) from error
     for number in itertools.count(1):
         file = run.path / (ATTACK_FILE if number == 1 else f"attack-{number}.json")
         with contextlib.suppress(FileExistsError), open(file, "x", encoding="utf-8") as stream:
-            stream.write(json.dumps(figures, indent=1) + "\n")
+            stream.write(text)
             break
     return file
