@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -112,13 +112,17 @@ def comparable(runs: Iterable[Run]) -> dict[Conditions, list[Run]]:
     runs = list(runs)
     # Longest first, since they differ from most others; any order would do that does not come from the command line.
     ordered = sorted(runs, key=lambda run: (-len(run.rows), str(run.path)))
-    joined: dict[Conditions, list[Run]] = {}
+    images = [*_distinct(ordered, _asked_images)]
+    joined: dict[Conditions, dict[Any, Run]] = {}
     conditions = {}
     for run in ordered:
-        common = Conditions.of(run, _content(run, ordered))
-        while any(_other_label(run, member) is not None for member in joined.get(common, ())):
+        common, labels = Conditions.of(run, _content(run, images)), _labels(run)
+        # A run with the same labels is in no other table than the first that had them.
+        while labels not in (known := joined.setdefault(common, {})) and any(
+            _other_label(run, member) is not None for member in known.values()
+        ):
             common = replace(common, labelling=common.labelling + 1)
-        joined.setdefault(common, []).append(run)
+        known[labels] = run
         conditions[id(run)] = common
     groups: dict[Conditions, list[Run]] = {}
     for run in runs:
@@ -159,7 +163,7 @@ def _shown_fact(value: Any) -> str:
 
 def _other_labels(groups: Sequence[Sequence[Run]]) -> str:
     """The first image that runs of two groups have with different labels."""
-    for one, another in itertools.combinations(groups, 2):
+    for one, another in itertools.combinations([[*_distinct(group, _labels)] for group in groups], 2):
         for first, second in itertools.product(one, another):
             if (index := _other_label(first, second)) is not None:
                 return f"labels of idx {index}: {' / '.join(_label_text(run, index) for run in (first, second))}"
@@ -228,13 +232,32 @@ def _content(run: Run, others: Iterable[Run]) -> str:
     """A hash of what was certified, with the split: of an unfinished run that of another which has the same images."""
     if _is_log(run):  # labels are all that can be known of its data, and enough to distinguish data sets
         return _hash(run, "label")
-    known = (one.images_sha256 for one in (run, *(other for other in others if _same_images(run, other))))
-    whole = next(filter(None, known), None)
+    whole = run.images_sha256 or next(
+        filter(None, (other.images_sha256 for other in others if other.finished and _same_images(run, other))), None
+    )
     if whole is None and not run.hashed_rows:
         return f"unknown {_called(run)}"
     if whole is None:  # nobody has all of them: the hash of the first that has begun the same
         whole = _hash(next((other for other in others if _same_images(run, other)), run), "image_sha256")
     return f"{whole}{_split(run)}"
+
+
+def _distinct(runs: Iterable[Run], facts: Callable[[Run], Any]) -> Iterable[Run]:
+    """The first of the runs with each of these facts, so that runs are compared in pairs only where they differ."""
+    found: dict[Any, Run] = {}
+    for run in runs:
+        found.setdefault(facts(run), run)
+    return found.values()
+
+
+def _labels(run: Run) -> tuple[Any, ...]:
+    """What `_other_label` looks at."""
+    return _hash(run, "label"), *run.class_names
+
+
+def _asked_images(run: Run) -> tuple[Any, ...]:
+    """What `_same_images` looks at."""
+    return _hash(run, "image_sha256"), str(run.settings.get("dataset", {}).get("selection")), run.finished
 
 
 def _same_images(run: Run, other: Run) -> bool:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from hf_smoothing.records import read_run
+from hf_smoothing.records import read_run, reading
 from hf_smoothing.reports.grouping import Conditions, comparable, differing
 from tests.support.written_runs import LINF, short_hash, written_run
 
@@ -106,3 +106,21 @@ def test_a_truth_value_is_no_number_of_draws(tmp_path):
     )
     assert "; interval bounds (steps = 20); " in captions[2]
     assert len(comparable(runs)) == 3 and "covers run: True / False" in differing(comparable(runs[:2]))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_runs_are_compared_in_pairs_only_where_they_differ(finished, tmp_path, monkeypatch):
+    """A report of twice as many runs of the same images takes twice as long."""
+    from hf_smoothing.reports import grouping
+
+    calls = []
+    for name in ("hash_of_images", "_hash", "_other_label", "_same_images"):
+        module = reading if name == "hash_of_images" else grouping
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, original=original: (calls.append(1), original(*given))[1])
+    runs = [labelled(tmp_path / str(number), LABELS[: 6 if finished else 4]) for number in range(16)]
+    calls.clear()
+    assert len(comparable(runs[:8])) == 1
+    few = len(calls)
+    assert len(comparable(runs)) == 1
+    assert len(calls) - few <= 2 * few + 2
