@@ -26,7 +26,7 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
 
     A run with targets decided nothing between them or beyond the last: it has a marker with its interval at each. Runs of mode curve or
     fixed, and of interval bounds, have a curve with its band, which ends at the largest radius that the run tested. A dotted line is the floor:
-    the share of the most frequent class.
+    the share of the most frequent class, in the run with most images.
 
     Args:
         measured: The runs.
@@ -59,7 +59,9 @@ def figure_of(measured: Sequence[Measured], title: str | None = None) -> Any:
             at = statistics.certified_accuracy(*columns(m.run), thresholds=some)
             heights = (100 * at.accuracy, 100 * at.lower, 100 * at.upper)
             points(axes, some, *heights, label=label, style=look, shift=next(beside), reach=reach)
-    labels = columns(measured[0].run)[1]
+    # Of the run with most images; any order would do that does not come from the command line.
+    most = min(measured, key=lambda m: (-len(m.run.rows), str(m.run.path)))
+    labels = columns(most.run)[1]
     floor(axes, 100 * np.unique(labels, return_counts=True)[1].max() / len(labels))
     kind = f"{norm_of(measured[0].settings)} radius ([0, 1] pixel units)"
     at_targets = (

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from hf_smoothing.drawing import FLOOR
 from hf_smoothing.records import read_run
-from hf_smoothing.reports import report
+from hf_smoothing.reports import measure, report
+from hf_smoothing.reports.curves import figure_of
 from hf_smoothing.statistics import interval
 from tests.support.written_runs import CURVE, ROWS, SEQUENTIAL, written_run
 
@@ -103,3 +105,11 @@ def test_the_floor_is_the_most_frequent_class(tmp_path, drawn):
     panel = drawn[0]
     assert panel.get_lines()[-1].get_ydata() == [50.0, 50.0]
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["tiny, sigma 0.5", "one class for all"]
+
+
+def test_the_floor_does_not_depend_on_the_order_of_the_runs(tmp_path):
+    whole = read_run(written_run(tmp_path / "z", [(label, label, 0.5) for label in (0, 1, 2, 0)]))
+    begun = read_run(written_run(tmp_path / "a", [(0, 0, 0.5)]))
+    for order in ([whole, begun], [begun, whole]):
+        panel = figure_of([measure(run) for run in order]).axes[0]
+        assert [line.get_ydata()[0] for line in panel.get_lines() if line.get_label() == f"_{FLOOR}"] == [50.0]
