@@ -358,3 +358,25 @@ def test_the_same_weights_in_another_model_are_refused(tmp_path):
     run = certify_dataset(smoothed("resnet"), pixels, tmp_path, **{**ARGUMENTS, "n": 40})
     with pytest.raises(RunError, match="another network"):
         attack_run(smoothed("resnet", image_std=[2.0, 2.0, 2.0]), pixels, run, **SHORT)
+
+
+def test_figures_that_cannot_be_kept_leave_no_file(run, tmp_path):
+    """Told before the file is made, which a later attack would number itself after."""
+    found = [Attacked(0, 1, 0.2, 0.1, 1, 10)]
+    here = replace(run, path=tmp_path)
+    with pytest.raises(ValueError, match=r"must be JSON values, got others .*int64.*\.item\(\)"):
+        write_summary(summary(found, here, alpha=0.001, seed=torch.zeros(1, dtype=torch.int64).numpy()[0]), here)
+    with pytest.raises(ValueError, match="must be JSON values"):
+        write_summary(summary(found, here, alpha=0.001, note=math.nan), here)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="certificates that were attacked, got none"):
+        summary([], here, alpha=0.001)
+
+
+@pytest.mark.parametrize("key", ["method", "noise_kind", "dtype", "model"])
+def test_a_run_that_does_not_say_enough_is_refused(run, key):
+    less = replace(run, settings={name: value for name, value in run.settings.items() if name != key})
+    with pytest.raises(
+        RunError, match="must say how it was certified|must say what each run folder says, but .* is missing"
+    ):
+        attack_run(MODEL, DATASET, less, **QUIET)

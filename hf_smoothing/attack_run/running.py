@@ -18,7 +18,7 @@ from hf_smoothing.certification.rows import recorded_pixels
 from hf_smoothing.data.selection import spread
 from hf_smoothing.noise import fresh_seed
 from hf_smoothing.progress import progress_of
-from hf_smoothing.records import Run, RunError
+from hf_smoothing.records import Run, RunError, check_settings
 from hf_smoothing.statistics import check_alpha, check_whole
 from hf_smoothing.types import Classifier, ImageDataset
 
@@ -64,11 +64,12 @@ def attack_run(
         progress: Show progress: a bar, or in a log file a line every 30 seconds.
 
     Raises:
-        RunError: If the run has no certificates (label-aware evaluation has none), or belongs to another classifier.
+        RunError: If the run has no certificates (label-aware evaluation has none), does not say what each run folder says, or belongs to another classifier.
         ValueError: On arguments out of range, or if the run's images are not those of the data set.
 
     Source: Salman et al. (2019), arXiv 1906.04584 (the attack); for rounding, the threat model in `noise.grid`.
     """
+    check_settings(run)
     if run.settings.get("label_aware"):
         raise RunError(
             f"{run.path} was measured label-aware, so it holds no certificates to attack. Certify without label_aware."

@@ -37,9 +37,10 @@ def run(args: argparse.Namespace) -> int:
     from hf_smoothing.cli.recorded import check_named, load_recorded, recorded_choice
     from hf_smoothing.data.opening import open_pixels
     from hf_smoothing.noise import fresh_seed
-    from hf_smoothing.records import check_writable, read_run
+    from hf_smoothing.records import check_settings, check_writable, read_run
 
     run = read_run(args.certified)
+    check_settings(run)
     check_writable(run.path)  # where the figures of the attack go
     check_named(args, run)
     model = load_recorded(args.model or run.settings["model"]["id"], run, size=args.size, device=args.device)

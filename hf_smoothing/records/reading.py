@@ -14,7 +14,7 @@ from typing import Any
 
 from hf_smoothing.json_text import parse_json
 from hf_smoothing.records.finished import hash_of_images, images_asked
-from hf_smoothing.records.shape import is_whole, settings_fault, shown
+from hf_smoothing.records.shape import METHODS, is_whole, settings_fault, shown
 
 
 RUN_FILE = "run.json"
@@ -147,6 +147,30 @@ def _check_rows(run: Run, places: Mapping[tuple[int, bool], str]) -> None:
             f"{run.path} must have rows of the images that its {RUN_FILE} states ({stated[:8]}), got those of others ({found[:8]}). Were files of another run "
             "copied into it? Take the folder as the run wrote it, or certify again into another folder."
         )
+
+
+def check_method(run: Run) -> None:
+    """Refuse a run that does not say how it was certified: nothing that its rows claim could be checked.
+
+    Raises:
+        RunError: The message names the run.
+    """
+    if run.settings.get("method") not in METHODS:
+        raise RunError(
+            f"{run.path} must say how it was certified, one of {', '.join(METHODS)} as its method, got {run.settings.get('method')!r}: "
+            "what its rows claim cannot be checked. Take its run.json as the run wrote it."
+        )
+
+
+def check_settings(run: Run) -> None:
+    """Refuse a run that does not say what each run folder says, such as a published log: whoever goes on from its settings relies on it.
+
+    Raises:
+        RunError: The message names the run and what is wrong.
+    """
+    check_method(run)
+    if (fault := settings_fault(run.settings)) is not None:
+        raise RunError(f"{run.path} must say what each run folder says, but {fault}. Pass a run from read_run.")
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_smoothing.cards import add_use, describe, fill_or_append, how_to_use
 from hf_smoothing.json_text import parse_json
-from hf_smoothing.records import Run, RunError, plain_name
+from hf_smoothing.records import Run, RunError, check_settings, plain_name
 from hf_smoothing.reports.browser import guarantee
 from hf_smoothing.reports.grouping import Conditions, comparable
 from hf_smoothing.reports.measured import Measured, measure
@@ -29,11 +29,12 @@ ENTRIES = Path(".eval_results") / "certified_accuracy.yaml"
 
 
 def check_finished(run: Run) -> None:
-    """Refuse a run that still has images to certify.
+    """Refuse a run that still has images to certify, or does not say what each run folder says.
 
     Raises:
-        RunError: If it has.
+        RunError: The message names the run.
     """
+    check_settings(run)
     if not run.finished:
         raise RunError(
             f"A run must be finished to stand in a card, got {run.progress} images in {run.path}. Give its command again to finish it."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_smoothing import statistics
-from hf_smoothing.records import METHODS, Run, RunError, plain_name
+from hf_smoothing.records import Run, RunError, check_method, plain_name
 from hf_smoothing.reports.tested import Tested
 from hf_smoothing.statistics import DEFAULT_RADII, exact_text
 
@@ -67,19 +67,6 @@ def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | N
         average_radius=statistics.average_certified_radius(predictions, references, certified),
         abstention=statistics.abstention_rate(predictions),
     )
-
-
-def check_method(run: Run) -> None:
-    """Refuse a run that does not say how it was certified: nothing that its rows claim could be checked.
-
-    Raises:
-        RunError: The message names the run.
-    """
-    if run.settings.get("method") not in METHODS:
-        raise RunError(
-            f"{run.path} must say how it was certified, one of {', '.join(METHODS)} as its method, got {run.settings.get('method')!r}: "
-            "what its rows claim cannot be checked. Take its run.json as the run wrote it."
-        )
 
 
 def columns(run: Run) -> tuple[list[int], list[int], list[float]]:

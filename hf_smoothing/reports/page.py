@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hf_smoothing.drawing import NoFiguresError
-from hf_smoothing.records import RUN_FILE, Run, RunError, check_writable, read_run
+from hf_smoothing.records import RUN_FILE, Run, RunError, check_method, check_writable, read_run
 from hf_smoothing.records.reading import MOST_NAMED
 from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
 from hf_smoothing.reports.grouping import Conditions, comparable, differing
 from hf_smoothing.reports.images import PixelsOf
-from hf_smoothing.reports.measured import Measured, check_method, measure
+from hf_smoothing.reports.measured import Measured, measure
 from hf_smoothing.reports.published import logs_in, read_published_log
 from hf_smoothing.reports.remarks import beyond, by_row, default_thresholds, enlarged, norm_of, note, unbounded
 from hf_smoothing.reports.tables import table

@@ -16,10 +16,10 @@ from hf_smoothing.data.choice import label_map_of
 from hf_smoothing.data.labels import class_map
 from hf_smoothing.interval import certify_dataset_linf
 from hf_smoothing.noise import NoiseMixture
-from hf_smoothing.records import RUN_FILE, Run, RunError
+from hf_smoothing.records import RUN_FILE, Run, RunError, check_method
 from hf_smoothing.records.reading import run_of, settings_of
 from hf_smoothing.reports.grouping import comparable
-from hf_smoothing.reports.measured import check_method, measure
+from hf_smoothing.reports.measured import measure
 from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
 from hf_smoothing.reports.published import published_log_of
 from hf_smoothing.reports.remarks import default_thresholds
