@@ -18,7 +18,7 @@ from hf_smoothing.records import Run, RunError, check_settings, plain_name
 from hf_smoothing.reports.browser import guarantee
 from hf_smoothing.reports.grouping import Conditions, comparable
 from hf_smoothing.reports.measured import Measured, measure
-from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
+from hf_smoothing.reports.page import captioned, notes_of, radii_of
 from hf_smoothing.reports.remarks import default_thresholds, norm_of
 from hf_smoothing.statistics import exact_text
 
@@ -149,7 +149,7 @@ def write_card(
     runs: Sequence[Run],
     *,
     name: str | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Iterable[float] | None = None,
     benchmark: str | None = None,
 ) -> list[Path]:
     """Write or update the card of a model from its runs; the same again changes nothing.
@@ -168,18 +168,22 @@ def write_card(
         The files that were written.
 
     Raises:
-        ValueError: If the name is no id of the Hub; if the card has metadata that cannot be read, or places without an end; on two runs for one task of a benchmark.
-        RunError: If a run is not finished, or has no labels.
+        ValueError: If there are no runs or no radii; if the name is no id of the Hub; if the card has metadata that cannot be read, or places without an end; on two runs for one task of a benchmark.
+        RunError: If a run is not finished, or has no labels, or two are of different networks.
+        TypeError: If `thresholds` is no list.
     """
+    if not runs:
+        raise ValueError("A card needs `runs`, got none. Pass runs from read_run.")
     for run in runs:
         check_finished(run)
-    check_thresholds(runs, thresholds or ())
+    _check_one_network(runs)
+    asked = radii_of(thresholds, runs)
     _check_id(name)
     page = folder / "README.md"
     card = _open(page)
     called = plain_name(name or card.data.get("model_name") or folder.resolve().name)
     wrapped = is_wrapped(folder)
-    measured = [measure(run, default_thresholds([run]) if thresholds is None else thresholds) for run in runs]
+    measured = [measure(run, default_thresholds([run]) if asked is None else asked) for run in runs]
     card.data.model_name = called
     others = [result for result in card.data.eval_results or [] if result.metric_type != METRIC]
     card.data.eval_results = others + [result for one in measured for result in eval_results(one)]
@@ -187,7 +191,7 @@ def write_card(
     ending = "\r\n" if "\r\n" in card.text else "\n"
     text = card.text.replace("\r\n", "\n").rstrip() or f"\n# {called}"
     text = add_use(f"{text}\n", page, _use(called, wrapped, runs))
-    text = fill_or_append(text, PLACE, section(runs, thresholds, called), "Certified accuracy", page)
+    text = fill_or_append(text, PLACE, section(runs, asked, called), "Certified accuracy", page)
     card.text = text.replace("\n", ending)
     written = [page]
     if benchmark is not None:
@@ -199,6 +203,15 @@ def write_card(
         written[-1].write_text(listed, encoding="utf-8")
     card.save(page)
     return written
+
+
+def _check_one_network(runs: Sequence[Run]) -> None:
+    weights = {run.settings["model"].get("weights_sha256"): run.path for run in runs}
+    if len(weights) > 1:
+        said = (
+            f"{path} ({'unknown weights' if one is None else f'weights {one[:8]}'})" for one, path in weights.items()
+        )
+        raise RunError(f"A card is about one network, got runs of several: {', '.join(said)}. Write a card for each.")
 
 
 def _check_id(name: str | None) -> None:

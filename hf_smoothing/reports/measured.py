@@ -62,11 +62,32 @@ def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | N
     curve = statistics.certified_accuracy(predictions, references, certified, thresholds)
     return Measured(
         run=run,
-        name=plain_name(name or run.settings.get("model", {}).get("id") or run.path.name),
+        name=_name_of(run, name),
         curve=curve,
         average_radius=statistics.average_certified_radius(predictions, references, certified),
         abstention=statistics.abstention_rate(predictions),
     )
+
+
+def names_of(runs: Sequence[Run], names: Sequence[str | None] | None = None) -> list[str]:
+    """What to call the model of each run: two networks never have one name, but the beginnings of the hashes of their weights beside it.
+
+    Args:
+        runs: The runs.
+        names: Names to show, one for each; the ids of the models by default.
+    """
+    wanted = names or [None] * len(runs)
+    called = [_name_of(run, name) for run, name in zip(runs, wanted, strict=True)]
+    weights = [run.settings.get("model", {}).get("weights_sha256") for run in runs]
+    networks = {name: {w for one, w in zip(called, weights, strict=True) if one == name} for name in called}
+    return [
+        f"{name} (weights {known[:8]})" if known is not None and len(networks[name]) > 1 else name
+        for name, known in zip(called, weights, strict=True)
+    ]
+
+
+def _name_of(run: Run, name: str | None) -> str:
+    return plain_name(name or run.settings.get("model", {}).get("id") or run.path.name)
 
 
 def columns(run: Run) -> tuple[list[int], list[int], list[float]]:

@@ -13,7 +13,7 @@ from hf_smoothing.reports import browser
 from hf_smoothing.reports.curves import plot
 from hf_smoothing.reports.grouping import Conditions, comparable, differing
 from hf_smoothing.reports.images import PixelsOf
-from hf_smoothing.reports.measured import Measured, measure
+from hf_smoothing.reports.measured import Measured, measure, names_of
 from hf_smoothing.reports.published import logs_in, read_published_log
 from hf_smoothing.reports.remarks import beyond, by_row, default_thresholds, enlarged, norm_of, note, unbounded
 from hf_smoothing.reports.tables import table
@@ -27,15 +27,30 @@ UNFINISHED = (
 """What a table must say of runs that were cut off."""
 
 
-def check_thresholds(runs: Iterable[Run], thresholds: Sequence[float]) -> None:
-    """Refuse radii of a table that are no distances between images of the runs.
+def radii_of(thresholds: Iterable[float] | None, runs: Sequence[Run]) -> list[float] | None:
+    """The radii that somebody wants a table of; None for those of the runs.
+
+    Args:
+        thresholds: The radii, in any list or array.
+        runs: The runs of the table.
 
     Raises:
-        ValueError: The message names the radius.
+        TypeError: If it is no list.
+        ValueError: If there are none, or one is no distance between images of a run; the message names it.
     """
+    if thresholds is None:
+        return None
+    if not isinstance(thresholds, Iterable) or getattr(thresholds, "ndim", 1) == 0:
+        raise TypeError(
+            f"`thresholds` must be a list of radii, got {thresholds!r}. For one radius pass [{thresholds}]."
+        )
+    radii = list(thresholds)
+    if not radii:
+        raise ValueError("`thresholds` must hold a radius, got none. Leave it out for the radii of the runs.")
     for run in runs:
-        for radius in thresholds:
+        for radius in radii:
             check_radius(radius, norm_of(run.settings), "thresholds", run.settings.get("resolution"))
+    return [float(radius) for radius in radii]
 
 
 def notes_of(runs: Iterable[Run], thresholds: Sequence[float]) -> list[str]:
@@ -72,7 +87,7 @@ def _read(path: Path) -> Run:
 def report(
     paths: Sequence[str | os.PathLike[str]],
     *,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Iterable[float] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     names: Sequence[str] | None = None,
     html: bool = False,
@@ -87,26 +102,34 @@ def report(
             does not say with which alpha or on which data it was made, so it never shares a table with a run folder.
         thresholds: Radii of the tables; by default the targets of the runs of each.
         output_dir: Folder to write to; nothing is written by default.
-        names: Names of the models, one per path; their ids by default, the path for a log.
+        names: Names of the models, one per path; their ids by default, the path for a log. Networks with other weights have the hashes of these
+            beside one name.
         html: Write report.html as well, one page with curves, histograms, settings and a table of the images; needs `output_dir`.
         pixels_of: A function of (run, index) -> pixels, uint8 (channels, height, width), by which that page shows the images.
 
     Raises:
         RunError: If a folder is no run, a file no published log, or either has nothing to report.
         OSError: If the folder cannot be written.
-        ValueError: If `names` has another length, or `html` is wanted without `output_dir`.
+        ValueError: If there are no paths or no radii, one of these is no distance between images, `names` has another length, or `html` is wanted without
+            `output_dir`.
+        TypeError: If `paths`, `thresholds` or `names` is no list.
     """
+    for name, value in (("paths", paths), ("names", names)):
+        if isinstance(value, (str, os.PathLike)):
+            raise TypeError(f"`{name}` must be a list, got {value!r}. For one run pass [{str(value)!r}].")
     if output_dir is not None:
         check_writable(output_dir)
     runs = [_read(Path(path)) for path in paths]
+    if not runs:
+        raise ValueError("`paths` must name a run, got none. Pass run folders or published logs.")
     if names is not None and len(names) != len(runs):
         raise ValueError(
             f"`names` must have one entry per run, got {len(names)} for {len(runs)} run{'s' if len(runs) > 1 else ''}."
         )
     if html and output_dir is None:
         raise ValueError("`html` needs `output_dir`, the folder of the page, got None.")
-    called = dict(zip(map(id, runs), names, strict=True)) if names else {}
-    check_thresholds(runs, thresholds or ())
+    called = dict(zip(map(id, runs), names_of(runs, names), strict=True))
+    asked = radii_of(thresholds, runs)
     groups = comparable(runs)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None:
@@ -117,8 +140,8 @@ def report(
             f"These runs differ, so they are shown in {len(groups)} tables that must not be compared: {differing(groups)}."
         )
     for number, (common, members) in enumerate(groups.items(), start=1):
-        radii = default_thresholds(members) if thresholds is None else thresholds
-        measured = [measure(run, radii, called.get(id(run))) for run in members]
+        radii = default_thresholds(members) if asked is None else asked
+        measured = [measure(run, radii, called[id(run)]) for run in members]
         notes = notes_of(members, radii)
         text = captioned(measured, common, notes)
         for_page.append((str(common), measured, notes))

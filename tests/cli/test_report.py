@@ -5,6 +5,7 @@ import sys
 from decimal import Decimal
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 from hf_smoothing.certification.rules import make_rule
@@ -390,3 +391,38 @@ def test_a_radius_that_no_draws_can_certify_was_not_tested(tmp_path, rule):
     assert cells(text)["r = 3"] == "-" and cells(text)["r = 0"].startswith("50.0 (")
     assert "- Not tested: the largest radius that this run can certify at sigma 0.5 is 1.2" in text
     assert "Not tested" not in report([run(tmp_path / "b", rule=rule)], thresholds=[0.0, 0.25])
+
+
+def test_lists_of_any_kind_are_taken_and_others_explained(tmp_path):
+    folder = run(tmp_path / "a")
+    text = report([folder], thresholds=[0.0, 0.25])
+    for radii in ((0.0, 0.25), np.array([0.0, 0.25]), iter([0.0, 0.25])):
+        assert report(iter([folder]), thresholds=radii) == text
+    for wrong, error, said in (
+        ({"paths": str(folder)}, TypeError, r"`paths` must be a list, got .*For one run pass \['"),
+        ({"paths": folder}, TypeError, "`paths` must be a list"),
+        ({"paths": []}, ValueError, "`paths` must name a run, got none"),
+        ({"names": "a"}, TypeError, "`names` must be a list, got 'a'"),
+        (
+            {"thresholds": 0.25},
+            TypeError,
+            r"`thresholds` must be a list of radii, got 0.25. For one radius pass \[0.25\]",
+        ),
+        ({"thresholds": np.array(0.25)}, TypeError, "`thresholds` must be a list of radii"),
+        ({"thresholds": []}, ValueError, "`thresholds` must hold a radius, got none"),
+    ):
+        with pytest.raises(error, match=said):
+            report(**{"paths": [folder]} | wrong)
+
+
+def test_two_networks_never_have_one_name(tmp_path):
+    networks = [("a" * 64, 0.5), ("b" * 64, 0.5), ("a" * 64, 1.0), (None, 0.5)]
+    folders = [
+        run(tmp_path / str(number), sigma=sigma, model={"id": "net", "weights_sha256": weights})
+        for number, (weights, sigma) in enumerate(networks)
+    ]
+    said = ["net (weights aaaaaaaa)", "net (weights bbbbbbbb)", "net (weights aaaaaaaa)", "net"]
+    text = report(folders)
+    assert [cells(text, line)["model"] for line in range(4)] == said
+    assert cells(report(folders[:2], names=["mine", "mine"]), 1)["model"] == "mine (weights bbbbbbbb)"
+    assert [cells(report([folders[0], folders[2]]), line)["model"] for line in (0, 1)] == ["net", "net"]

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
@@ -13,7 +14,9 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from hf_smoothing.cards import fill_or_append, how_to_use
 from hf_smoothing.records import RunError, read_run
 from hf_smoothing.reports.card import check_finished, check_same_weights, write_card
+from hf_smoothing.reports.published import read_published_log
 from hf_smoothing.statistics import interval
+from tests.support.published import log
 from tests.support.tiny import NAMES, pixels, plain, smoothed
 from tests.support.written_runs import LINF, SEQUENTIAL, short_hash, written_run
 
@@ -269,3 +272,21 @@ def test_the_code_of_a_card_states_numbers_as_they_are(radius):
             calls = [node for node in ast.walk(ast.parse("\n".join(code))) if isinstance(node, ast.Call)]
             found = [key.value.value for call in calls for key in call.keywords if key.arg in said]
             assert len(found) >= 2 and set(found) == {radius}
+
+
+def test_what_a_card_cannot_be_of_is_refused(model, tmp_path):
+    weights = [{"model": {"id": "tiny", "weights_sha256": one}} for one in ("a" * 64, "b" * 64)]
+    one, other = (run(tmp_path / name, **changes) for name, changes in zip("ab", weights, strict=True))
+    with pytest.raises(
+        RunError, match=r"one network, got runs of several: .*a \(weights aaaaaaaa\), .*b \(weights bbbbbbbb\)"
+    ):
+        write_card(model, [one, other])
+    with pytest.raises(ValueError, match="A card needs `runs`, got none"):
+        write_card(model, [])
+    with pytest.raises(RunError, match="must say what each run folder says, but .* is missing"):
+        write_card(model, [read_published_log(log(tmp_path / "sigma_0.50"))])
+    with pytest.raises(TypeError, match="`thresholds` must be a list of radii"):
+        write_card(model, [one], thresholds=0.25)
+    assert not (model / "README.md").exists()
+    write_card(model, [one], thresholds=np.array([0.0, 0.25]))
+    assert "| r = 0.25" in shown(model)

@@ -20,7 +20,7 @@ from hf_smoothing.records import RUN_FILE, Run, RunError, check_method
 from hf_smoothing.records.reading import run_of, settings_of
 from hf_smoothing.reports.grouping import comparable
 from hf_smoothing.reports.measured import measure
-from hf_smoothing.reports.page import captioned, check_thresholds, notes_of
+from hf_smoothing.reports.page import captioned, notes_of, radii_of
 from hf_smoothing.reports.published import published_log_of
 from hf_smoothing.reports.remarks import default_thresholds
 from hf_smoothing.robustness_transfer.records import record_of
@@ -87,7 +87,7 @@ def _report(data: bytes) -> None:
     run = _run(data)
     check_method(run)
     thresholds = default_thresholds([run])
-    check_thresholds([run], thresholds)
+    radii_of(thresholds, [run])
     for common, members in comparable([run]).items():
         captioned([measure(one, thresholds) for one in members], common, notes_of(members, thresholds)).encode("utf-8")
 
