@@ -93,7 +93,7 @@ def _every_vote(settings: str) -> tuple[list[list[dict[int, int]]], statistics.C
 
 
 def short_hash(count: int = 4, images: str = "0123456789abcdef") -> str:
-    """What a caption says of so many images."""
+    """What a caption says of the first images of such a data set."""
     return hash_of_images({index: {"image_sha256": image_sha256(index, images)} for index in range(count)})[:8]
 
 
