@@ -44,7 +44,7 @@ def main() -> None:
     parser = HfArgumentParser((Arguments, DataChoice))
     parser.set_defaults(max_images=20)
     args, choice = parse_dataclasses(parser)
-    check_places(args.output_dir, choice.dataset, args.backbone)
+    check_places(args.output_dir, choice.dataset, args.backbone, written=[f"{args.output_dir}/certified"])
     accelerator = Accelerator()
     set_seed(args.seed)
 

@@ -144,7 +144,8 @@ def main() -> None:
     parser = HfArgumentParser((Arguments, DataChoice))
     parser.set_defaults(max_images=1_000)
     args, choice = parse_dataclasses(parser)
-    check_places(args.output_dir, choice.dataset)
+    checkpoints = args.output_dir.glob("*/checkpoint-*")
+    check_places(args.output_dir, choice.dataset, args.start_from, written=checkpoints)
     objective = NetworkName("fixed", 0.0, 0, args.loss).objective
     find_objective(objective, OBJECTIVES, {"largest": args.largest} | own_settings(args))  # or refuse them at once
     dataset, labels = training_split(replace(choice, split=args.train_split, max_images=None, stride=1))

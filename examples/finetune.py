@@ -59,7 +59,8 @@ def main() -> None:
         per_device_eval_batch_size=64, eval_num_samples=10,
     )  # fmt: skip
     wanted, choice, args = parse_dataclasses(parser)
-    check_places(args.output_dir, choice.dataset, wanted.backbone)
+    checkpoints = Path(args.output_dir).glob("checkpoint-*")
+    check_places(args.output_dir, choice.dataset, wanted.backbone, written=checkpoints)
     set_seed(args.seed)
 
     # 1. The backbone with a new head for the data set's classes, inside the smoothed wrapper.

@@ -66,7 +66,8 @@ def main() -> None:
     parser = HfArgumentParser((Pretraining, DataChoice, RobustTrainingArguments))
     parser.set_defaults(split="train")
     wanted, choice, args = parse_dataclasses(parser)
-    check_places(args.output_dir, choice.dataset)
+    checkpoints = Path(args.output_dir).glob("checkpoint-*")
+    check_places(args.output_dir, choice.dataset, wanted.network, wanted.weights, written=checkpoints)
     set_seed(args.seed)
 
     # 1. Data: pixels at the certified resolution, a part of train held out.

@@ -6,6 +6,7 @@ has learnt about noise survives a light finetuning; a network that never saw noi
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from hf_smoothing.training import RobustTrainer, RobustTrainingArguments
 SCRATCH = "scratch"
 """In place of a backbone: the network of the first one, without any pretraining."""
 
+TRAINER = "trainer"
+"""The folder in which the Trainer works."""
+
 TITLES = {
     "resnet-mixture-small": "noise-mixture backbone",
     "resnet-clean-small": "clean backbone",
@@ -49,6 +53,29 @@ def quiet_loading() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def folders_of(
+    output_dir: str | os.PathLike[str], backbones: Sequence[str], sigmas: Sequence[float]
+) -> list[list[Path]]:
+    """For each backbone the folder of the finetuned model, called as the backbone's, and after it the run folder of each sigma.
+
+    Raises:
+        ValueError: If two of them would be one.
+    """
+    output = Path(output_dir)
+    names = [
+        Path(one).resolve().name if Path(one).is_dir() and one != SCRATCH else Path(one).name for one in backbones
+    ]
+    found = [[output / name, *(output / f"{name}-sigma{sigma:g}" for sigma in sigmas)] for name in names]
+    every = [output / TRAINER, *itertools.chain(*found)]
+    if twice := next((folder for folder in every if every.count(folder) > 1), None):
+        raise ValueError(
+            f"Each model and each run must have a folder of its own, called by backbone and sigma, got {twice} twice for the backbones "
+            f"{', '.join(backbones)} and the sigmas {', '.join(f'{sigma:g}' for sigma in sigmas)}. Give each sigma once, and a demo and an output folder "
+            "to each of two backbones of one name."
+        )
+    return found
 
 
 def demo(
@@ -72,32 +99,31 @@ def demo(
         The table, Markdown.
 
     Raises:
-        ValueError: If `epochs` is not positive; as `certify_dataset`.
+        ValueError: If `epochs` is not positive; as `folders_of` and `certify_dataset`.
     """
     if epochs <= 0:
         raise ValueError(f"`epochs` must be above 0, got {epochs:g}.")
-    output = Path(output_dir)
+    output, folders = Path(output_dir), folders_of(output_dir, backbones, sigmas)
     data = load_dataset(images)
     train, test = (PixelDataset(data[split], 32).decode(progress=False) for split in ("train", "test"))
     labels = dict(enumerate(data["train"].features["label"].names))
     runs, titles = [], []
-    for step, backbone in enumerate(backbones, start=1):
-        name = Path(backbone).name
-        title = TITLES.get(name, name)
+    for step, (backbone, (saved, *places)) in enumerate(zip(backbones, folders, strict=True), start=1):
+        title = TITLES.get(saved.name, saved.name)
         print(
             f"[{step}/{len(backbones)}] Finetuning: {title}, {len(train):,} clean images. Then certifying.", flush=True
         )
         model = finetuned(
-            backbone, train, labels, output / "trainer", like=backbones[0], sigma=sigmas[0], epochs=epochs, seed=seed
+            backbone, train, labels, output / TRAINER, like=backbones[0], sigma=sigmas[0], epochs=epochs, seed=seed
         )
-        for sigma in sigmas:
-            runs.append(output / f"{name}-sigma{sigma:g}")
+        for sigma, place in zip(sigmas, places, strict=True):
+            runs.append(place)
             titles.append(title)
             certify_dataset(
-                model, test, runs[-1], sigma=sigma, n=n, alpha=alpha, seed=seed, indices=spread(max_images, len(test)),
+                model, test, place, sigma=sigma, n=n, alpha=alpha, seed=seed, indices=spread(max_images, len(test)),
                 channels_last=True, description={"model": {"id": title}, "dataset": {"id": Path(images).name, "split": "test"}},
             )  # fmt: skip
-        model.save_pretrained(output / name)
+        model.save_pretrained(saved)
     return report(runs, output_dir=output, names=titles)
 
 

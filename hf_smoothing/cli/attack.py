@@ -34,17 +34,18 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing attack`."""
     from hf_smoothing.attack_run import attack_run, summary, write_summary
+    from hf_smoothing.cli.places import check_places
     from hf_smoothing.cli.recorded import check_named, load_recorded, recorded_choice
     from hf_smoothing.data.opening import open_pixels
     from hf_smoothing.noise import fresh_seed
-    from hf_smoothing.records import check_settings, check_writable, read_run
+    from hf_smoothing.records import check_settings, read_run
 
     run = read_run(args.certified)
     check_settings(run)
-    check_writable(run.path)  # where the figures of the attack go
     check_named(args, run)
-    model = load_recorded(args.model or run.settings["model"]["id"], run, size=args.size, device=args.device)
-    choice = recorded_choice(args, run)
+    path, choice = args.model or run.settings["model"]["id"], recorded_choice(args, run)
+    check_places(run.path, choice.dataset, path)  # where the figures of the attack go
+    model = load_recorded(path, run, size=args.size, device=args.device)
     # An attack needs no labels, so that they need not be matched again; where the caller names them they are.
     labelled = any(option is not None for option in (choice.label_column, choice.labels, choice.label_map))
     dataset = open_pixels(choice, model, model.config.id2label, labelled=labelled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -41,18 +42,20 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing demo`."""
     from hf_smoothing.cli.places import check_places
-    from hf_smoothing.demo import SCRATCH, demo, quiet_loading
+    from hf_smoothing.demo import SCRATCH, TRAINER, demo, folders_of, quiet_loading
     from hf_smoothing.demo import __doc__ as story
     from hf_smoothing.sample import sample_backbone, sample_images
     from hf_smoothing.units import check_seed
 
     output = args.output_dir or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     check_seed(args.seed, most=2**32 - 1)  # numpy's generator, too, is seeded
-    check_places(output, args.dataset, *(args.backbones or ()))
+    backbones, images = args.backbones or [sample_backbone(), SCRATCH], args.dataset or sample_images()
+    written = [output / TRAINER, *itertools.chain(*folders_of(output, backbones, args.sigmas))]
+    check_places(output, images, *(one for one in backbones if one != SCRATCH), written=written)
     print(str(story).split("\n\n", 1)[1])
     with quiet_loading():
         table = demo(
-            args.backbones or [sample_backbone(), SCRATCH], args.dataset or sample_images(), output,
+            backbones, images, output,
             sigmas=args.sigmas, max_images=args.max_images, n=args.n, alpha=args.alpha, epochs=args.epochs, seed=args.seed,
         )  # fmt: skip
     print(f"\n{table}")

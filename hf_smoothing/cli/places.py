@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from hf_smoothing.records import check_writable
 
 
-def check_places(output_dir: str | os.PathLike[str], dataset: str | None = None, *models: str | None) -> None:
-    """Refuse an output folder that cannot be written, lies in the folder of the data set, or is that of a model.
+def check_places(
+    output_dir: str | os.PathLike[str],
+    dataset: str | None = None,
+    *models: str | None,
+    written: Iterable[str | os.PathLike[str]] = (),
+) -> None:
+    """Refuse an output folder that cannot be written, lies in the folder of the data set, or would take the place of what is read.
 
     Args:
         output_dir: The output folder, which need not exist.
         dataset: Hub id or folder of the data set.
         models: Hub ids or folders of models that are read.
+        written: Folders in it that are written or removed as a whole.
 
     Raises:
         OSError: If it cannot be written.
-        ValueError: If it lies in the data set or is a model's. Each message has the cure.
+        ValueError: If it lies in the data set, is a model's, or holds one of them where it will write. Each message has the cure.
     """
     check_writable(output_dir)
+    inputs = [Path(name) for name in (dataset, *models) if name is not None and Path(name).is_dir()]
+    places = [Path(place) for place in (output_dir, *written)]
     if dataset is not None:
-        _check_apart(Path(dataset), Path(output_dir))
-    for model in models:
-        if model is not None and Path(model).is_dir() and Path(model).resolve() == Path(output_dir).resolve():
+        for place in places:
+            _check_apart(Path(dataset), place)
+    for one in inputs:
+        if one.resolve() == Path(output_dir).resolve():
             raise ValueError(
-                f"The output folder {output_dir} is that of the model {model}: files would lie among its weights, or replace them. Choose another one."
+                f"The output folder {output_dir} is that of the model {one}: files would lie among its weights, or replace them. Choose another one."
+            )
+        if taken := next((place for place in places[1:] if one.resolve().is_relative_to(place.resolve())), None):
+            raise ValueError(
+                f"The output folder {output_dir} holds {one}, which is read, where {taken} will be written: it would be replaced. Choose another one."
             )
 
 

@@ -37,6 +37,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing report`."""
+    from hf_smoothing.cli.places import check_places
     from hf_smoothing.reports import report
 
     if args.dataset is not None and not args.html:
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None and args.dataset is None:
         raise ValueError("--model says how the images of --dataset are resized and cropped. Add --dataset.")
     where = args.output_dir
+    check_places(where, args.dataset, args.model)
     text = report(
         args.runs,
         thresholds=args.thresholds,

@@ -1,7 +1,9 @@
 """Where a command writes is found out before it works, and what stops it is said plainly."""
 
 import errno
+import importlib
 import json
+import shutil
 
 import pytest
 
@@ -20,7 +22,8 @@ def made(tmp_path_factory):
 
 def words_of(verb, made, output):
     if verb == "report":
-        return ["report", made / "run", "--output-dir", output]
+        shown = ["--html", "--dataset", made / "images", "--model", made / "model"]
+        return ["report", made / "run", *shown, "--output-dir", output]
     if verb == "demo":
         return ["demo", "--dataset", made / "images", "--output-dir", output]
     if verb == "certify":
@@ -55,7 +58,7 @@ def test_an_output_that_is_a_file(verb, made, tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-@pytest.mark.parametrize("verb", ["certify", "robustness-transfer", "demo"])
+@pytest.mark.parametrize("verb", ["report", "certify", "robustness-transfer", "demo"])
 def test_an_output_inside_the_data(verb, made, capsys):
     assert command(*words_of(verb, made, made / "images" / "out")) == 2
     error = capsys.readouterr().err
@@ -66,13 +69,68 @@ def test_an_output_inside_the_data(verb, made, capsys):
     assert not (made / "images" / "out").exists()
 
 
-@pytest.mark.parametrize("verb", ["certify", "robustness-transfer"])
+@pytest.mark.parametrize("verb", ["report", "certify", "robustness-transfer"])
 def test_an_output_among_the_weights(verb, made, capsys):
     before = sorted((made / "model").iterdir())
     assert command(*words_of(verb, made, made / "model")) == 2
     assert f"is that of the model {made / 'model'}: files would lie among its weights" in capsys.readouterr().err
     assert sorted((made / "model").iterdir()) == before
     check_places(made / "model" / "run", None, str(made / "model"), None, "some/hub-id")  # beside the weights
+
+
+def test_an_attack_of_a_run_inside_the_data(made, tmp_path, capsys):
+    shutil.copytree(made, tmp_path / "images")
+    assert command("attack", tmp_path / "images" / "run", "--dataset", tmp_path / "images") == 2
+    assert "lies in the folder of the data set" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("attack.json"))
+
+
+@pytest.mark.parametrize("given", ["mine", ".", "trainer/kept", "mine-sigma0.5/images"])
+def test_what_a_demo_would_replace_is_kept(given, made, tmp_path, monkeypatch, capsys):
+    """A backbone or the data set lies where the demo writes a network, a run, or what its Trainer keeps; `.` is called by its own name."""
+    read = tmp_path / "out" / ("mine" if given == "." else given)
+    shutil.copytree(made / "model", read)
+    before = (read / "model.safetensors").read_bytes()
+    monkeypatch.chdir(read if given == "." else tmp_path)
+    inputs = ["--backbones", "." if given == "." else read, "--dataset", made / "images"]
+    if given.endswith("images"):
+        inputs = ["--backbones", made / "mine", "--dataset", read]
+    assert command("demo", *inputs, "--sigmas", "0.5", "--output-dir", tmp_path / "out") == 2
+    assert "where" in (said := capsys.readouterr().err) and "it would be replaced. Choose another one." in said
+    assert (read / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("backbones", "sigmas"),
+    [(["a/best", "b/best"], ["0.5"]), (["a/best"], ["0.5", "0.5"]), (["a/trainer"], ["0.5"]), (["a/x", "b/x-sigma0.5"], ["0.5"])],
+)  # fmt: skip
+def test_a_demo_of_two_things_for_one_folder_is_refused(backbones, sigmas, tmp_path, capsys):
+    words = ["--backbones", *backbones, "--sigmas", *sigmas, "--output-dir", tmp_path / "out"]
+    assert command("demo", *words) == 2
+    assert "must have a folder of its own" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "flag", "place"),
+    [
+        ("finetune", "--backbone", ""),
+        ("finetune", "--backbone", "checkpoint-5"),
+        ("pretrain", "--weights", ""),
+        ("pretrain", "--network", "checkpoint-5"),
+        ("accelerate_loop", "--backbone", "certified"),
+        ("certify", "--model", ""),
+        ("adaptive_certified_training", "--start-from", "fixed/checkpoint-5"),
+    ],
+)
+def test_examples_keep_the_network_that_they_read(program, flag, place, made, tmp_path, monkeypatch):
+    """Checkpoints in an output folder are written over, or removed so that few are kept."""
+    shutil.copytree(made / "model", tmp_path / "out" / place)
+    more = ["--largest", "0.1"] if program.startswith("adaptive") else []
+    places = [flag, str(tmp_path / "out" / place), "--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", [program, *places, "--dataset", str(made / "images"), *more])
+    with pytest.raises(ValueError, match=r"Choose another one\."):
+        importlib.import_module(f"examples.{program}").main()
 
 
 def test_a_full_disk_is_said(made, tmp_path, monkeypatch, capsys):
