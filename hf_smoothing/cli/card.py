@@ -60,26 +60,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_model(folder: Path, runs: list[Any]) -> None:
-    """Refuse runs of other weights than those in the folder, or of the same with pixels prepared in another way."""
-    from hf_smoothing.certification.identity import classifier_identity
+    """Refuse runs of another network than that in the folder, with pixels prepared in another way, or with classes of other names."""
+    from hf_smoothing.certification.identity import check_network_of_run
     from hf_smoothing.cli.recorded import load_recorded, recorded_size
     from hf_smoothing.cli.resolution import preprocessing_facts
+    from hf_smoothing.interval.classifier import interval_classifier
     from hf_smoothing.records import RunError, differences
-    from hf_smoothing.reports.card import check_same_weights
+    from hf_smoothing.reports.card import check_class_names
 
-    known: dict[Any, tuple[dict[str, Any], dict[str, Any]]] = {}
+    models: dict[Any, Any] = {}
     for one in runs:
         size = recorded_size(one)
-        if size not in known:  # the weights are the same for any sigma
-            model = load_recorded(str(folder), one, device="cpu")
-            known[size] = classifier_identity(model), preprocessing_facts(model.config)
-        identity, preprocessing = known[size]
-        check_same_weights(one, identity["weights_sha256"], identity["weights_dtype"], str(folder))
+        if size not in models:  # the network is the same for any sigma
+            models[size] = load_recorded(str(folder), one, device="cpu")
+        model = models[size]
+        check_network_of_run(interval_classifier(model) if one.settings.get("deterministic") else model, one)
         noted = one.settings["model"].get("preprocessing")
-        if noted is not None and (found := differences(noted, preprocessing)):
+        if noted is not None and (found := differences(noted, preprocessing_facts(model.config))):
             raise RunError(
                 f"A card needs runs with the preprocessing of {folder}, but in {one.path} {'; '.join(found)} now. Certify this model."
             )
+        check_class_names(one, model.config.id2label, folder)
 
 
 def _with_dataset(runs: list[Any], called: str | None) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hf_smoothing.reports.grouping import Conditions, comparable
 from hf_smoothing.reports.measured import Measured, measure
 from hf_smoothing.reports.page import captioned, notes_of, radii_of
 from hf_smoothing.reports.remarks import default_thresholds, norm_of
+from hf_smoothing.spelling import differing_classes
 from hf_smoothing.statistics import exact_text
 
 
@@ -41,28 +42,27 @@ def check_finished(run: Run) -> None:
         )
 
 
-def check_same_weights(run: Run, weights_sha256: str, weights_dtype: str, model: str) -> None:
-    """Refuse a run of another network than the one that a card is for.
+def check_class_names(run: Run, id2label: Mapping[int, str], model: Path) -> None:
+    """Refuse a run whose labels were matched by name with classes that the model now has under other numbers.
 
     Args:
         run: The run.
-        weights_sha256, weights_dtype: Hash and dtype of the model's weights, as in `run.json`.
-        model: Path of the model, for the message.
+        id2label: Names of the model's classes.
+        model: Folder of the model, for the message.
 
     Raises:
-        RunError: If the run has other weights, or does not say which.
+        RunError: If a class of the run is another class of the model.
     """
-    known = run.settings.get("model", {})
-    if known.get("weights_sha256") == weights_sha256:
-        return
-    has = "does not say which weights it certified"
-    if known.get("weights_sha256") is not None:
-        other = known.get("weights_dtype")
-        dtypes = f", {other} instead of {weights_dtype}" if other not in (None, weights_dtype) else ""
-        has = f"certified other weights (SHA-256 {known['weights_sha256'][:8]}, not {weights_sha256[:8]}{dtypes})"
-    raise RunError(
-        f"A card needs runs of the weights of {model}, but {run.path} {has}. Name the folder of the model that was certified, or certify this one."
-    )
+    matched = run.settings.get("dataset", {}).get("labels", {}).get("matched", "by number")
+    if not {*([matched] if isinstance(matched, str) else matched)} <= {"by name", "by position"}:
+        return  # whoever takes numbers, or a map by hand, as they are knows of names that differ
+    for number, place in differing_classes(run.class_names, id2label):
+        if place is not None:
+            name = run.class_names[number]
+            raise RunError(
+                f"A card needs runs with the classes of {model}, but {name!r} is class {number} in {run.path} and class {place} of the model now. "
+                "Restore id2label in its config.json, or certify this model."
+            )
 
 
 def section(runs: Sequence[Run], thresholds: Sequence[float] | None = None, name: str | None = None) -> str:

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from hf_smoothing import certify_dataset
+from hf_smoothing import PixelDataset, SmoothedClassifier, certify_dataset
 from hf_smoothing.cli import main
-from tests.support.tiny import data, smoothed
+from hf_smoothing.interval import certify_dataset_linf
+from tests.support.tiny import data, image_dataset, smoothed
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +56,35 @@ def test_a_run_of_other_weights_is_refused(place, capsys):
     smoothed(seed=1).save_pretrained(place / "other")
     assert card(place, model="other") == 2
     said = capsys.readouterr().err
-    assert "hf-smoothing card: A card needs runs of the weights of" in said and "certified other weights" in said
+    assert "run holds the certificates of another network: model.weights_sha256 was" in said
     assert not (place / "other" / "README.md").exists()
+
+
+@pytest.mark.parametrize("linf", [False, True])
+def test_the_same_weights_in_another_network_are_refused(linf, place, capsys):
+    """As `attack` and `export` refuse it: by its answers."""
+    if linf:
+        certify_dataset_linf(smoothed().eval(), data(6), place / "boxes", largest=0.01, progress=False)
+        assert card(place, run="boxes") == 0, capsys.readouterr().err
+    config = json.loads((place / "mine" / "config.json").read_text())
+    config["base_config"]["hidden_act"] = "tanh"
+    (place / "mine" / "config.json").write_text(json.dumps(config))
+    assert card(place, run="boxes" if linf else "run") == 2
+    said = capsys.readouterr().err
+    assert "holds the certificates of another network" in said and "hidden_act) was 'relu', is 'tanh'" in said
+
+
+def test_the_same_network_with_other_names_of_its_classes_is_refused(place, capsys):
+    model = SmoothedClassifier.from_pretrained(place / "mine").eval()
+    images = PixelDataset(image_dataset(), model)
+    certify_dataset(model, images, place / "named", sigma=0.25, n0=10, n=60, progress=False)
+    assert card(place, run="named") == 0, capsys.readouterr().err
+    config = json.loads((place / "mine" / "config.json").read_text())
+    config["id2label"] |= {"0": "dog", "1": "cat"}
+    config["label2id"] |= {"dog": 0, "cat": 1}
+    (place / "mine" / "config.json").write_text(json.dumps(config))
+    assert card(place, run="named") == 2
+    assert "'cat' is class 0 in" in capsys.readouterr().err
 
 
 def test_the_same_weights_behind_another_normalisation_are_refused(place, capsys):

@@ -57,7 +57,7 @@ def test_what_the_record_says_is_enough_whatever_the_checkpoint_is_called(kind, 
 def test_a_checkpoint_that_says_its_normalisation_since_is_compared_with_the_record(place, capsys):
     NoisyImageProcessor(size=16, image_mean=[0.4] * 3, image_std=[0.25] * 3).save_pretrained("bare")
     assert command("card", "bare", "run") == 2
-    assert "image_mean was [0.5, 0.5, 0.5], is [0.4, 0.4, 0.4]" in capsys.readouterr().err
+    assert "image_mean) was [0.5, 0.5, 0.5], is [0.4, 0.4, 0.4]" in capsys.readouterr().err
     NoisyImageProcessor(size=16, image_mean=[0.5] * 3, image_std=[0.25] * 3).save_pretrained("bare")
     assert command("card", "./bare", "run") == 0, capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 
 from hf_smoothing.cards import fill_or_append, how_to_use
 from hf_smoothing.records import RunError, read_run
-from hf_smoothing.reports.card import check_finished, check_same_weights, write_card
+from hf_smoothing.reports.card import check_class_names, check_finished, write_card
 from hf_smoothing.reports.published import read_published_log
 from hf_smoothing.statistics import interval
 from tests.support.published import log
@@ -143,16 +143,20 @@ def test_an_unfinished_run_is_refused_before_anything_is_written(model, tmp_path
     assert not (model / "README.md").exists()
 
 
-def test_weights_must_be_the_certified_ones(tmp_path):
-    one = run(tmp_path / "a", model={"id": "tiny", "weights_sha256": "a" * 64, "weights_dtype": "float16"})
-    check_same_weights(one, "a" * 64, "float16", "mine")
-    with pytest.raises(
-        RunError,
-        match=r"weights of mine, .* certified other weights \(SHA-256 aaaaaaaa, not bbbbbbbb, float16 instead of float32\)",
-    ):
-        check_same_weights(one, "b" * 64, "float32", "mine")
-    with pytest.raises(RunError, match="does not say which weights it certified"):
-        check_same_weights(run(tmp_path / "b"), "b" * 64, "float32", "mine")
+@pytest.mark.parametrize(
+    "matched", ["by name", {"by name": 2, "by position": 1}, "by number", {"by name": 2, "by hand": 1}]
+)
+def test_classes_that_were_matched_by_name_keep_their_numbers(matched, tmp_path):
+    facts = {"id": "toys", "split": "test", "sha256": "0" * 64, "labels": {"column": "label", "matched": matched}}
+    one = run(tmp_path / "a", dataset=facts, informative={"class_names": list(NAMES)})
+    check_class_names(one, dict(enumerate(NAMES)), tmp_path)
+    check_class_names(one, {0: "Cat", 1: "LABEL_1", 2: "Eel"}, tmp_path)
+    swapped = {0: NAMES[1], 1: NAMES[0], 2: NAMES[2]}
+    if "by number" in matched or "by hand" in matched:
+        check_class_names(one, swapped, tmp_path)
+    else:
+        with pytest.raises(RunError, match="'cat' is class 0 in .* and class 1 of the model now. Restore id2label"):
+            check_class_names(one, swapped, tmp_path)
 
 
 def test_metadata_that_nobody_can_read_is_explained(model, tmp_path):
