@@ -67,7 +67,9 @@ def guarantee(settings: dict[str, Any]) -> str:
     if settings.get("deterministic"):
         return f"{said}classifier.{_scope(settings)}"
     alpha = settings.get("alpha")
-    wrong = f"; each certificate is wrong with probability at most {alpha}" if isinstance(alpha, float) else ""
+    wrong = f"; each certificate is wrong with probability at most {alpha}"
+    if alpha is None:  # of a published log
+        wrong = f", unless its certificate is wrong: how probable that is, is not stated. Radii are {settings.get('rounding', 'as published')}"
     units = ""
     if shape and norm == "l2":
         root = math.ceil(100 * math.sqrt(math.prod(shape))) / 100

@@ -68,7 +68,16 @@ def noise_facts(kind):
         ({}, "each certificate is wrong with probability at most 0.001", "no certificates"),
         ({"label_aware": True}, "they are no certificates", "alters the answer"),
         ({"deterministic": True, "norm": "linf"}, "No change of linf length", "probability"),
-        ({"alpha": None}, "of the smoothed classifier.", "probability"),
+        (
+            {"alpha": None},
+            "unless its certificate is wrong: how probable that is, is not stated. Radii are as",
+            "at most",
+        ),
+        (
+            {"alpha": None, "rounding": "rounded to 3 digits as published"},
+            "Radii are rounded to 3 digits as",
+            "at most",
+        ),
         (
             noise_facts("grid"),
             "0.001. This holds for perturbed images that are 8-bit at the certified resolution.",
