@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yaml import ScalarNode
+
+from hf_smoothing.card_file import CardFile, items_of, list_of, node_of_value
 from hf_smoothing.statistics import exact_text
 
 
@@ -49,17 +52,18 @@ def fill_or_append(text: str, name: str, body: str, heading: str, page: Path) ->
     return fill_one(text, name, f"\n{body}\n", page)
 
 
-def add_use(text: str, page: Path, how: str) -> str:
+def add_use(text: str, page: Path, how: str, heading: str = "Load and certify") -> str:
     """A card's text with the place "use"; unchanged where it says in words of its own how the model is loaded.
 
     Args:
         text: Text of the card.
         page: Path, for the message.
-        how: What stands in the place, from `how_to_use`.
+        how: What stands in the place, from `how_to_use` or `how_to_finetune`.
+        heading: Heading of a new place.
     """
     if "<!-- table use -->" not in text and "SmoothedClassifier.from_" in text:
         return text
-    return fill_or_append(text, "use", how, "Load and certify", page)
+    return fill_or_append(text, "use", how, heading, page)
 
 
 def how_to_use(
@@ -79,10 +83,7 @@ def how_to_use(
         largest: Largest l-infinity radius, for certificates by interval bounds; by default those are by smoothing.
         pixels: What must be said of the pixels of a plain classifier, such as size, image_mean and image_std.
     """
-    quoted = repr(name)
-    quoted = (
-        f'"{name}"' if quoted == f"'{name}'" and '"' not in name else quoted
-    )  # as people write it, where that is Python
+    quoted = _quoted(name)
     said = "".join(f", {key}={value!r}" for key, value in (pixels or {}).items())
     load = (
         f"from_pretrained({quoted})" if wrapped else f"from_base_pretrained({quoted}, sigma={exact_text(sigma)}{said})"
@@ -122,23 +123,46 @@ def how_to_use(
     return "\n\n".join([_python(one), "A whole data set, and its table:", _python(many)])
 
 
+def how_to_finetune(name: str) -> str:
+    """How a masked autoencoder, which has no classes, becomes a classifier: a block of Python.
+
+    Args:
+        name: Folder or Hub id.
+    """
+    return "Its encoder becomes a classifier with a new head, to be finetuned:\n\n" + _python(
+        [
+            "from hf_smoothing import SmoothedClassifier, classifier_from_autoencoder",
+            "",
+            f"classifier = classifier_from_autoencoder({_quoted(name)}, num_labels=10)",
+            "model = SmoothedClassifier.from_base_pretrained(classifier, sigma=0.25)",
+        ]
+    )
+
+
+def _quoted(name: str) -> str:
+    """A name as people write it, where that is Python."""
+    return f'"{name}"' if repr(name) == f"'{name}'" and '"' not in name else repr(name)
+
+
 def _python(lines: list[str]) -> str:
     code = "\n".join(lines)
     return f"```python\n{code}\n```"
 
 
-def describe(data: Any, wrapped: bool) -> None:
+def describe(card: CardFile, wrapped: bool, task: str | None = "image-classification") -> None:
     """Fill in what a card's metadata must say for the Hub to show the right library and task.
 
     Args:
-        data: `ModelCardData`, changed in place; what stands there is kept, but for the library of a `SmoothedClassifier`, which
+        card: The card, changed in place; what stands there is kept, but for the library of a `SmoothedClassifier`, which
             transformers alone cannot load.
         wrapped: Whether the checkpoint is a `SmoothedClassifier`.
+        task: What it is for, None where that is none of the Hub's tasks.
     """
-    if wrapped and data.get("library_name") in (None, "transformers"):
-        data["library_name"] = "hf_smoothing"
-    elif data.get("library_name") is None:
-        data["library_name"] = "transformers"
-    if data.get("pipeline_tag") is None:
-        data["pipeline_tag"] = "image-classification"
-    data["tags"] = list(dict.fromkeys([*(data.get("tags") or []), *TAGS]))
+    if card.word("library_name") in (None, "transformers"):
+        card.put("library_name", node_of_value("hf_smoothing" if wrapped else "transformers"))
+    if task is not None and card.get("pipeline_tag") is None:
+        card.put("pipeline_tag", node_of_value(task))
+    tags = card.get("tags")
+    there = [tags] if isinstance(tags, ScalarNode) else items_of(tags)
+    if new := [tag for tag in TAGS if tag not in [one.value for one in there]]:
+        card.put("tags", list_of([*there, *map(node_of_value, new)]))

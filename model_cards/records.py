@@ -20,7 +20,7 @@ from examples.studies.verdicts import verdict
 from hf_smoothing.cards import fill_one
 from hf_smoothing.records import keep_run, read_json, read_run, write_json
 from hf_smoothing.reports import measure
-from hf_smoothing.reports.card import eval_results
+from hf_smoothing.reports.card_results import eval_results
 from hf_smoothing.reports.measured import Measured, columns
 from hf_smoothing.reports.tables import table as report_table
 from hf_smoothing.statistics import exact_text, paired_difference, round_down

@@ -30,7 +30,8 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing card`."""
     from hf_smoothing.records import check_writable, read_run
-    from hf_smoothing.reports.card import check_finished, results_in, write_card
+    from hf_smoothing.reports.card import check_finished, measured_for, results_in, write_card
+    from hf_smoothing.reports.card_results import ENTRIES, other_benchmarks
 
     if not args.model.exists():
         raise ValueError(f"{args.model} does not exist, and the folder of a model is wanted. Check the spelling.")
@@ -56,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"Replaces results of {', '.join(before)} by {', '.join(now)}. For both in one card name the runs of both."
         )
+    if others := other_benchmarks(args.model, measured_for(runs, args.thresholds)):
+        names = ", ".join(others)
+        print(f"{args.model / ENTRIES} holds other results for {names}, kept: --benchmark {others[0]} replaces them.")
     return 0
 
 

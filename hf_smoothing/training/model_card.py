@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
-from hf_smoothing.cards import add_use, describe, how_to_use
+from hf_smoothing.card_file import CardFile
+from hf_smoothing.cards import add_use, describe, how_to_finetune, how_to_use
 from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.processors import read_processor
 from hf_smoothing.json_text import as_json
 from hf_smoothing.models.configuration import input_channels
+from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import Preprocessing
@@ -88,15 +89,15 @@ def pixels_note(
     return {key: how[key] for key in ("size", "resize", "resample")} | preprocessing.to_dict()
 
 
-def add_to_card(page: Path, note: dict[str, Any], how: str, *, wrapped: bool) -> None:
-    """Put the note, and how to load and certify, into a model card that the stock Trainer wrote.
+def complete_card(model: PreTrainedModel, args: RobustTrainingArguments, note: dict[str, Any]) -> None:
+    """Put the noise and the objective of a training, and how its model is used, into the card that the stock Trainer wrote in its folder.
 
     Args:
-        page: The file README.md, changed in place.
+        model, args: As `RobustTrainer` gets them.
         note: A dictionary of "noise" (None for clean images) and "objective", as `config.hf_smoothing` has them.
-        how: How the checkpoint is loaded and certified, from `how_to_use`.
-        wrapped: Whether the model is a `SmoothedClassifier`.
     """
+    folder = Path(str(args.output_dir))
+    name, wrapped = args.hub_model_id or folder.resolve().name, isinstance(model, SmoothedClassifier)
     settings = dict(note["objective"])
     noise = "none" if note["noise"] is None else f"`{json.dumps(note['noise'])}`"
     lines = [
@@ -105,23 +106,16 @@ def add_to_card(page: Path, note: dict[str, Any], how: str, *, wrapped: bool) ->
         f"- noise, sigma in [0, 1] pixel units: {noise}",
         f"- objective: `{settings.pop('name')}`" + (f" with `{json.dumps(settings)}`" if settings else ""),
     ]
-    card = ModelCard.load(page)
-    describe(card.data, wrapped)
-    card.text = add_use(f"{card.text.rstrip()}\n\n" + "\n".join(lines) + "\n", page, how)
-    card.save(page)
-
-
-def complete_card(model: PreTrainedModel, args: RobustTrainingArguments, note: dict[str, Any]) -> None:
-    """The card in the folder of a training, with its noise and objective and how its model is used: `add_to_card`."""
-    folder = Path(str(args.output_dir))
-    wrapped = isinstance(model, SmoothedClassifier)
-    how = how_to_use(
-        args.hub_model_id or folder.resolve().name,
-        wrapped=wrapped,
-        sigma=model.config.sigma if wrapped else 0.25,
-        largest=note["objective"].get("largest"),
-    )
-    add_to_card(folder / "README.md", note, how, wrapped=wrapped)
+    card = CardFile(folder / "README.md")
+    text = f"{card.text.rstrip()}\n\n" + "\n".join(lines) + "\n"
+    if is_autoencoder(model):
+        describe(card, wrapped, task=None)
+        card.text = add_use(text, card.page, how_to_finetune(name), "Load and finetune")
+    else:
+        describe(card, wrapped)
+        sigma, largest = model.config.sigma if wrapped else 0.25, note["objective"].get("largest")
+        card.text = add_use(text, card.page, how_to_use(name, wrapped=wrapped, sigma=sigma, largest=largest))
+    card.save()
 
 
 def note_differences(before: Any, now: dict[str, Any]) -> str:

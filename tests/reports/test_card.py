@@ -217,7 +217,7 @@ def test_the_code_of_a_card_names_any_folder(name, wrapped):
 
 def test_results_are_what_the_hub_library_calls_results(tmp_path):
     from hf_smoothing.reports import measure
-    from hf_smoothing.reports.card import eval_results
+    from hf_smoothing.reports.card_results import eval_results
 
     results = eval_results(measure(run(tmp_path / "a"), [0.25]), dataset_name="Toys")
     assert results == [

@@ -10,7 +10,7 @@ import torch
 from hf_smoothing import certify_dataset
 from hf_smoothing.records import read_run
 from hf_smoothing.reports import columns, measure, report, tested
-from hf_smoothing.reports.card import certified_shares
+from hf_smoothing.reports.card_results import certified_shares
 from hf_smoothing.reports.curves import figure_of
 from hf_smoothing.reports.remarks import by_row
 from hf_smoothing.reports.tables import cells

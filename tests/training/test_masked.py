@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from hf_smoothing import NoiseMixture, SmoothedClassifier, certify, classifier_from_autoencoder
@@ -96,6 +99,21 @@ def test_training_rebuilds_better_and_its_encoder_is_certified(tmp_path):
     test = data(24, seed=1)
     found = certify(finetuned.model.eval(), test.pixels.float() / 255, sigma=0.25, n0=20, n=200, seed=0)
     assert sum(c.prediction == int(y) and c.radius > 0 for c, y in zip(found, test.labels, strict=True)) > 16
+
+
+def test_the_card_of_an_autoencoder_says_how_it_becomes_a_classifier(tmp_path, monkeypatch):
+    made = trainer(autoencoder(), tmp_path / "mae", train_dataset=DecodedPixels(data().pixels, None), **SETTINGS)
+    made.train()
+    made.save_model()
+    made.create_model_card()
+    text = (tmp_path / "mae" / "README.md").read_text()
+    assert "## Load and finetune" in text and "certify" not in text
+    assert ModelCard(text).data.pipeline_tag is None
+    (code,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    exec(compile(code, "card", "exec"), space)
+    assert space["model"].config.image_mean == MEAN
 
 
 def test_resumed_training_is_bit_exact(tmp_path):
