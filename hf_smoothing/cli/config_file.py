@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,21 @@ import yaml
 from hf_smoothing.cli.values import cure, number
 from hf_smoothing.json_text import DEEPEST, parse_json
 from hf_smoothing.spelling import nearest
+
+
+class Number(str):
+    """A number or a date in a file, as it is written: YAML 1.1 reads 010 as 8, 1:30 as 90 and 1.10 as 1.1, a command line does not."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads numbers and dates as `Number`, also 1e-4, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+for _kind in ("int", "float", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", lambda loader, node: Number(loader.construct_scalar(node)))
 
 
 def take_values(parser: argparse.ArgumentParser, file: str) -> None:
@@ -75,7 +92,8 @@ def config_of(content: bytes, file: str) -> list[tuple[str, Any]]:
     try:
         text = content.decode("utf-8")
         if Path(file).suffix.lower() == ".json":
-            found = parse_json(text)
+            parse_json(text)  # or the error
+            found = json.loads(text, parse_int=Number, parse_float=Number)
             keys = [key for key, _ in json.loads(text, object_pairs_hook=list)] if isinstance(found, dict) else []
         else:
             found, keys = _read_yaml(text)
@@ -106,7 +124,7 @@ def _read_yaml(text: str) -> tuple[Any, list[str]]:
             raise ValueError(f"it is nested deeper than {DEEPEST} levels")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"`*{event.anchor}` stands for another part of it; write the value out")
-    found, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    found, node = yaml.load(text, Loader=_Loader), yaml.compose(text, Loader=yaml.SafeLoader)
     return found, [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 
@@ -148,8 +166,8 @@ def _one(action: argparse.Action, value: Any) -> Any:
         )
     try:
         if isinstance(value, Mapping) and kind is str:  # options that take JSON
-            return json.dumps(value)
-        made = kind(value if isinstance(value, Mapping) else str(value))
+            return json.dumps(_as_json(value))
+        made = kind(_as_json(value) if isinstance(value, Mapping) else str(value))
     except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
         raise ValueError(_refusal(action, value)) from error
     if action.choices is not None and made not in action.choices:
@@ -158,7 +176,7 @@ def _one(action: argparse.Action, value: Any) -> Any:
 
 
 def _refusal(action: argparse.Action, value: Any) -> str:
-    return f"{_wanted(action)}, got {_shown(value)}. {cure(action, _text(value))}".rstrip()
+    return f"{_wanted(action)}, got {_shown(value)}. {cure(action, str(value))}".rstrip()
 
 
 def _wanted(action: argparse.Action) -> str:
@@ -171,14 +189,23 @@ def _wanted(action: argparse.Action) -> str:
 
 
 def _shown(value: Any) -> str:
-    try:
-        return json.dumps(value, default=_text)
-    except (TypeError, ValueError):  # YAML also has dates as keys, and numbers in hexadecimal without end
-        return _text(value)
-
-
-def _text(value: Any) -> str:
-    try:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, Number):
         return str(value)
-    except ValueError:
-        return "a number of thousands of digits"
+    try:
+        return json.dumps(_as_json(value), default=str)
+    except TypeError:  # YAML also has bytes as keys
+        return str(value)
+
+
+def _as_json(value: Any) -> Any:
+    """A value with its numbers as a command line reads them; what is none there stays a word."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
+    for kind in (int, float) if isinstance(value, Number) else ():
+        with suppress(ValueError):
+            return kind(value)
+    return value

@@ -92,6 +92,34 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
     assert parsed("certify", "--config", written(tmp_path, BASE + "alpha: 1e-4")).alpha == 1e-4
 
 
+WRITTEN = ["1.10", "0x10", "007", "0_1000", "1:30", "2024-01-01", "1e5", "+5", ".5", "0.10"]
+
+
+@pytest.mark.parametrize("name", ["settings.yaml", "settings.json"])
+def test_numbers_are_read_as_on_a_command_line(name, tmp_path):
+    """Not as YAML 1.1 reads them, where 007 is 7 and 1:30 is 90."""
+    words = WRITTEN if name.endswith("yaml") else ["1.10", "1e5", "0.10", "10", "-0.0"]
+    file = written(tmp_path, f'{{"names": [{", ".join(words)}], "runs": ["r"]}}', name)
+    assert parsed("report", "--config", file).names == words
+    for word in words:
+        file = written(
+            tmp_path, f'{{"model": "m", "dataset": "d", "output_dir": "o", "sigma": 1, "seed": {word}}}', name
+        )
+        try:
+            expected = parsed("certify", "m", "d", "--sigma", "1", "--output-dir", "o", "--seed", word).seed
+        except SystemExit:
+            with pytest.raises(SystemExit):
+                parsed("certify", "--config", file)
+        else:
+            assert parsed("certify", "--config", file).seed == expected
+
+
+def test_numbers_inside_a_mapping_are_read_as_on_a_command_line(tmp_path):
+    file = written(tmp_path, "objective_args: {a: 1.50, b: 1e-3, c: 010, d: 1:30, e: '7'}\n")
+    *_, args = example("--config", file, "--backbone", "b", "--dataset", "d", "--output-dir", tmp_path, "--use_cpu", "true")  # fmt: skip
+    assert args.objective_args == {"a": 1.5, "b": 0.001, "c": 10, "d": "1:30", "e": "7"}
+
+
 def test_every_option_of_every_verb_can_stand_in_a_file():
     verbs = verbs_of(build_parser())
     assert {name for name, verb in verbs.items() if "--config" in verb._option_string_actions} >= {
@@ -257,7 +285,7 @@ def test_values_of_the_wrong_type_are_explained_to_examples(tmp_path, capsys):
         ("learning_rate: fast", '`learning_rate` must be a number, got "fast"'),
         ("use_cpu: 3", "`use_cpu` must be true or false, got 3"),
         ("eval_strategy: no", "`eval_strategy` must be"),
-        ("max_images: 1e3", '`max_images` must be a whole number, got "1e3". Write 1000 or 1_000.'),
+        ("max_images: 1e3", "`max_images` must be a whole number, got 1e3. Write 1000 or 1_000."),
         ("widths: wide", '`widths` must be a whole number, got "wide"'),
         ("learning-rates: 1", "Did you mean `learning_rate`?"),
     ):
