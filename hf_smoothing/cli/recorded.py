@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from hf_smoothing.cli.options import data_choice
 from hf_smoothing.data.choice import DataChoice
-from hf_smoothing.records import Run
+from hf_smoothing.records import Run, plain_name
 
 
 def check_named(args: argparse.Namespace, run: Run) -> None:
@@ -26,10 +27,17 @@ def recorded_choice(args: argparse.Namespace, run: Run) -> DataChoice:
     known, choice = run.settings.get("dataset", {}), data_choice(args)
     choice.dataset = args.dataset or known.get("id")
     choice.split = args.split or known.get("split") or "test"
-    if choice.dataset == known.get("id"):
+    if _same_place(choice.dataset, known.get("id")):
         choice.dataset_config = args.dataset_config or known.get("config")
         choice.image_column = args.image_column or known.get("image_column")
     return choice
+
+
+def _same_place(one: str | None, other: str | None) -> bool:
+    """Whether two names are of one data set, however a path is spelled."""
+    if one is None or other is None:
+        return one is other
+    return plain_name(one) == plain_name(other) or os.path.realpath(one) == os.path.realpath(other)
 
 
 def recorded_size(run: Run) -> int | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
+from hf_smoothing.cli.recorded import recorded_choice
 from hf_smoothing.models import NoisyImageProcessor
 from tests.support import commands
 from tests.support.commands import command
@@ -60,6 +62,20 @@ def test_a_checkpoint_that_says_its_normalisation_since_is_compared_with_the_rec
     assert "image_mean) was [0.5, 0.5, 0.5], is [0.4, 0.4, 0.4]" in capsys.readouterr().err
     NoisyImageProcessor(size=16, image_mean=[0.5] * 3, image_std=[0.25] * 3).save_pretrained("bare")
     assert command("card", "./bare", "run") == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spelling", ["{0}", "{0}/", "./{0}", "{0}//.", "../place/{0}", "{1}/{0}"])
+def test_a_data_set_is_the_recorded_one_however_its_path_is_spelled(spelling, place):
+    """So its configuration and its column are, too."""
+    recorded = {"id": "images/", "split": "test", "config": "some", "image_column": "right"}
+    run = SimpleNamespace(settings={"dataset": recorded})
+    asked = SimpleNamespace(
+        dataset=spelling.format("images", place), split=None, dataset_config=None, image_column=None
+    )
+    choice = recorded_choice(asked, run)
+    assert (choice.dataset_config, choice.image_column) == ("some", "right")
+    asked.dataset = "bare"
+    assert recorded_choice(asked, run).image_column is None
 
 
 @pytest.mark.parametrize("run", ["run", "boxes"])
