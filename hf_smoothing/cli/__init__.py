@@ -26,7 +26,7 @@ from hf_smoothing.cli import (
 )
 from hf_smoothing.cli.explained import warnings_in_flags
 from hf_smoothing.cli.launched import left_to_first
-from hf_smoothing.cli.options import in_flags
+from hf_smoothing.cli.options import given_words, in_flags
 from hf_smoothing.cli.parsing import add_config_option, parse_verb
 from hf_smoothing.cli.places import trouble_of
 from hf_smoothing.cli.streams import READER_GONE, ReaderGoneError, flushed, print_anything
@@ -48,8 +48,9 @@ def _run(argv: Sequence[str] | None) -> int:
     if left_to_first(args.command):
         return 0
     names = [action.dest for action in verbs_of(parser)[args.command]._actions]
+    given = given_words(vars(args).values())
     try:
-        with _rare_collections(), flushed(), warnings_in_flags(f"hf-smoothing {args.command}", names):
+        with _rare_collections(), flushed(), warnings_in_flags(f"hf-smoothing {args.command}", names, given):
             status: int = args.run(args)
         return status
     except KeyboardInterrupt as interrupt:
@@ -58,7 +59,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         if isinstance(error, ReaderGoneError):
             raise
-        print(f"hf-smoothing {args.command}: {in_flags(trouble_of(error), names)}", file=sys.stderr)
+        print(f"hf-smoothing {args.command}: {in_flags(trouble_of(error), names, given)}", file=sys.stderr)
         return 2
 
 

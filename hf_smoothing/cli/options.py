@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
@@ -93,7 +93,7 @@ def data_choice(args: argparse.Namespace) -> DataChoice:
     return DataChoice(**{one.name: getattr(args, one.name) for one in fields(DataChoice) if hasattr(args, one.name)})
 
 
-_FLAGS = (
+FLAGS = (
     *(one.name for one in fields(DataChoice)),
     *options_of(RunOptions),
     *(
@@ -127,6 +127,8 @@ _FLAGS = (
 )
 """Arguments of the library that have a flag of the same name."""
 _VALUE = r"'[^']*'|\{[^}]*\}|\[[^\]]*\]|True|False|\.\.\.|\d+(?:\.\d+)?"
+_END = r"(?![\w/\\=]|[.-]\w)"
+"""After a value: nothing that makes it the part of a path."""
 
 
 def flag_of(name: str, default: Any = None) -> str:
@@ -138,12 +140,24 @@ def flag_of(name: str, default: Any = None) -> str:
     return f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
 
 
-def in_flags(message: str, names: Collection[str] = _FLAGS) -> str:
+def given_words(values: Iterable[Any]) -> list[str]:
+    """What a person has typed that could be taken for an argument of the library, such as a folder `seed=0`; the longest first.
+
+    >>> given_words([["exp/seed=0", "exp"], 5, "--output_dir=size=32"])
+    ['--output_dir=size=32', 'exp/seed=0', 'size=32']
+    """
+    words = [str(word) for value in values for word in (value if isinstance(value, list) else [value])]
+    words += [word.partition("=")[2] for word in words if word.startswith("--")]
+    return sorted((word for word in {*words} if "=" in word), key=lambda word: (-len(word), word))
+
+
+def in_flags(message: str, names: Collection[str] = FLAGS, given: Sequence[str] = ()) -> str:
     """A message with the arguments of the library named as on the command line.
 
     Args:
         message: What the library says.
         names: The options of the command, with underscores; what it has not stays Python.
+        given: Words that stay as they are, from `given_words`; parts of paths do in any case.
 
     >>> in_flags("`stride` must be at least 1.")
     '--stride must be at least 1.'
@@ -155,14 +169,16 @@ def in_flags(message: str, names: Collection[str] = _FLAGS) -> str:
     'Leave --size out, or finetune with Model.from_base_pretrained(..., size=20).'
     >>> in_flags("Pass size=32, image_mean=[0.5, 0.5, 0.5] or cover_run=False.", names=["size"])
     'Pass --size 32, image_mean=[0.5, 0.5, 0.5] or cover_run=False.'
+    >>> in_flags("seed=1 does not exist, nor exp/seed=0 or seed=0/run; pass seed=2.", given=["seed=1"])
+    'seed=1 does not exist, nor exp/seed=0 or seed=0/run; pass --seed 2.'
     """
-    known = "|".join(sorted({*_FLAGS} & {*names}, key=len, reverse=True))
+    known = "|".join(sorted({*FLAGS} & {*names}, key=len, reverse=True))
     if not known:
         return message
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.groups()
-        if name is None:  # a call stays Python
+        if name is None:  # a word of the person, or a call, which stays Python
             return match[0]
         if name == "label_map":
             value = "FILE"
@@ -170,4 +186,5 @@ def in_flags(message: str, names: Collection[str] = _FLAGS) -> str:
         return flag_of(name, value == "False") + shown
 
     message = re.sub(rf"`({known})`", lambda match: f"--{match[1].replace('_', '-')}", message)
-    return re.sub(rf"\w+\.\w+\([^()]*\)|(?<![\w.])({known})=({_VALUE})", flag, message)
+    kept = "".join(f"{re.escape(word)}|" for word in given)
+    return re.sub(rf"{kept}\w+\.\w+\([^()]*\)|(?<![\w./\\'\"-])({known})=({_VALUE}){_END}", flag, message)

@@ -313,6 +313,14 @@ def test_no_message_names_an_option_that_the_verb_has_not(tmp_path, capsys):
     assert in_flags(message, names["env"]) == message
 
 
+@pytest.mark.parametrize(
+    "place", ["exp/seed=0", "seed=0", "size=32/run", "x-sigma=0.25", "file with seed=0.pt", "a/labels='x'"]
+)
+def test_paths_in_a_message_stay_as_they_are(place, capsys):
+    assert main(["attack", place]) == 2
+    assert f"{place} does not exist" in capsys.readouterr().err
+
+
 def test_every_help_says_its_default():
     silent = {}
     for verb, parser in verbs_of(build_parser()).items():
