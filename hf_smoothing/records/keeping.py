@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
-from hf_smoothing.records.json_files import write_json
+from hf_smoothing.records.json_files import replace_file, write_json
 from hf_smoothing.records.reading import ROW_PATTERN, RUN_FILE, RunError, read_run
 
 
@@ -28,6 +29,7 @@ def keep_run(
 
     Raises:
         RunError: If the run is not finished and that was not asked for, or the target exists.
+        OSError: If it cannot be written; nothing of it is left.
     """
     run, folder = read_run(path), Path(target)
     if not run.finished and not unfinished:
@@ -45,5 +47,11 @@ def keep_run(
     folder.mkdir(parents=True)
     rows = run.rows | run.partials
     lines = (json.dumps(rows[index], separators=(",", ":")) + "\n" for index in sorted(rows))
-    (folder / ROW_PATTERN.replace("*", "0")).write_text("".join(lines), encoding="utf-8")
-    write_json(folder / RUN_FILE, settings)
+    try:
+        replace_file(folder / ROW_PATTERN.replace("*", "0"), "".join(lines))
+        write_json(folder / RUN_FILE, settings)
+    except BaseException:
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # of a part nothing could be made, and it would refuse the next attempt
+        raise

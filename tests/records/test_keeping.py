@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,3 +50,19 @@ def test_what_cannot_be_kept_is_said(run, tmp_path):
     with pytest.raises(RunError, match="must be finished to be kept, got 4 of 6 images in .*cut. Resume it, or"):
         keep_run(cut, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("file", ["certificates-0.jsonl", "run.json"])
+def test_a_full_disk_leaves_no_part_of_a_copy(file, run, tmp_path, monkeypatch):
+    def full(source, target):
+        if Path(target).name == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    rename = os.replace
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", full)
+        with pytest.raises(OSError, match=rf"{file} cannot be written \(No space left on device\)"):
+            keep_run(run, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    keep_run(run, tmp_path / "kept")
