@@ -104,7 +104,8 @@ def run_selftest(
         meant = f"Did you mean {near!r}?" if near else f"There are {', '.join(CHECKS)}."
         raise ValueError(f"`checks` must be names of checks, got {unknown[0]!r}. {meant}")
     name = check_device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    count = os.environ.get("WORLD_SIZE", "")
+    if count.isdecimal() and int(count) > 1:
         raise ValueError(
             "The self-test starts its ranks itself, got a process that is one of several. Start it without a launcher."
         )

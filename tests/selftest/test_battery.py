@@ -187,6 +187,12 @@ def test_a_process_of_several_is_refused(monkeypatch):
         run_selftest("cpu", checks=["stopping rules"])
 
 
+@pytest.mark.parametrize("count", ["", "x", "1"])
+def test_a_number_of_processes_that_is_none_means_one(count, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", count)
+    assert run_selftest("cpu", checks=["stopping rules"]).passed
+
+
 def test_a_launcher_of_one_process_is_no_fault_of_the_machine(monkeypatch):
     launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "23456", "PMI_SIZE": "1"}  # fmt: skip
     for name, value in {**launched, "OMPI_COMM_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}.items():
