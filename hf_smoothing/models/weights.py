@@ -75,12 +75,14 @@ def load_whole(
 
     Raises:
         ValueError: The message names the missing, unexpected or mismatched tensors; or if the weights are a pickle,
-            which could execute code, damaged, incomplete, or those of an adapter; or if the old head would answer under its own names in
+            which could execute code, damaged, incomplete, or those of an adapter; if the path is no UTF-8; or if the old head would answer under its own names in
             another order.
     """
     check_no_adapter(path)
     if (mistake := swapped("model", os.fspath(path))) is not None:
         raise mistake
+    if os.fspath(path) != os.fspath(path).encode("utf-8", "ignore").decode():
+        raise ValueError(f"The path of weights must be UTF-8, got {os.fspath(path)!a}. Rename what has this name.")
     loading = {**trusting(kwargs), "use_safetensors": True, "output_loading_info": True}
     if not _classes_asked(kwargs) and kwargs.get("label2id") is None:
         loading["ignore_mismatched_sizes"] = True  # they are refused below, by name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,13 @@ def test_truncated_weights_are_damaged(tmp_path):
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(ValueError, match=r"The weights of .* are damaged .* Download or save them again"):
+        wrap(folder)
+
+
+def test_a_path_that_is_no_utf8_is_not_said_to_be_damaged(tmp_path):
+    folder = tmp_path / os.fsdecode(b"sm\xfe")
+    saved(plain("vit"), tmp_path / "plain").rename(folder)
+    with pytest.raises(ValueError, match=r"The path of weights must be UTF-8, got '.*sm\\udcfe'\. Rename what has"):
         wrap(folder)
 
 
