@@ -157,3 +157,12 @@ def test_files_that_cannot_be_read_are_explained(model, run):
     with pytest.raises(ValueError, match=r"certified_accuracy.yaml must be YAML, .* Correct or remove it\."):
         write_card(model, [run], benchmark="a/x")
     assert page.read_text() == "# T"
+
+
+def test_names_of_a_run_are_no_marks_of_a_place(model, tmp_path):
+    facts = {"id": "a <!-- end -->", "split": "<!-- table use -->", "sha256": "0" * 64}
+    one = read_run(written_run(tmp_path / "run", dataset=facts))
+    write_card(model, [one])
+    once = (model / "README.md").read_text()
+    write_card(model, [one])
+    assert (model / "README.md").read_text() == once
