@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,33 @@ def eight_bit_image(image: Image.Image, grey: bool = False) -> Image.Image:
     return upright.convert("L") if grey else upright
 
 
+CHANNELS = (1, 3, 4)
+"""How many channels an array may have: grey, RGB, or RGB with transparency."""
+
+
+def has_channels_first(shape: Sequence[int], cure: str) -> bool:
+    """Whether the channels of an array are its first axis, or its last one.
+
+    Args:
+        shape: Shape of an image of three axes.
+        cure: How to say which it is.
+
+    Raises:
+        ValueError: If they can be either, with other pixels.
+    """
+    first, last = shape[0] in CHANNELS, shape[-1] in CHANNELS
+    if first and last and tuple(shape) != (1, 1, 1):
+        raise ValueError(
+            f"arrays must have one axis that can be that of the channels, the first or the last, got {tuple(shape)}, which fits both. {cure}"
+        )
+    return first
+
+
 def image_of_array(values: Any) -> Image.Image:
     """A PIL image from a uint8 array, tensor or nested list: (height, width), channels first or last; 1 or 3 of them, or 4 with transparency.
 
     Raises:
-        ValueError: On any other shape, and on values that are not 8-bit.
+        ValueError: On any other shape, on one whose first and last axis can both be channels, and on values that are not 8-bit.
     """
     array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     # `datasets` hands a uint8 column on as lists, or as arrays of int64. Floats that happen to be whole would pass for 0..255.
@@ -55,7 +78,7 @@ def image_of_array(values: Any) -> Image.Image:
             f"arrays must be uint8, 0 to 255, got {array.dtype}{span}. Floats are not decoded here: pass tensors in [0, 1] to certify() "
             "directly, or convert with (255 * values).round().astype('uint8')."
         )
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+    if array.ndim == 3 and has_channels_first(array.shape, _AS_PICTURES):
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -65,3 +88,9 @@ def image_of_array(values: Any) -> Image.Image:
             f"got {tuple(np.shape(values))}."
         )
     return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
+
+
+_AS_PICTURES = (
+    "Pass PIL images: Image.fromarray(array) of channels last, Image.fromarray(np.moveaxis(array, 0, -1)) of channels first; of grey ones pass "
+    "(height, width) alone."
+)

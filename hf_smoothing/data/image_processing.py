@@ -14,7 +14,7 @@ from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import is_torchvision_available
 
-from hf_smoothing.data.eight_bit import eight_bit_image
+from hf_smoothing.data.eight_bit import eight_bit_image, has_channels_first
 from hf_smoothing.data.framing import Framing, framing_of_settings
 from hf_smoothing.data.image_source import image_of_source
 from hf_smoothing.noise import NoiseMixture, process_generator
@@ -72,9 +72,17 @@ class _NoiseMixin:
         return super().fetch_images(image_url_or_urls)  # type: ignore[misc]  # the other base is an image backend
 
     def process_image(self, image: Any, *args: Any, num_channels: int | None = None, **kwargs: Any) -> Any:
-        """As the backend, but turned as its EXIF orientation says, in grey where that is asked for, and with 8 bits per channel."""
+        """As the backend, but turned as its EXIF orientation says, in grey where that is asked for, and with 8 bits per channel.
+
+        Raises:
+            ValueError: If the channels of an array can be its first axis or its last one, and `input_data_format` does not say.
+        """
         if isinstance(image, Image):
             image = eight_bit_image(image, grey=num_channels == 1)
+        elif kwargs.get("input_data_format") is None and len(getattr(image, "shape", ())) == 3:
+            has_channels_first(
+                image.shape, "Pass input_data_format='channels_last', or 'channels_first', whichever it is."
+            )
         return super().process_image(image, *args, **kwargs)  # type: ignore[misc]  # the other base is an image backend
 
     def _preprocess(

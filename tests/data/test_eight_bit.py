@@ -1,6 +1,7 @@
 """One file, one image: the same pixels whichever way it comes in, and nothing silently cut off."""
 
 import io
+from functools import partial
 
 import datasets
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from transformers import pipeline
 
 from hf_smoothing import NoisyImageProcessor, PixelDataset
+from hf_smoothing.data.eight_bit import image_of_array
 from hf_smoothing.data.framing import Framing
 from tests.support.tiny import SIZE, smoothed
 
@@ -70,6 +72,27 @@ def test_columns_of_arrays_are_read(feature, value, form):
 def test_other_arrays_are_refused_with_what_they_are(image, message):
     with pytest.raises(ValueError, match=f"Image 0 of column 'image' cannot be read: arrays .*{message}"):
         pixels(image)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("height", [1, 2, 3, 4, 5])
+def test_arrays_are_read_where_one_axis_alone_can_be_channels_and_refused_where_two_can(height, channels):
+    array = np.random.default_rng(2).integers(0, 256, (height, 8, channels), dtype=np.uint8)
+    process = partial(NoisyImageProcessor(size=SIZE, do_convert_rgb=False), do_normalize=False, do_rescale=False)
+    if height in (2, 5):
+        assert image_of_array(array) == Image.fromarray(array.squeeze(-1) if channels == 1 else array)
+        assert process(array)["pixel_values"][0].shape == (channels, SIZE, SIZE)
+        return
+    for both in (array, array.transpose(2, 1, 0), torch.tensor(array), array.tolist()):
+        with pytest.raises(ValueError, match=r"which fits both\. Pass PIL images"):
+            image_of_array(both)
+    with pytest.raises(ValueError, match="which fits both.*input_data_format='channels_last'"):
+        process(array)
+    assert process(array, input_data_format="channels_last")["pixel_values"][0].shape == (channels, SIZE, SIZE)
+
+
+def test_an_array_of_one_pixel_is_grey_either_way():
+    assert image_of_array(np.uint8([[[7]]])) == Image.new("L", (1, 1), 7)
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "I;16"])
