@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForImageClassification,
     HfArgumentParser,
     PreTrainedModel,
@@ -30,6 +29,8 @@ from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
 from hf_smoothing.data.selection import spread
+from hf_smoothing.models.checkpoints import load_base_classifier
+from hf_smoothing.models.weights import read_config
 from hf_smoothing.training.pacing import epochs_within
 
 
@@ -47,7 +48,8 @@ class Pretraining:
     weights: str | None = field(
         default=None,
         metadata={
-            "help": "Checkpoint to start from, with a learning rate schedule of its own, instead of from scratch."
+            "help": "Checkpoint to start from, with a learning rate schedule of its own, instead of from scratch; of another number of classes, with a new "
+            "head."
         },
     )
     widths: list[int] = field(default_factory=lambda: [32, 64, 128, 256], metadata={"help": "Of the small ResNet."})
@@ -60,6 +62,22 @@ class Pretraining:
         default=None, metadata={"help": "Train as many epochs as fit into so many minutes here, measured first."}
     )
     validation_share: float = field(default=0.02, metadata={"help": "Share of the training images to hold out."})
+
+
+def first_network(wanted: Pretraining, names: dict[int, str]) -> PreTrainedModel:
+    """The network of `--weights`, or one from scratch, for these classes."""
+    labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+    if wanted.weights is not None:
+        return load_base_classifier(wanted.weights, ignore_mismatched_sizes=True, **labels)
+    if wanted.network is not None:
+        config = read_config(wanted.network, {})
+    else:
+        depths = wanted.blocks * len(wanted.widths) if len(wanted.blocks) == 1 else wanted.blocks
+        config = ResNetConfig(
+            embedding_size=wanted.widths[0], hidden_sizes=wanted.widths, depths=depths, layer_type="basic"
+        )
+    config.update({**labels, "num_labels": len(names)})  # of some networks the number stands beside the names
+    return AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def main() -> None:
@@ -78,23 +96,7 @@ def main() -> None:
     validation = PixelDataset(parts["test"], wanted.size, **options).decode(processes=wanted.decode_processes)
 
     # 2. A network from scratch or from weights, and the processor that plain users of the checkpoint will want.
-    labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
-    if wanted.network is None:
-        config = ResNetConfig(
-            embedding_size=wanted.widths[0],
-            hidden_sizes=wanted.widths,
-            depths=wanted.blocks * len(wanted.widths) if len(wanted.blocks) == 1 else wanted.blocks,
-            layer_type="basic",
-            **labels,
-        )
-    else:
-        config = AutoConfig.from_pretrained(wanted.network, trust_remote_code=False, **labels)
-    if wanted.weights is None:
-        model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-    else:
-        model = AutoModelForImageClassification.from_pretrained(
-            wanted.weights, dtype=torch.float32, trust_remote_code=False, **labels
-        )
+    model = first_network(wanted, names)
     pixels = train.pixels.float() / 255
     processor = ViTImageProcessor(
         size={"height": wanted.backbone_size, "width": wanted.backbone_size},

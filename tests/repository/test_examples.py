@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, Image, Value, load_dataset
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import PvtConfig, ResNetConfig, ResNetForImageClassification
 
+from examples.pretrain import Pretraining, first_network
 from examples.studies.tradeoff import ratio_at
 from tests.support.forks import fork_python
 from tests.support.processes import ROOT
@@ -56,6 +58,56 @@ def test_pretrain_finetune_certify(folder, tmp_path):
     )
     assert "'num_images': 4" in out
     assert (tmp_path / "run" / "run.json").exists()
+
+
+NAMES = {0: "cat", 1: "dog", 2: "eel"}
+
+
+def of_config(config, **more):
+    names = more.pop("id2label", NAMES)
+    return config(id2label=names, label2id={name: number for number, name in names.items()}, **more)
+
+
+def weights_in(path, kind):
+    """A folder of weights that must not be trained on from, or not as they are."""
+    names = {"order": {0: "eel", 1: "dog", 2: "cat"}, "two": {0: "cat", 1: "dog"}}.get(kind, NAMES)
+    config = of_config(
+        ResNetConfig, id2label=names, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+    )
+    model = ResNetForImageClassification(config)
+    model.save_pretrained(path)
+    tensors = load_file(path / "model.safetensors")
+    if kind == "half":
+        save_file({name: value for name, value in tensors.items() if "stages.1" not in name}, path / "model.safetensors", {"format": "pt"})  # fmt: skip
+    if kind == "pickle":
+        (path / "model.safetensors").unlink()
+        torch.save(tensors, path / "pytorch_model.bin")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("pickle", "has no safetensors weights"), ("half", "tensors are missing: .*stages.1"), ("order", "in another order")],
+)  # fmt: skip
+def test_pretraining_starts_from_no_weights_that_the_library_refuses(kind, message, tmp_path):
+    weights_in(tmp_path / kind, kind)
+    with pytest.raises(ValueError, match=message):
+        first_network(Pretraining(weights=str(tmp_path / kind)), NAMES)
+
+
+def test_pretraining_goes_on_from_weights_of_other_classes_with_a_new_head(tmp_path):
+    before = weights_in(tmp_path / "two", "two").state_dict()
+    model = first_network(Pretraining(weights=str(tmp_path / "two")), NAMES)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if "resnet" in name)
+    assert model.config.id2label == NAMES and model.classifier[1].out_features == 3
+
+
+def test_pretraining_makes_a_head_for_the_classes_of_the_data_where_the_number_stands_beside_the_names(tmp_path):
+    PvtConfig(hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, dtype="float16").save_pretrained(
+        tmp_path
+    )
+    model = first_network(Pretraining(network=str(tmp_path)), NAMES)
+    assert model.config.id2label == NAMES and model.classifier.out_features == 3 and model.dtype == torch.float32
 
 
 @pytest.fixture(scope="module")
