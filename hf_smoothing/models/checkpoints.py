@@ -19,16 +19,9 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: See `read_config` and `load_whole`; if `num_labels` is no number of classes.
+        ValueError: See `read_config`, `load_whole` and `checked_classes`.
     """
-    if kwargs.get("num_labels") is not None:
-        kwargs["num_labels"] = check_whole(kwargs["num_labels"], "num_labels")
-        if kwargs["num_labels"] < 1:
-            raise ValueError(
-                f"`num_labels` must be the number of classes, at least 1, got {kwargs['num_labels']}. Pass that of the data set, such as num_labels=10."
-            )
-    if kwargs.get("id2label") is not None:
-        check_names(kwargs["id2label"], kwargs.get("num_labels"))
+    kwargs = checked_classes(kwargs)
     if "config" not in kwargs:
         kwargs = (
             _classes(read_config(path, kwargs), kwargs.pop("id2label", None), kwargs.pop("num_labels", None)) | kwargs
@@ -36,6 +29,24 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     # Checkpoints are often stored in half precision; computing in it must be asked for.
     model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, in_float32(kwargs))
     return model
+
+
+def checked_classes(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for a network, among them the classes that are asked for: `num_labels` as an int, names for each of them.
+
+    Raises:
+        ValueError: If `num_labels` is no number of classes; as `check_names`.
+    """
+    asked = dict(kwargs)
+    if asked.get("num_labels") is not None:
+        asked["num_labels"] = check_whole(asked["num_labels"], "num_labels")
+        if asked["num_labels"] < 1:
+            raise ValueError(
+                f"`num_labels` must be the number of classes, at least 1, got {asked['num_labels']}. Pass that of the data set, such as num_labels=10."
+            )
+    if asked.get("id2label") is not None:
+        check_names(asked["id2label"], asked.get("num_labels"))
+    return asked
 
 
 def _classes(config: PreTrainedConfig, id2label: Any, num_labels: int | None) -> dict[str, Any]:

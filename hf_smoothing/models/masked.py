@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
+from hf_smoothing.models.checkpoints import checked_classes
 from hf_smoothing.models.configuration import check_numbers
 from hf_smoothing.models.weights import HUB, load_whole, read_config
+from hf_smoothing.spelling import nearest
 
 
 SHARED = (
@@ -18,6 +21,9 @@ SHARED = (
     "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps", "image_size", "patch_size", "num_channels", "qkv_bias",
 )  # fmt: skip
 """What the encoder's configuration says of the classifier's."""
+
+IN_TRAINING = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
+"""What of that may be other: an encoder that is trained already is the same network with any."""
 
 
 def is_autoencoder(model: nn.Module) -> bool:
@@ -32,14 +38,15 @@ def classifier_from_autoencoder(
 
     Args:
         source: `ViTMAEForPreTraining`, or the folder or Hub id of one.
-        kwargs: Keyword arguments of `ViTConfig`: num_labels or id2label; or which files of a checkpoint are meant: revision, subfolder and the like.
+        kwargs: Keyword arguments of `ViTConfig` that leave the encoder as it is, num_labels or id2label mostly; or which files of a checkpoint are meant: revision, subfolder and the like.
 
     Returns:
         In float32; it knows its pixels if the autoencoder was trained by `RobustTrainer`.
 
     Raises:
-        ValueError: If the checkpoint is a pickle, or not whole, or `label2id` is not the inverse of the names.
-        TypeError: If it is no masked autoencoder, or no checkpoint where there are arguments for one.
+        ValueError: If the checkpoint is a pickle, or not whole; if the classes are not named one by one, or `label2id` is not the inverse of their
+            names; or if another encoder is asked for.
+        TypeError: If it is no masked autoencoder, or no checkpoint where there are arguments for one; on other arguments.
     """
     hub = {name: kwargs.pop(name) for name in HUB if name in kwargs}
     if isinstance(source, str | os.PathLike):
@@ -52,10 +59,12 @@ def classifier_from_autoencoder(
     if not is_autoencoder(source):
         raise TypeError(f"Only a ViTMAEForPreTraining has an encoder to extract here, got {type(source).__name__}.")
     known = {name: getattr(source.config, name) for name in SHARED}
-    if "id2label" in kwargs and kwargs.get("label2id") is None:
-        kwargs["label2id"] = {name: int(index) for index, name in kwargs["id2label"].items()}
-    config = ViTConfig(**known | kwargs)
-    check_numbers(kwargs.get("label2id") or config.label2id, config.id2label)
+    _check_encoder_kept(kwargs, known)
+    asked = checked_classes(kwargs)
+    if asked.get("id2label") is not None and asked.get("label2id") is None:
+        asked["label2id"] = {name: int(index) for index, name in asked["id2label"].items()}
+    config = ViTConfig(**known | asked)
+    check_numbers(asked.get("label2id") or config.label2id, config.id2label)
     model = ViTForImageClassification(config)
     encoder = source.vit.state_dict()
     model.vit.load_state_dict(encoder)  # strict: every tensor, or an error
@@ -63,3 +72,18 @@ def classifier_from_autoencoder(
     if noted is not None:
         model.config.hf_smoothing = noted
     return model
+
+
+def _check_encoder_kept(kwargs: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
+    """Refuse settings that the encoder does not have, and arguments that no classifier knows."""
+    default = ViTConfig()
+    if unknown := [name for name in kwargs if not (hasattr(default, name) or hasattr(default, f"_{name}"))]:
+        near = nearest(unknown[0], dir(default))
+        raise TypeError(
+            f"`{unknown[0]}` is no argument of ViTConfig. {f'Did you mean {near}?' if near else 'Leave it out.'}"
+        )
+    for name, value in kwargs.items():
+        if name in encoder and name not in IN_TRAINING and value != encoder[name]:
+            raise ValueError(
+                f"`{name}` must be that of the encoder, {encoder[name]!r}, whose weights are taken, got {value!r}. Leave it out."
+            )

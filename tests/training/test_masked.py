@@ -126,6 +126,29 @@ def test_resumed_training_is_bit_exact(tmp_path):
         assert torch.equal(again.model.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"id2label": {1: "a", 2: "b"}}, ValueError, "name each class by its number, from 0 on"),
+        ({"id2label": ["a", "b"]}, ValueError, "name each class by its number"),
+        ({"id2label": {0: "a", 1: "b"}, "num_labels": 3}, ValueError, "must agree, got num_labels=3 and 2 names"),
+        ({"num_labels": "3"}, ValueError, "`num_labels` must be a whole number"),
+        ({"num_labels": 0}, ValueError, "at least 1, got 0"),
+        ({"hidden_size": 32}, ValueError, "`hidden_size` must be that of the encoder, 16, .* got 32. Leave it out"),
+        ({"hidden_act": "relu"}, ValueError, "`hidden_act` must be that of the encoder, 'gelu'"),
+        ({"num_label": 3}, TypeError, "`num_label` is no argument of ViTConfig. Did you mean num_labels"),
+    ],
+)
+def test_a_classifier_has_the_encoder_that_was_trained_and_a_name_for_each_class(more, error, message):
+    with pytest.raises(error, match=message):
+        classifier_from_autoencoder(autoencoder(), **more)
+
+
+def test_a_classifier_may_be_finetuned_with_another_dropout():
+    made = classifier_from_autoencoder(autoencoder(), id2label=None, num_labels=3, hidden_size=16, hidden_dropout_prob=0.1, attn_implementation="eager")  # fmt: skip
+    assert made.config.hidden_dropout_prob == 0.1 and made.config.num_labels == 3
+
+
 def test_what_does_not_go_together(tmp_path):
     with pytest.raises(TypeError, match="trains a ViTMAEForPreTraining, got ViTForImageClassification"):
         trainer(plain("vit"), tmp_path, train_dataset=data(), **SETTINGS).train()
