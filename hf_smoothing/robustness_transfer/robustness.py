@@ -136,8 +136,7 @@ def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = 
     if norm not in NORMS:
         raise ValueError(f"A norm must be one of {' and '.join(NORMS)}, got {norm!r}.")
     values = plain_numbers(epsilons, "Radii", "(0.0, 0.01)")
-    grow = all(b > a for a, b in itertools.pairwise(values))
-    if not values or not grow or not values[0] >= 0.0 or not np.isfinite(values).all():
+    if not values or not _grow(values) or not values[0] >= 0.0:
         raise ValueError(f"Radii must be finite and grow from 0 or above, got {epsilons!r}.")
     largest = 1.0 if norm == "linf" else np.inf if entries is None else entries**0.5
     if values[-1] > largest:
@@ -145,6 +144,10 @@ def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = 
             f"{norm} radii are in [0, 1] pixel units, at most {largest:.4g}, got {list(values)}, which look like steps of 0..255. Divide them by 255."
         )
     return values
+
+
+def _grow(values: Sequence[float]) -> bool:
+    return bool(np.isfinite(values).all()) and all(b > a for a, b in itertools.pairwise(values))
 
 
 def decline_ratio(clean: float, attacked: float) -> float:
@@ -160,21 +163,48 @@ def matched(curves: Sequence[Right]) -> list[Right]:
 
     Args:
         curves: Accuracies of several networks on the same images; the first row is that of the clean images.
+
+    Raises:
+        ValueError: If they are of different numbers of images.
     """
+    if len(sizes := {len(curve[0]) for curve in curves}) > 1:
+        raise ValueError(
+            f"Curves must be of the same images, got {sorted(sizes)} of them. Attack the same images for each network."
+        )
     both = np.logical_and.reduce([curve[0] for curve in curves])
     return [curve[:, both] for curve in curves]
 
 
 def area_under_curve(epsilons: Sequence[float], accuracies: Sequence[float]) -> float:
-    """Mean accuracy over radii from the first to the last, by the trapezoidal rule."""
-    x, y = np.asarray(epsilons, dtype=float), np.asarray(accuracies, dtype=float)
-    if len(x) < 2 or len(x) != len(y):
-        raise ValueError(f"An area needs at least two radii and an accuracy at each, got {len(x)} and {len(y)}.")
-    return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)) / (x[-1] - x[0]))
+    """Mean accuracy over radii from the first to the last, by the trapezoidal rule.
+
+    Args:
+        epsilons: Radii, growing; at least two.
+        accuracies: The accuracy at each.
+
+    Raises:
+        TypeError: If the radii are no sequence.
+        ValueError: If there are too few radii, they do not grow, or there is not one accuracy for each.
+    """
+    return float(_areas(epsilons, np.asarray(accuracies, dtype=float)))
 
 
 def area_of_each(epsilons: Sequence[float], curve: Right) -> NDArray[np.float64]:
-    """The area under each image's own curve: bool (radii, images) -> float64 (images,), whose mean is `area_under_curve`."""
-    widths = np.diff(np.asarray(epsilons, dtype=float))[:, None]
-    total: NDArray[np.float64] = ((curve[1:] + curve[:-1].astype(float)) / 2 * widths).sum(0)
-    return total / (epsilons[-1] - epsilons[0])
+    """The area under each image's own curve: bool (radii, images) -> float64 (images,), whose mean is `area_under_curve`.
+
+    Raises:
+        TypeError, ValueError: As `area_under_curve`.
+    """
+    return np.asarray(_areas(epsilons, np.asarray(curve, dtype=float)))
+
+
+def _areas(epsilons: Sequence[float], accuracies: NDArray[np.float64]) -> Any:
+    """Areas under accuracies (radii, ...)."""
+    radii = plain_numbers(epsilons, "Radii", "(0.0, 0.01)")
+    if len(radii) < 2 or not _grow(radii) or accuracies.shape[:1] != (len(radii),):
+        raise ValueError(
+            f"An area needs at least two radii that grow and an accuracy at each, got {list(radii)} and accuracies of shape {accuracies.shape}. Pass "
+            "the radii of the curve itself, as attack_curve had them."
+        )
+    middles = (accuracies[1:] + accuracies[:-1]) / 2.0
+    return np.tensordot(np.diff(radii), middles, axes=1) / (radii[-1] - radii[0])

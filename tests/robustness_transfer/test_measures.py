@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hf_smoothing.attacks import ATTACKS
 from hf_smoothing.robustness_transfer import (
+    area_of_each,
     area_under_curve,
     attack_curve,
     decline_ratio,
@@ -83,6 +84,20 @@ def test_ratio_matching_and_area():
     assert area_under_curve([0.0, 0.1, 0.3], [1.0, 0.5, 0.5]) == pytest.approx((0.075 + 0.1) / 0.3)
 
 
+@pytest.mark.parametrize("area", [area_under_curve, area_of_each])
+@pytest.mark.parametrize("radii", [[], [0.0], [0.0, 0.1], [0.0, 0.2, 0.1], [0.1] * 3, [0.0, 0.1, float("nan")]])
+def test_an_area_needs_growing_radii_and_an_accuracy_at_each(area, radii):
+    curve = np.ones((1 if len(radii) == 1 else 3, 2), dtype=bool)
+    with pytest.raises(ValueError, match="at least two radii that grow and an accuracy at each"):
+        area(radii, curve if area is area_of_each else curve[:, 0])
+
+
+def test_areas_of_images_have_the_area_of_all_as_their_mean():
+    curve, radii = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1]], dtype=bool), np.array([0.0, 0.1, 0.3])
+    assert area_of_each(radii, curve) == pytest.approx([(0.1 + 0.1) / 0.3, 0.05 / 0.3, 1.0])
+    assert area_of_each(radii, curve).mean() == pytest.approx(area_under_curve(radii, curve.mean(1)))
+
+
 @given(st.integers(0, 100), st.floats(0, 12), st.sampled_from([(8, 8), (7, 10)]))
 def test_low_and_high_add_up(seed, radius, shape):
     pixels = 0.5 + 0.05 * torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(seed)).clamp(-2, 2)
@@ -129,7 +144,7 @@ def test_frequency_curve_counts():
         (lambda: frequency_curve(linear, pictures(1), torch.tensor([0]), [1.0], batch_size=0), "`batch_size` must be at least 1"),
         (lambda: frequency_curve(linear, pictures(0), torch.tensor([]).long(), [1.0]), "at least one image"),
         (lambda: radial_filter(pictures(1), -1.0, "low"), "`radius` must be >= 0"),
-        (lambda: area_under_curve([0.0], [1.0]), "at least two radii"),
+        (lambda: matched([np.ones((2, 3), bool), np.ones((2, 1), bool)]), r"same images, got \[1, 3\]"),
     ],
 )  # fmt: skip
 def test_bad_input(call, message):
