@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+_OF_AN_ARRAY = "Pass activations (images, features); torch.from_numpy makes a tensor of an array."
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
@@ -15,7 +19,7 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
         x, y: Activations (images, ...), at least 4 images; flattened.
 
     Raises:
-        ValueError: On too few images, or different ones.
+        ValueError: On too few images, or different ones, or what is no tensor.
 
     Source: Kornblith et al. (2019), arXiv 1905.00414; the unbiased estimator of HSIC is that of Song et al. (2012), as used by
     Nguyen et al. (2021), arXiv 2010.15327.
@@ -45,8 +49,11 @@ class MinibatchCKA:
             first, second: Layer -> activations (batch, ...) of the same images; at least 4, always the same layers.
 
         Raises:
-            ValueError: On fewer images, or different numbers of them.
+            ValueError: On fewer images, or different numbers of them; on other layers than those of the first batch; on what is no tensor.
         """
+        if self._cross is None:
+            self.rows, self.columns = list(first), list(second)
+        first, second = _layers(first, self.rows), _layers(second, self.columns)
         sizes = {len(x) for x in (*first.values(), *second.values())}
         if len(sizes) != 1 or min(sizes) < 4:
             raise ValueError(
@@ -57,7 +64,6 @@ class MinibatchCKA:
         own = [torch.stack([_hsic(k, k) for k in side]) * min(sizes) for side in grams]
         cross = cross * min(sizes)
         if self._cross is None or self._own is None:
-            self.rows, self.columns = list(first), list(second)
             self._cross, self._own = cross, (own[0], own[1])
         else:
             self._cross, self._own = self._cross + cross, (self._own[0] + own[0], self._own[1] + own[1])
@@ -74,6 +80,24 @@ class MinibatchCKA:
         return torch.where(
             (sizes[0][:, None] > 0) & (sizes[1] > 0), self._cross / (sizes[0][:, None] * sizes[1]), torch.nan
         )
+
+
+def _layers(activations: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """Activations in the order of the names."""
+    if not names or set(activations) != set(names):
+        raise ValueError(
+            f"CKA compares at least one layer of each network, the same in every batch, got {sorted(activations)} after {sorted(names)}. Begin a "
+            "MinibatchCKA of its own for other layers."
+        )
+    return {name: _checked(activations[name], _OF_AN_ARRAY) for name in names}
+
+
+def _checked(activation: Any, cure: str) -> Tensor:
+    """Return the activations of a layer if they are a tensor with a row for each image."""
+    if not isinstance(activation, Tensor) or activation.ndim < 2:
+        got = f"shape {tuple(activation.shape)}" if isinstance(activation, Tensor) else type(activation).__name__
+        raise ValueError(f"A layer to compare must give a tensor (batch, ...), got {got}. {cure}")
+    return activation
 
 
 def _gram(x: Tensor) -> Tensor:
@@ -101,10 +125,11 @@ def svcca(x: Tensor, y: Tensor, keep: float = 0.99) -> float:
         keep: Share of the variance of each side to keep, in (0, 1].
 
     Raises:
-        ValueError: On different images, or a share out of range.
+        ValueError: On different images, a share out of range, or what is no tensor.
 
     Source: Raghu et al. (2017), arXiv 1706.05806.
     """
+    x, y = (_checked(side, _OF_AN_ARRAY) for side in (x, y))
     if len(x) != len(y) or x.ndim != 2 or y.ndim != 2:
         raise ValueError(
             f"SVCCA compares (images, features) of the same images, got {tuple(x.shape)} and {tuple(y.shape)}. Pool over space first."
@@ -135,10 +160,7 @@ def pooled(activation: Tensor) -> Tensor:
     Raises:
         ValueError: If the module gives something else.
     """
-    if not isinstance(activation, Tensor) or activation.ndim < 2:
-        raise ValueError(
-            f"A layer to compare must give a tensor (batch, ...), got {type(activation).__name__}. Name modules inside it: layers=[...]."
-        )
+    activation = _checked(activation, "Name modules inside it: layers=[...].")
     if activation.ndim == 4:
         return activation.mean((2, 3))
     return activation.mean(1) if activation.ndim == 3 else activation.flatten(1)

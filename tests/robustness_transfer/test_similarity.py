@@ -65,6 +65,29 @@ def test_batches_add_up_to_the_whole():
     assert float(both.values()[1, 0]) == pytest.approx(1.0, abs=1e-9)
 
 
+def test_layers_are_told_by_their_names_in_every_batch():
+    parts = [{name: features(20, 4, seed) for seed, name in enumerate(names)} for names in ("abz", "bax")]
+    both, twin = MinibatchCKA(), MinibatchCKA()
+    for part in parts:
+        last = list(part)[2]
+        both.update({name: part[name] for name in part if name in "ab"}, {"z": part[last]})
+        twin.update({name: part[name] for name in "ab"}, {"z": part[last]})
+    assert both.rows == ["a", "b"] and torch.equal(both.values(), twin.values())
+
+
+@pytest.mark.parametrize("names", ["cd", "a", "abc", ""])
+def test_other_layers_in_a_later_batch_are_refused(names):
+    for side in (0, 1):
+        both = MinibatchCKA()
+        for layers in ("ab", names):
+            given = [{"z": features(8)}, {"z": features(8)}]
+            given[side] = {name: features(8) for name in layers}
+            if layers == "ab":
+                both.update(*given)
+        with pytest.raises(ValueError, match="the same in every batch, got .* after .'a', 'b'"):
+            both.update(*given)
+
+
 def plain_svcca(x, y, keep):
     """NumPy: principal directions by eigenvalues of the covariance, then canonical correlations by the classical formula."""
     sides = []
@@ -105,6 +128,10 @@ def test_pooled():
         (lambda: linear_cka(features(3), features(3)), "at least 4 per batch, got"),
         (lambda: linear_cka(features(8), features(9)), "the same images"),
         (lambda: MinibatchCKA().values(), "no batch yet"),
+        (lambda: MinibatchCKA().update({}, {"z": features(8)}), "at least one layer of each network"),
+        (lambda: linear_cka(features(8).numpy(), features(8)), "must give a tensor .* got ndarray.*torch.from_numpy"),
+        (lambda: linear_cka(features(8)[:, 0], features(8)), r"must give a tensor .* got shape \(8,\)"),
+        (lambda: svcca(features(8), features(8).numpy()), "must give a tensor .* got ndarray"),
         (lambda: svcca(features(8), features(9)), "of the same images"),
         (lambda: svcca(features(8)[:, :, None], features(8)), "Pool over space first"),
         (lambda: svcca(features(8), features(8), keep=0.0), "`keep` must be a share"),
