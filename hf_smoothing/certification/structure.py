@@ -34,9 +34,14 @@ def unwrapped_name(module: nn.Module, name: str) -> str:
 
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 of a module's `state_dict`: names, dtypes, shapes, values. What is not in it shows in the answer to the probe."""
-    network, digest = unwrapped(module), hashlib.sha256()
-    named = [(unwrapped_name(network, name), value) for name, value in network.state_dict().items()]
-    for name, value in sorted(named, key=lambda one: one[0]):
+    network = unwrapped(module)
+    return entries_sha256({unwrapped_name(network, name): value for name, value in network.state_dict().items()})
+
+
+def entries_sha256(entries: Mapping[str, Any]) -> str:
+    """SHA-256 of entries of a `state_dict`, in whatever order: names, dtypes, shapes, values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(entries.items()):
         for content in _contents(name, value):
             digest.update(content)
     return digest.hexdigest()

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from hf_smoothing.certification.structure import entries_sha256
 from hf_smoothing.models.lora_layers import CANNOT, adaptable, called, head_names, inject_lora, of_peft, put
 from hf_smoothing.statistics import check_whole
 
@@ -177,47 +178,59 @@ def merge_lora(model: PreTrainedModel) -> None:
 
 
 def save_adapters(model: PreTrainedModel, path: str | os.PathLike[str]) -> None:
-    """Only what training changes: the updates, the head and batch-norm statistics, as safetensors.
+    """Only what training changes: the updates, the head and batch-norm statistics, as safetensors; of all else, which is frozen, a hash.
 
     Raises:
-        ValueError: Without adapters.
+        ValueError: Without adapters, or if there can be no such file.
     """
     _check(model)
-    save_file(
-        {name: value.contiguous() for name, value in _adapters(model).items()},
-        path,
-        metadata={"lora": json.dumps(model.config.lora, sort_keys=True)},
-    )
+    own = {name: value.contiguous() for name, value in _adapters(model).items()}
+    try:
+        save_file(own, path, metadata=_metadata(model))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"Adapters cannot be written to {os.fspath(path)} ({error}). Pass the name of a file in a folder that exists."
+        ) from error
 
 
 def load_adapters(model: PreTrainedModel, path: str | os.PathLike[str]) -> None:
     """What `save_adapters` wrote, into the same base classifier after the same `add_lora`.
 
     Raises:
-        ValueError: Without adapters, or if the file holds others.
+        ValueError: Without adapters; if there is no such file, it is damaged, or holds adapters that were made otherwise or trained in another base
+            classifier. The model is then what it was.
     """
     _check(model)
-    with safe_open(path, "pt") as file:
-        settings = (file.metadata() or {}).get("lora")
-    if settings != json.dumps(model.config.lora, sort_keys=True):
+    try:
+        with safe_open(path, "pt") as file:
+            made = file.metadata() or {}
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{os.fspath(path)} holds other adapters than this classifier has: made with {settings}, but here are {model.config.lora}. Call add_lora with "
-            "the same settings."
+            f"{os.fspath(path)} cannot be read as adapters ({error}). Pass the file that save_adapters wrote, or write it again."
+        ) from error
+    here, other = _metadata(model), f"{os.fspath(path)} holds other adapters than this classifier has"
+    if made.get("lora") != here["lora"]:
+        raise ValueError(
+            f"{other}: made with {made.get('lora')}, but here are {model.config.lora}. Call add_lora with the same settings."
         )
-    own, found = _adapters(model), load_file(path)
-    differing = sorted(
-        name
-        for name in own.keys() | found.keys()
-        if name not in own or name not in found or own[name].shape != found[name].shape
-    )
-    if differing:
+    own = _adapters(model)
+    shapes = [{name: value.shape for name, value in side.items()} for side in (own, found)]
+    if made.get("frozen") != here["frozen"] or shapes[0] != shapes[1]:
         raise ValueError(
-            f"{os.fspath(path)} holds other adapters than this classifier has: {differing[0]} and {len(differing) - 1} more differ. Load them into the "
-            "backbone that they were trained for."
+            f"{other}: they were trained in a base classifier of other weights. Load them into that one, in the dtype that it had then, and convert it "
+            "afterwards."
         )
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(found[name])
+
+
+def _metadata(model: PreTrainedModel) -> dict[str, str]:
+    """What must be the same where adapters are loaded: their settings, and the weights that they leave alone."""
+    own = _adapters(model)
+    frozen = {name: value.detach() for name, value in model.named_parameters() if name not in own}
+    return {"lora": json.dumps(model.config.lora, sort_keys=True), "frozen": entries_sha256(frozen)}
 
 
 def _adapters(model: PreTrainedModel) -> dict[str, torch.Tensor]:

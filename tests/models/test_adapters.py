@@ -161,6 +161,49 @@ def test_what_is_refused(tmp_path):
         load_adapters(other, tmp_path / "two")
 
 
+@pytest.mark.parametrize("change", ["seed", "dtype", "one number"])
+def test_adapters_are_loaded_into_the_backbone_alone_in_which_they_were_trained(change, tmp_path):
+    model = smoothed("vit")
+    add_lora(model, rank=2)
+    save_adapters(disturbed(model), tmp_path / "adapters")
+    other = smoothed("vit", 1 if change == "seed" else 0)
+    if change == "dtype":
+        other.to(torch.bfloat16)
+    if change == "one number":
+        with torch.no_grad():
+            next(iter(other.parameters())).view(-1)[0] += 1e-3
+    add_lora(other, rank=2)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match="trained in a base classifier of other weights. Load them into that one"):
+        load_adapters(other, tmp_path / "adapters")
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_adapters_of_members_that_are_one_network_come_back(tmp_path):
+    made = []
+    for _ in range(2):
+        network = smoothed("vit")
+        made.append(smoothed_ensemble([network, network], sigma=0.25))
+        add_lora(made[-1], rank=2)
+    save_adapters(disturbed(made[0]), tmp_path / "adapters")
+    load_adapters(made[1], tmp_path / "adapters")
+    assert torch.equal(logits(made[1]), logits(made[0]))
+
+
+def test_files_that_hold_no_adapters_are_refused_with_their_name(tmp_path):
+    model = smoothed("vit")
+    add_lora(model, rank=2)
+    (tmp_path / "junk").write_bytes(b"junk" * 10)
+    for name in ("junk", ".", "none"):
+        with pytest.raises(ValueError, match=r"cannot be read as adapters \(.*Pass the file that save_adapters wrote"):
+            load_adapters(model, tmp_path / name)
+    for name in (".", "none/adapters"):
+        with pytest.raises(
+            ValueError, match=r"cannot be written to .* Pass the name of a file in a folder that exists"
+        ):
+            save_adapters(model, tmp_path / name)
+
+
 def of_peft(model, **kwargs):
     from peft import LoraConfig, get_peft_model
 
