@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_smoothing.types import Images
+from hf_smoothing.units import is_truth_value
 
 
 USUAL = {
@@ -155,8 +156,21 @@ def _format_of(dataset: object) -> str | None:
 
 def holds_text(dataset: Images, column: str) -> bool:
     """Whether a column holds text, by its type or, where that is not known, the first row."""
+    dtype = _dtype_of(dataset, column)
+    return isinstance(_first_value(dataset, column), str) if dtype is None else dtype in ("string", "large_string")
+
+
+def holds_truth_values(dataset: Images, column: str) -> bool:
+    """Whether a column holds True and False, by its type or, where that is not known, the first row."""
+    dtype = _dtype_of(dataset, column)
+    return is_truth_value(_first_value(dataset, column)) if dtype is None else dtype == "bool"
+
+
+def _dtype_of(dataset: Images, column: str) -> str | None:
     feature = (getattr(dataset, "features", None) or {}).get(column)
-    if feature is not None:
-        return str(getattr(feature, "dtype", "")) in ("string", "large_string")
+    return None if feature is None else str(getattr(feature, "dtype", ""))
+
+
+def _first_value(dataset: Images, column: str) -> Any:
     first = _first_row(dataset)
-    return isinstance(first, Mapping) and isinstance(first.get(column), str)
+    return first.get(column) if isinstance(first, Mapping) else None

@@ -57,8 +57,8 @@ def check_targets(label_map: Mapping[Any, Any], id2label: Mapping[int, str]) -> 
 
 
 def _class_number(value: Any, names: Sequence[str] | None, whose: str) -> int:
-    if isinstance(value, str) and names is not None:
-        same = called(value, names)
+    if isinstance(value, str | bool) and names is not None:
+        same = called(str(value), names)
         if len(same) == 1:
             return same[0]
         if len(same) > 1:

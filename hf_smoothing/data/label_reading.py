@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hf_smoothing.data.columns import column_values, find_column, holds_text
-from hf_smoothing.data.label_maps import called, check_targets
-from hf_smoothing.data.label_values import class_number, is_missing, refusal
+from hf_smoothing.data.columns import column_values, find_column, holds_text, holds_truth_values
+from hf_smoothing.data.label_maps import called, check_targets, names_of
+from hf_smoothing.data.label_values import TRUTH_NAMES, class_number, is_missing, refusal
 from hf_smoothing.data.labels import ClassMap, Labels, class_map, class_names, two_on_one, unasked
 from hf_smoothing.spelling import number_of
 from hf_smoothing.types import Images
@@ -48,7 +48,7 @@ class LabelReader:
             raise ValueError(
                 "`labels` and `label_map` are about a label column, but the data set has none that is clear. Pass label_column=..."
             )
-        names = class_names(dataset, self.column)
+        names = class_names(dataset, self.column) or self._truth_names(dataset, id2label)
         text = self.column is not None and holds_text(dataset, self.column)
         self._how = (id2label, labels, label_map) if text else None
         self._texts: dict[str, int] = {}
@@ -112,6 +112,13 @@ class LabelReader:
                 f"Label of image {index} is class {label} of the data set, which the model does not have."
             )
         return target
+
+    def _truth_names(self, dataset: Images, id2label: Mapping[int, str] | None) -> list[str] | None:
+        """What True and False are called, where the model has classes of those names: their numbers there may be others than 1 and 0."""
+        model_names = names_of(id2label or {})
+        if self.column is None or not all(called(name, model_names) for name in TRUTH_NAMES):
+            return None
+        return list(TRUTH_NAMES) if holds_truth_values(dataset, self.column) else None
 
     def _check_numerals(self) -> None:
         for value in self._values or ():

@@ -9,7 +9,10 @@ from typing import Any
 from hf_smoothing.units import as_number, check_whole, is_several, is_truth_value
 
 
-TRUTH = {"false": 0, "true": 1}
+TRUTH_NAMES = ("False", "True")
+"""What the truth values are called, by the numbers that they are."""
+
+TRUTH = {name.casefold(): number for number, name in enumerate(TRUTH_NAMES)}
 
 
 def class_number(value: Any) -> int | None:

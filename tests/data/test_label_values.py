@@ -58,6 +58,29 @@ def test_a_map_by_hand_names_them_as_they_are_written(values, by_hand, expected)
     assert [item["labels"] for item in pixels] == expected
 
 
+@pytest.mark.parametrize("kind", ["table", "rows", "stream", "stream without types"])
+@pytest.mark.parametrize("labels", [None, "by-name"])
+@pytest.mark.parametrize("names", [("True", "False"), ("false", "TRUE"), ("true", "unknown", "false")])
+def test_truth_values_are_the_classes_that_are_called_so_as_text_is(kind, labels, names):
+    model = dict(enumerate(names))
+    for values in ([True, False, True], ["True", "False", "True"]):
+        made = dataset = table(values)
+        if kind == "rows":
+            made = list(dataset)
+        elif kind != "table":
+            made = dataset.to_iterable_dataset() if kind == "stream" else datasets.IterableDataset.from_generator(lambda: iter(dataset))  # noqa: B023  # fmt: skip
+        read = PixelStream if "stream" in kind else PixelDataset
+        found = [item["labels"] for item in read(made, SIZE, id2label=model, labels=labels)]
+        assert [names[label].lower() for label in found] == ["true", "false", "true"]
+
+
+def test_truth_values_are_numbers_where_that_is_asked_for_and_classes_by_hand():
+    model = {0: "True", 1: "False"}
+    assert PixelDataset(table([True, False]), SIZE, id2label=model, labels="by-number")[0]["labels"] == 1
+    by_hand = {True: "False", "false": "True"}
+    assert PixelDataset(table([True, False]), SIZE, id2label=model, label_map=by_hand)[0]["labels"] == 1
+
+
 REFUSED = {
     "measured": ([0.3, 1.0], "image 0 .*got 0.3. One class per image is needed, and fractions are a measured value"),
     "several": ([[0, 1], [1]], r"image 0 .*one class, got \[0, 1\]. One class per image is needed.*one-hot"),
