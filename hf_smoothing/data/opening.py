@@ -69,23 +69,38 @@ def load_split(path: str, split: str, *, dataset_config: str | None = None, stre
         if "split" not in text.lower() and "instruction" not in text.lower():
             raise
         known = get_dataset_split_names(path, dataset_config)
-        if "[" in split:
-            raise ValueError(
-                f"The split {split!r} of {path} has no images ({text}); its splits are {known}. Pass split=..., such as {known[0]!r} or "
-                f"'{known[0]}[:10%]'."
-            ) from error
-        cure = _cure(split, known)
-        if missed := missed_splits(path):
-            cure = how_to_rename(path, missed) + ("" if any(missed.values()) else f" To read all together: {cure}")
-        raise ValueError(f"{path} has no split {split!r}; it has {known}. {cure}") from error
+        raise ValueError(_no_split(path, split, known, streaming, text)) from error
     if (doubt := check_merged(path, split)) is not None:
         warnings.warn(doubt, stacklevel=2)
     return dataset
 
 
-def _cure(split: str, known: Sequence[str]) -> str:
-    near = nearest(split, known)
-    return f"Pass split={near or known[0]!r}{' or another' if len(known) > 1 and near is None else ''}."
+def _no_split(path: str, split: str, known: Sequence[str], streaming: bool, text: str) -> str:
+    """Why a data set has nothing to read under a split, and what to pass instead.
+
+    Args:
+        path, split, streaming: As in `load_split`.
+        known: Splits that there are.
+        text: What `datasets` says.
+    """
+    parts = [part.partition("[")[0].strip() for part in split.split("+")]
+    if unknown := [part for part in parts if part not in known]:
+        near = nearest(unknown[0], known)
+        cure = f"Pass split={near or known[0]!r}{' or another' if len(known) > 1 and near is None else ''}."
+        if missed := missed_splits(path):
+            cure = how_to_rename(path, missed) + ("" if any(missed.values()) else f" To read all together: {cure}")
+        return f"{path} has no split {unknown[0]!r}; it has {list(known)}. {cure}"
+    if streaming and "[" in split:
+        return (
+            f"A stream has no part of a split, got split={split!r}. Pass split={parts[0]!r} with max_images=..., which takes the first ones, or read it "
+            "without streaming."
+        )
+    if "corresponds to no data" in text:
+        others = [name for name in known if name not in parts]
+        cure = f"another of {others}" if others else "another data set"
+        cure = f"more of it, or {cure}" if "[" in split else cure
+        return f"The split {split!r} of {path} is empty: it has no image. Pass {cure}."
+    return f"The split {split!r} of {path} cannot be read ({text}). Its splits are {list(known)}; a part of one is written {parts[0] + '[:10%]'!r}."
 
 
 def _saved_split(path: str, split: str, streaming: bool) -> Any:

@@ -61,10 +61,28 @@ def test_what_was_saved_to_disk(tmp_path, streaming):
         load_split(str(tmp_path / "named"), "train", streaming=streaming)
 
 
-@pytest.mark.parametrize("split", ["test[:0]", "test[0", "tests[:2]"])
-def test_a_slice_of_nothing(split, tmp_path):
-    with pytest.raises(ValueError, match=r"'test'"):
-        load_split(str(parquet_folder(tmp_path / "images", count=2)), split)
+@pytest.mark.parametrize(
+    ("split", "streaming", "message"),
+    [
+        ("test", False, r"The split 'test' of .* is empty: it has no image. Pass another of \['train'\]"),
+        (
+            "test[:10%]",
+            False,
+            r"The split 'test\[:10%\]' of .* is empty: .* Pass more of it, or another of \['train'\]",
+        ),
+        ("train[:0]+test", False, "is empty: .* Pass more of it, or another data set"),
+        ("train[:1]", True, r"A stream has no part of a split, .* Pass split='train' with max_images="),
+        ("train[:1", False, r"cannot be read \(.*a part of one is written 'train\[:10%\]'"),
+        ("tests[:2]", False, r"has no split 'tests'; it has .* Pass split='test'\."),
+        ("tests[:2]", True, r"has no split 'tests'; it has .* Pass split='test'\."),
+        ("train+tests", False, r"has no split 'tests'; it has .* Pass split='test'\."),
+    ],
+)
+def test_splits_with_nothing_to_read_say_why(split, streaming, message, tmp_path):
+    image_dataset(2).to_parquet(tmp_path / "train.parquet")
+    image_dataset(2).select([]).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(ValueError, match=message):
+        load_split(str(tmp_path), split, streaming=streaming)
 
 
 def test_a_slice(tmp_path):
