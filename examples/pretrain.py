@@ -116,9 +116,7 @@ def main() -> None:
     trainer = make_trainer(model, args)
     few = spread(200, len(validation))
     trainer.add_callback(CertifiedAccuracyCallback(trainer, validation, sigmas=(0.25, 0.5), indices=few))
-    trainer.train(
-        resume_from_checkpoint=args.resume_from_checkpoint in ("true", "True") or args.resume_from_checkpoint
-    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():
