@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsFloat
 
 
@@ -259,3 +259,23 @@ def as_number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one of torch, for tensors without content
         return math.nan
+
+
+def plain_numbers(values: Any, name: str, example: str) -> tuple[float, ...]:
+    """The numbers of a list, an array or a tensor as Python's; nan for what is no number.
+
+    Args:
+        values: The numbers.
+        name: What they are, for the message.
+        example: Such numbers.
+
+    Raises:
+        TypeError: If they are no sequence.
+
+    >>> plain_numbers(range(2), "Radii", "(0.0, 0.01)"), plain_numbers([1, "2"], "Radii", "(0.0, 0.01)")
+    ((0.0, 1.0), (1.0, nan))
+    """
+    single = getattr(values, "ndim", 1) == 0  # an array or a tensor, which looks iterable
+    if single or isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of numbers, such as {example}, got {values!r}.")
+    return tuple(math.nan if is_several(value) else as_number(value) for value in values)

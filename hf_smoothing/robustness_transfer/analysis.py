@@ -57,7 +57,7 @@ class Analysis:
         about: Further facts to keep, JSON values.
 
     Raises:
-        TypeError: On labels that are no tensor of whole numbers, or further facts that are no JSON.
+        TypeError: On models that are no `SmoothedClassifier`, labels that are no tensor of whole numbers, or further facts that are no JSON.
         ValueError: On missing roles, different resolutions or label maps, fewer images than a comparison needs, labels that are not one class for each
             image, or layers that cannot be compared.
         RunError: If the folder holds the records of other models, images or settings.

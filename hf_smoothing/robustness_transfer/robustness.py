@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from hf_smoothing.attacks.ascent import check_positive
 from hf_smoothing.attacks.losses import check_answers, check_labels, logits_of_batch
 from hf_smoothing.pixels import to_unit_pixels, without_tolerance
 from hf_smoothing.types import Classifier
-from hf_smoothing.units import as_number, check_seed, is_several
+from hf_smoothing.units import check_seed, plain_numbers
 
 
 NORMS: tuple[Norm, ...] = ("linf", "l2")
@@ -98,26 +97,6 @@ def attack_curve(
         if progress is not None:
             progress(len(images))
     return right
-
-
-def plain_numbers(values: Any, name: str, example: str) -> tuple[float, ...]:
-    """The numbers of a list, an array or a tensor as Python's; nan for what is no number.
-
-    Args:
-        values: The numbers.
-        name: What they are, for the message.
-        example: Such numbers.
-
-    Raises:
-        TypeError: If they are no sequence.
-
-    >>> plain_numbers(np.float32([0.5, 2]), "Radii", "(0.0, 0.01)"), plain_numbers([1, "2"], "Radii", "(0.0, 0.01)")
-    ((0.5, 2.0), (1.0, nan))
-    """
-    single = getattr(values, "ndim", 1) == 0  # an array or a tensor, which looks iterable
-    if single or isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a sequence of numbers, such as {example}, got {values!r}.")
-    return tuple(math.nan if is_several(value) else as_number(value) for value in values)
 
 
 def check_epsilons(epsilons: Sequence[float], norm: Norm, entries: int | None = None) -> tuple[float, ...]:

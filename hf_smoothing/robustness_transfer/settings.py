@@ -10,9 +10,9 @@ from typing import Any
 
 from hf_smoothing.attacks import ATTACKS, Norm
 from hf_smoothing.models import SmoothedClassifier
-from hf_smoothing.robustness_transfer.robustness import NORMS, check_epsilons, plain_numbers
+from hf_smoothing.robustness_transfer.robustness import NORMS, check_epsilons
 from hf_smoothing.spelling import nearest
-from hf_smoothing.units import check_seed, check_whole
+from hf_smoothing.units import check_seed, check_whole, plain_numbers
 
 
 ROLES = ("pretrained", "finetuned", "standard")
@@ -135,11 +135,20 @@ def check_models(models: Mapping[str, SmoothedClassifier]) -> None:
     All see the pixels that the finetuned one is for; a model that is for another part of each image, or another filter, is warned of.
 
     Raises:
+        TypeError: On what is no mapping, or no `SmoothedClassifier`.
         ValueError: On missing roles, different resolutions or channels, or a standard model with other classes than the finetuned one.
     """
+    if not isinstance(models, Mapping):
+        raise TypeError(f"`models` must map {', '.join(ROLES)} to a model each, got a {type(models).__name__}.")
     missing = [role for role in ROLES if role not in models]
     if missing:
         raise ValueError(f"An analysis needs a {', a '.join(ROLES)} model; missing: {', '.join(missing)}.")
+    for role in ROLES:
+        if getattr(getattr(models[role], "config", None), "model_type", None) != "smoothed_classifier":
+            raise TypeError(
+                f"An analysis compares models of the type SmoothedClassifier, got a {type(models[role]).__name__} as the {role} one. Load a checkpoint of one with "
+                "SmoothedClassifier.from_pretrained(path); wrap another classifier with SmoothedClassifier.from_base_pretrained(network, sigma=...)."
+            )
     sizes = {role: tuple(models[role].config.size) for role in ROLES}
     if len(set(sizes.values())) > 1:
         raise ValueError(

@@ -37,6 +37,21 @@ def analysis(networks, folder, count=45, batch_size=8, **plan):
     return Analysis(networks, pixels, torch.arange(count).sort().values % 3, folder, some)
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda given: list(given.values()), TypeError, "`models` must map pretrained, finetuned, standard to a model each, got a list"),
+        (lambda given: given | {"standard": given["standard"].base_network}, TypeError, "got a ResNetForImageClassification as the standard one"),
+        (lambda given: given | {"pretrained": "a/path"}, TypeError, r"got a str as the pretrained one.*from_pretrained\(path\)"),
+        (lambda given: given | {"finetuned": None}, TypeError, "got a NoneType as the finetuned one"),
+        (lambda given: {"pretrained": given["pretrained"]}, ValueError, "missing: finetuned, standard"),
+    ],
+)  # fmt: skip
+def test_what_is_compared_are_smoothed_classifiers_by_role(networks, change, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        analysis(change(networks), tmp_path)
+
+
 def test_similarity_hardly_depends_on_how_the_images_are_divided(networks, tmp_path):
     whole = analysis(networks, tmp_path / "a", batch_size=45).similarity("clean")
     parted = analysis(networks, tmp_path / "b", batch_size=40).similarity("clean")  # 40 and 5, if taken as they come
