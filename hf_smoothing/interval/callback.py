@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import Trainer
 
 from hf_smoothing.certification.classifiers import run_dtype
-from hf_smoothing.data.selection import spread
 from hf_smoothing.interval.classifier import classify_function, in_own_precision, run_as_covered
 from hf_smoothing.interval.margins import logits_of
 from hf_smoothing.interval.radii import check_largest
@@ -44,6 +43,7 @@ class IntervalRadiusCallback(FiguresCallback):
         name: Stands in the names of the figures, as in `eval_NAME_tradeoff`, where a training has several such callbacks.
 
     Raises:
+        TypeError: If the images are no data set, several, or a stream without `indices`.
         ValueError: If `largest` is not in (0, 1], an image has no label or one that is no class of the model, or the data set names the classes otherwise than
             the model does.
 
@@ -64,9 +64,7 @@ class IntervalRadiusCallback(FiguresCallback):
         check_classes(trainer.model, dataset)
         super().__init__(trainer, name)
         self._bounds_checked = False
-        self.pixels, labels = labelled_images(
-            dataset, spread(500, len(dataset)) if indices is None else indices, number_of_classes(trainer.model)
-        )
+        self.pixels, labels = labelled_images(dataset, indices, number_of_classes(trainer.model), most=500)
         self.pixels, self.labels = without_tolerance(self.pixels), torch.tensor(labels)
 
     def keys(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from hf_smoothing.statistics import exact_text
 from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.figures import FiguresCallback
 from hf_smoothing.types import ImageDataset
-from hf_smoothing.units import check_radius
+from hf_smoothing.units import check_radius, plain_numbers
 
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class CertifiedAccuracyCallback(FiguresCallback):
         name: Stands in the names of the figures, as in `eval_NAME_certified_accuracy_sigma0.25_r0`, where a training has several such callbacks.
 
     Raises:
-        ValueError: If the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label or one
+        TypeError: If noise levels or radii are no sequence, or the images are no data set, several, or a stream without `indices`.
+        ValueError: If there are no noise levels or radii, the draws decide nothing, a radius is negative or above the diameter of the pixel cube, an image has no label or one
             that is no class of the model, the data set names the classes otherwise than the model does, or [0, 1] pixels cannot be classified by it.
     """
 
@@ -65,14 +66,15 @@ class CertifiedAccuracyCallback(FiguresCallback):
     ) -> None:
         check_classes(trainer.model, dataset)
         super().__init__(trainer, name)
-        self.sigmas = [FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha).sigma for sigma in sigmas]
-        self.thresholds = [float(radius) for radius in thresholds]
-        if not self.thresholds:
-            raise ValueError(f"`thresholds` must be a non-empty list of radii >= 0, got {self.thresholds}.")
+        levels = plain_numbers(sigmas, "`sigmas`", "(0.25,)")
+        self.sigmas = [FixedRule(sigma=sigma, n0=n0, n=n, alpha=alpha).sigma for sigma in levels]
+        self.thresholds = list(plain_numbers(thresholds, "`thresholds`", "(0.0, 0.25)"))
+        if not self.sigmas or not self.thresholds:
+            raise ValueError(
+                f"`sigmas` and `thresholds` must each have at least one number, got {self.sigmas} and {self.thresholds}. Leave out what is to be as usual."
+            )
         self.draws = {"mode": "fixed", "n0": n0, "n": n, "alpha": alpha, "seed": seed}
-        self.pixels, self.labels = labelled_images(
-            dataset, spread(100, len(dataset)) if indices is None else indices, number_of_classes(trainer.model)
-        )
+        self.pixels, self.labels = labelled_images(dataset, indices, number_of_classes(trainer.model), most=100)
         for radius in self.thresholds:
             check_radius(radius, "l2", "thresholds", self.pixels.shape[1:])
         with evaluated(trainer) as classifier, torch.no_grad():
@@ -129,17 +131,29 @@ def number_of_classes(model: nn.Module) -> int | None:
 
 
 def labelled_images(
-    dataset: ImageDataset, indices: Sequence[int], num_labels: int | None
+    dataset: ImageDataset, indices: Sequence[int] | None, num_labels: int | None, most: int
 ) -> tuple[torch.Tensor, list[int]]:
     """Images of a data set in memory, [0, 1] pixels (count, channels, height, width), and their labels, read as `certify_dataset` reads them.
 
     Args:
-        dataset, indices: Data set and selection.
+        dataset, indices: Data set and selection; by default `most` images, spread over the data set.
         num_labels: Number of classes of the model, None where it is not known.
 
     Raises:
-        ValueError, TypeError: If an image has no label, or one that is no class, if items are no images, or the selection is not one of the data set.
+        ValueError, TypeError: If it is no data set, or a stream of which nothing is selected; if an image has no label, or one that is no class, if
+            items are no images, or the selection is not one of the data set.
     """
+    if isinstance(dataset, Mapping):
+        raise TypeError(
+            f"The images to watch must be one data set, got several by name, {list(map(str, dataset))[:5]}. Make a callback of each, with name=..."
+        )
+    if indices is None:
+        if not hasattr(dataset, "__len__"):
+            raise TypeError(
+                f"The images to watch are spread over a data set that has a length, got {type(dataset).__name__}. Of a stream pass indices=range({most}) "
+                "for its first ones."
+            )
+        indices = spread(most, len(dataset))
     chosen = check_selection(dataset, indices)
     pixels, labels = list[torch.Tensor](), list[int]()
     for index, item in checked_items(dataset, chosen):

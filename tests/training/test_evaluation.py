@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from transformers import ViTImageProcessor
 
 from hf_smoothing import CertifiedAccuracyCallback, NoisyImageProcessor, SmoothedClassifier, certify
-from hf_smoothing.data import DecodedPixels
+from hf_smoothing.data import DecodedPixels, PixelStream
+from hf_smoothing.interval import IntervalRadiusCallback
 from hf_smoothing.statistics import average_certified_radius, certified_accuracy
 from hf_smoothing.training.evaluation import real_images
 from tests.support.classifiers import Watched
-from tests.support.tiny import MEAN, SIZE, STD, any_model, arguments, data, plain, smoothed, trainer
+from tests.support.tiny import MEAN, SIZE, STD, any_model, arguments, data, image_dataset, plain, smoothed, trainer
 
 
 def accuracy(output):
@@ -388,12 +389,31 @@ def test_the_callback_leaves_the_mode_of_the_model(tmp_path):
         ({"indices": []}, "no image to certify"),
         ({"n": 9}, "`n` must be at least 10"),
         ({"thresholds": (-0.5,)}, "`thresholds`"),
+        ({"thresholds": ()}, "must each have at least one number"),
+        ({"sigmas": ()}, "must each have at least one number"),
+        ({"sigmas": ("0.25",)}, "sigma"),
+        ({"sigmas": 0.25}, r"`sigmas` must be a sequence of numbers, such as \(0.25,\), got 0.25"),
+        ({"thresholds": 0.25}, "`thresholds` must be a sequence of numbers, .* got 0.25"),
     ],
 )
 def test_bad_settings_of_the_callback_are_refused_before_training(kwargs, message, tmp_path):
     loop = trainer(plain("vit"), tmp_path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         CertifiedAccuracyCallback(loop, data(4), **kwargs)
+
+
+@pytest.mark.parametrize(
+    "make", [CertifiedAccuracyCallback, lambda loop, images, **more: IntervalRadiusCallback(loop, images, largest=0.1, **more)]
+)  # fmt: skip
+def test_the_images_to_watch_are_one_data_set_or_chosen_of_a_stream(make, tmp_path):
+    loop = trainer(plain("resnet"), tmp_path)
+    with pytest.raises(TypeError, match=r"one data set, got several by name, \['a', 'b'\]. Make a callback of each"):
+        make(loop, {"a": data(4), "b": data(4)})
+    stream = PixelStream(image_dataset(4).to_iterable_dataset(), SIZE)
+    for other in (None, stream):
+        with pytest.raises(TypeError, match=rf"a length, got {type(other).__name__}\. .*pass indices=range\("):
+            make(loop, other)
+    assert len(make(loop, stream, indices=range(2)).labels) == 2
 
 
 def test_the_callback_needs_labels(tmp_path):
