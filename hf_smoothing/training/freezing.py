@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import nn
 
 from hf_smoothing.models.masked import is_autoencoder
 
 
-def named_in(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+def named_in(model: nn.Module, patterns: Sequence[str] | str) -> list[str]:
     """Names of the parameters that contain one of the patterns as whole components.
 
     Args:
         model: The model.
-        patterns: Name patterns, e.g. ["classifier", "stages.3"].
+        patterns: Name patterns, e.g. ["classifier", "stages.3"], or one.
 
     Raises:
+        TypeError: If they are no names.
         ValueError: If there is no pattern, or one matches nothing.
     """
+    patterns = [patterns] if isinstance(patterns, str) and patterns else patterns
+    if not isinstance(patterns, Iterable) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"`trainable` must be a list of names of modules, such as ['classifier'], got {patterns!r}.")
     names = [name for name, _ in model.named_parameters()]
     if not patterns:
         raise ValueError(

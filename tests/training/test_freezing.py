@@ -29,6 +29,7 @@ def names(model, *starts):
     ("patterns", "starts"),
     [
         (["classifier"], ["classifier"]),
+        ("classifier", ["classifier"]),
         (["encoder.stages.1"], ["resnet.encoder.stages.1."]),
         (["stages.1", "classifier"], ["resnet.encoder.stages.1.", "classifier"]),
         (["resnet"], ["resnet"]),
@@ -46,6 +47,12 @@ def test_patterns_reach_into_a_wrapper():
     freeze_all_but(model, ["classifier"])
     # The head alone: patterns are whole components of a name.
     assert trained(model) == names(model, "base_network.classifier")
+
+
+@pytest.mark.parametrize("patterns", [5, [5], {"classifier": 1, 2: 3}, b"classifier"])
+def test_what_is_no_list_of_names_is_refused(patterns):
+    with pytest.raises(TypeError, match="`trainable` must be a list of names of modules"):
+        named_in(plain(), patterns)
 
 
 def test_a_number_is_not_the_start_of_another():
