@@ -134,7 +134,7 @@ def _statements(folder: Path) -> set[tuple[bytes, ...]]:
 
 
 def check_same_pixels(
-    first: ProcessorPixels, second: ProcessorPixels, one: str, other: str, given: Iterable[str] = ()
+    first: ProcessorPixels, second: ProcessorPixels, one: str, other: str, given: Iterable[str] = (), cure: str = ""
 ) -> None:
     """Refuse two statements about one network that differ in what it sees.
 
@@ -142,6 +142,7 @@ def check_same_pixels(
         first, second: The statements.
         one, other: Names of the two.
         given: Values that the caller has settled, by name.
+        cure: What to do; by default to correct one of the two, or to pass the value that is right.
 
     Raises:
         ValueError: The message names the values of both.
@@ -151,9 +152,10 @@ def check_same_pixels(
         a, b = (values[name] for values in said)
         same = len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
         if name not in given and not same:
+            cure = cure or f"correct or remove the other, or say which by passing {name}={list(a)}"
             raise ValueError(
                 f"{one} and {other} disagree: {name} is {list(a)} in the first and {list(b)} in the second. Only one can be what the network "
-                f"was trained on: correct or remove the other, or say which by passing {name}={list(a)}."
+                f"was trained on: {cure}."
             )
 
 

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
-from hf_smoothing.data.framing import Framing
-from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.adapters import check_merged
-from hf_smoothing.models.checkpoint_pixels import check_same_pixels
-from hf_smoothing.models.configuration import check_head, input_channels, per_channel
-from hf_smoothing.models.level_range import warn_of_levels
+from hf_smoothing.models.configuration import check_head
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.own_processor import check_own_processor
-from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.reloading import check_reloadable
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
-from hf_smoothing.preprocessing import Preprocessing, parse_size
+from hf_smoothing.preprocessing import parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
-from hf_smoothing.training.forward import logits_of
 from hf_smoothing.training.objectives.signature import Objective
 
 
@@ -184,67 +176,3 @@ def check_one_owner(
         raise ValueError(
             "crop_padding and horizontal_flip come before noise, so with noise_owner='processor' its transform must do them."
         )
-
-
-def find_preprocessing(
-    model: PreTrainedModel, args: RobustTrainingArguments, processor: BaseImageProcessor | None
-) -> Preprocessing | None:
-    """Resize and normalisation of a plain backbone; None where the model or the processor does it.
-
-    Raises:
-        ValueError: If they are not known, the processor's cannot be expressed, or the arguments say otherwise than it, since it is saved
-            beside the model.
-    """
-    if isinstance(model, SmoothedClassifier) or args.noise_owner == "processor":
-        return None
-    asked = None
-    if args.image_mean is not None and args.image_std is not None:
-        channels = input_channels(model.config)
-        mean, std = (per_channel(values, channels) for values in (args.image_mean, args.image_std))
-        if channels not in (None, len(mean)):
-            raise ValueError(
-                f"`image_mean` and `image_std` need one value per channel, {channels} for this {type(model).__name__}, got {len(mean)}. One value is for all."
-            )
-        asked = Preprocessing(tuple(mean), tuple(std), parse_size(args.model_size))
-    if processor is not None:
-        known = read_processor(processor, input_channels(model.config))
-        if asked is None:
-            warn_of_levels(processor, known, f"This {type(processor).__name__}")
-        size = parse_size(args.model_size) or known.preprocessing.model_size or known.framing.size
-        used = replace(asked or known.preprocessing, model_size=size)
-        check_same_pixels(ProcessorPixels(known.framing, used), known, "The arguments", "the image processor")
-        if not is_autoencoder(model):
-            _check_backbone(model, used, known.framing)
-        return used
-    noted = noted_pixels(model.config)
-    if asked is None and noted is not None:
-        size = parse_size(args.model_size) or noted.preprocessing.model_size or noted.framing.size
-        return replace(noted.preprocessing, model_size=size)
-    if asked is None:
-        raise ValueError(
-            f"The normalisation of this {type(model).__name__} is not known. Pass its image processor as processing_class, or image_mean and "
-            "image_std (and model_size, if images are resized for it) in RobustTrainingArguments."
-        )
-    return asked
-
-
-def processor_preprocessing(processor: Any, model: PreTrainedModel) -> Preprocessing:
-    """Resize and normalisation by which an image processor makes what a plain backbone takes of [0, 1] pixels.
-
-    Raises:
-        ValueError: If there is no processor, or what it does cannot be expressed.
-    """
-    if processor is None:
-        raise ValueError(
-            "With noise_owner='processor' only the image processor knows how a plain network's pixels are made, and there is none. Pass it to the "
-            "trainer as processing_class, to classify [0, 1] pixels."
-        )
-    known = read_processor(processor, input_channels(model.config))
-    return replace(known.preprocessing, model_size=known.preprocessing.model_size or known.framing.size)
-
-
-def _check_backbone(model: PreTrainedModel, preprocessing: Preprocessing, framing: Framing) -> None:
-    def classify(pixels: Tensor) -> Any:
-        return logits_of(model, model.config, preprocessing(pixels).to(model.dtype))
-
-    check_forward(model, classify, framing, model.config.num_labels, type(model).__name__)

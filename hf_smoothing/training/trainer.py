@@ -25,9 +25,7 @@ from hf_smoothing.training.checks import (
     check_optimizer,
     check_request,
     check_settled,
-    find_preprocessing,
     nothing_trained,
-    processor_preprocessing,
     settled,
 )
 from hf_smoothing.training.classes import check_classes
@@ -51,6 +49,7 @@ from hf_smoothing.training.objectives import (
     of_intervals,
     takes_probabilities,
 )
+from hf_smoothing.training.pixel_statements import find_preprocessing, processor_preprocessing
 from hf_smoothing.training.resuming import noise_seed
 from hf_smoothing.training.returned import loss_and_figures
 from hf_smoothing.training.sent_buffers import buffers_sent_once

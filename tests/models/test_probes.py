@@ -116,10 +116,12 @@ def rows_of(processor):
 
 def test_training_with_the_noise_of_a_processor_leaves_its_pixels(tmp_path):
     processor = NoisyImageProcessor(size=SIZE, model_size=24, image_mean=[0.5] * 3, image_std=[0.25] * 3, noise=0.5)
-    loop = RobustTrainer(
-        noted_before(image_mean=[0.1] * 3), arguments(tmp_path, noise_owner="processor"),
-        train_dataset=rows_of(processor), processing_class=processor,
-    )  # fmt: skip
+    model = noted_before(image_mean=[0.1] * 3)
+    about = {"args": arguments(tmp_path, noise_owner="processor"), "processing_class": processor}
+    with pytest.raises(ValueError, match="The image processor and the note of an earlier training .* disagree"):
+        RobustTrainer(model, train_dataset=rows_of(processor), **about)
+    del model.config.hf_smoothing
+    loop = RobustTrainer(model, train_dataset=rows_of(processor), **about)
     loop.train()
     loop.save_model(str(tmp_path / "saved"))
     noted = json.loads((tmp_path / "saved" / "config.json").read_text())["hf_smoothing"]

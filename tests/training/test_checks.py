@@ -17,6 +17,7 @@ from tests.support.tiny import (
     arguments,
     data,
     image_dataset,
+    note,
     plain,
     smoothed,
     trainer,
@@ -125,6 +126,41 @@ def test_where_a_plain_network_takes_its_normalisation_from(tmp_path):
     assert preprocessing(tmp_path, noted) == expected
     assert preprocessing(tmp_path, smoothed()) is None
     assert preprocessing(tmp_path, noise_owner="processor") is None
+
+
+def noted_backbone():
+    backbone = plain()
+    backbone.config.hf_smoothing = note(image_mean=MEAN, image_std=STD, model_size=[32, 32])
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"args": {"image_mean": [0.5] * 3, "image_std": STD}}, "image_mean"),
+        ({"args": {"image_mean": MEAN, "image_std": [0.5] * 3}}, "image_std"),
+        ({"args": {"model_size": SIZE}}, "model_size"),
+        ({"args": {"image_mean": MEAN, "image_std": STD, "model_size": SIZE}}, "model_size"),
+        ({"processor": {"image_mean": [0.5] * 3}}, "image_mean"),
+        ({"processor": {"image_std": [0.5] * 3}}, "image_std"),
+        ({"processor": {"model_size": SIZE}}, "model_size"),
+        ({"processor": {"model_size": SIZE}, "args": {"image_mean": MEAN, "image_std": STD}}, "model_size"),
+        ({"processor": {"model_size": SIZE}, "args": {"noise_owner": "processor"}}, "model_size"),
+    ],
+)
+def test_a_note_of_other_pixels_is_not_overridden(change, name, tmp_path):
+    about = {"size": SIZE, "model_size": 32, "image_mean": MEAN, "image_std": STD} | change.get("processor", {})
+    processor = NoisyImageProcessor(**about) if "processor" in change else None
+    refused = rf"The .* and the note of an earlier training .* disagree: {name} is .*del model\.config\.hf_smoothing"
+    with pytest.raises(ValueError, match=refused):
+        preprocessing(tmp_path, noted_backbone(), processor, **change.get("args", {}))
+
+
+@pytest.mark.parametrize("args", [{}, {"image_mean": MEAN, "image_std": STD}, {"model_size": 32}])
+@pytest.mark.parametrize("processor", [None, NoisyImageProcessor(size=32, image_mean=MEAN, image_std=STD)])
+def test_what_agrees_with_the_note_keeps_its_size(args, processor, tmp_path):
+    expected = Preprocessing(tuple(MEAN), tuple(STD), (32, 32))
+    assert preprocessing(tmp_path, noted_backbone(), processor, **args) == expected
 
 
 def test_an_unknown_normalisation_is_refused(tmp_path):
