@@ -11,7 +11,7 @@ from hf_smoothing.lazy import on_first_use
 _CONTENTS = {
     "ClassMap": "labels",
     "DataChoice": "choice",
-    "DecodedPixels": "datasets",
+    "DecodedPixels": "decoded",
     "Framing": "framing",
     "NoisyImageProcessor": "image_processing",
     "NoisyImageProcessorPil": "image_processing",
@@ -31,9 +31,9 @@ __getattr__ = on_first_use(__name__, _CONTENTS)
 if TYPE_CHECKING:
     from hf_smoothing.data.choice import DataChoice as DataChoice
     from hf_smoothing.data.columns import find_column as find_column
-    from hf_smoothing.data.datasets import DecodedPixels as DecodedPixels
     from hf_smoothing.data.datasets import PixelDataset as PixelDataset
     from hf_smoothing.data.datasets import PixelStream as PixelStream
+    from hf_smoothing.data.decoded import DecodedPixels as DecodedPixels
     from hf_smoothing.data.framing import Framing as Framing
     from hf_smoothing.data.image_processing import NoisyImageProcessor as NoisyImageProcessor
     from hf_smoothing.data.image_processing import NoisyImageProcessorPil as NoisyImageProcessorPil

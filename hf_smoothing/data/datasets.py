@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from hf_smoothing.data.framing import Framing
+from hf_smoothing.data.decoded import DecodedPixels
 from hf_smoothing.data.labels import Labels
 from hf_smoothing.data.processes import in_processes
 from hf_smoothing.data.processors import PixelSource
 from hf_smoothing.data.row_reader import RowReader
+from hf_smoothing.data.selection import one_index
 from hf_smoothing.pixels import UnreadableImageError
 from hf_smoothing.progress import progress_of
 from hf_smoothing.types import ImageDataset, ImageStream
@@ -69,8 +69,9 @@ class PixelDataset(Dataset[dict[str, Any]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        number = one_index(index)
         try:
-            return self._reader.item(self._reader.images.row(int(index)), int(index))
+            return self._reader.item(self._reader.images.row(number), number)
         except UnreadableImageError as error:
             self.unreadable[error.index] = str(error)
             raise
@@ -203,42 +204,3 @@ class PixelStream(IterableDataset[dict[str, Any]]):
     def facts(self) -> dict[str, Any]:
         """What a record says about the labels, as plain JSON values; empty without labels."""
         return self._reader.facts()
-
-
-class DecodedPixels(Dataset[dict[str, Any]]):
-    """Pixels and labels in memory.
-
-    Args:
-        pixels: Pixels, uint8 (N, channels, height, width).
-        labels: Labels, int64 (N,), or None.
-        names: Names of the classes in the order of the labels, or None where they are not known.
-        framing: How images became these pixels, where that is known.
-        enlarged: Index, in these pixels -> (height, width) of each image that was smaller than the certified resolution.
-    """
-
-    def __init__(
-        self,
-        pixels: Tensor,
-        labels: Tensor | None = None,
-        names: Sequence[str] | None = None,
-        framing: Framing | None = None,
-        enlarged: Mapping[int, tuple[int, int]] | None = None,
-    ) -> None:
-        self.pixels = pixels
-        self.labels = labels
-        self.names = names
-        self.framing = framing
-        self.enlarged = dict(enlarged or {})
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item: dict[str, Any] = {"pixel_values": self.pixels[index]}
-        if self.labels is not None:
-            item["labels"] = int(self.labels[index])
-        return item
-
-    def known_labels(self, indices: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """(index, label) of these images; nothing without labels."""
-        return iter(()) if self.labels is None else ((index, int(self.labels[index])) for index in indices)

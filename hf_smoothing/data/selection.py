@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from hf_smoothing.units import check_whole
 
 
 def spread(count: int, total: int) -> list[int]:
@@ -48,3 +51,18 @@ def check_selection_options(stride: int, max_images: int | None) -> None:
     for name, value in (("stride", stride), ("max_images", max_images)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+
+def one_index(index: Any) -> int:
+    """The number of one image, from a whole number of any type; negative ones count from the end.
+
+    Raises:
+        TypeError: On anything else: slices and lists would make an item of several images, and fractions be cut off.
+    """
+    try:
+        return check_whole(index, "index")
+    except ValueError as error:
+        raise TypeError(
+            f"Images are read one at a time, by a whole number, got {index!r}. Write [data[i] for i in indices] for some of them; their columns are those "
+            "of an item, such as data[0]['pixel_values']."
+        ) from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from hf_smoothing.data.decoded import class_labels
 from hf_smoothing.models.configuration import input_channels
 
 
@@ -29,32 +29,6 @@ def classifier_output(
     output: Any = ImageClassifierOutput(loss=loss, logits=logits)
     as_dict = model.config.return_dict if return_dict is None else return_dict
     return output if as_dict else output.to_tuple()
-
-
-def class_labels(labels: Tensor, images: int) -> Tensor:
-    """Labels as int64 (batch,). Their values are not looked at, for which the host would wait for the device.
-
-    Args:
-        labels: One whole number for each image, of any integer type.
-        images: Number of images.
-
-    Raises:
-        ValueError: If they are not; the message says how they become so.
-    """
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if whole and tuple(labels.shape) == (images,):
-        return labels.long()
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        cure = (
-            "These look like a probability or a mark for each class: the most probable class is labels.argmax(dim=1)."
-        )
-    elif labels.numel() == images:
-        cure = f"Pass labels{'' if labels.ndim == 1 else '.flatten()'}{'' if whole else '.long()'}."
-    else:
-        cure = "Pass one for each image of the batch."
-    raise ValueError(
-        f"Labels must be the class of each image, whole numbers of shape ({images},), got {labels.dtype} of shape {tuple(labels.shape)}. {cure}"
-    )
 
 
 def check_channels(pixels: Tensor, config: PreTrainedConfig, name: str) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.models.outputs import class_labels
 from hf_smoothing.training.labels import check_labels
 
 
@@ -32,17 +31,12 @@ class DevicePixels(Dataset[dict[str, Any]]):
         num_labels: Number of classes; labels are checked once, here. None where they are not used.
 
     Raises:
-        ValueError: If a label is not one of the classes, or there is not one for each image.
+        ValueError: If a label is not one of the classes.
     """
 
     def __init__(self, data: DecodedPixels, device: torch.device, num_labels: int | None) -> None:
-        if data.labels is not None and len(data):
-            if data.labels.shape != (len(data),):
-                raise ValueError(
-                    f"Each of the {len(data)} images needs one label, got labels of shape {tuple(data.labels.shape)}."
-                )
-            if num_labels is not None:
-                check_labels(class_labels(data.labels, len(data)), num_labels)
+        if data.labels is not None:
+            check_labels(data.labels, num_labels)
         self.pixels = data.pixels.to(device)
         self.labels = None if data.labels is None else data.labels.long().to(device)
 

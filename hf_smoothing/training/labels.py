@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_smoothing.models.outputs import class_labels
+from hf_smoothing.data.decoded import class_labels
 from hf_smoothing.training.objectives import PROBABILITIES
 
 
