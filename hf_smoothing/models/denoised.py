@@ -14,6 +14,7 @@ from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_a
 from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.denoisers import make_denoiser
+from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.reloading import as_it_is, build_network
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -123,7 +124,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
         """
         pixels = check_image_batch(pixel_values, "pixel_values")
         prepared = self.config.preprocessing().__call__(self.denoise(pixels))  # as in SmoothedClassifier._base_logits
-        logits = self.network(pixel_values=prepared.to(self.network.dtype), return_dict=True).logits
+        logits = logits_of(self.network, prepared.to(self.network.dtype), return_dict=True)
         return classifier_output(self, logits, labels, return_dict)
 
 

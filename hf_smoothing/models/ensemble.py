@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.construction import check_own_config
+from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.models.reloading import as_it_is, build_network
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -123,7 +124,7 @@ class EnsembleForImageClassification(PreTrainedModel):
         members = zip(self.members, self.config.preprocessing(), self._dtypes(), strict=True)
         logits = torch.stack(
             [
-                member(pixel_values=prepare(pixels).to(dtype), return_dict=True).logits.to(self.dtype)
+                logits_of(member, prepare(pixels).to(dtype), return_dict=True).to(self.dtype)
                 for member, prepare, dtype in members
             ]
         ).mean(0)

@@ -21,6 +21,7 @@ from hf_smoothing.models.checkpoint_pixels import check_pixels_known, origin_of,
 from hf_smoothing.models.checkpoints import find_network, in_float32
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.construction import WRAP, check_base_network, check_is_path, check_own_config
+from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.kept_heads import check_kept_names
 from hf_smoothing.models.lora_layers import inject_lora
 from hf_smoothing.models.outputs import Output, check_channels, classifier_output
@@ -229,9 +230,8 @@ class SmoothedClassifier(PreTrainedModel):
 
     def _base_logits(self, pixels: Tensor, **kwargs: Any) -> Tensor:
         prepared = self.prepare(pixels)
-        outputs = self.base_network(pixel_values=prepared.to(self.base_network.dtype), return_dict=True, **kwargs)
-        logits: Tensor = getattr(outputs, "logits", outputs)  # what is no classifier is refused when it is wrapped
-        return logits
+        network = self.base_network  # one that is no classifier is refused when it is wrapped
+        return logits_of(network, prepared.to(network.dtype), return_dict=True, **kwargs)
 
     def forward(
         self, pixel_values: Tensor | None = None, labels: Tensor | None = None, seed: int | None = None,

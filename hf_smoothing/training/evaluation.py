@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.ranks import leave_ranks_at_exit
+from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import to_unit_pixels
@@ -25,7 +26,6 @@ from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.checkpoints import WholeCheckpoints
 from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import checked_batch
-from hf_smoothing.training.forward import logits_of
 from hf_smoothing.training.labels import UNLABELLED, hard_labels
 
 
@@ -280,7 +280,7 @@ class ImageMeans(WholeCheckpoints):
         size = self.args.eval_batch_size
         self._evaluated += 1
         noise = {"seed": self.args.seed, "first_index": number * size % (MAX_IMAGES - size)}
-        votes = logits_of(model, self.model.config, values, num_samples=self._copies, **noise)
+        votes = logits_of(model, values, self.model.config, num_samples=self._copies, **noise)
         return votes.float(), clean
 
 

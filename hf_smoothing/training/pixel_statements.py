@@ -12,13 +12,13 @@ from hf_smoothing.data.framing import Framing
 from hf_smoothing.data.processors import ProcessorPixels, noted_pixels, read_processor
 from hf_smoothing.models.checkpoint_pixels import check_same_pixels
 from hf_smoothing.models.configuration import input_channels, per_channel
+from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.level_range import warn_of_levels
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.probes import check_forward
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 from hf_smoothing.training.arguments import RobustTrainingArguments
-from hf_smoothing.training.forward import logits_of
 
 
 if TYPE_CHECKING:
@@ -96,6 +96,6 @@ def processor_preprocessing(processor: Any, model: PreTrainedModel) -> Preproces
 
 def _check_backbone(model: PreTrainedModel, preprocessing: Preprocessing, framing: Framing) -> None:
     def classify(pixels: Tensor) -> Any:
-        return logits_of(model, model.config, preprocessing(pixels).to(model.dtype))
+        return logits_of(model, preprocessing(pixels).to(model.dtype))
 
     check_forward(model, classify, framing, model.config.num_labels, type(model).__name__)

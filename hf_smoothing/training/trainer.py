@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_smoothing.allocator import memory_kept
+from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.masked import is_autoencoder
 from hf_smoothing.models.outputs import check_channels
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
@@ -32,7 +33,6 @@ from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import PixelCollator
 from hf_smoothing.training.device_data import DevicePixels, can_be_on_device
 from hf_smoothing.training.evaluation import ImageMeans
-from hf_smoothing.training.forward import logits_of
 from hf_smoothing.training.freezing import train_only
 from hf_smoothing.training.labels import hard_labels, soft_labels
 from hf_smoothing.training.layerwise import split_by_depth, trained_names
@@ -197,7 +197,7 @@ class RobustTrainer(ImageMeans):
             # Not through DDP, which would run the voting forward; so not through the `forward` that mixed precision wraps either.
             with self.accelerator.autocast():
                 return self.model.classify(pixels)
-        return logits_of(target, self.model.config, self._model_pixels(pixels), **inputs)
+        return logits_of(target, self._model_pixels(pixels), self.model.config, **inputs)
 
     def _model_pixels(self, pixels: Tensor) -> Tensor:
         if not isinstance(self.model, SmoothedClassifier):  # which says so itself

@@ -37,14 +37,6 @@ def state():
     return ObjectiveState(NoiseMixture((0.3,)), torch.Generator().manual_seed(0))
 
 
-def test_a_classifier_that_answers_with_tuples_by_itself_is_asked_for_names():
-    model = denoised_classifier(smoothed("resnet", 0), sigma=0.25, denoiser=SMALL).eval()
-    with torch.no_grad():
-        expected = model.classify(PIXELS)
-        model.base_network.network.config.return_dict = False
-        assert torch.equal(model.classify(PIXELS), expected)
-
-
 @pytest.mark.parametrize("denoiser", [SMALL, {"kind": "diffusion", "unet": UNET}])
 def test_it_denoises_and_classifies_and_is_saved_and_loaded(denoiser, tmp_path):
     if denoiser["kind"] == "diffusion":

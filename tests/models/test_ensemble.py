@@ -27,15 +27,6 @@ def test_it_is_the_mean_of_its_members_each_with_its_own_pixels(members):
     assert ensemble.config.id2label == members[0].config.id2label
 
 
-def test_members_that_answer_with_tuples_by_themselves_are_asked_for_names():
-    ensemble = smoothed_ensemble([smoothed("resnet", 0), smoothed("resnet", 2)], sigma=0.5)
-    with torch.no_grad():
-        expected = ensemble.classify(PIXELS)
-        for member in ensemble.base_network.members:
-            member.config.return_dict = False
-        assert torch.equal(ensemble.classify(PIXELS), expected)
-
-
 def test_it_is_saved_and_loaded_and_certifies(members, tmp_path):
     ensemble = smoothed_ensemble(members, sigma=0.25)
     ensemble.save_pretrained(tmp_path / "ensemble")

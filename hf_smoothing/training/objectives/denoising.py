@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.network import Network, recorded
 from hf_smoothing.training.objectives.base import network_of, no_smoothing, noisy_copies
 from hf_smoothing.training.objectives.signature import Batch, LossAndLogs, ObjectiveState, PixelsToLogits
@@ -68,7 +69,7 @@ def denoising(
     if stability:
         with torch.no_grad(), network.precision():
             prepared = inner.config.preprocessing()(clean).to(inner.network.dtype)
-            answers = inner.network(pixel_values=prepared).logits.argmax(1)
+            answers = logits_of(inner.network, prepared, return_dict=True).argmax(1)
         stable = F.cross_entropy(logits.float(), answers)
         loss, logs = loss + stability * stable, logs | {"stability": stable}
     return loss, logs
