@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from accelerate.state import GradientState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from hf_smoothing.training.checkpoints import WholeCheckpoints
 from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import checked_batch
 from hf_smoothing.training.labels import UNLABELLED, hard_labels
+from hf_smoothing.training.precision import kept_weights, without_mixed_precision
 
 
 _LOG = logging.getLogger(__name__)
@@ -42,22 +42,6 @@ def real_images(state: GradientState, count: int, rank: int, ranks: int) -> int:
     """
     left = state.remainder if ranks > 1 and state.end_of_dataloader else -1
     return count if left <= 0 else min(max(left - rank * count, 0), count)
-
-
-def without_mixed_precision(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """The model with its own `forward`, and such that the next training or evaluation puts it into mixed precision again."""
-    if accelerator.native_amp:
-        inner = accelerator.unwrap_model(model, keep_torch_compile=False)
-        own = vars(inner).pop("_original_forward", None)
-        # Not by `unwrap_model`, which would take the decorators of `transformers` away as well.
-        if getattr(own, "__func__", None) is type(inner).forward:
-            del inner.forward
-        elif own is not None:
-            inner.forward = own
-        vars(inner).pop("_is_accelerate_prepared", None)
-        accelerator._models = [one for one in accelerator._models if one not in (inner, model)]
-    unwrapped: nn.Module = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    return unwrapped
 
 
 class EvaluationSums:
@@ -168,7 +152,10 @@ class ImageMeans(WholeCheckpoints):
         )  # numbered anew, so that votes do not depend on the batch size
         self._share_buffers()
         self._say_what_votes_cost()
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        with kept_weights(self.model):  # bf16_full_eval and fp16_full_eval round them
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         means = self._sums.means()
         if "loss" not in means:  # no image has a label
             output.metrics.pop(f"{metric_key_prefix}_loss", None)

@@ -69,3 +69,48 @@ def test_every_use_of_a_trainer_has_its_mixed_precision(kind, tmp_path):
     seen.clear()
     trainer(model, tmp_path, bf16=True).train()
     assert set(seen) == {torch.bfloat16}, "another trainer of the same model"
+
+
+FULL = {"bf16_full_eval": torch.bfloat16, "fp16_full_eval": torch.float16}
+MEASURES = {
+    "evaluate": lambda loop: loop.evaluate(data()),
+    "predict": lambda loop: loop.predict(data()),
+    "callback": lambda loop: loop.evaluation_loop(loop.get_eval_dataloader(data()), "own"),
+}
+
+
+def values(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(before, after):
+    return all(before[name].dtype == value.dtype and torch.equal(before[name], value) for name, value in after.items())
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+@pytest.mark.parametrize("setting", FULL)
+@pytest.mark.parametrize("kind", ["resnet", "smoothed-vit"])
+def test_an_evaluation_in_half_precision_leaves_the_weights_as_they_are(kind, setting, measure, tmp_path):
+    model, seen = watched(kind)
+    before = values(model)
+    loop = trainer(model, tmp_path, ema_decay=0.5, eval_num_samples=1, **{setting: True})
+    measure(loop)
+    assert set(seen) == {FULL[setting]}
+    assert same(before, values(model))
+    seen.clear()
+    loop.train()
+    assert set(seen) == {torch.float32}
+    trained = values(model)
+    measure(loop)
+    assert same(trained, values(model)) and model.dtype == torch.float32
+    loop.save_model(str(tmp_path / "saved"))
+    assert same(trained, values(type(model).from_pretrained(tmp_path / "saved")))
+
+
+def test_so_does_one_that_is_broken_off(tmp_path):
+    model = any_model("resnet")
+    before = values(model)
+    loop = trainer(model, tmp_path, bf16_full_eval=True, compute_metrics=lambda out: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        loop.evaluate(data())
+    assert same(before, values(model))
