@@ -8,11 +8,13 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import HubStrategy, has_length
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import HubStrategy, get_last_checkpoint, has_length
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from hf_smoothing.json_text import as_json
@@ -22,6 +24,39 @@ from hf_smoothing.training.averaging import AveragingCallback, WeightAverage
 from hf_smoothing.training.finite import FiniteWatch
 from hf_smoothing.training.model_card import note_differences
 from hf_smoothing.training.resuming import FreshDraws, find_checkpoint, place_in_stream
+
+
+STATE = {
+    TRAINER_STATE_NAME: "the steps made", OPTIMIZER_NAME: "the optimizer", SCHEDULER_NAME: "the learning rates", "rng_state*.pth": "the random numbers",
+}  # fmt: skip
+"""The files of a checkpoint beside its weights, of which the stock Trainer starts anew those that are missing, without a word."""
+
+
+def check_state(checkpoint: str, split: bool) -> None:
+    """Refuse to go on from a checkpoint without the state of its training.
+
+    Args:
+        checkpoint: Folder of the checkpoint.
+        split: Whether FSDP or DeepSpeed keep the optimizer, in files of their own.
+
+    Raises:
+        ValueError: The message names what is missing.
+    """
+    folder = Path(checkpoint)
+    needed = {name: what for name, what in STATE.items() if not (split and name in (OPTIMIZER_NAME, SCHEDULER_NAME))}
+    missing = [f"{name} ({what})" for name, what in needed.items() if not any(folder.glob(name))]
+    if not missing:
+        return
+    if (last := get_last_checkpoint(checkpoint)) is not None:
+        cure = f"Pass one of the checkpoints in it, such as {last}."
+    else:
+        cure = (
+            "Bring the files back, or start a new training from the weights: load them with from_pretrained and leave resume_from_checkpoint out. "
+            "Training with save_only_model=False keeps the state."
+        )
+    raise ValueError(
+        f"`resume_from_checkpoint` needs a checkpoint with the state of its training, but {checkpoint} has no {', no '.join(missing)}. {cure}"
+    )
 
 
 class WholeCheckpoints(Trainer):
@@ -61,10 +96,12 @@ class WholeCheckpoints(Trainer):
         """As the parent; the model ends with its averaged weights where there are any.
 
         Raises:
-            ValueError: If there is no checkpoint to go on from.
+            ValueError: If there is no checkpoint to go on from, or it holds weights without the state of their training.
         """
         self._forget()
         checkpoint = find_checkpoint(resume_from_checkpoint, self.args)
+        if checkpoint is not None:
+            check_state(checkpoint, split=self.is_fsdp_enabled or self.is_deepspeed_enabled)
         try:
             result = super().train(checkpoint, *args, **kwargs)
         finally:
