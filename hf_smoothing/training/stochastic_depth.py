@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.utils.hooks import RemovableHandle
 
 from hf_smoothing.models.heads import classifier_inside, members_of
@@ -49,6 +50,7 @@ def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torc
 
 
 def _skipping(probability: float, number: int, generator: Callable[[], torch.Generator]) -> Callable[..., Any]:
+    @_disable_dynamo  # what is drawn is hashed and seeded, no part of a compiled graph
     def hook(block: nn.Module, given: tuple[Any, ...], more: dict[str, Any], output: Any) -> Any:
         if not block.training:
             return None

@@ -160,6 +160,8 @@ class RobustTrainer(ImageMeans):
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in train(): the loop starts again with a smaller batch after running out of memory.
         self._forward_pass, self._first_batch = (-1, 0), True
+        if self.args.torch_compile:  # a graph compiled before would be taken again, without the hooks of this training
+            torch._dynamo.reset()
         rate = self.args.drop_path
         hooks = stochastic_depth(self.model, rate, lambda: self._generator) if rate else []
         try:
