@@ -59,6 +59,11 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), args.learning_rate, momentum=0.9, weight_decay=5e-4)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     steps = args.epochs * len(loader)
+    if steps < 1:
+        raise SystemExit(
+            f"There is no step to train: {len(train)} images make {len(loader)} whole batches of --batch_size {args.batch_size} per rank, in "
+            f"--epochs {args.epochs}. Pass a smaller --batch_size or more images, and at least 1 epoch."
+        )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, total_steps=steps)
 
     mixture = NoiseMixture.parse(args.noise)

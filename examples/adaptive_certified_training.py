@@ -259,6 +259,10 @@ def split_of(
     """The held-out training images of a seed, and those that are trained on."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     held_out, rest = order[: args.held_out], order[args.held_out :][: args.max_train_images]
+    if not len(rest):
+        raise SystemExit(
+            f"There is no image to train on: --held_out {args.held_out} and --max_train_images {args.max_train_images} leave none of {len(data)}. Hold out fewer."
+        )
     options = {"id2label": labels, **choice.pixel_options()}
     return [PixelDataset(data.select(some), args.size, **options) for some in (held_out, rest)]
 

@@ -26,6 +26,7 @@ from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
+from hf_smoothing.data.selection import hold_out
 from hf_smoothing.training.pacing import epochs_within
 
 
@@ -71,10 +72,10 @@ def main() -> None:
     )  # fmt: skip
 
     # 2. Data: pixels at the certified resolution, a part of train held out.
-    parts = dataset.train_test_split(wanted.validation_share, seed=args.seed)
+    kept, held_out = hold_out(dataset, wanted.validation_share, args.seed)
     options = {"id2label": labels, **choice.pixel_options()}
-    train = PixelDataset(parts["train"], model, **options).decode(processes=wanted.decode_processes)
-    validation = PixelDataset(parts["test"], model, **options).decode(processes=wanted.decode_processes)
+    train = PixelDataset(kept, model, **options).decode(processes=wanted.decode_processes)
+    validation = PixelDataset(held_out, model, **options).decode(processes=wanted.decode_processes)
 
     # 3. Train, watching certified accuracy on the held-out images.
     def make_trainer(model: PreTrainedModel, args: RobustTrainingArguments) -> RobustTrainer:

@@ -28,7 +28,7 @@ from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
 from hf_smoothing.data import DataChoice
 from hf_smoothing.data.opening import training_split
-from hf_smoothing.data.selection import spread
+from hf_smoothing.data.selection import hold_out, spread
 from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.models.weights import read_config
 from hf_smoothing.training.pacing import epochs_within
@@ -90,10 +90,10 @@ def main() -> None:
 
     # 1. Data: pixels at the certified resolution, a part of train held out.
     dataset, names = training_split(choice)
-    parts = dataset.shuffle(seed=args.seed).train_test_split(wanted.validation_share, seed=args.seed)
+    kept, held_out = hold_out(dataset.shuffle(seed=args.seed), wanted.validation_share, args.seed)
     options = {"id2label": names, **choice.pixel_options()}
-    train = PixelDataset(parts["train"], wanted.size, **options).decode(processes=wanted.decode_processes)
-    validation = PixelDataset(parts["test"], wanted.size, **options).decode(processes=wanted.decode_processes)
+    train = PixelDataset(kept, wanted.size, **options).decode(processes=wanted.decode_processes)
+    validation = PixelDataset(held_out, wanted.size, **options).decode(processes=wanted.decode_processes)
 
     # 2. A network from scratch or from weights, and the processor that plain users of the checkpoint will want.
     model = first_network(wanted, names)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from hf_smoothing.units import check_whole
+from hf_smoothing.units import check_share, check_whole
 
 
 def spread(count: int, total: int) -> list[int]:
@@ -17,6 +18,23 @@ def spread(count: int, total: int) -> list[int]:
     if count >= total:
         return list(range(total))
     return [place * total // count for place in range(count)]
+
+
+def hold_out(dataset: Any, validation_share: float, seed: int) -> tuple[Any, Any]:
+    """A `datasets.Dataset` in two parts drawn at random, to train on and to validate on, each of at least one image.
+
+    Raises:
+        ValueError: If the share is none in [0, 1], or leaves one of the parts empty.
+    """
+    share = check_share(validation_share, "validation_share")
+    images = len(dataset)
+    if share == 0.0 or math.floor((1.0 - share) * images) < 1:
+        raise ValueError(
+            f"`validation_share` must leave images to train on and to hold out, got {share} of {images}. Take more images, or a share between 0 and 1 such as "
+            "0.1."
+        )
+    parts = dataset.train_test_split(share, seed=seed)
+    return parts["train"], parts["test"]
 
 
 def select_images(total: int, *, stride: int = 1, max_images: int | None = None) -> list[int]:

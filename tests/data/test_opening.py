@@ -9,7 +9,7 @@ import pytest
 
 from hf_smoothing.data import DataChoice, load_split, open_pixels
 from hf_smoothing.data.opening import choice_text, chosen_images, training_split
-from hf_smoothing.data.selection import select_images, spread
+from hf_smoothing.data.selection import hold_out, select_images, spread
 from tests.support.tiny import NAMES, SIZE, image_dataset, parquet_folder, pil_images
 
 
@@ -173,6 +173,26 @@ def test_the_summary(tmp_path):
 def test_spread(count, total, expected):
     assert spread(count, total) == expected
     assert select_images(total, max_images=count) == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "message"),
+    [
+        (1, 0.1, "leave images to train on and to hold out, got 0.1 of 1"), (0, 0.1, "got 0.1 of 0"), (4, 0.0, "got 0.0 of 4"),
+        (4, 1.0, "got 1.0 of 4"), (4, 0.9, "got 0.9 of 4"), (4, 10, r"a share in \[0, 1\], got 10. 10 looks like a percentage: pass 0.1"),
+        (4, -0.5, r"a share in \[0, 1\]"), (4, float("nan"), r"a share in \[0, 1\]"),
+    ],
+)  # fmt: skip
+def test_shares_to_hold_out_that_leave_nothing_are_refused(images, share, message):
+    with pytest.raises(ValueError, match=f"`validation_share` must .*{message}"):
+        hold_out(image_dataset(4).select(range(images)), share, 0)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 0.74])
+def test_what_is_held_out_and_what_is_left_are_the_whole(share):
+    rows = datasets.Dataset.from_dict({"number": list(range(4))})
+    parts = hold_out(rows, share, 0)
+    assert all(len(part) for part in parts) and sorted(parts[0]["number"][:] + parts[1]["number"][:]) == [0, 1, 2, 3]
 
 
 def test_every_part_of_a_split_gives_its_share():

@@ -1,6 +1,7 @@
 """The example programs run end to end, on a few images."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,19 @@ def test_pretraining_makes_a_head_for_the_classes_of_the_data_where_the_number_s
     )
     model = first_network(Pretraining(network=str(tmp_path)), NAMES)
     assert model.config.id2label == NAMES and model.classifier.out_features == 3 and model.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("program", "more", "message"),
+    [
+        ("accelerate_loop.py", ["--batch_size", "64"], "no step to train: 40 images make 0 whole batches of --batch_size 64"),
+        ("accelerate_loop.py", ["--batch_size", "8", "--epochs", "0"], "no step to train: .* in --epochs 0"),
+        ("finetune.py", ["--validation_share", "10"], "finetune.py: .*validation_share.* looks like a percentage: pass 0.1"),
+    ],
+)  # fmt: skip
+def test_trainings_of_nothing_are_refused_without_a_traceback(program, more, message, folder, tmp_path):
+    told = run(program, "--backbone", BACKBONE, "--dataset", folder, "--output-dir", "out", *more, cwd=tmp_path, fails=True)  # fmt: skip
+    assert re.search(message, told) and "Traceback" not in told
 
 
 @pytest.fixture(scope="module")
