@@ -65,7 +65,7 @@ def test_batches_add_up_to_the_whole():
     assert float(both.values()[1, 0]) == pytest.approx(1.0, abs=1e-9)
 
 
-def test_layers_are_told_by_their_names_in_every_batch():
+def test_layers_are_known_by_their_names_in_every_batch():
     parts = [{name: features(20, 4, seed) for seed, name in enumerate(names)} for names in ("abz", "bax")]
     both, twin = MinibatchCKA(), MinibatchCKA()
     for part in parts:
