@@ -186,4 +186,5 @@ def _areas(epsilons: Sequence[float], accuracies: NDArray[np.float64]) -> Any:
             "the radii of the curve itself, as attack_curve had them."
         )
     middles = (accuracies[1:] + accuracies[:-1]) / 2.0
-    return np.tensordot(np.diff(radii), middles, axes=1) / (radii[-1] - radii[0])
+    widths = np.diff(radii).reshape(-1, *(1,) * (middles.ndim - 1))
+    return (middles * widths).sum(0) / (radii[-1] - radii[0])
