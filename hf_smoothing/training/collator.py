@@ -21,7 +21,8 @@ class PixelCollator:
         ready: The pixels are noisy and normalised already, so that any value is right.
 
     Raises:
-        ValueError: On mixed shapes, pixels that are neither uint8 nor in [0, 1], or labels outside the classes.
+        TypeError: On items that are no mappings.
+        ValueError: On mixed shapes, labels of some images only, pixels that are neither uint8 nor in [0, 1], or labels outside the classes.
     """
 
     def __init__(self, num_labels: int | None, ready: bool = False) -> None:
@@ -34,6 +35,11 @@ class PixelCollator:
             return dict(items)
         if not items:
             raise ValueError("A batch needs at least one item, got none.")
+        if strange := next((item for item in items if not isinstance(item, Mapping)), None):
+            raise TypeError(
+                f"Each item must be a mapping with 'pixel_values' and maybe 'labels', got {type(strange).__name__}. Of pairs as torchvision gives them make "
+                "PixelDataset([{'image': image, 'label': label} for image, label in dataset], model), of tensors DecodedPixels(pixels, labels)."
+            )
         if any("pixel_values" not in item for item in items):
             raise ValueError(
                 f"Each item needs 'pixel_values', got {sorted(items[0])}. Use PixelDataset, or a transform that makes them."
@@ -47,20 +53,20 @@ class PixelCollator:
         batch = {"pixel_values": torch.stack(images)}
         if batch["pixel_values"].dtype != torch.uint8 and not self.ready:
             batch["pixel_values"] = to_unit_pixels(batch["pixel_values"], "pixel_values")
-        key = next((name for name in ("labels", "label") if name in items[0]), None)
-        if key is not None and self.num_labels is not None:
-            if any(item.get(key) is None for item in items):
-                raise ValueError(f"Each image of a batch with {key!r} needs one, got None for some. {UNLABELLED_CURE}")
-            labels = torch.as_tensor([_class(item[key], key) for item in items])
+        if self.num_labels is not None and any(name in item for item in items for name in ("labels", "label")):
+            labels = torch.as_tensor([_class(item) for item in items])
             check_labels(labels, self.num_labels)
             batch["labels"] = labels
         return batch
 
 
-def _class(value: Any, key: str) -> int:
+def _class(item: Mapping[str, Any]) -> int:
+    value = item.get("label") if item.get("labels") is None else item["labels"]
+    if value is None:
+        raise ValueError(f"Where an image has a label each needs one, got one without. {UNLABELLED_CURE}")
     number = class_number(value)
     if number is None:
-        raise ValueError(refusal(value, f"`{key}`"))
+        raise ValueError(refusal(value, "`labels`"))
     return number
 
 

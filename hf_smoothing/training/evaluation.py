@@ -25,7 +25,7 @@ from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.checkpoints import WholeCheckpoints
 from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import checked_batch
-from hf_smoothing.training.labels import UNLABELLED, hard_labels
+from hf_smoothing.training.labels import UNLABELLED, UNLABELLED_CURE, hard_labels
 from hf_smoothing.training.precision import kept_weights, without_mixed_precision
 
 
@@ -83,6 +83,7 @@ class ImageMeans(WholeCheckpoints):
     ) -> None:
         self._num_labels, self.preprocessing, self._votes_matter = num_labels, preprocessing, votes_matter
         self._evaluated, self._sums = 0, EvaluationSums()
+        self._labelled: set[bool] = set()
         self._cost_said = False
         super().__init__(**kwargs)
         leave_ranks_at_exit(self._release_ranks)
@@ -146,10 +147,8 @@ class ImageMeans(WholeCheckpoints):
         vote shares. Without votes (`eval_num_samples` 0) all figures and `predictions` are of the base classifier, and `smoothed_accuracy` is none of them. `loss` is the cross-entropy, with `label_smoothing_factor` where it is set, as the parent has it. `predictions`, also those that compute_metrics gets, are the logarithms of the vote
         shares. An image with the label -100 counts in none of them. A figure of compute_metrics wins over one of the same name here, but not over the loss.
         """
-        self._evaluated, self._sums = (
-            0,
-            EvaluationSums(),
-        )  # numbered anew, so that votes do not depend on the batch size
+        # Numbered anew, so that votes do not depend on the batch size.
+        self._evaluated, self._sums, self._labelled = 0, EvaluationSums(), set()
         self._share_buffers()
         self._say_what_votes_cost()
         with kept_weights(self.model):  # bf16_full_eval and fp16_full_eval round them
@@ -234,6 +233,11 @@ class ImageMeans(WholeCheckpoints):
             self._sums.add("loss", real * float(loss), real)
             return loss, None, None
         labels, labelled, loss = inputs.get("labels"), 0, None
+        self._labelled.add(labels is not None)
+        if len(self._labelled) > 1:
+            raise ValueError(
+                f"An evaluation needs labels of all images or of none, got batches with and without them. {UNLABELLED_CURE}"
+            )
         if labels is not None:
             labels = hard_labels(labels, count, self._num_labels).clone()
             labels[real:] = UNLABELLED  # the loss ignores these, and gathering drops them
