@@ -201,6 +201,23 @@ def check_whole(value: Any, name: str) -> int:
         raise ValueError(f"`{name}` must be a whole number, got {value!r}. {cure}") from error
 
 
+def check_number(value: Any, name: str) -> float:
+    """Return `value` as a float if it is a real number; a text is none, whatever it says.
+
+    Raises:
+        ValueError: In any other case.
+    """
+    number = as_number(value)
+    if math.isnan(number):
+        cure = (
+            "Leave the quotes out; in YAML 1e-3 is a text, and 1.0e-3 a number."
+            if isinstance(value, str)
+            else "Pass one number, such as 0.5."
+        )
+        raise ValueError(f"`{name}` must be a number, got {value!r}. {cure}")
+    return number
+
+
 def check_seed(seed: Any, most: int = 2**63 - 1) -> int:
     """Return the seed of a generator as an int.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,9 @@ from hf_smoothing.json_text import as_json, parse_json
 from hf_smoothing.models.configuration import check_noise_owner
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import parse_size
-from hf_smoothing.statistics import check_whole
 from hf_smoothing.training.objectives import OBJECTIVES
 from hf_smoothing.training.protocols import PROTOCOLS, Finetuning, settle
+from hf_smoothing.units import check_flag, check_number, check_whole
 
 
 @dataclass
@@ -27,7 +28,8 @@ class RobustTrainingArguments(TrainingArguments):
     `dataloader_pin_memory` is False where there is no accelerator to pin memory for.
 
     Raises:
-        ValueError: On an invalid mixture, owner or size.
+        TypeError: On a value of a switch that is neither True nor False, such as the text "false".
+        ValueError: On an invalid mixture, owner or size, or a text in place of a number.
     """
 
     noise: str | None = field(
@@ -129,6 +131,9 @@ class RobustTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        for name, kind in _CHECKED.items():  # of files, where "false" is a text, and in YAML 1e-3 as well
+            if (value := getattr(self, name)) is not None or name not in _OPTIONAL:
+                setattr(self, name, kind(value, name))
         mixture = self.mixture()
         self.noise = "clean" if mixture is None else json.dumps(mixture.to_dict())
         if isinstance(self.objective_args, str):
@@ -155,7 +160,7 @@ class RobustTrainingArguments(TrainingArguments):
             )
         check_noise_owner(self.noise_owner)
         parse_size(self.model_size, "model_size")
-        if self.eval_num_samples is not None and check_whole(self.eval_num_samples, "eval_num_samples") < 0:
+        if self.eval_num_samples is not None and self.eval_num_samples < 0:
             raise ValueError(
                 f"`eval_num_samples` must be at least 0, got {self.eval_num_samples}. Use 0 for an evaluation without votes."
             )
@@ -200,6 +205,16 @@ class RobustTrainingArguments(TrainingArguments):
         """
         given = ("learning_rate", "trainable", "train_last", "freeze_batch_norm", "body_learning_rate")
         return settle(self.protocol, **{name: getattr(self, name) for name in given})
+
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {"bool": check_flag, "int": check_whole, "float": check_number}
+_TYPES = {name: str(kind) for name, kind in RobustTrainingArguments.__annotations__.items() if name != "model_size"}
+_OPTIONAL = {name for name, kind in _TYPES.items() if kind.endswith(" | None")}
+_CHECKED = {
+    name: _CHECKS[plain]
+    for name, kind in (_TYPES | {"label_smoothing_factor": "float"}).items()
+    if (plain := kind.removesuffix(" | None")) in _CHECKS
+}
 
 
 def read_settings(text: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 from transformers import HfArgumentParser
@@ -88,6 +90,52 @@ def test_from_a_file(tmp_path):
 def test_bad_values_are_refused(kwargs, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         arguments(tmp_path, **kwargs)
+
+
+SWITCHES = (
+    "horizontal_flip",
+    "freeze_batch_norm",
+    "data_on_device",
+    "channels_last",
+    "remove_unused_columns",
+    "logging_nan_inf_filter",
+)
+COUNTS = ("crop_padding", "train_last", "eval_num_samples")
+NUMBERS = ("drop_path", "body_learning_rate", "layer_decay", "ema_decay", "label_smoothing_factor")
+
+
+@pytest.mark.parametrize("value", ["false", "true", "no", 0, 1, [True], ""])
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_is_true_or_false(name, value, tmp_path):
+    with pytest.raises(TypeError, match=rf"`{name}` must be True or False, got {re.escape(repr(value))}"):
+        arguments(tmp_path, **{name: value})
+    with pytest.raises(TypeError, match=f"`{name}` must be True or False"):
+        HfArgumentParser(RobustTrainingArguments).parse_dict(
+            {"output_dir": str(tmp_path), "use_cpu": True, name: value}
+        )
+    assert getattr(arguments(tmp_path, **{name: np.bool_(True)}), name) is True
+
+
+@pytest.mark.parametrize("value", ["2", 2.5, 1.0, True, [1]])
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_count_is_a_whole_number(name, value, tmp_path):
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number, got "):
+        arguments(tmp_path, **{name: value})
+    assert type(getattr(arguments(tmp_path, **{name: np.int64(1)}), name)) is int
+
+
+@pytest.mark.parametrize("value", ["0.1", "1e-3", True, [0.1], float("nan")])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_rate_is_a_number(name, value, tmp_path):
+    with pytest.raises(ValueError, match=f"`{name}` must be a number, got "):
+        arguments(tmp_path, **{name: value})
+    assert type(getattr(arguments(tmp_path, **{name: np.float32(0.5)}), name)) is float
+
+
+def test_no_number_of_ours_is_unchecked():
+    kinds = ("bool", "int", "float")
+    own = {name for name, kind in RobustTrainingArguments.__annotations__.items() if str(kind).split()[0] in kinds}
+    assert own - {"model_size"} == {*SWITCHES, *COUNTS, *NUMBERS} - {"label_smoothing_factor"}
 
 
 @pytest.mark.parametrize("value", [MIXTURE, NoiseMixture((0.0, 1.0), 0.25, "uniform"), json.dumps(MIXTURE)])
