@@ -19,7 +19,7 @@ from hf_smoothing.preprocessing import Preprocessing, parse_size
 
 NOISE_OWNERS = ("trainer", "model", "processor")
 _OWN = (
-    "sigma", "size", "resize", "resample", "model_size", "image_mean", "image_std", "num_samples", "n0", "n", "alpha", "noise", "noise_owner", "id2label", "label2id",
+    "sigma", "size", "resize", "resample", "model_size", "image_mean", "image_std", "num_samples", "n0", "n", "alpha", "noise", "noise_owner", "id2label", "label2id", "problem_type",
 )  # fmt: skip
 _REQUIRED = ("base_config", "sigma", "size", "image_mean", "image_std")
 
@@ -48,7 +48,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
     Without any of the required values it is empty: enough to be known by `transformers`, and no model can be made from it.
 
     Raises:
-        ValueError: If some of the required values are missing, a value is out of range, `label2id` is not the inverse of the names, or the base classifier is for regression or multi-label data.
+        ValueError: If some of the required values are missing, a value is out of range, `label2id` is not the inverse of the names, or it, or the base classifier, is for regression or multi-label data.
     """
 
     model_type = "smoothed_classifier"
@@ -121,6 +121,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
             check_numbers(numbers, self.id2label or {})
         self._push_down(self.id2label or {})
         self.label2id = dict(self.base_config.label2id)
+        check_head(self)  # `pipeline` shows shares by the kind of problem of this one
 
     def _push_down(self, id2label: Mapping[Any, str]) -> None:
         base = self.base_config

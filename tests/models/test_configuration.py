@@ -331,3 +331,26 @@ def test_numbers_of_classes_follow_the_names_that_are_asked_for(checkpoint):
         "label2id": {"x": 0}
     }  # as it was saved before
     assert SmoothedClassifierConfig.from_dict(values).label2id == {name: index for index, name in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder, **given: config(**given),
+        lambda folder, **given: config(base_config=resnet_config(**given)),
+        lambda folder, **given: SmoothedClassifierConfig.from_dict(
+            json.loads((folder / "config.json").read_text("utf-8")) | given
+        ),
+        lambda folder, **given: SmoothedClassifier.from_pretrained(folder, **given),
+        lambda folder, **given: AutoModelForImageClassification.from_pretrained(folder, **given),
+        lambda folder, **given: AutoConfig.from_pretrained(folder, **given),
+    ],
+    ids=["config", "base", "file", "model", "auto", "auto config"],
+)
+def test_other_kinds_of_problems_are_refused_of_the_wrapper_as_of_its_base(make, problem, checkpoint):
+    """A pipeline would answer with other shares than the votes."""
+    with pytest.raises(ValueError, match=f"single-label classification .* got problem_type='{problem}'"):
+        make(checkpoint, problem_type=problem)
+    made = make(checkpoint, problem_type="single_label_classification")
+    assert getattr(made, "config", made).num_labels == 3
