@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_smoothing import statistics
@@ -188,7 +189,10 @@ def as_config(value: Any) -> PreTrainedConfig:
             raise ValueError("`base_config` needs a 'model_type', such as 'resnet' or 'vit'.")
         if isinstance(values.get("id2label"), list):  # no configuration of `transformers` can be made with it
             check_names(values["id2label"])
-        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        try:
+            config = AutoConfig.for_model(values.pop("model_type"), **values)
+        except NO_CONFIGURATION as error:
+            raise ValueError(f"`base_config` {unusable(error)}") from error
     elif isinstance(value, PreTrainedConfig):
         # A copy: the outer configuration sets attributes such as _attn_implementation on its parts.
         config = copy.deepcopy(value)
@@ -198,6 +202,16 @@ def as_config(value: Any) -> PreTrainedConfig:
         )
     config._name_or_path = ""
     return config
+
+
+NO_CONFIGURATION = (StrictDataclassError, AttributeError, KeyError, TypeError)
+"""What `transformers` raises of values that were edited by hand, for one; a StrictDataclassError is no ValueError."""
+
+
+def unusable(error: Exception) -> str:
+    """What to say of values of which it raised an error of `NO_CONFIGURATION`, after their name."""
+    said = " ".join(str(error).split())
+    return f"holds what no configuration can be made of ({type(error).__name__}: {said}). Correct it, in a checkpoint its config.json, or save the model again."
 
 
 def check_head(config: PreTrainedConfig) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.data.not_found import not_found, swapped, without_config
-from hf_smoothing.models.configuration import check_names
+from hf_smoothing.models.configuration import NO_CONFIGURATION, check_names, unusable
 from hf_smoothing.models.heads import classifier_inside, head_tensors
 from hf_smoothing.models.kept_heads import check_kept_names
 
@@ -48,10 +49,8 @@ def read_config(path: str | os.PathLike[str], hub: Mapping[str, Any]) -> PreTrai
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **trusting(where))
     except OSError as error:
         raise not_found("model", name, error) from error
-    except (AttributeError, KeyError, TypeError) as error:  # edited by hand, for one
-        raise ValueError(
-            f"config.json of {name} holds what no configuration can be made of ({type(error).__name__}: {error}). Correct it, or save the model again."
-        ) from error
+    except NO_CONFIGURATION as error:
+        raise ValueError(f"config.json of {name} {unusable(error)}") from error
     return config
 
 
@@ -90,13 +89,15 @@ def load_whole(
         model, info = load(path, *args, **loading)
     except SafetensorError as error:
         raise ValueError(f"The weights of {path} are damaged ({error}). Download or save them again.") from error
+    except StrictDataclassError as error:
+        raise ValueError(f"config.json of {path} {unusable(error)}") from error
     except FileNotFoundError as error:
         raise ValueError(f"{path} is incomplete ({error}). Download or save it again.") from error
     except OSError as error:
         if "safetensors" not in str(error):
             raise not_found("model", os.fspath(path), error) from error
         where = Path(os.fspath(path), kwargs.get("subfolder") or "")
-        if where.is_dir() and not any(one.suffix in PICKLES for one in where.iterdir()):
+        if where.is_dir() and not any(map(_may_be_pickled_weights, where.iterdir())):
             raise ValueError(
                 f"{where} has no weights: no model.safetensors beside its config.json. Download or save the whole checkpoint again."
             ) from error
@@ -130,6 +131,13 @@ def load_whole(
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".index", ".pkl")
 """Weights in other formats than safetensors."""
+
+STATE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
+"""How files of a training begin that are no weights, but may lie beside them."""
+
+
+def _may_be_pickled_weights(file: Path) -> bool:
+    return file.suffix in PICKLES and not file.name.startswith(STATE)
 
 
 def _check_kept_head(path: Any, model: PreTrainedModel, info: Mapping[str, Any], kwargs: Mapping[str, Any]) -> None:

@@ -212,8 +212,13 @@ def test_a_pickle_checkpoint_is_refused_with_the_cure(kind, tmp_path):
         SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, size=SIZE, **NORMALISATION)
 
 
+@pytest.mark.parametrize(
+    "beside", [(), ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state_0.pth", "training_args.bin")]
+)
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_folder_without_weights_is_no_pickle(wrapped, tmp_path):
+def test_a_folder_without_weights_is_no_pickle(wrapped, beside, tmp_path):
+    for name in beside:  # of a training
+        (tmp_path / name).write_bytes(b"")
     (smoothed("resnet") if wrapped else plain("resnet")).config.save_pretrained(tmp_path)
     how = {} if wrapped else {"sigma": 0.25, "size": SIZE, **NORMALISATION}
     load = SmoothedClassifier.from_pretrained if wrapped else SmoothedClassifier.from_base_pretrained
