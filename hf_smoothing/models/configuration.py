@@ -84,6 +84,8 @@ class SmoothedClassifierConfig(PreTrainedConfig):
             check_names(self.id2label, kwargs.get("num_labels"))
         self.base_config = as_config(self.base_config)
         if self.id2label is not None:  # one label map: the caller's is pushed down
+            if _numbered(self.label2id) == inverse(self.base_config.id2label or {}):
+                self.label2id = None  # of the names that these replace
             self._push_down(self.id2label)
         check_head(self.base_config)
         self.sigma = statistics.check_sigma(self.sigma)  # type: ignore[arg-type]  # None was refused above
@@ -118,9 +120,10 @@ class SmoothedClassifierConfig(PreTrainedConfig):
             self.id2label = dict(self.base_config.id2label or names)
         numbers = self.label2id
         super().__post_init__(**kwargs)
-        if numbers:
-            check_numbers(numbers, self.id2label or {})
         self._push_down(self.id2label or {})
+        if numbers:  # of classes of one name only the caller can say which is meant
+            check_numbers(numbers, self.id2label or {})
+            self.base_config.label2id = _numbered(numbers)
         self.label2id = dict(self.base_config.label2id)
         check_head(self)  # `pipeline` shows shares by the kind of problem of this one
 
@@ -128,7 +131,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         base = self.base_config
         base.id2label = {int(number): name for number, name in id2label.items()}
         base.num_labels = len(base.id2label)  # of a PvtConfig it is a number beside its names
-        base.label2id = {name: number for number, name in base.id2label.items()}
+        base.label2id = inverse(base.id2label)
 
     def check_complete(self) -> None:
         """Refuse a configuration from which no model can be made.
@@ -159,9 +162,9 @@ class SmoothedClassifierConfig(PreTrainedConfig):
                 overrides["size"] = (
                     parse_framing(given) if isinstance(given, Framing | FramedSize) else known.scaled(given)
                 )
-        stored = {
-            name: value for name, value in config_dict.items() if name != "label2id"
-        }  # made of the names that are asked for
+        stored = dict(config_dict)
+        if "id2label" in overrides or not _named_so(stored.get("label2id"), stored.get("id2label") or {}):
+            stored.pop("label2id", None)  # it is made of the names that are asked for
         return super().from_dict({**stored, **overrides}, **kwargs)
 
     def framing(self) -> Framing:
@@ -248,6 +251,34 @@ def check_names(id2label: Any, num_labels: int | None = None) -> None:
         )
 
 
+def inverse(id2label: Mapping[Any, str]) -> dict[str, int]:
+    """The numbers of classes by their names."""
+    return {name: int(number) for number, name in id2label.items()}
+
+
+def _numbered(label2id: Any) -> dict[str, int | None] | None:
+    """The numbers of classes as whole numbers, however they are written; None of what is no mapping."""
+    return {name: _whole(number) for name, number in label2id.items()} if isinstance(label2id, Mapping) else None
+
+
+def take_classes(config: PreTrainedConfig, id2label: Mapping[Any, str]) -> None:
+    """Give a configuration made of others the classes of its parts; what it was given itself is checked first.
+
+    Args:
+        config: The configuration, whose names and numbers are set.
+        id2label: The names of the parts.
+
+    Raises:
+        ValueError: As `check_names` and `check_numbers`.
+    """
+    if config.id2label is not None:
+        check_names(config.id2label)
+    if config.label2id:
+        check_numbers(config.label2id, config.id2label or id2label)
+    config.id2label = {int(number): name for number, name in id2label.items()}
+    config.label2id = inverse(id2label)
+
+
 def _whole(number: Any) -> int | None:
     """A class's number as configurations may write it: a number, a tensor or a text."""
     try:
@@ -262,13 +293,19 @@ def check_numbers(label2id: Any, id2label: Mapping[Any, str]) -> None:
     Raises:
         ValueError: If they are no mapping, or not the inverse of the names.
     """
-    named: dict[int | None, str] = {int(number): name for number, name in id2label.items()}
-    right = isinstance(label2id, Mapping) and set(label2id) == set(named.values())
-    if not right or any(named.get(_whole(number)) != name for name, number in label2id.items()):
+    if not _named_so(label2id, id2label):
         raise ValueError(
             f"`label2id` must be the inverse of `id2label`, {reprlib.repr(dict(id2label))}, got {reprlib.repr(label2id)}. Leave it out: it is made of id2label, "
             "which is where other names belong."
         )
+
+
+def _named_so(label2id: Any, id2label: Any) -> bool:
+    """Whether every number is one under which its name is found, and every name has one."""
+    if not isinstance(label2id, Mapping) or not isinstance(id2label, Mapping):
+        return False
+    named = {_whole(number): name for number, name in id2label.items()}
+    return set(label2id) == set(named.values()) and all(named.get(_whole(n)) == name for name, n in label2id.items())
 
 
 def input_channels(config: PreTrainedConfig) -> int | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
-from hf_smoothing.models.configuration import as_config, check_head
+from hf_smoothing.models.configuration import as_config, check_head, take_classes
 from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.denoisers import make_denoiser
 from hf_smoothing.models.forward import logits_of
@@ -60,8 +60,7 @@ class DenoisedClassifierConfig(PreTrainedConfig):
         self.image_mean, self.image_std = list(self.image_mean), list(self.image_std)
         self.model_size = None if self.model_size is None else list(parse_size(self.model_size, "model_size") or ())
         self.preprocessing()
-        self.id2label = dict(self.base_config.id2label)
-        self.label2id = {label: index for index, label in self.id2label.items()}
+        take_classes(self, self.base_config.id2label)
         super().__post_init__(**kwargs)
 
     @property

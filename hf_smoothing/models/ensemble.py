@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
-from hf_smoothing.models.configuration import as_config, check_head
+from hf_smoothing.models.configuration import as_config, check_head, take_classes
 from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.outputs import Output, classifier_output
@@ -57,8 +57,7 @@ class EnsembleConfig(PreTrainedConfig):
             {"base_config": config.to_dict(), **self._pixels(member).to_dict()}
             for config, member in zip(configs, self.members, strict=True)
         ]
-        self.id2label = classes[0]
-        self.label2id = {name: index for index, name in classes[0].items()}
+        take_classes(self, classes[0])
         super().__post_init__(**kwargs)
 
     @staticmethod

@@ -14,6 +14,8 @@ from hf_smoothing import (
     denoised_classifier,
     smoothed_ensemble,
 )
+from hf_smoothing.models.denoised import DenoisedClassifierConfig
+from hf_smoothing.models.ensemble import EnsembleConfig
 from hf_smoothing.models.loading import load_classifier
 from tests.support.tiny import MEAN, NAMES, SIZE, STD, label_maps, plain, resnet_config, smoothed, trainer, vit_config
 
@@ -354,3 +356,49 @@ def test_other_kinds_of_problems_are_refused_of_the_wrapper_as_of_its_base(make,
         make(checkpoint, problem_type=problem)
     made = make(checkpoint, problem_type="single_label_classification")
     assert getattr(made, "config", made).num_labels == 3
+
+
+MEAN_STD = {"image_mean": MEAN, "image_std": STD}
+TWICE = {0: "crane", 1: "crane", 2: "eel"}  # as two classes of ImageNet are called
+PARTS = {
+    "ensemble": lambda **given: EnsembleConfig(members=[{"base_config": resnet_config(), **MEAN_STD}] * 2, **given),
+    "denoised": lambda **given: DenoisedClassifierConfig(
+        denoiser={"kind": "residual"}, base_config=resnet_config(), sigma=0.25, **MEAN_STD, **given
+    ),
+}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_of_classes_of_one_name_the_caller_says_which_is_meant(number, checkpoint, tmp_path):
+    numbers = {"crane": number, "eel": 2}
+    with pytest.warns(UserWarning, match="class 0 is 'cat' there and 'crane' here"):
+        made = SmoothedClassifier.from_pretrained(checkpoint, id2label=TWICE, label2id=numbers)
+    made.save_pretrained(tmp_path)
+    again = SmoothedClassifier.from_pretrained(tmp_path)
+    for one in (config(id2label=TWICE, label2id={"crane": str(number), "eel": 2}), made.config, again.config):
+        assert one.label2id == one.base_config.label2id == numbers
+
+
+@pytest.mark.parametrize("names", [("x", "y", "z"), ("dog", "cat", "eel"), ("cat", "dog", "fox")])
+def test_names_are_replaced_in_the_values_of_a_configuration(names):
+    """Its numbers are those of the names before."""
+    made = SmoothedClassifierConfig(**config().to_dict() | {"id2label": dict(enumerate(names))})
+    for one in (made, made.base_config):
+        assert one.id2label == dict(enumerate(names))
+        assert one.label2id == {name: number for number, name in enumerate(names)}
+    wrong = {name: (number + 1) % 3 for number, name in enumerate(names)}
+    with pytest.raises(ValueError, match="`label2id` must be the inverse"):
+        SmoothedClassifierConfig(**config().to_dict() | {"id2label": dict(enumerate(names)), "label2id": wrong})
+
+
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+def test_a_configuration_made_of_others_checks_its_classes_as_well(make):
+    for wrong in NUMBERS.values():
+        with pytest.raises(ValueError, match="`label2id` must be the inverse"):
+            make(label2id=wrong)
+    for names in GAPS.values():
+        with pytest.raises(ValueError, match="`id2label` must name each class by its number"):
+            make(id2label=names)
+    right = {name: number for number, name in enumerate(NAMES)}
+    assert make().label2id == make(label2id=right).label2id == right
+    assert type(make())(**make().to_dict()).to_dict() == make().to_dict()
