@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.models.adapters import check_merged
-from hf_smoothing.models.configuration import check_names
+from hf_smoothing.models.class_maps import check_names
 from hf_smoothing.models.weights import load_whole, read_config
 from hf_smoothing.units import check_whole
 

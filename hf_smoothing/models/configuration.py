@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
+from hf_smoothing.models.class_maps import check_names, check_numbers, inverse, named_so, numbered
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import Preprocessing, parse_size
 
@@ -84,7 +84,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
             check_names(self.id2label, kwargs.get("num_labels"))
         self.base_config = as_config(self.base_config)
         if self.id2label is not None:  # one label map: the caller's is pushed down
-            if _numbered(self.label2id) == inverse(self.base_config.id2label or {}):
+            if numbered(self.label2id) == inverse(self.base_config.id2label or {}):
                 self.label2id = None  # of the names that these replace
             self._push_down(self.id2label)
         check_head(self.base_config)
@@ -123,7 +123,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         self._push_down(self.id2label or {})
         if numbers:  # of classes of one name only the caller can say which is meant
             check_numbers(numbers, self.id2label or {})
-            self.base_config.label2id = _numbered(numbers)
+            self.base_config.label2id = numbered(numbers)
         self.label2id = dict(self.base_config.label2id)
         check_head(self)  # `pipeline` shows shares by the kind of problem of this one
 
@@ -163,7 +163,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
                     parse_framing(given) if isinstance(given, Framing | FramedSize) else known.scaled(given)
                 )
         stored = dict(config_dict)
-        if "id2label" in overrides or not _named_so(stored.get("label2id"), stored.get("id2label") or {}):
+        if "id2label" in overrides or not named_so(stored.get("label2id"), stored.get("id2label") or {}):
             stored.pop("label2id", None)  # it is made of the names that are asked for
         return super().from_dict({**stored, **overrides}, **kwargs)
 
@@ -231,81 +231,6 @@ def check_head(config: PreTrainedConfig) -> None:
             f"problem_type={config.problem_type!r} with {config.num_labels} label(s). "
             "Finetune with problem_type='single_label_classification' first."
         )
-
-
-def check_names(id2label: Any, num_labels: int | None = None) -> None:
-    """Refuse names of classes that are not one for each number from 0 on: a prediction is such a number, and must have its name.
-
-    Raises:
-        ValueError: If they are no mapping, leave a class out, or are not as many as `num_labels`.
-    """
-    numbers = sorted(str(key) for key in id2label) if isinstance(id2label, Mapping) else None
-    if not id2label or numbers != sorted(str(number) for number in range(len(id2label))):
-        raise ValueError(
-            "`id2label` must name each class by its number, from 0 on without a gap, such as {0: 'cat', 1: 'dog'}, got "
-            f"{reprlib.repr(id2label)}. Correct config.json, or pass id2label=dict(enumerate(names)) with the names in order."
-        )
-    if num_labels is not None and num_labels != len(id2label):
-        raise ValueError(
-            f"`num_labels` and `id2label` must agree, got num_labels={num_labels} and {len(id2label)} names. Leave num_labels out."
-        )
-
-
-def inverse(id2label: Mapping[Any, str]) -> dict[str, int]:
-    """The numbers of classes by their names."""
-    return {name: int(number) for number, name in id2label.items()}
-
-
-def _numbered(label2id: Any) -> dict[str, int | None] | None:
-    """The numbers of classes as whole numbers, however they are written; None of what is no mapping."""
-    return {name: _whole(number) for name, number in label2id.items()} if isinstance(label2id, Mapping) else None
-
-
-def take_classes(config: PreTrainedConfig, id2label: Mapping[Any, str]) -> None:
-    """Give a configuration made of others the classes of its parts; what it was given itself is checked first.
-
-    Args:
-        config: The configuration, whose names and numbers are set.
-        id2label: The names of the parts.
-
-    Raises:
-        ValueError: As `check_names` and `check_numbers`.
-    """
-    if config.id2label is not None:
-        check_names(config.id2label)
-    if config.label2id:
-        check_numbers(config.label2id, config.id2label or id2label)
-    config.id2label = {int(number): name for number, name in id2label.items()}
-    config.label2id = inverse(id2label)
-
-
-def _whole(number: Any) -> int | None:
-    """A class's number as configurations may write it: a number, a tensor or a text."""
-    try:
-        return int(number)
-    except (TypeError, ValueError):
-        return None
-
-
-def check_numbers(label2id: Any, id2label: Mapping[Any, str]) -> None:
-    """Refuse numbers of classes other than those under which they are named.
-
-    Raises:
-        ValueError: If they are no mapping, or not the inverse of the names.
-    """
-    if not _named_so(label2id, id2label):
-        raise ValueError(
-            f"`label2id` must be the inverse of `id2label`, {reprlib.repr(dict(id2label))}, got {reprlib.repr(label2id)}. Leave it out: it is made of id2label, "
-            "which is where other names belong."
-        )
-
-
-def _named_so(label2id: Any, id2label: Any) -> bool:
-    """Whether every number is one under which its name is found, and every name has one."""
-    if not isinstance(label2id, Mapping) or not isinstance(id2label, Mapping):
-        return False
-    named = {_whole(number): name for number, name in id2label.items()}
-    return set(label2id) == set(named.values()) and all(named.get(_whole(n)) == name for name, n in label2id.items())
 
 
 def input_channels(config: PreTrainedConfig) -> int | None:

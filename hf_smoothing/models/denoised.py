@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from hf_smoothing.models.class_maps import take_classes
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
-from hf_smoothing.models.configuration import as_config, check_head, take_classes
+from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.denoisers import make_denoiser
 from hf_smoothing.models.forward import logits_of

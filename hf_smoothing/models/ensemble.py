@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf_smoothing.models.class_maps import take_classes
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
-from hf_smoothing.models.configuration import as_config, check_head, take_classes
+from hf_smoothing.models.configuration import as_config, check_head
 from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.outputs import Output, classifier_output

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
 from hf_smoothing.models.checkpoints import checked_classes
-from hf_smoothing.models.configuration import check_numbers
+from hf_smoothing.models.class_maps import check_numbers
 from hf_smoothing.models.weights import HUB, load_whole, read_config
 from hf_smoothing.spelling import nearest
 

@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.data.not_found import not_found, swapped, without_config
-from hf_smoothing.models.configuration import NO_CONFIGURATION, check_names, unusable
+from hf_smoothing.models.class_maps import check_names
+from hf_smoothing.models.configuration import NO_CONFIGURATION, unusable
 from hf_smoothing.models.heads import classifier_inside, head_tensors
 from hf_smoothing.models.kept_heads import check_kept_names
 
