@@ -124,7 +124,7 @@ def _read_yaml(text: str) -> tuple[Any, list[str]]:
             raise ValueError(f"it is nested deeper than {DEEPEST} levels")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"`*{event.anchor}` stands for another part of it; write the value out")
-    found, node = yaml.load(text, Loader=_Loader), yaml.compose(text, Loader=yaml.SafeLoader)
+    found, node = _Loader(text).get_single_data(), yaml.compose(text, Loader=yaml.SafeLoader)
     return found, [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 

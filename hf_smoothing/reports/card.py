@@ -117,8 +117,8 @@ def write_card(
     called = plain_name(name or indexed_name(card) or folder.resolve().name)
     wrapped = is_wrapped(folder)
     measured = measured_for(runs, asked)
-    put_results(card, called, measured)
     describe(card, wrapped)
+    put_results(card, called, measured)
     own = card.text.rstrip() or f"\n# {called}"
     text = add_use(f"{own}\n", card.page, _use(called, wrapped, runs))
     figures = section(runs, asked, called).replace("<!--", "&lt;!--")  # a name in a run is no mark of a place

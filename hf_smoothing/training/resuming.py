@@ -46,7 +46,7 @@ def find_checkpoint(asked: str | bool | None, args: TrainingArguments) -> str | 
     """The checkpoint to go on from: the one asked for, the last one in the output folder for True, or None; as text, "true" and "false" are no folders.
 
     Raises:
-        ValueError: If there is none, or the folder holds something else.
+        ValueError: If there is none.
     """
     asked = {"true": True, "false": False}.get(str(asked).lower(), asked)
     if asked is None or asked is False:
@@ -60,16 +60,6 @@ def find_checkpoint(asked: str | bool | None, args: TrainingArguments) -> str | 
         raise ValueError(
             f"`resume_from_checkpoint` needs a checkpoint to go on from, and there is {what}. Leave it out to start anew; checkpoints are written as "
             "save_strategy says."
-        )
-    if not os.path.isfile(os.path.join(found, TRAINER_STATE_NAME)):
-        inside = get_last_checkpoint(found)
-        cure = (
-            f"Pass a checkpoint inside it, such as {inside}."
-            if inside
-            else "Pass a folder checkpoint-... that a training wrote whole; to train from the weights of a saved model alone, load them and leave it out."
-        )
-        raise ValueError(
-            f"`resume_from_checkpoint` needs a checkpoint to go on from, and {found} has no {TRAINER_STATE_NAME}. {cure}"
         )
     return found
 

@@ -79,7 +79,7 @@ def test_other_classes_are_refused(tmp_path):
                 callback(images)
 
 
-@pytest.mark.parametrize("noted", [None, {"image_mean": [0.9] * 3, "image_std": [0.1] * 3}])
+@pytest.mark.parametrize("noted", [None, {"image_mean": MEAN, "image_std": STD}])
 @pytest.mark.parametrize("owner", ["trainer", "processor"])
 def test_pixels_are_normalised_as_the_trainer_does_it(owner, noted, tmp_path):
     """Before the first batch, when the configuration notes none, or that of an earlier training."""
