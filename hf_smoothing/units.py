@@ -202,13 +202,13 @@ def check_whole(value: Any, name: str) -> int:
 
 
 def check_number(value: Any, name: str) -> float:
-    """Return `value` as a float if it is a real number; a text is none, whatever it says.
+    """Return `value` as a float if it is a real number, or nan; a text is none, whatever it says.
 
     Raises:
         ValueError: In any other case.
     """
     number = as_number(value)
-    if math.isnan(number):
+    if math.isnan(number) and not isinstance(value, float):
         cure = (
             "Leave the quotes out; in YAML 1e-3 is a text, and 1.0e-3 a number."
             if isinstance(value, str)
