@@ -3,7 +3,7 @@
     python examples/certify.py --model runs/finetuned --dataset examples/data --sigma 0.25 --n 1000 --output-dir runs/certified
 
 The same, without Python: `hf-smoothing certify` and `hf-smoothing report`. A run that was cut off is resumed by the same command;
-under `torchrun` or `accelerate launch` the ranks share the draws.
+under `torchrun` or `accelerate launch` the ranks share the draws. It needs the extra `evaluate`.
 """
 
 from dataclasses import dataclass, field

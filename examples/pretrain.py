@@ -26,8 +26,9 @@ from hf_smoothing import CertifiedAccuracyCallback, PixelDataset, RobustTrainer,
 from hf_smoothing.cli.explained import explained
 from hf_smoothing.cli.parsing import parse_dataclasses
 from hf_smoothing.cli.places import check_places
-from hf_smoothing.data import DataChoice
+from hf_smoothing.data import DataChoice, DecodedPixels
 from hf_smoothing.data.opening import training_split
+from hf_smoothing.data.processors import noted_pixels
 from hf_smoothing.data.selection import hold_out, spread
 from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.models.weights import read_config
@@ -40,7 +41,10 @@ class Pretraining:
 
     size: int = field(default=32, metadata={"help": "The resolution at which noise is added."})
     backbone_size: int = field(
-        default=64, metadata={"help": "The resolution that the backbone sees, after the noise."}
+        default=64,
+        metadata={
+            "help": "The resolution that the backbone sees, after the noise; with --weights that of the weights, where they note it."
+        },
     )
     network: str | None = field(
         default=None, metadata={"help": "Configuration of the network (path or Hub id); a small ResNet by default."}
@@ -80,6 +84,20 @@ def first_network(wanted: Pretraining, names: dict[int, str]) -> PreTrainedModel
     return AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
+def pixels_of(
+    model: PreTrainedModel, train: DecodedPixels, size: int
+) -> tuple[list[float], list[float], dict[str, int]]:
+    """Normalisation and size of what the network sees: those of its weights where they note them, else of these images and as asked."""
+    noted = noted_pixels(model.config)
+    if noted is not None:
+        ready = noted.preprocessing
+        height, width = ready.model_size or noted.framing.size
+        return list(ready.image_mean), list(ready.image_std), {"height": height, "width": width}
+    pixels = train.pixels.float() / 255
+    mean, std = ([round(x, 4) for x in part.tolist()] for part in (pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))))
+    return mean, std, {"height": size, "width": size}
+
+
 def main() -> None:
     parser = HfArgumentParser((Pretraining, DataChoice, RobustTrainingArguments))
     parser.set_defaults(split="train")
@@ -97,12 +115,8 @@ def main() -> None:
 
     # 2. A network from scratch or from weights, and the processor that plain users of the checkpoint will want.
     model = first_network(wanted, names)
-    pixels = train.pixels.float() / 255
-    processor = ViTImageProcessor(
-        size={"height": wanted.backbone_size, "width": wanted.backbone_size},
-        image_mean=[round(x, 4) for x in pixels.mean((0, 2, 3)).tolist()],
-        image_std=[round(x, 4) for x in pixels.std((0, 2, 3)).tolist()],
-    )
+    mean, std, side = pixels_of(model, train, wanted.backbone_size)
+    processor = ViTImageProcessor(size=side, image_mean=mean, image_std=std)
 
     # 3. Train. The trainer adds the noise of --noise on the device, then resizes and normalises as the processor says.
     def make_trainer(model: PreTrainedModel, args: RobustTrainingArguments) -> RobustTrainer:

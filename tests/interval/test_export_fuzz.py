@@ -46,6 +46,7 @@ def fates(seeds: range) -> Counter[str]:
     return found
 
 
+@pytest.mark.slow
 def test_twenty_networks_are_written_as_they_are_or_refused():
     found = fates(range(20))
     assert set(found) <= {"written", "refused", "batch"}

@@ -45,7 +45,9 @@ def test_pretrain_finetune_certify(folder, tmp_path):
     )  # fmt: skip
     assert "eval_certified_accuracy_sigma0.5_r0" in out
     gone_on = ["--weights", "backbone", "--output-dir", "again", *quick, "--learning_rate", "0", "--optim", "sgd"]
-    run("pretrain.py", "--dataset", folder, "--validation_share", "0.25", "--noise", mixture, *gone_on, cwd=tmp_path)
+    run("pretrain.py", "--dataset", folder, "--validation_share", "0.5", "--noise", mixture, *gone_on, cwd=tmp_path)
+    notes = [json.loads((tmp_path / name / "preprocessor_config.json").read_text()) for name in ("backbone", "again")]
+    assert notes[0] == notes[1]  # the pixels of the weights, whatever the images are that they go on with
     first, again = (load_file(tmp_path / name / "model.safetensors") for name in ("backbone", "again"))
     assert all(torch.equal(first[name], value) for name, value in again.items() if "norm" not in name)
     assert len(first) == len(again)
@@ -198,6 +200,7 @@ def test_every_example_takes_any_data_set(unusual, tmp_path):
     assert "has several configurations; choose one of ['some', 'other']" in error
 
 
+@pytest.mark.slow
 def test_adaptive_certified_training_is_resumed(folder, tmp_path):
     arguments = [
         "adaptive_certified_training.py", "--dataset", folder, "--size", "16", "--largest", "0.01", "--thresholds", "0.005", "--width", "2", "--epochs", "1",

@@ -93,6 +93,7 @@ def test_seeds_of_one_image_belong_together():
     assert mean_matched_difference(epsilons, [(first, ~first)]) is None
 
 
+@pytest.mark.slow
 def test_a_small_study_from_start_to_report(config, tmp_path, capsys):
     image_folder(tmp_path / "data" / "source", ["a", "b", "c"], 48)
     image_folder(tmp_path / "data" / "target", ["x", "y"], 48)

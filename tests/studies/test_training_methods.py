@@ -83,6 +83,7 @@ def test_routes_start_where_others_end_and_are_certified_at_their_noise():
     assert all(encoder[key] == scratch[key] for key in ("patch_size", "hidden_size", "num_hidden_layers"))
 
 
+@pytest.mark.slow
 def test_a_small_comparison_from_start_to_report(tmp_path, capsys):
     config = json.loads((FOLDER / "cpu.json").read_text())
     image_folder(tmp_path / "data" / "target", ["x", "y"], 60)
