@@ -224,6 +224,13 @@ def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) 
     return "by-number"
 
 
+def _or_by_number(names: Sequence[str]) -> str:
+    """That numbers may be taken as they are; not where classes are called by others than their own, such as folders 0, 2 and 3: it would shift them."""
+    called_numbers = [number_of(name) for name in names]
+    shifted = None not in called_numbers and called_numbers != list(range(len(names)))
+    return "" if shifted else "labels='by-number' to take the numbers as they are, "
+
+
 def _check_single(
     names: Sequence[str], model_names: Sequence[str], lost: Sequence[int], found: Mapping[int, tuple[int, str]]
 ) -> None:
@@ -272,6 +279,5 @@ def _check_all(
         )
     raise ValueError(
         f"Class names of the data set do not match the model's: {few(missing)} are not among {few(model_names)} {against}. Pass "
-        "label_map={...} from the data set's classes to the model's, labels='by-number' to take the numbers as they are, or use the data set "
-        "that the model was trained on."
+        f"label_map={{...}} from the data set's classes to the model's, {_or_by_number(names)}or use the data set that the model was trained on."
     )

@@ -341,3 +341,10 @@ def test_a_stream_that_keeps_its_features_keeps_its_names():
 def test_a_label_map_without_numbers_is_refused_in_our_words(given, error, message):
     with pytest.raises(error, match=message):
         PixelDataset(image_dataset(3), SIZE, id2label=given)
+
+
+@pytest.mark.parametrize(("names", "advised"), [(["0", "2", "3"], False), (["0", "1", "10", "2"], False), (["0", "1", "2"], True), (["a", "b", "c"], True)])  # fmt: skip
+def test_numbers_are_not_advised_where_they_would_shift_the_classes(names, advised):
+    with pytest.raises(ValueError, match="are not among") as refused:
+        class_map(names, {0: "cat", 1: "dog", 2: "eel", 3: "frog"})
+    assert ("by-number" in str(refused.value)) == advised
