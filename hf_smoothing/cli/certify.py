@@ -75,9 +75,12 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing certify`."""
-    missing = {"smoothing": "sigma", "interval": "largest"}[args.method]
+    missing, such = {
+        "smoothing": ("sigma", "the noise level in [0, 1] pixels, such as --sigma 0.25; one that the model was trained with serves best"),
+        "interval": ("largest", "the largest l-infinity radius to look for in [0, 1] pixels, such as --largest 8/255"),
+    }[args.method]  # fmt: skip
     if getattr(args, missing) is None:
-        raise ValueError(f"--method {args.method} needs --{missing}.")
+        raise ValueError(f"--method {args.method} needs --{missing}, {such}.")
     other = {"smoothing": "interval", "interval": "smoothing"}[args.method]
     if unused := [name for name in OWN[other] if getattr(args, name) != args.defaults[name]]:
         flags = ", ".join(flag_of(name, args.defaults[name]) for name in unused)

@@ -53,7 +53,7 @@ class CertifiedImageClassificationPipeline(Pipeline):
         if not isinstance(self.model, SmoothedClassifier):
             raise ValueError(
                 f"The task {TASK!r} needs a SmoothedClassifier, got {type(self.model).__name__}, which has no noise level. Wrap it: "
-                "SmoothedClassifier.from_base_pretrained(path, sigma=0.25, size=224).save_pretrained(folder)."
+                "SmoothedClassifier.from_base_pretrained(path, sigma=0.25).save_pretrained(folder)."
             )
         check_own_processor(self.image_processor, self.model)
         if getattr(self.image_processor, "do_noise", False):
