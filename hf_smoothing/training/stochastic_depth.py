@@ -50,7 +50,8 @@ def stochastic_depth(model: nn.Module, rate: float, generator: Callable[[], torc
 
 
 def _skipping(probability: float, number: int, generator: Callable[[], torch.Generator]) -> Callable[..., Any]:
-    @_disable_dynamo  # what is drawn is hashed and seeded, no part of a compiled graph
+    # What is drawn is hashed and seeded, no part of a compiled graph. `torch.compiler.disable` would load the compiler for trainings without one as well.
+    @_disable_dynamo
     def hook(block: nn.Module, given: tuple[Any, ...], more: dict[str, Any], output: Any) -> Any:
         if not block.training:
             return None
