@@ -166,7 +166,7 @@ def listed_points(networks: Sequence[dict[str, Any]], arguments: dict[str, Any])
         {
             "method": method_of(network), "tradeoff": network.get("strength", network["kappa"]), "seed": network["seed"],
             "clean": round(100 * float(right), 2), "certified": round(100 * float(certified), 2),
-            "backward": network["backward"], "width": arguments["width"], **schedule(arguments), "images": network["test"]["images"],
+            "bound": network["backward"], "width": arguments["width"], **schedule(arguments), "images": network["test"]["images"],
         }
         for network in networks
         for right, certified in [unpacked(network["test"]).mean(1)]

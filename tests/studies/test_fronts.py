@@ -77,7 +77,7 @@ def test_verdicts_follow_the_intervals():
     assert "| MTL-IBP, adaptive | MTL-IBP, fixed | no significant difference, +0.0 [-" in text["front pairs"]
     assert len(text["front pairs"].splitlines()) == 2 + 6
     row = fronts.listed_points(networks, {"width": 8, "epochs": 10})[1]
-    assert row == {"method": "MTL-IBP, fixed", "tradeoff": 0.5, "seed": 0, "clean": 90.0, "certified": 80.0, "backward": "crown", "width": 8, "epochs": 10, "images": 1000}  # fmt: skip
+    assert row == {"method": "MTL-IBP, fixed", "tradeoff": 0.5, "seed": 0, "clean": 90.0, "certified": 80.0, "bound": "crown", "width": 8, "epochs": 10, "images": 1000}  # fmt: skip
     assert "ACR" not in table(networks)
     assert "certified at 0.3" in table(networks)
 
