@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.models.adapters import check_merged
-from hf_smoothing.models.class_maps import check_names
+from hf_smoothing.models.class_maps import check_names, check_numbers, inverse, numbered
 from hf_smoothing.models.weights import load_whole, read_config
 from hf_smoothing.units import check_whole
 
@@ -19,13 +19,13 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: See `read_config`, `load_whole` and `checked_classes`.
+        ValueError: See `read_config`, `load_whole` and `checked_classes`; if `label2id` is not the inverse of the names.
     """
     kwargs = checked_classes(kwargs)
     if "config" not in kwargs:
-        kwargs = (
-            _classes(read_config(path, kwargs), kwargs.pop("id2label", None), kwargs.pop("num_labels", None)) | kwargs
-        )
+        config = read_config(path, kwargs)
+        asked = [kwargs.pop(name, None) for name in ("id2label", "num_labels", "label2id")]
+        kwargs = _classes(config, *asked) | kwargs
     # Checkpoints are often stored in half precision; computing in it must be asked for.
     model: PreTrainedModel = load_whole(AutoModelForImageClassification.from_pretrained, path, in_float32(kwargs))
     return model
@@ -49,20 +49,26 @@ def checked_classes(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return asked
 
 
-def _classes(config: PreTrainedConfig, id2label: Any, num_labels: int | None) -> dict[str, Any]:
+def _classes(config: PreTrainedConfig, id2label: Any, num_labels: int | None, label2id: Any) -> dict[str, Any]:
     """The classes that are asked for, as arguments of `from_pretrained` of which none is compared with the checkpoint's own classes: it logs a warning where
     a number differs from theirs, and keeps their numbers by name where only names by number are given.
 
     Args:
         config: Configuration of the checkpoint.
-        id2label, num_labels: As the caller gives them.
+        id2label, num_labels, label2id: As the caller gives them.
+
+    Raises:
+        ValueError: As `check_numbers`.
     """
     if id2label is None and num_labels not in (None, config.num_labels):
         id2label = {number: f"LABEL_{number}" for number in range(num_labels)}
+    if label2id is not None:
+        id2label = id2label or config.id2label
+        check_numbers(label2id, id2label)
     if id2label is None:
         return {} if num_labels is None else {"num_labels": num_labels}
     names = {int(number): name for number, name in id2label.items()}
-    classes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    classes = {"id2label": names, "label2id": numbered(label2id) or inverse(names)}
     # A PvtConfig keeps the number beside the names.
     counted = not isinstance(getattr(type(config), "num_labels", None), property)
     return classes | ({"num_labels": len(id2label)} if counted else {})

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf_smoothing.models.class_maps import check_numbers
 from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.outputs import Output, classifier_output
 from hf_smoothing.pixels import check_image_batch
@@ -22,7 +23,7 @@ class CnnSevenConfig(PreTrainedConfig):
         last_stride: Stride of the last convolution; 2 in the literature at 64 px.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: If a number is not positive, or `label2id` comes alone and is not the inverse of the names by default.
     """
 
     model_type = "cnn_seven"
@@ -37,7 +38,10 @@ class CnnSevenConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+        alone = self.label2id if self.id2label is None else None
         super().__post_init__(**kwargs)
+        if alone is not None:  # it is not read
+            check_numbers(alone, self.id2label or {})
 
 
 class CnnSevenForImageClassification(PreTrainedModel):

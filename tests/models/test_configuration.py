@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig
 
 from hf_smoothing import (
+    CnnSevenConfig,
     NoiseMixture,
     SmoothedClassifier,
     SmoothedClassifierConfig,
@@ -290,11 +291,20 @@ NUMBERS = {
 }
 
 
+PLAIN = "plain"
+PIXELS = {"size": SIZE, "image_mean": MEAN, "image_std": STD}
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     smoothed().save_pretrained(folder)
+    plain().save_pretrained(folder / PLAIN)
     return folder
+
+
+def wrapped(folder, **given):
+    return SmoothedClassifier.from_base_pretrained(folder / PLAIN, sigma=0.25, **PIXELS, **given)
 
 
 @pytest.mark.parametrize("wrong", NUMBERS)
@@ -307,9 +317,15 @@ def checkpoint(tmp_path_factory):
         lambda folder, **given: SmoothedClassifier.from_pretrained(folder, id2label=dict(enumerate(NAMES)), **given),
         lambda folder, **given: AutoModelForImageClassification.from_pretrained(folder, **given),
         lambda folder, **given: AutoConfig.from_pretrained(folder, **given),
+        lambda folder, **given: wrapped(folder, **given),
+        lambda folder, **given: wrapped(folder, id2label=dict(enumerate(NAMES)), **given),
+        lambda folder, **given: denoised_classifier(folder / PLAIN, sigma=0.25, pixels=PIXELS, **given),
+        lambda folder, **given: smoothed_ensemble([folder / PLAIN], sigma=0.25, pixels=PIXELS, **given),
     ],
-    ids=["config", "config and names", "model", "model and names", "auto", "auto config"],
-)
+    ids=[
+        "config", "config and names", "model", "model and names", "auto", "auto config", "wrapped", "wrapped and names", "denoised", "ensemble",
+    ],
+)  # fmt: skip
 def test_numbers_of_classes_at_odds_with_their_names_are_refused(make, wrong, checkpoint):
     with pytest.raises(ValueError, match="`label2id` must be the inverse of `id2label`, .* Leave it out"):
         make(checkpoint, label2id=NUMBERS[wrong])
@@ -375,6 +391,9 @@ def test_of_classes_of_one_name_the_caller_says_which_is_meant(number, checkpoin
         made = SmoothedClassifier.from_pretrained(checkpoint, id2label=TWICE, label2id=numbers)
     made.save_pretrained(tmp_path)
     again = SmoothedClassifier.from_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="class 0 is 'cat' there and 'crane' here"):
+        wrapper = wrapped(checkpoint, id2label=TWICE, label2id={"crane": str(number), "eel": 2})
+    assert wrapper.base_network.config.label2id == numbers
     for one in (config(id2label=TWICE, label2id={"crane": str(number), "eel": 2}), made.config, again.config):
         assert one.label2id == one.base_config.label2id == numbers
 
@@ -389,6 +408,13 @@ def test_names_are_replaced_in_the_values_of_a_configuration(names):
     wrong = {name: (number + 1) % 3 for number, name in enumerate(names)}
     with pytest.raises(ValueError, match="`label2id` must be the inverse"):
         SmoothedClassifierConfig(**config().to_dict() | {"id2label": dict(enumerate(names)), "label2id": wrong})
+
+
+def test_numbers_without_names_are_not_passed_over():
+    with pytest.raises(ValueError, match="`label2id` must be the inverse of `id2label`, .* Leave it out"):
+        CnnSevenConfig(label2id={"a": 0, "b": 1, "c": 2})
+    names = {0: "a", 1: "b", 2: "c"}
+    assert CnnSevenConfig(**CnnSevenConfig(id2label=names).to_dict()).id2label == names
 
 
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
