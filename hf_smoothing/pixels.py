@@ -139,19 +139,20 @@ def _unrounded(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     return pixels + torch.where(was_8_bit, exact - pixels.detach(), 0.0)
 
 
-def warn_other_framing(classifier: object, dataset: object) -> None:
+def warn_other_framing(classifier: object, dataset: object, stacklevel: int = 3) -> None:
     """Warn if a data set makes its pixels otherwise than the classifier is for, at the same resolution and where both say how.
 
     Args:
         classifier: A `SmoothedClassifier`, or anything.
         dataset: A `PixelDataset`, or anything.
+        stacklevel: Of the warning: 3 is the line that called the caller.
     """
     wanted, made = getattr(getattr(classifier, "config", None), "framing", None), getattr(dataset, "framing", None)
     if callable(wanted) and made is not None and made.size == wanted().size and made != wanted():
         warnings.warn(
             f"The data set makes its pixels as {made}, but the classifier is for {wanted()}. Pass it the classifier instead of a size: "
             "PixelDataset(dataset, model).",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

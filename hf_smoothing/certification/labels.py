@@ -45,7 +45,7 @@ def warn_other_classes(classifier: object, dataset: object) -> None:
             warnings.warn(
                 f"Label {label} of the data set is {names[label]!r}, which is class {number} of the classifier, {theirs[number]!r}, so accuracies would be "
                 "wrong. To match classes by name pass PixelDataset the model in place of a size, or id2label=model.config.id2label.",
-                stacklevel=3,
+                stacklevel=4,
             )
             return
 

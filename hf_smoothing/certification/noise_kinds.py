@@ -49,7 +49,7 @@ def choose_noise(kind: str, off_grid: str | None) -> str:
     warnings.warn(
         f"noise_kind='auto' draws float32 noise, whose certificates neglect floating-point rounding, since {off_grid}. {cure}; "
         "or pass noise_kind='gaussian' if float images are meant.",
-        stacklevel=4,
+        stacklevel=5,
     )
     return "gaussian"
 

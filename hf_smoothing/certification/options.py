@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
 
+from hf_smoothing.keywords import meant
+
 
 @dataclass(frozen=True)
 class Option:
@@ -175,7 +177,9 @@ def filled(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = options_of(kind)
     if unknown := [name for name in given if name not in known]:
-        raise TypeError(f"The options are {', '.join(known)}, got {', '.join(map(repr, unknown))}.")
+        raise TypeError(
+            f"The options are {', '.join(known)}, got {', '.join(map(repr, unknown))}. {meant(unknown[0], known)}"
+        )
     for name, value in given.items():
         if known[name].choices and value not in known[name].choices:
             raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known[name].choices))}, got {value!r}.")

@@ -31,6 +31,7 @@ from hf_smoothing.certification.options import (
 from hf_smoothing.certification.rounds import vote_in_rounds
 from hf_smoothing.certification.rules import Rule, SequentialRule, make_rule, rule_on
 from hf_smoothing.certification.sampling import count_votes
+from hf_smoothing.keywords import SIGMA, needs
 from hf_smoothing.noise import MAX_DRAWS, Draws, fresh_seed
 from hf_smoothing.pixels import to_unit_pixels
 from hf_smoothing.statistics import ABSTAIN
@@ -60,6 +61,7 @@ class Prediction:
     p_value: float | None = None
 
 
+@needs(sigma=SIGMA)
 @documented(CertifyOptions)
 def certify(
     classifier: Classifier,
@@ -96,6 +98,7 @@ def certify(
     ]
 
 
+@needs(sigma=SIGMA)
 @documented(PredictOptions)
 def predict(
     classifier: Classifier,

@@ -31,6 +31,7 @@ from hf_smoothing.certification.rows import PARTIAL_SECONDS, RowKeeper
 from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.certification.survey import check_recorded, first_images, read_again
 from hf_smoothing.certification.tally import Tally
+from hf_smoothing.keywords import SIGMA, needs
 from hf_smoothing.pixels import warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
@@ -39,6 +40,7 @@ from hf_smoothing.types import Classifier, Images
 from hf_smoothing.units import check_seconds
 
 
+@needs(sigma=SIGMA)
 @documented(RunOptions)
 def certify_dataset(
     classifier: Classifier,
@@ -77,6 +79,7 @@ def certify_dataset(
         The run, with the rows of all ranks.
 
     Raises:
+        TypeError: If `dataset` gives no images one by one, or `sigma` is left out.
         ValueError: On an empty selection, bad pixels, a folder that holds another run, or ranks that are asked for different runs or read different images.
         OSError: If the folder cannot be written, or another rank is gone.
         KeyboardInterrupt: After Ctrl-C; what is done is kept, and the message says where.
@@ -87,7 +90,7 @@ def certify_dataset(
         resolved = resolve_classifier(classifier)
         check_own_precision(resolved)
         chosen = check_selection(dataset, indices)
-        warn_other_framing(resolved.module or classifier, dataset)
+        warn_other_framing(resolved.module or classifier, dataset, stacklevel=4)
         warn_other_classes(resolved.module or classifier, dataset)
         check_seconds(partial_seconds, "partial_seconds")
         check_writable(output_dir)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from transformers.utils import is_torchvision_available
 from hf_smoothing.data.eight_bit import eight_bit_image, has_channels_first
 from hf_smoothing.data.framing import Framing, framing_of_settings
 from hf_smoothing.data.image_source import image_of_source
+from hf_smoothing.keywords import check_not_misspelt
 from hf_smoothing.noise import NoiseMixture, process_generator
 from hf_smoothing.pixels import RANGE_TOLERANCE
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -49,6 +50,8 @@ class _NoiseMixin:
     num_channels = 3
 
     def __init__(self, **kwargs: Any) -> None:
+        own = [name for name in get_type_hints(self.valid_kwargs) if not name.startswith("return_")]
+        check_not_misspelt(kwargs.keys() - set(own), own, type(self).__name__)
         mixture = NoiseMixture.parse(kwargs.pop("noise", None))
         size = parse_size(kwargs.pop("model_size", None), "model_size")
         if kwargs.get("num_channels") == 1:

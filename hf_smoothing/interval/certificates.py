@@ -34,10 +34,12 @@ from hf_smoothing.interval.search import (
     trace_for,
 )
 from hf_smoothing.interval.trace import Trace
+from hf_smoothing.keywords import LARGEST, needs
 from hf_smoothing.pixels import check_image_batch
 from hf_smoothing.units import check_flag
 
 
+@needs(largest=LARGEST)
 @memory_kept()
 def linf_certificates(
     classifier: nn.Module,

@@ -34,6 +34,7 @@ from hf_smoothing.interval.certificates import certificates_of, check_bounded, c
 from hf_smoothing.interval.classifier import interval_classifier
 from hf_smoothing.interval.radii import check_largest, check_tolerance
 from hf_smoothing.interval.search import BACKWARD, NAMES, check_backward, exact_pixels
+from hf_smoothing.keywords import LARGEST, needs
 from hf_smoothing.pixels import check_image_batch, warn_other_framing
 from hf_smoothing.progress import progress_of
 from hf_smoothing.records import Run, check_writable, read_run
@@ -41,6 +42,7 @@ from hf_smoothing.types import ImageDataset
 from hf_smoothing.units import check_flag, check_whole
 
 
+@needs(largest=LARGEST)
 @memory_kept()
 def certify_dataset_linf(
     classifier: nn.Module,
@@ -78,7 +80,7 @@ def certify_dataset_linf(
         The run, with the rows of all ranks.
 
     Raises:
-        TypeError: If `cover_run` or `only_right` is no truth value.
+        TypeError: If `dataset` gives no images one by one, or `cover_run` or `only_right` is no truth value.
         UnsupportedOperationError: The message names an operation of the network without a bound.
         ValueError: On an empty selection, bad pixels, labels that are no class, no labels where they are needed, train mode, weights that are not finite, a folder that holds another run, or
             ranks that are asked for different runs or read different images.
@@ -102,7 +104,7 @@ def certify_dataset_linf(
         }
         only_right = check_flag(only_right, "only_right")
         chosen = check_selection(dataset, indices) or []
-        warn_other_framing(classifier, dataset)
+        warn_other_framing(classifier, dataset, stacklevel=5)
         warn_other_classes(classifier, dataset)
         check_writable(output_dir)
         asked = {"method": "interval-bounds", **how, "only_right": only_right}

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
+from hf_smoothing.keywords import meant
 from hf_smoothing.models.adapters import check_merged
 from hf_smoothing.models.class_maps import check_names, check_numbers, inverse, numbered
-from hf_smoothing.models.weights import load_whole, read_config
+from hf_smoothing.models.configuration import SmoothedClassifierConfig
+from hf_smoothing.models.weights import HUB, LOADING, load_whole, read_config
 from hf_smoothing.units import check_whole
 
 
@@ -94,8 +96,12 @@ def find_network(base: str | os.PathLike[str] | PreTrainedModel, loading: Mappin
     check_merged(base)
     if isinstance(base, PreTrainedModel):
         if loading:
+            known = {*SmoothedClassifierConfig.__annotations__, *HUB, *LOADING}
+            cure = meant(
+                next((name for name in loading if name not in known), ""), known, "Pass its path, or leave them out."
+            )
             raise TypeError(
-                f"{', '.join(loading)}: only a checkpoint is loaded with these, got a {type(base).__name__}."
+                f"{', '.join(loading)}: only a checkpoint is loaded with these, got a {type(base).__name__}. {cure}"
             )
         return base
     if not isinstance(base, str | os.PathLike):

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf_smoothing.keywords import check_not_misspelt
 from hf_smoothing.models.class_maps import check_numbers
 from hf_smoothing.models.construction import check_own_config
 from hf_smoothing.models.outputs import Output, classifier_output
@@ -34,6 +35,7 @@ class CnnSevenConfig(PreTrainedConfig):
     last_stride: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_not_misspelt(kwargs, CnnSevenConfig.__annotations__, "CnnSevenConfig")
         for name in ("width", "image_size", "num_channels", "last_stride"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

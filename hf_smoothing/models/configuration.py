@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from hf_smoothing import statistics
 from hf_smoothing.certification import FixedRule
 from hf_smoothing.data.framing import FramedSize, Framing, parse_framing
+from hf_smoothing.keywords import SIGMA, check_not_misspelt
 from hf_smoothing.models.class_maps import check_names, check_numbers, inverse, named_so, numbered
 from hf_smoothing.noise import NoiseMixture
 from hf_smoothing.preprocessing import Preprocessing, parse_size
@@ -49,6 +50,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
     Without any of the required values it is empty: enough to be known by `transformers`, and no model can be made from it.
 
     Raises:
+        TypeError: On a further keyword that is all but spelt like one of these.
         ValueError: If some of the required values are missing, a value is out of range, `label2id` is not the inverse of the names, or it, or the base classifier, is for regression or multi-label data.
     """
 
@@ -75,6 +77,7 @@ class SmoothedClassifierConfig(PreTrainedConfig):
     label2id: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_not_misspelt(kwargs, SmoothedClassifierConfig.__annotations__, "SmoothedClassifierConfig")
         if all(getattr(self, name) is None for name in _REQUIRED):
             # Empty, as `transformers` makes one of each type that it knows. No model can be made from it.
             super().__post_init__(**kwargs)
@@ -142,8 +145,8 @@ class SmoothedClassifierConfig(PreTrainedConfig):
         for name in _REQUIRED:
             if getattr(self, name) is None:
                 raise ValueError(
-                    f"SmoothedClassifierConfig needs `{name}`. To wrap a plain image classifier use "
-                    "SmoothedClassifier.from_base_pretrained(path, sigma=...) instead of from_pretrained."
+                    f"SmoothedClassifierConfig needs `{name}`{f', {SIGMA}' if name == 'sigma' else ''}. To wrap a plain image classifier use "
+                    "SmoothedClassifier.from_base_pretrained(path, sigma=0.25) instead of from_pretrained."
                 )
 
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from hf_smoothing.keywords import SIGMA, check_not_misspelt, needs
 from hf_smoothing.models.class_maps import take_classes
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
@@ -49,6 +50,7 @@ class DenoisedClassifierConfig(PreTrainedConfig):
     model_size: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_not_misspelt(kwargs, DenoisedClassifierConfig.__annotations__, "DenoisedClassifierConfig")
         for name in ("denoiser", "base_config", "sigma", "image_mean", "image_std"):
             if getattr(self, name) is None:
                 raise ValueError(
@@ -128,6 +130,7 @@ class DenoisedClassifierForImageClassification(PreTrainedModel):
         return classifier_output(self, logits, labels, return_dict)
 
 
+@needs(sigma=SIGMA)
 def denoised_classifier(
     classifier: Source,
     *,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf_smoothing.keywords import SIGMA, check_not_misspelt, needs
 from hf_smoothing.models.class_maps import take_classes
 from hf_smoothing.models.composites import Source, on_unit_pixels, part, split_arguments
 from hf_smoothing.models.configuration import as_config, check_head
@@ -40,6 +41,7 @@ class EnsembleConfig(PreTrainedConfig):
     members: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_not_misspelt(kwargs, EnsembleConfig.__annotations__, "EnsembleConfig")
         if not self.members:
             raise ValueError(
                 "EnsembleConfig needs `members`. Make an ensemble with smoothed_ensemble([...], sigma=...)."
@@ -131,6 +133,7 @@ class EnsembleForImageClassification(PreTrainedModel):
         return classifier_output(self, logits, labels, return_dict)
 
 
+@needs(sigma=SIGMA)
 def smoothed_ensemble(
     members: Sequence[Source],
     *,

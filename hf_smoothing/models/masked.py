@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
+from hf_smoothing.keywords import meant
 from hf_smoothing.models.checkpoints import checked_classes
 from hf_smoothing.models.class_maps import check_numbers
 from hf_smoothing.models.weights import HUB, load_whole, read_config
-from hf_smoothing.spelling import nearest
 
 
 SHARED = (
@@ -78,10 +78,7 @@ def _check_encoder_kept(kwargs: Mapping[str, Any], encoder: Mapping[str, Any]) -
     """Refuse settings that the encoder does not have, and arguments that no classifier knows."""
     default = ViTConfig()
     if unknown := [name for name in kwargs if not (hasattr(default, name) or hasattr(default, f"_{name}"))]:
-        near = nearest(unknown[0], dir(default))
-        raise TypeError(
-            f"`{unknown[0]}` is no argument of ViTConfig. {f'Did you mean {near}?' if near else 'Leave it out.'}"
-        )
+        raise TypeError(f"`{unknown[0]}` is no argument of ViTConfig. {meant(unknown[0], dir(default))}")
     for name, value in kwargs.items():
         if name in encoder and name not in IN_TRAINING and value != encoder[name]:
             raise ValueError(

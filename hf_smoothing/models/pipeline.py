@@ -13,6 +13,7 @@ from hf_smoothing.certification import Certificate
 from hf_smoothing.certification.options import CertifyOptions, options_of
 from hf_smoothing.data.image_source import image_of_source
 from hf_smoothing.data.pictures import Pictures, pictures_of
+from hf_smoothing.keywords import meant
 from hf_smoothing.models.own_processor import check_own_processor
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.units import implied_linf
@@ -74,7 +75,7 @@ class CertifiedImageClassificationPipeline(Pipeline):
         unknown = sorted(options.keys() - _OPTIONS)
         if unknown:
             raise ValueError(
-                f"The task {TASK!r} takes the options {', '.join(sorted(_OPTIONS))}, got {', '.join(unknown)}."
+                f"The task {TASK!r} takes the options {', '.join(sorted(_OPTIONS))}, got {', '.join(unknown)}. {meant(unknown[0], _OPTIONS)}"
             )
         return ({} if timeout is None else {"timeout": timeout}), options, {}
 

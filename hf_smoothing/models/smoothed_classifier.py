@@ -16,6 +16,7 @@ from hf_smoothing.certification import Certificate, Draws, Prediction, certify, 
 from hf_smoothing.certification.options import CertifyOptions, PredictOptions, documented
 from hf_smoothing.data import NoisyImageProcessor
 from hf_smoothing.data.framing import FramedSize, Framing
+from hf_smoothing.keywords import SIGMA, needs
 from hf_smoothing.models.adapters import freeze_all_but_adapters
 from hf_smoothing.models.checkpoint_pixels import check_pixels_known, origin_of, pixel_settings, with_channels
 from hf_smoothing.models.checkpoints import find_network, in_float32
@@ -88,6 +89,7 @@ class SmoothedClassifier(PreTrainedModel):
         return loaded
 
     @classmethod
+    @needs(sigma=SIGMA)
     def from_base_pretrained(
         cls,
         base: str | os.PathLike[str] | PreTrainedModel,
@@ -128,6 +130,7 @@ class SmoothedClassifier(PreTrainedModel):
                 for single-label classification, or the checkpoint is a pickle.
             TypeError: On `model_kwargs` for a model that is there already.
         """
+        sigma = check_sigma(sigma)
         model = find_network(base, model_kwargs)
         source = model.config._name_or_path if isinstance(base, PreTrainedModel) else os.fspath(base)
         if isinstance(model, SmoothedClassifier):
@@ -163,7 +166,7 @@ class SmoothedClassifier(PreTrainedModel):
             assert refused is not None
             raise refused
         if reason := why_not_reloadable(model):
-            warnings.warn(f"This classifier can be certified, but not saved. {reason}", stacklevel=2)
+            warnings.warn(f"This classifier can be certified, but not saved. {reason}", stacklevel=3)
         return wrapper
 
     def image_processor(self) -> NoisyImageProcessor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_smoothing.data.not_found import not_found, swapped, without_config
+from hf_smoothing.keywords import meant
 from hf_smoothing.models.class_maps import check_names
-from hf_smoothing.models.configuration import NO_CONFIGURATION, unusable
+from hf_smoothing.models.configuration import NO_CONFIGURATION, SmoothedClassifierConfig, unusable
 from hf_smoothing.models.heads import classifier_inside, head_tensors
 from hf_smoothing.models.kept_heads import check_kept_names
 
@@ -74,6 +76,7 @@ def load_whole(
         The model, or with output_loading_info=True the pair that `from_pretrained` returns.
 
     Raises:
+        TypeError: On an argument that nothing knows.
         ValueError: The message names the missing, unexpected or mismatched tensors; or if the weights are a pickle,
             which could execute code, damaged, incomplete, or those of an adapter; if the path is no UTF-8; or if the old head would answer under its own names in
             another order.
@@ -116,6 +119,10 @@ def load_whole(
             f"{path} is no image classifier: it holds a {kind} (model type {config.model_type!r}), of which transformers has no image classifier. Pass an image "
             "classifier; of a masked autoencoder make one with classifier_from_autoencoder."
         ) from error
+    except TypeError as error:
+        if (unknown := _unknown_argument(error, path, kwargs)) is None:
+            raise
+        raise TypeError(unknown) from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
@@ -128,6 +135,28 @@ def load_whole(
     check_complete(path, model, info, new_head=_new_head_asked(kwargs), cure=cure)
     _check_kept_head(path, model, info, kwargs)
     return (model, info) if kwargs.get("output_loading_info") else model
+
+
+LOADING = (
+    "num_labels",
+    "id2label",
+    "label2id",
+    "ignore_mismatched_sizes",
+    "dtype",
+    "config",
+    "device_map",
+    "attn_implementation",
+)
+"""Further arguments of `from_pretrained` that no configuration names."""
+
+
+def _unknown_argument(error: TypeError, path: Any, kwargs: Mapping[str, Any]) -> str | None:
+    """What to say of a keyword that has reached the constructor of a network, which knows none; None of another error."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if found is None or found[1] not in kwargs:
+        return None
+    known = {*SmoothedClassifierConfig.__annotations__, *HUB, *LOADING, *read_config(path, kwargs).to_dict()}
+    return f"`{found[1]}` is neither an argument for wrapping or loading a classifier nor a setting of the one in {path}. {meant(found[1], known)}"
 
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".index", ".pkl")

@@ -85,7 +85,7 @@ def rule_on(rule: FixedRule | SequentialRule, stream: NoiseStream, *, chosen: bo
         warnings.warn(
             f"At sigma = {rule.sigma:.3g} no radius reaches 1/255, so certificates are vacuous: they cover no other 8-bit image. sigma is in [0, 1] pixel "
             f"units: was it divided by 255 twice ({rule.sigma * 255:.3g})?",
-            stacklevel=3,
+            stacklevel=4,
         )
     farthest = diameter(stream.shape)
     if isinstance(rule, SequentialRule) and not chosen:
