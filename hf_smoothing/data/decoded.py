@@ -14,6 +14,15 @@ from hf_smoothing.data.selection import one_index
 from hf_smoothing.pixels import check_image_batch
 
 
+UNLABELLED = -100
+"""The label of an image that a cross-entropy leaves out."""
+
+UNLABELLED_CURE = (
+    "Unlabelled images cannot be trained on or measured: leave them out. To predict them leave their labels out, of all images together: "
+    "dataset.remove_columns of that column, or DecodedPixels(pixels)."
+)
+
+
 class DecodedPixels(Dataset[dict[str, Any]]):
     """Pixels and labels in memory.
 
@@ -91,3 +100,21 @@ def class_labels(labels: Tensor, images: int) -> Tensor:
     raise ValueError(
         f"Labels must be the class of each image, whole numbers of shape ({images},), got {labels.dtype} of shape {tuple(labels.shape)}. {cure}"
     )
+
+
+def check_labels(labels: Tensor, num_labels: int | None) -> None:
+    """Refuse labels that are not classes; None where they are not used.
+
+    Raises:
+        ValueError: The message names one that is not in [0, num_labels).
+    """
+    if num_labels is None or not labels.numel():
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_labels:
+        cure = (
+            UNLABELLED_CURE
+            if low < 0
+            else "A data set with other classes needs a model with num_labels set to theirs."
+        )
+        raise ValueError(f"Labels must be classes in [0, {num_labels}), got {low if low < 0 else high}. {cure}")

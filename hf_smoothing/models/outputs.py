@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from hf_smoothing.data.decoded import class_labels
+from hf_smoothing.data.decoded import UNLABELLED, check_labels, class_labels
 from hf_smoothing.models.configuration import input_channels
 
 
@@ -22,13 +23,25 @@ def classifier_output(
     """The loss, if there are labels, and the logits; a tuple if that is asked for, here or in the configuration.
 
     Raises:
-        ValueError: As `class_labels`.
+        ValueError: As `class_labels` and `check_labels`.
     """
     # Not `model.loss_function`: it guesses the kind of problem from the labels, and leaves its guess in the configuration.
-    loss = None if labels is None else F.cross_entropy(logits, class_labels(labels, len(logits)).to(logits.device))
+    loss = None if labels is None else F.cross_entropy(logits, classes_of(model, labels, logits).to(logits.device))
     output: Any = ImageClassifierOutput(loss=loss, logits=logits)
     as_dict = model.config.return_dict if return_dict is None else return_dict
     return output if as_dict else output.to_tuple()
+
+
+def classes_of(model: PreTrainedModel, labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels as int64 (batch,), each a class or one that the loss leaves out.
+
+    Raises:
+        ValueError: As `class_labels` and `check_labels`, the latter where the host need not wait for a device in training.
+    """
+    classes = class_labels(labels, len(logits))
+    if (classes.device.type == "cpu" or not model.training) and not torch.compiler.is_compiling():
+        check_labels(classes[classes != UNLABELLED], logits.shape[1])
+    return classes
 
 
 def check_channels(pixels: Tensor, config: PreTrainedConfig, name: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_smoothing.data.decoded import UNLABELLED_CURE, check_labels
 from hf_smoothing.data.label_values import class_number, refusal
 from hf_smoothing.pixels import to_unit_pixels
-from hf_smoothing.training.labels import UNLABELLED_CURE, check_labels
 
 
 class PixelCollator:

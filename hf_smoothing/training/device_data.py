@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hf_smoothing.data import DecodedPixels
-from hf_smoothing.training.labels import check_labels
+from hf_smoothing.data.decoded import check_labels
 
 
 def can_be_on_device(dataset: object) -> bool:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from hf_smoothing.allocator import memory_kept
 from hf_smoothing.certification.ranks import leave_ranks_at_exit
+from hf_smoothing.data.decoded import UNLABELLED, UNLABELLED_CURE
 from hf_smoothing.models.forward import logits_of
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 from hf_smoothing.noise import MAX_IMAGES
@@ -25,7 +26,7 @@ from hf_smoothing.preprocessing import Preprocessing
 from hf_smoothing.training.checkpoints import WholeCheckpoints
 from hf_smoothing.training.classes import check_classes
 from hf_smoothing.training.collator import checked_batch
-from hf_smoothing.training.labels import UNLABELLED, UNLABELLED_CURE, hard_labels
+from hf_smoothing.training.labels import hard_labels
 from hf_smoothing.training.precision import kept_weights, without_mixed_precision
 
 

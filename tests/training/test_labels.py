@@ -4,8 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_smoothing import RobustTrainer
+from hf_smoothing import (
+    CnnSevenConfig,
+    CnnSevenForImageClassification,
+    RobustTrainer,
+    denoised_classifier,
+    smoothed_ensemble,
+)
 from hf_smoothing.data import DecodedPixels
+from hf_smoothing.models.outputs import classes_of
 from hf_smoothing.training.objectives import OBJECTIVES, PROBABILITIES, takes_probabilities
 from tests.support.tiny import any_model, arguments, data, plain, smoothed, trainer
 
@@ -218,3 +225,29 @@ def test_a_wrapper_takes_classes_alone_and_keeps_its_configuration(training):
     output = model(images.pixels / 255, labels=images.labels.int(), seed=0)
     torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, images.labels))
     assert model.config.to_dict() == before
+
+
+CNN = CnnSevenForImageClassification(CnnSevenConfig(width=1, image_size=8, num_labels=3))
+PARTS = {"size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+LOSSES = {
+    "wrapper": (lambda: smoothed(), 16),
+    "network": (lambda: CNN, 8),
+    "ensemble": (lambda: smoothed_ensemble([plain()], sigma=0.25, pixels=PARTS).base_network, 16),
+    "denoised": (lambda: denoised_classifier(plain(), sigma=0.25, pixels=PARTS).base_network, 16),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("make", "size"), LOSSES.values(), ids=LOSSES)
+def test_labels_that_are_no_class_are_explained(make, size, training):
+    model, pixels = make().train(training), torch.rand(4, 3, size, size)
+    for wrong in (3, -1, 10):
+        with pytest.raises(ValueError, match=rf"Labels must be classes in \[0, 3\), got {wrong}\. "):
+            model(pixels, labels=torch.tensor([0, 1, 2, wrong]))
+    output = model(pixels, labels=torch.tensor([0, 1, 2, -100]))
+    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits[:3], torch.arange(3)))
+
+
+def test_labels_on_a_device_are_not_waited_for_in_training():
+    labels, logits = torch.zeros(2, dtype=torch.int32, device="meta"), torch.zeros(2, 3)
+    assert classes_of(CNN.train(), labels, logits).dtype == torch.int64  # of a meta tensor no value can be read
