@@ -65,10 +65,15 @@ def attack_run(
 
     Raises:
         RunError: If the run has no certificates (label-aware evaluation has none), does not say what each run folder says, or belongs to another classifier.
+        TypeError: If `dataset` gives no images one by one.
         ValueError: On arguments out of range, or if the run's images are not those of the data set.
 
     Source: Salman et al. (2019), arXiv 1906.04584 (the attack); for rounding, the threat model in `noise.grid`.
     """
+    if is_stream(dataset):
+        raise ValueError(
+            "Attacking needs a data set with indices, dataset[i], got a stream. Load it without streaming."
+        )
     check_settings(run)
     if run.settings.get("label_aware"):
         raise RunError(
@@ -78,10 +83,6 @@ def attack_run(
         classifier, run, steps=steps, restarts=restarts, copies=copies, n=n, alpha=alpha, seed=fresh_seed(seed)
     )
     check_network_of_run(attacker.classifier, run)
-    if is_stream(dataset):
-        raise ValueError(
-            "Attacking needs a data set with indices, dataset[i], got a stream. Load it without streaming."
-        )
     _check_at_least_one(images_per_batch=images_per_batch, max_images=1 if max_images is None else max_images)
     chosen = [index for index in sorted(run.rows) if run.rows[index]["radius"] > 0]
     if not chosen:

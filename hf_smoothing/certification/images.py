@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,12 +21,42 @@ from hf_smoothing.types import ImageDataset, Images, ImageStream, Item
 from hf_smoothing.units import as_number
 
 
+def check_data_set(dataset: object) -> None:
+    """Refuse what gives no single images: a path, a batch, a loader of batches, several splits, or nothing.
+
+    Raises:
+        TypeError: The message has the cure.
+    """
+    cures = (
+        (str | os.PathLike, "Load its images: PixelDataset(datasets.load_dataset(path, split='test'), model)."),
+        (torch.utils.data.DataLoader, "A run makes batches of its own: pass what is loaded, such as loader.dataset."),
+        (Tensor | np.ndarray, "Make items of a batch: [{'pixel_values': image} for image in images]; or certify(classifier, images, sigma=...) without a run."),
+        (Mapping, "Pass one of its splits, such as dataset['test']; of columns make a datasets.Dataset first: datasets.Dataset.from_dict(columns)."),
+    )  # fmt: skip
+    cure = next((cure for kind, cure in cures if isinstance(dataset, kind)), None)
+    if isinstance(dataset, Mapping) and (0 in dataset or not dataset):  # images by number
+        cure = None
+    readable = isinstance(dataset, Iterable) or hasattr(dataset, "__getitem__")
+    if cure is None and (isinstance(dataset, type | torch.nn.Module) or not readable):
+        cure = "Make one of images: PixelDataset(images, model), where images are a datasets.Dataset or [{'image': image, 'label': 0}, ...]."
+    if cure is not None:
+        raise TypeError(
+            f"`dataset` must give a mapping with 'pixel_values' for each image, as PixelDataset(dataset, model) does, got {_shown(dataset)}. {cure}"
+        )
+
+
+def _shown(given: object) -> str:
+    return f"the path {os.fspath(given)!r}" if isinstance(given, str | os.PathLike) else f"a {type(given).__name__}"
+
+
 def is_stream(dataset: object) -> bool:
     """Whether images can only be read in order, as those of a `datasets.IterableDataset`.
 
     Raises:
         ValueError: If they can be read only once, as those of a generator.
+        TypeError: As `check_data_set`.
     """
+    check_data_set(dataset)
     if isinstance(dataset, Iterator):
         raise ValueError(
             f"A stream of images must be one that can be read again, got a {type(dataset).__name__}, which is exhausted after one pass: a "
@@ -98,12 +130,7 @@ def checked_items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tup
     """
     shape = None
     for index, item in _items(dataset, chosen):
-        if not isinstance(item, Mapping) or "pixel_values" not in item:
-            raise ValueError(
-                f"`dataset[{index}]` must be a mapping with 'pixel_values', got "
-                f"{sorted(item) if isinstance(item, Mapping) else type(item).__name__}. PixelDataset makes one of any image data set."
-            )
-        pixels = item["pixel_values"]
+        pixels = pixels_in(item, index)
         to_unit_pixels(pixels[None] if isinstance(pixels, Tensor) else pixels, f"image {index}")
         if shape not in (None, tuple(pixels.shape)):
             raise ValueError(
@@ -116,6 +143,33 @@ def checked_items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tup
                 f"Labels must be classes >= 0, got {item['labels']} for image {index}. -1 marks unlabelled splits: leave 'labels' out there."
             )
         yield index, item
+
+
+def pixels_in(item: Any, index: int) -> Any:
+    """The pixels of an item of a data set; their values are not checked.
+
+    Raises:
+        ValueError: If it is no mapping with pixels, or they are a batch.
+    """
+    if not isinstance(item, Mapping) or "pixel_values" not in item:
+        got = sorted(item) if isinstance(item, Mapping) else type(item).__name__
+        cure = "PixelDataset(dataset, model) makes one of any image data set, and PixelStream of a stream"
+        if not isinstance(item, Mapping):
+            cure += "; of images alone, PixelDataset([{'image': image} for image in images], model)"
+        if isinstance(item, tuple | Tensor):
+            cure = "Of a tensor and a label make one: {'pixel_values': pixels, 'labels': label}"
+        raise ValueError(f"`dataset[{index}]` must be a mapping with 'pixel_values', got {got}. {cure}.")
+    pixels = item["pixel_values"]
+    if isinstance(pixels, Tensor) and pixels.ndim != 3:
+        cure = (
+            "Take the batch apart: one item per image."
+            if pixels.ndim == 4
+            else "Grey images have one channel: pixels[None]."
+        )
+        raise ValueError(
+            f"`pixel_values` of `dataset[{index}]` must be one image, of shape (channels, height, width), got {tuple(pixels.shape)}. {cure}"
+        )
+    return pixels
 
 
 def _items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from hf_smoothing.certification.certificates import Certificate, Counts, Pending, Votes
-from hf_smoothing.certification.images import Seen, seen_of
+from hf_smoothing.certification.images import Seen, pixels_in, seen_of
 from hf_smoothing.certification.rules import Rule
 from hf_smoothing.records import Row, Run, RunError, RunWriter
 from hf_smoothing.types import ImageDataset, Item
@@ -123,6 +123,8 @@ def recorded_pixels(dataset: ImageDataset, run: Run, index: int) -> Tensor:
         item = dataset[index]
     except IndexError:
         item = None
+    if item is not None:
+        pixels_in(item, index)
     if item is None or seen_of(item).image_sha256 != run.rows[index].get("image_sha256"):
         raise ValueError(
             f"The data set does not hold the images of {run.path}: image {index} is another one or missing. Pass the data set that was "
