@@ -6,6 +6,7 @@ import hashlib
 import math
 import operator
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +19,7 @@ from hf_smoothing.certification.layouts import dense_parts
 from hf_smoothing.noise import MAX_IMAGES
 from hf_smoothing.pixels import UnreadableImageError, to_unit_pixels
 from hf_smoothing.types import ImageDataset, Images, ImageStream, Item
-from hf_smoothing.units import as_number
+from hf_smoothing.units import as_number, is_truth_value
 
 
 def check_data_set(dataset: object) -> None:
@@ -81,15 +82,18 @@ def check_selection(dataset: Images, indices: Sequence[int] | None) -> list[int]
     chosen = list(range(size)) if indices is None else whole_numbers(indices)
     if not chosen:
         raise ValueError(f"There is no image to certify: the data set has {size} and the selection is empty.")
+    if twice := sorted(index for index, count in Counter(chosen).items() if count > 1):
+        raise ValueError(
+            f"`indices` must name each image once, got {twice[0]} {chosen.count(twice[0])} times. Pass sorted(set(indices))."
+        )
     if max(chosen) >= MAX_IMAGES:
         raise ValueError(
             f"Indices of one run must be below {MAX_IMAGES}, got {max(chosen)}. Make runs of parts of the data set, whose "
             "indices begin at 0 again, each with a seed of its own: `dataset.select(...)`, or a slice such as 'train[:10%]' for a split."
         )
-    if len(set(chosen)) != len(chosen) or min(chosen) < 0 or max(chosen) >= size:
+    if max(chosen) >= size:
         raise ValueError(
-            f"`indices` must be numbers in [0, {size}), none of them twice, got {len(chosen)} numbers from {min(chosen)} to {max(chosen)}, "
-            f"{len(set(chosen))} of them different."
+            f"`indices` must be numbers of images of the data set, in [0, {size}), got {max(chosen)}. Images are counted from 0, so the last is {size - 1}."
         )
     return sorted(chosen)
 
@@ -99,26 +103,39 @@ def whole_numbers(indices: Sequence[int]) -> list[int]:
 
     Raises:
         TypeError: If they are no sequence.
-        ValueError: If they are no whole numbers.
+        ValueError: If they are no whole numbers from 0 on.
     """
     single = getattr(indices, "ndim", 1) == 0  # an array or a tensor, which looks iterable
-    if single or not isinstance(indices, Iterable) or isinstance(indices, (str, bytes)):
+    if single or not isinstance(indices, Iterable) or isinstance(indices, (str, bytes, Mapping)):
         one = indices.item() if hasattr(indices, "item") else indices
-        raise TypeError(
-            f"`indices` must be a list of numbers of images, got {indices!r}. For one image pass [{one!r}]."
+        cure = f"For one image pass [{one!r}]."
+        if isinstance(indices, slice | str | bytes | Mapping):
+            cure = "Pass range(start, stop), or the numbers themselves, such as [0, 5, 7]."
+        raise TypeError(f"`indices` must be a list of numbers of images, got {indices!r}. {cure}")
+    given = list(indices)
+    if any(is_truth_value(index) for index in given):
+        raise ValueError(
+            f"`indices` must be numbers of images, got a mask of {len(given)} truth values. Pass where it is true: numpy.flatnonzero(mask)."
         )
-    return [_whole_number(index) for index in indices]
+    return [_whole_number(index) for index in given]
 
 
 def _whole_number(index: Any) -> int:
     try:
-        return statistics.check_whole(index, "indices")
+        whole = statistics.check_whole(index, "indices")
     except ValueError as error:
         number = as_number(index)
-        if math.isnan(number):  # no number at all
-            raise
-        cure = f"Pass {int(number)}." if number.is_integer() else "Images are counted from 0."
+        cure = (
+            f"Pass {int(number)}."
+            if number.is_integer()
+            else "Images are counted from 0: pass numbers such as [0, 5, 7]."
+        )
         raise ValueError(f"`indices` must be whole numbers, those of images, got {index!r}. {cure}") from error
+    if whole < 0:
+        raise ValueError(
+            f"`indices` must be numbers of images, counted from 0, got {whole}. The last is len(dataset) - 1."
+        )
+    return whole
 
 
 def checked_items(dataset: Images, chosen: Sequence[int] | None) -> Iterator[tuple[int, Item]]:

@@ -130,7 +130,7 @@ def test_what_is_no_image_batch_is_refused(call, mode, images, error, message):
     [
         ([0], "`indices` must be 2 different numbers, one per image, got 1"),
         ([3, 3], "`indices` must be 2 different numbers"),
-        ([-1, 0], rf"must lie in \[0, {MAX_IMAGES}\)"),
+        ([-1, 0], "`indices` must be numbers of images, counted from 0, got -1"),
         ([0, MAX_IMAGES], rf"must lie in \[0, {MAX_IMAGES}\)"),
         ([0.5, 1.5], "`indices` must be"),
     ],
@@ -205,7 +205,8 @@ def test_truth_values_are_no_numbers_of_a_run(name, truth, tmp_path):
     item = {"pixel_values": bytes_of(IMAGES[0])}
     asked = {"seed": truth} if name == "seed" else {"indices": [truth]} if name == "indices" else {}
     dataset = [{**item, "labels": truth if name.startswith("labels") else 1}] * 2
-    with pytest.raises(ValueError, match=f"`{name}` must be a whole number"):
+    said = "numbers of images, got a mask" if name == "indices" else "a whole number"
+    with pytest.raises(ValueError, match=f"`{name}` must be {said}"):
         certify_dataset(Ranges(), dataset, tmp_path / "run", **RUN, **asked)
     assert not (tmp_path / "run").exists()
 
