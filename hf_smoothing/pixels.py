@@ -61,18 +61,30 @@ def check_image_batch(images: Any, name: str = "images") -> Tensor:
         )
     if images.ndim != 4:
         raise ValueError(
-            f"`{name}` must have shape (batch, channels, height, width), got {tuple(images.shape)}. "
-            "For a single image add the batch dimension: image[None]."
+            f"`{name}` must have shape (batch, channels, height, width), got {tuple(images.shape)}. {_missing_dimensions(tuple(images.shape))}"
         )
     if images.shape[0] == 0:
         raise ValueError(f"`{name}` must hold at least one image, got an empty batch.")
     if images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(
-            f"`{name}` must have 1 or 3 channels in dimension 1, got shape {tuple(images.shape)}. "
-            "Move the channels first with .permute(0, 3, 1, 2), and convert RGBA to RGB with image.convert('RGB')."
-        )
+        cure = "Convert images of other channels, such as RGBA, with image.convert('RGB')."
+        if images.shape[3] in (1, 3):
+            cure = "The channels are last: move them with .permute(0, 3, 1, 2)."
+        elif images.shape[3] == 4:
+            cure = "The channels are last, and four: take three of them and move them, images[..., :3].permute(0, 3, 1, 2)."
+        raise ValueError(f"`{name}` must have 1 or 3 channels in dimension 1, got shape {tuple(images.shape)}. {cure}")
     batch: Tensor = images
     return batch
+
+
+def _missing_dimensions(shape: tuple[int, ...]) -> str:
+    """How images of fewer dimensions become a batch."""
+    if len(shape) == 2:
+        return "Of one grey image make a batch: image[None, None]."
+    if len(shape) == 3 and shape[0] not in (1, 3):
+        if shape[2] in (1, 3):
+            return "It looks like one image with its channels last: image.permute(2, 0, 1)[None]."
+        return "They look like grey images without the dimension of their channel: images[:, None]."
+    return "For a single image add the batch dimension: image[None]."
 
 
 def grid_to_unit(steps: Tensor) -> Tensor:

@@ -44,6 +44,9 @@ def classes_of(model: PreTrainedModel, labels: Tensor, logits: Tensor) -> Tensor
     return classes
 
 
+_CONVERT = {(1, 3): "pixels.expand(-1, 3, -1, -1), or image.convert('RGB')", (3, 1): "image.convert('L')"}
+
+
 def check_channels(pixels: Tensor, config: PreTrainedConfig, name: str) -> None:
     """Refuse images of other channels than a network takes, where its configuration says how many.
 
@@ -59,6 +62,6 @@ def check_channels(pixels: Tensor, config: PreTrainedConfig, name: str) -> None:
     if channels is not None and pixels.ndim == 4 and (given := pixels.shape[1]) != channels:
         kinds = {1: "grey images, of 1 channel", 3: "colour images, of 3 channels"}
         raise ValueError(
-            f"{name} takes {kinds.get(channels, f'images of {channels} channels')}, got {given} channel{'s' if given > 1 else ''}, in pixels of shape {tuple(pixels.shape)}. Read the images with "
-            "PixelDataset(dataset, model), which converts them, or convert them yourself: image.convert('L') for grey, image.convert('RGB') for colour."
+            f"{name} takes {kinds.get(channels, f'images of {channels} channels')}, got images of shape {tuple(pixels.shape[1:])}{', of 1 channel' if given == 1 else ''}. Read them with "
+            f"PixelDataset(dataset, model), which converts them, or convert them yourself: {_CONVERT.get((given, channels), 'see image.convert')}."
         )

@@ -179,7 +179,11 @@ def test_classify_does_not_compute_with_bytes():
         (torch.full((2, 3, SIZE, SIZE), float("nan")), ValueError, "nan"),
         (torch.rand(3, SIZE, SIZE), ValueError, "batch dimension"),
         (torch.rand(2, 4, SIZE, SIZE), ValueError, "1 or 3 channels"),
-        (torch.rand(2, 1, SIZE, SIZE), ValueError, "1 channel"),
+        (
+            torch.rand(2, 1, SIZE, SIZE),
+            ValueError,
+            r"got images of shape \(1, 16, 16\), of 1 channel. .* pixels.expand\(-1, 3",
+        ),
         (torch.ones(2, 3, SIZE, SIZE, dtype=torch.int64), TypeError, "int64"),
         (None, TypeError, "must be a torch tensor"),
     ],
