@@ -110,7 +110,7 @@ def class_map(
     Args:
         names: Class names of the data set in order, if it has any.
         id2label: The model's label map, if there is one. Maps of the kind LABEL_0, LABEL_1, ... have no names to match.
-        labels: Either "by-name", or "by-number" to take the data set's numbers as the model's; by default by name
+        labels: Either "by-name", or "by-number" to take the data set's numbers as the model's, refused where classes are called by others; by default by name
             where both have names.
         label_map: By hand: class name or number in the data set -> class name or number in the model. Classes that it does not
             name are matched as `labels` says.
@@ -135,6 +135,11 @@ def class_map(
     if names is None:
         return _numbers_alone(model_names, hand, present, labels)
     rest = [number for number in range(len(names)) if number not in hand]
+    if labels == "by-number" and (place := _called_otherwise(names, model_names, rest)) is not None:
+        raise ValueError(
+            f"labels='by-number' takes the place of a class for its number, but class {place} of the data set is called {names[place]!r} (its classes are "
+            f"{few(names)}), so it is not clear which is meant. {_either(names[place], place, model_names)}."
+        )
     way = labels or (_way(names, model_names, rest) if ordered else "by-name")
     found = {number: (target, "by hand") for number, target in hand.items()}
     if way == "by-number":
@@ -204,18 +209,12 @@ def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) 
     """
     if has_names(model_names) or not rest:
         return "by-name"
-    numbers = numbers_of(names)
-    bare = numbers is not None and all(number_of(name) is not None for name in names)
-    if numbers is not None and (numbers != sorted(numbers) or (bare and numbers != list(range(len(names))))):
-        example = next(index for index, number in enumerate(numbers) if number != index)
-        other = (
-            f"labels='by-name' to take {names[example]!r} for LABEL_{numbers[example]}" if bare else "label_map={...}"
-        )
+    if (place := _called_otherwise(names, model_names, rest)) is not None:
         raise ValueError(
-            f"It is not clear which class of the model a class of the data set is: class {example} of the data set is called {names[example]!r} "
-            f"(its classes are {few(names)}), and the model's classes have no names ({few(model_names)}). Pass {other}, or "
-            f"labels='by-number' to take it for LABEL_{example}."
+            f"It is not clear which class of the model a class of the data set is: class {place} of the data set is called {names[place]!r} "
+            f"(its classes are {few(names)}), and the model's classes have no names ({few(model_names)}). {_either(names[place], place, model_names)}."
         )
+    bare = all(number_of(name) is not None for name in names)
     if not bare and len(names) != len(model_names):
         raise ValueError(
             f"The data set has {len(names)} classes and the model {len(model_names)}, and the model's classes have no names to match "
@@ -224,10 +223,36 @@ def _way(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) 
     return "by-number"
 
 
-def _or_by_number(names: Sequence[str]) -> str:
-    """That numbers may be taken as they are; not where classes are called by others than their own, such as folders 0, 2 and 3: it would shift them."""
-    called_numbers = [number_of(name) for name in names]
-    shifted = None not in called_numbers and called_numbers != list(range(len(names)))
+def _called_otherwise(names: Sequence[str], model_names: Sequence[str], rest: Sequence[int]) -> int | None:
+    """The first class that is called by another number than its place, such as 2 of the folders 0, 2 and 3, and not so in the model; None if there is none.
+
+    Names of which only the end is a number may count from another one on, as "bird 1", "bird 2" do, or be no numbers of classes, as WordNet ids, where the model
+    has no such class.
+    """
+    there = [place for place in rest if place >= len(model_names) or plain(names[place]) != plain(model_names[place])]
+    for place in there:
+        number = number_of(plain(names[place]).removeprefix("-"))
+        if number is not None and (number != place or plain(names[place]).startswith("-")):
+            return place
+    numbers = numbers_of(names)
+    if numbers is None or (
+        numbers == list(range(numbers[0], numbers[0] + len(names))) and numbers[-1] >= len(model_names)
+    ):
+        return None
+    few_enough = [place for place in there if numbers[place] < len(model_names) or numbers != sorted(numbers)]
+    return next((place for place in few_enough if numbers[place] != place), None)
+
+
+def _either(name: str, place: int, model_names: Sequence[str]) -> str:
+    """How to say whether a class is meant by the number that it is called, or by its place."""
+    by_name = f"labels='by-name' to take {name!r} for LABEL_{number_of(name)}, or "
+    first = by_name if number_of(name) is not None and not has_names(model_names) else ""
+    return f"Pass {first}label_map={{...}} with the number of each class in the model: {{name: place for place, name in enumerate(names)}} takes {name!r} for class {place}"
+
+
+def _or_by_number(names: Sequence[str], model_names: Sequence[str]) -> str:
+    """That numbers may be taken as they are, where that is clear."""
+    shifted = _called_otherwise(names, model_names, range(len(names))) is not None
     return "" if shifted else "labels='by-number' to take the numbers as they are, "
 
 
@@ -279,5 +304,5 @@ def _check_all(
         )
     raise ValueError(
         f"Class names of the data set do not match the model's: {few(missing)} are not among {few(model_names)} {against}. Pass "
-        f"label_map={{...}} from the data set's classes to the model's, {_or_by_number(names)}or use the data set that the model was trained on."
+        f"label_map={{...}} from the data set's classes to the model's, {_or_by_number(names, model_names)}or use the data set that the model was trained on."
     )

@@ -101,14 +101,17 @@ def test_folders_of_numbers_in_text_order(tmp_path, capsys, monkeypatch):
     assert (
         "class 2 of the data set is called '10'" in error
         and "--labels by-name" in error
-        and "--labels by-number" in error
+        and "--label-map FILE" in error
     )
+    assert certify(made, images, tmp_path / "run", "--labels", "by-number") == 2
+    assert "class 2 of the data set is called '10'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert certify(made, images, tmp_path / "by-name", "--labels", "by-name") == 0
     assert labels(tmp_path / "by-name") == [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9]
     assert "2 '10' -> 10 'LABEL_10', by name" in capsys.readouterr().out
-    assert certify(made, images, tmp_path / "by-number", "--labels", "by-number") == 0
-    assert labels(tmp_path / "by-number") == list(range(12))
+    (tmp_path / "map.json").write_text(json.dumps({name: k for k, name in enumerate(sorted(map(str, range(12))))}))
+    assert certify(made, images, tmp_path / "by-place", "--label-map", tmp_path / "map.json") == 0
+    assert labels(tmp_path / "by-place") == list(range(12))
 
 
 def test_images_are_spread_over_sorted_classes(tmp_path, capsys):

@@ -74,11 +74,12 @@ def test_what_could_be_another_class_is_refused(names, model_names):
 def test_numbers_in_text_order_are_never_taken_silently():
     with pytest.raises(
         ValueError,
-        match="class 2 of the data set is called '10' .* labels='by-name' to take '10' for LABEL_10, or labels='by-number' to take it for LABEL_2",
+        match="class 2 of the data set is called '10' .* labels='by-name' to take '10' for LABEL_10, or label_map=.* takes '10' for class 2",
     ):
         to_model(TEXT_ORDER, LABELS)
     assert to_model(TEXT_ORDER, LABELS, labels="by-name") == [int(name) for name in TEXT_ORDER]
-    assert to_model(TEXT_ORDER, LABELS, labels="by-number") == list(range(12))
+    places = {name: place for place, name in enumerate(TEXT_ORDER)}
+    assert to_model(TEXT_ORDER, LABELS, labels="by-number", label_map=places) == list(range(12))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,10 @@ def test_a_model_without_names_is_met_by_number(names):
 
 @pytest.mark.parametrize("names", [["a", "b"], ["cat1", "cat2"], ["n01440764", "n01443537"]])
 def test_a_model_without_names_and_with_more_classes_is_refused(names):
-    with pytest.raises(ValueError, match="2 classes and the model 3, and the model's classes have no names"):
+    with pytest.raises(
+        ValueError,
+        match="(2 classes and the model 3|class 0 of the data set is called 'cat1' .*), and the model's classes have no names",
+    ):
         to_model(names, LABELS[:3])
 
 
@@ -348,3 +352,51 @@ def test_numbers_are_not_advised_where_they_would_shift_the_classes(names, advis
     with pytest.raises(ValueError, match="are not among") as refused:
         class_map(names, {0: "cat", 1: "dog", 2: "eel", 3: "frog"})
     assert ("by-number" in str(refused.value)) == advised
+
+
+ANIMALS = {0: "cat", 1: "dog", 2: "eel"}
+MORE = {**ANIMALS, 3: "fox", 4: "gnu"}
+
+
+@pytest.mark.parametrize(
+    ("names", "model", "place"),
+    [
+        (["0", "2", "3"], ANIMALS, 1),
+        (["0", "2", "3"], MORE, 1),
+        (["0", "2", "3"], {k: f"LABEL_{k}" for k in range(3)}, 1),
+        (["00", "02", "03"], ANIMALS, 1),
+        (["1", "2", "3"], ANIMALS, 0),
+        (["-1", "0", "1"], ANIMALS, 0),
+        (["0", "2", "other"], ANIMALS, 1),
+        (["class_0", "class_2", "class_3"], ANIMALS, 1),
+        (["class_0", "class_1", "class_10", "class_2"], MORE, 2),
+        (["class_1", "class_2"], ANIMALS, 0),
+    ],
+)
+def test_places_are_not_taken_for_numbers_where_classes_are_called_by_others(names, model, place):
+    said = rf"class {place} of the data set is called '{names[place]}' .*label_map=\{{...\}}.* takes '{names[place]}' for class {place}"
+    with pytest.raises(ValueError, match=f"labels='by-number' takes the place .* but {said}"):
+        class_map(names, model, labels="by-number")
+    places = {name: number for number, name in enumerate(names)}
+    assert class_map(names, model, labels="by-number", label_map=places).to_model == tuple(range(len(names)))
+
+
+@pytest.mark.parametrize(
+    ("names", "model"),
+    [
+        (["0", "1", "2"], MORE),
+        (["00", "01", "02"], ANIMALS),
+        (["class_0", "class_1"], ANIMALS),
+        (["bird 1", "bird 2", "bird 3"], ANIMALS),
+        (["1", "2", "3"], {0: "1", 1: "2", 2: "3"}),
+        (["covid-19", "flu"], ANIMALS),
+        (["n01440764", "n01443537"], ANIMALS),
+    ],
+)
+def test_places_are_numbers_where_nothing_says_otherwise(names, model):
+    assert class_map(names, model, labels="by-number").to_model == tuple(range(len(names)))
+
+
+def test_names_with_gaps_are_not_placed_silently_in_a_model_without_names():
+    with pytest.raises(ValueError, match="It is not clear .* class 1 of the data set is called 'class_2'"):
+        class_map(["class_0", "class_2", "class_3"], {k: f"LABEL_{k}" for k in range(3)})

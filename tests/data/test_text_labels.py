@@ -134,8 +134,10 @@ def test_the_same_classes_have_the_same_numbers_as_text_and_as_class_labels_or_a
 
 def test_the_cure_for_numbers_within_names_is_one_that_works():
     names = ["class_1", "class_10", "class_2"]
-    with pytest.raises(ValueError, match=r"Pass label_map=\{\.\.\.\}, or labels='by-number' to take it for LABEL_0"):
+    with pytest.raises(ValueError, match=r"Pass label_map=\{\.\.\.\} with .* takes 'class_1' for class 0"):
         class_map(names, dict(enumerate(DEFAULT[:3])))
+    places = {name: place for place, name in enumerate(names)}
+    assert class_map(names, dict(enumerate(DEFAULT[:3])), label_map=places).to_model == (0, 1, 2)
 
 
 def test_minus_signs():
