@@ -11,6 +11,8 @@ from torch import Tensor
 
 # Resizing with bicubic filters and float rounding leave the range by less than this; normalised pixels by far more.
 RANGE_TOLERANCE = 1e-3
+FAINT = 1.001 / 255
+"""White that was divided by 255 twice, with room for rounding."""
 PROCESS = 'model.image_processor()(images, return_tensors="pt")["pixel_values"]'
 """The line that makes the pixels of a `SmoothedClassifier`: resized, cropped and filtered as its network expects."""
 
@@ -134,6 +136,22 @@ def check_range(pixels: Tensor, name: str) -> None:
         raise ValueError(_range_message(name, pixels, low, high))
 
 
+def is_faint(pixels: Tensor) -> bool:
+    """Whether pixels go up to one level of 255, as those do that were divided twice. Black images have few levels, also in a lossy format."""
+    if not pixels.is_floating_point():
+        return False
+    low, high = (float(x) for x in torch.aminmax(pixels.detach()))
+    return 0.0 <= low < high <= FAINT and len(pixels.detach().unique()) > 8
+
+
+def warn_faint(name: str, stacklevel: int) -> None:
+    """Warn of pixels of which all are faint, see `is_faint`."""
+    warnings.warn(
+        f"`{name}` should hold pixels up to 1, got none above one level of 255: next to black. Were they divided by 255 twice? Pass uint8 pixels, or divide once.",
+        stacklevel=stacklevel + 1,
+    )
+
+
 def without_tolerance(pixels: Tensor) -> Tensor:
     """Float pixels that are beyond [0, 1] by no more than `RANGE_TOLERANCE` moved to its ends, any dtype; others stay, for what comes next to refuse.
 
@@ -172,6 +190,9 @@ def _range_message(name: str, pixels: Tensor, low: float, high: float) -> str:
     if not bool(torch.isfinite(pixels).all()):
         return f"`{name}` must hold finite pixels in [0, 1], got nan or infinite values. Look at how they were loaded."
     cure = "It looks already normalised: use do_normalize=False; normalisation is done inside the model."
+    beyond, outside = max(-low, high - 1.0), ((pixels < 0.0) | (pixels > 1.0)).float().mean()
+    if beyond <= 0.1 or (beyond <= 0.5 and outside < 0.25):
+        cure = "That is a little beyond, as resizing with a bicubic filter or brightening leaves it: pass pixels.clamp(0, 1)."
     if low >= 0.0 and high > 2.0:
         cure = "It looks like 0..255 as floats: divide by 255, or pass uint8."
     return f"`{name}` must hold pixels in [0, 1] before noise, got values from {low:.6g} to {high:.6g}. {cure}"

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hf_smoothing.pixels import RANGE_TOLERANCE, check_image_batch, to_unit_pixels, without_tolerance
+from hf_smoothing import certify
+from hf_smoothing.certification.survey import survey
+from hf_smoothing.pixels import RANGE_TOLERANCE, check_image_batch, is_faint, to_unit_pixels, without_tolerance
+from hf_smoothing.training.collator import PixelCollator
+from tests.support.classifiers import Constant
 
 
 def test_all_byte_values_become_their_share_of_255():
@@ -52,8 +56,10 @@ def test_pixels_with_a_gradient_keep_it():
     [
         ([-2.12, 2.64], r"pixels in \[0, 1\] before noise, got values from -2.12 to 2.64.*do_normalize=False"),
         ([0.0, 255.0], r"got values from 0 to 255. It looks like 0..255 as floats: divide by 255, or pass uint8"),
-        ([0.0, 1.01], r"got values from 0 to 1.01"),
-        ([-0.01, 1.0], r"got values from -0.01 to 1"),
+        ([-1.0, 1.0], "It looks already normalised"),
+        ([-0.42, 2.8], "It looks already normalised"),
+        ([0.0, 1.01], r"got values from 0 to 1.01. That is a little beyond, .*: pass pixels.clamp\(0, 1\)"),
+        ([-0.01, 1.0], r"got values from -0.01 to 1. That is a little beyond"),
         ([0.0, float("nan")], "finite pixels in .* got nan or infinite values"),
         ([0.0, float("inf")], "finite pixels in .* got nan or infinite values"),
         ([float("-inf"), 0.0], "finite pixels in .* got nan or infinite values"),
@@ -62,6 +68,36 @@ def test_pixels_with_a_gradient_keep_it():
 def test_values_that_are_no_pixels_are_refused(values, message):
     with pytest.raises(ValueError, match=f"`photo` must hold .*{message}"):
         to_unit_pixels(torch.tensor(values).reshape(1, 1, 1, 2), name="photo")
+
+
+def test_sharp_edges_that_were_resized_are_not_called_normalised():
+    edges = torch.ones(1, 1, 32, 32)
+    edges[..., 8:] = 0.0
+    beyond = torch.nn.functional.interpolate(edges, 48, mode="bicubic")
+    with pytest.raises(ValueError, match=r"values from -0.\d+ to 1.\d+. That is a little beyond"):
+        to_unit_pixels(beyond)
+    assert to_unit_pixels(beyond.clamp(0, 1)).max() == 1
+
+
+FIXED = {"sigma": 0.25, "mode": "fixed", "n0": 10, "n": 100, "noise_kind": "gaussian"}
+
+
+def test_pixels_that_were_divided_twice_are_warned_of_and_dark_ones_are_not():
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    for twice in (levels / 255 / 255, levels.double() / 65025, levels[..., :8] / 65025):
+        assert is_faint(twice)
+        with pytest.warns(UserWarning, match="`images` should hold pixels up to 1, .* divided by 255 twice"):
+            certify(Constant(), twice.float(), **FIXED)
+        with pytest.warns(UserWarning, match="`pixel_values` should hold pixels up to 1"):
+            PixelCollator(2)([{"pixel_values": twice[0], "labels": 0}])
+        dark = [{"pixel_values": image} for image in (torch.zeros(1, 16, 8), *twice[..., :8].float())]
+        with pytest.warns(UserWarning, match="`dataset` should hold pixels up to 1"):
+            survey(dark, [0, 1])
+        survey([*dark, {"pixel_values": torch.rand(1, 16, 8)}], [0, 1, 2])
+    black = torch.zeros(1, 1, 16, 16)
+    once, lossy = levels / 255, black + (levels % 3 == 0) / 255  # as a lossy format leaves black
+    for fine in (black, black + 1e-3, once, lossy, torch.cat([black, once]), levels, levels % 2):
+        assert not is_faint(fine)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])

@@ -33,7 +33,7 @@ from hf_smoothing.certification.rules import Rule, SequentialRule, make_rule, ru
 from hf_smoothing.certification.sampling import count_votes
 from hf_smoothing.keywords import SIGMA, needs
 from hf_smoothing.noise import MAX_DRAWS, Draws, fresh_seed
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import is_faint, to_unit_pixels, warn_faint
 from hf_smoothing.statistics import ABSTAIN
 from hf_smoothing.types import Classifier
 
@@ -152,6 +152,8 @@ def _prepared(
     execution = Execution(**options_in(ExecutionOptions, complete))
     resolved = resolve_classifier(classifier)
     pixels = to_unit_pixels(images)
+    if is_faint(pixels):
+        warn_faint("images", stacklevel=4)
     numbers = _check_indices(indices, len(pixels))
     check_one_image(resolved, tuple(pixels.shape[1:]), execution)
     pixels = pixels.to(resolved.device)

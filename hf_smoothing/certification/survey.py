@@ -14,7 +14,7 @@ from hf_smoothing.certification.classes import check_class, known_labels
 from hf_smoothing.certification.images import Seen, checked_items, is_stream, seen_of
 from hf_smoothing.certification.noise_kinds import off_grid
 from hf_smoothing.certification.rows import check_same_image
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import is_faint, to_unit_pixels, warn_faint
 from hf_smoothing.records import Run, RunError
 from hf_smoothing.types import Images, Item
 
@@ -74,6 +74,7 @@ def survey(
     """
     streamed, answer, classes = is_stream(dataset), None, None
     resolution, odd, labelled, whole = None, None, True, not streamed
+    faint: list[bool] | None = []  # of the images until one is neither faint nor flat
     seen: dict[int, Seen] = {}
     for index, item in checked_items(dataset, chosen):
         pixels, enough = item["pixel_values"], len(seen) == ahead
@@ -86,9 +87,13 @@ def survey(
             classes = answer.classes
         resolution = tuple(pixels.shape)
         check_class(item.get("labels"), index, classes)
+        if faint is not None:
+            faint = [*faint, True] if is_faint(pixels) else faint if pixels.min() == pixels.max() else None
         odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None
         if streamed:
             break
+    if faint:
+        warn_faint("dataset", stacklevel=3)
     if resolution is None:
         raise ValueError(f"There is no image to certify: none of those chosen can be read. {_first_reason(dataset)}")
     for index, label in known_labels(dataset, [] if streamed else chosen or []):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_smoothing.data.decoded import UNLABELLED_CURE, check_labels
 from hf_smoothing.data.label_values import class_number, refusal
-from hf_smoothing.pixels import to_unit_pixels
+from hf_smoothing.pixels import is_faint, to_unit_pixels, warn_faint
 
 
 class PixelCollator:
@@ -53,6 +53,8 @@ class PixelCollator:
         batch = {"pixel_values": torch.stack(images)}
         if batch["pixel_values"].dtype != torch.uint8 and not self.ready:
             batch["pixel_values"] = to_unit_pixels(batch["pixel_values"], "pixel_values")
+            if is_faint(batch["pixel_values"]):
+                warn_faint("pixel_values", stacklevel=2)
         if self.num_labels is not None and any(name in item for item in items for name in ("labels", "label")):
             labels = torch.as_tensor([_class(item) for item in items])
             check_labels(labels, self.num_labels)
