@@ -29,12 +29,20 @@ def not_found(kind: str, path: str, error: BaseException) -> ValueError:
 
 
 def other_kind(path: str) -> str | None:
-    """What a folder evidently is, "model" or "data set", or None where that is not evident."""
+    """What a folder evidently is, "model", "data set" or "run", or None where that is not evident, as where it may be two of them.
+
+    Pictures lie beside models and their checkpoints as well, such as curves and samples; tables of images do not.
+    """
     folder = Path(path)
+    if (folder / "run.json").is_file():
+        return "run"
+    tables = any(next(folder.glob(one), None) for one in ("*.parquet", "*/*.parquet", "state.json"))
     if (folder / "config.json").is_file():
-        return "model" if any(folder.glob("*.safetensors")) else None
-    images = ("*.parquet", "*/*.parquet", "*/*.png", "*/*.jpg", "*/*/*.png", "*/*/*.jpg", "state.json")
-    return "data set" if folder.is_dir() and any(next(folder.glob(one), None) for one in images) else None
+        return "model" if any(folder.glob("*.safetensors")) and not tables else None
+    if next(folder.glob("*/config.json"), None) or not folder.is_dir():
+        return None
+    pictures = ("*/*.png", "*/*.jpg", "*/*/*.png", "*/*/*.jpg")
+    return "data set" if tables or any(next(folder.glob(one), None) for one in pictures) else None
 
 
 def swapped(kind: str, path: str) -> ValueError | None:
@@ -47,9 +55,8 @@ def swapped(kind: str, path: str) -> ValueError | None:
     found = other_kind(path)
     if found in (None, kind):
         return None
-    return ValueError(
-        f"{path!r} is the folder of a {found}, where a {kind} is wanted. Were model and data set swapped?"
-    )
+    cure = f"Pass the {kind} that its run.json names." if found == "run" else "Were model and data set swapped?"
+    return ValueError(f"{path!r} is the folder of a {found}, where a {kind} is wanted. {cure}")
 
 
 def without_config(path: str) -> ValueError | None:

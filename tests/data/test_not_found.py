@@ -89,3 +89,26 @@ def test_a_model_is_no_data_set_and_the_other_way_round(tmp_path):
         ValueError, match="is the folder of a model, where a data set is wanted. Were model and data set swapped"
     ):
         load_split(str(tmp_path / "model"), "test")
+
+
+def test_folders_that_hold_both_are_not_called_swapped(tmp_path):
+    smoothed().save_pretrained(tmp_path / "training" / "checkpoint-2")
+    class_folders(tmp_path / "training", {"curves": 1})
+    with pytest.raises(ValueError, match="no config.json. Pass one of the models in it: .*checkpoint-2"):
+        load_classifier(str(tmp_path / "training"), sigma=0.25)
+    smoothed().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "figures").mkdir()
+    (tmp_path / "model" / "figures" / "curve.png").touch()
+    assert other_kind(str(tmp_path / "model")) == "model"  # its figure is no data set
+    parquet_folder(tmp_path / "model" / "data", count=2)
+    assert other_kind(str(tmp_path / "model")) is None and len(load_split(str(tmp_path / "model"), "test")) == 2
+
+
+def test_a_run_is_neither(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match="is the folder of a run, where a model is wanted. Pass the model that its run.json"
+    ):
+        load_classifier(str(tmp_path), sigma=0.25)
+    with pytest.raises(ValueError, match="is the folder of a run, where a data set is wanted"):
+        load_split(str(tmp_path), "test")
