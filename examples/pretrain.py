@@ -30,7 +30,7 @@ from hf_smoothing.data import DataChoice, DecodedPixels
 from hf_smoothing.data.opening import training_split
 from hf_smoothing.data.processors import noted_pixels
 from hf_smoothing.data.selection import hold_out, spread
-from hf_smoothing.models.checkpoints import load_base_classifier
+from hf_smoothing.models.checkpoints import check_plain, load_base_classifier
 from hf_smoothing.models.weights import read_config
 from hf_smoothing.training.pacing import epochs_within
 
@@ -74,6 +74,7 @@ def first_network(wanted: Pretraining, names: dict[int, str]) -> PreTrainedModel
     if wanted.weights is not None:
         return load_base_classifier(wanted.weights, ignore_mismatched_sizes=True, **labels)
     if wanted.network is not None:
+        check_plain(wanted.network, {})
         config = read_config(wanted.network, {})
     else:
         depths = wanted.blocks * len(wanted.widths) if len(wanted.blocks) == 1 else wanted.blocks

@@ -21,8 +21,33 @@ def load_base_classifier(path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
     """`AutoModelForImageClassification.from_pretrained`, from safetensors only, in float32 unless `dtype` is given.
 
     Raises:
-        ValueError: See `read_config`, `load_whole` and `checked_classes`; if `label2id` is not the inverse of the names.
+        ValueError: See `read_config`, `load_whole` and `checked_classes`; if `label2id` is not the inverse of the names; as `check_plain`.
     """
+    check_plain(path, kwargs)
+    return _load(path, kwargs)
+
+
+def check_plain(base: Any, loading: Mapping[str, Any]) -> None:
+    """Refuse a `SmoothedClassifier` where what is to be wrapped is wanted, before its weights are read.
+
+    Args:
+        base: Folder or Hub id, a model, or anything.
+        loading: Arguments of `from_pretrained`.
+
+    Raises:
+        ValueError: The message has the cure; as `read_config`.
+    """
+    named = isinstance(base, str | os.PathLike)
+    config = read_config(base, loading) if named and "config" not in loading else getattr(base, "config", None)
+    if isinstance(config, SmoothedClassifierConfig):
+        raise ValueError(
+            f"A plain image classifier is wanted, got {os.fspath(base) if named else 'a model'} that is a SmoothedClassifier already. Load it with "
+            "SmoothedClassifier.from_pretrained(path), and train that further; for other classes or pixels pass the checkpoint that it was made from, or its "
+            "base_network."
+        )
+
+
+def _load(path: str | os.PathLike[str], kwargs: Mapping[str, Any]) -> PreTrainedModel:
     kwargs = checked_classes(kwargs)
     if "config" not in kwargs:
         config = read_config(path, kwargs)
@@ -109,6 +134,6 @@ def find_network(base: str | os.PathLike[str] | PreTrainedModel, loading: Mappin
             f"What is wrapped must be a folder, a Hub id or a model of transformers, got {type(base).__name__}. Any module of [0, 1] pixels can be "
             "certified without: hf_smoothing.certify(module, images, sigma=...)."
         )
-    model = load_base_classifier(base, **loading)
+    model = _load(base, loading)
     check_merged(model)  # a folder with an adapter beside the network
     return model

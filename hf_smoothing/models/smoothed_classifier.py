@@ -19,7 +19,7 @@ from hf_smoothing.data.framing import FramedSize, Framing
 from hf_smoothing.keywords import SIGMA, needs
 from hf_smoothing.models.adapters import freeze_all_but_adapters
 from hf_smoothing.models.checkpoint_pixels import check_pixels_known, origin_of, pixel_settings, with_channels
-from hf_smoothing.models.checkpoints import find_network, in_float32
+from hf_smoothing.models.checkpoints import check_plain, find_network, in_float32
 from hf_smoothing.models.configuration import SmoothedClassifierConfig, check_head
 from hf_smoothing.models.construction import WRAP, check_base_network, check_is_path, check_own_config
 from hf_smoothing.models.forward import logits_of
@@ -131,12 +131,9 @@ class SmoothedClassifier(PreTrainedModel):
             TypeError: On `model_kwargs` for a model that is there already.
         """
         sigma = check_sigma(sigma)
+        check_plain(base, model_kwargs)
         model = find_network(base, model_kwargs)
         source = model.config._name_or_path if isinstance(base, PreTrainedModel) else os.fspath(base)
-        if isinstance(model, SmoothedClassifier):
-            raise ValueError(
-                "`base` is a SmoothedClassifier already. Load it with from_pretrained, or pass its base_network."
-            )
         check_head(model.config)
         values = {"size": size, "model_size": model_size, "image_mean": image_mean, "image_std": image_std}
         given = {key: value for key, value in values.items() if value is not None}

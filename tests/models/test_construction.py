@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from examples.pretrain import Pretraining, first_network
 from hf_smoothing import SmoothedClassifier, SmoothedClassifierConfig, denoised_classifier, smoothed_ensemble
+from hf_smoothing.models.checkpoints import load_base_classifier
 from hf_smoothing.models.cnn_seven import CnnSevenForImageClassification
 from hf_smoothing.models.denoised import DenoisedClassifierForImageClassification
 from hf_smoothing.models.ensemble import EnsembleForImageClassification
@@ -77,3 +79,21 @@ def test_what_is_no_classifier_is_neither_a_member_nor_denoised(name):
         smoothed_ensemble(OTHERS[name](), sigma=0.25)
     with pytest.raises(TypeError, match="must be a folder, a Hub id or a model"):
         denoised_classifier(OTHERS[name](), sigma=0.25)
+
+
+def test_a_smoothed_classifier_is_not_wrapped_again(tmp_path):
+    model = smoothed()
+    model.save_pretrained(tmp_path)
+    given = {"id2label": dict(enumerate("abcd")), "ignore_mismatched_sizes": True}
+    names = dict(enumerate("abcd"))
+    for call in (
+        lambda: SmoothedClassifier.from_base_pretrained(tmp_path, sigma=0.25, **given),
+        lambda: SmoothedClassifier.from_base_pretrained(model, sigma=0.25),
+        lambda: load_base_classifier(tmp_path, **given),
+        lambda: first_network(Pretraining(weights=str(tmp_path)), names),
+        lambda: first_network(Pretraining(network=str(tmp_path)), names),
+    ):
+        with pytest.raises(
+            ValueError, match="A plain image classifier is wanted, .* Load it with SmoothedClassifier.from_pretr"
+        ):
+            call()
