@@ -28,7 +28,7 @@ class RobustTrainingArguments(TrainingArguments):
     `dataloader_pin_memory` is False where there is no accelerator to pin memory for.
 
     Raises:
-        TypeError: On a value of a switch that is neither True nor False, such as the text "false".
+        TypeError: On an objective or a metric that is no name; on a value of a switch that is neither True nor False, such as the text "false".
         ValueError: On an invalid mixture, owner or size, or a text in place of a number.
     """
 
@@ -131,6 +131,9 @@ class RobustTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        for name, cure in _TEXTS.items():
+            if not isinstance(value := getattr(self, name), str) and (value is not None or name == "objective"):
+                raise TypeError(f"`{name}` must be a name, got {value!r}. {cure}")
         for name, kind in _CHECKED.items():  # of files, where "false" is a text, and in YAML 1e-3 as well
             if (value := getattr(self, name)) is not None or name not in _OPTIONAL:
                 setattr(self, name, kind(value, name))
@@ -207,6 +210,10 @@ class RobustTrainingArguments(TrainingArguments):
         return settle(self.protocol, **{name: getattr(self, name) for name in given})
 
 
+_TEXTS = {
+    "objective": "Leave it out for 'mixture'; one of your own goes to RobustTrainer(objective=...).",
+    "metric_for_best_model": "Name a figure of the evaluation, such as 'accuracy', or leave it out.",
+}
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {"bool": check_flag, "int": check_whole, "float": check_number}
 _TYPES = {name: str(kind) for name, kind in RobustTrainingArguments.__annotations__.items() if name != "model_size"}
 _OPTIONAL = {name for name, kind in _TYPES.items() if kind.endswith(" | None")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,13 @@ def check_request(
         )
     if not isinstance(args, RobustTrainingArguments):
         raise TypeError(f"`args` must be RobustTrainingArguments, got {type(args).__name__}.")
+    for name in ("train_dataset", "eval_dataset"):
+        given = more.get(name)
+        for part in given.values() if isinstance(given, dict) else [given]:
+            if isinstance(part, Sized) and len(part) == 0:
+                raise ValueError(
+                    f"`{name}` must hold images, got none. Check its split and any filter, or leave it out."
+                )
     if more.get("compute_loss_func") is not None:
         raise ValueError("RobustTrainer takes its loss as `objective`, not `compute_loss_func`.")
     if "objective_args" in more:

@@ -184,6 +184,12 @@ def test_a_teacher_is_not_written_into_checkpoints(tmp_path):
     assert saved.max_steps == 2
 
 
+@pytest.mark.parametrize(("name", "value"), [("objective", None), ("objective", 3), ("metric_for_best_model", 1)])
+def test_what_is_called_by_name_is_a_name(name, value, tmp_path):
+    with pytest.raises(TypeError, match=f"`{name}` must be a name, got {value}. .* '"):
+        arguments(tmp_path, **{name: value})
+
+
 def test_an_unknown_objective_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`objective` must be one of .*mixture"):
         trainer(plain(), tmp_path, objective="magic")

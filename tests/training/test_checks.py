@@ -328,6 +328,22 @@ def test_other_arguments_may_change_and_settled_ones_be_spelt_otherwise(tmp_path
     assert loop.train().global_step == 1
 
 
+@pytest.mark.parametrize("name", ["train_dataset", "eval_dataset"])
+def test_a_data_set_without_images_is_refused(name, tmp_path):
+    for empty in ([], torch.utils.data.Subset(data(), [])):
+        with pytest.raises(ValueError, match=f"`{name}` must hold images, got none. Check its split"):
+            trainer(smoothed(), tmp_path, **{name: empty})
+    with pytest.raises(ValueError, match="`eval_dataset` must hold images"):
+        trainer(smoothed(), tmp_path, eval_dataset={"clean": data(), "none": []})
+
+
+def test_what_is_no_objective_is_refused(tmp_path):
+    with pytest.raises(
+        TypeError, match="`objective` must be one of .*, or a callable, got 3. Leave it out for 'mixture'"
+    ):
+        trainer(smoothed(), tmp_path, objective=3)
+
+
 def test_a_frozen_network_is_refused_with_its_cure(tmp_path):
     with pytest.raises(ValueError, match=r"Unfreeze some that do: model.requires_grad_\(True\)"):
         trainer(smoothed().requires_grad_(False), tmp_path).train()

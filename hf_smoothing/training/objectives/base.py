@@ -144,6 +144,7 @@ def find_objective(
         settings: Keyword arguments of the objective, such as {"copies": 2}.
 
     Raises:
+        TypeError: If it is neither a name nor a callable.
         ValueError: If there is none of that name, it has no such setting, one of another kind, or one that it needs is missing.
     """
     if isinstance(asked, str):
@@ -155,6 +156,10 @@ def find_objective(
             found = getattr(import_module(module), name)
         objective = cast(Objective, found)
     else:
+        if not callable(asked):
+            raise TypeError(
+                f"`objective` must be one of {', '.join(sorted(known))}, or a callable, got {asked!r}. Leave it out for 'mixture'."
+            )
         objective = asked
     named, settings = isinstance(asked, str), settings or {}
     parameters = inspect.signature(objective).parameters
