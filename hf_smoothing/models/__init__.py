@@ -12,7 +12,7 @@ from hf_smoothing.models.denoised import (
 from hf_smoothing.models.ensemble import EnsembleConfig, EnsembleForImageClassification, smoothed_ensemble
 from hf_smoothing.models.masked import classifier_from_autoencoder
 from hf_smoothing.models.network import new_head
-from hf_smoothing.models.pipeline import TASK, CertifiedImageClassificationPipeline
+from hf_smoothing.models.pipeline import TASK, CertifiedImageClassificationPipeline, NoDefaultModel
 from hf_smoothing.models.smoothed_classifier import SmoothedClassifier
 
 
@@ -61,7 +61,11 @@ def _register() -> None:
     AutoImageProcessor.register(SmoothedClassifierConfig, image_processor_classes=processors, exist_ok=True)
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(
-            TASK, CertifiedImageClassificationPipeline, pt_model=AutoModelForImageClassification, type="image"
+            TASK,
+            CertifiedImageClassificationPipeline,
+            pt_model=AutoModelForImageClassification,
+            default={"model": NoDefaultModel()},
+            type="image",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from PIL import Image
@@ -23,6 +23,16 @@ TASK = "certified-image-classification"
 
 # What `certify` takes, apart from the images and their numbers.
 _OPTIONS = {"sigma", "seed"} | options_of(CertifyOptions).keys()
+
+
+class NoDefaultModel:
+    """Stands where transformers keeps the model and revision of a task, and says why there are none when these are asked for."""
+
+    def __iter__(self) -> NoReturn:
+        raise ValueError(
+            f"The task {TASK!r} has no default model, since a guarantee is about your classes. Pass model=, the folder or Hub id of a SmoothedClassifier, "
+            "or the object."
+        )
 
 
 class CertifiedImageClassificationPipeline(Pipeline):
@@ -45,7 +55,7 @@ class CertifiedImageClassificationPipeline(Pipeline):
     """
 
     _load_processor = False
-    _load_image_processor = True
+    _load_image_processor = None  # if there is one
     _load_feature_extractor = False
     _load_tokenizer = False
 
@@ -56,6 +66,8 @@ class CertifiedImageClassificationPipeline(Pipeline):
                 f"The task {TASK!r} needs a SmoothedClassifier, got {type(self.model).__name__}, which has no noise level. Wrap it: "
                 "SmoothedClassifier.from_base_pretrained(path, sigma=0.25).save_pretrained(folder)."
             )
+        if self.image_processor is None:
+            self.image_processor = self.model.image_processor()
         check_own_processor(self.image_processor, self.model)
         if getattr(self.image_processor, "do_noise", False):
             raise ValueError(

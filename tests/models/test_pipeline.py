@@ -191,6 +191,24 @@ def test_a_plain_classifier_is_refused_with_the_cure(tmp_path):
         make(tmp_path)
 
 
+def test_a_plain_classifier_without_a_processor_and_no_model_are_refused_with_the_cure(tmp_path):
+    plain("vit").save_pretrained(tmp_path)
+    for model in (str(tmp_path), plain("vit")):
+        with pytest.raises(ValueError, match="needs a SmoothedClassifier, got ViTForImageClassification.*Wrap it"):
+            pipeline(TASK, model=model)
+    with pytest.raises(ValueError, match="has no default model.*Pass model="):
+        pipeline(TASK)
+
+
+def test_a_model_in_hand_makes_its_image_processor(folder, tmp_path):
+    (image,) = pil_images(1)
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "preprocessor_config.json").unlink()
+    for model in (smoothed("resnet"), str(tmp_path / "model")):
+        answer = pipeline(TASK, model=model, device="cpu")(image, seed=7, **OPTIONS)
+        assert answer == expected(image, seed=7, **OPTIONS)
+
+
 @pytest.mark.parametrize("seed", [None, 5])
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_a_bfloat16_model_sees_eight_bit_pixels(folder, seed, batch_size):
