@@ -16,7 +16,7 @@ from hf_smoothing.records import Run, RunError, check_settings, plain_name, repl
 from hf_smoothing.reports.browser import guarantee
 from hf_smoothing.reports.card_results import ENTRIES, entries_text, indexed_name, put_results
 from hf_smoothing.reports.grouping import comparable
-from hf_smoothing.reports.measured import Measured, measure
+from hf_smoothing.reports.measured import Measured, measure, networks_of
 from hf_smoothing.reports.page import captioned, notes_of, radii_of
 from hf_smoothing.reports.remarks import default_thresholds
 from hf_smoothing.spelling import differing_classes
@@ -140,6 +140,12 @@ def _check_one_network(runs: Sequence[Run]) -> None:
             f"{path} ({'unknown weights' if one is None else f'weights {one[:8]}'})" for one, path in weights.items()
         )
         raise RunError(f"A card is about one network, got runs of several: {', '.join(said)}. Write a card for each.")
+    for run, first in zip(runs, networks_of(runs), strict=True):
+        if first.settings["resolution"] == runs[0].settings["resolution"] and first is not runs[0]:
+            raise RunError(
+                f"A card is about one network, got runs of two: {runs[0].path} and {run.path} have the same weights, but give other answers to fixed images "
+                "(another activation, normalisation or the like). Write a card for each."
+            )
 
 
 def measured_for(runs: Iterable[Run], thresholds: Sequence[float] | None = None) -> list[Measured]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,18 +73,64 @@ def measure(run: Run, thresholds: Sequence[float] = DEFAULT_RADII, name: str | N
 def names_of(runs: Sequence[Run], names: Sequence[str | None] | None = None) -> list[str]:
     """What to call the model of each run: two networks never have one name, but the beginnings of the hashes of their weights beside it.
 
+    Networks with the same weights have those of their answers to fixed images, where another activation or normalisation makes them two.
+
     Args:
         runs: The runs.
         names: Names to show, one for each; the ids of the models by default.
     """
     wanted = names or [None] * len(runs)
     called = [_name_of(run, name) for run, name in zip(runs, wanted, strict=True)]
-    weights = [run.settings.get("model", {}).get("weights_sha256") for run in runs]
-    networks = {name: {w for one, w in zip(called, weights, strict=True) if one == name} for name in called}
-    return [
-        f"{name} (weights {known[:8]})" if known is not None and len(networks[name]) > 1 else name
-        for name, known in zip(called, weights, strict=True)
-    ]
+    networks = networks_of(runs)
+    members: dict[str, dict[int, Run]] = {}
+    for name, first in zip(called, networks, strict=True):
+        members.setdefault(name, {})[id(first)] = first
+    return [_told_apart(name, first, [*members[name].values()]) for name, first in zip(called, networks, strict=True)]
+
+
+def _told_apart(name: str, network: Run, others: Sequence[Run]) -> str:
+    weights, asked = _asked(network)
+    if weights is None:
+        return name
+    parts = [f"weights {weights[:8]}"] if len({_asked(one)[0] for one in others}) > 1 else []
+    if sum(_asked(one) == (weights, asked) for one in others) > 1:
+        parts.append(f"answers {hashlib.sha256(repr(_answers(network)).encode()).hexdigest()[:8]}")
+    return f"{name} ({', '.join(parts)})" if parts else name
+
+
+def networks_of(runs: Sequence[Run]) -> list[Run]:
+    """For each run the first one of the same network: with its weights, and at one resolution with answers to fixed images that only rounding moves."""
+    firsts: dict[Any, list[Run]] = {}
+    found = []
+    for run in runs:
+        known = firsts.setdefault(_asked(run), [])
+        first = next((one for one in known if _same_answers(one, run)), None)
+        if first is None:
+            known.append(first := run)
+        found.append(first)
+    return found
+
+
+def _asked(run: Run) -> tuple[str | None, tuple[int, ...]]:
+    """The weights of a run, and the shape of the images that they were asked about."""
+    return run.settings.get("model", {}).get("weights_sha256"), tuple(run.settings.get("resolution", ()))
+
+
+def _answers(run: Run) -> list[list[float]]:
+    found: list[list[float]] = run.settings.get("model", {}).get("probe_logits", [])
+    return found
+
+
+def _same_answers(first: Run, second: Run) -> bool:
+    """Whether the logits for all images of both lie within what half precision may move them, or less where both were run alike."""
+    alike = all(
+        first.settings.get(key) == second.settings.get(key) for key in ("dtype", "device_kind", "deterministic")
+    )
+    share = 0.005 if alike else 0.1
+    return all(
+        max(abs(a - b) for a, b in zip(one, other, strict=False)) <= share * (max(*one, *other) - min(*one, *other))
+        for one, other in zip(_answers(first), _answers(second), strict=False)
+    )
 
 
 def _name_of(run: Run, name: str | None) -> str:

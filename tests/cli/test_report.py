@@ -10,7 +10,9 @@ import pytest
 
 from hf_smoothing.certification.rules import make_rule
 from hf_smoothing.cli import main
+from hf_smoothing.records import read_run
 from hf_smoothing.reports import report, table
+from hf_smoothing.reports.measured import names_of
 from hf_smoothing.statistics import interval
 from hf_smoothing.units import diameter
 from tests.support.written_runs import CURVE, LINF, SEQUENTIAL, SETTINGS, short_hash
@@ -426,3 +428,30 @@ def test_two_networks_never_have_one_name(tmp_path):
     assert [cells(text, line)["model"] for line in range(4)] == said
     assert cells(report(folders[:2], names=["mine", "mine"]), 1)["model"] == "mine (weights bbbbbbbb)"
     assert [cells(report([folders[0], folders[2]]), line)["model"] for line in (0, 1)] == ["net", "net"]
+
+
+def test_networks_of_one_weight_that_answer_otherwise_stand_apart(tmp_path):
+    """Another activation, or other constants of a normalisation, leave the weights; rounding on another device or in half precision leaves the network."""
+    ways = [
+        (0.0, {}),
+        (0.001, {}),
+        (0.04, {"dtype": "bfloat16"}),
+        (0.04, {}),
+        (0.5, {"dtype": "bfloat16"}),
+        (0.3, {"resolution": [3, 8, 8]}),
+    ]
+    folders = [
+        run(
+            tmp_path / str(number),
+            model={"id": "net", "weights_sha256": "a" * 64, "probe_logits": [[0.0, 1.0], [move, 1.0]]},
+            **changes,
+        )
+        for number, (move, changes) in enumerate(ways)
+    ]
+    names = names_of([read_run(folder) for folder in folders])
+    assert names[0] == names[1] == names[2] and names[5] == "net"
+    assert len({names[0], names[3], names[4]}) == 3 and all(
+        re.fullmatch(r"net \(answers \w{8}\)", one) for one in names[:5]
+    )
+    assert names_of([read_run(folder) for folder in folders[:3]]) == ["net"] * 3
+    assert "net (answers" in report([folders[0], folders[3]])

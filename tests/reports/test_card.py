@@ -285,6 +285,12 @@ def test_what_a_card_cannot_be_of_is_refused(model, tmp_path):
         RunError, match=r"one network, got runs of several: .*a \(weights aaaaaaaa\), .*b \(weights bbbbbbbb\)"
     ):
         write_card(model, [one, other])
+    answers = [
+        {"model": {"id": "tiny", "weights_sha256": "a" * 64, "probe_logits": [[0.0, high]]}} for high in (1.0, 2.0)
+    ]
+    one, other = (run(tmp_path / name, **changes) for name, changes in zip("cd", answers, strict=True))
+    with pytest.raises(RunError, match=r"one network, got runs of two: .*c and .*d have the same weights, but"):
+        write_card(model, [one, other])
     with pytest.raises(ValueError, match="A card needs `runs`, got none"):
         write_card(model, [])
     with pytest.raises(RunError, match="must say what each run folder says, but .* is missing"):
