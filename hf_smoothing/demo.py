@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import load_dataset
 from transformers import AutoConfig, PreTrainedModel, set_seed
 from transformers.utils import logging
 
 from hf_smoothing.certification import certify_dataset
-from hf_smoothing.data import PixelDataset
+from hf_smoothing.data import PixelDataset, load_split
 from hf_smoothing.data.selection import spread
 from hf_smoothing.models import SmoothedClassifier
 from hf_smoothing.models.checkpoints import load_base_classifier
@@ -86,7 +85,7 @@ def demo(
 
     Args:
         backbones: Checkpoints of image classifiers for 32 px; `SCRATCH` is the network of the first without pretraining.
-        images: Data set of 32 px with splits train and test, for `datasets.load_dataset`.
+        images: Data set of 32 px with splits train and test.
         output_dir: Folder of the finetuned models, their run folders, and the curves.
         sigmas: Noise levels of the certificates.
         max_images: Test images to certify, spread over the split.
@@ -99,12 +98,12 @@ def demo(
         The table, Markdown.
 
     Raises:
-        ValueError: If `epochs` is not positive; as `folders_of` and `certify_dataset`.
+        ValueError: If `epochs` is not positive; as `folders_of`, `load_split` and `certify_dataset`.
     """
     if epochs <= 0:
         raise ValueError(f"`epochs` must be above 0, got {epochs:g}.")
     output, folders = Path(output_dir), folders_of(output_dir, backbones, sigmas)
-    data = load_dataset(images)
+    data = {split: load_split(images, split) for split in ("train", "test")}
     train, test = (PixelDataset(data[split], 32).decode(progress=False) for split in ("train", "test"))
     labels = dict(enumerate(data["train"].features["label"].names))
     runs, titles = [], []

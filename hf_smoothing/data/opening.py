@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from hf_smoothing.data.folders import (
     how_to_rename,
     innermost,
     missed_splits,
+    split_of,
     why_unlabelled,
     without_file_names,
 )
@@ -31,6 +33,11 @@ from hf_smoothing.spelling import nearest
 
 UNNAMED = ("train", "validation", "test", "all")
 """What one saved data set that does not know its split may be called."""
+
+LAYOUTS = (
+    "Folders that can be read: test/CLASS/IMAGE.png, with train or validation for test; CLASS/IMAGE.png, which is the split 'train' whatever the folder is "
+    "called; test-*.parquet with a column of images."
+)
 
 
 def load_split(path: str, split: str, *, dataset_config: str | None = None, streaming: bool = False) -> Any:
@@ -50,25 +57,33 @@ def load_split(path: str, split: str, *, dataset_config: str | None = None, stre
         return _saved_split(path, split, streaming)
     if (mistake := swapped("data set", path)) is not None:
         raise mistake
-    try:
-        dataset = load_dataset(path, dataset_config, split=split, streaming=streaming)
-    except OSError as error:
-        raise not_found("data set", path, error) from error
-    except (DatasetGenerationError, RuntimeError) as error:
+    if (Path(path) / "run.json").is_file():
         raise ValueError(
-            f"{path} cannot be read as a data set of images ({error}). Pass a Hub id, or a folder of images or parquet files."
+            f"{path!r} is a run folder, where a data set is wanted. Pass the data set that its run.json names."
+        )
+    # A bare name such as "eval" or "csv" is one of the readers of datasets, also where a folder is called so.
+    place = os.path.join(os.curdir, path) if Path(path).is_dir() else path
+    try:
+        dataset = load_dataset(place, dataset_config, split=split, streaming=streaming)
+    except OSError as error:
+        missing = not_found("data set", path, error)
+        raise (ValueError(f"{missing} {LAYOUTS}") if Path(path).is_dir() else missing) from error
+    except (DatasetGenerationError, RuntimeError) as error:
+        why = " ".join(str(error.__cause__ or error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be read as a data set of images ({why}). Pass a Hub id, or a folder. {LAYOUTS}"
         ) from error
     except ValueError as error:
         text = str(error)
         if text.startswith(("Config name is missing", "BuilderConfig")):
             what = "several configurations" if dataset_config is None else f"no configuration {dataset_config!r}"
-            known = get_dataset_config_names(path)
+            known = get_dataset_config_names(place)
             raise ValueError(f"{path} has {what}; choose one of {known}: dataset_config={known[0]!r}.") from error
         if "file_name" in text and (said := without_file_names(path)) is not None:
             raise ValueError(said) from error
         if "split" not in text.lower() and "instruction" not in text.lower():
             raise
-        known = get_dataset_split_names(path, dataset_config)
+        known = get_dataset_split_names(place, dataset_config)
         raise ValueError(_no_split(path, split, known, streaming, text)) from error
     if (doubt := check_merged(path, split)) is not None:
         warnings.warn(doubt, stacklevel=2)
@@ -87,8 +102,11 @@ def _no_split(path: str, split: str, known: Sequence[str], streaming: bool, text
     if unknown := [part for part in parts if part not in known]:
         near = nearest(unknown[0], known)
         cure = f"Pass split={near or known[0]!r}{' or another' if len(known) > 1 and near is None else ''}."
+        cure += _caution(unknown[0], [near or known[0]])
         if missed := missed_splits(path):
             cure = how_to_rename(path, missed) + ("" if any(missed.values()) else f" To read all together: {cure}")
+        elif list(known) == ["train"] and Path(path).is_dir():
+            cure += " A folder of images is 'train' unless folders in it are called as splits."
         return f"{path} has no split {unknown[0]!r}; it has {list(known)}. {cure}"
     if streaming and "[" in split:
         return (
@@ -99,8 +117,15 @@ def _no_split(path: str, split: str, known: Sequence[str], streaming: bool, text
         others = [name for name in known if name not in parts]
         cure = f"another of {others}" if others else "another data set"
         cure = f"more of it, or {cure}" if "[" in split else cure
-        return f"The split {split!r} of {path} is empty: it has no image. Pass {cure}."
+        return f"The split {split!r} of {path} is empty: it has no image. Pass {cure}.{_caution(parts[0], others)}"
     return f"The split {split!r} of {path} cannot be read ({text}). Its splits are {list(known)}; a part of one is written {parts[0] + '[:10%]'!r}."
+
+
+def _caution(asked: str, offered: Sequence[str]) -> str:
+    """What goes with the advice to read another kind of split than was asked for."""
+    if split_of(asked) is None or all(split_of(name) == split_of(asked) for name in offered):
+        return ""
+    return " Accuracy counts only on images by which nothing was trained or chosen."
 
 
 def _saved_split(path: str, split: str, streaming: bool) -> Any:
@@ -109,6 +134,7 @@ def _saved_split(path: str, split: str, streaming: bool) -> Any:
     if dataset.split is not None and str(dataset.split) != split:
         raise ValueError(
             f"{path} has no split {split!r}; it has [{str(dataset.split)!r}]. Pass split={str(dataset.split)!r}."
+            f"{_caution(split, [str(dataset.split)])}"
         )
     if dataset.split is None and split not in UNNAMED:
         raise ValueError(

@@ -57,14 +57,20 @@ def test_what_was_saved_to_disk(tmp_path, streaming):
     assert labels(open_pixels(DataChoice(str(tmp_path / "unnamed")), SIZE, MODEL, streaming=streaming)) == [0, 1, 2]
     load_split(str(parquet_folder(tmp_path / "source", count=2)), "test").save_to_disk(tmp_path / "named")
     assert labels(open_pixels(DataChoice(str(tmp_path / "named")), SIZE, MODEL, streaming=streaming)) == [0, 1]
-    with pytest.raises(ValueError, match=r"has no split 'train'; it has \['test'\]. Pass split='test'\."):
+    with pytest.raises(
+        ValueError, match=r"has no split 'train'; it has \['test'\]. Pass split='test'\. Accuracy counts only"
+    ):
         load_split(str(tmp_path / "named"), "train", streaming=streaming)
 
 
 @pytest.mark.parametrize(
     ("split", "streaming", "message"),
     [
-        ("test", False, r"The split 'test' of .* is empty: it has no image. Pass another of \['train'\]"),
+        (
+            "test",
+            False,
+            r"The split 'test' of .* is empty: it has no image. Pass another of \['train'\]\. Accuracy counts only on images by",
+        ),
         (
             "test[:10%]",
             False,
@@ -73,8 +79,8 @@ def test_what_was_saved_to_disk(tmp_path, streaming):
         ("train[:0]+test", False, "is empty: .* Pass more of it, or another data set"),
         ("train[:1]", True, r"A stream has no part of a split, .* Pass split='train' with max_images="),
         ("train[:1", False, r"cannot be read \(.*a part of one is written 'train\[:10%\]'"),
-        ("tests[:2]", False, r"has no split 'tests'; it has .* Pass split='test'\."),
-        ("tests[:2]", True, r"has no split 'tests'; it has .* Pass split='test'\."),
+        ("tests[:2]", False, r"has no split 'tests'; it has .* Pass split='test'\.$"),
+        ("tests[:2]", True, r"has no split 'tests'; it has .* Pass split='test'\.$"),
         ("train+tests", False, r"has no split 'tests'; it has .* Pass split='test'\."),
     ],
 )
@@ -83,6 +89,36 @@ def test_splits_with_nothing_to_read_say_why(split, streaming, message, tmp_path
     image_dataset(2).select([]).to_parquet(tmp_path / "test.parquet")
     with pytest.raises(ValueError, match=message):
         load_split(str(tmp_path), split, streaming=streaming)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", ["eval", "csv", "val"])
+def test_a_folder_may_be_called_as_a_reader_of_datasets(name, streaming, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place, image in enumerate(pil_images(2)):
+        (tmp_path / name / NAMES[place]).mkdir(parents=True)
+        image.save(tmp_path / name / NAMES[place] / "0.png")
+    assert labels(open_pixels(DataChoice(name, split="train"), SIZE, MODEL, streaming=streaming)) == [0, 1]
+    with pytest.raises(
+        ValueError,
+        match=rf"^{name} has no split 'test'; .*Pass split='train'\. .*A folder of images is 'train' unless",
+    ):
+        load_split(name, "test", streaming=streaming)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (None, "", "is a folder without one.*Folders that can be read: test/CLASS/IMAGE.png"),
+        ("run.json", "{}", "is a run folder, where a data set is wanted. Pass the data set that its run.json names"),
+        ("rows.jsonl", '{"a": 1}\n{"b": 2}\n{', r"cannot be read .*\((?!An error occurred).*Folders that can be read"),
+    ],
+)
+def test_folders_that_are_no_data_set_say_what_would_be(file, content, message, tmp_path):
+    if file is not None:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_split(str(tmp_path), "train")
 
 
 def test_a_slice(tmp_path):
