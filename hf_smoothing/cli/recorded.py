@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_smoothing.cli.options import data_choice
 from hf_smoothing.data.choice import DataChoice
-from hf_smoothing.records import Run, plain_name
+from hf_smoothing.records import Run, RunError, plain_name
 
 
 def check_named(args: argparse.Namespace, run: Run) -> None:
@@ -52,26 +52,52 @@ def load_recorded(path: str, run: Run, *, size: int | None = None, device: str |
     Args:
         path: Hub id or folder.
         run: The run.
-        size: Another certified resolution.
+        size: The certified resolution, which is that of the run.
         device: As in `load_classifier`.
-    """
-    from hf_smoothing.models.loading import load_classifier
 
+    Raises:
+        RunError: If the checkpoint is certified at another resolution than the run, which no option changes.
+        ValueError: If `size` is another than that of the run; as `load_classifier`.
+    """
+    from hf_smoothing.models.configuration import SmoothedClassifierConfig
+    from hf_smoothing.models.loading import load_classifier
+    from hf_smoothing.models.weights import read_config
+
+    config, shape = read_config(path, {}), tuple(run.settings["resolution"])
+    own = isinstance(config, SmoothedClassifierConfig)
+    if own and (found := _shape(config)) != shape:
+        recorded, other = (" x ".join(map(str, one)) for one in (shape, found))
+        raise RunError(
+            f"{run.path} was certified at {recorded} (channels x height x width), but {path} is certified at {other}: it is another network. Pass the "
+            "network that was certified."
+        )
+    if size is not None and (size, size) != shape[1:]:
+        raise ValueError(
+            f"`size` must be that of {run.path}, {' x '.join(map(str, shape[1:]))}, got {size}. Leave it out."
+        )
     # Interval bounds need no sigma, but the wrapper around a plain classifier has one.
     sigma = run.settings.get("sigma") or 0.25
     return load_classifier(
-        path, sigma=sigma, size=size or recorded_size(run), device=device, **_normalisation(path, run)
+        path,
+        sigma=sigma,
+        size=size or recorded_size(run),
+        device=device,
+        **({} if own else _normalisation(config, path, run)),
     )
 
 
-def _normalisation(path: str, run: Run) -> dict[str, Any]:
-    """What the record says of the normalisation and a checkpoint does not, by whatever name that is called: its weights are compared later."""
+def _shape(config: Any) -> tuple[int, ...]:
+    """The shape of the pixels that a smoothed classifier is certified on."""
+    framing = config.framing()
+    return (framing.channels, *framing.size)
+
+
+def _normalisation(config: Any, path: str, run: Run) -> dict[str, Any]:
+    """What the record says of the normalisation and a plain checkpoint does not, by whatever name that is called: its weights are compared later."""
     from hf_smoothing.models.checkpoint_pixels import pixel_settings
-    from hf_smoothing.models.configuration import SmoothedClassifierConfig
-    from hf_smoothing.models.weights import read_config
 
     recorded = run.settings.get("model", {}).get("normalisation", {})
-    if not recorded or isinstance(config := read_config(path, {}), SmoothedClassifierConfig):
+    if not recorded:
         return {}
     said = pixel_settings(config, path, {**recorded, "size": recorded_size(run)})
     return {name: values for name, values in recorded.items() if said.get(name) is None}

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from hf_smoothing.cli.recorded import recorded_choice
+from hf_smoothing.cli.recorded import load_recorded, recorded_choice
 from hf_smoothing.models import NoisyImageProcessor
+from hf_smoothing.records import RunError
 from tests.support import commands
 from tests.support.commands import command
-from tests.support.tiny import NAMES, parquet_folder, pil_images, plain
+from tests.support.tiny import NAMES, parquet_folder, pil_images, plain, smoothed
 
 
 SAID = ("--size", "16", "--image-mean", "0.5", "--image-std", "0.25", "0.25", "0.25")
@@ -76,6 +77,30 @@ def test_a_data_set_is_the_recorded_one_however_its_path_is_spelled(spelling, pl
     assert (choice.dataset_config, choice.image_column) == ("some", "right")
     asked.dataset = "bare"
     assert recorded_choice(asked, run).image_column is None
+
+
+OF_THE_RUN = SimpleNamespace(path="run", settings={"resolution": [3, 16, 16], "sigma": 0.25})
+GREY = {"base": {"num_channels": 1}, "image_mean": [0.5], "image_std": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [({"size": 8}, "3 x 8 x 8"), ({"size": [16, 8]}, "3 x 16 x 8"), (GREY, "1 x 16 x 16")],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [None, 8, 16])
+def test_a_network_for_other_pixels_is_another_one_whatever_size_is_given(size, change, shape, tmp_path):
+    smoothed(**change).config.save_pretrained(tmp_path)
+    with pytest.raises(
+        RunError, match=rf"run was certified at 3 x 16 x 16 .* at {shape}: it is another network. Pass"
+    ):
+        load_recorded(str(tmp_path), OF_THE_RUN, size=size)
+
+
+def test_another_size_than_that_of_the_run_is_refused(tmp_path):
+    plain().config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`size` must be that of run, 16 x 16, got 8. Leave it out"):
+        load_recorded(str(tmp_path), OF_THE_RUN, size=8)
 
 
 @pytest.mark.parametrize("run", ["run", "boxes"])
