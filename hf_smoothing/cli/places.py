@@ -22,18 +22,23 @@ def check_places(
         output_dir: The output folder, which need not exist.
         dataset: Hub id or folder of the data set.
         models: Hub ids or folders of models that are read.
-        written: Folders in it that are written or removed as a whole.
+        written: Folders in it that are written or removed as a whole; none where no model is written.
 
     Raises:
         OSError: If it cannot be written.
-        ValueError: If it lies in the data set, is a model's, or holds one of them where it will write. Each message has the cure.
+        ValueError: If it lies in the data set, is a model's that is read or, where no model is written, any model's, or holds one of them where it will
+            write. Each message has the cure.
     """
+    from hf_smoothing.data.not_found import other_kind
+
     check_writable(output_dir)
     inputs = [Path(name) for name in (dataset, *models) if name is not None and Path(name).is_dir()]
     places = [Path(place) for place in (output_dir, *written)]
     if dataset is not None:
         for place in places:
             _check_apart(Path(dataset), place)
+    if len(places) == 1 and other_kind(str(output_dir)) == "model":
+        inputs.append(places[0])
     for one in inputs:
         if one.resolve() == Path(output_dir).resolve():
             raise ValueError(

@@ -38,6 +38,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing report`."""
     from hf_smoothing.cli.places import check_places
+    from hf_smoothing.records import RUN_FILE, read_settings
     from hf_smoothing.reports import report
 
     if args.dataset is not None and not args.html:
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--model says how the images of --dataset are resized and cropped. Add --dataset.")
     where = args.output_dir
     check_places(where, args.dataset, args.model)
+    for settings in (read_settings(run) for run in args.runs if (run / RUN_FILE).is_file()):
+        check_places(where, settings.get("dataset", {}).get("id"))
     text = report(
         args.runs,
         thresholds=args.thresholds,

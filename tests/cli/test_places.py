@@ -78,6 +78,20 @@ def test_an_output_among_the_weights(verb, made, capsys):
     check_places(made / "model" / "run", None, str(made / "model"), None, "some/hub-id")  # beside the weights
 
 
+def test_an_output_beside_what_nobody_named(made, tmp_path, capsys):
+    """The weights of any model, and the images that a run is about; who writes models may write a folder of one again."""
+    shutil.copytree(made / "model", tmp_path / "other")
+    with pytest.raises(ValueError, match="is that of the model .*Choose another one"):
+        check_places(tmp_path / "other", "some/data", "some/model")
+    check_places(tmp_path / "other", "some/data", "some/model", written=[tmp_path / "other" / "checkpoint-5"])
+    for place, said in (
+        (tmp_path / "other", "is that of the model"),
+        (made / "images" / "out", "lies in the folder of the data set"),
+    ):
+        assert command("report", made / "run", "--output-dir", place) == 2
+        assert said in capsys.readouterr().err and not [*place.glob("report.*")]
+
+
 def test_an_attack_of_a_run_inside_the_data(made, tmp_path, capsys):
     shutil.copytree(made, tmp_path / "images")
     assert command("attack", tmp_path / "images" / "run", "--dataset", tmp_path / "images") == 2
