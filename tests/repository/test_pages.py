@@ -13,9 +13,14 @@ from examples.studies.tutorials import parts
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+ALL = [
+    ROOT / "README.md",
+    *(path for folder in (DOCS, ROOT / "model_cards", ROOT / "skills") for path in sorted(folder.rglob("*.md"))),
+]
 LESSONS = sorted(path for kind in ("tutorials", "how_to") for path in (DOCS / kind).glob("*.md"))
 PLAIN = [*LESSONS, *sorted((DOCS / "explanation").glob("*.md")), DOCS / "index.md"]
 BLOCK = re.compile(r"^```.*?^```$|<!--.*?-->", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MOST_WORDS = 18
 
 
@@ -57,6 +62,45 @@ def test_code_fits_the_page(page):
     """Of the site, 1,280 px wide; tables that are printed may be wider."""
     steps = [part.body for part in parts(page.read_text(encoding="utf-8")) if part.kind in ("python", "command")]
     assert not [line for body in steps for line in body.splitlines() if len(line) > 92]
+
+
+def programs(text: str) -> list[str]:
+    """Each command of a page on one line, without who launches it, and each file of options."""
+    found = []
+    for language, body in FENCE.findall(text):
+        lines = body.replace("\\\n", " ").splitlines() if not language else [f"--{body}"] if language == "yaml" else []
+        for line in lines:
+            words = " ".join(re.split(r"\s#", line)[0].split())
+            found.append(re.sub(r"^.*-m (-- )?hf_smoothing\.cli ", "hf-smoothing ", words))
+    return found
+
+
+def folders_of_two(text: str) -> dict[str, set[str]]:
+    """Output folder -> the different commands of a page that write there; the stages of a study are one."""
+    asked: dict[str, set[str]] = {}
+    for program in programs(text):
+        what = re.sub(r"^(python -m examples\.studies\.\w+) .*", r"\1", program)
+        for folder in re.findall(r"[ -]output[-_]dir[:=]? ?(\S+)", program):
+            asked.setdefault(folder, set()).add(what)
+    return {folder: commands for folder, commands in asked.items() if len(commands) > 1}
+
+
+@pytest.mark.parametrize("page", ALL, ids=lambda page: "-".join(page.relative_to(ROOT).with_suffix("").parts))
+def test_no_two_commands_write_into_one_folder(page):
+    """A folder that holds another run is refused, and a second report replaces the first."""
+    assert folders_of_two(page.read_text(encoding="utf-8")) == {}
+
+
+def test_two_commands_for_one_folder_are_found():
+    certify = "hf-smoothing certify MODEL DATASET --sigma"
+    page = f"```text\nsome\n```\n\n```\n{certify} 1 \\\n    --output-dir runs/a  # once\n{{}} --output-dir {{}}\n```\n"
+    launched = certify.replace("hf-smoothing", "torchrun --nproc_per_node 2 -m -- hf_smoothing.cli")
+    assert folders_of_two(page.format(f"{certify} 2", "runs/a")).keys() == {"runs/a"}
+    assert not folders_of_two(page.format(f"{certify} 2", "runs/b")) and not folders_of_two(
+        page.format(f"{launched} 1", "runs/a")
+    )
+    file = "\n```yaml\nmodel: M\noutput-dir: runs/a\nsigma: 1\n```\n"
+    assert folders_of_two(page.format(f"{certify} 2", "runs/b") + file).keys() == {"runs/a"}
 
 
 def messages() -> list[str]:
