@@ -13,7 +13,8 @@ def add(commands: Any) -> None:
     c.add_argument("model", type=Path, help="folder of the model, where README.md is written or brought up to date")
     c.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="finished run folders of this model")
     c.add_argument(
-        "--name", help="what the card calls the model, such as its id on the Hub; by default as before, or the folder"
+        "--name",
+        help="what the card calls the model: its id on the Hub, or a path; by default as before, or the folder",
     )
     c.add_argument(
         "--dataset", help="what the card calls the data set, such as its id on the Hub, if the runs name a folder"
@@ -30,9 +31,15 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """`hf-smoothing card`."""
     from hf_smoothing.records import check_writable, read_run
-    from hf_smoothing.reports.card import check_finished, measured_for, results_in, write_card
+    from hf_smoothing.reports.card import check_finished, check_name, measured_for, results_in, write_card
     from hf_smoothing.reports.card_results import ENTRIES, other_benchmarks
 
+    check_name(args.name)
+    check_name(args.benchmark, "benchmark")
+    if args.dataset == "":
+        raise ValueError(
+            "--dataset must name the data set, got an empty name. Leave it out, or give its id on the Hub."
+        )
     if not args.model.exists():
         raise ValueError(f"{args.model} does not exist, and the folder of a model is wanted. Check the spelling.")
     if (args.model / "run.json").is_file():

@@ -102,17 +102,18 @@ def write_card(
         The files that were written.
 
     Raises:
-        ValueError: If there are no runs or no radii; if the name is no id of the Hub; if the card has metadata that cannot be read, or places without an end; on two runs for one task of a benchmark.
+        ValueError: If there are no runs or no radii; if the name or the benchmark is no id of the Hub; if the card has metadata that cannot be read, or places without an end; on two runs for one task of a benchmark.
         RunError: If a run is not finished, or has no labels, or two are of different networks.
         TypeError: If `thresholds` is no list.
     """
     if not runs:
         raise ValueError("A card needs `runs`, got none. Pass runs from read_run.")
+    check_name(name)
+    check_name(benchmark, "benchmark")
     for run in runs:
         check_finished(run)
     _check_one_network(runs)
     asked = radii_of(thresholds, runs)
-    _check_id(name)
     card = CardFile(folder / "README.md")
     called = plain_name(name or indexed_name(card) or folder.resolve().name)
     wrapped = is_wrapped(folder)
@@ -153,15 +154,24 @@ def measured_for(runs: Iterable[Run], thresholds: Sequence[float] | None = None)
     return [measure(run, default_thresholds([run]) if thresholds is None else thresholds) for run in runs]
 
 
-def _check_id(name: str | None) -> None:
-    """Refuse a name with an owner that the Hub would refuse as an id: the card tells readers to load the model by it."""
-    if name is None or "/" not in name or name.startswith(("/", ".", "~")):
+def check_name(name: str | None, kind: str = "model") -> None:
+    """Refuse a name that the Hub would refuse as an id, and that is no path: the card tells readers to load the model by it.
+
+    Args:
+        name: The name; None where there is none.
+        kind: What is called so, for the message.
+
+    Raises:
+        ValueError: The message says what ids are.
+    """
+    if name is None or name.startswith(("/", "./", "../", "~")):
         return
     try:
         validate_repo_id(name)
     except HFValidationError as error:
         raise ValueError(
-            f"The name of the model must be an id of the Hub, owner/name of letters, digits and . _ - with a name of at most 96 characters, or a name without a slash, got {name!r}."
+            f"The name of the {kind} must be an id of the Hub, name or owner/name of letters, digits and . _ - with at most 96 characters, which "
+            f"neither begin nor end with - or . and hold no -- or .., or a path that begins with / or ./, got {name!r}."
         ) from error
 
 

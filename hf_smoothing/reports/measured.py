@@ -128,8 +128,9 @@ def _same_answers(first: Run, second: Run) -> bool:
     )
     share = 0.005 if alike else 0.1
     return all(
-        max(abs(a - b) for a, b in zip(one, other, strict=False)) <= share * (max(*one, *other) - min(*one, *other))
+        abs(a - b) <= share * (max(one + other) - min(one + other))
         for one, other in zip(_answers(first), _answers(second), strict=False)
+        for a, b in zip(one, other, strict=False)
     )
 
 

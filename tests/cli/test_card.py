@@ -8,6 +8,7 @@ import pytest
 from hf_smoothing import PixelDataset, SmoothedClassifier, certify_dataset
 from hf_smoothing.cli import main
 from hf_smoothing.interval import certify_dataset_linf
+from hf_smoothing.reports.card import check_name
 from tests.support.tiny import data, image_dataset, smoothed
 
 
@@ -132,11 +133,34 @@ def test_radii_are_checked_as_in_a_report(place, capsys):
     assert "apart" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ada/my flowers", "ada/", "ada/a/b", "ada/-x", "ada/" + "b" * 97])
-def test_a_name_that_the_hub_refuses_is_refused(name, place, capsys):
-    assert card(place, "--name", name) == 2
-    assert (
-        f"must be an id of the Hub, owner/name of letters, digits and . _ - with a name of at most 96 characters, or a name without a slash, got {name!r}"
-        in capsys.readouterr().err
-    )
-    assert card(place, "--name", "my flowers") == 0
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ada/my flowers",
+        "ada/",
+        "ada/a/b",
+        "ada/-x",
+        "ada/" + "b" * 97,
+        "",
+        "..",
+        ".",
+        "my flowers",
+        "a--b",
+        "bl\u00fcte",
+    ],
+)
+@pytest.mark.parametrize("option", ["--name", "--benchmark"])
+def test_a_name_that_the_hub_refuses_is_refused_before_anything_is_read(option, name, capsys):
+    assert main(["card", "nowhere", "run", option, name]) == 2
+    assert "must be an id of the Hub, name or owner/name of letters, digits" in (said := capsys.readouterr().err)
+    assert f"got {name!r}." in said
+
+
+def test_an_empty_name_of_a_data_set_is_refused(capsys):
+    assert main(["card", "nowhere", "run", "--dataset", ""]) == 2
+    assert "got an empty name. Leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [None, "ada/mine_1.0", "flowers", "./my flowers", "/tmp/my flowers", "~/x"])
+def test_ids_and_paths_are_names(name):
+    check_name(name)
