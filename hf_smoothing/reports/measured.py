@@ -85,10 +85,10 @@ def names_of(runs: Sequence[Run], names: Sequence[str | None] | None = None) -> 
     members: dict[str, dict[int, Run]] = {}
     for name, first in zip(called, networks, strict=True):
         members.setdefault(name, {})[id(first)] = first
-    return [_told_apart(name, first, [*members[name].values()]) for name, first in zip(called, networks, strict=True)]
+    return [_distinguished(name, first, [*members[name].values()]) for name, first in zip(called, networks, strict=True)]
 
 
-def _told_apart(name: str, network: Run, others: Sequence[Run]) -> str:
+def _distinguished(name: str, network: Run, others: Sequence[Run]) -> str:
     weights, asked = _asked(network)
     if weights is None:
         return name
