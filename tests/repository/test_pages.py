@@ -103,6 +103,32 @@ def test_two_commands_for_one_folder_are_found():
     assert folders_of_two(page.format(f"{certify} 2", "runs/b") + file).keys() == {"runs/a"}
 
 
+OF_A_CLONE = re.compile(r"\b(?:python|launch|torchrun)\b[^\n]* (?:-m )?(?:examples|tests|model_cards)[/.]")
+"""A program that no wheel has."""
+
+
+def before_a_clone_is_needed(text: str) -> str | None:
+    """What a page says before the first command that only a clone has; None where there is none."""
+    return next((text[: block.start()] for block in FENCE.finditer(text) if OF_A_CLONE.search(block[2])), None)
+
+
+@pytest.mark.parametrize("page", [path for path in ALL if "model_cards" not in path.parts], ids=lambda page: page.stem)
+def test_a_page_says_where_its_programs_are(page):
+    before = before_a_clone_is_needed(page.read_text(encoding="utf-8"))
+    assert before is None or "clone" in before
+
+
+def test_programs_of_a_clone_are_known():
+    page = "Some.\n\n```\n{}\n```\n"
+    for program in (
+        "python examples/finetune.py",
+        "python -m examples.studies.x run",
+        "accelerate launch --x 4 examples/finetune.py",
+    ):
+        assert before_a_clone_is_needed(page.format(program)) == "Some.\n\n"
+    assert before_a_clone_is_needed(page.format("hf-smoothing certify MODEL examples/data")) is None
+
+
 def messages() -> list[str]:
     """Every text of the library, with \\0 where a value comes."""
     found = []
