@@ -54,6 +54,7 @@ class CertifiedImageClassificationPipeline(Pipeline):
     {'label': 'cat', 'radius': 0.61, 'grey_levels': 155.5, 'linf_radius': 0.011, 'draws': 513, 'alpha': 0.001, 'sigma': 0.25, 'noise_kind': 'grid', 'threat_model': ...}
     """
 
+    image_processor: Any
     _load_processor = False
     _load_image_processor = None  # if there is one
     _load_feature_extractor = False

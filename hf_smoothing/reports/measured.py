@@ -85,7 +85,9 @@ def names_of(runs: Sequence[Run], names: Sequence[str | None] | None = None) -> 
     members: dict[str, dict[int, Run]] = {}
     for name, first in zip(called, networks, strict=True):
         members.setdefault(name, {})[id(first)] = first
-    return [_distinguished(name, first, [*members[name].values()]) for name, first in zip(called, networks, strict=True)]
+    return [
+        _distinguished(name, first, [*members[name].values()]) for name, first in zip(called, networks, strict=True)
+    ]
 
 
 def _distinguished(name: str, network: Run, others: Sequence[Run]) -> str:
