@@ -74,7 +74,7 @@ def survey(
     """
     streamed, answer, classes = is_stream(dataset), None, None
     resolution, odd, labelled, whole = None, None, True, not streamed
-    faint: list[bool] | None = []  # of the images until one is neither faint nor flat
+    faint, all_dark = False, True  # whether some image is faint, and no other but those of one value
     seen: dict[int, Seen] = {}
     for index, item in checked_items(dataset, chosen):
         pixels, enough = item["pixel_values"], len(seen) == ahead
@@ -87,12 +87,13 @@ def survey(
             classes = answer.classes
         resolution = tuple(pixels.shape)
         check_class(item.get("labels"), index, classes)
-        if faint is not None:
-            faint = [*faint, True] if is_faint(pixels) else faint if pixels.min() == pixels.max() else None
+        if all_dark:
+            found = is_faint(pixels)
+            faint, all_dark = faint or found, found or bool(pixels.min() == pixels.max())
         odd, labelled = odd or _off_grid(index, item), labelled and item.get("labels") is not None
         if streamed:
             break
-    if faint:
+    if faint and all_dark:
         warn_faint("dataset", stacklevel=3)
     if resolution is None:
         raise ValueError(f"There is no image to certify: none of those chosen can be read. {_first_reason(dataset)}")
