@@ -30,6 +30,7 @@ def rebuild(docs: Path) -> None:
         ("interval", "bounds tightness", tightness, "linf_frontier"),
         ("interval", "interval dataset", whole_dataset, "guarantee"),
         ("how_to/verify", "verified claims", verified, "verified_claims"),
+        ("how_to/verify", "verified networks", verified_networks, "verified_claims"),
         ("explanation/how_it_is_tested", "fuzzed parsers", fuzzed, "guarantee"),
         ("explanation/how_it_is_tested", "random bits", random_bits, "guarantee"),
     ):
@@ -106,6 +107,19 @@ def verified(measured: dict[str, Any]) -> str:
         rows.append([name, one["claims"], f"{one['median_radius']:.4f}", *cells, larger])
     head = ["network, training, bounds", "claims", "median radius", "Marabou", "auto_LiRPA", "Marabou at radius + 10%"]
     return markdown_table(head, rows)
+
+
+def verified_networks(measured: dict[str, Any]) -> str:
+    """How many claims of the published networks each kind of another verifier's bounds confirms."""
+    rows = [
+        [
+            name, one["bounds"].replace("none", "intervals"), f"{one['claims']:,}",
+            *(f"{count:,}" for count in one["confirmed"].values()), f"{len(one['open']):,}",
+        ]
+        for name, one in measured["published_networks"]["value"].items()
+    ]  # fmt: skip
+    first = next(iter(measured["published_networks"]["value"].values()))
+    return markdown_table(["network", "certified by", "claims", *first["confirmed"], "open"], rows)
 
 
 def certification(measured: dict[str, Any]) -> str:

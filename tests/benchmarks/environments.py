@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,3 +31,10 @@ def borrowing_python(name: str, packages: Sequence[str], *options: str) -> Path:
         borrowed = next(folder.glob("lib/python*/site-packages")) / "borrowed.pth"
         borrowed.write_text(f"{here}\n{ROOT}\n")
     return python
+
+
+def run_there(name: str, packages: Sequence[str]) -> NoReturn:
+    """Run this command again in `borrowing_python`, packages without their dependencies, with the further option `--here`; ends this process."""
+    python = borrowing_python(name, packages, "--no-deps")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    sys.exit(subprocess.run([str(python), *sys.argv, "--here"], env=environment, check=False).returncode)

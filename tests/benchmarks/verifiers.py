@@ -9,10 +9,7 @@ alpha-CROWN) are asked about each claim, and about a radius 10% larger. Both are
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +19,7 @@ from typing import Any
 
 import torch
 from datasets import load_dataset
-from environments import ROOT, borrowing_python
+from environments import run_there
 from results import record
 from torch import nn
 
@@ -131,9 +128,7 @@ def main() -> None:
     parser.add_argument("--here", action="store_true", help="the verifiers are installed in this environment")
     args = parser.parse_args()
     if not args.here:
-        python = borrowing_python("verifiers", PACKAGES, "--no-deps")
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        sys.exit(subprocess.run([str(python), *sys.argv, "--here"], env=environment, check=False).returncode)
+        run_there("verifiers", PACKAGES)
     torch.set_num_threads(args.threads)
     train, test = (load_dataset(args.dataset, split=split) for split in ("train", "test"))
     data = grey(train, list(range(0, len(train), len(train) // TRAINING_IMAGES)))

@@ -98,30 +98,38 @@ def ask_lirpa(classify: nn.Module, shape: tuple[int, ...], file: Path) -> Verdic
 
 
 def _lirpa(classify: nn.Module, shape: tuple[int, ...], asked: Property) -> float:
-    library = import_lirpa()
     lower, upper = (
         torch.tensor([float(end) for end in ends]).view(1, *shape) for ends in (asked.lower, asked.upper)
     )  # on the grid, so float32 holds them
-    margins = torch.zeros(1, len(asked.others), asked.num_labels)
-    margins[0, :, asked.prediction] = 1.0
-    for row, other in enumerate(sorted(asked.others)):
-        margins[0, row, other] = -1.0
-    centre, best = (lower + upper) / 2, -float("inf")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for method in ("CROWN", "CROWN-Optimized"):
-            bounded = library.BoundedModule(_Logits(classify).eval(), torch.empty_like(centre), device="cpu")
-            ball = library.PerturbationLpNorm(norm=float("inf"), eps=0.5, x_L=lower, x_U=upper)
-            bound, _ = bounded.compute_bounds(
-                x=(library.BoundedTensor(centre, ball),), C=margins, method=method, bound_upper=False
-            )
-            best = max(best, float(bound.min()))
-            if best > 0.0:
-                break
+    network, prediction, best = Logits(classify), torch.tensor([asked.prediction]), -float("inf")
+    for method in ("CROWN", "CROWN-Optimized"):
+        best = max(best, float(lirpa_bounds(network, lower, upper, prediction, asked.num_labels, method)))
+        if best > 0.0:
+            break
     return best
 
 
-class _Logits(nn.Module):
+def lirpa_bounds(
+    network: nn.Module, lower: Tensor, upper: Tensor, predictions: Tensor, num_labels: int, method: str
+) -> Tensor:
+    """A lower bound of auto_LiRPA on how far each prediction lies above the best other class, in boxes (images, channels, height, width)."""
+    library = import_lirpa()
+    every = torch.eye(num_labels)
+    margins = every[predictions][:, None] - every
+    others = torch.arange(num_labels) != predictions[:, None]
+    margins = margins[others].view(len(predictions), num_labels - 1, num_labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bounded = library.BoundedModule(network.eval(), torch.zeros_like(lower[:1]), device="cpu")
+        ball = library.PerturbationLpNorm(norm=float("inf"), eps=0.5, x_L=lower, x_U=upper)
+        inside = library.BoundedTensor((lower + upper) / 2, ball)
+        bound, _ = bounded.compute_bounds(x=(inside,), C=margins, method=method, bound_upper=False)
+    return bound.detach().min(1).values
+
+
+class Logits(nn.Module):
+    """The logits of a network, whatever it answers with."""
+
     def __init__(self, classify: nn.Module) -> None:
         super().__init__()
         self.classify = classify
@@ -158,4 +166,12 @@ def import_lirpa() -> Any:
             if not hasattr(place, name):
                 setattr(place, name, value)
         import auto_LiRPA
+
+        def named_members(self: Any, members: Any, prefix: str = "", recurse: bool = True, **_: Any) -> Any:
+            return inherited(self, members, prefix, recurse)
+
+        if not hasattr(auto_LiRPA, "hf_smoothing_patched"):
+            inherited = auto_LiRPA.BoundedModule._named_members
+            auto_LiRPA.BoundedModule._named_members = named_members
+            auto_LiRPA.hf_smoothing_patched = True
     return auto_LiRPA
