@@ -38,7 +38,7 @@ def check_forward(
             logits = classify(pixels.to(device))
     except Exception as error:
         raise ValueError(
-            f"{name} cannot classify pixels of shape {tuple(pixels.shape)}: {type(error).__name__}: {str(error).rstrip(".")}. It must take `pixel_values` (batch, "
+            f"{name} cannot classify pixels of shape {tuple(pixels.shape)}: {type(error).__name__}: {str(error).rstrip('.')}. It must take `pixel_values` (batch, "
             "channels, height, width); pass the `size` or `model_size` that it is made for, and image_mean and image_std with one value per channel, such as "
             "[0.5] * 3 for colour or [0.5] for grey."
         ) from error
