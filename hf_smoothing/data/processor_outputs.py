@@ -36,7 +36,9 @@ def outputs(processor: BaseImageProcessor, images: Sequence[Image.Image]) -> Ten
         try:
             made = processor(image, return_tensors="pt", **options)
         except Exception as error:
-            raise ValueError(f"{name} fails on an 8-bit image of mode {image.mode}: {str(error).rstrip('.')}. {CURE}") from error
+            raise ValueError(
+                f"{name} fails on an 8-bit image of mode {image.mode}: {str(error).rstrip('.')}. {CURE}"
+            ) from error
         pixels = made.get("pixel_values")
         if not isinstance(pixels, Tensor) or pixels.ndim != 4 or pixels.shape[0] != 1:
             what = {key: tuple(getattr(value, "shape", ())) for key, value in made.items()}
