@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def borrowing_python(name: str, packages: Sequence[str], *options: str) -> Path:
-    """The Python of the environment `.venv-NAME` in the repository, which is made and filled from the package index when it is missing.
+    """The Python of the environment `.venv-NAME` in the repository, made and filled from the package index when it is missing or lacks some.
 
     Args:
         name: Name after `.venv-`.
@@ -23,13 +23,15 @@ def borrowing_python(name: str, packages: Sequence[str], *options: str) -> Path:
     """
     folder = ROOT / f".venv-{name}"
     python = folder / "bin" / "python"
-    if not python.exists():
+    filled = folder / "filled.txt"
+    if not filled.exists() or filled.read_text(encoding="utf-8").split("\n") != [*packages]:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *options, *packages], check=True)
         here = next(path for path in sys.path if path.endswith("site-packages"))
         borrowed = next(folder.glob("lib/python*/site-packages")) / "borrowed.pth"
         borrowed.write_text(f"{here}\n{ROOT}\n")
+        filled.write_text("\n".join(packages), encoding="utf-8")
     return python
 
 

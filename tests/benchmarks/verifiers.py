@@ -38,7 +38,8 @@ LOSSES = {
     "adaptive radii": partial(adaptive_interval, largest=LARGEST, kappa=0.0),
     "SABR, share 0.4": partial(sabr, largest=LARGEST, share=0.4),
 }
-PACKAGES = ["maraboupy==2.0.0", "auto_LiRPA==0.3", "appdirs==1.4.4"]
+PACKAGES = ["maraboupy==2.0.0", "auto_LiRPA==0.3", "appdirs==1.4.4", "onnxruntime==1.32.0"]
+"""The verifiers, and what they import."""
 
 
 def mlp() -> nn.Module:

@@ -75,8 +75,8 @@ def test_marabou_confirms_every_claim_and_says_how_tight_they_are(exported):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip(
-            "maraboupy", exc_type=ImportError,
-            reason="maraboupy is not installed, so our claims were NOT put to Marabou: pip install --no-deps maraboupy==2.0.0",
+            "maraboupy.MarabouNetworkONNX", exc_type=ImportError,
+            reason="Marabou reads no ONNX here, so our claims were NOT put to it: pip install --no-deps maraboupy==2.0.0 onnxruntime",
         )  # fmt: skip
     _, _, folder = exported
     ask = partial(ask_marabou, folder / "out" / "network.onnx", timeout=TIMEOUT)
@@ -91,7 +91,7 @@ def test_a_claim_that_is_false_is_refuted(exported, tmp_path):
     """That another class wins in the ball: the check itself can fail."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pytest.importorskip("maraboupy", exc_type=ImportError, reason="maraboupy is not installed")
+        pytest.importorskip("maraboupy.MarabouNetworkONNX", exc_type=ImportError, reason="Marabou reads no ONNX here")
     _, _, folder = exported
     right = read_property((folder / "out" / "vnnlib" / "image-0.vnnlib").read_text())
     ends = (torch.tensor([float(end) for end in side], dtype=torch.float64) for side in (right.lower, right.upper))
