@@ -124,7 +124,8 @@ def lirpa_bounds(
         ball = library.PerturbationLpNorm(norm=float("inf"), eps=0.5, x_L=lower, x_U=upper)
         inside = library.BoundedTensor((lower + upper) / 2, ball)
         bound, _ = bounded.compute_bounds(x=(inside,), C=margins, method=method, bound_upper=False)
-    return bound.detach().min(1).values
+    worst: Tensor = bound.detach().min(1).values
+    return worst
 
 
 class Logits(nn.Module):
