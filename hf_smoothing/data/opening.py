@@ -57,10 +57,6 @@ def load_split(path: str, split: str, *, dataset_config: str | None = None, stre
         return _saved_split(path, split, streaming)
     if (mistake := swapped("data set", path)) is not None:
         raise mistake
-    if (Path(path) / "run.json").is_file():
-        raise ValueError(
-            f"{path!r} is a run folder, where a data set is wanted. Pass the data set that its run.json names."
-        )
     # A bare name such as "eval" or "csv" is one of the readers of datasets, also where a folder is called so.
     place = os.path.join(os.curdir, path) if Path(path).is_dir() else path
     try:

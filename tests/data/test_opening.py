@@ -110,7 +110,11 @@ def test_a_folder_may_be_called_as_a_reader_of_datasets(name, streaming, tmp_pat
     ("file", "content", "message"),
     [
         (None, "", "is a folder without one.*Folders that can be read: test/CLASS/IMAGE.png"),
-        ("run.json", "{}", "is a run folder, where a data set is wanted. Pass the data set that its run.json names"),
+        (
+            "run.json",
+            "{}",
+            "is the folder of a run, where a data set is wanted. Pass the data set that its run.json names",
+        ),
         ("rows.jsonl", '{"a": 1}\n{"b": 2}\n{', r"cannot be read .*\((?!An error occurred).*Folders that can be read"),
     ],
 )

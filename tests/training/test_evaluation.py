@@ -384,8 +384,8 @@ def test_the_callback_leaves_the_mode_of_the_model(tmp_path):
     ("kwargs", "message"),
     [
         ({"sigmas": (0.0,)}, "sigma"),
-        ({"indices": [0, 0]}, "`indices` must be numbers in"),
-        ({"indices": [99]}, "`indices` must be numbers in"),
+        ({"indices": [0, 0]}, "`indices` must name each image once"),
+        ({"indices": [99]}, "`indices` must be numbers of images of the data set, in "),
         ({"indices": []}, "no image to certify"),
         ({"n": 9}, "`n` must be at least 10"),
         ({"thresholds": (-0.5,)}, "`thresholds`"),
