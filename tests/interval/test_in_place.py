@@ -78,7 +78,8 @@ def test_in_place_and_out_of_place_are_the_same(backward):
         return F.relu(self.second(((h - 0.5) * 2.0 / 4.0).relu()))
 
     found, plain = (
-        linf_certificates(Hidden(f).eval(), pixels(), largest=0.3, backward=backward) for f in (function, twin)
+        linf_certificates(Hidden(f).eval(), pixels(), largest=0.3, backward=backward, steps=2)
+        for f in (function, twin)
     )
     assert torch.equal(found[0], plain[0])
     assert torch.allclose(found[1], plain[1], atol=1e-6)
@@ -154,7 +155,7 @@ def test_an_index_after_a_change_takes_the_changed_entries():
         return torch.cat([h[..., :8], h[..., 8:]], 1)
 
     model, x = Hidden(function).eval(), pixels()
-    classes, radii = linf_certificates(model, x, largest=0.9, backward="optimised")
+    classes, radii = linf_certificates(model, x, largest=0.9, backward="optimised", steps=2)
     assert broken(model, x, classes, radii) == 0
 
 
@@ -275,6 +276,6 @@ def test_constants_that_the_network_changes_later(backward):
         return h.relu()
 
     model, x = Hidden(function).eval(), pixels()
-    classes, radii = linf_certificates(model, x, largest=0.9, backward=backward)
+    classes, radii = linf_certificates(model, x, largest=0.9, backward=backward, steps=2)
     assert (radii > 0).any()
     assert broken(model, x, classes, radii) == 0

@@ -47,7 +47,7 @@ def moved_all_the_way(model, radius):
 
 def check(function, largest, backward, dtype=torch.float32):
     model = Function(function, dtype).eval()
-    classes, radii = linf_certificates(model, IMAGE.to(dtype), largest=largest, backward=backward)
+    classes, radii = linf_certificates(model, IMAGE.to(dtype), largest=largest, backward=backward, steps=2)
     with torch.no_grad():
         found = [int(logits.argmax(1)) for logits in moved_all_the_way(model, float(radii)) if float(radii)]
     assert set(found) <= {int(classes)}
@@ -132,7 +132,7 @@ def flushing(request):
 @pytest.mark.parametrize("name", FLUSHING)
 def test_subnormal_numbers_may_be_taken_for_0(name, backward, cover_run, flushing):
     model = Function(lambda x: against(FLUSHING[name](x), 0.005)).eval()
-    classes, radii = linf_certificates(model, IMAGE, largest=0.3, backward=backward, cover_run=cover_run)
+    classes, radii = linf_certificates(model, IMAGE, largest=0.3, backward=backward, steps=2, cover_run=cover_run)
     found = set()
     for flush in (False, True):  # to real arithmetic the subnormal numbers are what they are
         torch.set_flush_denormal(flush)
@@ -157,12 +157,12 @@ def test_subnormal_weights_cost_nothing_elsewhere(backward):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.PReLU(), nn.Linear(8, 3)).eval()
     image = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    _, plain = linf_certificates(model, image, largest=0.3, backward=backward)
+    _, plain = linf_certificates(model, image, largest=0.3, backward=backward, steps=2)
     with torch.no_grad():
         model[1].weight[:, ::2] = 0.0
-        _, zeros = linf_certificates(model, image, largest=0.3, backward=backward)
+        _, zeros = linf_certificates(model, image, largest=0.3, backward=backward, steps=2)
         model[1].weight[:, ::2] = 1e-40
-    _, radii = linf_certificates(model, image, largest=0.3, backward=backward)
+    _, radii = linf_certificates(model, image, largest=0.3, backward=backward, steps=2)
     assert 0.0 < float(plain) < 0.3
     assert float(radii) == pytest.approx(float(zeros), abs=1e-7)
 
@@ -305,7 +305,7 @@ def test_a_network_that_is_another_one_within_the_ball(name, backward, dtype):
     own, cover_run = OTHERWISE[name](), dtype != torch.bfloat16
     model = Function(lambda x: against(own(x), -1.0), dtype).eval()
     with pytest.raises(ValueError, match=r"certified ball of image 0 .* these bounds are for another function"):
-        linf_certificates(model, IMAGE.to(dtype), largest=0.35, backward=backward, cover_run=cover_run)
+        linf_certificates(model, IMAGE.to(dtype), largest=0.35, backward=backward, steps=2, cover_run=cover_run)
 
 
 @pytest.mark.parametrize("change", [

@@ -356,7 +356,7 @@ def test_a_bias_of_any_shape_that_linear_layers_take(shape, last):
             function(model, model.first(x.flatten(1)).relu()).relu() * torch.tensor([1.0, 2.0, 3.0])
         )
     for backward in BACKWARD:
-        classes, radii = linf_certificates(model.eval(), pixels(), largest=0.9, backward=backward)
+        classes, radii = linf_certificates(model.eval(), pixels(), largest=0.9, backward=backward, steps=2)
         assert (radii > 0).any()
         assert not broken(model, pixels(), classes, radii, 50)
 
@@ -372,12 +372,14 @@ def test_a_bias_of_each_row_is_refused(shape):
 @pytest.mark.parametrize("made_inside", [True, False])
 @pytest.mark.parametrize("backward", BACKWARD)
 def test_inference_mode_changes_nothing(backward, made_inside):
-    wanted = linf_certificates(Hidden(lambda self, h: h.relu()).eval(), pixels(), largest=0.9, backward=backward)
+    wanted = linf_certificates(
+        Hidden(lambda self, h: h.relu()).eval(), pixels(), largest=0.9, backward=backward, steps=2
+    )
     with torch.inference_mode(made_inside):
         model = Hidden(lambda self, h: h.relu()).eval()
     with torch.inference_mode():
         for x in (pixels(), pixels().double()):
-            found = linf_certificates(model, x, largest=0.9, backward=backward)
+            found = linf_certificates(model, x, largest=0.9, backward=backward, steps=2)
             assert torch.equal(found[0], wanted[0])
             assert torch.allclose(found[1], wanted[1], atol=1e-7)
 

@@ -138,7 +138,7 @@ def every(functions: Mapping[str, Any]) -> Callable[[Any], Any]:
 def attacked(function: Callable[[Any, Any], Any], backward: str = "none") -> tuple[Hidden, Tensor, int]:
     """A hidden function certified and attacked: the network, the radii of `pixels()`, and how many of them are broken."""
     model, x = Hidden(function).eval(), pixels()
-    classes, radii = linf_certificates(model, x, largest=0.9, backward=backward)
+    classes, radii = linf_certificates(model, x, largest=0.9, backward=backward, steps=2)
     return model, radii, broken(model, x, classes, radii)
 
 
