@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -168,11 +169,13 @@ def import_lirpa() -> Any:
                 setattr(place, name, value)
         import auto_LiRPA
 
-        def named_members(self: Any, members: Any, prefix: str = "", recurse: bool = True, **_: Any) -> Any:
-            return inherited(self, members, prefix, recurse)
+        members = auto_LiRPA.BoundedModule._named_members
+        if "remove_duplicate" not in inspect.signature(members).parameters:  # torch asks for it by now
 
-        if not hasattr(auto_LiRPA, "hf_smoothing_patched"):
-            inherited = auto_LiRPA.BoundedModule._named_members
+            def named_members(
+                self: Any, of: Any, prefix: str = "", recurse: bool = True, remove_duplicate: Any = 0
+            ) -> Any:
+                return members(self, of, prefix, recurse)
+
             auto_LiRPA.BoundedModule._named_members = named_members
-            auto_LiRPA.hf_smoothing_patched = True
     return auto_LiRPA
